@@ -1,1 +1,23 @@
 //! The harness of the tests that need real servers and whole processes.
+//!
+//! [`RedisServer`] and [`Postgres`] are private servers on free loopback ports, [`Demo`] is the demo API as a
+//! process of its own, [`Proxy`] stands between a client and a server and misbehaves on request. Each stops
+//! what it started when it is dropped, and also when the test's process dies before that. The system's own
+//! servers are never used and never touched.
+//!
+//! Whatever cannot be started panics with what to do about it: a missing server is a failed test, not a
+//! skipped one.
+
+mod demo;
+mod postgres;
+mod process;
+mod proxy;
+mod redis;
+mod wait;
+
+pub use demo::{Answer, CacheStatus, Demo};
+pub use postgres::Postgres;
+pub use process::Output;
+pub use proxy::{Mode, Proxy};
+pub use redis::{RedisOptions, RedisServer};
+pub use wait::{eventually, free_port};

@@ -1,0 +1,343 @@
+//! A proxy that misbehaves on request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+
+/// What a [`Proxy`] does with what it gets. A new mode also holds for connections that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything passes.
+    Pass,
+    /// Each piece passes after this long.
+    Delay(Duration),
+    /// Everything waits until another mode is set.
+    Hold,
+    /// The server's answers wait until another mode is set; requests pass.
+    HoldAnswers,
+    /// The server never hears the client.
+    SwallowRequests,
+    /// The server hears the client, the client gets no answer.
+    SwallowAnswers,
+    /// The client sees the end of the answers, the server hears it still.
+    HalfClose,
+    /// Connections are closed, new ones at once.
+    Cut,
+}
+
+/// A TCP proxy on a loopback port, on a thread of its own: a test may block without stopping it.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+    state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    accepted: AtomicUsize,
+    held: AtomicUsize,
+}
+
+impl Proxy {
+    /// A proxy in front of the server at loopback port `server`, which need not be there yet.
+    ///
+    /// # Panics
+    ///
+    /// When there is no port, or no thread, to be had.
+    pub fn start(server: u16) -> Self {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
+        listener
+            .set_nonblocking(true)
+            .expect("a listener can be made non-blocking");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.expect("a runtime for the proxy");
+        let (mode, modes) = watch::channel(Mode::Pass);
+        let (stop, stopped) = oneshot::channel();
+        let state = Arc::new(State::default());
+        let for_thread = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener).expect("a listener for the runtime");
+                tokio::select! {
+                    () = accept(listener, server, modes, for_thread) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self {
+            address,
+            mode,
+            state,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// The port a client connects to.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// From now on, `mode`.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// How many connections there have been.
+    pub fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many pieces wait at the gate of [`Mode::Hold`] and [`Mode::HoldAnswers`] right now.
+    pub fn held(&self) -> usize {
+        self.state.held.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: u16,
+    modes: watch::Receiver<Mode>,
+    state: Arc<State>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        state.accepted.fetch_add(1, Ordering::SeqCst);
+        let (modes, state) = (modes.clone(), Arc::clone(&state));
+        tokio::spawn(async move {
+            if *modes.borrow() == Mode::Cut {
+                return;
+            }
+            let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+                return;
+            };
+            let _both = (client.set_nodelay(true), server.set_nodelay(true));
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            tokio::join!(
+                pump(
+                    Direction::Request,
+                    from_client,
+                    to_server,
+                    modes.clone(),
+                    &state
+                ),
+                pump(Direction::Answer, from_server, to_client, modes, &state),
+            );
+        });
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Answer,
+}
+
+/// What happens to a piece, given the mode and where it goes.
+enum Fate {
+    Pass,
+    Delay(Duration),
+    Hold,
+    Swallow,
+    End,
+}
+
+impl Direction {
+    fn fate(self, mode: Mode) -> Fate {
+        match (mode, self) {
+            (Mode::Delay(time), _) => Fate::Delay(time),
+            (Mode::Hold, _) | (Mode::HoldAnswers, Self::Answer) => Fate::Hold,
+            (Mode::SwallowRequests, Self::Request) | (Mode::SwallowAnswers, Self::Answer) => {
+                Fate::Swallow
+            }
+            (Mode::Cut, _) | (Mode::HalfClose, Self::Answer) => Fate::End,
+            _ => Fate::Pass,
+        }
+    }
+}
+
+/// Moves pieces until one side ends or the mode says so. Dropping a writer closes its direction.
+async fn pump(
+    direction: Direction,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut modes: watch::Receiver<Mode>,
+    state: &State,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    'pieces: loop {
+        let length = tokio::select! {
+            read = from.read(&mut buffer) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(length) => length,
+            },
+            changed = modes.changed() => {
+                if changed.is_err() || matches!(direction.fate(*modes.borrow()), Fate::End) {
+                    return;
+                }
+                continue;
+            }
+        };
+        loop {
+            let fate = direction.fate(*modes.borrow_and_update());
+            match fate {
+                Fate::Pass => break,
+                Fate::Swallow => continue 'pieces,
+                Fate::End => return,
+                Fate::Delay(time) => tokio::select! {
+                    () = tokio::time::sleep(time) => break,
+                    changed = modes.changed() => if changed.is_err() { return },
+                },
+                Fate::Hold => {
+                    state.held.fetch_add(1, Ordering::SeqCst);
+                    let changed = modes.changed().await;
+                    state.held.fetch_sub(1, Ordering::SeqCst);
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::eventually;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Answers each byte with the next one, for ever.
+    async fn server() -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    while let Ok(byte) = stream.read_u8().await {
+                        if stream.write_u8(byte + 1).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    async fn connected() -> (Proxy, TcpStream) {
+        let proxy = Proxy::start(server().await);
+        let mut client = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .expect("a connection");
+        assert_eq!(ask(&mut client, 1).await, 2);
+        (proxy, client)
+    }
+
+    async fn ask(client: &mut TcpStream, byte: u8) -> u8 {
+        client.write_u8(byte).await.expect("a request");
+        client.read_u8().await.expect("an answer")
+    }
+
+    #[tokio::test]
+    async fn delays() {
+        let (proxy, mut client) = connected().await;
+        proxy.set(Mode::Delay(Duration::from_millis(20)));
+        let start = Instant::now();
+        assert_eq!(ask(&mut client, 5).await, 6);
+        assert!(
+            start.elapsed() >= Duration::from_millis(40),
+            "there and back"
+        );
+        assert_eq!(proxy.accepted(), 1);
+    }
+
+    #[tokio::test]
+    async fn holds_until_released() {
+        let (proxy, mut client) = connected().await;
+        for (mode, released) in [
+            (Mode::Hold, Mode::Pass),
+            (Mode::HoldAnswers, Mode::Delay(Duration::ZERO)),
+        ] {
+            proxy.set(mode);
+            client.write_u8(5).await.expect("a request");
+            eventually(SOON, async || proxy.held() == 1).await;
+            let nothing = client.try_read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(nothing, Err(ErrorKind::WouldBlock));
+            proxy.set(released);
+            assert_eq!(client.read_u8().await.expect("an answer"), 6);
+            assert_eq!(proxy.held(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn swallows_requests_or_answers() {
+        let (proxy, mut client) = connected().await;
+        for mode in [Mode::SwallowRequests, Mode::SwallowAnswers] {
+            proxy.set(mode);
+            client.write_u8(50).await.expect("a request");
+            // The next request must not reach the proxy in one piece with the swallowed one.
+            let silence = tokio::time::timeout(Duration::from_millis(50), client.read_u8()).await;
+            assert!(silence.is_err(), "{mode:?} answered {silence:?}");
+            proxy.set(Mode::Pass);
+            assert_eq!(ask(&mut client, 7).await, 8);
+        }
+    }
+
+    #[tokio::test]
+    async fn half_closes() {
+        let (proxy, mut client) = connected().await;
+        proxy.set(Mode::HalfClose);
+        let end = client.read_u8().await.map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::UnexpectedEof));
+        client.write_u8(1).await.expect("the other half is open");
+    }
+
+    #[tokio::test]
+    async fn cuts_and_accepts_again() {
+        let (proxy, mut client) = connected().await;
+        proxy.set(Mode::Cut);
+        assert!(client.read_u8().await.is_err());
+        let mut late = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .expect("a connection");
+        assert!(late.read_u8().await.is_err());
+        proxy.set(Mode::Pass);
+        let mut again = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .expect("a connection");
+        assert_eq!(ask(&mut again, 3).await, 4);
+        assert_eq!(proxy.accepted(), 3);
+    }
+}
