@@ -1,0 +1,121 @@
+//! Collects every mistake of one function, and writes the messages' common parts.
+
+use proc_macro2::{Span, TokenStream};
+use quote::ToTokens;
+
+/// The mistakes found so far.
+///
+/// Every stage adds to the same list and carries on as well as it can, so that one compilation shows all of
+/// them.
+#[derive(Default)]
+pub(crate) struct Errors(Vec<syn::Error>);
+
+impl Errors {
+    /// Adds a mistake at one place.
+    pub(crate) fn at(&mut self, span: Span, message: impl Into<String>) {
+        self.0.push(syn::Error::new(span, message.into()));
+    }
+
+    /// Adds a mistake that underlines all of `tokens`.
+    pub(crate) fn on(&mut self, tokens: impl ToTokens, message: impl Into<String>) {
+        self.0.push(syn::Error::new_spanned(tokens, message.into()));
+    }
+
+    /// Adds what the parser reported.
+    pub(crate) fn absorb(&mut self, error: syn::Error) {
+        self.0.push(error);
+    }
+
+    /// The checked model, or the mistakes if there was any.
+    pub(crate) fn verdict<M>(self, model: Option<M>) -> Result<M, Self> {
+        match model {
+            Some(model) if self.0.is_empty() => Ok(model),
+            _ => Err(self),
+        }
+    }
+
+    /// All mistakes, followed by the function as it was written: its callers still find it, so the compiler
+    /// reports what is wrong and not what follows from it.
+    pub(crate) fn beside(self, item: TokenStream) -> TokenStream {
+        let mut tokens: TokenStream = self.0.iter().map(syn::Error::to_compile_error).collect();
+        tokens.extend(item);
+        tokens
+    }
+}
+
+/// What somebody who wrote `given` most likely meant.
+pub(crate) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|name| (distance(given, name), name))
+        .filter(|(distance, name)| *distance <= given.len().max(name.len()).div_ceil(3))
+        .filter(|(distance, name)| *distance < name.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many letters to add, drop, replace or swap with their neighbour to turn `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+/// Names as a reader sees them in a message: `` `db`, `id` ``.
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: [&str; 5] = ["resource", "ttl", "op", "id", "none_ttl"];
+
+    #[test]
+    fn a_slip_of_the_finger_is_understood() {
+        for (given, meant) in [
+            ("tll", "ttl"),
+            ("tlt", "ttl"),
+            ("tl", "ttl"),
+            ("resourse", "resource"),
+            ("ressource", "resource"),
+            ("none_tll", "none_ttl"),
+            ("idd", "id"),
+        ] {
+            assert_eq!(nearest(given, OPTIONS), Some(meant), "{given}");
+        }
+    }
+
+    #[test]
+    fn another_word_is_not_guessed_at() {
+        for given in ["on", "x", "colour", "is_a"] {
+            assert_eq!(nearest(given, ["id", "ttl", "resource"]), None, "{given}");
+        }
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        for (a, b, edits) in [("", "", 0), ("", "ab", 2), ("abc", "abc", 0), ("abc", "acb", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(a, b), edits, "{a} {b}");
+            assert_eq!(distance(b, a), edits, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn names_are_listed_in_code_quotes() {
+        assert_eq!(listed(["db", "id"]), "`db`, `id`");
+    }
+}

@@ -1,0 +1,187 @@
+//! The annotated function: attributes, visibility and signature parsed, the body left as it was typed.
+//!
+//! A body that is half typed still completes in an editor, because nothing here needs to understand it.
+
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt as _;
+use syn::parse::{Parse, ParseStream, Parser as _};
+use syn::{Attribute, FnArg, GenericParam, Ident, Pat, ReturnType, Signature, Token, Type, Visibility};
+
+/// A function with its body in tokens.
+pub(crate) struct Item {
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) vis: Visibility,
+    pub(crate) sig: Signature,
+    /// `#![..]` at the start of the body. They are only allowed there, so they can't move with the body.
+    pub(crate) inner_attrs: Vec<Attribute>,
+    /// The braces and what is between them.
+    pub(crate) body: Group,
+}
+
+impl Parse for Item {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attrs = input.call(Attribute::parse_outer)?;
+        let vis = input.parse()?;
+        let sig: Signature = match input.parse() {
+            Ok(sig) => sig,
+            Err(_) if !looks_like_a_function(input) => {
+                return Err(input.error("this attribute goes on a function or a method"));
+            }
+            Err(error) => return Err(error),
+        };
+        if input.peek(Token![;]) {
+            return Err(syn::Error::new_spanned(
+                &sig.ident,
+                format!("`{}` has no body here; put the attribute on the method in the `impl` block", sig.ident),
+            ));
+        }
+        let (inner_attrs, body) = split_inner_attrs(input.parse()?)?;
+        Ok(Self { attrs, vis, sig, inner_attrs, body })
+    }
+}
+
+/// Whether a `fn` comes before anything that has a body or ends an item.
+fn looks_like_a_function(input: ParseStream<'_>) -> bool {
+    input
+        .fork()
+        .parse::<TokenStream>()
+        .unwrap_or_default()
+        .into_iter()
+        .take_while(|token| !matches!(token, TokenTree::Group(_)))
+        .any(|token| matches!(token, TokenTree::Ident(ident) if ident == "fn"))
+}
+
+fn split_inner_attrs(body: Group) -> syn::Result<(Vec<Attribute>, Group)> {
+    let split = |input: ParseStream<'_>| Ok((input.call(Attribute::parse_inner)?, input.parse::<TokenStream>()?));
+    let (inner_attrs, rest) = split.parse2(body.stream())?;
+    if inner_attrs.is_empty() {
+        return Ok((inner_attrs, body));
+    }
+    let mut stripped = Group::new(body.delimiter(), rest);
+    stripped.set_span(body.span());
+    Ok((inner_attrs, stripped))
+}
+
+/// A name that a parameter brings into the body's scope, and so a possible part of the key.
+#[derive(Clone)]
+pub(crate) struct Binding {
+    pub(crate) ident: Ident,
+    /// What to underline when the value can't be in a key.
+    pub(crate) place: Place,
+}
+
+impl Binding {
+    /// The name as a reader says it: without `r#`.
+    pub(crate) fn name(&self) -> String {
+        self.ident.unraw().to_string()
+    }
+}
+
+/// Where some tokens begin and end; stable Rust can't join two spans into one.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) start: Span,
+    pub(crate) end: Span,
+}
+
+impl Place {
+    pub(crate) fn of(tokens: impl ToTokens) -> Self {
+        let mut tokens = tokens.into_token_stream().into_iter();
+        let Some(first) = tokens.next() else { return Self::at(Span::call_site()) };
+        let (start, last) = (first.span(), tokens.last().unwrap_or(first));
+        let end = match &last {
+            TokenTree::Group(group) => group.span_close(),
+            token => token.span(),
+        };
+        Self { start, end }
+    }
+
+    pub(crate) fn at(span: Span) -> Self {
+        Self { start: span, end: span }
+    }
+}
+
+impl Item {
+    /// The function's name without `r#`.
+    pub(crate) fn name(&self) -> String {
+        self.sig.ident.unraw().to_string()
+    }
+
+    /// The names that the parameters bind, in order; `self` is none of them, and neither is `_`, whose value
+    /// the body has no means to read. Beside them the patterns whose names can't be seen, such as macros.
+    pub(crate) fn bindings(&self) -> (Vec<Binding>, Vec<&Pat>) {
+        let (mut bindings, mut opaque) = (Vec::new(), Vec::new());
+        for input in &self.sig.inputs {
+            let FnArg::Typed(parameter) = input else { continue };
+            if let Pat::Ident(name) = &*parameter.pat
+                && name.subpat.is_none()
+            {
+                bindings.push(Binding { ident: name.ident.clone(), place: Place::of(&parameter.ty) });
+            } else {
+                collect_bindings(&parameter.pat, &mut bindings, &mut opaque);
+            }
+        }
+        (bindings, opaque)
+    }
+
+    /// The type parameters of the function itself.
+    pub(crate) fn type_params(&self) -> impl Iterator<Item = &Ident> {
+        self.sig.generics.type_params().map(|parameter| &parameter.ident)
+    }
+
+    /// The const parameters of the function itself, which are arguments like any other.
+    pub(crate) fn const_params(&self) -> impl Iterator<Item = Binding> {
+        self.sig.generics.params.iter().filter_map(|parameter| match parameter {
+            GenericParam::Const(parameter) => {
+                Some(Binding { ident: parameter.ident.clone(), place: Place::of(&parameter.ty) })
+            }
+            _ => None,
+        })
+    }
+
+    /// The return type, unless there is none.
+    pub(crate) fn output(&self) -> Option<&Type> {
+        match &self.sig.output {
+            ReturnType::Default => None,
+            ReturnType::Type(_, ty) => Some(ty),
+        }
+    }
+}
+
+/// Adds the names a destructuring pattern binds. Each is underlined itself: its type is not written anywhere.
+fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut Vec<&'a Pat>) {
+    match pat {
+        Pat::Ident(name) => {
+            // The alternatives of an or-pattern all bind the same names.
+            if !bindings.iter().any(|known| known.ident == name.ident) {
+                bindings.push(Binding { ident: name.ident.clone(), place: Place::at(name.ident.span()) });
+            }
+            if let Some((_, pat)) = &name.subpat {
+                collect_bindings(pat, bindings, opaque);
+            }
+        }
+        Pat::Or(or) => or.cases.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::Paren(paren) => collect_bindings(&paren.pat, bindings, opaque),
+        Pat::Reference(reference) => collect_bindings(&reference.pat, bindings, opaque),
+        Pat::Slice(slice) => slice.elems.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::Struct(fields) => fields.fields.iter().for_each(|field| collect_bindings(&field.pat, bindings, opaque)),
+        Pat::Tuple(tuple) => tuple.elems.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::TupleStruct(tuple) => tuple.elems.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::Type(typed) => collect_bindings(&typed.pat, bindings, opaque),
+        Pat::Const(_) | Pat::Lit(_) | Pat::Path(_) | Pat::Range(_) | Pat::Rest(_) | Pat::Wild(_) => {}
+        _ => opaque.push(pat),
+    }
+}
+
+/// The first `impl` in a return type: such a type has no name.
+pub(crate) fn impl_trait(ty: &Type) -> Option<Span> {
+    fn find(tokens: TokenStream) -> Option<Span> {
+        tokens.into_iter().find_map(|token| match token {
+            TokenTree::Ident(ident) if ident == "impl" => Some(ident.span()),
+            TokenTree::Group(group) => find(group.stream()),
+            _ => None,
+        })
+    }
+    find(ty.to_token_stream())
+}

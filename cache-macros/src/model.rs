@@ -1,0 +1,100 @@
+//! What is left of an annotated function when all is checked and defaults are applied.
+//!
+//! Nothing here can contradict itself, which is why `expand` has no error to report.
+
+use syn::{Expr, Ident, Path};
+
+use crate::args::{Name, Ttl};
+use crate::item::{Item, Place};
+
+/// A function under `#[cached]`.
+pub(crate) struct CachedFn {
+    pub(crate) item: Item,
+    pub(crate) env: Env,
+    pub(crate) resource: Name,
+    pub(crate) key: Key,
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) absence: Absence,
+    pub(crate) version: Option<u32>,
+}
+
+/// A function under `#[invalidates]`.
+pub(crate) struct InvalidatesFn {
+    pub(crate) item: Item,
+    pub(crate) env: Env,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) on: On,
+}
+
+/// What generated code refers to.
+pub(crate) struct Env {
+    /// `crate = ..`; else `::cache_runtime`.
+    pub(crate) krate: Option<Path>,
+    /// `cache = ..`; else the process-wide one.
+    pub(crate) cache: Option<Expr>,
+}
+
+/// The name of an entry behind its resource.
+pub(crate) enum Key {
+    /// `users:1`
+    Entity(Part),
+    /// `users:avatar:1`
+    Row(Op, Part),
+    /// `users:list:<hash>`
+    Derived { op: Op, types: Vec<Ident>, parts: Vec<Part> },
+}
+
+/// The middle of a key.
+pub(crate) enum Op {
+    Given(Name),
+    /// The function's name.
+    Function,
+}
+
+/// A value in a key.
+pub(crate) struct Part {
+    pub(crate) value: Expr,
+    /// What to underline when the value can't be in a key.
+    pub(crate) place: Place,
+}
+
+/// What happens to `None`.
+pub(crate) enum Absence {
+    /// Kept for the runtime's default.
+    ByDefault,
+    /// `none_ttl = ..`
+    KeptFor(Ttl),
+    /// `cache_none = false`
+    NotKept,
+}
+
+/// What a write makes stale.
+pub(crate) struct Target {
+    pub(crate) resource: Name,
+    pub(crate) rows: Rows,
+}
+
+/// Which rows of a resource a write makes stale; what is derived from it always is.
+pub(crate) enum Rows {
+    All,
+    /// The row with an id that is known before the function runs.
+    One(Part),
+    /// The row whose id is read from the function's `result`.
+    OfResult {
+        id: Part,
+        /// `result` as it was written there, so that the closure's parameter is the same name.
+        result: Ident,
+        /// Owned parameters that the id mentions as well: the body moves them before the id is known.
+        kept: Vec<Ident>,
+    },
+}
+
+/// After which results a write invalidates.
+pub(crate) enum On {
+    /// After all of them: an error may hide a commit.
+    Always,
+    /// `on = ok`
+    Ok,
+    /// All but the errors the expression knows to have written nothing.
+    UnlessRejected(Expr),
+}

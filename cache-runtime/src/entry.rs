@@ -1,0 +1,279 @@
+//! The entry as it lies in the store: one line of fixed-width ASCII, then the payload.
+//!
+//! ```text
+//! CRT1 e v j 00000000000000000000000000000000 0000000000000 9f…(32) 5b…(16) 1700000000000 1700000300000 1700000300000⏎
+//! {"id":1,"name":"Ada"}
+//! ```
+//!
+//! Magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing there, `-` lease only), codec
+//! (`j`SON), lease token, lease deadline, stamp, type fingerprint, stored-at, fresh-until, stale-until; all
+//! times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace single fields,
+//! and `redis-cli GET users:1` stays readable. A value that does not start with the magic is somebody else's.
+
+use std::fmt;
+
+use crate::clock::Millis;
+use crate::key::EntryKind;
+use crate::nonce::Nonce;
+
+/// The first bytes of every entry; the digit is the version of this format.
+pub(crate) const MAGIC: &str = "CRT1";
+
+/// Where each field of the header begins; the scripts of the Redis store count from one.
+pub(crate) mod layout {
+    pub(crate) const KIND: usize = 5;
+    pub(crate) const CONTENT: usize = 7;
+    pub(crate) const CODEC: usize = 9;
+    pub(crate) const TOKEN: usize = 11;
+    pub(crate) const DEADLINE: usize = 44;
+    pub(crate) const STAMP: usize = 58;
+    pub(crate) const FINGERPRINT: usize = 91;
+    pub(crate) const STORED: usize = 108;
+    pub(crate) const FRESH: usize = 122;
+    pub(crate) const STALE: usize = 136;
+    /// The newline that ends the header.
+    pub(crate) const END: usize = 149;
+    /// The header's length with its newline.
+    pub(crate) const LEN: usize = END + 1;
+    pub(crate) const TIME_LEN: usize = 13;
+}
+
+/// What an entry holds besides its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Content {
+    /// A value, encoded in the payload.
+    Value,
+    /// The knowledge that there is nothing (negative caching).
+    Absence,
+    /// Nothing yet: a lease holds the place.
+    Nothing,
+}
+
+/// How a payload is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CodecId {
+    /// JSON, which people can read.
+    #[default]
+    Json,
+}
+
+/// Which type a payload holds: a hash of the type's name and of the attribute's `version`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// The fingerprint of `T` in this version.
+    #[must_use]
+    pub fn of<T: ?Sized>(version: u32) -> Self {
+        let name = std::any::type_name::<T>();
+        let mut bytes = Vec::with_capacity(name.len() + 4);
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
+        Self(crate::nonce::hash128(&[0; 16], &bytes) as u64)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A hash of the generations an entry depends on, and of the server they came from, as read before the
+/// function ran. An entry is served only while its stamp is the one computed from the generations now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stamp(pub u128);
+
+impl fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The line in front of the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Entity or derived; a sweep takes only the kinds that an invalidation concerns.
+    pub kind: EntryKind,
+    /// What the payload is.
+    pub content: Content,
+    /// How the payload is encoded.
+    pub codec: CodecId,
+    /// Who holds the lease; [`Nonce::NONE`] if nobody does.
+    pub token: Nonce,
+    /// When the lease may be taken over.
+    pub deadline: Millis,
+    /// The generations as they were read before the load.
+    pub stamp: Stamp,
+    /// The payload's type.
+    pub fingerprint: Fingerprint,
+    /// When the entry was stored, or the lease taken.
+    pub stored: Millis,
+    /// Until when the content is served as it is.
+    pub fresh: Millis,
+    /// Until when the content may be served in place of a slow or failing load.
+    pub stale: Millis,
+}
+
+impl Header {
+    /// The header in text, newline included.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let kind = match self.kind {
+            EntryKind::Entity => 'e',
+            EntryKind::Derived => 'd',
+        };
+        let content = match self.content {
+            Content::Value => 'v',
+            Content::Absence => 'n',
+            Content::Nothing => '-',
+        };
+        let CodecId::Json = self.codec;
+        format!(
+            "{MAGIC} {kind} {content} j {} {:013} {:032x} {:016x} {:013} {:013} {:013}\n",
+            self.token,
+            self.deadline.0,
+            self.stamp.0,
+            self.fingerprint.0,
+            self.stored.0,
+            self.fresh.0,
+            self.stale.0,
+        )
+    }
+
+    /// Splits an entry into header and payload; `None` if it was not written by this version of this framework.
+    #[must_use]
+    pub fn parse(entry: &[u8]) -> Option<(Self, &[u8])> {
+        use layout::*;
+
+        let (header, payload) = entry.split_at_checked(LEN)?;
+        let spaces = [KIND, CONTENT, CODEC, TOKEN, DEADLINE, STAMP, FINGERPRINT, STORED, FRESH, STALE];
+        if !header.starts_with(MAGIC.as_bytes())
+            || header[END] != b'\n'
+            || spaces.iter().any(|&field| header[field - 1] != b' ')
+        {
+            return None;
+        }
+        let header = Self {
+            kind: match header[KIND] {
+                b'e' => EntryKind::Entity,
+                b'd' => EntryKind::Derived,
+                _ => return None,
+            },
+            content: match header[CONTENT] {
+                b'v' => Content::Value,
+                b'n' => Content::Absence,
+                b'-' => Content::Nothing,
+                _ => return None,
+            },
+            codec: match header[CODEC] {
+                b'j' => CodecId::Json,
+                _ => return None,
+            },
+            token: Nonce::parse(&header[TOKEN..DEADLINE - 1])?,
+            deadline: time(&header[DEADLINE..STAMP - 1])?,
+            stamp: Stamp(Nonce::parse(&header[STAMP..FINGERPRINT - 1])?.0),
+            fingerprint: Fingerprint(hex64(&header[FINGERPRINT..STORED - 1])?),
+            stored: time(&header[STORED..FRESH - 1])?,
+            fresh: time(&header[FRESH..STALE - 1])?,
+            stale: time(&header[STALE..END])?,
+        };
+        Some((header, payload))
+    }
+
+    /// Whether somebody's lease stands here.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        self.token != Nonce::NONE
+    }
+}
+
+fn time(digits: &[u8]) -> Option<Millis> {
+    digits
+        .iter()
+        .try_fold(0u64, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
+        .map(Millis)
+}
+
+fn hex64(digits: &[u8]) -> Option<u64> {
+    let mut padded = [b'0'; Nonce::TEXT_LEN];
+    padded[Nonce::TEXT_LEN - digits.len()..].copy_from_slice(digits);
+    Nonce::parse(&padded).map(|n| n.0 as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TIMES: std::ops::Range<u64> = 0..10_000_000_000_000;
+
+    prop_compose! {
+        fn header()(
+            entity: bool, content in 0..3, token: u128, deadline in TIMES, stamp: u128,
+            fingerprint: u64, stored in TIMES, fresh in TIMES, stale in TIMES,
+        ) -> Header {
+            Header {
+                kind: if entity { EntryKind::Entity } else { EntryKind::Derived },
+                content: [Content::Value, Content::Absence, Content::Nothing][content as usize],
+                codec: CodecId::Json,
+                token: Nonce(token),
+                deadline: Millis(deadline),
+                stamp: Stamp(stamp),
+                fingerprint: Fingerprint(fingerprint),
+                stored: Millis(stored),
+                fresh: Millis(fresh),
+                stale: Millis(stale),
+            }
+        }
+    }
+
+    #[test]
+    fn golden() {
+        // A contract with every running process: a change here needs a new version in the magic.
+        let header = Header {
+            kind: EntryKind::Entity,
+            content: Content::Value,
+            codec: CodecId::Json,
+            token: Nonce::NONE,
+            deadline: Millis(0),
+            stamp: Stamp(0xabc),
+            fingerprint: Fingerprint(0xdef),
+            stored: Millis(1_700_000_000_000),
+            fresh: Millis(1_700_000_300_000),
+            stale: Millis(1_700_000_300_000),
+        };
+        assert_eq!(
+            header.encode(),
+            "CRT1 e v j 00000000000000000000000000000000 0000000000000 00000000000000000000000000000abc \
+             0000000000000def 1700000000000 1700000300000 1700000300000\n"
+        );
+        assert_eq!(header.encode().len(), layout::LEN);
+    }
+
+    proptest! {
+        #[test]
+        fn headers_read_back(header in header(), payload in any::<Vec<u8>>()) {
+            let mut entry = header.encode().into_bytes();
+            entry.extend_from_slice(&payload);
+            prop_assert_eq!(Header::parse(&entry), Some((header, payload.as_slice())));
+        }
+
+        #[test]
+        fn a_damaged_header_reads_as_another_or_as_none(header in header(), at in 0..layout::LEN, byte: u8) {
+            let mut entry = header.encode().into_bytes();
+            entry[at] = byte;
+            if let Some((read, _)) = Header::parse(&entry) {
+                prop_assert_eq!(read.encode().into_bytes(), entry);
+            }
+        }
+
+        #[test]
+        fn anything_else_is_not_ours(bytes in any::<Vec<u8>>()) {
+            prop_assert_eq!(Header::parse(&bytes), None);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What can go wrong where the caller asked for something by hand.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What kind of failure an [`Error`] is, for code that decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The name given is not a key, a resource or a pattern; the text says why.
+    InvalidKey,
+    /// The value could not be encoded, or is over the size limit.
+    Unstorable,
+    /// The key holds a value that this framework did not write; it was left alone.
+    Foreign,
+    /// Another writer came in between; what is in the cache now is newer than this operation.
+    Superseded,
+    /// The store can't be reached, or did not answer within the command budget.
+    Unavailable,
+    /// The store answered with an error.
+    Store,
+}
+
+impl ErrorKind {
+    /// The kind's name as it stands in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_key",
+            Self::Unstorable => "unstorable",
+            Self::Foreign => "foreign",
+            Self::Superseded => "superseded",
+            Self::Unavailable => "unavailable",
+            Self::Store => "store",
+        }
+    }
+}
+
+/// A failure of the cache: [`kind`](Error::kind) to decide by, the text to read, `source()` to dig.
+///
+/// Annotated functions never return it: with a fault in the cache they simply run.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    context: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind; `context` is what a person reads, in lower case and without a full stop.
+    #[must_use]
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Self { kind, context: context.into(), source: None }
+    }
+
+    /// Adds the error underneath.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub(crate) fn unavailable(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, context)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,429 @@
+//! The canonical encoding of arguments: equal arguments have equal bytes, different ones never do.
+//!
+//! Every value starts with a tag, strings carry their length, and sequences end with a mark that no value
+//! starts with, so the encoding is prefix-free: no two lists of arguments run into the same bytes. What
+//! means the same is encoded the same: integers by value whatever their width, `-0.0` as `0.0`, map entries
+//! sorted. Fields and variants go in by name, so two versions of a program that order the fields of a filter
+//! differently never take each other's entries.
+
+use serde::ser::{self, Serialize, Serializer};
+use siphasher::sip128::SipHasher13;
+
+use super::KeyError;
+
+/// Where encoded bytes go: into a hasher as they come, or into a buffer.
+pub(crate) trait Sink {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Sink for SipHasher13 {
+    fn put(&mut self, bytes: &[u8]) {
+        std::hash::Hasher::write(self, bytes);
+    }
+}
+
+/// Appends the canonical bytes of `value` to `sink`.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, sink: &mut impl Sink) -> Result<(), KeyError> {
+    value.serialize(Encoder(sink))
+}
+
+const END: &[u8] = b"e";
+
+struct Encoder<'a, S>(&'a mut S);
+
+impl<S: Sink> Encoder<'_, S> {
+    fn varint(&mut self, mut n: u128) {
+        while n >= 0x80 {
+            self.0.put(&[0x80 | (n & 0x7f) as u8]);
+            n >>= 7;
+        }
+        self.0.put(&[n as u8]);
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.varint(text.len() as u128);
+        self.0.put(text);
+    }
+
+    fn unsigned(mut self, n: u128) {
+        self.0.put(b"u");
+        self.varint(n);
+    }
+
+    fn signed(mut self, n: i128) {
+        if n >= 0 {
+            self.unsigned(n.unsigned_abs());
+        } else {
+            self.0.put(b"n");
+            self.varint(n.unsigned_abs() - 1);
+        }
+    }
+
+    fn variant(&mut self, name: &str) {
+        self.0.put(b"v");
+        self.text(name.as_bytes());
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident($int:ty) as $wide:ty => $through:ident;)*) => {$(
+        fn $method(self, n: $int) -> Result<(), KeyError> {
+            self.$through(<$wide>::from(n));
+            Ok(())
+        }
+    )*};
+}
+
+impl<'a, S: Sink> Serializer for Encoder<'a, S> {
+    type Ok = ();
+    type Error = KeyError;
+    type SerializeSeq = Encoder<'a, S>;
+    type SerializeTuple = Encoder<'a, S>;
+    type SerializeTupleStruct = Encoder<'a, S>;
+    type SerializeTupleVariant = Encoder<'a, S>;
+    type SerializeMap = SortedMap<'a, S>;
+    type SerializeStruct = Encoder<'a, S>;
+    type SerializeStructVariant = Encoder<'a, S>;
+
+    integers! {
+        serialize_u8(u8) as u128 => unsigned;
+        serialize_u16(u16) as u128 => unsigned;
+        serialize_u32(u32) as u128 => unsigned;
+        serialize_u64(u64) as u128 => unsigned;
+        serialize_u128(u128) as u128 => unsigned;
+        serialize_i8(i8) as i128 => signed;
+        serialize_i16(i16) as i128 => signed;
+        serialize_i32(i32) as i128 => signed;
+        serialize_i64(i64) as i128 => signed;
+        serialize_i128(i128) as i128 => signed;
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    fn serialize_bool(self, v: bool) -> Result<(), KeyError> {
+        self.0.put(if v { b"t" } else { b"f" });
+        Ok(())
+    }
+
+    fn serialize_f32(self, v: f32) -> Result<(), KeyError> {
+        self.serialize_f64(f64::from(v))
+    }
+
+    fn serialize_f64(self, v: f64) -> Result<(), KeyError> {
+        if v.is_nan() {
+            return Err(KeyError::not_a_number());
+        }
+        // `-0.0 + 0.0` is `0.0`; every other number stays what it is.
+        self.0.put(b"d");
+        self.0.put(&(v + 0.0).to_bits().to_le_bytes());
+        Ok(())
+    }
+
+    fn serialize_char(self, v: char) -> Result<(), KeyError> {
+        self.serialize_str(v.encode_utf8(&mut [0; 4]))
+    }
+
+    fn serialize_str(mut self, v: &str) -> Result<(), KeyError> {
+        self.0.put(b"s");
+        self.text(v.as_bytes());
+        Ok(())
+    }
+
+    fn serialize_bytes(mut self, v: &[u8]) -> Result<(), KeyError> {
+        self.0.put(b"b");
+        self.text(v);
+        Ok(())
+    }
+
+    fn serialize_none(self) -> Result<(), KeyError> {
+        self.0.put(b"0");
+        Ok(())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), KeyError> {
+        self.0.put(b"1");
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<(), KeyError> {
+        self.0.put(b"_");
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), KeyError> {
+        self.serialize_unit()
+    }
+
+    fn serialize_unit_variant(mut self, _: &'static str, _: u32, variant: &'static str) -> Result<(), KeyError> {
+        self.variant(variant);
+        self.serialize_unit()
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), KeyError> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), KeyError> {
+        self.variant(variant);
+        value.serialize(self)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Self, KeyError> {
+        self.0.put(b"l");
+        Ok(self)
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<Self, KeyError> {
+        self.serialize_seq(Some(len))
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Self, KeyError> {
+        self.serialize_seq(Some(len))
+    }
+
+    fn serialize_tuple_variant(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self, KeyError> {
+        self.variant(variant);
+        self.serialize_seq(Some(len))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<SortedMap<'a, S>, KeyError> {
+        Ok(SortedMap { sink: self.0, entries: Vec::new() })
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, KeyError> {
+        self.0.put(b"r");
+        Ok(self)
+    }
+
+    fn serialize_struct_variant(
+        mut self,
+        name: &'static str,
+        _: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self, KeyError> {
+        self.variant(variant);
+        self.serialize_struct(name, len)
+    }
+}
+
+macro_rules! elements {
+    ($($trait:ident::$method:ident;)*) => {$(
+        impl<S: Sink> ser::$trait for Encoder<'_, S> {
+            type Ok = ();
+            type Error = KeyError;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
+                encode(value, self.0)
+            }
+
+            fn end(self) -> Result<(), KeyError> {
+                self.0.put(END);
+                Ok(())
+            }
+        }
+    )*};
+}
+
+elements! {
+    SerializeSeq::serialize_element;
+    SerializeTuple::serialize_element;
+    SerializeTupleStruct::serialize_field;
+    SerializeTupleVariant::serialize_field;
+}
+
+macro_rules! fields {
+    ($($trait:ident;)*) => {$(
+        impl<S: Sink> ser::$trait for Encoder<'_, S> {
+            type Ok = ();
+            type Error = KeyError;
+
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), KeyError> {
+                // The mark keeps a name's length apart from the end of the struct.
+                self.0.put(b".");
+                self.text(name.as_bytes());
+                encode(value, self.0)
+            }
+
+            fn end(self) -> Result<(), KeyError> {
+                self.0.put(END);
+                Ok(())
+            }
+        }
+    )*};
+}
+
+fields! {
+    SerializeStruct;
+    SerializeStructVariant;
+}
+
+/// Gathers the encoded entries of a map, to write them in one order whatever the map's own is.
+struct SortedMap<'a, S> {
+    sink: &'a mut S,
+    entries: Vec<Vec<u8>>,
+}
+
+impl<S: Sink> ser::SerializeMap for SortedMap<'_, S> {
+    type Ok = ();
+    type Error = KeyError;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), KeyError> {
+        let mut entry = Vec::new();
+        encode(key, &mut entry)?;
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
+        match self.entries.last_mut() {
+            Some(entry) => encode(value, entry),
+            None => Err(ser::Error::custom("a map's value came before its key")),
+        }
+    }
+
+    fn end(mut self) -> Result<(), KeyError> {
+        self.entries.sort_unstable();
+        self.sink.put(b"m");
+        for entry in &self.entries {
+            self.sink.put(entry);
+        }
+        self.sink.put(END);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use proptest::prelude::*;
+    use serde::Serialize;
+
+    use super::*;
+
+    fn bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(value, &mut out).expect("encodes");
+        out
+    }
+
+    #[derive(Serialize)]
+    struct Filter {
+        field: String,
+        limit: Option<u32>,
+    }
+
+    #[test]
+    fn golden() {
+        let filter = Filter { field: "age".into(), limit: Some(300) };
+        assert_eq!(bytes(&filter), b"r.\x05fields\x03age.\x05limit1u\xac\x02e");
+        assert_eq!(bytes(&(-1i8, true, None::<u8>, "x")), b"ln\0t0s\x01xe");
+        assert_eq!(bytes(&BTreeMap::from([(2, 'b'), (1, 'a')])), b"mu\x01s\x01au\x02s\x01be");
+    }
+
+    #[test]
+    fn what_means_the_same_is_encoded_the_same() {
+        assert_eq!(bytes(&1u8), bytes(&1i64));
+        assert_eq!(bytes(&-0.0f64), bytes(&0.0f32));
+        assert_eq!(bytes(&vec![1, 2]), bytes(&[1, 2]));
+        let shuffled: HashMap<_, _> = (0..100).map(|n| (n, n)).collect();
+        assert_eq!(bytes(&shuffled), bytes(&shuffled.clone().into_iter().collect::<BTreeMap<_, _>>()));
+    }
+
+    #[test]
+    fn what_differs_is_encoded_apart() {
+        let different = [
+            bytes(&()),
+            bytes(&None::<u8>),
+            bytes(&Some(None::<u8>)),
+            bytes(""),
+            bytes(&[""]),
+            bytes(&["", ""]),
+            bytes(&vec![0u8; 0]),
+            bytes(&(Vec::<u8>::new(), Vec::<u8>::new())),
+            bytes(&0),
+            bytes(&false),
+            bytes("0"),
+            bytes(&0.0),
+            bytes(&-1),
+        ];
+        for (i, a) in different.iter().enumerate() {
+            assert!(different[i + 1..].iter().all(|b| a != b), "{a:?}");
+        }
+    }
+
+    #[test]
+    fn nan_is_refused() {
+        assert!(encode(&f32::NAN, &mut Vec::new()).is_err());
+        assert!(encode(&Some(vec![f64::NAN]), &mut Vec::new()).is_err());
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    enum Value {
+        Null,
+        Bool(bool),
+        Int(i64),
+        Text(String),
+        List(Vec<Value>),
+        Pair(Box<Value>, Box<Value>),
+        Named { a: Box<Value>, b: Option<u8> },
+        Map(BTreeMap<String, u8>),
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            (-3i64..300).prop_map(Value::Int),
+            "[ae.\\x00\\x01]{0,3}".prop_map(Value::Text),
+            prop::collection::btree_map("[ae]{0,2}", 0u8..3, 0..3).prop_map(Value::Map),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::List),
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| Value::Pair(a.into(), b.into())),
+                (inner, prop::option::of(0u8..3)).prop_map(|(a, b)| Value::Named { a: a.into(), b }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn injective_on_arguments(a in prop::collection::vec(value(), 0..4), b in prop::collection::vec(value(), 0..4)) {
+            // Arguments are encoded one after the other, as a call does it.
+            let run = |values: &[Value]| values.iter().flat_map(bytes).collect::<Vec<u8>>();
+            prop_assert_eq!(run(&a) == run(&b), a == b);
+        }
+
+        #[test]
+        fn no_encoding_starts_another(a in value(), b in value()) {
+            prop_assume!(a != b);
+            prop_assert!(!bytes(&a).starts_with(&bytes(&b)));
+        }
+    }
+}

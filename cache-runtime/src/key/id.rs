@@ -1,0 +1,383 @@
+//! An id as it stands in a key: readable (`users:1`, `users:7,1`), and never the same for two ids.
+
+use std::fmt::{self, Write as _};
+
+use serde::ser::{self, Serialize, Serializer};
+
+use super::KeyError;
+
+/// What an id is made of: integers, strings and their order.
+///
+/// Two functions that give ids of different forms for the same resource would meet on one key by accident
+/// (`1` and `"1"`). The form is taken from the id itself and not from its type's name, so `i32`, `i64` and
+/// `UserId(i64)` agree. An absent part fits any form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct IdForm {
+    hash: u64,
+    open: bool,
+}
+
+impl IdForm {
+    fn add(&mut self, part: u8) {
+        // FNV-1a: a handful of tags, not worth a hasher.
+        self.hash = (self.hash ^ u64::from(part)).wrapping_mul(0x0100_0000_01b3).wrapping_add(1);
+    }
+
+    /// Whether two ids are of one form, as far as can be told.
+    pub(crate) fn fits(self, other: Self) -> bool {
+        self.open || other.open || self.hash == other.hash
+    }
+}
+
+/// Appends `id` to `key`, escaped.
+pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<IdForm, KeyError> {
+    let mut form = IdForm::default();
+    id.serialize(Renderer { out: key, form: &mut form, nested: false })?;
+    Ok(form)
+}
+
+/// Whether `byte` would be taken for punctuation of keys, patterns or ids, or can't be seen.
+fn needs_escape(byte: u8) -> bool {
+    byte <= b' ' || byte == 0x7f || b"%{}:*?[],@~()".contains(&byte)
+}
+
+fn escape(text: &str, out: &mut String) {
+    if text.is_empty() {
+        // Else `("", "")` and `("",)`, or an empty string and an empty list, could look alike.
+        out.push('%');
+    }
+    for c in text.chars() {
+        match u8::try_from(c) {
+            Ok(byte) if needs_escape(byte) => write_to(out, format_args!("%{byte:02X}")),
+            _ if c.is_control() || c.is_whitespace() => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    write_to(out, format_args!("%{byte:02X}"));
+                }
+            }
+            _ => out.push(c),
+        }
+    }
+}
+
+fn write_to(out: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a `String` does not fail.
+    let _ = out.write_fmt(text);
+}
+
+struct Renderer<'a> {
+    out: &'a mut String,
+    form: &'a mut IdForm,
+    nested: bool,
+}
+
+impl<'a> Renderer<'a> {
+    fn integer(self, n: impl fmt::Display) -> Result<(), KeyError> {
+        self.form.add(b'i');
+        write_to(self.out, format_args!("{n}"));
+        Ok(())
+    }
+
+    fn parts(self, brackets: bool) -> Parts<'a> {
+        self.form.add(b'(');
+        if brackets {
+            self.out.push('(');
+        }
+        Parts { out: self.out, form: self.form, brackets, first: true }
+    }
+
+    fn variant(&mut self, name: &str) {
+        self.form.add(b'v');
+        escape(name, self.out);
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident($int:ty);)*) => {$(
+        fn $method(self, n: $int) -> Result<(), KeyError> {
+            self.integer(n)
+        }
+    )*};
+}
+
+impl<'a> Serializer for Renderer<'a> {
+    type Ok = ();
+    type Error = KeyError;
+    type SerializeSeq = Parts<'a>;
+    type SerializeTuple = Parts<'a>;
+    type SerializeTupleStruct = Parts<'a>;
+    type SerializeTupleVariant = Parts<'a>;
+    type SerializeMap = ser::Impossible<(), KeyError>;
+    type SerializeStruct = Parts<'a>;
+    type SerializeStructVariant = Parts<'a>;
+
+    integers! {
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_u128(u128);
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_i128(i128);
+    }
+
+    fn serialize_bool(self, v: bool) -> Result<(), KeyError> {
+        self.form.add(b'b');
+        self.out.push_str(if v { "true" } else { "false" });
+        Ok(())
+    }
+
+    fn serialize_f32(self, v: f32) -> Result<(), KeyError> {
+        self.serialize_f64(f64::from(v))
+    }
+
+    fn serialize_f64(self, v: f64) -> Result<(), KeyError> {
+        if v.is_nan() {
+            return Err(KeyError::not_a_number());
+        }
+        self.form.add(b'f');
+        write_to(self.out, format_args!("{:?}", v + 0.0));
+        Ok(())
+    }
+
+    fn serialize_char(self, v: char) -> Result<(), KeyError> {
+        self.serialize_str(v.encode_utf8(&mut [0; 4]))
+    }
+
+    fn serialize_str(self, v: &str) -> Result<(), KeyError> {
+        self.form.add(b's');
+        escape(v, self.out);
+        Ok(())
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<(), KeyError> {
+        self.form.add(b'x');
+        self.out.push_str(if v.is_empty() { "%" } else { "" });
+        for byte in v {
+            write_to(self.out, format_args!("{byte:02x}"));
+        }
+        Ok(())
+    }
+
+    fn serialize_none(self) -> Result<(), KeyError> {
+        self.form.open = true;
+        self.out.push('~');
+        Ok(())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), KeyError> {
+        let start = self.out.len();
+        value.serialize(Renderer { out: &mut *self.out, ..self })?;
+        if self.out[start..].starts_with('~') {
+            // `Some(None)` is not `None`.
+            self.out.insert(start, '~');
+        }
+        Ok(())
+    }
+
+    fn serialize_unit(self) -> Result<(), KeyError> {
+        self.form.add(b'_');
+        self.out.push_str("()");
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), KeyError> {
+        self.serialize_unit()
+    }
+
+    fn serialize_unit_variant(mut self, _: &'static str, _: u32, variant: &'static str) -> Result<(), KeyError> {
+        self.variant(variant);
+        Ok(())
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), KeyError> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), KeyError> {
+        self.variant(variant);
+        let mut parts = self.parts(true);
+        parts.part(value)?;
+        parts.finish()
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Parts<'a>, KeyError> {
+        // A list's length varies: without brackets an empty one and one of an empty string would meet.
+        Ok(self.parts(true))
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Parts<'a>, KeyError> {
+        let brackets = self.nested;
+        Ok(self.parts(brackets))
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, len: usize) -> Result<Parts<'a>, KeyError> {
+        self.serialize_tuple(len)
+    }
+
+    fn serialize_tuple_variant(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Parts<'a>, KeyError> {
+        self.variant(variant);
+        Ok(self.parts(true))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<ser::Impossible<(), KeyError>, KeyError> {
+        Err(ser::Error::custom("a map can't be an id; give the function an `op`, and the map is hashed"))
+    }
+
+    fn serialize_struct(self, _: &'static str, len: usize) -> Result<Parts<'a>, KeyError> {
+        self.serialize_tuple(len)
+    }
+
+    fn serialize_struct_variant(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Parts<'a>, KeyError> {
+        self.variant(variant);
+        Ok(self.parts(true))
+    }
+}
+
+/// The parts of a composite id, joined by commas.
+struct Parts<'a> {
+    out: &'a mut String,
+    form: &'a mut IdForm,
+    brackets: bool,
+    first: bool,
+}
+
+impl Parts<'_> {
+    fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(',');
+        }
+        value.serialize(Renderer { out: self.out, form: self.form, nested: true })
+    }
+
+    fn finish(self) -> Result<(), KeyError> {
+        self.form.add(b')');
+        if self.brackets {
+            self.out.push(')');
+        }
+        Ok(())
+    }
+}
+
+macro_rules! parts {
+    ($($trait:ident::$method:ident($($name:ident)?);)*) => {$(
+        impl ser::$trait for Parts<'_> {
+            type Ok = ();
+            type Error = KeyError;
+
+            fn $method<T: Serialize + ?Sized>(
+                &mut self,
+                $($name: &'static str,)?
+                value: &T,
+            ) -> Result<(), KeyError> {
+                self.part(value)
+            }
+
+            fn end(self) -> Result<(), KeyError> {
+                self.finish()
+            }
+        }
+    )*};
+}
+
+parts! {
+    SerializeSeq::serialize_element();
+    SerializeTuple::serialize_element();
+    SerializeTupleStruct::serialize_field();
+    SerializeTupleVariant::serialize_field();
+    SerializeStruct::serialize_field(_name);
+    SerializeStructVariant::serialize_field(_name);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id<T: Serialize>(value: T) -> String {
+        let mut out = String::new();
+        render(&value, &mut out).expect("renders");
+        out
+    }
+
+    fn form<T: Serialize>(value: T) -> IdForm {
+        render(&value, &mut String::new()).expect("renders")
+    }
+
+    #[derive(Serialize)]
+    struct UserId(i64);
+
+    #[derive(Serialize)]
+    enum Owner {
+        Nobody,
+        Team(u32),
+    }
+
+    #[test]
+    fn golden() {
+        assert_eq!(id(1), "1");
+        assert_eq!(id(UserId(-1)), "-1");
+        assert_eq!(id((7, 1)), "7,1");
+        assert_eq!(id((7, "a,b")), "7,a%2Cb");
+        assert_eq!(id("users:{1}*?[x]@~%"), "users%3A%7B1%7D%2A%3F%5Bx%5D%40%7E%25");
+        assert_eq!(id("é\u{a0}\n"), "é%C2%A0%0A");
+        assert_eq!(id(Some("x")), "x");
+        assert_eq!(id(None::<u8>), "~");
+        assert_eq!(id(Some(None::<u8>)), "~~");
+        assert_eq!(id(Owner::Nobody), "Nobody");
+        assert_eq!(id(Owner::Team(3)), "Team(3)");
+        assert_eq!(id((1, (2, 3))), "1,(2,3)");
+        assert_eq!(id(["", ""]), "%,%");
+    }
+
+    #[test]
+    fn ids_of_one_form_fit_and_others_do_not() {
+        assert!(form(1i32).fits(form(UserId(7))));
+        assert!(form("a").fits(form(String::from("b"))));
+        assert!(form(None::<String>).fits(form("a")));
+        assert!(!form(1).fits(form("1")));
+        assert!(!form((1, 2)).fits(form("1,2")));
+        assert!(!form((1, 2)).fits(form(1)));
+    }
+
+    #[test]
+    fn a_map_is_refused_with_the_way_out() {
+        let error = render(&std::collections::BTreeMap::from([(1, 2)]), &mut String::new());
+        assert!(error.is_err_and(|e| e.to_string().contains("`op`")));
+    }
+
+    proptest! {
+        #[test]
+        fn injective(a in any::<(String, Vec<String>, Option<String>)>(), b in any::<(String, Vec<String>, Option<String>)>()) {
+            prop_assert_eq!(id(&a) == id(&b), a == b);
+        }
+
+        #[test]
+        fn nothing_of_an_id_reads_as_punctuation(text in any::<String>()) {
+            let rendered = id(&text);
+            prop_assert!(!rendered.contains([':', '*', '?', '[', ']', '{', '}', ',', '@', '~', '(', ')', ' ']));
+            prop_assert!(!rendered.chars().any(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Names: how a call becomes a key, and which generations the key hangs on.
+//!
+//! An *entity* is one row under its primary identity, `users:1`. Anything else is *derived*:
+//! `users:list:<hash>`, where the hash covers the arguments. Ids are escaped and hashes are fixed-width, so
+//! two calls never share a key by accident.
+
+mod canonical;
+mod id;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+pub(crate) use self::id::IdForm;
+use crate::error::{Error, ErrorKind};
+
+/// A value that can stand in a cache key: anything that implements serde's `Serialize`.
+///
+/// Floats may be in a key; `NaN` may not (it is not equal to itself), and a call with one bypasses the cache.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be part of a cache key",
+    label = "this parameter would be in the key",
+    note = "leave it out with `skip(..)` if the result does not depend on it, name what it stands for with `key(..)`, or derive `serde::Serialize`"
+)]
+pub trait KeyPart: Serialize {}
+
+impl<T: Serialize + ?Sized> KeyPart for T {}
+
+/// Why an argument can't be in a key.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct KeyError(Cow<'static, str>);
+
+impl KeyError {
+    fn not_a_number() -> Self {
+        Self(Cow::Borrowed("NaN can't be in a cache key, because it is not equal to itself"))
+    }
+}
+
+impl serde::ser::Error for KeyError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self(Cow::Owned(message.to_string()))
+    }
+}
+
+/// Whether an entry holds one row under its primary identity, or anything else computed from the resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// One row: `users:1`. Depends on the generation of its resource.
+    Entity,
+    /// A list, a filter, a look-up by another column. Depends on the resource's derived generation as well.
+    Derived,
+}
+
+impl EntryKind {
+    /// The kind's name as it stands in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Entity => "entity",
+            Self::Derived => "derived",
+        }
+    }
+}
+
+/// What distinguishes one deployment's keys from another's: the namespace in front, and the secret of the hash.
+#[derive(Clone, Default)]
+pub(crate) struct KeySpace {
+    pub(crate) namespace: String,
+    pub(crate) hash_key: [u8; 16],
+}
+
+impl KeySpace {
+    /// The key of the generation of `dep`.
+    pub(crate) fn generation(&self, dep: &str) -> String {
+        format!("{}@gen:{dep}", self.namespace)
+    }
+}
+
+/// Builds one key from left to right, without a copy.
+pub(crate) struct KeyWriter<'a> {
+    space: &'a KeySpace,
+    text: String,
+    hasher: Option<SipHasher13>,
+}
+
+impl<'a> KeyWriter<'a> {
+    pub(crate) fn new(space: &'a KeySpace, resource: &str) -> Self {
+        let mut text = String::with_capacity(space.namespace.len() + resource.len() + 48);
+        text.push_str(&space.namespace);
+        text.push_str(resource);
+        text.push(':');
+        Self { space, text, hasher: None }
+    }
+
+    pub(crate) fn op(&mut self, op: &str) {
+        self.text.push_str(op);
+        self.text.push(':');
+    }
+
+    pub(crate) fn id<T: Serialize + ?Sized>(&mut self, id: &T) -> Result<IdForm, KeyError> {
+        id::render(id, &mut self.text)
+    }
+
+    pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
+        let key = &self.space.hash_key;
+        canonical::encode(arg, self.hasher.get_or_insert_with(|| SipHasher13::new_with_key(key)))
+    }
+
+    /// The finished key. With `hashed`, the hash of the arguments (there may be none) ends it.
+    pub(crate) fn finish(mut self, hashed: bool) -> String {
+        if hashed {
+            let key = &self.space.hash_key;
+            let hasher = self.hasher.unwrap_or_else(|| SipHasher13::new_with_key(key));
+            push_hash(&mut self.text, hasher.finish128().as_u128());
+        }
+        self.text
+    }
+}
+
+fn push_hash(text: &mut String, hash: u128) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for shift in (0..32).rev() {
+        text.push(char::from(DIGITS[(hash >> (shift * 4)) as usize & 15]));
+    }
+}
+
+/// Whether `name` is a resource: `[a-z0-9_-]+`.
+pub(crate) fn is_resource(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+/// Whether `op` is segments `[a-z0-9_-]+` joined by `:`.
+pub(crate) fn is_op(op: &str) -> bool {
+    op.split(':').all(is_resource)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rest {
+    Id { text: String, form: Option<IdForm> },
+    Args { op: Option<Cow<'static, str>>, canonical: Vec<u8> },
+    Literal(String),
+}
+
+/// The name of an entry for the manual operations, under the same rules as annotated functions use.
+///
+/// ```
+/// use cache_runtime::Key;
+///
+/// let user = Key::entity("users", 1)?; // users:1
+/// let page = Key::args("users", "list", &(0, 100))?; // users:list:<hash>
+/// let own = Key::named("custom_key", &("2024-06", "eu"))?; // custom_key:<hash>
+/// let same_as_first: Key = "users:1".parse()?;
+/// # assert_eq!(user.resource(), same_as_first.resource());
+/// # Ok::<(), cache_runtime::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    resource: String,
+    rest: Rest,
+    tags: Vec<String>,
+}
+
+impl Key {
+    /// The entity `resource:id`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the resource is not `[a-z0-9_-]+`, or the id can't be in a key.
+    pub fn entity(resource: impl Into<String>, id: impl KeyPart) -> Result<Self, Error> {
+        let mut text = String::new();
+        let form = id::render(&id, &mut text).map_err(|e| invalid(e.to_string()))?;
+        Self::checked(resource.into(), Rest::Id { text, form: Some(form) })
+    }
+
+    /// The derived entry `resource:op:hash`, the hash being that of a function annotated with this `op`
+    /// whose keyed arguments are the elements of the tuple `args`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the resource or the op is malformed, or an argument can't be in a key.
+    pub fn args(
+        resource: impl Into<String>,
+        op: impl Into<Cow<'static, str>>,
+        args: &impl KeyPart,
+    ) -> Result<Self, Error> {
+        let op = op.into();
+        if !is_op(&op) {
+            return Err(invalid(format!("`{op}` is not an op; use segments of [a-z0-9_-] joined by `:`")));
+        }
+        Self::checked(resource.into(), Rest::Args { op: Some(op), canonical: arguments(args)? })
+    }
+
+    /// An entry of one's own, `name:hash`; `name` is its resource.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the name is not `[a-z0-9_-]+`, or an argument can't be in a key.
+    pub fn named(name: impl Into<String>, args: &impl KeyPart) -> Result<Self, Error> {
+        Self::checked(name.into(), Rest::Args { op: None, canonical: arguments(args)? })
+    }
+
+    /// Makes the entry depend on a tag as well, so that [`invalidate_tag`](crate::Cache::invalidate_tag)
+    /// reaches it. A reader and a writer of the entry must name the same tags.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// The resource this is an entry of.
+    #[must_use]
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    /// Whether this names an entity or something derived.
+    #[must_use]
+    pub fn kind(&self) -> EntryKind {
+        match &self.rest {
+            Rest::Id { .. } => EntryKind::Entity,
+            Rest::Args { .. } | Rest::Literal(_) => EntryKind::Derived,
+        }
+    }
+
+    pub(crate) fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    pub(crate) fn id_form(&self) -> Option<IdForm> {
+        match self.rest {
+            Rest::Id { form, .. } => form,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn render(&self, space: &KeySpace) -> String {
+        let mut key = KeyWriter::new(space, &self.resource);
+        match &self.rest {
+            Rest::Id { text, .. } | Rest::Literal(text) => {
+                key.text.push_str(text);
+                key.finish(false)
+            }
+            Rest::Args { op, canonical } => {
+                if let Some(op) = op {
+                    key.op(op);
+                }
+                let mut hasher = SipHasher13::new_with_key(&space.hash_key);
+                canonical::Sink::put(&mut hasher, canonical);
+                key.hasher = Some(hasher);
+                key.finish(true)
+            }
+        }
+    }
+
+    fn checked(resource: String, rest: Rest) -> Result<Self, Error> {
+        if is_resource(&resource) {
+            Ok(Self { resource, rest, tags: Vec::new() })
+        } else {
+            Err(invalid(format!("`{resource}` is not a resource name; use lower-case letters, digits, `-` and `_`")))
+        }
+    }
+}
+
+/// The canonical bytes of a tuple's elements one after the other, as an annotated function writes them.
+fn arguments(args: &impl KeyPart) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    canonical::encode(args, &mut bytes).map_err(|e| invalid(e.to_string()))?;
+    // A tuple is encoded as a list: what stands between its mark and its end are the elements.
+    if let [b'l', elements @ .., b'e'] = bytes.as_slice() {
+        return Ok(elements.to_vec());
+    }
+    Ok(bytes)
+}
+
+fn invalid(context: String) -> Error {
+    Error::new(ErrorKind::InvalidKey, context)
+}
+
+impl std::str::FromStr for Key {
+    type Err = Error;
+
+    /// Reads a key as `redis-cli` shows it, without the namespace: `users:1` or `users:list:<hash>`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let Some((resource, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()) else {
+            return Err(invalid(format!("`{text}` is not a key; it has the form `resource:id` or `resource:op:hash`")));
+        };
+        if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(invalid(format!("`{text}` is not a key; spaces in an id are written `%20`")));
+        }
+        let rest = if rest.contains(':') || is_hash(rest) {
+            Rest::Literal(rest.to_owned())
+        } else {
+            Rest::Id { text: rest.to_owned(), form: None }
+        };
+        Self::checked(resource.to_owned(), rest)
+    }
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whatever names an entry: a [`Key`], or its text such as `"users:1"`.
+pub trait IntoKey {
+    /// The key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the text is not a key.
+    fn into_key(self) -> Result<Key, Error>;
+}
+
+impl IntoKey for Key {
+    fn into_key(self) -> Result<Key, Error> {
+        Ok(self)
+    }
+}
+
+impl IntoKey for &Key {
+    fn into_key(self) -> Result<Key, Error> {
+        Ok(self.clone())
+    }
+}
+
+impl IntoKey for &str {
+    fn into_key(self) -> Result<Key, Error> {
+        self.parse()
+    }
+}
+
+impl IntoKey for &String {
+    fn into_key(self) -> Result<Key, Error> {
+        self.parse()
+    }
+}
+
+impl IntoKey for Result<Key, Error> {
+    fn into_key(self) -> Result<Key, Error> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> KeySpace {
+        KeySpace { namespace: "app:".into(), hash_key: *b"0123456789abcdef" }
+    }
+
+    #[test]
+    fn golden() {
+        // These are a contract with every running process: a change here makes all caches cold.
+        let space = space();
+        let rendered = |key: Result<Key, Error>| key.expect("valid").render(&space);
+        assert_eq!(rendered(Key::entity("users", 1)), "app:users:1");
+        assert_eq!(rendered(Key::entity("users", (7, "a b"))), "app:users:7,a%20b");
+        assert_eq!(
+            rendered(Key::args("users", "list", &(0, 100))),
+            "app:users:list:1bca3dc4a4a4ac11a2d8d05bb9c3d48a"
+        );
+        assert_eq!(rendered(Key::named("custom_key", &("x",))), "app:custom_key:ed2eb6f6f1ebc8b8f1d5a2ab38d7d2a5");
+        assert_eq!(space.generation("users~derived"), "app:@gen:users~derived");
+    }
+
+    #[test]
+    fn a_manual_key_is_the_annotated_functions() {
+        let space = space();
+        let mut key = KeyWriter::new(&space, "users");
+        key.op("list");
+        key.arg(&0u32).expect("encodes");
+        key.arg(&100u32).expect("encodes");
+        let written = key.finish(true);
+        assert_eq!(written, Key::args("users", "list", &(0, 100)).expect("valid").render(&space));
+        let text = written.strip_prefix("app:").expect("namespace");
+        assert_eq!(text.parse::<Key>().expect("valid").render(&space), written);
+    }
+
+    #[test]
+    fn texts_that_are_no_keys_are_refused() {
+        for text in ["", "users", "users:", ":1", "Users:1", "users:a b", "us ers:1", "users@:1"] {
+            assert!(text.parse::<Key>().is_err(), "{text}");
+        }
+        assert_eq!("users:1".parse::<Key>().expect("valid").kind(), EntryKind::Entity);
+        assert_eq!("users:list:00".parse::<Key>().expect("valid").kind(), EntryKind::Derived);
+    }
+}

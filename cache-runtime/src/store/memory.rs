@@ -1,0 +1,319 @@
+//! The in-process store: entries decoded, bounded by bytes.
+//!
+//! The protocol is the same as over Redis. Entries are bounded and may be evicted at any time; generations are
+//! not, because evicting one only makes misses, but a miss for everything under it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use quick_cache::{OptionsBuilder, Weighter};
+
+use super::{
+    Fill, Filled, Form, Found, Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching,
+    Payload, Probe, Seen, ServerFacts, Store, glob,
+};
+use crate::clock::{self, Millis};
+use crate::entry::{CodecId, Content, Header, Stamp};
+use crate::error::Error;
+use crate::key::EntryKind;
+use crate::nonce::{Nonce, hash128};
+
+/// What an entry takes besides its key and value: header, reference counts and the table's own share.
+const ENTRY_OVERHEAD: usize = 256;
+
+/// Past this many, all generations are dropped: every entry becomes a miss, and memory stays bounded.
+const MAX_GENERATIONS: usize = 1 << 20;
+
+const LOCKS: usize = 64;
+
+struct Slot {
+    key: Box<str>,
+    header: Header,
+    payload: Payload,
+    weight: usize,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<u128, Arc<Slot>> for ByBytes {
+    fn weight(&self, _: &u128, slot: &Arc<Slot>) -> u64 {
+        slot.weight as u64
+    }
+}
+
+/// Entries of this process alone, bounded by bytes.
+pub struct MemoryStore {
+    entries: quick_cache::sync::Cache<u128, Arc<Slot>, ByBytes>,
+    /// Held around a comparison and the change it allows. Reads don't take them.
+    locks: [Mutex<()>; LOCKS],
+    generations: RwLock<HashMap<Box<str>, Nonce>>,
+    hash_key: [u8; 16],
+    server: Nonce,
+    started: Millis,
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("entries", &self.entries.len())
+            .field("bytes", &self.entries.weight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryStore {
+    /// A store that holds up to `max_bytes`, by the length of the encoded values, their keys, and a fixed
+    /// overhead per entry.
+    #[must_use]
+    pub fn new(max_bytes: u64) -> Self {
+        let options = OptionsBuilder::new()
+            .weight_capacity(max_bytes)
+            .estimated_items_capacity(usize::try_from(max_bytes / 1024).unwrap_or(usize::MAX).max(64))
+            .build();
+        let entries = match options {
+            Ok(options) => quick_cache::sync::Cache::with_options(
+                options,
+                ByBytes,
+                Default::default(),
+                Default::default(),
+            ),
+            // Both of its required options are set above.
+            Err(_) => quick_cache::sync::Cache::with_weighter(64, max_bytes, ByBytes),
+        };
+        Self {
+            entries,
+            locks: std::array::from_fn(|_| Mutex::new(())),
+            generations: RwLock::default(),
+            hash_key: Nonce::fresh().0.to_le_bytes(),
+            server: Nonce::fresh(),
+            started: clock::wall(),
+        }
+    }
+
+    fn hash(&self, key: &str) -> u128 {
+        hash128(&self.hash_key, key.as_bytes())
+    }
+
+    fn lock(&self, hash: u128) -> MutexGuard<'_, ()> {
+        self.locks[hash as usize % LOCKS].lock()
+    }
+
+    /// The entry under a key unless its time is over. What is past it stays until it is replaced or evicted.
+    fn get(&self, hash: u128) -> Option<Arc<Slot>> {
+        let slot = self.entries.get(&hash)?;
+        let ends = if slot.header.is_leased() { slot.header.deadline } else { slot.header.stale };
+        (clock::wall() < ends).then_some(slot)
+    }
+
+    fn put(&self, hash: u128, key: &str, header: Header, payload: Payload, size: usize) {
+        let weight = size + key.len() + ENTRY_OVERHEAD;
+        self.entries.insert(hash, Arc::new(Slot { key: key.into(), header, payload, weight }));
+    }
+
+    fn stamp(&self, probe: &Probe) -> Stamp {
+        let mut nonces = Vec::with_capacity(probe.deps.len());
+        {
+            let generations = self.generations.read();
+            nonces.extend(probe.deps.iter().map_while(|dep| generations.get(dep.key()).copied()));
+        }
+        if nonces.len() < probe.deps.len() {
+            let mut generations = self.generations.write();
+            if generations.len() + probe.deps.len() > MAX_GENERATIONS {
+                generations.clear();
+            }
+            nonces.clear();
+            nonces.extend(
+                probe.deps.iter().map(|dep| *generations.entry(dep.key().into()).or_insert_with(Nonce::fresh)),
+            );
+        }
+        Stamp::of(self.server, nonces)
+    }
+
+    fn kill(&self, key: &str) -> bool {
+        let hash = self.hash(key);
+        let _guard = self.lock(hash);
+        let held = self.get(hash).is_some_and(|slot| slot.header.content != Content::Nothing);
+        self.entries.remove(&hash);
+        held
+    }
+
+    fn matching(&self, matching: &Matching) -> Vec<Box<str>> {
+        self.entries
+            .iter()
+            .filter(|(_, slot)| {
+                (!matching.derived_only || slot.header.kind == EntryKind::Derived)
+                    && matching.stored_before.is_none_or(|before| slot.header.stored < before)
+                    && glob::matches(matching.pattern.as_bytes(), slot.key.as_bytes())
+            })
+            .map(|(_, slot)| slot.key.clone())
+            .collect()
+    }
+
+    fn bump(&self, key: &str) {
+        self.generations.write().insert(key.into(), Nonce::fresh());
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+
+    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
+        let stamp = self.stamp(probe);
+        let found = match self.get(self.hash(&probe.key)) {
+            Some(slot) => Found::Entry(slot.header, slot.payload.clone()),
+            None => Found::Nothing,
+        };
+        Ok(Look { found, stamp, intended: false, now: clock::wall() })
+    }
+
+    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
+        let hash = self.hash(&probe.key);
+        let _guard = self.lock(hash);
+        if let Some(slot) = self.get(hash) {
+            let gives_way = match &request.seen {
+                Seen::Anything => true,
+                // Whoever holds the lease may have renewed it since.
+                Seen::Entry(seen) => Header { deadline: slot.header.deadline, ..*seen } == slot.header,
+                Seen::Nothing | Seen::Leased => false,
+            };
+            if !gives_way {
+                return Ok(LeaseReply::Taken(slot.header));
+            }
+        }
+        let now = clock::wall();
+        let header = Header {
+            kind: probe.kind,
+            content: Content::Nothing,
+            codec: CodecId::default(),
+            token: request.token,
+            deadline: now.after(request.length),
+            stamp: request.stamp,
+            fingerprint: request.fingerprint,
+            stored: now,
+            fresh: Millis(0),
+            stale: Millis(0),
+        };
+        self.put(hash, &probe.key, header, Payload::Empty, 0);
+        Ok(LeaseReply::Granted)
+    }
+
+    async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
+        let hash = self.hash(key);
+        let _guard = self.lock(hash);
+        let Some(slot) = self.get(hash).filter(|slot| slot.header.token == token) else {
+            return Ok(false);
+        };
+        let header = Header { deadline: clock::wall().after(length), ..slot.header };
+        self.put(hash, key, header, slot.payload.clone(), 0);
+        Ok(true)
+    }
+
+    async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
+        let hash = self.hash(key);
+        let _guard = self.lock(hash);
+        if self.get(hash).is_some_and(|slot| slot.header.token == token) {
+            self.entries.remove(&hash);
+        }
+        Ok(())
+    }
+
+    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
+        let hash = self.hash(&probe.key);
+        let _guard = self.lock(hash);
+        if !self.get(hash).is_some_and(|slot| slot.header.token == fill.token) {
+            return Ok(Filled::Refused);
+        }
+        let now = clock::wall();
+        let until = now.after(fill.fresh_for);
+        let header = Header {
+            kind: probe.kind,
+            content: fill.content,
+            codec: fill.codec,
+            token: Nonce::NONE,
+            deadline: Millis(0),
+            stamp: fill.stamp,
+            fingerprint: fill.fingerprint,
+            stored: now,
+            fresh: until,
+            stale: until,
+        };
+        self.put(hash, &probe.key, header, fill.payload, fill.size);
+        Ok(Filled::Stored)
+    }
+
+    async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
+        let removed = invalidation.kills.iter().filter(|key| self.kill(key)).count();
+        for dep in &invalidation.bumps {
+            self.bump(dep.key());
+        }
+        Ok(Invalidated { at: clock::wall(), removed: removed as u64 })
+    }
+
+    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
+        if matching.unless_larger_than.is_some_and(|limit| self.entries.len() as u64 > limit) {
+            return Ok(0);
+        }
+        Ok(self.matching(matching).iter().filter(|key| self.kill(key)).count() as u64)
+    }
+
+    async fn clear(&self, namespace: &str) -> Result<u64, Error> {
+        // Missing is unknown: every entry that depended on one of these is a miss from here on.
+        let own = format!("{namespace}@gen:");
+        self.generations.write().retain(|key, _| !key.starts_with(&own));
+        let all = Matching {
+            pattern: format!("{}*", glob::literal(namespace)),
+            derived_only: false,
+            stored_before: None,
+            unless_larger_than: None,
+        };
+        self.remove_matching(&all).await
+    }
+
+    async fn facts(&self) -> Result<ServerFacts, Error> {
+        Ok(ServerFacts {
+            total_keys: self.entries.len() as u64,
+            used_memory: human_bytes(self.entries.weight()),
+            uptime_seconds: clock::wall().since(self.started).as_secs(),
+            connected_clients: 1,
+        })
+    }
+}
+
+/// Bytes as Redis writes them for people: `0B`, `1.50K`, `2.00M`.
+fn human_bytes(bytes: u64) -> String {
+    let units = ["K", "M", "G", "T"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut scaled = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while scaled >= 1024.0 && unit + 1 < units.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    format!("{scaled:.2}{}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        assert_eq!(human_bytes(0), "0B");
+        assert_eq!(human_bytes(1536), "1.50K");
+        assert_eq!(human_bytes(64 << 20), "64.00M");
+    }
+}

@@ -1,0 +1,257 @@
+//! The protocol's verbs, as a trait that any backend can implement.
+//!
+//! A store keeps entries (a [`Header`] and a payload) and generations, and compares and replaces them
+//! atomically per verb. It decides nothing: what a stamp means, who waits and who loads is the caller's part.
+
+#[cfg(test)]
+mod contract;
+mod glob;
+mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+pub(crate) use self::glob::literal as glob_literal;
+pub use self::memory::MemoryStore;
+use crate::clock::Millis;
+use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
+use crate::error::Error;
+use crate::generation::Dep;
+use crate::key::EntryKind;
+use crate::nonce::Nonce;
+
+/// An entry's key and what the entry depends on.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The full key, with its namespace.
+    pub key: String,
+    /// Entity or derived.
+    pub kind: EntryKind,
+    /// The generations the entry depends on: without repeats, in one order for all who read and fill it.
+    pub deps: Vec<Arc<Dep>>,
+}
+
+/// The content of an entry, in the form the store asks for.
+#[derive(Clone)]
+pub enum Payload {
+    /// No content: a lease alone, or an absence.
+    Empty,
+    /// The encoded value.
+    Encoded(Vec<u8>),
+    /// The value itself, behind an `Arc` of its own type.
+    Decoded(Arc<dyn Any + Send + Sync>),
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Encoded(bytes) => write!(f, "Encoded({} bytes)", bytes.len()),
+            Self::Decoded(_) => f.write_str("Decoded"),
+        }
+    }
+}
+
+/// In which form a store keeps values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As bytes, encoded by the caller.
+    Encoded,
+    /// As they are.
+    Decoded,
+}
+
+/// What [`Store::look`] saw.
+#[derive(Debug)]
+pub struct Look {
+    /// What lies under the key.
+    pub found: Found,
+    /// The stamp of the generations as they are now.
+    pub stamp: Stamp,
+    /// Whether a write intent stands on a dependency; then nothing is served and nothing stored.
+    pub intended: bool,
+    /// The store's time.
+    pub now: Millis,
+}
+
+/// What lies under a key.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// An entry of this framework, whatever its stamp.
+    Entry(Header, Payload),
+    /// Somebody else's value, which is never overwritten and never removed.
+    Foreign,
+}
+
+/// Which state of the key a lease may replace.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// Nothing was there.
+    Nothing,
+    /// This header was there, with a stamp or content of no use. Its deadline may have moved since.
+    Entry(Header),
+    /// A live lease of somebody else was there; only its expiry gives way.
+    Leased,
+    /// Whatever is there: the caller vouches for what it is about to store.
+    Anything,
+}
+
+/// A request to hold the place of an entry while it is loaded.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    /// What may be replaced.
+    pub seen: Seen,
+    /// The lease's name, fresh for each request.
+    pub token: Nonce,
+    /// The generations as the caller read them.
+    pub stamp: Stamp,
+    /// The type that will be stored.
+    pub fingerprint: Fingerprint,
+    /// How long the lease holds unless renewed.
+    pub length: Duration,
+}
+
+/// The answer to a [`LeaseRequest`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum LeaseReply {
+    /// The place is the caller's.
+    Granted,
+    /// Something else is there now.
+    Taken(Header),
+    /// Somebody else's value is there.
+    Foreign,
+}
+
+/// A value to store under a lease.
+#[derive(Debug)]
+pub struct Fill {
+    /// The lease; the fill takes place only if the key still holds it.
+    pub token: Nonce,
+    /// The stamp computed before the load. It is stored as it is, never computed again.
+    pub stamp: Stamp,
+    /// The value's type.
+    pub fingerprint: Fingerprint,
+    /// Value or absence.
+    pub content: Content,
+    /// The value, in the store's [`Form`].
+    pub payload: Payload,
+    /// How the payload is encoded.
+    pub codec: CodecId,
+    /// What the entry weighs, in bytes: the length of its encoded value.
+    pub size: usize,
+    /// For how long the value is served.
+    pub fresh_for: Duration,
+    /// How long the generations it depends on have to live from now, at least.
+    pub generation_ttl: Duration,
+}
+
+/// The answer to a [`Fill`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// The value is stored.
+    Stored,
+    /// The lease is gone: the entry was invalidated, evicted or taken over while it was loaded.
+    Refused,
+}
+
+/// Entries to remove and generations to replace, together.
+#[derive(Debug, Clone, Default)]
+pub struct Invalidation {
+    /// Keys of entries; what lies there goes, its lease with it, unless it is foreign.
+    pub kills: Vec<String>,
+    /// Generations that get a new nonce.
+    pub bumps: Vec<Arc<Dep>>,
+}
+
+/// The answer to an [`Invalidation`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invalidated {
+    /// When it took place, in the store's time: entries stored before are dead.
+    pub at: Millis,
+    /// How many of the killed keys held an entry.
+    pub removed: u64,
+}
+
+/// Which entries [`Store::remove_matching`] removes. Only entries of this framework ever are.
+#[derive(Debug, Clone)]
+pub struct Matching {
+    /// A pattern as Redis's `SCAN MATCH` takes it, namespace included.
+    pub pattern: String,
+    /// Only derived entries.
+    pub derived_only: bool,
+    /// Only entries stored before this point of the store's time.
+    pub stored_before: Option<Millis>,
+    /// Remove nothing if the store holds more keys than this.
+    pub unless_larger_than: Option<u64>,
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ServerFacts {
+    /// Number of keys in the database, everybody's included.
+    pub total_keys: u64,
+    /// Memory in use, as the server writes it for people.
+    pub used_memory: String,
+    /// Seconds since the server started.
+    pub uptime_seconds: u64,
+    /// Connections to the server.
+    pub connected_clients: u64,
+}
+
+/// A place where entries and generations are kept.
+///
+/// All verbs are bounded in time by the store itself. They are safe to drop at any point: what was sent may
+/// still take place.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// The store's name, as it stands in logs, metrics and `Cache-Status`.
+    fn name(&self) -> &'static str;
+
+    /// In which form values are kept.
+    fn form(&self) -> Form;
+
+    /// Whether the store would be asked now; a guess that costs nothing.
+    fn is_connected(&self) -> bool {
+        true
+    }
+
+    /// Reads an entry and the generations it depends on, in any order. A generation that is missing is
+    /// created, so that the stamp is always whole. Entry and generations come from one server.
+    async fn look(&self, probe: &Probe) -> Result<Look, Error>;
+
+    /// Takes the entry's place for a load, by compare-and-set. An expired lease always gives way.
+    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error>;
+
+    /// Moves the deadline of a lease; `false` if the lease is gone.
+    async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error>;
+
+    /// Gives a lease back; without effect if it is gone.
+    async fn release(&self, key: &str, token: Nonce) -> Result<(), Error>;
+
+    /// Stores a value, by compare-and-set on the lease.
+    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error>;
+
+    /// Removes entries and replaces generations. Repeating it is harmless.
+    async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error>;
+
+    /// Removes entries of this framework by pattern, in bounded steps; returns how many.
+    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error>;
+
+    /// Replaces every generation of the namespace and removes its entries; returns how many.
+    async fn clear(&self, namespace: &str) -> Result<u64, Error>;
+
+    /// Asks the server about itself.
+    async fn facts(&self) -> Result<ServerFacts, Error>;
+
+    /// Ends connections and tasks. Everything fails as unavailable afterwards.
+    async fn close(&self) {}
+}
