@@ -5,7 +5,7 @@ use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
-use syn::{Expr, ExprPath, Ident, Lit, LitInt, LitStr, Path, Token, UnOp, token};
+use syn::{Expr, ExprLit, ExprPath, Ident, Lit, LitInt, LitStr, Path, Token, UnOp, token};
 
 use crate::diag::{Errors, listed, nearest};
 
@@ -48,7 +48,12 @@ impl<T> Setting<T> {
         matches!(self, Self::Absent)
     }
 
-    fn set(&mut self, written: Written, errors: &mut Errors, read: impl FnOnce(&Written) -> syn::Result<T>) {
+    fn set(
+        &mut self,
+        written: Written,
+        errors: &mut Errors,
+        read: impl FnOnce(&Written) -> syn::Result<T>,
+    ) {
         let value = match &written.form {
             Form::Broken => None,
             _ => read(&written).map_err(|error| errors.absorb(error)).ok(),
@@ -65,6 +70,7 @@ impl<T> Setting<T> {
 }
 
 /// A resource or an op.
+#[derive(Clone)]
 pub(crate) enum Name {
     Literal(LitStr),
     /// A constant: its value is only known to the compiler.
@@ -131,30 +137,67 @@ pub(crate) enum Outcome {
 type Table<A> = &'static [(&'static str, fn(&mut A, Written, &mut Errors))];
 
 const CACHED: Table<CachedArgs> = &[
-    ("resource", |args, written, errors| args.resource.set(written, errors, Written::resource)),
-    ("ttl", |args, written, errors| args.ttl.set(written, errors, Written::ttl)),
-    ("op", |args, written, errors| args.op.set(written, errors, Written::op)),
-    ("id", |args, written, errors| args.id.set(written, errors, Written::expr)),
-    ("skip", |args, written, errors| args.skip.set(written, errors, Written::parameters)),
-    ("include", |args, written, errors| args.include.set(written, errors, Written::exprs)),
-    ("key", |args, written, errors| args.key.set(written, errors, Written::exprs)),
-    ("none_ttl", |args, written, errors| args.none_ttl.set(written, errors, Written::ttl)),
-    ("cache_none", |args, written, errors| args.cache_none.set(written, errors, Written::bool)),
-    ("version", |args, written, errors| args.version.set(written, errors, Written::version)),
-    ("cache", |args, written, errors| args.common.cache.set(written, errors, Written::expr)),
-    ("crate", |args, written, errors| args.common.krate.set(written, errors, Written::path)),
+    ("resource", |args, written, errors| {
+        args.resource.set(written, errors, Written::resource)
+    }),
+    ("ttl", |args, written, errors| {
+        args.ttl.set(written, errors, Written::ttl)
+    }),
+    ("op", |args, written, errors| {
+        args.op.set(written, errors, Written::op)
+    }),
+    ("id", |args, written, errors| {
+        args.id.set(written, errors, Written::expr)
+    }),
+    ("skip", |args, written, errors| {
+        args.skip.set(written, errors, Written::parameters)
+    }),
+    ("include", |args, written, errors| {
+        args.include.set(written, errors, Written::exprs)
+    }),
+    ("key", |args, written, errors| {
+        args.key.set(written, errors, Written::exprs)
+    }),
+    ("none_ttl", |args, written, errors| {
+        args.none_ttl.set(written, errors, Written::ttl)
+    }),
+    ("cache_none", |args, written, errors| {
+        args.cache_none.set(written, errors, Written::bool)
+    }),
+    ("version", |args, written, errors| {
+        args.version.set(written, errors, Written::version)
+    }),
+    ("cache", |args, written, errors| {
+        args.common.cache.set(written, errors, Written::expr)
+    }),
+    ("crate", |args, written, errors| {
+        args.common.krate.set(written, errors, Written::path)
+    }),
 ];
 
 const INVALIDATES: Table<InvalidatesArgs> = &[
-    ("id", |args, written, errors| match args.targets.last_mut() {
-        Some(target) => target.id.set(written, errors, Written::expr),
-        None if args.broken_target => {}
-        None => errors.on(&written.key, "`id` comes after its resource; write e.g. `\"users\", id = id`"),
+    ("id", |args, written, errors| {
+        match args.targets.last_mut() {
+            Some(target) => target.id.set(written, errors, Written::expr),
+            None if args.broken_target => {}
+            None => errors.on(
+                &written.key,
+                "`id` comes after its resource; write e.g. `\"users\", id = id`",
+            ),
+        }
     }),
-    ("on", |args, written, errors| args.on.set(written, errors, Written::outcome)),
-    ("rejected", |args, written, errors| args.rejected.set(written, errors, Written::expr)),
-    ("cache", |args, written, errors| args.common.cache.set(written, errors, Written::expr)),
-    ("crate", |args, written, errors| args.common.krate.set(written, errors, Written::path)),
+    ("on", |args, written, errors| {
+        args.on.set(written, errors, Written::outcome)
+    }),
+    ("rejected", |args, written, errors| {
+        args.rejected.set(written, errors, Written::expr)
+    }),
+    ("cache", |args, written, errors| {
+        args.common.cache.set(written, errors, Written::expr)
+    }),
+    ("crate", |args, written, errors| {
+        args.common.krate.set(written, errors, Written::path)
+    }),
 ];
 
 /// Words that other caching libraries use, and ours for the same thing.
@@ -186,10 +229,18 @@ pub(crate) fn cached(tokens: TokenStream, errors: &mut Errors) -> CachedArgs {
                     errors.on(word, unknown("cached", CACHED, &word.to_string()));
                 } else if args.resource.is_absent() {
                     let name = value.to_token_stream();
-                    errors.on(&value, format!("a value needs the name of its option; write `resource = {name}`"));
-                    args.resource = Setting::Broken { key: Ident::new("resource", Span::call_site()) };
+                    errors.on(
+                        &value,
+                        format!("a value needs the name of its option; write `resource = {name}`"),
+                    );
+                    args.resource = Setting::Broken {
+                        key: Ident::new("resource", Span::call_site()),
+                    };
                 } else {
-                    errors.on(&value, "a value needs the name of its option; write `option = value`");
+                    errors.on(
+                        &value,
+                        "a value needs the name of its option; write `option = value`",
+                    );
                 }
             }
         }
@@ -204,18 +255,35 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
         match entry {
             Entry::Option(written) if written.key == "resource" => {
                 args.broken_target = true;
-                errors.on(&written.key, "a resource stands here by itself; write e.g. `#[invalidates(\"users\")]`");
+                errors.on(
+                    &written.key,
+                    "a resource stands here by itself; write e.g. `#[invalidates(\"users\")]`",
+                );
             }
-            Entry::Option(written) => dispatch("invalidates", INVALIDATES, &mut args, written, errors),
+            Entry::Option(written) => {
+                dispatch("invalidates", INVALIDATES, &mut args, written, errors)
+            }
             Entry::Bare(value) => match single_ident(&value).filter(|word| !is_constant(word)) {
                 Some(word) => {
                     args.broken_target = true;
-                    let quoted = format!("a resource is a string or the path of a constant; write `\"{word}\"`");
+                    let quoted = format!(
+                        "a resource is a string or the path of a constant; write `\"{word}\"`"
+                    );
                     let known = INVALIDATES.iter().any(|(name, _)| word == name);
-                    errors.on(word, if known { format!("`{word}` has no value; write `{word} = ..`") } else { quoted });
+                    errors.on(
+                        word,
+                        if known {
+                            format!("`{word}` has no value; write `{word} = ..`")
+                        } else {
+                            quoted
+                        },
+                    );
                 }
-                None => match name(&value, "a resource", "resource", is_segment, "users") {
-                    Ok(resource) => args.targets.push(TargetArgs { resource, id: Setting::Absent }),
+                None => match Noun::Resource.read(&value) {
+                    Ok(resource) => args.targets.push(TargetArgs {
+                        resource,
+                        id: Setting::Absent,
+                    }),
                     Err(error) => {
                         args.broken_target = true;
                         errors.absorb(error);
@@ -227,7 +295,13 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
     args
 }
 
-fn dispatch<A>(attribute: &str, table: Table<A>, args: &mut A, written: Written, errors: &mut Errors) {
+fn dispatch<A>(
+    attribute: &str,
+    table: Table<A>,
+    args: &mut A,
+    written: Written,
+    errors: &mut Errors,
+) {
     let name = written.key.to_string();
     match table.iter().find(|(option, _)| *option == name) {
         Some((_, read)) => read(args, written, errors),
@@ -237,7 +311,12 @@ fn dispatch<A>(attribute: &str, table: Table<A>, args: &mut A, written: Written,
 
 fn unknown<A>(attribute: &str, table: Table<A>, given: &str) -> String {
     let names = || table.iter().map(|(name, _)| *name);
-    let synonym = || SYNONYMS.iter().find(|(word, _)| *word == given).map(|(_, option)| *option);
+    let synonym = || {
+        SYNONYMS
+            .iter()
+            .find(|(word, _)| *word == given)
+            .map(|(_, option)| *option)
+    };
     let elsewhere = |other: &[&str]| other.contains(&given);
     if names().any(|name| name == given) {
         format!("`{given}` has no value; write `{given} = ..`")
@@ -250,7 +329,10 @@ fn unknown<A>(attribute: &str, table: Table<A>, given: &str) -> String {
     } else if let Some(meant) = nearest(given, names()) {
         format!("unknown option `{given}`; did you mean `{meant}`?")
     } else {
-        format!("unknown option `{given}`; `#[{attribute}]` takes {}", listed(names()))
+        format!(
+            "unknown option `{given}`; `#[{attribute}]` takes {}",
+            listed(names())
+        )
     }
 }
 
@@ -298,7 +380,8 @@ fn entries(tokens: TokenStream, errors: &mut Errors) -> Vec<Entry> {
 }
 
 fn starts_an_option(input: ParseStream<'_>) -> bool {
-    input.peek(Ident::peek_any) && (input.peek2(Token![=]) && !input.peek2(Token![==]) || input.peek2(token::Paren))
+    input.peek(Ident::peek_any)
+        && (input.peek2(Token![=]) && !input.peek2(Token![==]) || input.peek2(token::Paren))
 }
 
 fn skip_past_comma(input: ParseStream<'_>) {
@@ -319,7 +402,9 @@ fn entry(input: ParseStream<'_>, errors: &mut Errors) -> Option<Entry> {
             }
         };
     }
-    let Ok(key) = input.call(Ident::parse_any) else { return None };
+    let Ok(key) = input.call(Ident::parse_any) else {
+        return None;
+    };
     let form = if input.peek(token::Paren) {
         list(input)
     } else {
@@ -337,7 +422,10 @@ fn entry(input: ParseStream<'_>, errors: &mut Errors) -> Option<Entry> {
 
 fn value(key: &Ident, input: ParseStream<'_>) -> syn::Result<Form> {
     if input.is_empty() || input.peek(Token![,]) {
-        return Err(syn::Error::new_spanned(key, format!("`{key}` has no value; write one after the `=`")));
+        return Err(syn::Error::new_spanned(
+            key,
+            format!("`{key}` has no value; write one after the `=`"),
+        ));
     }
     input.parse().map(Form::Value)
 }
@@ -370,7 +458,9 @@ impl Written {
 
     fn exprs(&self) -> syn::Result<Vec<Expr>> {
         match &self.form {
-            Form::List(items, _) if items.is_empty() => Err(self.error("is empty; name something in it or remove it")),
+            Form::List(items, _) if items.is_empty() => {
+                Err(self.error("is empty; name something in it or remove it"))
+            }
             Form::List(items, _) => Ok(items.iter().map(|item| ungrouped(item).clone()).collect()),
             Form::Value(value) => {
                 let items = match ungrouped(value) {
@@ -393,7 +483,10 @@ impl Written {
                 names.push(name.clone());
                 continue;
             }
-            let message = format!("`{}` takes names of parameters, e.g. `{}(db)`", self.key, self.key);
+            let message = format!(
+                "`{}` takes names of parameters, e.g. `{}(db)`",
+                self.key, self.key
+            );
             let mistake = syn::Error::new_spanned(&item, message);
             match &mut mistakes {
                 Some(mistakes) => mistakes.combine(mistake),
@@ -404,21 +497,31 @@ impl Written {
     }
 
     fn resource(&self) -> syn::Result<Name> {
-        name(&self.expr()?, "a resource", "resource", is_segment, "users")
+        Noun::Resource.read(&self.expr()?)
     }
 
     fn op(&self) -> syn::Result<Name> {
-        name(&self.expr()?, "an op", "op", |op| op.split(':').all(is_segment), "list")
+        Noun::Op.read(&self.expr()?)
     }
 
     fn ttl(&self) -> syn::Result<Ttl> {
         let value = self.expr()?;
         let zero = || {
-            let fix = if self.key == "none_ttl" { "use 1 or more seconds, or `cache_none = false`" } else { "use 1 or more seconds" };
-            syn::Error::new_spanned(&value, format!("`{}` is 0, so nothing would be kept; {fix}", self.key))
+            let fix = if self.key == "none_ttl" {
+                "use 1 or more seconds, or `cache_none = false`"
+            } else {
+                "use 1 or more seconds"
+            };
+            syn::Error::new_spanned(
+                &value,
+                format!("`{}` is 0, so nothing would be kept; {fix}", self.key),
+            )
         };
         let wrong = |what: &str| {
-            let message = format!("`{}` is {what}; use whole seconds, or a string such as \"5m\" or \"500ms\"", self.key);
+            let message = format!(
+                "`{}` is {what}; use whole seconds, or a string such as \"5m\" or \"500ms\"",
+                self.key
+            );
             Err(syn::Error::new_spanned(&value, message))
         };
         match &value {
@@ -435,7 +538,9 @@ impl Written {
                 Lit::Float(_) => wrong("not a whole number"),
                 _ => wrong("not a duration"),
             },
-            Expr::Unary(unary) if matches!(unary.op, UnOp::Neg(_)) && matches!(*unary.expr, Expr::Lit(_)) => {
+            Expr::Unary(unary)
+                if matches!(unary.op, UnOp::Neg(_)) && matches!(*unary.expr, Expr::Lit(_)) =>
+            {
                 wrong("negative")
             }
             _ => Ok(Ttl::Expr(value)),
@@ -462,7 +567,12 @@ impl Written {
             },
             _ => None,
         };
-        number.ok_or_else(|| self.error_on(&value, "is a whole number; count it up when the stored form changes, e.g. `version = 2`"))
+        number.ok_or_else(|| {
+            self.error_on(
+                &value,
+                "is a whole number; count it up when the stored form changes, e.g. `version = 2`",
+            )
+        })
     }
 
     fn path(&self) -> syn::Result<Path> {
@@ -470,7 +580,11 @@ impl Written {
         let text = match &value {
             Expr::Path(path) if path.qself.is_none() => return Ok(path.path.clone()),
             Expr::Lit(literal) => match &literal.lit {
-                Lit::Str(text) => format!("is a path without quotes; write `{} = {}`", self.key, text.value()),
+                Lit::Str(text) => format!(
+                    "is a path without quotes; write `{} = {}`",
+                    self.key,
+                    text.value()
+                ),
                 _ => "is a path, e.g. `crate = my_crate::cache_runtime`".into(),
             },
             _ => "is a path, e.g. `crate = my_crate::cache_runtime`".into(),
@@ -482,7 +596,10 @@ impl Written {
         let value = self.expr()?;
         match single_ident(&value) {
             Some(word) if word == "ok" => Ok(Outcome::Ok),
-            _ => Err(self.error_on(&value, "is `ok` or left out; without it an error invalidates, too")),
+            _ => Err(self.error_on(
+                &value,
+                "is `ok` or left out; without it an error invalidates, too",
+            )),
         }
     }
 
@@ -495,77 +612,128 @@ impl Written {
     }
 }
 
-fn name(value: &Expr, noun: &str, option: &str, valid: fn(&str) -> bool, example: &str) -> syn::Result<Name> {
-    match ungrouped(value) {
-        Expr::Path(path) => return Ok(Name::Path(path.clone())),
-        Expr::Lit(literal) => {
-            if let Lit::Str(text) = &literal.lit {
-                let name = text.value();
-                return if valid(&name) {
-                    Ok(Name::Literal(text.clone()))
-                } else {
-                    Err(syn::Error::new_spanned(text, misnamed(&name, noun, example)))
-                };
-            }
-        }
-        _ => {}
-    }
-    let message = format!("{noun} is a string or the path of a constant, e.g. `{option} = \"{example}\"`");
-    Err(syn::Error::new_spanned(value, message))
+/// The two things that have names in a key.
+#[derive(Clone, Copy, PartialEq)]
+enum Noun {
+    Resource,
+    Op,
 }
 
-fn misnamed(name: &str, noun: &str, example: &str) -> String {
-    let segments = if noun == "an op" { ", in parts joined by `:`" } else { "" };
-    let fixed = if noun == "an op" {
-        name.split(':').map(repaired).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":")
-    } else {
-        repaired(name)
-    };
-    let example = if fixed.is_empty() { example } else { &fixed };
-    format!("`{name}` is not {noun} name; use lower-case letters, digits, `-` and `_`{segments}, e.g. `{example}`")
-        .replace("an op name", "an op")
+impl Noun {
+    fn read(self, value: &Expr) -> syn::Result<Name> {
+        let value = ungrouped(value);
+        match value {
+            Expr::Path(path) => Ok(Name::Path(path.clone())),
+            Expr::Lit(ExprLit {
+                lit: Lit::Str(text),
+                ..
+            }) if self.allows(&text.value()) => Ok(Name::Literal(text.clone())),
+            Expr::Lit(ExprLit {
+                lit: Lit::Str(text),
+                ..
+            }) => Err(syn::Error::new_spanned(text, self.misnamed(&text.value()))),
+            _ => {
+                let what = match self {
+                    Self::Resource => {
+                        "a resource is a string or the path of a constant, e.g. `\"users\"` or `Self::RESOURCE`"
+                    }
+                    Self::Op => "an op is a string or the path of a constant, e.g. `\"list\"`",
+                };
+                Err(syn::Error::new_spanned(value, what))
+            }
+        }
+    }
+
+    fn allows(self, name: &str) -> bool {
+        match self {
+            Self::Resource => is_segment(name),
+            Self::Op => name.split(':').all(is_segment),
+        }
+    }
+
+    fn misnamed(self, name: &str) -> String {
+        let parts = |name: &str| {
+            name.split(':')
+                .map(|part| repaired(part, ""))
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join(":")
+        };
+        let letters = "use lower-case letters, digits, `-` and `_`";
+        match self {
+            Self::Resource => format!(
+                "`{name}` is not a resource name; {letters}, e.g. `{}`",
+                repaired(name, "users")
+            ),
+            Self::Op => {
+                let fixed = parts(name);
+                let example = if fixed.is_empty() { "list" } else { &fixed };
+                format!(
+                    "`{name}` is not an op; {letters}, in parts joined by `:`, e.g. `{example}`"
+                )
+            }
+        }
+    }
 }
 
 /// A name that is allowed and as near as can be: `UserAccounts` becomes `user-accounts`.
-fn repaired(name: &str) -> String {
+pub(crate) fn repaired(name: &str, default: &str) -> String {
     let mut fixed = String::new();
     let mut was_lower = false;
     for letter in name.chars() {
-        if !letter.is_ascii_alphanumeric() && letter != '_' {
-            if !fixed.ends_with('-') {
-                fixed.push('-');
-            }
-        } else {
+        if letter.is_ascii_alphanumeric() || letter == '_' {
             if was_lower && letter.is_ascii_uppercase() {
                 fixed.push('-');
             }
             fixed.push(letter.to_ascii_lowercase());
+        } else if !fixed.ends_with('-') {
+            fixed.push('-');
         }
         was_lower = letter.is_ascii_lowercase();
     }
-    fixed.trim_matches('-').to_owned()
+    match fixed.trim_matches('-') {
+        "" => default.to_owned(),
+        fixed => fixed.to_owned(),
+    }
 }
 
 /// Whether a name consists of what a resource, or one part of an op, may hold.
 pub(crate) fn is_segment(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
 fn unsigned(literal: &LitInt) -> syn::Result<u64> {
-    literal.base10_parse().map_err(|_| syn::Error::new_spanned(literal, format!("`{literal}` seconds is more than a 64-bit number holds")))
+    literal.base10_parse().map_err(|_| {
+        syn::Error::new_spanned(
+            literal,
+            format!("`{literal}` seconds is more than a 64-bit number holds"),
+        )
+    })
 }
 
 /// Reads `"5m"`, `"1h30m"`, `"500ms"`.
 fn milliseconds(text: &str) -> Result<u64, String> {
     const UNITS: &str = "the units are `ms`, `s`, `m`, `h`, `d`, as in \"5m\" or \"1h30m\"";
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("\"{text}\" has no unit; write `{text}` for seconds, or \"{text}s\""));
+        return Err(format!(
+            "\"{text}\" has no unit; write `{text}` for seconds, or \"{text}s\""
+        ));
     }
     let mut total = Some(0_u64);
     let mut rest = text;
     while !rest.is_empty() {
-        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
-        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let (number, after) = rest.split_at(
+            rest.find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(rest.len()),
+        );
+        let (unit, after) = after.split_at(
+            after
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(after.len()),
+        );
         let factor = match unit {
             "ms" => 1,
             "s" => 1000,
@@ -577,14 +745,21 @@ fn milliseconds(text: &str) -> Result<u64, String> {
         if number.is_empty() {
             return Err(format!("\"{text}\" is not a duration; {UNITS}"));
         }
-        let amount = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-        total = total.zip(amount).and_then(|(total, amount)| total.checked_add(amount));
+        let amount = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(factor));
+        total = total
+            .zip(amount)
+            .and_then(|(total, amount)| total.checked_add(amount));
         rest = after;
     }
     match total {
         _ if text.is_empty() => Err(format!("\"\" is not a duration; {UNITS}")),
         Some(total) => Ok(total),
-        None => Err(format!("\"{text}\" is more than a 64-bit number of milliseconds holds; use less")),
+        None => Err(format!(
+            "\"{text}\" is more than a 64-bit number of milliseconds holds; use less"
+        )),
     }
 }
 
@@ -606,5 +781,8 @@ pub(crate) fn single_ident(value: &Expr) -> Option<&Ident> {
 
 /// Whether a name is written like a constant.
 pub(crate) fn is_constant(name: &Ident) -> bool {
-    name.unraw().to_string().chars().all(|letter| !letter.is_lowercase())
+    name.unraw()
+        .to_string()
+        .chars()
+        .all(|letter| !letter.is_lowercase())
 }

@@ -6,7 +6,9 @@ use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
-use syn::{Attribute, FnArg, GenericParam, Ident, Pat, ReturnType, Signature, Token, Type, Visibility};
+use syn::{
+    Attribute, FnArg, GenericParam, Ident, Pat, ReturnType, Signature, Token, Type, Visibility,
+};
 
 /// A function with its body in tokens.
 pub(crate) struct Item {
@@ -33,11 +35,20 @@ impl Parse for Item {
         if input.peek(Token![;]) {
             return Err(syn::Error::new_spanned(
                 &sig.ident,
-                format!("`{}` has no body here; put the attribute on the method in the `impl` block", sig.ident),
+                format!(
+                    "`{}` has no body here; put the attribute on the method in the `impl` block",
+                    sig.ident
+                ),
             ));
         }
         let (inner_attrs, body) = split_inner_attrs(input.parse()?)?;
-        Ok(Self { attrs, vis, sig, inner_attrs, body })
+        Ok(Self {
+            attrs,
+            vis,
+            sig,
+            inner_attrs,
+            body,
+        })
     }
 }
 
@@ -53,7 +64,12 @@ fn looks_like_a_function(input: ParseStream<'_>) -> bool {
 }
 
 fn split_inner_attrs(body: Group) -> syn::Result<(Vec<Attribute>, Group)> {
-    let split = |input: ParseStream<'_>| Ok((input.call(Attribute::parse_inner)?, input.parse::<TokenStream>()?));
+    let split = |input: ParseStream<'_>| {
+        Ok((
+            input.call(Attribute::parse_inner)?,
+            input.parse::<TokenStream>()?,
+        ))
+    };
     let (inner_attrs, rest) = split.parse2(body.stream())?;
     if inner_attrs.is_empty() {
         return Ok((inner_attrs, body));
@@ -76,6 +92,11 @@ impl Binding {
     pub(crate) fn name(&self) -> String {
         self.ident.unraw().to_string()
     }
+
+    /// Whether a name in an option means this one.
+    pub(crate) fn is(&self, name: &Ident) -> bool {
+        self.ident.unraw() == name.unraw()
+    }
 }
 
 /// Where some tokens begin and end; stable Rust can't join two spans into one.
@@ -88,7 +109,9 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn of(tokens: impl ToTokens) -> Self {
         let mut tokens = tokens.into_token_stream().into_iter();
-        let Some(first) = tokens.next() else { return Self::at(Span::call_site()) };
+        let Some(first) = tokens.next() else {
+            return Self::at(Span::call_site());
+        };
         let (start, last) = (first.span(), tokens.last().unwrap_or(first));
         let end = match &last {
             TokenTree::Group(group) => group.span_close(),
@@ -98,7 +121,10 @@ impl Place {
     }
 
     pub(crate) fn at(span: Span) -> Self {
-        Self { start: span, end: span }
+        Self {
+            start: span,
+            end: span,
+        }
     }
 }
 
@@ -113,11 +139,16 @@ impl Item {
     pub(crate) fn bindings(&self) -> (Vec<Binding>, Vec<&Pat>) {
         let (mut bindings, mut opaque) = (Vec::new(), Vec::new());
         for input in &self.sig.inputs {
-            let FnArg::Typed(parameter) = input else { continue };
+            let FnArg::Typed(parameter) = input else {
+                continue;
+            };
             if let Pat::Ident(name) = &*parameter.pat
                 && name.subpat.is_none()
             {
-                bindings.push(Binding { ident: name.ident.clone(), place: Place::of(&parameter.ty) });
+                bindings.push(Binding {
+                    ident: name.ident.clone(),
+                    place: Place::of(&parameter.ty),
+                });
             } else {
                 collect_bindings(&parameter.pat, &mut bindings, &mut opaque);
             }
@@ -127,17 +158,25 @@ impl Item {
 
     /// The type parameters of the function itself.
     pub(crate) fn type_params(&self) -> impl Iterator<Item = &Ident> {
-        self.sig.generics.type_params().map(|parameter| &parameter.ident)
+        self.sig
+            .generics
+            .type_params()
+            .map(|parameter| &parameter.ident)
     }
 
     /// The const parameters of the function itself, which are arguments like any other.
     pub(crate) fn const_params(&self) -> impl Iterator<Item = Binding> {
-        self.sig.generics.params.iter().filter_map(|parameter| match parameter {
-            GenericParam::Const(parameter) => {
-                Some(Binding { ident: parameter.ident.clone(), place: Place::of(&parameter.ty) })
-            }
-            _ => None,
-        })
+        self.sig
+            .generics
+            .params
+            .iter()
+            .filter_map(|parameter| match parameter {
+                GenericParam::Const(parameter) => Some(Binding {
+                    ident: parameter.ident.clone(),
+                    place: Place::of(&parameter.ty),
+                }),
+                _ => None,
+            })
     }
 
     /// The return type, unless there is none.
@@ -149,27 +188,57 @@ impl Item {
     }
 }
 
+/// The names that one parameter's pattern binds.
+pub(crate) fn bindings_of(pat: &Pat) -> Vec<Binding> {
+    let mut bindings = Vec::new();
+    collect_bindings(pat, &mut bindings, &mut Vec::new());
+    bindings
+}
+
 /// Adds the names a destructuring pattern binds. Each is underlined itself: its type is not written anywhere.
 fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut Vec<&'a Pat>) {
     match pat {
         Pat::Ident(name) => {
             // The alternatives of an or-pattern all bind the same names.
             if !bindings.iter().any(|known| known.ident == name.ident) {
-                bindings.push(Binding { ident: name.ident.clone(), place: Place::at(name.ident.span()) });
+                bindings.push(Binding {
+                    ident: name.ident.clone(),
+                    place: Place::at(name.ident.span()),
+                });
             }
             if let Some((_, pat)) = &name.subpat {
                 collect_bindings(pat, bindings, opaque);
             }
         }
-        Pat::Or(or) => or.cases.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::Or(or) => or
+            .cases
+            .iter()
+            .for_each(|pat| collect_bindings(pat, bindings, opaque)),
         Pat::Paren(paren) => collect_bindings(&paren.pat, bindings, opaque),
         Pat::Reference(reference) => collect_bindings(&reference.pat, bindings, opaque),
-        Pat::Slice(slice) => slice.elems.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
-        Pat::Struct(fields) => fields.fields.iter().for_each(|field| collect_bindings(&field.pat, bindings, opaque)),
-        Pat::Tuple(tuple) => tuple.elems.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
-        Pat::TupleStruct(tuple) => tuple.elems.iter().for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::Slice(slice) => slice
+            .elems
+            .iter()
+            .for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::Struct(fields) => fields
+            .fields
+            .iter()
+            .for_each(|field| collect_bindings(&field.pat, bindings, opaque)),
+        Pat::Tuple(tuple) => tuple
+            .elems
+            .iter()
+            .for_each(|pat| collect_bindings(pat, bindings, opaque)),
+        Pat::TupleStruct(tuple) => tuple
+            .elems
+            .iter()
+            .for_each(|pat| collect_bindings(pat, bindings, opaque)),
         Pat::Type(typed) => collect_bindings(&typed.pat, bindings, opaque),
-        Pat::Const(_) | Pat::Lit(_) | Pat::Path(_) | Pat::Range(_) | Pat::Rest(_) | Pat::Wild(_) => {}
+        Pat::Const(_)
+        | Pat::Lit(_)
+        | Pat::Path(_)
+        | Pat::Range(_)
+        | Pat::Rest(_)
+        | Pat::Wild(_) => {}
         _ => opaque.push(pat),
     }
 }

@@ -1,14 +1,65 @@
 //! The attribute macros of `cache-runtime`.
+//!
+//! Each reads the signature of one function and writes one short call into its body; all behaviour is in
+//! `cache-runtime`, which re-exports both. A mistake never takes the function away: all mistakes are reported
+//! together, followed by the function as it was written.
+
+mod diag;
+// Options and function as written.
+mod args;
+mod item;
+// What they mean together.
+mod check;
+mod model;
+// The function that comes out.
+mod expand;
+
 use proc_macro::TokenStream;
+
+use crate::diag::Errors;
+use crate::item::Item;
 
 /// Placeholder.
 #[proc_macro_attribute]
-pub fn cached(_args: TokenStream, item: TokenStream) -> TokenStream {
-    item
+pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
+    compile(
+        args.into(),
+        item.into(),
+        args::cached,
+        check::cached,
+        expand::cached,
+    )
+    .into()
 }
 
 /// Placeholder.
 #[proc_macro_attribute]
-pub fn invalidates(_args: TokenStream, item: TokenStream) -> TokenStream {
-    item
+pub fn invalidates(args: TokenStream, item: TokenStream) -> TokenStream {
+    compile(
+        args.into(),
+        item.into(),
+        args::invalidates,
+        check::invalidates,
+        expand::invalidates,
+    )
+    .into()
+}
+
+/// Tokens to options and item, these to a model, the model to tokens; or all mistakes and the item untouched.
+fn compile<A, M>(
+    args: proc_macro2::TokenStream,
+    item: proc_macro2::TokenStream,
+    read: fn(proc_macro2::TokenStream, &mut Errors) -> A,
+    check: fn(A, Item, &mut Errors) -> Option<M>,
+    expand: fn(M) -> proc_macro2::TokenStream,
+) -> proc_macro2::TokenStream {
+    let mut errors = Errors::default();
+    let args = read(args, &mut errors);
+    let parsed = syn::parse2::<Item>(item.clone())
+        .map_err(|error| errors.absorb(error))
+        .ok();
+    let model = parsed.and_then(|item| check(args, item, &mut errors));
+    errors
+        .verdict(model)
+        .map_or_else(|errors| errors.beside(item), expand)
 }

@@ -23,6 +23,8 @@ pub(crate) struct InvalidatesFn {
     pub(crate) item: Item,
     pub(crate) env: Env,
     pub(crate) targets: Vec<Target>,
+    /// Given if some target's rows are [`Rows::OfResult`].
+    pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,
 }
 
@@ -39,9 +41,13 @@ pub(crate) enum Key {
     /// `users:1`
     Entity(Part),
     /// `users:avatar:1`
-    Row(Op, Part),
+    Row(Name, Part),
     /// `users:list:<hash>`
-    Derived { op: Op, types: Vec<Ident>, parts: Vec<Part> },
+    Derived {
+        op: Op,
+        types: Vec<Ident>,
+        parts: Vec<Part>,
+    },
 }
 
 /// The middle of a key.
@@ -80,13 +86,15 @@ pub(crate) enum Rows {
     /// The row with an id that is known before the function runs.
     One(Part),
     /// The row whose id is read from the function's `result`.
-    OfResult {
-        id: Part,
-        /// `result` as it was written there, so that the closure's parameter is the same name.
-        result: Ident,
-        /// Owned parameters that the id mentions as well: the body moves them before the id is known.
-        kept: Vec<Ident>,
-    },
+    OfResult(Part),
+}
+
+/// The scope of ids that mention `result`.
+pub(crate) struct AfterResult {
+    /// `result` as it was written in an id, so that the closure's parameter is the same name.
+    pub(crate) result: Ident,
+    /// Parameters by value that ids mention as well: the body takes them before the ids are known.
+    pub(crate) kept: Vec<Ident>,
 }
 
 /// After which results a write invalidates.

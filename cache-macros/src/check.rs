@@ -1,0 +1,441 @@
+//! The rules that need two facts at once: an option and another, or an option and the signature.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt as _;
+use syn::{Expr, FnArg, Ident, Type};
+
+use crate::args::{
+    CachedArgs, Common, InvalidatesArgs, Name, Setting, TargetArgs, Ttl, is_constant, is_segment,
+    repaired, single_ident,
+};
+use crate::diag::{Errors, listed, nearest};
+use crate::item::{Binding, Item, Place, impl_trait};
+use crate::model::{
+    Absence, AfterResult, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
+};
+
+/// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
+pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
+    callable("cached", &item, errors);
+    if item.output().is_none() {
+        let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
+        errors.on(&item.sig.ident, message);
+    }
+    if args.resource.is_absent() {
+        errors.at(
+            Span::call_site(),
+            "missing `resource`; name the data, e.g. `resource = \"users\"`",
+        );
+    }
+    let key = key(&args, &item, errors);
+    let absence = absence(args.cache_none, args.none_ttl, errors);
+    Some(CachedFn {
+        key: key?,
+        resource: args.resource.into_value()?,
+        absence,
+        ttl: args.ttl.into_value(),
+        version: args.version.into_value(),
+        env: env(args.common),
+        item,
+    })
+}
+
+/// Checks a function under `#[invalidates]`; `None` if something was reported that leaves nothing to build.
+pub(crate) fn invalidates(
+    args: InvalidatesArgs,
+    item: Item,
+    errors: &mut Errors,
+) -> Option<InvalidatesFn> {
+    callable("invalidates", &item, errors);
+    if args.targets.is_empty() && !args.broken_target {
+        errors.at(
+            Span::call_site(),
+            "missing a resource; name what becomes stale, e.g. `#[invalidates(\"users\")]`",
+        );
+    }
+    let (bindings, _) = item.bindings();
+    let mut scope = None;
+    let targets: Vec<Target> = args
+        .targets
+        .into_iter()
+        .map(|written| target(written, &bindings, &mut scope, errors))
+        .collect();
+    repeated(&targets, errors);
+    let result = scope.map(|result| AfterResult {
+        result,
+        kept: kept(&targets, &item),
+    });
+    let on = match (args.on, args.rejected) {
+        (Setting::Absent, rejected) => rejected.into_value().map_or(On::Always, On::UnlessRejected),
+        (_, Setting::Absent) => On::Ok,
+        (_, rejected) => {
+            let message = "`rejected` has no place beside `on = ok`, which takes every error for a write that did not happen; keep one of them";
+            errors.on(rejected.key(), message);
+            On::Ok
+        }
+    };
+    Some(InvalidatesFn {
+        env: env(args.common),
+        targets,
+        result,
+        on,
+        item,
+    })
+}
+
+/// What has to hold of any function whose body is wrapped.
+fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
+    if item.sig.asyncness.is_none() {
+        errors.on(
+            item.sig.fn_token,
+            format!("`#[{attribute}]` needs an `async fn`; add `async` before `fn`"),
+        );
+    }
+    if let Some(found) = item.output().and_then(impl_trait) {
+        errors.at(found, format!("`#[{attribute}]` needs a return type with a name; write the type in place of `impl ..`"));
+    }
+    for pat in item.bindings().1 {
+        let message = format!(
+            "`#[{attribute}]` can't see which names this pattern binds; bind one name and take it apart in the body"
+        );
+        errors.on(pat, message);
+    }
+}
+
+fn env(common: Common) -> Env {
+    Env {
+        krate: common.krate.into_value(),
+        cache: common.cache.into_value(),
+    }
+}
+
+fn absence(cache_none: Setting<bool>, none_ttl: Setting<Ttl>, errors: &mut Errors) -> Absence {
+    if cache_none.value() == Some(&false) {
+        if let Some(key) = none_ttl.key() {
+            errors.on(key, "`none_ttl` has no place beside `cache_none = false`, which keeps no `None`; keep one of them");
+        }
+        return Absence::NotKept;
+    }
+    none_ttl
+        .into_value()
+        .map_or(Absence::ByDefault, Absence::KeptFor)
+}
+
+/// Decides which of the three forms of a key the function has.
+fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
+    exclusive_key_options(args, errors);
+    let bindings: Vec<Binding> = item.const_params().chain(item.bindings().0).collect();
+    let skipped = skipped(&args.skip, &bindings, errors);
+    let keyed: Vec<&Binding> = bindings
+        .iter()
+        .filter(|binding| !skipped.contains(&binding.name()))
+        .collect();
+
+    if let Some(id) = args.id.value() {
+        named("id", id, &bindings, errors);
+        all_in_id(id, &keyed, args, errors);
+        return with_id(
+            &args.op,
+            Part {
+                value: id.clone(),
+                place: Place::of(id),
+            },
+        );
+    }
+    let parts = match args.key.value() {
+        Some(listed) => listed
+            .iter()
+            .map(|value| written_part("key", value, &bindings, errors))
+            .collect(),
+        None => default_parts(&keyed, args.include.value(), &bindings, errors),
+    };
+    if let [only] = &parts[..]
+        && single_ident(&only.value).is_some_and(|name| name.unraw() == "id")
+    {
+        return parts
+            .into_iter()
+            .next()
+            .and_then(|id| with_id(&args.op, id));
+    }
+    let op = match &args.op {
+        Setting::Absent => function_op(item, errors)?,
+        op => Op::Given(op.value()?.clone()),
+    };
+    Some(Key::Derived {
+        op,
+        types: item.type_params().cloned().collect(),
+        parts,
+    })
+}
+
+/// `users:1`, or `users:avatar:1` if there is an op.
+fn with_id(op: &Setting<Name>, id: Part) -> Option<Key> {
+    match op {
+        Setting::Absent => Some(Key::Entity(id)),
+        op => Some(Key::Row(op.value()?.clone(), id)),
+    }
+}
+
+fn function_op(item: &Item, errors: &mut Errors) -> Option<Op> {
+    let name = item.name();
+    if is_segment(&name) {
+        return Some(Op::Function);
+    }
+    let message = format!(
+        "`{name}` can't stand in a key; name the operation, e.g. `op = \"{}\"`",
+        repaired(&name, "list")
+    );
+    errors.on(&item.sig.ident, message);
+    None
+}
+
+/// What is in the key when neither `id` nor `key` says so.
+fn default_parts(
+    keyed: &[&Binding],
+    include: Option<&Vec<Expr>>,
+    bindings: &[Binding],
+    errors: &mut Errors,
+) -> Vec<Part> {
+    let mut parts: Vec<Part> = keyed
+        .iter()
+        .map(|binding| parameter_part(binding))
+        .collect();
+    for value in include.into_iter().flatten() {
+        let again =
+            single_ident(value).and_then(|name| keyed.iter().find(|binding| binding.is(name)));
+        if let Some(binding) = again {
+            errors.on(
+                value,
+                format!(
+                    "`{}` is in the key already; remove it from `include`",
+                    binding.name()
+                ),
+            );
+        }
+        parts.push(written_part("include", value, bindings, errors));
+    }
+    parts
+}
+
+fn parameter_part(binding: &Binding) -> Part {
+    let mut name = binding.ident.clone();
+    name.set_span(name.span().located_at(binding.place.end));
+    Part {
+        value: syn::parse_quote!(#name),
+        place: binding.place,
+    }
+}
+
+fn written_part(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) -> Part {
+    named(option, value, bindings, errors);
+    Part {
+        value: value.clone(),
+        place: Place::of(value),
+    }
+}
+
+/// The names in `skip(..)`, each of them checked.
+fn skipped(skip: &Setting<Vec<Ident>>, bindings: &[Binding], errors: &mut Errors) -> Vec<String> {
+    let mut names = Vec::new();
+    for ident in skip.value().into_iter().flatten() {
+        let name = ident.unraw().to_string();
+        if ident == "self" {
+            errors.on(ident, "`self` is never in the key; remove it here, and add what tells owners apart with e.g. `include(self.tenant)`");
+        } else if !bindings.iter().any(|binding| binding.is(ident)) {
+            errors.on(ident, no_such_parameter("skip", &name, bindings));
+        } else if names.contains(&name) {
+            errors.on(ident, format!("`{name}` is skipped twice; remove one"));
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// A lone name that is no parameter is most likely a slip; a longer expression is left to the compiler.
+fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) {
+    let Some(ident) = single_ident(value) else {
+        return;
+    };
+    if ident == "self" {
+        errors.on(ident, format!("all of `self` can't be in a key; name what tells owners apart, e.g. `{option}(self.tenant)`"));
+    } else if !is_constant(ident) && !bindings.iter().any(|binding| binding.is(ident)) {
+        errors.on(
+            ident,
+            no_such_parameter(option, &ident.unraw().to_string(), bindings),
+        );
+    }
+}
+
+fn no_such_parameter(option: &str, name: &str, bindings: &[Binding]) -> String {
+    let names: Vec<String> = bindings.iter().map(Binding::name).collect();
+    let given = if option == "id" {
+        format!("`id = {name}`")
+    } else {
+        format!("`{option}({name})`")
+    };
+    if names.is_empty() {
+        return format!("{given} matches no parameter; this function has none");
+    }
+    let has = format!(
+        "this function has {}",
+        listed(names.iter().map(String::as_str))
+    );
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(meant) if names.len() > 1 => {
+            format!("{given} matches no parameter; did you mean `{meant}`? {has}")
+        }
+        _ => format!("{given} matches no parameter; {has}"),
+    }
+}
+
+/// With `id = ..`, an argument that is neither in it nor skipped would be missing in the key.
+fn all_in_id(id: &Expr, keyed: &[&Binding], args: &CachedArgs, errors: &mut Errors) {
+    for binding in keyed {
+        let name = binding.name();
+        if mention(id.to_token_stream(), &name).is_none() {
+            let otherwise = if args.op.is_absent() {
+                "give the function an `op` in place of `id`"
+            } else {
+                "remove `id`"
+            };
+            let message = format!(
+                "`{name}` is not in the key; add it to `id`, leave it out with `skip({name})`, or {otherwise}"
+            );
+            errors.on(&binding.ident, message);
+        }
+    }
+}
+
+/// `key` and `id` each say all that is in the key.
+fn exclusive_key_options(args: &CachedArgs, errors: &mut Errors) {
+    if args.key.key().is_some() {
+        for (name, clash) in [
+            ("skip", args.skip.key()),
+            ("include", args.include.key()),
+            ("id", args.id.key()),
+        ] {
+            if let Some(clash) = clash {
+                errors.on(clash, format!("`{name}` has no place beside `key`, which lists all that is in the key; keep one of them"));
+            }
+        }
+    } else if let (Some(_), Some(include)) = (args.id.key(), args.include.key()) {
+        errors.on(include, "`include` has no place beside `id`; put its values into `id`, e.g. `id = (self.tenant, id)`");
+    }
+}
+
+fn target(
+    args: TargetArgs,
+    bindings: &[Binding],
+    scope: &mut Option<Ident>,
+    errors: &mut Errors,
+) -> Target {
+    let TargetArgs { resource, id } = args;
+    let Some(value) = id.into_value() else {
+        return Target {
+            resource,
+            rows: Rows::All,
+        };
+    };
+    let place = Place::of(&value);
+    let Some(result) = mention(value.to_token_stream(), "result") else {
+        named("id", &value, bindings, errors);
+        return Target {
+            resource,
+            rows: Rows::One(Part { value, place }),
+        };
+    };
+    if bindings.iter().any(|binding| binding.is(&result)) {
+        errors.on(&result, "`result` is what the function returned, and a parameter is named so, too; rename the parameter");
+    }
+    scope.get_or_insert(result);
+    Target {
+        resource,
+        rows: Rows::OfResult(Part { value, place }),
+    }
+}
+
+/// A resource that is named as a whole makes its other mentions pointless.
+fn repeated(targets: &[Target], errors: &mut Errors) {
+    for (n, target) in targets.iter().enumerate() {
+        let Name::Literal(resource) = &target.resource else {
+            continue;
+        };
+        let named = |other: &&Target| matches!(&other.resource, Name::Literal(name) if name.value() == resource.value());
+        let earlier = targets[..n]
+            .iter()
+            .any(|other| named(&other) && matches!(other.rows, Rows::All));
+        let whole_again =
+            matches!(target.rows, Rows::All) && targets[..n].iter().any(|other| named(&other));
+        if earlier || whole_again {
+            errors.on(
+                resource,
+                format!(
+                    "`{}` is invalidated as a whole already or twice; keep one of them",
+                    resource.value()
+                ),
+            );
+        }
+    }
+}
+
+/// The parameters by value that any id mentions: a closure that waits for the result needs its own.
+fn kept(targets: &[Target], item: &Item) -> Vec<Ident> {
+    let ids: TokenStream = targets
+        .iter()
+        .filter_map(|target| match &target.rows {
+            Rows::All => None,
+            Rows::One(id) | Rows::OfResult(id) => Some(id.value.to_token_stream()),
+        })
+        .collect();
+    item.sig
+        .inputs
+        .iter()
+        .filter_map(|input| match input {
+            FnArg::Typed(parameter) if !matches!(*parameter.ty, Type::Reference(_)) => {
+                Some(&*parameter.pat)
+            }
+            _ => None,
+        })
+        .flat_map(|pat| crate::item::bindings_of(pat))
+        .filter(|binding| mention(ids.clone(), &binding.name()).is_some())
+        .map(|binding| binding.ident)
+        .collect()
+}
+
+/// The first place where an expression reads the variable `name`: not a field, not a path's segment, but also
+/// inside a macro, and in a format string as `{name}`.
+fn mention(tokens: TokenStream, name: &str) -> Option<Ident> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let punct = |n: Option<usize>, wanted: char| {
+        n.and_then(|n| tokens.get(n)).is_some_and(
+            |token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted),
+        )
+    };
+    for (n, token) in tokens.iter().enumerate() {
+        let before = |by: usize| n.checked_sub(by);
+        match token {
+            TokenTree::Ident(ident) if ident.unraw() == name => {
+                let field = punct(before(1), '.') && !punct(before(2), '.');
+                let segment =
+                    punct(before(1), ':') && punct(before(2), ':') || punct(Some(n + 1), ':');
+                if !field && !segment {
+                    return Some(ident.clone());
+                }
+            }
+            TokenTree::Group(group) => {
+                if let Some(found) = mention(group.stream(), name) {
+                    return Some(found);
+                }
+            }
+            TokenTree::Literal(literal) => {
+                let text = literal.to_string();
+                if text.contains(&format!("{{{name}}}")) || text.contains(&format!("{{{name}:")) {
+                    return Some(Ident::new(name, literal.span()));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
