@@ -1,0 +1,200 @@
+//! Two demo processes on one Redis and one database: what one writes, the other's very next read shows.
+
+use std::time::Duration;
+
+use cache_tests::{Answer, Demo, Postgres, RedisServer, eventually};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const ROUNDS: usize = 200;
+const SOON: Duration = Duration::from_secs(20);
+
+/// Both processes and what they share.
+struct Pair {
+    demos: [Demo; 2],
+    redis: RedisServer,
+    _database: Option<TempDir>,
+}
+
+impl Pair {
+    fn on_sqlite() -> Self {
+        let directory = tempfile::tempdir().expect("a directory for the database");
+        let url = format!("sqlite://{}/shared.db?mode=rwc", directory.path().display());
+        Self::start(&url, Some(directory))
+    }
+
+    fn on_postgres() -> Self {
+        Self::start(&Postgres::shared().database(), None)
+    }
+
+    fn start(database: &str, directory: Option<TempDir>) -> Self {
+        let redis = RedisServer::start();
+        let port = redis.port().to_string();
+        // The first one makes and seeds the database.
+        let demos = [(); 2].map(|()| {
+            Demo::start([
+                ("DATABASE_URL", database),
+                ("REDIS_ENABLED", "True"),
+                ("REDIS_HOST", "127.0.0.1"),
+                ("REDIS_PORT", &port),
+            ])
+        });
+        Self {
+            demos,
+            redis,
+            _database: directory,
+        }
+    }
+
+    /// Reads one user, a list, a filter and a page through `demo`.
+    async fn reads(&self, demo: usize, id: i64) -> [Answer; 4] {
+        let demo = &self.demos[demo];
+        [
+            demo.get(&format!("/users/{id}")).await,
+            demo.get("/users?skip=990&limit=1000").await,
+            demo.post("/users/filter", &by_id(id)).await,
+            demo.post("/users/filter-paginated", &by_id(id)).await,
+        ]
+    }
+
+    /// What the database holds of user `id`, read through `demo`, must be `expected` in every form.
+    async fn shows(&self, demo: usize, id: i64, expected: Option<&Value>, when: &str) {
+        let [one, list, filtered, page] = self.reads(demo, id).await;
+        let (list, filtered, page) = (list.json(), filtered.json(), page.json());
+        let listed = list
+            .as_array()
+            .and_then(|users| users.iter().find(|user| user["id"] == id));
+        match expected {
+            Some(user) => {
+                assert_eq!(
+                    (one.status, &one.json()),
+                    (200, user),
+                    "{when}: one\n{one:?}"
+                );
+                assert_eq!(listed, Some(user), "{when}: list");
+                assert_eq!(filtered, json!([user]), "{when}: filter");
+                assert_eq!(page["items"], json!([user]), "{when}: page");
+                assert_eq!(page["total"], 1, "{when}: total");
+            }
+            None => {
+                assert_eq!(one.status, 404, "{when}: one\n{one:?}");
+                assert_eq!(listed, None, "{when}: list");
+                assert_eq!(filtered, json!([]), "{when}: filter");
+                assert_eq!(page["total"], 0, "{when}: total");
+            }
+        }
+    }
+
+    /// One user from birth to death, each write through `writer`, each read through the other; both have
+    /// cached what is about to be wrong.
+    async fn round(&self, round: usize) {
+        let writer = round % 2;
+        let reader = 1 - writer;
+        let body = |age: usize| json!({"name": format!("Round {round}"), "email": format!("round{round}@example.com"), "age": age, "active": true});
+
+        let _lists = (self.reads(reader, 1).await, self.reads(writer, 1).await);
+        let created = self.demos[writer].post("/users", &body(20)).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        let user = created.json();
+        let id = user["id"].as_i64().expect("an id");
+        self.shows(reader, id, Some(&user), &format!("round {round}, created"))
+            .await;
+
+        let _cached = self.reads(writer, id).await;
+        let updated = self.demos[writer]
+            .put(&format!("/users/{id}"), &body(21 + round % 50))
+            .await;
+        assert_eq!(updated.status, 200, "{updated:?}");
+        let user = updated.json();
+        self.shows(reader, id, Some(&user), &format!("round {round}, updated"))
+            .await;
+
+        // And the other way about.
+        let back = self.demos[reader]
+            .put(&format!("/users/{id}"), &body(20))
+            .await;
+        assert_eq!(back.status, 200, "{back:?}");
+        self.shows(
+            writer,
+            id,
+            Some(&back.json()),
+            &format!("round {round}, updated back"),
+        )
+        .await;
+
+        let _cached = self.reads(reader, id).await;
+        let deleted = self.demos[writer].delete(&format!("/users/{id}")).await;
+        assert_eq!(deleted.status, 204, "{deleted:?}");
+        self.shows(reader, id, None, &format!("round {round}, deleted"))
+            .await;
+    }
+
+    /// Whether what one process reads and stores is a hit for the other: else these tests would show nothing.
+    async fn shares_entries(&self) -> bool {
+        let [one, ..] = self.reads(0, 2).await;
+        assert_eq!(one.status, 200);
+        let reads = self.reads(1, 2).await;
+        reads.iter().all(|read| read.cache_status().hit)
+    }
+
+    async fn rounds(&self, rounds: std::ops::Range<usize>) {
+        assert!(self.shares_entries().await);
+        for round in rounds {
+            self.round(round).await;
+        }
+        assert!(self.shares_entries().await);
+    }
+}
+
+fn by_id(id: i64) -> Value {
+    json!({"conditions": [{"field": "id", "op": "eq", "value": id}], "limit": 10})
+}
+
+#[tokio::test]
+async fn the_next_read_through_the_other_process_shows_a_write_sqlite() {
+    Pair::on_sqlite().rounds(0..ROUNDS).await;
+}
+
+#[tokio::test]
+async fn the_next_read_through_the_other_process_shows_a_write_postgres() {
+    Pair::on_postgres().rounds(0..ROUNDS).await;
+}
+
+/// Redis goes and comes back between rounds, with nothing or with an older snapshot of everything: as long as
+/// it is away the database answers, and what it brings back is not believed.
+#[tokio::test]
+async fn redis_goes_and_comes_back() {
+    let mut pair = Pair::on_sqlite();
+    pair.rounds(0..10).await;
+    for cycle in 1..=4 {
+        let _cached = (pair.reads(0, 1).await, pair.reads(1, 1).await);
+        pair.redis.cli(&["SAVE"]);
+        let mut user = pair.demos[0].get("/users/1").await.json();
+        user["age"] = json!(30 + cycle);
+        pair.redis.stop();
+        let updated = pair.demos[cycle % 2].put("/users/1", &user).await;
+        assert_eq!(updated.status, 200, "{updated:?}");
+        for round in cycle * 100..cycle * 100 + 5 {
+            pair.round(round).await;
+        }
+        if cycle % 2 == 0 {
+            pair.redis.restart();
+        } else {
+            pair.redis.restart_empty();
+        }
+        let shown = (
+            pair.demos[0].get("/users/1").await,
+            pair.demos[1].get("/users/1").await,
+        );
+        assert_eq!(
+            (shown.0.json(), shown.1.json()),
+            (updated.json(), updated.json()),
+            "cycle {cycle}"
+        );
+        for round in cycle * 100 + 5..cycle * 100 + 10 {
+            pair.round(round).await;
+        }
+        eventually(SOON, async || pair.shares_entries().await).await;
+        pair.rounds(cycle * 100 + 10..cycle * 100 + 15).await;
+    }
+}
