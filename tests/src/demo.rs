@@ -51,7 +51,8 @@ impl Demo {
             }
         }
         command.envs(environment);
-        let mut process = Process::start(&mut command).expect("demo-api can be run");
+        let mut process = Process::start(&mut command, Signal::KILL, Some(directory.path()))
+            .expect("demo-api can be run");
         let port = poll(START, || {
             let port = port_of(process.stdout());
             port.map(Some).or_else(|| process.ended().map(|_| None))

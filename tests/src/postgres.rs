@@ -157,8 +157,8 @@ fn launch(
         command.args(["-c", setting]);
     }
     // SIGQUIT is its immediate shutdown: its children end too, and nothing is written.
-    let mut process = Process::start_with(&mut command, Signal::QUIT, Some(directory))
-        .expect("postgres can be run");
+    let mut process =
+        Process::start(&mut command, Signal::QUIT, Some(directory)).expect("postgres can be run");
     let ready = poll(START, || {
         if process.ended().is_some() {
             return Some(false);

@@ -73,13 +73,8 @@ const REAPER: &str = r#"
 "#;
 
 impl Process {
-    /// Starts `command`, which ends with SIGKILL.
-    pub(crate) fn start(command: &mut Command) -> std::io::Result<Self> {
-        Self::start_with(command, Signal::KILL, None)
-    }
-
     /// Starts `command`, which ends with `last_signal`; if this process dies first, `directory` goes too.
-    pub(crate) fn start_with(
+    pub(crate) fn start(
         command: &mut Command,
         last_signal: Signal,
         directory: Option<&Path>,
@@ -219,33 +214,32 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn sleeper() -> Process {
-        Process::start(Command::new("sleep").arg("1000")).expect("sleep starts")
+    fn start(command: &mut Command) -> Process {
+        Process::start(command, Signal::KILL, None).expect("the program starts")
     }
 
-    fn runs(id: u32) -> bool {
-        // A zombie whose parent is gone still has a number; it does not run.
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        let state = stat
-            .rsplit(") ")
-            .next()
-            .and_then(|rest| rest.chars().next());
-        state.is_some_and(|state| state != 'Z')
+    fn sleeper() -> Process {
+        start(Command::new("sleep").arg("1000"))
+    }
+
+    fn state(id: u32) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        stat.rsplit(") ").next()?.chars().next()
     }
 
     #[test]
     fn a_dropped_process_is_gone() {
         let process = sleeper();
         let id = process.child.id();
-        assert!(runs(id));
+        assert!(state(id).is_some());
         drop(process);
-        assert!(!runs(id));
+        assert_eq!(state(id), None);
     }
 
     #[test]
     fn a_process_ends_and_its_directory_goes_when_its_starter_dies() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut process = Process::start_with(
+        let mut process = Process::start(
             Command::new("sleep").arg("1000"),
             Signal::KILL,
             Some(directory.path()),
@@ -267,9 +261,7 @@ mod tests {
 
     #[test]
     fn lines_of_both_streams_are_kept() {
-        let mut process =
-            Process::start(Command::new("sh").args(["-c", "echo one; echo two; echo ✗ >&2"]))
-                .expect("sh starts");
+        let mut process = start(Command::new("sh").args(["-c", "echo one; echo two; echo ✗ >&2"]));
         assert!(process.wait(SOON).is_some_and(|status| status.success()));
         let complete = || {
             (process.stdout().lines().len() == 2 && process.stderr().contains("✗")).then_some(())
@@ -281,17 +273,15 @@ mod tests {
 
     #[test]
     fn a_paused_process_does_nothing_until_it_is_resumed() {
-        let mut process = Process::start(Command::new("sh").args(["-c", "while :; do echo; done"]))
-            .expect("sh starts");
-        process.pause();
-        process.resume();
-        process.pause();
-        process.resume();
+        let mut process = start(Command::new("sh").args(["-c", "while :; do echo; done"]));
+        for _ in 0..2 {
+            process.pause();
+            assert_eq!(state(process.child.id()), Some('T'));
+            process.resume();
+            assert_ne!(state(process.child.id()), Some('T'));
+        }
         let before = process.stdout().lines().len();
-        assert!(
-            poll(SOON, || (process.stdout().lines().len() > before)
-                .then_some(()))
-            .is_some()
-        );
+        let more = || (process.stdout().lines().len() > before).then_some(());
+        assert!(poll(SOON, more).is_some());
     }
 }

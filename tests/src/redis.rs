@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::process::{Output, Process, find_program};
@@ -215,10 +216,11 @@ impl RedisServer {
         );
         let file = self.directory.path().join("redis.conf");
         fs::write(&file, self.configuration()).expect("redis.conf can be written");
+        let directory = self.directory.path();
         let mut process = Process::start(
-            Command::new(program)
-                .arg(file)
-                .current_dir(self.directory.path()),
+            Command::new(program).arg(file).current_dir(directory),
+            Signal::KILL,
+            Some(directory),
         )
         .expect("redis-server can be run");
         let port = self.port;
