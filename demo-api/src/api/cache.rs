@@ -1,0 +1,80 @@
+//! The cache by hand: what it holds, and how to make it forget.
+
+use cache_runtime::Stats;
+use poem::http::StatusCode;
+use poem::{IntoResponse, Response};
+use poem_openapi::param::Path;
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::Type;
+use poem_openapi::{ApiResponse, OpenApi};
+
+use super::error::ApiError;
+use super::json::{CONTENT_TYPE, respond};
+use super::{ApiTag, RESOURCES};
+
+pub(super) struct CacheApi;
+
+#[OpenApi(prefix_path = "/cache", tag = ApiTag::Cache)]
+impl CacheApi {
+    /// What the cache has done so far
+    #[oai(path = "/stats", method = "get")]
+    async fn stats(&self) -> Statistics {
+        Statistics(cache_runtime::cache().get_stats().await)
+    }
+
+    /// Forget everything cached of a resource
+    #[oai(path = "/:resource", method = "delete")]
+    async fn forget(&self, resource: Path<String>) -> Result<Forgotten, ApiError> {
+        let Some(resource) = RESOURCES.into_iter().find(|known| *known == resource.0) else {
+            return Err(ApiError::not_found(format!(
+                "there is no such resource; use {}",
+                RESOURCES.join(" or ")
+            )));
+        };
+        cache_runtime::cache().invalidate_all(resource).await;
+        Ok(Forgotten::Done)
+    }
+
+    /// Forget everything
+    #[oai(path = "/", method = "delete")]
+    async fn forget_all(&self) -> Result<Forgotten, ApiError> {
+        if let Err(error) = cache_runtime::cache().clear_all().await {
+            tracing::warn!(%error, "the cache could not be cleared at once");
+        }
+        Ok(Forgotten::Done)
+    }
+}
+
+#[derive(ApiResponse)]
+enum Forgotten {
+    /// No later read is answered with anything cached so far.
+    #[oai(status = 204)]
+    Done,
+}
+
+/// `Stats` serialises itself, in an order that is part of its promise.
+struct Statistics(Stats);
+
+impl IntoResponse for Statistics {
+    fn into_response(self) -> Response {
+        respond(StatusCode::OK, &self.0)
+    }
+}
+
+impl ApiResponse for Statistics {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "Counters since the start, and the state of Redis if there is one.",
+                status: Some(200),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: CONTENT_TYPE,
+                    schema: serde_json::Value::schema_ref(),
+                }],
+                headers: vec![],
+            }],
+        }
+    }
+    fn register(_: &mut Registry) {}
+}

@@ -1,0 +1,75 @@
+//! Whether the parts that the API is made of are there.
+
+use poem_openapi::payload::Json;
+use poem_openapi::{Enum, Object, OpenApi};
+use sqlx::AnyPool;
+
+use super::ApiTag;
+use crate::db;
+
+pub(super) struct HealthApi {
+    pool: AnyPool,
+}
+
+impl HealthApi {
+    pub(super) fn new(pool: AnyPool) -> Self {
+        Self { pool }
+    }
+}
+
+#[OpenApi(tag = ApiTag::Health)]
+impl HealthApi {
+    /// Whether the database and the cache answer
+    ///
+    /// The status is 200 whenever this process answers at all. Without the cache the API is complete but
+    /// slower; without the database it can answer only what is cached.
+    #[oai(path = "/health", method = "get")]
+    async fn health(&self) -> Json<Health> {
+        let cache = cache_runtime::cache();
+        let (database, available) =
+            tokio::join!(db::is_available(&self.pool), cache.is_available());
+        Json(Health {
+            status: if database {
+                Status::Ok
+            } else {
+                Status::Degraded
+            },
+            database: Database {
+                system: db::system(&self.pool).to_owned(),
+                available: database,
+            },
+            cache: Cache { available },
+        })
+    }
+}
+
+/// The state of the parts.
+#[derive(Object)]
+struct Health {
+    status: Status,
+    database: Database,
+    cache: Cache,
+}
+
+#[derive(Enum)]
+#[oai(rename_all = "lowercase")]
+enum Status {
+    /// Requests are served.
+    Ok,
+    /// The database is away.
+    Degraded,
+}
+
+#[derive(Object)]
+struct Database {
+    /// `SQLite` or `PostgreSQL`.
+    system: String,
+    /// Whether it answered a query.
+    available: bool,
+}
+
+#[derive(Object)]
+struct Cache {
+    /// Whether it answered; `false` also when none is configured.
+    available: bool,
+}

@@ -1,0 +1,119 @@
+//! Filters: from a JSON body to SQL, by way of one normal form.
+//!
+//! [`parse`] checks a body against a resource's whitelist of columns, [`normalise`] brings it into the form
+//! that all bodies of the same meaning share, and [`sql`] writes that form as a `WHERE`. The normal form is
+//! the argument of the cached functions, so it decides the cache key: two bodies that say the same thing in
+//! different words find each other's entry.
+
+mod normalise;
+mod parse;
+mod sql;
+
+use serde::Serialize;
+
+use crate::error::Invalid;
+use crate::sql::Value;
+
+/// The most rows one request may ask for.
+pub const MAX_LIMIT: u32 = 1_000;
+/// How many rows a request gets that does not say.
+pub const DEFAULT_LIMIT: u32 = 100;
+
+/// Checks how many rows a request leaves out.
+///
+/// # Errors
+/// When it is negative or absurd.
+pub fn checked_skip(skip: i64) -> Result<u32, Invalid> {
+    u32::try_from(skip).map_err(|_| Invalid::new("skip", format!("must be from 0 to {}", u32::MAX)))
+}
+
+/// Checks how many rows a request asks for.
+///
+/// # Errors
+/// When there would be none, or too many.
+pub fn checked_limit(limit: i64) -> Result<u32, Invalid> {
+    u32::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        .ok_or_else(|| Invalid::new("limit", format!("must be from 1 to {MAX_LIMIT}")))
+}
+
+/// A checked filter in its normal form.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Filter {
+    condition: Condition,
+    order_by: Vec<Order>,
+    skip: u32,
+    limit: u32,
+}
+
+impl Filter {
+    /// How many rows to leave out.
+    #[must_use]
+    pub fn skip(&self) -> u32 {
+        self.skip
+    }
+
+    /// How many rows to return at most.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+}
+
+/// What a row must satisfy. Columns are `'static`: they can only come from a whitelist.
+#[derive(Debug, Clone, PartialEq, PartialOrd, Serialize)]
+enum Condition {
+    /// All of them; all rows if there are none.
+    All(Vec<Condition>),
+    /// At least one of them.
+    Any(Vec<Condition>),
+    /// The column compares to the value.
+    Compare {
+        column: &'static str,
+        op: Compare,
+        value: Value,
+    },
+    /// The column equals one of the values.
+    In {
+        column: &'static str,
+        values: Vec<Value>,
+    },
+    /// The column matches the pattern, in which `%` and `_` are wild and `\` quotes.
+    Like {
+        column: &'static str,
+        pattern: String,
+        case: Case,
+    },
+    /// The column is NULL, or is not.
+    IsNull { column: &'static str, is_null: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Serialize)]
+enum Compare {
+    Eq,
+    Ne,
+    Gt,
+    Gte,
+    Lt,
+    Lte,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Serialize)]
+enum Case {
+    Sensitive,
+    /// ASCII letters only, which is what both databases do without a locale.
+    Ignored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+struct Order {
+    column: &'static str,
+    direction: Direction,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+enum Direction {
+    Ascending,
+    Descending,
+}

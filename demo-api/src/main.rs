@@ -1,0 +1,163 @@
+//! Starts the demo API.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cache_runtime::CacheConfig;
+use demo_api::config::{Config, ConfigError};
+use demo_api::{api, db};
+use poem::Server;
+use poem::listener::TcpAcceptor;
+use tokio::net::TcpListener;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How long requests under way may take to finish once the process is asked to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The in-process tier of the demo when `CACHE_LOCAL_MB` is unset.
+const LOCAL_MB: u64 = 64;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("demo-api: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    // Before there is a second thread: it changes the environment. Variables that are set already win.
+    match dotenvy::dotenv() {
+        Err(error) if !error.not_found() => return Err(format!(".env: {error}").into()),
+        _ => {}
+    }
+    log()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve())
+}
+
+async fn serve() -> Result<(), Failure> {
+    let config = Config::from_env()?;
+    let cache_config = cache_config()?;
+
+    let listener = listen(&config).await?;
+    let address = listener.local_addr()?;
+    let cache = cache_runtime::init(cache_config).await;
+    let pool = db::open(&config.database_url).await.map_err(|error| {
+        ConfigError::new(
+            "DATABASE_URL",
+            format!("the database can't be used: {error}"),
+        )
+    })?;
+
+    greet(&format!("http://{address}"));
+    Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
+        .run_with_graceful_shutdown(api::routes(pool.clone()), asked_to_stop(), Some(DRAIN))
+        .await?;
+
+    tracing::info!("stopping");
+    // In this order: invalidations still on their way are delivered before the process ends.
+    cache.shutdown().await;
+    pool.close().await;
+    Ok(())
+}
+
+/// As the environment says, with the in-process tier on unless it says otherwise.
+fn cache_config() -> Result<CacheConfig, Failure> {
+    let config = CacheConfig::from_env()?;
+    let unset = std::env::var("CACHE_LOCAL_MB").map_or(true, |value| value.trim().is_empty());
+    Ok(if unset {
+        config.local_mb(LOCAL_MB)
+    } else {
+        config
+    })
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, ConfigError> {
+    let Config { host, port, .. } = config;
+    TcpListener::bind((host.as_str(), *port))
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => ConfigError::new(
+                "PORT",
+                format!("{port} is in use by another program; choose another one"),
+            ),
+            io::ErrorKind::PermissionDenied => {
+                ConfigError::new("PORT", format!("{port} may not be used without privileges"))
+            }
+            _ => ConfigError::new("HOST", format!("can't listen on `{host}`: {error}")),
+        })
+}
+
+/// What to open and what to type. Nobody may be reading, which is no reason to fail.
+fn greet(url: &str) {
+    let greeting = format!(
+        "Listening on {url}
+
+  Documentation, to try things out:  {url}/docs
+  Twice, and the second is a hit:    curl -i {url}/users/1
+  A page of users:                   curl '{url}/users?skip=0&limit=5'
+  Look for some:                     curl {url}/users/filter -H 'content-type: application/json' \\
+                                       -d '{{\"conditions\":[{{\"field\":\"name\",\"op\":\"ilike\",\"value\":\"ada%\"}}],\"limit\":3}}'
+  What the cache has done:           curl {url}/cache/stats
+
+Ctrl-C stops.
+"
+    );
+    let mut out = io::stdout().lock();
+    let _ = out
+        .write_all(greeting.as_bytes())
+        .and_then(|()| out.flush());
+}
+
+/// The cache's own lines and whatever goes wrong, on standard error; `RUST_LOG` asks for more.
+fn log() -> Result<(), ConfigError> {
+    let wanted = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|wanted| !wanted.trim().is_empty());
+    let targets: Targets = wanted
+        .as_deref()
+        .unwrap_or("info,poem=warn,sqlx=warn")
+        .parse()
+        .map_err(|error| ConfigError::new("RUST_LOG", format!("can't be used: {error}")))?;
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(targets)
+        .init();
+    Ok(())
+}
+
+/// Ctrl-C, or SIGTERM from a service manager.
+async fn asked_to_stop() {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                () = interrupted => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    interrupted.await;
+}

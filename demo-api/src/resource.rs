@@ -1,0 +1,101 @@
+//! What makes a struct a resource of this API.
+
+use poem_openapi::types::{ParseFromJSON, ToJSON};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::any::AnyRow;
+
+use crate::api::ApiTag;
+use crate::error::Invalid;
+use crate::input::Fields;
+use crate::sql::Value;
+
+/// A table that is served over HTTP and cached.
+///
+/// Implementing this (and its [`Input`]) and adding one line to [`api::routes`](crate::api::routes) is all
+/// that another resource takes.
+pub trait Resource:
+    Serialize + DeserializeOwned + ParseFromJSON + ToJSON + Clone + Send + Sync + Unpin + 'static
+{
+    /// The name of the table, of the cached resource (`users:1`) and of the path (`/users`).
+    const RESOURCE: &'static str;
+    /// The heading in the API documentation.
+    const TAG: ApiTag;
+    /// What a write makes the cache forget.
+    const INVALIDATION: Invalidation;
+    /// The columns that are read, filtered by and ordered by. No other name ever gets into an SQL text.
+    const COLUMNS: &'static [Column];
+    /// Which column each unique index guards, to name it when a write is refused.
+    const UNIQUE: &'static [Unique];
+
+    /// What `POST` and `PUT` take.
+    type Input: Input;
+
+    /// Reads one row.
+    ///
+    /// # Errors
+    /// When the table has other columns than [`COLUMNS`](Self::COLUMNS) says.
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error>;
+}
+
+/// The body of a write.
+pub trait Input: ParseFromJSON + ToJSON + Send + Sync + 'static {
+    /// Takes the fields out of a JSON object and checks them.
+    ///
+    /// # Errors
+    /// Names the first field that is missing or can't be used.
+    fn parse(fields: &mut Fields) -> Result<Self, Invalid>;
+
+    /// The columns to write.
+    fn into_columns(self) -> Vec<(&'static str, Value)>;
+}
+
+/// What a write to a resource makes the cache forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invalidation {
+    /// Everything cached of the resource. The simple choice.
+    Everything,
+    /// The row that was written, and every list and filter. Other rows stay cached.
+    Row,
+}
+
+/// A column that may be named in a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, in JSON and in SQL.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+}
+
+impl Column {
+    /// A column `name` that holds `kind`.
+    #[must_use]
+    pub const fn new(name: &'static str, kind: Kind) -> Self {
+        Self { name, kind }
+    }
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Boolean,
+    /// A 64-bit integer.
+    Integer,
+    /// A finite 64-bit float.
+    Number,
+    /// A string.
+    Text,
+    /// A moment, RFC 3339 in JSON and microseconds since 1970 in the database.
+    Time,
+}
+
+/// A unique index, and the column it guards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unique {
+    /// The name of the index.
+    pub index: &'static str,
+    /// The column.
+    pub field: &'static str,
+}

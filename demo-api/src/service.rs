@@ -1,0 +1,266 @@
+//! The cached service: written once, and annotated once, for every resource.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use cache_runtime::{cached, invalidates};
+use poem_openapi::Object;
+use poem_openapi::types::{ParseFromJSON, ToJSON};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row};
+use time::OffsetDateTime;
+
+use crate::error::ServiceError;
+use crate::filter::Filter;
+use crate::resource::{Input, Invalidation, Resource};
+use crate::sql::{Sql, Value, to_micros};
+
+/// Create, read, update and delete the rows of `R`.
+///
+/// Reads return an `Arc`, so that a hit in the in-process tier copies a pointer and not a list.
+#[derive(Debug)]
+pub struct CrudService<R> {
+    pool: AnyPool,
+    resource: PhantomData<fn() -> R>,
+}
+
+impl<R: Resource> CrudService<R> {
+    /// A service on the given database.
+    #[must_use]
+    pub fn new(pool: AnyPool) -> Self {
+        Self {
+            pool,
+            resource: PhantomData,
+        }
+    }
+
+    /// The row `id`, cached as `users:1`. That there is none is cached too.
+    ///
+    /// # Errors
+    /// When the database fails.
+    #[cached(resource = R::RESOURCE)]
+    pub async fn get(&self, id: i64) -> Result<Option<Arc<R>>, ServiceError> {
+        let mut sql = select::<R>();
+        sql.push(" WHERE id = ").bind(Value::Integer(id));
+        let rows = rows::<R>(sql.fetch_all(&self.pool).await?)?;
+        Ok(rows.into_iter().next().map(Arc::new))
+    }
+
+    /// Rows in the order of their ids, cached as `users:list:<hash>`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    #[cached(resource = R::RESOURCE, op = "list")]
+    pub async fn list(&self, skip: u32, limit: u32) -> Result<Arc<Vec<R>>, ServiceError> {
+        let mut sql = select::<R>();
+        sql.push(" ORDER BY id LIMIT ")
+            .bind(Value::Integer(limit.into()));
+        sql.push(" OFFSET ").bind(Value::Integer(skip.into()));
+        Ok(Arc::new(rows(sql.fetch_all(&self.pool).await?)?))
+    }
+
+    /// The rows that a filter lets through, cached as `users:filter:<hash>`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    #[cached(resource = R::RESOURCE, op = "filter")]
+    pub async fn filter(&self, filter: &Filter) -> Result<Arc<Vec<R>>, ServiceError> {
+        Ok(Arc::new(self.select_filtered(filter).await?))
+    }
+
+    /// The same with the number of all matching rows, cached as `users:filter:paginated:<hash>`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    #[cached(resource = R::RESOURCE, op = "filter:paginated")]
+    pub async fn filter_paginated(&self, filter: &Filter) -> Result<Arc<Page<R>>, ServiceError> {
+        // A write between the two statements makes a page that no moment had, but not a stale entry: that
+        // write's invalidation refuses to have this result stored.
+        let mut sql = Sql::new(format!("SELECT count(*) AS total FROM {}", R::RESOURCE));
+        filter.push_where(&mut sql);
+        let total = match sql.fetch_all(&self.pool).await?.first() {
+            Some(row) => row.try_get::<i64, _>("total")?,
+            None => 0,
+        };
+        let items = self.select_filtered(filter).await?;
+        Ok(Arc::new(Page::new(items, total.unsigned_abs(), filter)))
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// When a value must be unique and is not, or the database fails.
+    #[invalidates(R::RESOURCE, rejected = |error: &ServiceError| error.wrote_nothing())]
+    pub async fn create(&self, input: R::Input) -> Result<R, ServiceError> {
+        let mut columns = input.into_columns();
+        columns.push((
+            "created_at",
+            Value::Integer(to_micros(OffsetDateTime::now_utc())),
+        ));
+        let mut sql = Sql::new(format!("INSERT INTO {} (", R::RESOURCE));
+        sql.join(", ", &columns, |sql, (name, _)| {
+            sql.push(name);
+        });
+        sql.push(") VALUES (")
+            .join(", ", columns, |sql, (_, value)| {
+                sql.bind(value);
+            });
+        sql.push(") RETURNING ").push(&column_names::<R>());
+        let written = self.write(sql).await?;
+        written.ok_or(ServiceError::Db(sqlx::Error::RowNotFound))
+    }
+
+    /// Replaces a row.
+    ///
+    /// # Errors
+    /// When there is no such row, a value must be unique and is not, or the database fails.
+    pub async fn update(&self, id: i64, input: R::Input) -> Result<R, ServiceError> {
+        match R::INVALIDATION {
+            Invalidation::Everything => self.update_forgetting_everything(id, input).await,
+            Invalidation::Row => self.update_forgetting_row(id, input).await,
+        }
+    }
+
+    /// Removes a row.
+    ///
+    /// # Errors
+    /// When there is no such row, or the database fails.
+    pub async fn delete(&self, id: i64) -> Result<(), ServiceError> {
+        match R::INVALIDATION {
+            Invalidation::Everything => self.delete_forgetting_everything(id).await,
+            Invalidation::Row => self.delete_forgetting_row(id).await,
+        }
+    }
+
+    #[invalidates(R::RESOURCE, rejected = |error: &ServiceError| error.wrote_nothing())]
+    async fn update_forgetting_everything(
+        &self,
+        id: i64,
+        input: R::Input,
+    ) -> Result<R, ServiceError> {
+        self.update_row(id, input).await
+    }
+
+    #[invalidates(R::RESOURCE, id = id, rejected = |error: &ServiceError| error.wrote_nothing())]
+    async fn update_forgetting_row(&self, id: i64, input: R::Input) -> Result<R, ServiceError> {
+        self.update_row(id, input).await
+    }
+
+    #[invalidates(R::RESOURCE, rejected = |error: &ServiceError| error.wrote_nothing())]
+    async fn delete_forgetting_everything(&self, id: i64) -> Result<(), ServiceError> {
+        self.delete_row(id).await
+    }
+
+    #[invalidates(R::RESOURCE, id = id, rejected = |error: &ServiceError| error.wrote_nothing())]
+    async fn delete_forgetting_row(&self, id: i64) -> Result<(), ServiceError> {
+        self.delete_row(id).await
+    }
+
+    async fn update_row(&self, id: i64, input: R::Input) -> Result<R, ServiceError> {
+        let mut sql = Sql::new(format!("UPDATE {} SET ", R::RESOURCE));
+        sql.join(", ", input.into_columns(), |sql, (name, value)| {
+            sql.push(name).push(" = ").bind(value);
+        });
+        sql.push(" WHERE id = ").bind(Value::Integer(id));
+        sql.push(" RETURNING ").push(&column_names::<R>());
+        self.write(sql).await?.ok_or(ServiceError::NotFound {
+            resource: R::RESOURCE,
+            id,
+        })
+    }
+
+    async fn delete_row(&self, id: i64) -> Result<(), ServiceError> {
+        let mut sql = Sql::new(format!("DELETE FROM {} WHERE id = ", R::RESOURCE));
+        sql.bind(Value::Integer(id));
+        match sql.execute(&self.pool).await? {
+            0 => Err(ServiceError::NotFound {
+                resource: R::RESOURCE,
+                id,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn select_filtered(&self, filter: &Filter) -> Result<Vec<R>, ServiceError> {
+        let mut sql = select::<R>();
+        filter.push_where(&mut sql);
+        filter.push_page(&mut sql);
+        rows(sql.fetch_all(&self.pool).await?)
+    }
+
+    /// Runs a write that returns the row it wrote, if it wrote one.
+    async fn write(&self, sql: Sql) -> Result<Option<R>, ServiceError> {
+        let written = sql.fetch_all(&self.pool).await.map_err(conflict::<R>)?;
+        Ok(rows(written)?.into_iter().next())
+    }
+}
+
+fn column_names<R: Resource>() -> String {
+    let names: Vec<_> = R::COLUMNS.iter().map(|column| column.name).collect();
+    names.join(", ")
+}
+
+fn select<R: Resource>() -> Sql {
+    Sql::new(format!(
+        "SELECT {} FROM {}",
+        column_names::<R>(),
+        R::RESOURCE
+    ))
+}
+
+fn rows<R: Resource>(rows: Vec<AnyRow>) -> Result<Vec<R>, ServiceError> {
+    Ok(rows.iter().map(R::from_row).collect::<Result<_, _>>()?)
+}
+
+/// Tells which unique column a write ran into. SQLite says so in words only; both name the index.
+fn conflict<R: Resource>(error: sqlx::Error) -> ServiceError {
+    let violated = error
+        .as_database_error()
+        .filter(|error| error.is_unique_violation())
+        .and_then(|error| {
+            R::UNIQUE.iter().find(|unique| {
+                error.message().contains(unique.index) || error.constraint() == Some(unique.index)
+            })
+        });
+    match violated {
+        Some(unique) => ServiceError::Conflict {
+            field: unique.field,
+        },
+        None => ServiceError::Db(error),
+    }
+}
+
+/// One page of what a filter lets through.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Object)]
+pub struct Page<T: ParseFromJSON + ToJSON> {
+    /// The rows of this page.
+    pub items: Vec<T>,
+    /// How many rows match on all pages.
+    pub total: u64,
+    /// The number of this page, from 1.
+    pub page: u64,
+    /// How many pages of `limit` rows there are.
+    pub pages: u64,
+    /// How many rows come before this page.
+    pub skip: u32,
+    /// The most rows a page has.
+    pub limit: u32,
+    /// Whether rows come after this page.
+    pub has_next: bool,
+}
+
+impl<T: ParseFromJSON + ToJSON> Page<T> {
+    fn new(items: Vec<T>, total: u64, filter: &Filter) -> Self {
+        let (skip, limit) = (filter.skip(), filter.limit());
+        Self {
+            page: u64::from(skip / limit) + 1,
+            pages: total.div_ceil(limit.into()),
+            has_next: u64::from(skip) + u64::from(limit) < total,
+            items,
+            total,
+            skip,
+            limit,
+        }
+    }
+}
