@@ -10,7 +10,7 @@ use crate::args::{
     repaired, single_ident,
 };
 use crate::diag::{Errors, listed, nearest};
-use crate::item::{Binding, Item, Place, impl_trait};
+use crate::item::{Binding, Item, Place, bindings_of, impl_trait};
 use crate::model::{
     Absence, AfterResult, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
 };
@@ -397,7 +397,7 @@ fn kept(targets: &[Target], item: &Item) -> Vec<Ident> {
             }
             _ => None,
         })
-        .flat_map(|pat| crate::item::bindings_of(pat))
+        .flat_map(bindings_of)
         .filter(|binding| mention(ids.clone(), &binding.name()).is_some())
         .map(|binding| binding.ident)
         .collect()

@@ -4,7 +4,7 @@
 //! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
 //! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
 
-use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{Expr, ExprReference, Token};
 
@@ -50,9 +50,14 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         absence,
         version,
     } = function;
-    let (private, cache, shape, body) = (env.private(), env.cache(), env.shape(&item), &item.body);
+    let (private, cache, shape, body) = (env.private(), env.cache(), env.shape(&item), body(&item));
     let key = key.calls(&item);
     let policy = policy(ttl, absence, version);
+    let run = run(
+        &item,
+        quote_spanned!(mixed()=> __cache_read),
+        quote_spanned!(mixed()=> #shape, async move || #body),
+    );
     wrap(
         &item,
         &env,
@@ -62,7 +67,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
                 #cache,
                 |__cache_plan| __cache_plan.resource(#resource) #key #policy,
             );
-            __cache_read.run(#shape, async move || #body).await
+            #run
         },
     )
 }
@@ -98,7 +103,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         result,
         on,
     } = function;
-    let (private, cache, shape, body) = (env.private(), env.cache(), env.shape(&item), &item.body);
+    let (private, cache, shape, body) = (env.private(), env.cache(), env.shape(&item), body(&item));
     let known_before = targets.iter().map(Target::before);
     let on = match on {
         On::Always => None,
@@ -106,6 +111,11 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         On::UnlessRejected(judge) => Some(quote_spanned!(mixed()=> .rejected(#judge))),
     };
     let result = result.map(|result| result.call(&targets));
+    let run = run(
+        &item,
+        quote_spanned!(mixed()=> __cache_write),
+        quote_spanned!(mixed()=> async move || #body),
+    );
     wrap(
         &item,
         &env,
@@ -116,9 +126,48 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
                 #shape,
                 |__cache_plan| __cache_plan #(#known_before)*,
             ) #on #result;
-            __cache_write.run(async move || #body).await
+            #run
         },
     )
+}
+
+/// The user's body, behind a statement that tells the compiler what it returns: of a closure's future it infers
+/// that from the body alone, and so would neither coerce `Box<Error>` to `Box<dyn Error>` nor underline the culprit
+/// of a mismatch.
+fn body(item: &Item) -> Group {
+    let Some(output) = item.output() else {
+        return item.body.clone();
+    };
+    let Place { start, end } = Place::of(output);
+    let returned = placed(quote_spanned!(mixed()=> __cache_returned), start);
+    let none = placed(
+        quote_spanned!(mixed()=> ::core::option::Option::None::<),
+        start,
+    );
+    let end = placed(quote_spanned!(mixed()=> >), end);
+    let statements = item.body.stream();
+    let mut body = Group::new(
+        item.body.delimiter(),
+        quote_spanned! {mixed()=>
+            if let ::core::option::Option::Some(#returned) = #none #output #end {
+                return #returned;
+            }
+            #statements
+        },
+    );
+    body.set_span(item.body.span());
+    body
+}
+
+/// `call.run(arguments).await`, from the first to the last token of the return type: the compiler repeats a bound
+/// that isn't met for the call and for its future, and shows one place only once.
+fn run(item: &Item, call: TokenStream, arguments: TokenStream) -> TokenStream {
+    let Place { start, end } = item.output().map_or(Place::at(mixed()), Place::of);
+    let call = placed(quote_spanned!(mixed()=> #call.run), start);
+    let mut arguments = Group::new(Delimiter::Parenthesis, arguments);
+    arguments.set_span(mixed().located_at(end));
+    let awaited = placed(quote_spanned!(mixed()=> .await), end);
+    quote!(#call #arguments #awaited)
 }
 
 /// The same function around other statements: exactly one item.
@@ -298,7 +347,7 @@ fn borrowed(value: &Expr, place: Place) -> TokenStream {
     let borrow = |value: &Expr, place: Span| {
         Expr::Reference(ExprReference {
             attrs: Vec::new(),
-            and_token: Token![&](mixed().located_at(place)),
+            and_token: Token![&](Place::of(value).start.located_at(place)),
             mutability: None,
             expr: Box::new(value.clone()),
         })

@@ -6,6 +6,7 @@ use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
+use syn::spanned::Spanned as _;
 use syn::{
     Attribute, FnArg, GenericParam, Ident, Pat, ReturnType, Signature, Token, Type, Visibility,
 };
@@ -147,7 +148,7 @@ impl Item {
             {
                 bindings.push(Binding {
                     ident: name.ident.clone(),
-                    place: Place::of(&parameter.ty),
+                    place: Place::at(type_name(&parameter.ty)),
                 });
             } else {
                 collect_bindings(&parameter.pat, &mut bindings, &mut opaque);
@@ -173,7 +174,7 @@ impl Item {
             .filter_map(|parameter| match parameter {
                 GenericParam::Const(parameter) => Some(Binding {
                     ident: parameter.ident.clone(),
-                    place: Place::of(&parameter.ty),
+                    place: Place::at(type_name(&parameter.ty)),
                 }),
                 _ => None,
             })
@@ -240,6 +241,21 @@ fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut 
         | Pat::Rest(_)
         | Pat::Wild(_) => {}
         _ => opaque.push(pat),
+    }
+}
+
+/// The one token to underline for a type: of `&'a sqlx::Pool<Db>` it is `Pool`.
+fn type_name(ty: &Type) -> Span {
+    match ty {
+        Type::Reference(reference) => type_name(&reference.elem),
+        Type::Paren(paren) => type_name(&paren.elem),
+        Type::Group(group) => type_name(&group.elem),
+        Type::Path(path) => path
+            .path
+            .segments
+            .last()
+            .map_or_else(|| path.span(), |last| last.ident.span()),
+        other => other.span(),
     }
 }
 
