@@ -216,10 +216,10 @@ async fn a_password_is_used_and_never_told() {
     }
 }
 
-/// What the README says a user needs, and no more.
-const PERMISSIONS: &str = "user app on >app-word resetchannels ~* -@all +hello +auth +ping +select +client|setinfo \
-                           +client|setname +info +mget +get +set +del +unlink +pexpire +scan +time +dbsize \
-                           +eval +evalsha +script|load";
+/// What the README says a user needs, and no more: the commands sent, then those the scripts use.
+const PERMISSIONS: &str = "user app on >app-word resetchannels ~* -@all \
+                           +hello +info +time +ping +mget +scan +dbsize +evalsha +script|load \
+                           +get +getrange +exists +pttl +set +setrange +pexpire +del +unlink";
 
 #[tokio::test]
 async fn a_user_with_few_permissions_is_enough() {
