@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection};
 
 use crate::seed;
 use crate::sql::{Sql, Value};
@@ -22,16 +22,23 @@ const MIGRATIONS: [(&str, &str, &str); 2] = [
     ),
 ];
 
+/// How long to wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Opens the database at `url`, creates what is missing and fills it the first time.
 ///
 /// # Errors
 /// When the database can't be reached or refuses.
 pub async fn open(url: &str) -> Result<AnyPool, sqlx::Error> {
     sqlx::any::install_default_drivers();
+    // The pool would try again until its own timeout, and report that instead of the reason.
+    let first = tokio::time::timeout(PATIENCE, AnyConnection::connect(url)).await;
+    first.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?;
+
     // Each connection to an in-memory database would have a database of its own.
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     let options = AnyPoolOptions::new()
-        .acquire_timeout(Duration::from_secs(10))
+        .acquire_timeout(PATIENCE)
         .after_connect(|connection, _| {
             Box::pin(async move {
                 if is_sqlite(connection) {

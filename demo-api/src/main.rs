@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// The in-process tier of the demo when `CACHE_LOCAL_MB` is unset.
-const LOCAL_MB: u64 = 64;
+const LOCAL_MB: u32 = 64;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -93,8 +93,9 @@ pub(super) async fn to_response(error: poem::Error) -> Response {
     let body = if let Some(ParseParamError { name, reason }) = error.downcast_ref() {
         ErrorBody::of_field(*name, unusable(name, reason))
     } else if let Some(ParsePathError { reason, .. }) = error.downcast_ref() {
-        // poem-openapi numbers path parameters; of this API's, only the id can be wrong.
-        ErrorBody::of_field("id", unusable("id", reason))
+        // poem-openapi numbers path parameters; of this API's, all numbers are ids.
+        let name = if reason.contains("integer") { "id" } else { "resource" };
+        ErrorBody::of_field(name, unusable(name, reason))
     } else if let Some(error) = error.downcast_ref::<BodyError>() {
         ErrorBody::of_field("body", format!("`body` {error}"))
     } else if error.is::<ContentTypeError>() {

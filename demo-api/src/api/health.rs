@@ -1,7 +1,7 @@
 //! Whether the parts that the API is made of are there.
 
 use poem_openapi::payload::Json;
-use poem_openapi::{Enum, Object, OpenApi};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use sqlx::AnyPool;
 
 use super::ApiTag;
@@ -19,6 +19,12 @@ impl HealthApi {
 
 #[OpenApi(tag = ApiTag::Health)]
 impl HealthApi {
+    /// What somebody finds who opens the bare address
+    #[oai(path = "/", method = "get", hidden)]
+    async fn root(&self) -> Elsewhere {
+        Elsewhere::SeeOther("/docs".to_owned())
+    }
+
     /// Whether the database and the cache answer
     ///
     /// The status is 200 whenever this process answers at all. Without the cache the API is complete but
@@ -41,6 +47,12 @@ impl HealthApi {
             cache: Cache { available },
         })
     }
+}
+
+#[derive(ApiResponse)]
+enum Elsewhere {
+    #[oai(status = 303)]
+    SeeOther(#[oai(header = "location")] String),
 }
 
 /// The state of the parts.

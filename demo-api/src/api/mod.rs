@@ -7,10 +7,8 @@ mod error;
 mod health;
 mod json;
 
-use poem::endpoint::make_sync;
 use poem::middleware::CatchPanic;
-use poem::web::Redirect;
-use poem::{Endpoint, EndpointExt, Response, Route, get};
+use poem::{Endpoint, EndpointExt, Response, Route};
 use poem_openapi::{OpenApiService, Tags};
 use sqlx::AnyPool;
 
@@ -52,10 +50,9 @@ pub fn routes(pool: AnyPool) -> impl Endpoint<Output = Response> + 'static {
     .description("Reads say in their `Cache-Status` header whether the cache answered.");
     // The page carries Swagger UI inside, so it works offline too.
     Route::new()
-        .at("/", get(make_sync(|_| Redirect::see_other("/docs"))))
         .nest("/docs", api.swagger_ui())
         .at("/openapi.json", api.spec_endpoint())
-        .at("/*any", api)
+        .nest("/", api)
         .with(CatchPanic::new().with_handler(error::after_panic))
         .catch_all_error(error::to_response)
         .around(cache_status::add_header)
