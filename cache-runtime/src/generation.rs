@@ -31,17 +31,17 @@ impl Dep {
 ///
 /// In text `nonce`, then ` token@deadline` per intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generation {
+pub(crate) struct Generation {
     /// Changes with every invalidation, to a value never seen before.
-    pub nonce: Nonce,
+    pub(crate) nonce: Nonce,
     /// Whether a writer has announced a write; readers bypass and store nothing while one has.
-    pub intended: bool,
+    pub(crate) intended: bool,
 }
 
 impl Generation {
     /// Reads what the scripts write; `None` if it is something else.
     #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (nonce, intents) = text.split_at_checked(Nonce::TEXT_LEN)?;
         let nonce = Nonce::parse(nonce)?;
         match intents {

@@ -31,7 +31,7 @@ impl<T: Serialize + ?Sized> KeyPart for T {}
 /// Why an argument can't be in a key.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub struct KeyError(Cow<'static, str>);
+pub(crate) struct KeyError(Cow<'static, str>);
 
 impl KeyError {
     fn not_a_number() -> Self {
@@ -71,6 +71,13 @@ impl EntryKind {
 pub(crate) struct KeySpace {
     pub(crate) namespace: String,
     pub(crate) hash_key: [u8; 16],
+}
+
+impl fmt::Debug for KeySpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The hash key is a secret.
+        f.debug_struct("KeySpace").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
 }
 
 impl KeySpace {
@@ -126,6 +133,19 @@ fn push_hash(text: &mut String, hash: u128) {
     for shift in (0..32).rev() {
         text.push(char::from(DIGITS[(hash >> (shift * 4)) as usize & 15]));
     }
+}
+
+impl fmt::Debug for KeyWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyWriter").field(&self.text).finish()
+    }
+}
+
+/// `text` as it may stand in a key.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    id::escape(text, &mut out);
+    out
 }
 
 /// Whether `name` is a resource: `[a-z0-9_-]+`.

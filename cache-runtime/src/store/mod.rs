@@ -3,8 +3,6 @@
 //! A store keeps entries (a [`Header`] and a payload) and generations, and compares and replaces them
 //! atomically per verb. It decides nothing: what a stamp means, who waits and who loads is the caller's part.
 
-#[cfg(test)]
-mod contract;
 mod glob;
 mod memory;
 #[cfg(feature = "redis")]
@@ -20,12 +18,12 @@ use serde::Serialize;
 
 pub(crate) use self::glob::literal as glob_literal;
 pub use self::memory::MemoryStore;
-use crate::clock::Millis;
-use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
+pub use crate::clock::Millis;
+pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::error::Error;
-use crate::generation::Dep;
+pub use crate::generation::Dep;
 use crate::key::EntryKind;
-use crate::nonce::Nonce;
+pub use crate::nonce::Nonce;
 
 /// An entry's key and what the entry depends on.
 #[derive(Debug, Clone)]

@@ -1,0 +1,454 @@
+//! The cache as a program holds it: starting, stopping, and the manual operations.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crate::background::Background;
+use crate::config::CacheConfig;
+use crate::delivery::Acknowledgement;
+use crate::engine::{Engine, Handle};
+use crate::error::{Error, ErrorKind};
+use crate::key::{IntoKey, KeyPart, KeyWriter, is_resource};
+use crate::policy::IntoTtl;
+use crate::read::{Call, Permit, Reader, Turn, tag_dep, value_of};
+use crate::returns::{Cacheable, Shape};
+use crate::stats::{Figures, Stats};
+use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store, glob_literal};
+use crate::write::WritePlan;
+use crate::delivery::Order;
+
+static PROCESS: OnceLock<Cache> = OnceLock::new();
+
+/// Makes a cache and installs it as the process-wide one, which annotated functions use unless they name
+/// another. It returns when the first attempt to reach Redis has ended, and does not fail when Redis is away.
+///
+/// Only the first call installs; a later one warns and returns the cache that is there.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use cache_runtime::CacheConfig;
+///
+/// cache_runtime::init(CacheConfig::from_env()?).await;
+/// # Ok::<(), cache_runtime::ConfigError>(())
+/// # }).unwrap();
+/// ```
+pub async fn init(config: CacheConfig) -> Cache {
+    if PROCESS.get().is_none() {
+        let cache = Cache::new(config).await;
+        match PROCESS.set(cache.clone()) {
+            Ok(()) => return cache,
+            Err(_) => cache.shutdown().await,
+        }
+    }
+    tracing::warn!("the process-wide cache is installed already; this configuration is not used");
+    cache()
+}
+
+/// The process-wide cache; a disabled one before [`init`].
+#[must_use]
+pub fn cache() -> Cache {
+    PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
+}
+
+pub(crate) fn process_handle() -> Option<Handle> {
+    PROCESS.get()?.0.engine.as_ref().map(Handle::process)
+}
+
+/// A handle on a cache; cheap to clone, and all clones are the same cache.
+///
+/// The operations here are for what annotations can't say. Where the cache is off they do nothing, and where
+/// the store is away reads find nothing.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    config: CacheConfig,
+    engine: Option<Arc<Engine>>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("config", &self.0.config)
+            .field("store", &self.0.engine.as_ref().map(|engine| &engine.store))
+            .finish()
+    }
+}
+
+impl AsRef<Self> for Cache {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// What [`Cache::lookup`] found.
+#[derive(Debug)]
+pub enum Lookup<T> {
+    /// A value, safe to use now.
+    Hit(T),
+    /// Nothing; the lease lets this caller fill it safely.
+    Miss(Lease<T>),
+}
+
+/// The right to fill an entry that was missed; see [`Cache::lookup`]. Dropped, it is given back.
+///
+/// It is not renewed: a load that takes longer than the lease (3 s unless configured) is not stored.
+/// [`Cache::get_or_load`] renews.
+#[derive(Debug)]
+pub struct Lease<T> {
+    call: Option<(Call, Option<Permit>)>,
+    value: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T: Cacheable> Lease<T> {
+    /// Stores what was loaded since the miss, unless the entry was invalidated meanwhile; says whether it did.
+    pub async fn fill(self, value: &T) -> bool {
+        let Some((call, Some(permit))) = self.call else { return false };
+        let ttl = call.ttl.of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
+        match call.pack_value(value, || Some(Arc::new(value.clone())), ttl) {
+            Ok(package) => permit.fill(&call, package).await == Some(Filled::Stored),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Cache {
+    /// Makes a cache of one's own, for [`cache = expr`](crate::cached) and tests. It returns when the first
+    /// attempt to reach Redis has ended, and does not fail when Redis is away.
+    pub async fn new(config: CacheConfig) -> Self {
+        if !config.is_enabled() {
+            return Self(Arc::new(Inner { config, engine: None }));
+        }
+        let background = match Background::start() {
+            Ok(background) => background,
+            Err(error) => {
+                tracing::error!("the cache's own thread could not be started, so the cache is off: {error}");
+                return Self(Arc::new(Inner { config, engine: None }));
+            }
+        };
+        let store = store(&config, &background).await;
+        Self::over(config, store, background)
+    }
+
+    /// Makes a cache over a store of one's own.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn with_store(config: CacheConfig, store: Arc<dyn Store>) -> std::io::Result<Self> {
+        Ok(Self::over(config, store, Background::start()?))
+    }
+
+    fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
+        let engine = Engine::new(config.clone(), store, background);
+        Self(Arc::new(Inner { config, engine: Some(Arc::new(engine)) }))
+    }
+
+    fn disabled() -> Self {
+        Self(Arc::new(Inner { config: CacheConfig::default(), engine: None }))
+    }
+
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.0.engine.clone().map(Handle::own)
+    }
+
+    /// Whether any tier is configured.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.0.engine.is_some()
+    }
+
+    /// Asks the store for an answer, within the command budget.
+    pub async fn is_available(&self) -> bool {
+        match &self.0.engine {
+            Some(engine) => !engine.is_closed() && engine.store.facts().await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// The value under a key, if there is one that may be served. Nothing is loaded and nobody waited for.
+    ///
+    /// To store what was missed here with [`set`](Self::set) is not safe, because somebody may invalidate in
+    /// between; [`lookup`](Self::lookup) and [`get_or_load`](Self::get_or_load) are.
+    pub async fn get<T: Cacheable>(&self, key: impl IntoKey) -> Option<T> {
+        let key = key.into_key().ok()?;
+        let call = Call::manual(self.handle()?, &key, None);
+        if call.cache.delivery.is_pending(&call.probe) {
+            return None;
+        }
+        let look = call.cache.store.look(&call.probe).await.ok()?;
+        let Found::Entry(header, payload) = look.found else { return None };
+        let may_be_served = header.stamp == look.stamp
+            && !look.intended
+            && header.fingerprint == call.fingerprint::<T>()
+            && look.now < header.fresh;
+        let value = may_be_served.then(|| value_of::<T>(header.codec, &payload)).flatten();
+        Some(Arc::unwrap_or_clone(value?))
+    }
+
+    /// Stores a value that the caller vouches for: it is newer than anything that was loaded before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`], [`ErrorKind::Unstorable`], [`ErrorKind::Foreign`],
+    /// [`ErrorKind::Superseded`] if the entry was invalidated while this ran, [`ErrorKind::Unavailable`].
+    /// Nothing is stored then. With the cache off, nothing is stored and that is no error.
+    pub async fn set<T: Cacheable>(&self, key: impl IntoKey, value: &T, ttl: impl IntoTtl) -> Result<(), Error> {
+        let key = key.into_key()?;
+        let Some(handle) = self.handle() else { return Ok(()) };
+        let call = Call::manual(handle, &key, ttl.into_ttl());
+        let ttl = call.ttl.of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
+        if ttl.is_zero() {
+            return Err(Error::new(ErrorKind::Unstorable, "a time to live of 0 keeps nothing; use 1 second or more"));
+        }
+        let package = call.pack_value(value, || Some(Arc::new(value.clone())), ttl)?;
+        if call.cache.delivery.is_pending(&call.probe) {
+            return Err(Error::unavailable("an invalidation of this entry is still waiting for the store"));
+        }
+        let look = call.cache.store.look(&call.probe).await?;
+        if look.intended {
+            return Err(Error::new(ErrorKind::Superseded, "a write that concerns this entry is under way"));
+        }
+        let permit = Permit::new(&call, look.stamp, call.fingerprint::<T>());
+        match permit.take(&call, Seen::Anything).await? {
+            LeaseReply::Granted => match permit.fill(&call, package).await {
+                Some(Filled::Stored) => Ok(()),
+                Some(Filled::Refused) => Err(Error::new(ErrorKind::Superseded, "the entry was invalidated meanwhile")),
+                None => Err(Error::unavailable("the store did not take the value")),
+            },
+            LeaseReply::Foreign => {
+                permit.forget();
+                Err(Error::new(ErrorKind::Foreign, format!("`{}` holds a value of another program", call.probe.key)))
+            }
+            LeaseReply::Taken(_) => {
+                permit.forget();
+                Err(Error::new(ErrorKind::Superseded, "a write that concerns this entry is under way"))
+            }
+        }
+    }
+
+    /// Removes one entry, with a load of it that is in flight; says whether there was one. A foreign value
+    /// stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`]; [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then
+    /// the removal is kept and retried, and this process does not read the entry until it is done.
+    pub async fn delete(&self, key: impl IntoKey) -> Result<bool, Error> {
+        let key = key.into_key()?;
+        let Some(handle) = self.handle() else { return Ok(false) };
+        let call = Call::manual(handle, &key, None);
+        let order = Order { kills: vec![call.probe.key.clone()], ..Order::default() };
+        let invalidation = crate::store::Invalidation { kills: order.kills.clone(), bumps: Vec::new() };
+        match call.cache.store.invalidate(&invalidation).await {
+            Ok(done) => Ok(done.removed > 0),
+            Err(error) => {
+                let _ = call.cache.delivery.enqueue(order).acknowledged().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A hit, or a miss that carries a lease to fill it with: the safe way to load by hand. If somebody else is
+    /// loading the entry, this waits for the value, up to the wait limit.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use cache_runtime::{Cache, CacheConfig, Key, Lookup};
+    ///
+    /// let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+    /// let key = Key::named("report", &("2024-06",))?;
+    /// let report: String = match cache.lookup(&key).await? {
+    ///     Lookup::Hit(report) => report,
+    ///     Lookup::Miss(lease) => {
+    ///         let report = String::from("computed");
+    ///         lease.fill(&report).await;
+    ///         report
+    ///     }
+    /// };
+    /// assert_eq!(cache.get(&key).await, Some(report));
+    /// # Ok::<(), cache_runtime::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`]. A fault of the store is a miss whose lease fills nothing.
+    pub async fn lookup<T: Cacheable>(&self, key: impl IntoKey) -> Result<Lookup<T>, Error> {
+        let miss = |call| Ok(Lookup::Miss(Lease { call, value: std::marker::PhantomData }));
+        let key = key.into_key()?;
+        let Some(handle) = self.handle() else { return miss(None) };
+        let call = Call::manual(handle, &key, None);
+        let mut reader = Reader::new(&call, call.fingerprint::<T>());
+        let permit = loop {
+            match reader.turn().await {
+                Turn::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
+                    Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
+                    None => reader.reject(hit.header),
+                },
+                Turn::Joined(crate::flight::Landed::Value(value)) => match value.downcast::<T>() {
+                    Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
+                    Err(_) => break None,
+                },
+                Turn::Joined(crate::flight::Landed::Absence) | Turn::Bypass(_) => break None,
+                Turn::Lead(permit) => break Some(permit),
+            }
+        };
+        miss(Some((call, permit)))
+    }
+
+    /// The value under a key, or what `load` returns, stored: what an annotated function does, by hand.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use cache_runtime::{Cache, CacheConfig, Key};
+    ///
+    /// let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+    /// let key = Key::entity("rates", "eur")?;
+    /// let rate: f64 = cache.get_or_load(&key, 60, async || Ok::<_, cache_runtime::Error>(1.08)).await?;
+    /// assert_eq!(cache.get(&key).await, Some(rate));
+    /// # Ok::<(), cache_runtime::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// What `load` returned. A key that is none, and any fault of the cache, only mean that `load` runs.
+    pub async fn get_or_load<T: Cacheable, E>(
+        &self,
+        key: impl IntoKey,
+        ttl: impl IntoTtl,
+        load: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let ttl = ttl.into_ttl();
+        match (self.handle(), key.into_key()) {
+            (Some(handle), Ok(key)) => {
+                Call::manual(handle, &key, ttl).run(Shape::<Result<T, E>>::OF.kind(), load).await
+            }
+            (_, Err(error)) => {
+                tracing::error!("a value is loaded without the cache: {error}");
+                load().await
+            }
+            (None, _) => load().await,
+        }
+    }
+
+    /// Invalidates one row and everything derived from its resource.
+    pub async fn invalidate(&self, resource: &str, id: &impl KeyPart) -> Acknowledgement {
+        let Some(cache) = self.handle() else { return Acknowledgement::Disabled };
+        let resource = cache.visitor(resource);
+        let mut key = KeyWriter::new(&cache.space, &resource.name);
+        let order = match key.id(id) {
+            Ok(form) if resource.fits(form, None) => {
+                resource.counters.invalidations.add_one();
+                Order {
+                    kills: vec![key.finish(false)],
+                    bumps: vec![Arc::clone(&resource.derived)],
+                    sweeps: vec![crate::delivery::Sweep { resource: resource.name.clone(), derived_only: true }],
+                }
+            }
+            _ => WritePlan::new(&cache, None).whole(resource).finish(),
+        };
+        cache.delivery.enqueue(order).acknowledged().await
+    }
+
+    /// Invalidates everything of a resource. A name that is no resource invalidates nothing.
+    pub async fn invalidate_all(&self, resource: &str) -> Acknowledgement {
+        let Some(cache) = self.handle() else { return Acknowledgement::Disabled };
+        if !is_resource(resource) {
+            tracing::warn!("`{resource}` is not a resource name, so there is nothing to invalidate");
+            return Acknowledgement::Delivered;
+        }
+        let order = WritePlan::new(&cache, None).whole(cache.visitor(resource)).finish();
+        cache.delivery.enqueue(order).acknowledged().await
+    }
+
+    /// Invalidates every entry that carries a tag.
+    pub async fn invalidate_tag(&self, tag: &str) -> Acknowledgement {
+        let Some(cache) = self.handle() else { return Acknowledgement::Disabled };
+        let order = Order { bumps: vec![tag_dep(&cache, tag)], ..Order::default() };
+        cache.delivery.enqueue(order).acknowledged().await
+    }
+
+    /// Removes the entries whose keys match a pattern such as `users:list:*`, with loads of them that are in
+    /// flight; returns how many entries there were. Foreign values stay.
+    ///
+    /// The store is walked step by step: its cost grows with the number of all keys. To invalidate a resource
+    /// use [`invalidate_all`](Self::invalidate_all), which costs the same whatever there is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] for an empty pattern; [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the
+    /// store failed midway, in which case some entries may be left.
+    pub async fn invalidate_pattern(&self, pattern: &str) -> Result<u64, Error> {
+        if pattern.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidKey, "an empty pattern matches nothing; use for example `users:list:*`"));
+        }
+        let Some(cache) = self.handle() else { return Ok(0) };
+        let matching = Matching {
+            pattern: format!("{}{pattern}", glob_literal(&cache.space.namespace)),
+            derived_only: false,
+            stored_before: None,
+            unless_larger_than: None,
+        };
+        cache.store.remove_matching(&matching).await
+    }
+
+    /// Invalidates everything in the namespace and removes its entries; returns how many there were. Keys of
+    /// other programs stay, and so does what does not carry this framework's mark.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then the invalidation is kept and
+    /// retried, and this process reads nothing from the cache until it is done.
+    pub async fn clear_all(&self) -> Result<u64, Error> {
+        let Some(cache) = self.handle() else { return Ok(0) };
+        match cache.store.clear(&cache.space.namespace).await {
+            Ok(removed) => Ok(removed),
+            Err(error) => {
+                let _ = cache.delivery.enqueue_namespace().acknowledged().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The cache's state and figures, with what the server says of itself.
+    pub async fn get_stats(&self) -> Stats {
+        let Inner { config, engine } = &*self.0;
+        let facts = match engine {
+            Some(engine) if !engine.is_closed() => engine.store.facts().await.ok(),
+            _ => None,
+        };
+        let redis = config.redis.as_ref();
+        let resources: std::collections::BTreeMap<_, _> =
+            engine.iter().flat_map(|engine| engine.registry.snapshot()).collect();
+        let pending = engine.as_ref().map_or(0, |engine| engine.delivery.pending());
+        Stats {
+            enabled: engine.is_some(),
+            connected: facts.is_some(),
+            host: redis.map(|redis| redis.host.clone()),
+            port: redis.map(|redis| redis.port),
+            db: redis.map(|redis| redis.db),
+            total_keys: facts.as_ref().map(|facts| facts.total_keys),
+            used_memory: facts.as_ref().map(|facts| facts.used_memory.clone()),
+            uptime_seconds: facts.as_ref().map(|facts| facts.uptime_seconds),
+            connected_clients: facts.as_ref().map(|facts| facts.connected_clients),
+            default_ttl: config.default_ttl.as_secs(),
+            counters: Figures::new(resources.values().copied().sum(), pending),
+            resources,
+        }
+    }
+
+    /// Delivers what is still waiting, within two seconds, and ends the cache's connections and tasks.
+    /// Afterwards annotated functions simply run.
+    pub async fn shutdown(&self) {
+        if let Some(engine) = &self.0.engine {
+            engine.close().await;
+        }
+    }
+}
+
+async fn store(config: &CacheConfig, background: &Background) -> Arc<dyn Store> {
+    #[cfg(feature = "redis")]
+    if let Some(redis) = &config.redis {
+        if config.local_bytes > 0 {
+            tracing::info!("the in-process tier stays off while the Redis tier is on");
+        }
+        return Arc::new(crate::store::redis::RedisStore::connect(redis, config, background.handle()).await);
+    }
+    let _ = background;
+    Arc::new(MemoryStore::new(config.local_bytes))
+}

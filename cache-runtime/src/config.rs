@@ -1,0 +1,612 @@
+//! Settings, from code or from the environment.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::key::{KeySpace, is_resource};
+use crate::nonce::hash128;
+use crate::policy::MAX_TTL;
+
+/// Where Redis or Valkey is, and how to log in.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// Host name or address. `REDIS_HOST`, default `localhost`.
+    pub host: String,
+    /// TCP port. `REDIS_PORT`, default 6379.
+    pub port: u16,
+    /// Database number. `REDIS_DB`, default 0.
+    pub db: u32,
+    /// ACL user. `REDIS_USERNAME`, default none.
+    pub username: Option<String>,
+    /// Password. `REDIS_PASSWORD`, default none. Never printed.
+    pub password: Option<String>,
+    /// Whether to speak TLS. `REDIS_TLS`, default false; needs the feature `redis-tls`.
+    pub tls: bool,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            port: 6379,
+            db: 0,
+            username: None,
+            password: None,
+            tls: false,
+        }
+    }
+}
+
+impl RedisConfig {
+    /// Redis at this host and port, database 0, without a password.
+    #[must_use]
+    pub fn at(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, ..Self::default() }
+    }
+
+    /// Uses another database.
+    #[must_use]
+    pub fn db(mut self, db: u32) -> Self {
+        self.db = db;
+        self
+    }
+
+    /// Logs in with a password, as this ACL user or, with `None`, as the default one.
+    #[must_use]
+    pub fn login(mut self, username: Option<&str>, password: impl Into<String>) -> Self {
+        self.username = username.map(str::to_owned);
+        self.password = Some(password.into());
+        self
+    }
+
+    /// Speaks TLS.
+    #[must_use]
+    pub fn tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("db", &self.db)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("tls", &self.tls)
+            .finish()
+    }
+}
+
+/// What the cache is to be. [`CacheConfig::default`] has both tiers off: every call runs its function.
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_runtime::{CacheConfig, RedisConfig};
+///
+/// let config = CacheConfig::default()
+///     .redis(RedisConfig::at("localhost", 6379))
+///     .default_ttl(Duration::from_secs(60))
+///     .namespace("shop");
+/// assert!(config.is_enabled());
+/// ```
+#[derive(Clone)]
+pub struct CacheConfig {
+    pub(crate) redis: Option<RedisConfig>,
+    pub(crate) local_bytes: u64,
+    pub(crate) default_ttl: Duration,
+    pub(crate) ttl_by_resource: HashMap<String, Duration>,
+    pub(crate) namespace: String,
+    pub(crate) hash_key: [u8; 16],
+    pub(crate) command_budget: Duration,
+    pub(crate) trust_restart: bool,
+    pub(crate) lease: Duration,
+    pub(crate) wait: Duration,
+    pub(crate) uncertainty: Duration,
+    pub(crate) value_limit: usize,
+    pub(crate) pending_limit: usize,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            redis: None,
+            local_bytes: 0,
+            default_ttl: Duration::from_secs(300),
+            ttl_by_resource: HashMap::new(),
+            namespace: String::new(),
+            hash_key: hash_key(""),
+            command_budget: Duration::from_millis(100),
+            trust_restart: false,
+            lease: Duration::from_secs(3),
+            wait: Duration::from_secs(2),
+            uncertainty: Duration::from_secs(5),
+            value_limit: 1 << 20,
+            pending_limit: 10_000,
+        }
+    }
+}
+
+impl fmt::Debug for CacheConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The hash key is a secret and the rest has its defaults; what matters is which tiers are on.
+        f.debug_struct("CacheConfig")
+            .field("redis", &self.redis)
+            .field("local_bytes", &self.local_bytes)
+            .field("default_ttl", &self.default_ttl)
+            .field("ttl_by_resource", &self.ttl_by_resource)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CacheConfig {
+    /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`,
+    /// `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `CACHE_TTL`, `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`,
+    /// `CACHE_LOCAL_MB`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`. A variable that is
+    /// empty counts as unset.
+    ///
+    /// # Errors
+    /// Values that can't be used, all of them: the variable, what it held, what it may hold.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_vars(std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            Some((name, value.to_string_lossy().into_owned()))
+        }))
+    }
+
+    /// As [`from_env`](Self::from_env), from these variables instead of the process's environment.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut vars = Vars::new(vars);
+        let mut config = Self::default();
+
+        let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean).unwrap_or(false);
+        let redis = redis_from_vars(&mut vars);
+        config.redis = enabled.then_some(redis);
+        if enabled && !cfg!(feature = "redis") {
+            vars.report("REDIS_ENABLED", "true", "false, because this program was built without the feature `redis`");
+        }
+
+        if let Some(ttl) = vars.take("CACHE_TTL", SECONDS, seconds) {
+            config.default_ttl = ttl;
+        }
+        for (variable, resource) in vars.with_prefix("CACHE_TTL_") {
+            if let Some(ttl) = vars.take(&variable, SECONDS, seconds) {
+                config.ttl_by_resource.insert(resource, ttl);
+            }
+        }
+        if let Some(namespace) = vars.take("CACHE_NAMESPACE", "letters, digits and `_-.:`", namespace) {
+            config.namespace = namespace;
+        }
+        if let Some(megabytes) = vars.take("CACHE_LOCAL_MB", "whole megabytes, 0 for none, up to 1048576", megabytes) {
+            config = config.local_mb(megabytes);
+        }
+        if let Some(secret) = vars.take("CACHE_HASH_KEY", "a secret", |text| Some(text.to_owned())) {
+            config = config.hash_key(&secret);
+        }
+        if let Some(budget) = vars.take("CACHE_TIMEOUT_MS", "milliseconds, 1 to 60000", milliseconds) {
+            config.command_budget = budget;
+        }
+        if let Some(trust) = vars.take("CACHE_TRUST_RESTART", TRUE_OR_FALSE, boolean) {
+            config.trust_restart = trust;
+        }
+        vars.finish(config)
+    }
+
+    /// Turns the Redis tier on.
+    #[must_use]
+    pub fn redis(mut self, redis: RedisConfig) -> Self {
+        self.redis = Some(redis);
+        self
+    }
+
+    /// Gives the in-process tier this many megabytes; 0 turns it off. While the Redis tier is on, the
+    /// in-process tier stays off.
+    #[must_use]
+    pub fn local_mb(mut self, megabytes: u32) -> Self {
+        self.local_bytes = u64::from(megabytes) << 20;
+        self
+    }
+
+    /// How long an entry is served when neither its function nor the operator says.
+    #[must_use]
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = ttl;
+        self
+    }
+
+    /// How long entries of this resource are served; wins over what their functions say.
+    #[must_use]
+    pub fn ttl_of(mut self, resource: impl Into<String>, ttl: Duration) -> Self {
+        self.ttl_by_resource.insert(normalised(&resource.into()), ttl);
+        self
+    }
+
+    /// Puts `namespace:` in front of every key, so that several programs can share a database.
+    #[must_use]
+    pub fn namespace(mut self, name: &str) -> Self {
+        self.namespace = terminated(name);
+        self
+    }
+
+    /// The secret of the hash in derived keys. All instances that share a cache need the same one; whoever
+    /// knows it can construct arguments whose keys collide.
+    #[must_use]
+    pub fn hash_key(mut self, secret: &str) -> Self {
+        self.hash_key = hash_key(secret);
+        self
+    }
+
+    /// How long one command of the cache may take before the call goes on without it.
+    #[must_use]
+    pub fn command_budget(mut self, budget: Duration) -> Self {
+        self.command_budget = budget;
+        self
+    }
+
+    /// How long a lease holds unless renewed; it is renewed at a third of this while the function runs.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long a caller waits for a value that somebody else is loading, before it loads by itself.
+    #[must_use]
+    pub fn wait_limit(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// How long a write whose outcome is unknown may still be on its way: it is invalidated once more then.
+    #[must_use]
+    pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
+        self.uncertainty = uncertainty;
+        self
+    }
+
+    /// The largest encoded value that is stored, in bytes.
+    #[must_use]
+    pub fn value_limit(mut self, bytes: usize) -> Self {
+        self.value_limit = bytes;
+        self
+    }
+
+    /// Leaves the server's identity out of the stamps: for servers that refuse `INFO`, and whose persistence
+    /// is known to lose nothing.
+    #[must_use]
+    pub fn trust_restart(mut self, trust: bool) -> Self {
+        self.trust_restart = trust;
+        self
+    }
+
+    /// Whether any tier is on.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.redis.is_some() || self.local_bytes > 0
+    }
+
+    pub(crate) fn key_space(&self) -> KeySpace {
+        KeySpace { namespace: self.namespace.clone(), hash_key: self.hash_key }
+    }
+
+    pub(crate) fn operator_ttl(&self, resource: &str) -> Option<Duration> {
+        self.ttl_by_resource.get(&normalised(resource)).copied()
+    }
+}
+
+/// `user-notes` and `USER_NOTES` are one resource to an environment variable.
+fn normalised(resource: &str) -> String {
+    resource.to_ascii_lowercase().replace('-', "_")
+}
+
+fn hash_key(secret: &str) -> [u8; 16] {
+    hash128(b"cache-runtime 01", secret.as_bytes()).to_le_bytes()
+}
+
+fn terminated(namespace: &str) -> String {
+    match namespace {
+        "" => String::new(),
+        name if name.ends_with(':') => name.to_owned(),
+        name => format!("{name}:"),
+    }
+}
+
+/// Environment variables that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
+const SECONDS: &str = "whole seconds, 1 or more";
+
+/// Variables by name, and what was wrong with those looked at so far.
+struct Vars {
+    values: HashMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Vars {
+    fn new(vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        let values = vars
+            .into_iter()
+            .map(|(name, value)| (name, value.trim().to_owned()))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        Self { values, problems: Vec::new() }
+    }
+
+    fn take<T>(&mut self, name: &str, may_hold: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = self.values.get(name)?.clone();
+        let parsed = parse(&value);
+        if parsed.is_none() {
+            self.report(name, &value, may_hold);
+        }
+        parsed
+    }
+
+    fn report(&mut self, name: &str, held: &str, may_hold: &str) {
+        self.problems.push(format!("{name} is `{held}`; it may hold {may_hold}"));
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// The variables with this prefix, and the resources their names end in.
+    fn with_prefix(&self, prefix: &str) -> Vec<(String, String)> {
+        self.values
+            .keys()
+            .filter_map(|name| Some((name.clone(), name.strip_prefix(prefix)?.to_ascii_lowercase())))
+            .filter(|(_, resource)| is_resource(resource))
+            .collect()
+    }
+
+    fn finish(mut self, config: CacheConfig) -> Result<CacheConfig, ConfigError> {
+        if self.problems.is_empty() {
+            return Ok(config);
+        }
+        self.problems.sort();
+        Err(ConfigError { problems: self.problems })
+    }
+}
+
+fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
+    let defaults = RedisConfig::default();
+    let tls = vars.take("REDIS_TLS", TRUE_OR_FALSE, boolean);
+    let parts = RedisConfig {
+        host: vars.take("REDIS_HOST", "a host name or address", host).unwrap_or(defaults.host),
+        port: vars.take("REDIS_PORT", "a port, 1 to 65535", port).unwrap_or(defaults.port),
+        db: vars.take("REDIS_DB", "a database number, 0 or more", |text| text.parse().ok()).unwrap_or(0),
+        username: vars.values.get("REDIS_USERNAME").cloned(),
+        password: vars.values.get("REDIS_PASSWORD").cloned(),
+        tls: tls.unwrap_or(false),
+    };
+    let redis = match vars.values.get("REDIS_URL") {
+        None => parts,
+        Some(url) => match from_url(url) {
+            Ok(mut redis) => {
+                redis.tls |= parts.tls;
+                let overridden: Vec<_> =
+                    ["REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD"]
+                        .into_iter()
+                        .filter(|name| vars.is_set(name))
+                        .collect();
+                if !overridden.is_empty() {
+                    tracing::warn!("REDIS_URL is set and overrides {}", overridden.join(", "));
+                }
+                redis
+            }
+            Err(reason) => {
+                // It may hold a password, so what it held is not said.
+                vars.problems.push(format!(
+                    "REDIS_URL is not usable: {reason}; it may hold redis://[user:password@]host[:port][/db], or rediss:// for TLS"
+                ));
+                parts
+            }
+        },
+    };
+    if redis.tls && !cfg!(feature = "redis-tls") {
+        let (variable, held) = if tls == Some(true) { ("REDIS_TLS", "true") } else { ("REDIS_URL", "rediss://…") };
+        vars.report(variable, held, "no TLS, because this program was built without the feature `redis-tls`");
+    }
+    redis
+}
+
+fn from_url(url: &str) -> Result<RedisConfig, String> {
+    let (tls, rest) = match url.split_once("://") {
+        Some(("redis" | "valkey", rest)) => (false, rest),
+        Some(("rediss" | "valkeys", rest)) => (true, rest),
+        _ => return Err("it does not begin with redis:// or rediss://".into()),
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, address) = authority.rsplit_once('@').map_or((None, authority), |(l, a)| (Some(l), a));
+    let (host_text, port_text) = match address.rsplit_once(':') {
+        // An IPv6 address stands in brackets, and its colons are its own.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (address, None),
+    };
+    let defaults = RedisConfig::default();
+    let host_text = host_text.trim_start_matches('[').trim_end_matches(']');
+    let (username, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+        Some((user, password)) => (percent_decoded(user)?, percent_decoded(password)?),
+        None => (None, None),
+    };
+    Ok(RedisConfig {
+        host: match host_text {
+            "" => defaults.host,
+            text => host(text).ok_or("its host is not a host name or address")?,
+        },
+        port: match port_text {
+            Some(text) => port(text).ok_or("its port is not a port, 1 to 65535")?,
+            None => defaults.port,
+        },
+        db: match path {
+            "" => 0,
+            text => text.parse().map_err(|_| "its path is not a database number")?,
+        },
+        username,
+        password,
+        tls,
+    })
+}
+
+fn percent_decoded(text: &str) -> Result<Option<String>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |b: Option<u8>| char::from(b.unwrap_or(b'-')).to_digit(16);
+        match (digit(rest.next()), digit(rest.next())) {
+            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
+            _ => return Err("its login has a `%` that two hex digits don't follow".into()),
+        }
+    }
+    let decoded = String::from_utf8(bytes).map_err(|_| "its login is not UTF-8")?;
+    Ok(Some(decoded).filter(|text| !text.is_empty()))
+}
+
+/// `True`, `yes`, `ON`, `1` and their opposites, in any case.
+fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let ttl = Duration::from_secs(text.parse().ok()?);
+    (ttl > Duration::ZERO && ttl <= MAX_TTL).then_some(ttl)
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    let ms = text.parse().ok().filter(|ms| (1..=60_000).contains(ms))?;
+    Some(Duration::from_millis(ms))
+}
+
+fn megabytes(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|mb| *mb <= 1 << 20)
+}
+
+fn port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port != 0)
+}
+
+fn host(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_alphanumeric() || ".:-_".contains(c);
+    text.chars().all(fits).then(|| text.to_owned())
+}
+
+fn namespace(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+    text.chars().all(fits).then(|| terminated(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(vars: &[(&str, &str)]) -> Result<CacheConfig, ConfigError> {
+        CacheConfig::from_vars(vars.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())))
+    }
+
+    fn redis(vars: &[(&str, &str)]) -> RedisConfig {
+        let on = [("REDIS_ENABLED", "on")];
+        config(&[vars, &on].concat()).expect("valid").redis.expect("on")
+    }
+
+    #[test]
+    fn nothing_set_is_the_guides_default() {
+        let config = config(&[]).expect("valid");
+        assert!(!config.is_enabled());
+        assert_eq!(config.default_ttl, Duration::from_secs(300));
+        assert_eq!(redis(&[]), RedisConfig::default());
+        assert_eq!(redis(&[("REDIS_PASSWORD", "")]).password, None);
+    }
+
+    #[test]
+    fn booleans_in_any_spelling() {
+        for (text, on) in [("True", true), ("yes", true), ("ON", true), ("1", true), ("False", false), ("no", false)] {
+            assert_eq!(config(&[("REDIS_ENABLED", text)]).expect("valid").redis.is_some(), on, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_unusable_value_is_named_with_what_it_may_hold() {
+        let error = config(&[
+            ("REDIS_ENABLED", "maybe"),
+            ("REDIS_PORT", "66000"),
+            ("REDIS_DB", "-1"),
+            ("CACHE_TTL", "0"),
+            ("CACHE_TTL_USERS", "5m"),
+            ("CACHE_LOCAL_MB", "lots"),
+            ("CACHE_NAMESPACE", "a b"),
+            ("CACHE_TIMEOUT_MS", "0"),
+        ])
+        .expect_err("all of them are wrong")
+        .to_string();
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines.len(), 8, "{error}");
+        assert!(lines.contains(&"REDIS_PORT is `66000`; it may hold a port, 1 to 65535"), "{error}");
+        assert!(lines.contains(&"CACHE_TTL_USERS is `5m`; it may hold whole seconds, 1 or more"), "{error}");
+        assert!(
+            lines.contains(&"REDIS_ENABLED is `maybe`; it may hold true or false (1/0, yes/no, on/off)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_url_wins() {
+        let redis = redis(&[("REDIS_URL", "redis://me:p%40ss@cache.local:7000/3"), ("REDIS_HOST", "elsewhere")]);
+        let expected = RedisConfig::at("cache.local", 7000).db(3).login(Some("me"), "p@ss");
+        assert_eq!(redis, expected);
+        assert_eq!(from_url("redis://[::1]:7/0"), Ok(RedisConfig::at("::1", 7)));
+        assert_eq!(from_url("redis://[::1]"), Ok(RedisConfig::at("::1", 6379)));
+        assert_eq!(from_url("redis://:secret@"), Ok(RedisConfig::default().login(None, "secret")));
+        assert!(from_url("rediss://h").is_ok_and(|redis| redis.tls));
+    }
+
+    #[test]
+    fn passwords_are_never_printed() {
+        let secret = "hunter2";
+        let redis = RedisConfig::default().login(None, secret);
+        assert!(!format!("{redis:?}{:?}", CacheConfig::default().redis(redis.clone())).contains(secret));
+        let url = format!("redis://me:{secret}@host:notaport");
+        let error = config(&[("REDIS_URL", &url)]).expect_err("no port").to_string();
+        assert!(error.starts_with("REDIS_URL is not usable: its port") && !error.contains(secret), "{error}");
+    }
+
+    #[test]
+    fn a_resources_own_ttl() {
+        let config = config(&[("CACHE_TTL_USER_NOTES", "7")]).expect("valid");
+        assert_eq!(config.operator_ttl("user-notes"), Some(Duration::from_secs(7)));
+        assert_eq!(config.operator_ttl("users"), None);
+    }
+
+    #[test]
+    fn a_namespace_ends_in_a_colon() {
+        assert_eq!(config(&[("CACHE_NAMESPACE", "shop")]).expect("valid").namespace, "shop:");
+        assert_eq!(CacheConfig::default().namespace("shop:").namespace, "shop:");
+    }
+}

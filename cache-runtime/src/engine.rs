@@ -1,0 +1,94 @@
+//! What a cache consists of while it is on.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::background::Background;
+use crate::config::CacheConfig;
+use crate::delivery::Delivery;
+use crate::flight::Flights;
+use crate::key::KeySpace;
+use crate::registry::{Registry, Resource};
+use crate::store::Store;
+
+/// The parts that a read or a write needs.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) config: CacheConfig,
+    pub(crate) space: KeySpace,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) registry: Registry,
+    pub(crate) delivery: Delivery,
+    pub(crate) background: Background,
+    closed: AtomicBool,
+}
+
+impl Engine {
+    pub(crate) fn new(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
+        let space = config.key_space();
+        let delivery =
+            Delivery::start(Arc::clone(&store), &space.namespace, config.pending_limit, &background);
+        Self {
+            config,
+            space,
+            store,
+            flights: Arc::default(),
+            registry: Registry::default(),
+            delivery,
+            background,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn resource(&self, name: &str) -> Arc<Resource> {
+        self.registry.resource(name, &self.config)
+    }
+
+    pub(crate) fn visitor(&self, name: &str) -> Arc<Resource> {
+        self.registry.visitor(name, &self.config)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.delivery.close().await;
+            self.store.close().await;
+        }
+    }
+}
+
+/// An engine, shared. The process-wide one is never counted: a hit costs no contended write.
+#[derive(Debug, Clone)]
+pub struct Handle(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    Process(&'static Arc<Engine>),
+    Own(Arc<Engine>),
+}
+
+impl Handle {
+    pub(crate) fn process(engine: &'static Arc<Engine>) -> Self {
+        Self(Source::Process(engine))
+    }
+
+    pub(crate) fn own(engine: Arc<Engine>) -> Self {
+        Self(Source::Own(engine))
+    }
+}
+
+impl Deref for Handle {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        match &self.0 {
+            Source::Process(engine) => engine,
+            Source::Own(engine) => engine,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Single-flight within the process: who loads, and who waits for it.
+//!
+//! A flight is found by its lease's token, and a reader knows that token only from the entry it has just read,
+//! with the very stamp it has just computed. So a flight is joined by lease and stamp, never by key alone: a
+//! reader that starts after an acknowledged invalidation can't get a load that began before it.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::nonce::Nonce;
+
+/// What a load brought, for those who wait for it.
+#[derive(Clone)]
+pub(crate) enum Landed {
+    /// An `Arc` of the function's value type.
+    Value(Arc<dyn Any + Send + Sync>),
+    Absence,
+}
+
+impl fmt::Debug for Landed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Value(_) => "Value",
+            Self::Absence => "Absence",
+        })
+    }
+}
+
+/// The loads under way in this process, by the token of their lease.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    by_token: Mutex<HashMap<Nonce, watch::Receiver<Option<Landed>>>>,
+}
+
+impl Flights {
+    /// Starts a flight. It ends when the pilot is dropped, with or without a value.
+    pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Pilot {
+        let (sender, receiver) = watch::channel(None);
+        self.by_token.lock().insert(token, receiver);
+        Pilot { flights: Arc::clone(self), token, landed: sender }
+    }
+
+    /// A ticket for the flight under this lease, if it is one of this process.
+    pub(crate) fn join(&self, token: Nonce) -> Option<Ticket> {
+        let landed = self.by_token.lock().get(&token)?.clone();
+        Some(Ticket { landed })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.by_token.lock().len()
+    }
+}
+
+/// Held by the one who loads.
+#[derive(Debug)]
+pub(crate) struct Pilot {
+    flights: Arc<Flights>,
+    token: Nonce,
+    landed: watch::Sender<Option<Landed>>,
+}
+
+impl Pilot {
+    /// Hands the value to all who wait; `value` is made only if somebody does.
+    pub(crate) fn land(&self, value: impl FnOnce() -> Option<Landed>) {
+        // One receiver is the table's own.
+        if self.landed.receiver_count() > 1 {
+            self.landed.send_replace(value());
+        }
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        self.flights.by_token.lock().remove(&self.token);
+    }
+}
+
+/// Held by one who waits.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    landed: watch::Receiver<Option<Landed>>,
+}
+
+/// How waiting ended.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Landed(Landed),
+    /// The loader failed, was cancelled, or had finished before anybody waited: look again.
+    Gone,
+    TimedOut,
+}
+
+impl Ticket {
+    pub(crate) async fn wait(mut self, deadline: Instant) -> Arrival {
+        match tokio::time::timeout_at(deadline, self.landed.wait_for(Option::is_some)).await {
+            Ok(Ok(landed)) => landed.clone().map_or(Arrival::Gone, Arrival::Landed),
+            Ok(Err(_)) => Arrival::Gone,
+            Err(_) => Arrival::TimedOut,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_get_the_value() {
+        let flights = Arc::new(Flights::default());
+        let token = Nonce::fresh();
+        let pilot = flights.start(token);
+        let ticket = flights.join(token).expect("under way");
+        pilot.land(|| Some(Landed::Value(Arc::new(7u8))));
+        drop(pilot);
+        let Arrival::Landed(Landed::Value(value)) = ticket.wait(soon()).await else { panic!("no value") };
+        assert_eq!(value.downcast_ref(), Some(&7u8));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_pilot_wakes_them() {
+        let flights = Arc::new(Flights::default());
+        let token = Nonce::fresh();
+        let pilot = flights.start(token);
+        let ticket = flights.join(token).expect("under way");
+        drop(pilot);
+        assert!(matches!(ticket.wait(soon()).await, Arrival::Gone));
+        assert!(flights.join(token).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let flights = Arc::new(Flights::default());
+        let token = Nonce::fresh();
+        let _pilot = flights.start(token);
+        let ticket = flights.join(token).expect("under way");
+        assert!(matches!(ticket.wait(soon()).await, Arrival::TimedOut));
+    }
+
+    #[test]
+    fn nothing_is_shared_when_nobody_waits() {
+        let flights = Arc::new(Flights::default());
+        flights.start(Nonce::fresh()).land(|| panic!("nobody waits"));
+    }
+}

@@ -1,0 +1,57 @@
+//! Cache-aside for async Rust services, by two attributes.
+//!
+//! ```
+//! use cache_runtime::{Cache, CacheConfig, cached, invalidates};
+//! # #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+//! # struct User { id: i64, name: String }
+//! # #[derive(Debug)] struct DbError;
+//! ```
+//!
+//! A read that starts after an invalidation was acknowledged never gets older data: across processes, with
+//! loads in flight, callers hanging up and processes dying. With Redis off, away, hung or wrong, annotated
+//! functions simply run.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `redis` | yes | the shared tier |
+//! | `redis-tls` | no | TLS to Redis, with rustls |
+
+// In reading order.
+mod error;
+mod clock;
+mod nonce;
+mod policy;
+mod key;
+mod returns;
+mod entry;
+mod generation;
+mod codec;
+pub mod store;
+mod config;
+mod stats;
+mod observe;
+mod registry;
+mod flight;
+mod background;
+mod delivery;
+mod engine;
+mod read;
+mod write;
+mod cache;
+
+#[doc(hidden)]
+pub mod __private;
+
+pub use cache_macros::{cached, invalidates};
+
+pub use crate::cache::{Cache, Lease, Lookup, cache, init};
+pub use crate::config::{CacheConfig, ConfigError, RedisConfig};
+pub use crate::delivery::Acknowledgement;
+pub use crate::error::{Error, ErrorKind};
+pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
+pub use crate::observe::{BypassReason, Outcome, Outcomes, Status, observe};
+pub use crate::policy::IntoTtl;
+pub use crate::returns::Cacheable;
+pub use crate::stats::{CounterSnapshot, Figures, Stats};

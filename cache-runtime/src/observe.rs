@@ -1,0 +1,217 @@
+//! What the cache did for one piece of work: for response headers and for tests.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+tokio::task_local! {
+    static OBSERVER: Arc<Mutex<Vec<Outcome>>>;
+}
+
+/// Why a cached function ran without the cache having a part in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BypassReason {
+    /// No cache is configured.
+    Disabled,
+    /// The store is away, or did not answer within the command budget.
+    Unavailable,
+    /// An invalidation of this process has not reached the store yet.
+    Pending,
+    /// A write is announced and its outcome not known.
+    Intended,
+    /// Somebody else's value lies under the key.
+    Foreign,
+    /// The key belongs to another function, or the resource's ids have another form.
+    Claimed,
+    /// An argument can't be in a key.
+    Unkeyable,
+    /// The entry is being loaded as another type.
+    OtherType,
+    /// Somebody else was loading the value, for longer than the wait limit.
+    WaitLimit,
+}
+
+impl BypassReason {
+    /// The reason's name as it stands in logs, metrics and `Cache-Status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Unavailable => "unavailable",
+            Self::Pending => "pending",
+            Self::Intended => "intended",
+            Self::Foreign => "foreign",
+            Self::Claimed => "claimed",
+            Self::Unkeyable => "unkeyable",
+            Self::OtherType => "other-type",
+            Self::WaitLimit => "wait-limit",
+        }
+    }
+}
+
+/// How a cached call was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// From the cache.
+    Hit {
+        /// For how long the entry will still be served.
+        ttl: Duration,
+    },
+    /// By the function.
+    Miss {
+        /// Whether the value is in the cache now.
+        stored: bool,
+        /// Whether another call's run of the function answered this one too (single-flight).
+        joined: bool,
+    },
+    /// By the function, without the cache.
+    Bypass(BypassReason),
+}
+
+/// What the cache did for one call of a cached function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The entry's key with its namespace; empty if none was made.
+    pub key: String,
+    /// The resource; empty if the cache is off.
+    pub resource: String,
+    /// Where the entry is kept: `local` or `redis`; empty if the cache is off.
+    pub store: &'static str,
+    /// How the call was answered.
+    pub status: Status,
+}
+
+impl Outcome {
+    /// The outcome as a `Cache-Status` item ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), such as
+    /// `cache-runtime; hit; ttl=295; key="users:1"; detail=redis`.
+    #[must_use]
+    pub fn cache_status(&self) -> String {
+        let mut item = String::from("cache-runtime");
+        match self.status {
+            Status::Hit { ttl } => {
+                let _ = write!(item, "; hit; ttl={}", ttl.as_secs());
+            }
+            Status::Miss { stored, joined } => {
+                item.push_str("; fwd=miss");
+                item.push_str(if stored { "; stored" } else { "" });
+                item.push_str(if joined { "; collapsed" } else { "" });
+            }
+            Status::Bypass(_) => item.push_str("; fwd=bypass"),
+        }
+        if !self.key.is_empty() {
+            item.push_str("; key=\"");
+            for byte in self.key.bytes() {
+                match byte {
+                    b'"' | b'\\' => item.extend(['\\', char::from(byte)]),
+                    b' '..=b'~' => item.push(char::from(byte)),
+                    // A string in a structured field is ASCII.
+                    _ => {
+                        let _ = write!(item, "%{byte:02X}");
+                    }
+                }
+            }
+            item.push('"');
+        }
+        let detail = match self.status {
+            Status::Bypass(reason) => reason.as_str(),
+            _ => self.store,
+        };
+        if !detail.is_empty() {
+            let _ = write!(item, "; detail={detail}");
+        }
+        item
+    }
+}
+
+/// The outcomes of the cached calls made inside [`observe`], in the order in which they were answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcomes(Vec<Outcome>);
+
+impl Deref for Outcomes {
+    type Target = [Outcome];
+
+    fn deref(&self) -> &[Outcome] {
+        &self.0
+    }
+}
+
+impl IntoIterator for Outcomes {
+    type Item = Outcome;
+    type IntoIter = std::vec::IntoIter<Outcome>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Runs `future` and says what the cache did for it. Calls in tasks that it spawns are not seen.
+///
+/// # Cancel safety
+/// As cancel safe as `future` is.
+pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let output = OBSERVER.scope(Arc::clone(&seen), future).await;
+    let outcomes = std::mem::take(&mut *seen.lock());
+    (output, Outcomes(outcomes))
+}
+
+/// Hands an outcome to the observer around the current task, if there is one.
+pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
+    // An error means that nobody observes.
+    let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(status: Status) -> Outcome {
+        Outcome { key: "users:1".into(), resource: "users".into(), store: "redis", status }
+    }
+
+    #[test]
+    fn cache_status_items() {
+        let item = |status| outcome(status).cache_status();
+        assert_eq!(
+            item(Status::Hit { ttl: Duration::from_millis(295_900) }),
+            r#"cache-runtime; hit; ttl=295; key="users:1"; detail=redis"#
+        );
+        assert_eq!(
+            item(Status::Miss { stored: true, joined: false }),
+            r#"cache-runtime; fwd=miss; stored; key="users:1"; detail=redis"#
+        );
+        assert_eq!(
+            item(Status::Miss { stored: false, joined: true }),
+            r#"cache-runtime; fwd=miss; collapsed; key="users:1"; detail=redis"#
+        );
+        assert_eq!(
+            item(Status::Bypass(BypassReason::OtherType)),
+            r#"cache-runtime; fwd=bypass; key="users:1"; detail=other-type"#
+        );
+    }
+
+    #[test]
+    fn keys_stay_ascii_in_the_header() {
+        let odd = Outcome { key: "users:é\"\\".into(), ..outcome(Status::Hit { ttl: Duration::ZERO }) };
+        assert!(odd.cache_status().contains(r#"key="users:%C3%A9\"\\""#), "{}", odd.cache_status());
+    }
+
+    #[tokio::test]
+    async fn each_observer_sees_its_own() {
+        record(|| outcome(Status::Bypass(BypassReason::Disabled)));
+        let (inner, outer) = observe(async {
+            record(|| outcome(Status::Miss { stored: true, joined: false }));
+            observe(async { record(|| outcome(Status::Bypass(BypassReason::Disabled))) }).await.1
+        })
+        .await;
+        assert_eq!((inner.len(), outer.len()), (1, 1));
+        assert_eq!(outer[0].status, Status::Miss { stored: true, joined: false });
+    }
+}

@@ -1,0 +1,201 @@
+//! Which function owns which keys, and what is known of each resource.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::config::CacheConfig;
+use crate::generation::Dep;
+use crate::key::IdForm;
+use crate::stats::{CounterSnapshot, Counters};
+
+/// Where an annotated function stands. One static per function, shared by all its instantiations.
+#[derive(Debug)]
+pub struct Site {
+    module: &'static str,
+    function: &'static str,
+    file: &'static str,
+    line: u32,
+}
+
+impl Site {
+    /// The site of the function `function` in `module`.
+    #[must_use]
+    pub const fn new(module: &'static str, function: &'static str, file: &'static str, line: u32) -> Self {
+        Self { module, function, file, line }
+    }
+
+    /// The address tells two functions apart that one macro invocation wrote on one line.
+    fn is(&'static self, other: &'static Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}::{} ({}:{})", self.module, self.function, self.file, self.line)
+    }
+}
+
+/// One resource of one cache: its dependencies, figures and claims.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    pub(crate) name: Box<str>,
+    /// `users`: every entry depends on it.
+    pub(crate) whole: Arc<Dep>,
+    /// `users~derived`: every derived entry depends on it as well.
+    pub(crate) derived: Arc<Dep>,
+    pub(crate) counters: Counters,
+    pub(crate) operator_ttl: Option<Duration>,
+    claims: RwLock<HashMap<&'static str, &'static Site>>,
+    id_form: RwLock<Option<(IdForm, &'static Site)>>,
+    reported: Mutex<Vec<&'static Site>>,
+}
+
+/// The op under which a resource's entities are claimed; no op is spelled like this.
+const ENTITY: &str = "";
+
+impl Resource {
+    fn new(name: &str, config: &CacheConfig) -> Self {
+        let space = config.key_space();
+        Self {
+            name: name.into(),
+            whole: Dep::new(space.generation(name)),
+            derived: Dep::new(space.generation(&format!("{name}~derived"))),
+            counters: Counters::default(),
+            operator_ttl: config.operator_ttl(name),
+            claims: RwLock::default(),
+            id_form: RwLock::default(),
+            reported: Mutex::default(),
+        }
+    }
+
+    /// Whether `site` owns the keys of this op (`None`: the entities). The first to ask does; any other is
+    /// reported once and has to go without the cache.
+    pub(crate) fn claim(&self, op: Option<&'static str>, site: &'static Site) -> bool {
+        let op = op.unwrap_or(ENTITY);
+        let owner = self.claims.read().get(op).copied();
+        let owner = match owner {
+            Some(owner) => owner,
+            None => *self.claims.write().entry(op).or_insert(site),
+        };
+        if owner.is(site) {
+            return true;
+        }
+        self.report(site, || {
+            let keys = if op == ENTITY { format!("{}:<id>", self.name) } else { format!("{}:{op}", self.name) };
+            format!(
+                "two functions claim the cache keys `{keys}`: {owner} has them, so {site} runs without the cache; give it an `op` of its own"
+            )
+        });
+        false
+    }
+
+    /// Whether ids of this form are the resource's. The first form seen is.
+    pub(crate) fn fits(&self, form: IdForm, site: Option<&'static Site>) -> bool {
+        let known = *self.id_form.read();
+        let Some((known, first)) = known else {
+            if let Some(site) = site {
+                let mut slot = self.id_form.write();
+                let (known, _) = *slot.get_or_insert((form, site));
+                return known.fits(form);
+            }
+            return true;
+        };
+        if known.fits(form) {
+            return true;
+        }
+        if let Some(site) = site {
+            self.report(site, || {
+                format!(
+                    "the ids that {site} gives for resource `{}` are of another type than those of {first}; its reads run without the cache, and its writes invalidate the whole resource",
+                    self.name
+                )
+            });
+        }
+        false
+    }
+
+    fn report(&self, site: &'static Site, text: impl FnOnce() -> String) {
+        let mut reported = self.reported.lock();
+        if !reported.iter().any(|other| other.is(site)) {
+            reported.push(site);
+            tracing::error!("{}", text());
+        }
+    }
+}
+
+/// The resources of one cache.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    resources: RwLock<HashMap<Box<str>, Arc<Resource>>>,
+}
+
+impl Registry {
+    /// The resource of an annotated function, made at its first call.
+    pub(crate) fn resource(&self, name: &str, config: &CacheConfig) -> Arc<Resource> {
+        if let Some(resource) = self.resources.read().get(name) {
+            return Arc::clone(resource);
+        }
+        let mut resources = self.resources.write();
+        let resource = resources.entry(name.into()).or_insert_with(|| Arc::new(Resource::new(name, config)));
+        Arc::clone(resource)
+    }
+
+    /// The resource of this name for a manual operation. A name that no function uses is not kept: it may
+    /// come from outside, and the registry would grow with it.
+    pub(crate) fn visitor(&self, name: &str, config: &CacheConfig) -> Arc<Resource> {
+        let known = self.resources.read().get(name).cloned();
+        known.unwrap_or_else(|| Arc::new(Resource::new(name, config)))
+    }
+
+    pub(crate) fn snapshot(&self) -> impl Iterator<Item = (String, CounterSnapshot)> {
+        let resources: Vec<_> = self.resources.read().values().cloned().collect();
+        resources.into_iter().map(|resource| (resource.name.to_string(), resource.counters.snapshot()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{KeySpace, KeyWriter};
+
+    static FIRST: Site = Site::new("m", "first", "f.rs", 1);
+    static SECOND: Site = Site::new("m", "second", "f.rs", 1);
+
+    fn form(id: impl serde::Serialize) -> IdForm {
+        KeyWriter::new(&KeySpace::default(), "r").id(&id).expect("renders")
+    }
+
+    fn resource() -> Arc<Resource> {
+        Registry::default().resource("users", &CacheConfig::default())
+    }
+
+    #[test]
+    fn the_first_function_owns_a_key() {
+        let users = resource();
+        assert!(users.claim(None, &FIRST));
+        assert!(users.claim(Some("list"), &SECOND));
+        assert!(!users.claim(None, &SECOND));
+        assert!(!users.claim(Some("list"), &FIRST));
+        assert!(users.claim(None, &FIRST));
+    }
+
+    #[test]
+    fn the_first_form_of_id_is_the_resources() {
+        let users = resource();
+        assert!(users.fits(form("1"), None), "a visitor's form is not binding");
+        assert!(users.fits(form(1i64), Some(&FIRST)));
+        assert!(users.fits(form(2u8), Some(&SECOND)));
+        assert!(!users.fits(form("1"), Some(&SECOND)));
+    }
+
+    #[test]
+    fn visitors_are_not_kept() {
+        let registry = Registry::default();
+        registry.visitor("anything", &CacheConfig::default());
+        assert_eq!(registry.snapshot().count(), 0);
+    }
+}

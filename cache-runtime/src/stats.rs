@@ -1,0 +1,137 @@
+//! Counting: atomics inside, a plain snapshot outside.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        /// What was counted since the cache was made.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        #[non_exhaustive]
+        pub struct CounterSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> CounterSnapshot {
+                CounterSnapshot { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl std::iter::Sum for CounterSnapshot {
+            fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+                parts.fold(Self::default(), |a, b| Self { $($name: a.$name + b.$name,)* })
+            }
+        }
+    };
+}
+
+counters! {
+    /// Calls answered from the cache.
+    hits,
+    /// Calls answered by their function, or by another call's run of it, while the cache was asked.
+    misses,
+    /// Values stored.
+    fills,
+    /// Values not stored because their entry was invalidated, evicted or taken over while they were loaded.
+    fills_refused,
+    /// Entries found whose generations have changed; each is a read that would have been stale.
+    stale_rejected,
+    /// Invalidations, however they were asked for.
+    invalidations,
+    /// Faults of the store, payloads that did not decode, values that could not be stored.
+    errors,
+    /// Calls that ran their function without the cache.
+    bypasses,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The cache's state and figures. Serialises in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Whether any tier is on.
+    pub enabled: bool,
+    /// Whether the store answers.
+    pub connected: bool,
+    /// Redis's host; `None` without the Redis tier.
+    pub host: Option<String>,
+    /// Redis's port.
+    pub port: Option<u16>,
+    /// Redis's database number.
+    pub db: Option<u32>,
+    /// Keys in the database, everybody's included; `None` while disconnected, like the next three.
+    pub total_keys: Option<u64>,
+    /// Memory that the store uses, written for people.
+    pub used_memory: Option<String>,
+    /// Seconds since the store started.
+    pub uptime_seconds: Option<u64>,
+    /// Connections to the store.
+    pub connected_clients: Option<u64>,
+    /// The default time to live, in seconds.
+    pub default_ttl: u64,
+    /// Figures of all resources together.
+    #[serde(flatten)]
+    pub counters: Figures,
+    /// Figures per resource.
+    pub resources: BTreeMap<String, CounterSnapshot>,
+}
+
+/// The figures of [`Stats`] in the order in which they are documented.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Figures {
+    /// See [`CounterSnapshot::hits`].
+    pub hits: u64,
+    /// See [`CounterSnapshot::misses`].
+    pub misses: u64,
+    /// See [`CounterSnapshot::fills`].
+    pub fills: u64,
+    /// See [`CounterSnapshot::fills_refused`].
+    pub fills_refused: u64,
+    /// See [`CounterSnapshot::stale_rejected`].
+    pub stale_rejected: u64,
+    /// See [`CounterSnapshot::invalidations`].
+    pub invalidations: u64,
+    /// Invalidations that have not reached the store yet.
+    pub pending: u64,
+    /// See [`CounterSnapshot::errors`].
+    pub errors: u64,
+    /// See [`CounterSnapshot::bypasses`].
+    pub bypasses: u64,
+}
+
+impl Figures {
+    pub(crate) fn new(sum: CounterSnapshot, pending: u64) -> Self {
+        Self {
+            hits: sum.hits,
+            misses: sum.misses,
+            fills: sum.fills,
+            fills_refused: sum.fills_refused,
+            stale_rejected: sum.stale_rejected,
+            invalidations: sum.invalidations,
+            pending,
+            errors: sum.errors,
+            bypasses: sum.bypasses,
+        }
+    }
+}

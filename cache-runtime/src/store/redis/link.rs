@@ -1,0 +1,288 @@
+//! The connection: made again for ever, and known by the server it leads to.
+//!
+//! A [`Link`] is one connection with the identity of its server. When it breaks it is never mended under the
+//! hand of a command: a command that began on one link ends on it or fails, so that an entry and the
+//! generations it is compared with come from one server. That is why this is not the client library's own
+//! connection manager, which reconnects unseen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind as RedisErrorKind, FromRedisValue, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value,
+};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, watch};
+
+use crate::clock::{Millis, RemoteClock};
+use crate::config::RedisConfig;
+use crate::error::{Error, ErrorKind};
+use crate::nonce::{Nonce, hash128};
+
+/// How long making a connection may take: longer than a command, since nobody waits for it.
+const CONNECT_BUDGET: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// So many commands in a row without an answer, and the connection is given up.
+const GIVE_UP_AFTER: u32 = 5;
+
+/// One connection to one server.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    /// Names the server and its history: its `run_id` and `master_replid`.
+    pub(super) server: Nonce,
+    pub(super) clock: RemoteClock,
+    state: Arc<LinkState>,
+}
+
+#[derive(Default)]
+struct LinkState {
+    broken: AtomicBool,
+    unanswered: AtomicU32,
+    changed: Notify,
+}
+
+impl LinkState {
+    fn give_up(&self) {
+        self.broken.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+}
+
+impl Link {
+    /// Runs one command, or a script, within the budget.
+    pub(super) async fn ask<T: FromRedisValue>(
+        &self,
+        budget: Duration,
+        ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Error> {
+        let mut connection = self.connection.clone();
+        match tokio::time::timeout(budget, ask(&mut connection)).await {
+            Ok(Ok(answer)) => {
+                self.state.unanswered.store(0, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                if error.is_connection_dropped() || error.is_io_error() {
+                    self.state.give_up();
+                }
+                Err(described(error))
+            }
+            Err(_) => {
+                if self.state.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= GIVE_UP_AFTER {
+                    self.state.give_up();
+                }
+                Err(Error::unavailable(format!("Redis did not answer within {} ms", budget.as_millis())))
+            }
+        }
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.state.broken.load(Ordering::Acquire)
+    }
+}
+
+/// The link in use, replaced by the task of [`keep`].
+#[derive(Default)]
+pub(super) struct Links {
+    current: RwLock<Option<Arc<Link>>>,
+}
+
+impl Links {
+    pub(super) fn current(&self) -> Result<Arc<Link>, Error> {
+        let link = self.current.read().clone();
+        link.filter(|link| link.is_usable()).ok_or_else(|| Error::unavailable("Redis is not connected"))
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.current.read().as_ref().is_some_and(|link| link.is_usable())
+    }
+
+    fn set(&self, link: Option<Arc<Link>>) {
+        *self.current.write() = link;
+    }
+}
+
+/// What the task that keeps the link needs to know.
+pub(super) struct Keeper {
+    pub(super) config: RedisConfig,
+    pub(super) trust_restart: bool,
+    pub(super) probe_key: String,
+    /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
+    /// answers without waking another thread. When that runtime ends, the next link is driven here.
+    pub(super) application: Option<Handle>,
+}
+
+/// The runtime to drive connections on: the caller's, if it does not depend on somebody blocking on it.
+pub(super) fn driving_runtime() -> Option<Handle> {
+    Handle::try_current().ok().filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+}
+
+/// Connects, and connects again, until `closing` says so. `attempted` turns true after the first attempt.
+pub(super) async fn keep(
+    links: Arc<Links>,
+    mut keeper: Keeper,
+    attempted: watch::Sender<bool>,
+    mut closing: watch::Receiver<bool>,
+) {
+    let mut retry = FIRST_RETRY;
+    let mut outage_logged = false;
+    loop {
+        let attempt = tokio::select! {
+            attempt = connect(&mut keeper) => attempt,
+            _ = closing.wait_for(|closing| *closing) => break,
+        };
+        let wait = match attempt {
+            Ok(link) => {
+                let state = Arc::clone(&link.state);
+                links.set(Some(Arc::new(link)));
+                tracing::info!("✓ Redis cache enabled at {}:{}", keeper.config.host, keeper.config.port);
+                attempted.send_replace(true);
+                (retry, outage_logged) = (FIRST_RETRY, false);
+                tokio::select! {
+                    () = state.changed.notified() => {}
+                    _ = closing.wait_for(|closing| *closing) => break,
+                }
+                links.set(None);
+                // Whatever broke it, one immediate attempt is worth it: a restarted server is back at once.
+                Duration::ZERO
+            }
+            Err(error) => {
+                if !outage_logged {
+                    outage_logged = true;
+                    tracing::warn!("✗ Redis connection failed: {error}");
+                    tracing::warn!("  Running without the Redis cache; reconnecting in the background");
+                }
+                attempted.send_replace(true);
+                let wait = retry;
+                retry = (retry * 2).min(LAST_RETRY);
+                wait
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = closing.wait_for(|closing| *closing) => break,
+        }
+    }
+    links.set(None);
+}
+
+async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
+    if let Some(application) = &keeper.application {
+        let attempt = application.spawn(open(keeper.config.clone(), keeper.trust_restart, keeper.probe_key.clone()));
+        match attempt.await {
+            Ok(link) => return link,
+            // That runtime has ended.
+            Err(_) => keeper.application = None,
+        }
+    }
+    open(keeper.config.clone(), keeper.trust_restart, keeper.probe_key.clone()).await
+}
+
+async fn open(config: RedisConfig, trust_restart: bool, probe_key: String) -> Result<Link, Error> {
+    let opened = tokio::time::timeout(CONNECT_BUDGET, async {
+        let state = Arc::new(LinkState::default());
+        let mut connection = dial(&config, Arc::clone(&state)).await.map_err(described)?;
+        let (server, clock) = identify(&mut connection, trust_restart).await?;
+        // A server that is loading, or lets us log in but not read, is not one to send reads to.
+        let mut probe = redis::cmd("MGET");
+        probe.arg(probe_key).query_async::<Value>(&mut connection).await.map_err(described)?;
+        Ok(Link { connection, server, clock, state })
+    });
+    match opened.await {
+        Ok(link) => link,
+        Err(_) => Err(Error::unavailable(format!("no answer within {} ms", CONNECT_BUDGET.as_millis()))),
+    }
+}
+
+async fn dial(config: &RedisConfig, state: Arc<LinkState>) -> Result<MultiplexedConnection, RedisError> {
+    let mut login = RedisConnectionInfo::default().set_db(i64::from(config.db)).set_protocol(ProtocolVersion::RESP3);
+    if let Some(username) = &config.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &config.password {
+        login = login.set_password(password);
+    }
+    let address = if config.tls {
+        ConnectionAddr::TcpTls { host: config.host.clone(), port: config.port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(config.host.clone(), config.port)
+    };
+    let client = Client::open(address.into_connection_info()?.set_redis_settings(login))?;
+    let options = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+        .set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                state.give_up();
+            }
+            Ok::<(), redis::aio::SendError>(())
+        });
+    client.get_multiplexed_async_connection_with_config(&options).await
+}
+
+/// Who the server is and what its clock reads, asked before the connection's first use.
+async fn identify(
+    connection: &mut MultiplexedConnection,
+    trust_restart: bool,
+) -> Result<(Nonce, RemoteClock), Error> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await.map_err(described)?;
+    let clock = RemoteClock::from_reading(Millis(seconds * 1000 + micros / 1000));
+    if trust_restart {
+        return Ok((Nonce::NONE, clock));
+    }
+    let info: String = redis::cmd("INFO").query_async(connection).await.map_err(|error| {
+        let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
+        Error::new(ErrorKind::Store, format!("INFO was refused ({}){hint}", described(error)))
+    })?;
+    match (info_field(&info, "run_id"), info_field(&info, "master_replid")) {
+        (Some(run_id), Some(replid)) => {
+            Ok((Nonce(hash128(&[0; 16], format!("{run_id} {replid}").as_bytes())), clock))
+        }
+        _ => Err(Error::new(
+            ErrorKind::Store,
+            "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
+        )),
+    }
+}
+
+/// The value of `name:value` in the answer to `INFO`.
+pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
+}
+
+/// The client's error as a person should read it: without the number that the system gave it.
+fn described(error: RedisError) -> Error {
+    let text = match error.kind() {
+        RedisErrorKind::Io => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or_default().to_owned()
+        }
+        _ => match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            _ => error.to_string(),
+        },
+    };
+    let kind = if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
+        ErrorKind::Unavailable
+    } else {
+        ErrorKind::Store
+    };
+    Error::new(kind, text).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_fields() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n";
+        assert_eq!(info_field(info, "run_id"), Some("abc"));
+        assert_eq!(info_field(info, "run"), None);
+    }
+}

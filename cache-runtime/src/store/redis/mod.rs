@@ -1,0 +1,351 @@
+//! The shared store: Redis or Valkey, 6.2 and later.
+
+mod link;
+mod scripts;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{FromRedisValue, Script, Value};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use self::link::{Keeper, Link, Links};
+use super::{
+    Fill, Filled, Form, Found, Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching,
+    Payload, Probe, Seen, ServerFacts, Store, glob,
+};
+use crate::clock::Millis;
+use crate::config::{CacheConfig, RedisConfig};
+use crate::entry::{CodecId, Content, Header, Stamp};
+use crate::error::{Error, ErrorKind};
+use crate::generation::{Dep, Generation};
+use crate::nonce::Nonce;
+use crate::policy::generation_ttl;
+
+/// How many keys one step of a scan, a sweep or a big invalidation takes: enough to be quick, few enough
+/// that nobody waits behind it.
+const STEP: usize = 256;
+
+/// Entries and generations in Redis.
+pub(crate) struct RedisStore {
+    links: Arc<Links>,
+    budget: Duration,
+    default_generation_ttl: Duration,
+    closing: watch::Sender<bool>,
+    host: String,
+    port: u16,
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("connected", &self.links.is_connected())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisStore {
+    /// Starts to connect, and returns after the first attempt whether or not it succeeded.
+    pub(crate) async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
+        let links = Arc::new(Links::default());
+        let (closing, on_closing) = watch::channel(false);
+        let (attempted, mut first_attempt) = watch::channel(false);
+        let keeper = Keeper {
+            config: redis.clone(),
+            trust_restart: config.trust_restart,
+            probe_key: config.key_space().generation("probe"),
+            application: link::driving_runtime(),
+        };
+        background.spawn(link::keep(Arc::clone(&links), keeper, attempted, on_closing));
+        // An error would mean that the task is gone, and there is nothing to wait for.
+        let _ = first_attempt.wait_for(|attempted| *attempted).await;
+        Self {
+            links,
+            budget: config.command_budget,
+            default_generation_ttl: generation_ttl(config.default_ttl),
+            closing,
+            host: redis.host.clone(),
+            port: redis.port,
+        }
+    }
+
+    async fn script<T: FromRedisValue>(
+        &self,
+        link: &Link,
+        script: &Script,
+        keys: impl IntoIterator<Item = &str>,
+        args: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<T, Error> {
+        let mut invocation = script.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        for arg in args {
+            invocation.arg(arg);
+        }
+        link.ask(self.budget, async |connection| invocation.invoke_async(connection).await).await
+    }
+
+    /// The generations as they are in `values`, those that are missing created.
+    async fn generations(&self, link: &Link, deps: &[Arc<Dep>], values: &[Value]) -> Result<Vec<Generation>, Error> {
+        let mut generations: Vec<_> = values.iter().map(|value| text(value).map(Generation::parse)).collect();
+        if generations.iter().any(Option::is_none) {
+            // What was there is read again with what is made: one answer, at one time.
+            let ttl = millis(self.default_generation_ttl);
+            let nonces = deps.iter().map(|_| Nonce::fresh().to_string().into_bytes());
+            let keys = deps.iter().map(|dep| dep.key());
+            let values: Vec<Value> =
+                self.script(link, &scripts::ENSURE, keys, std::iter::once(ttl).chain(nonces)).await?;
+            generations = values.iter().map(|value| text(value).map(Generation::parse)).collect();
+        }
+        generations
+            .into_iter()
+            .collect::<Option<Option<Vec<_>>>>()
+            .flatten()
+            .filter(|generations| generations.len() == deps.len())
+            .ok_or_else(|| Error::new(ErrorKind::Foreign, "a generation's key holds something else"))
+    }
+
+    /// The next step of a walk over the keys that match; `None` when it is over. A step may be empty.
+    async fn scan(&self, link: &Link, walk: &mut Walk) -> Result<Option<Vec<String>>, Error> {
+        let Some(cursor) = walk.cursor.take() else { return Ok(None) };
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&walk.pattern).arg("COUNT").arg(STEP);
+        let (next, keys): (String, Vec<Vec<u8>>) =
+            link.ask(self.budget, async |connection| scan.query_async(connection).await).await?;
+        walk.cursor = (next != "0").then_some(next);
+        // A key that is not UTF-8 is not one of ours.
+        Ok(Some(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()))
+    }
+
+    async fn db_size(&self, link: &Link) -> Result<u64, Error> {
+        link.ask(self.budget, async |connection| redis::cmd("DBSIZE").query_async(connection).await).await
+    }
+
+    async fn invalidate_on(&self, link: &Link, kills: &[&str], bumps: &[&str]) -> Result<Invalidated, Error> {
+        let nonces = bumps.iter().map(|_| Nonce::fresh().to_string().into_bytes());
+        let args = [kills.len().to_string().into_bytes(), millis(self.default_generation_ttl)];
+        let (at, removed) =
+            self.script(link, &scripts::INVALIDATE, kills.iter().chain(bumps).copied(), args.into_iter().chain(nonces)).await?;
+        Ok(Invalidated { at: Millis(at), removed })
+    }
+}
+
+/// A walk over the keyspace, in steps.
+struct Walk {
+    pattern: String,
+    /// Where the next step begins; `None` after the last.
+    cursor: Option<String>,
+}
+
+impl Walk {
+    fn new(pattern: String) -> Self {
+        Self { pattern, cursor: Some("0".into()) }
+    }
+}
+
+fn millis(duration: Duration) -> Vec<u8> {
+    duration.as_millis().to_string().into_bytes()
+}
+
+/// The bytes of a string; `None` for a missing key.
+fn text(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn form(&self) -> Form {
+        Form::Encoded
+    }
+
+    fn is_connected(&self) -> bool {
+        self.links.is_connected()
+    }
+
+    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
+        let link = self.links.current()?;
+        let mut mget = redis::cmd("MGET");
+        mget.arg(&probe.key);
+        for dep in &probe.deps {
+            mget.arg(dep.key());
+        }
+        let mut values: Vec<Value> =
+            link.ask(self.budget, async |connection| mget.query_async(connection).await).await?;
+        if values.len() != probe.deps.len() + 1 {
+            return Err(Error::new(ErrorKind::Store, "MGET answered with another number of values"));
+        }
+        let generations = self.generations(&link, &probe.deps, &values[1..]).await?;
+        let found = match values.swap_remove(0) {
+            Value::BulkString(entry) => match Header::parse(&entry) {
+                Some((header, payload)) if payload.is_empty() => Found::Entry(header, Payload::Empty),
+                Some((header, payload)) => Found::Entry(header, Payload::Encoded(payload.to_vec())),
+                None => Found::Foreign,
+            },
+            // Nothing, or something that is not a string; the lease will tell them apart.
+            _ => Found::Nothing,
+        };
+        Ok(Look {
+            found,
+            stamp: Stamp::of(link.server, generations.iter().map(|generation| generation.nonce)),
+            intended: generations.iter().any(|generation| generation.intended),
+            now: link.clock.now(),
+        })
+    }
+
+    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
+        let link = self.links.current()?;
+        let (mode, seen) = match &request.seen {
+            Seen::Nothing => ("nothing", String::new()),
+            Seen::Entry(header) => ("entry", header.encode()),
+            Seen::Leased => ("leased", String::new()),
+            Seen::Anything => ("anything", String::new()),
+        };
+        let lease = Header {
+            kind: probe.kind,
+            content: Content::Nothing,
+            codec: CodecId::default(),
+            token: request.token,
+            deadline: Millis(0),
+            stamp: request.stamp,
+            fingerprint: request.fingerprint,
+            stored: Millis(0),
+            fresh: Millis(0),
+            stale: Millis(0),
+        };
+        let args = [mode.into(), seen.into_bytes(), lease.encode().into_bytes(), millis(request.length)];
+        let reply: Vec<u8> = self.script(&link, &scripts::LEASE, [probe.key.as_str()], args).await?;
+        Ok(match reply.as_slice() {
+            b"" => LeaseReply::Granted,
+            reply => Header::parse(reply).map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
+        })
+    }
+
+    async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
+        let link = self.links.current()?;
+        let args = [token.to_string().into_bytes(), millis(length)];
+        self.script(&link, &scripts::RENEW, [key], args).await
+    }
+
+    async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
+        let link = self.links.current()?;
+        let args = [token.to_string().into_bytes()];
+        self.script::<u8>(&link, &scripts::RELEASE, [key], args).await.map(drop)
+    }
+
+    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
+        let link = self.links.current()?;
+        let header = Header {
+            kind: probe.kind,
+            content: fill.content,
+            codec: fill.codec,
+            token: Nonce::NONE,
+            deadline: Millis(0),
+            stamp: fill.stamp,
+            fingerprint: fill.fingerprint,
+            stored: Millis(0),
+            fresh: Millis(0),
+            stale: Millis(0),
+        };
+        let payload = match fill.payload {
+            Payload::Encoded(bytes) => bytes,
+            // For people who look: an absence reads as one.
+            Payload::Empty => b"null".to_vec(),
+            Payload::Decoded(_) => return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only")),
+        };
+        let args = [
+            fill.token.to_string().into_bytes(),
+            header.encode().into_bytes(),
+            payload,
+            millis(fill.fresh_for),
+            millis(fill.generation_ttl),
+        ];
+        let keys = std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
+        let stored: bool = self.script(&link, &scripts::FILL, keys, args).await?;
+        Ok(if stored { Filled::Stored } else { Filled::Refused })
+    }
+
+    async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
+        let link = self.links.current()?;
+        let mut done = Invalidated { at: Millis(0), removed: 0 };
+        for kills in invalidation.kills.chunks(STEP) {
+            let kills: Vec<_> = kills.iter().map(String::as_str).collect();
+            let step = self.invalidate_on(&link, &kills, &[]).await?;
+            done = Invalidated { at: step.at, removed: done.removed + step.removed };
+        }
+        for bumps in invalidation.bumps.chunks(STEP) {
+            let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
+            done.at = self.invalidate_on(&link, &[], &bumps).await?.at;
+        }
+        Ok(done)
+    }
+
+    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
+        let link = self.links.current()?;
+        if let Some(limit) = matching.unless_larger_than
+            && self.db_size(&link).await? > limit
+        {
+            return Ok(0);
+        }
+        let which = if matching.derived_only { "derived" } else { "all" };
+        let before = matching.stored_before.map_or(String::new(), |at| at.0.to_string());
+        let mut removed = 0;
+        let mut walk = Walk::new(matching.pattern.clone());
+        while let Some(keys) = self.scan(&link, &mut walk).await? {
+            if !keys.is_empty() {
+                let args = [which.into(), before.clone().into_bytes()];
+                let keys = keys.iter().map(String::as_str);
+                removed += self.script::<u64>(&link, &scripts::REMOVE, keys, args).await?;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn clear(&self, namespace: &str) -> Result<u64, Error> {
+        let link = self.links.current()?;
+        let own = glob::literal(namespace);
+        let mut walk = Walk::new(format!("{own}@gen:*"));
+        while let Some(keys) = self.scan(&link, &mut walk).await? {
+            let bumps: Vec<_> = keys.iter().map(String::as_str).collect();
+            self.invalidate_on(&link, &[], &bumps).await?;
+        }
+        let all = Matching {
+            pattern: format!("{own}*"),
+            derived_only: false,
+            stored_before: None,
+            unless_larger_than: None,
+        };
+        self.remove_matching(&all).await
+    }
+
+    async fn facts(&self) -> Result<ServerFacts, Error> {
+        let link = self.links.current()?;
+        let total_keys = self.db_size(&link).await?;
+        let info: String =
+            link.ask(self.budget, async |connection| redis::cmd("INFO").query_async(connection).await).await?;
+        let number = |name| link::info_field(&info, name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        Ok(ServerFacts {
+            total_keys,
+            used_memory: link::info_field(&info, "used_memory_human").unwrap_or_default().to_owned(),
+            uptime_seconds: number("uptime_in_seconds"),
+            connected_clients: number("connected_clients"),
+        })
+    }
+
+    async fn close(&self) {
+        self.closing.send_replace(true);
+    }
+}

@@ -1,0 +1,202 @@
+//! What Redis does atomically: comparisons and the changes they allow, in Lua.
+//!
+//! Only Lua judges time, with the server's own clock. The scripts need Redis 5 or later, where a script that
+//! asks for the time may write.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use crate::entry::{MAGIC, layout};
+use crate::nonce::Nonce;
+
+/// Functions all scripts share. Lua counts from one, so a field that begins at `n` is `sub(n + 1, ..)`.
+fn prelude() -> String {
+    use layout::{DEADLINE, FRESH, LEN, STAMP, STORED, TIME_LEN, TOKEN};
+    format!(
+        r"
+local NO_TOKEN = '{none}'
+
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function time(ms) return string.format('%0{TIME_LEN}.0f', ms) end
+
+-- The header under a key; nil if there is nothing, false if it is somebody else's.
+local function header(key)
+  local h = redis.pcall('GETRANGE', key, 0, {last})
+  if type(h) ~= 'string' then return false end
+  if h == '' then
+    if redis.call('EXISTS', key) == 1 then return false end
+    return nil
+  end
+  if #h < {LEN} or h:sub(1, {magic_len}) ~= '{MAGIC} ' or h:sub({LEN}) ~= '\n' then return false end
+  return h
+end
+
+local function token(h) return h:sub({token}, {token_end}) end
+local function deadline(h) return tonumber(h:sub({deadline}, {deadline_end})) end
+local function kind(h) return h:sub({kind}, {kind}) end
+local function has_content(h) return h:sub({content}, {content}) ~= '-' end
+local function stored(h) return tonumber(h:sub({stored}, {stored_end})) end
+
+-- Whether two headers are the same but for the deadline, which the holder of a lease may have moved.
+local function same(a, b)
+  return a:sub(1, {DEADLINE}) == b:sub(1, {DEADLINE}) and a:sub({STAMP}) == b:sub({STAMP})
+end
+
+local function without_token(h) return h:sub(1, {TOKEN}) .. NO_TOKEN .. h:sub({DEADLINE}) end
+local function with_deadline(h, ms) return h:sub(1, {DEADLINE}) .. time(ms) .. h:sub({STAMP}) end
+local function with_times(h, stored, fresh, stale)
+  return h:sub(1, {STORED}) .. time(stored) .. ' ' .. time(fresh) .. ' ' .. time(stale) .. h:sub({LEN})
+end
+",
+        none = Nonce::NONE,
+        last = LEN - 1,
+        magic_len = MAGIC.len() + 1,
+        token = TOKEN + 1,
+        token_end = TOKEN + Nonce::TEXT_LEN,
+        deadline = DEADLINE + 1,
+        deadline_end = DEADLINE + TIME_LEN,
+        kind = layout::KIND + 1,
+        content = layout::CONTENT + 1,
+        stored = STORED + 1,
+        stored_end = FRESH - 1,
+    )
+}
+
+fn script(body: &str) -> Script {
+    Script::new(&format!("{}{body}", prelude()))
+}
+
+/// `KEYS` generations; `ARGV` time to live in ms, then a nonce each. Creates those that are missing and
+/// returns all of them.
+pub(super) static ENSURE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local values = {}
+for i, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[i + 1], 'NX', 'PX', ARGV[1])
+  local value = redis.pcall('GET', key)
+  values[i] = type(value) == 'string' and value or ''
+end
+return values
+",
+    )
+});
+
+/// `KEYS` entry; `ARGV` mode (`nothing`, `entry`, `leased`, `anything`), the header seen, the lease's header,
+/// its length in ms. Returns nothing if granted, else the header that is there, or `foreign`.
+pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local there, t = header(KEYS[1]), now()
+if there == false then return 'foreign' end
+if there then
+  local expired = token(there) ~= NO_TOKEN and deadline(there) < t
+  local gives_way = expired or ARGV[1] == 'anything' or (ARGV[1] == 'entry' and same(there, ARGV[2]))
+  if not gives_way then return there end
+end
+local lease = with_deadline(with_times(ARGV[3], t, 0, 0), t + ARGV[4])
+redis.call('SET', KEYS[1], lease, 'PX', ARGV[4])
+return ''
+",
+    )
+});
+
+/// `KEYS` entry; `ARGV` token, length in ms. Returns whether the lease was there.
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local there = header(KEYS[1])
+if not there or token(there) ~= ARGV[1] then return 0 end
+local rest = redis.call('PTTL', KEYS[1])
+redis.call('SETRANGE', KEYS[1], 0, with_deadline(there, now() + ARGV[2]))
+if rest < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+",
+    )
+});
+
+/// `KEYS` entry; `ARGV` token. Gives the lease back; content that was kept under it stays.
+pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local there = header(KEYS[1])
+if not there or token(there) ~= ARGV[1] then return 0 end
+if has_content(there) then
+  redis.call('SETRANGE', KEYS[1], 0, without_token(there))
+else
+  redis.call('DEL', KEYS[1])
+end
+return 1
+",
+    )
+});
+
+/// `KEYS` entry, then its generations; `ARGV` token, header, payload, time to live in ms, that of the
+/// generations in ms. Stores if the key still holds the lease; returns whether it did.
+pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local there = header(KEYS[1])
+if not there or token(there) ~= ARGV[1] then return 0 end
+local t = now()
+redis.call('SET', KEYS[1], with_times(ARGV[2], t, t + ARGV[4], t + ARGV[4]) .. ARGV[3], 'PX', ARGV[4])
+for i = 2, #KEYS do
+  local rest = redis.call('PTTL', KEYS[i])
+  if rest >= 0 and rest < ARGV[5] / 2 then redis.call('PEXPIRE', KEYS[i], ARGV[5]) end
+end
+return 1
+",
+    )
+});
+
+/// `KEYS` entries to remove, then generations; `ARGV` how many entries, the generations' time to live in ms,
+/// a nonce each. Intents on a generation that have not expired stay. Returns the time, and how many entries
+/// there were.
+pub(super) static INVALIDATE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local t, kills, removed = now(), tonumber(ARGV[1]), 0
+for i = 1, kills do
+  local there = header(KEYS[i])
+  if there then
+    redis.call('DEL', KEYS[i])
+    if has_content(there) then removed = removed + 1 end
+  end
+end
+for i = kills + 1, #KEYS do
+  local value = redis.pcall('GET', KEYS[i])
+  local intents = ''
+  if type(value) == 'string' then
+    for name, ends in value:gmatch(' (%x+)@(%d+)') do
+      if tonumber(ends) > t then intents = intents .. ' ' .. name .. '@' .. ends end
+    end
+  end
+  redis.call('SET', KEYS[i], ARGV[2 + i - kills] .. intents, 'PX', ARGV[2])
+end
+return {t, removed}
+",
+    )
+});
+
+/// `KEYS` entries; `ARGV` `derived` or `all`, stored-before in ms or an empty string. Removes those of this
+/// framework that fit; returns how many.
+pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local before, removed = tonumber(ARGV[2]), 0
+for _, key in ipairs(KEYS) do
+  local there = header(key)
+  if there and (ARGV[1] == 'all' or kind(there) == 'd') and (not before or stored(there) < before) then
+    redis.call('UNLINK', key)
+    if has_content(there) then removed = removed + 1 end
+  end
+end
+return removed
+",
+    )
+});

@@ -1,0 +1,214 @@
+//! One invalidating call: the body, and what follows from how it ended.
+//!
+//! | the body | the cache |
+//! |---|---|
+//! | returned `Ok`, or a plain value | invalidated at once, before the caller gets the value |
+//! | returned `Err` | the same, and once more at the uncertainty deadline: an error may hide a commit |
+//! | returned an `Err` that wrote nothing (`rejected`, `on = ok`) | nothing |
+//! | was dropped, or panicked | enqueued by a guard, and once more at the uncertainty deadline |
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::delivery::{Order, Sweep};
+use crate::engine::Handle;
+use crate::key::{IdForm, KeyError, KeyWriter, is_resource};
+use crate::registry::{Resource, Site};
+use crate::returns::{Kind, Written};
+
+/// Collects what a function's attribute says it invalidates.
+#[derive(Debug)]
+#[must_use]
+pub struct WritePlan<'a> {
+    cache: &'a Handle,
+    site: Option<&'static Site>,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    resource: Arc<Resource>,
+    /// The entity's key; `None` for the whole resource.
+    entity: Option<String>,
+}
+
+impl<'a> WritePlan<'a> {
+    pub(crate) fn new(cache: &'a Handle, site: Option<&'static Site>) -> Self {
+        Self { cache, site, targets: Vec::new() }
+    }
+
+    /// A resource, to be invalidated as a whole unless an id follows.
+    pub fn resource(mut self, name: &'static str) -> Self {
+        if is_resource(name) {
+            let resource = self.cache.resource(name);
+            self.targets.push(Target { resource, entity: None });
+        } else if let Some(site) = self.site {
+            tracing::error!("`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`");
+        }
+        self
+    }
+
+    /// Narrows the last resource to one row, and to everything derived from the resource.
+    pub fn id<T: Serialize + ?Sized>(mut self, id: &T) -> Self {
+        if let Some(target) = self.targets.last_mut() {
+            let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
+            let form = key.id(id);
+            target.narrow(form, key.finish(false), self.site);
+        }
+        self
+    }
+
+    /// One resource of which nothing need be known at compile time.
+    pub(crate) fn whole(mut self, resource: Arc<Resource>) -> Self {
+        self.targets.push(Target { resource, entity: None });
+        self
+    }
+
+    pub(crate) fn finish(self) -> Order {
+        let mut order = Order::default();
+        for target in self.targets {
+            target.resource.counters.invalidations.add_one();
+            let derived_only = target.entity.is_some();
+            order.sweeps.push(Sweep { resource: target.resource.name.clone(), derived_only });
+            match target.entity {
+                Some(key) => {
+                    order.kills.push(key);
+                    order.bumps.push(Arc::clone(&target.resource.derived));
+                }
+                None => order.bumps.push(Arc::clone(&target.resource.whole)),
+            }
+        }
+        order
+    }
+}
+
+impl Target {
+    /// An id that the readers would not write in this form names no entry of theirs: then it is the whole
+    /// resource. An invalidation is never bypassed.
+    fn narrow(&mut self, form: Result<IdForm, KeyError>, key: String, site: Option<&'static Site>) {
+        if form.is_ok_and(|form| self.resource.fits(form, site)) {
+            self.entity = Some(key);
+        }
+    }
+}
+
+/// How `rejected` is typed while nobody has given one.
+type Never<R, S> = fn(&<R as Written<S>>::Error) -> bool;
+/// How `result` is typed while nobody has given one.
+type Unchanged<R, S> = for<'a, 'r> fn(WritePlan<'a>, &'r <R as Written<S>>::Value) -> WritePlan<'a>;
+
+/// A call of an invalidating function, before its body runs.
+#[derive(Debug)]
+#[must_use]
+pub struct Write<R, S, J, D> {
+    /// The cache, and what to invalidate if nothing more is known.
+    active: Option<(Handle, Order)>,
+    site: &'static Site,
+    on_ok: bool,
+    rejected: Option<J>,
+    result: Option<D>,
+    kind: PhantomData<fn() -> (R, S)>,
+}
+
+impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
+    /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
+    pub fn new(
+        site: &'static Site,
+        cache: Option<Handle>,
+        _: Kind<R, S>,
+        plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+    ) -> Self {
+        let active = cache.map(|cache| {
+            let order = plan(WritePlan::new(&cache, Some(site))).finish();
+            (cache, order)
+        });
+        Self { active, site, on_ok: false, rejected: None, result: None, kind: PhantomData }
+    }
+}
+
+impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
+    /// The author vouches that no error hides a commit.
+    pub fn on_ok(mut self) -> Self {
+        self.on_ok = true;
+        self
+    }
+
+    /// Which errors wrote nothing.
+    pub fn rejected<J2: Fn(&R::Error) -> bool>(self, rejected: J2) -> Write<R, S, J2, D> {
+        let Self { active, site, on_ok, result, .. } = self;
+        Write { active, site, on_ok, rejected: Some(rejected), result, kind: PhantomData }
+    }
+
+    /// What to invalidate once there is a result.
+    pub fn result<D2>(self, result: D2) -> Write<R, S, J, D2>
+    where
+        D2: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
+    {
+        let Self { active, site, on_ok, rejected, .. } = self;
+        Write { active, site, on_ok, rejected, result: Some(result), kind: PhantomData }
+    }
+}
+
+impl<S, R, J, D> Write<R, S, J, D>
+where
+    R: Written<S>,
+    J: Fn(&R::Error) -> bool,
+    D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
+{
+    /// Runs `body`, then invalidates, then returns what `body` returned.
+    ///
+    /// # Cancel safety
+    /// Dropped while the body runs, the future enqueues the invalidation, now and once more at the
+    /// uncertainty deadline; dropped later it changes nothing, since by then the invalidation is enqueued.
+    pub async fn run(self, body: impl AsyncFnOnce() -> R) -> R {
+        let Some((cache, order)) = self.active else { return body().await };
+        let guard = Guard { cache: &cache, order: Some(order) };
+        let returned = body().await;
+
+        let wrote_nothing = returned
+            .error()
+            .is_some_and(|error| self.on_ok || self.rejected.is_some_and(|rejected| rejected(error)));
+        if wrote_nothing {
+            guard.disarm();
+            return returned;
+        }
+        let known = self.result.zip(returned.value()).map(|(result, value)| {
+            result(WritePlan::new(&cache, Some(self.site)), value).finish()
+        });
+        let is_uncertain = returned.error().is_some();
+        let order = guard.disarm();
+        let order = known.unwrap_or(order);
+        if is_uncertain {
+            cache.delivery.enqueue_at(clock::now() + cache.config.uncertainty, order.clone());
+        }
+        // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
+        let _ = cache.delivery.enqueue(order).acknowledged().await;
+        returned
+    }
+}
+
+/// Invalidates if the body does not come to its end.
+struct Guard<'a> {
+    cache: &'a Handle,
+    order: Option<Order>,
+}
+
+impl Guard<'_> {
+    fn disarm(mut self) -> Order {
+        self.order.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(order) = self.order.take() {
+            // The commit may still be on its way.
+            self.cache.delivery.enqueue_at(clock::now() + self.cache.config.uncertainty, order.clone());
+            // Nobody is there to wait for the receipt.
+            drop(self.cache.delivery.enqueue(order));
+        }
+    }
+}
