@@ -61,7 +61,7 @@ pub(crate) fn invalidates(
         .into_iter()
         .map(|written| target(written, &bindings, &mut scope, errors))
         .collect();
-    repeated(&targets, errors);
+    named_twice(&targets, errors);
     let result = scope.map(|result| AfterResult {
         result,
         kept: kept(&targets, &item),
@@ -94,6 +94,11 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
     }
     if let Some(found) = item.output().and_then(impl_trait) {
         errors.at(found, format!("`#[{attribute}]` needs a return type with a name; write the type in place of `impl ..`"));
+    }
+    if let Some(never @ Type::Never(_)) = item.output() {
+        let message =
+            format!("the function never returns, so `#[{attribute}]` has nothing to do; remove it");
+        errors.on(never, message);
     }
     for pat in item.bindings().1 {
         let message = format!(
@@ -133,8 +138,9 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
         .collect();
 
     if let Some(id) = args.id.value() {
-        named("id", id, &bindings, errors);
-        all_in_id(id, &keyed, args, errors);
+        if named("id", id, &bindings, errors) {
+            all_in_id(id, &keyed, args, errors);
+        }
         return with_id(
             &args.op,
             Part {
@@ -252,28 +258,36 @@ fn skipped(skip: &Setting<Vec<Ident>>, bindings: &[Binding], errors: &mut Errors
     names
 }
 
-/// A lone name that is no parameter is most likely a slip; a longer expression is left to the compiler.
-fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) {
+/// Whether a value can be meant: a lone name that is no parameter is most likely a slip, a longer expression is
+/// left to the compiler.
+fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) -> bool {
     let Some(ident) = single_ident(value) else {
-        return;
+        return true;
     };
-    if ident == "self" {
-        errors.on(ident, format!("all of `self` can't be in a key; name what tells owners apart, e.g. `{option}(self.tenant)`"));
-    } else if !is_constant(ident) && !bindings.iter().any(|binding| binding.is(ident)) {
-        errors.on(
-            ident,
-            no_such_parameter(option, &ident.unraw().to_string(), bindings),
-        );
+    let message = if ident == "self" {
+        let example = written(option, "self.tenant");
+        format!("all of `self` can't be in a key; name what tells owners apart, e.g. {example}")
+    } else if is_constant(ident) || bindings.iter().any(|binding| binding.is(ident)) {
+        return true;
+    } else {
+        no_such_parameter(option, &ident.unraw().to_string(), bindings)
+    };
+    errors.on(ident, message);
+    false
+}
+
+/// An option and its value as the user writes them.
+fn written(option: &str, value: &str) -> String {
+    if option == "id" {
+        format!("`id = {value}`")
+    } else {
+        format!("`{option}({value})`")
     }
 }
 
 fn no_such_parameter(option: &str, name: &str, bindings: &[Binding]) -> String {
     let names: Vec<String> = bindings.iter().map(Binding::name).collect();
-    let given = if option == "id" {
-        format!("`id = {name}`")
-    } else {
-        format!("`{option}({name})`")
-    };
+    let given = written(option, name);
     if names.is_empty() {
         return format!("{given} matches no parameter; this function has none");
     }
@@ -356,25 +370,23 @@ fn target(
 }
 
 /// A resource that is named as a whole makes its other mentions pointless.
-fn repeated(targets: &[Target], errors: &mut Errors) {
+fn named_twice(targets: &[Target], errors: &mut Errors) {
     for (n, target) in targets.iter().enumerate() {
         let Name::Literal(resource) = &target.resource else {
             continue;
         };
-        let named = |other: &&Target| matches!(&other.resource, Name::Literal(name) if name.value() == resource.value());
-        let earlier = targets[..n]
+        let same = |other: &&Target| matches!(&other.resource, Name::Literal(name) if name.value() == resource.value());
+        let whole = |target: &Target| matches!(target.rows, Rows::All);
+        if targets[..n]
             .iter()
-            .any(|other| named(&other) && matches!(other.rows, Rows::All));
-        let whole_again =
-            matches!(target.rows, Rows::All) && targets[..n].iter().any(|other| named(&other));
-        if earlier || whole_again {
-            errors.on(
-                resource,
-                format!(
-                    "`{}` is invalidated as a whole already or twice; keep one of them",
-                    resource.value()
-                ),
+            .filter(same)
+            .any(|earlier| whole(earlier) || whole(target))
+        {
+            let message = format!(
+                "`{}` is named twice, and once as a whole; keep that one",
+                resource.value()
             );
+            errors.on(resource, message);
         }
     }
 }
@@ -439,3 +451,6 @@ fn mention(tokens: TokenStream, name: &str) -> Option<Ident> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,23 @@ impl Errors {
     }
 }
 
+#[cfg(test)]
+impl Errors {
+    /// Each message with the source it underlines, in the order of the source.
+    pub(crate) fn shown(&self) -> Vec<(String, String)> {
+        let mut all: Vec<syn::Error> = self.0.iter().flatten().collect();
+        all.sort_by_key(|error| (error.span().start().line, error.span().start().column));
+        all.iter()
+            .map(|error| {
+                (
+                    error.span().source_text().unwrap_or_default(),
+                    error.to_string(),
+                )
+            })
+            .collect()
+    }
+}
+
 /// What somebody who wrote `given` most likely meant.
 pub(crate) fn nearest<'a>(
     given: &str,

@@ -379,3 +379,6 @@ fn placed(tokens: TokenStream, place: Span) -> TokenStream {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,11 @@ mod model;
 // The function that comes out.
 mod expand;
 
+#[cfg(test)]
+mod testing;
+
 use proc_macro::TokenStream;
+use proc_macro2::TokenStream as TokenStream2;
 
 use crate::diag::Errors;
 use crate::item::Item;
@@ -47,19 +51,27 @@ pub fn invalidates(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Tokens to options and item, these to a model, the model to tokens; or all mistakes and the item untouched.
 fn compile<A, M>(
-    args: proc_macro2::TokenStream,
-    item: proc_macro2::TokenStream,
-    read: fn(proc_macro2::TokenStream, &mut Errors) -> A,
+    args: TokenStream2,
+    item: TokenStream2,
+    read: fn(TokenStream2, &mut Errors) -> A,
     check: fn(A, Item, &mut Errors) -> Option<M>,
-    expand: fn(M) -> proc_macro2::TokenStream,
-) -> proc_macro2::TokenStream {
+    expand: fn(M) -> TokenStream2,
+) -> TokenStream2 {
+    match model(args, item.clone(), read, check) {
+        Ok(model) => expand(model),
+        Err(errors) => errors.beside(item),
+    }
+}
+
+fn model<A, M>(
+    args: TokenStream2,
+    item: TokenStream2,
+    read: fn(TokenStream2, &mut Errors) -> A,
+    check: fn(A, Item, &mut Errors) -> Option<M>,
+) -> Result<M, Errors> {
     let mut errors = Errors::default();
     let args = read(args, &mut errors);
-    let parsed = syn::parse2::<Item>(item.clone())
-        .map_err(|error| errors.absorb(error))
-        .ok();
-    let model = parsed.and_then(|item| check(args, item, &mut errors));
-    errors
-        .verdict(model)
-        .map_or_else(|errors| errors.beside(item), expand)
+    let item = syn::parse2(item).map_err(|error| errors.absorb(error)).ok();
+    let model = item.and_then(|item| check(args, item, &mut errors));
+    errors.verdict(model)
 }

@@ -1,0 +1,321 @@
+//! One reader for each kind of value.
+
+use quote::ToTokens;
+use syn::ext::IdentExt as _;
+use syn::{Expr, ExprUnary, Ident, Lit, Path, UnOp};
+
+use super::syntax::{Form, Written};
+use super::{Name, Outcome, Ttl};
+
+impl Written {
+    pub(super) fn expr(&self) -> syn::Result<Expr> {
+        match &self.form {
+            Form::Value(value) => Ok(ungrouped(value).clone()),
+            Form::List(_, paren) => Err(syn::Error::new(
+                paren.span.join(),
+                format!("`{0}` takes one value; write `{0} = ..`", self.key),
+            )),
+            Form::Broken => Err(self.error("has no value")),
+        }
+    }
+
+    pub(super) fn exprs(&self) -> syn::Result<Vec<Expr>> {
+        match &self.form {
+            Form::List(items, _) if items.is_empty() => {
+                Err(self.error("is empty; name something in it or remove it"))
+            }
+            Form::List(items, _) => Ok(items.iter().map(|item| ungrouped(item).clone()).collect()),
+            Form::Value(value) => {
+                let items = match ungrouped(value) {
+                    Expr::Tuple(tuple) => tuple.elems.to_token_stream(),
+                    Expr::Array(array) => array.elems.to_token_stream(),
+                    other => other.to_token_stream(),
+                };
+                let message = format!("`{0}` takes a list; write `{0}({items})`", self.key);
+                Err(syn::Error::new_spanned(value, message))
+            }
+            Form::Broken => Err(self.error("has no value")),
+        }
+    }
+
+    pub(super) fn parameters(&self) -> syn::Result<Vec<Ident>> {
+        let mut mistakes: Option<syn::Error> = None;
+        let mut names = Vec::new();
+        for item in self.exprs()? {
+            if let Some(name) = single_ident(&item) {
+                names.push(name.clone());
+                continue;
+            }
+            let message = format!(
+                "`{}` takes names of parameters, e.g. `{}(db)`",
+                self.key, self.key
+            );
+            let mistake = syn::Error::new_spanned(&item, message);
+            match &mut mistakes {
+                Some(mistakes) => mistakes.combine(mistake),
+                None => mistakes = Some(mistake),
+            }
+        }
+        mistakes.map_or(Ok(names), Err)
+    }
+
+    pub(super) fn resource(&self) -> syn::Result<Name> {
+        Noun::Resource.read(&self.expr()?)
+    }
+
+    pub(super) fn op(&self) -> syn::Result<Name> {
+        Noun::Op.read(&self.expr()?)
+    }
+
+    pub(super) fn ttl(&self) -> syn::Result<Ttl> {
+        let value = self.expr()?;
+        let wrong = |what: &str| {
+            let units = "use whole seconds, or a string such as \"5m\" or \"500ms\"";
+            Err(self.error_on(&value, &format!("is {what}; {units}")))
+        };
+        match literal(&value) {
+            Some(Lit::Int(seconds)) => match seconds.base10_parse() {
+                Ok(0) => Err(self.zero(&value)),
+                Ok(seconds) => Ok(Ttl::Seconds(seconds)),
+                Err(_) => wrong("more than a 64-bit number holds"),
+            },
+            Some(Lit::Str(text)) => match milliseconds(&text.value()) {
+                Ok(0) => Err(self.zero(&value)),
+                Ok(millis) => Ok(Ttl::Millis(millis)),
+                Err(message) => Err(syn::Error::new_spanned(text, message)),
+            },
+            Some(Lit::Float(_)) => wrong("not a whole number"),
+            Some(_) => wrong("not a duration"),
+            None if is_negative_number(&value) => wrong("negative"),
+            None => Ok(Ttl::Expr(value)),
+        }
+    }
+
+    fn zero(&self, value: &Expr) -> syn::Error {
+        let fix = match self.key == "none_ttl" {
+            true => "use 1 or more seconds, or `cache_none = false`",
+            false => "use 1 or more seconds",
+        };
+        self.error_on(value, &format!("is 0, so nothing would be kept; {fix}"))
+    }
+
+    pub(super) fn bool(&self) -> syn::Result<bool> {
+        let value = self.expr()?;
+        match literal(&value) {
+            Some(Lit::Bool(literal)) => Ok(literal.value),
+            _ => Err(self.error_on(&value, "is `true` or `false`")),
+        }
+    }
+
+    pub(super) fn version(&self) -> syn::Result<u32> {
+        let value = self.expr()?;
+        let number = match literal(&value) {
+            Some(Lit::Int(number)) => number.base10_parse().ok(),
+            _ => None,
+        };
+        let what =
+            "is a whole number; count it up when the stored form changes, e.g. `version = 2`";
+        number.ok_or_else(|| self.error_on(&value, what))
+    }
+
+    pub(super) fn path(&self) -> syn::Result<Path> {
+        let value = self.expr()?;
+        if let Expr::Path(path) = &value
+            && path.qself.is_none()
+        {
+            return Ok(path.path.clone());
+        }
+        Err(match literal(&value) {
+            Some(Lit::Str(text)) => {
+                let fix = format!("write `{} = {}`", self.key, text.value());
+                self.error_on(&value, &format!("is a path without quotes; {fix}"))
+            }
+            _ => self.error_on(&value, "is a path, e.g. `crate = my_crate::cache_runtime`"),
+        })
+    }
+
+    pub(super) fn outcome(&self) -> syn::Result<Outcome> {
+        let value = self.expr()?;
+        match single_ident(&value) {
+            Some(word) if word == "ok" => Ok(Outcome::Ok),
+            _ => Err(self.error_on(
+                &value,
+                "is `ok` or left out; without it an error invalidates, too",
+            )),
+        }
+    }
+
+    pub(super) fn error(&self, what: &str) -> syn::Error {
+        syn::Error::new_spanned(&self.key, format!("`{}` {what}", self.key))
+    }
+
+    fn error_on(&self, value: &Expr, what: &str) -> syn::Error {
+        syn::Error::new_spanned(value, format!("`{}` {what}", self.key))
+    }
+}
+
+/// The two things that have names in a key.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Noun {
+    Resource,
+    Op,
+}
+
+impl Noun {
+    pub(super) fn read(self, value: &Expr) -> syn::Result<Name> {
+        let value = ungrouped(value);
+        if let Expr::Path(path) = value {
+            return Ok(Name::Path(path.clone()));
+        }
+        match literal(value) {
+            Some(Lit::Str(text)) if self.allows(&text.value()) => Ok(Name::Literal(text.clone())),
+            Some(Lit::Str(text)) => {
+                Err(syn::Error::new_spanned(text, self.misnamed(&text.value())))
+            }
+            _ => Err(syn::Error::new_spanned(
+                value,
+                match self {
+                    Self::Resource => {
+                        "a resource is a string or the path of a constant, \
+                     e.g. `\"users\"` or `Self::RESOURCE`"
+                    }
+                    Self::Op => "an op is a string or the path of a constant, e.g. `\"list\"`",
+                },
+            )),
+        }
+    }
+
+    fn allows(self, name: &str) -> bool {
+        match self {
+            Self::Resource => is_segment(name),
+            Self::Op => name.split(':').all(is_segment),
+        }
+    }
+
+    fn misnamed(self, name: &str) -> String {
+        let letters = "use lower-case letters, digits, `-` and `_`";
+        match self {
+            Self::Resource => {
+                let example = repaired(name, "users");
+                format!("`{name}` is not a resource name; {letters}, e.g. `{example}`")
+            }
+            Self::Op => {
+                let parts: Vec<String> = name.split(':').map(|part| repaired(part, "")).collect();
+                let example = parts.join(":");
+                let example = if self.allows(&example) {
+                    &example
+                } else {
+                    "list"
+                };
+                format!(
+                    "`{name}` is not an op; {letters}, in parts joined by `:`, e.g. `{example}`"
+                )
+            }
+        }
+    }
+}
+
+/// A name that is allowed and as near as can be: `UserAccounts` becomes `user-accounts`.
+pub(crate) fn repaired(name: &str, default: &str) -> String {
+    let mut fixed = String::new();
+    let mut was_lower = false;
+    for letter in name.chars() {
+        if letter.is_ascii_alphanumeric() || letter == '_' {
+            if was_lower && letter.is_ascii_uppercase() {
+                fixed.push('-');
+            }
+            fixed.push(letter.to_ascii_lowercase());
+        } else if !fixed.ends_with('-') {
+            fixed.push('-');
+        }
+        was_lower = letter.is_ascii_lowercase();
+    }
+    match fixed.trim_matches('-') {
+        "" => default.to_owned(),
+        fixed => fixed.to_owned(),
+    }
+}
+
+/// Whether a name consists of what a resource, or one part of an op, may hold.
+pub(crate) fn is_segment(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+}
+
+fn is_negative_number(value: &Expr) -> bool {
+    matches!(value, Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) if literal(expr).is_some())
+}
+
+/// Reads `"5m"`, `"1h30m"`, `"500ms"`.
+fn milliseconds(text: &str) -> Result<u64, String> {
+    let is_digit = |letter: char| letter.is_ascii_digit();
+    if !text.is_empty() && text.chars().all(is_digit) {
+        return Err(format!(
+            "\"{text}\" has no unit; write `{text}` for seconds, or \"{text}s\""
+        ));
+    }
+    let units = "the units are `ms`, `s`, `m`, `h`, `d`, as in \"5m\" or \"1h30m\"";
+    let no_duration = || format!("\"{text}\" is not a duration; {units}");
+    let too_long = || format!("\"{text}\" is longer than can be counted; use less");
+    let mut rest = text;
+    let mut total = 0_u64;
+    loop {
+        let (number, after) = rest.split_at(rest.find(|c| !is_digit(c)).unwrap_or(rest.len()));
+        let (unit, after) = after.split_at(after.find(is_digit).unwrap_or(after.len()));
+        let factor = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60 * 1000,
+            "h" => 60 * 60 * 1000,
+            "d" => 24 * 60 * 60 * 1000,
+            _ => return Err(no_duration()),
+        };
+        if number.is_empty() {
+            return Err(no_duration());
+        }
+        let amount = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(factor));
+        total = amount
+            .and_then(|amount| total.checked_add(amount))
+            .ok_or_else(too_long)?;
+        if after.is_empty() {
+            return Ok(total);
+        }
+        rest = after;
+    }
+}
+
+fn literal(value: &Expr) -> Option<&Lit> {
+    match ungrouped(value) {
+        Expr::Lit(literal) => Some(&literal.lit),
+        _ => None,
+    }
+}
+
+/// The value inside the invisible groups that `macro_rules!` puts around what it passes on.
+fn ungrouped(value: &Expr) -> &Expr {
+    match value {
+        Expr::Group(group) => ungrouped(&group.expr),
+        value => value,
+    }
+}
+
+/// The name, if the expression is nothing else.
+pub(crate) fn single_ident(value: &Expr) -> Option<&Ident> {
+    match ungrouped(value) {
+        Expr::Path(path) if path.qself.is_none() => path.path.get_ident(),
+        _ => None,
+    }
+}
+
+/// Whether a name is written like a constant.
+pub(crate) fn is_constant(name: &Ident) -> bool {
+    name.unraw()
+        .to_string()
+        .chars()
+        .all(|letter| !letter.is_lowercase())
+}

@@ -1,0 +1,398 @@
+//! Mistakes that take an option and another, or an option and the signature.
+
+use crate::testing::{assert_mistakes, cached_mistakes, invalidates_mistakes};
+
+const USERS: &str = "resource = \"users\"";
+
+#[track_caller]
+fn cached(options: &str, item: &str, mistakes: &[(&str, &str)]) {
+    assert_mistakes(
+        &cached_mistakes(&format!("{USERS}, {options}"), item),
+        mistakes,
+    );
+}
+
+#[track_caller]
+fn signature(item: &str, mistakes: &[(&str, &str)]) {
+    cached("", item, mistakes);
+}
+
+#[test]
+fn all_mistakes_of_a_function_are_found_together() {
+    let item = "fn find(&self, db: &Db, id: i64) { load(db, id) }";
+    let found = cached_mistakes("tll = 5, skip(dbb), cache_none = false, none_ttl = 5", item);
+    let messages: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
+    // Two of them come from the function, whose lines and columns start anew.
+    let mut expected = [
+        "unknown option `tll`; did you mean `ttl`?",
+        "missing `resource`; name the data, e.g. `resource = \"users\"`",
+        "`skip(dbb)` matches no parameter; did you mean `db`? this function has `db`, `id`",
+        "`none_ttl` has no place beside `cache_none = false`, which keeps no `None`; \
+         keep one of them",
+        "`#[cached]` needs an `async fn`; add `async` before `fn`",
+        "the function returns nothing, so there is nothing to cache; \
+         give it a return type or remove `#[cached]`",
+    ];
+    let mut messages = messages;
+    messages.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(messages, expected);
+}
+
+#[test]
+fn the_function_is_async_and_returns_something() {
+    signature(
+        "pub fn get(id: i64) -> User { load(id) }",
+        &[(
+            "fn",
+            "`#[cached]` needs an `async fn`; add `async` before `fn`",
+        )],
+    );
+    signature(
+        "async fn get(id: i64) { load(id); }",
+        &[(
+            "get",
+            "the function returns nothing, so there is nothing to cache; \
+             give it a return type or remove `#[cached]`",
+        )],
+    );
+    signature(
+        "async fn get(id: i64) -> Result<impl Serialize, E> { load(id) }",
+        &[(
+            "impl",
+            "`#[cached]` needs a return type with a name; write the type in place of `impl ..`",
+        )],
+    );
+    signature(
+        "async fn get(id: i64) -> ! { loop {} }",
+        &[(
+            "!",
+            "the function never returns, so `#[cached]` has nothing to do; remove it",
+        )],
+    );
+    signature("async fn get(id: i64) -> () { load(id) }", &[]);
+    signature(
+        "pub async unsafe extern \"C\" fn get(id: i64) -> User { load(id) }",
+        &[],
+    );
+    assert_mistakes(
+        &invalidates_mistakes("\"users\"", "fn wipe() {}"),
+        &[(
+            "fn",
+            "`#[invalidates]` needs an `async fn`; add `async` before `fn`",
+        )],
+    );
+    assert_mistakes(
+        &invalidates_mistakes("\"users\"", "async fn wipe() {}"),
+        &[],
+    );
+}
+
+#[test]
+fn the_attribute_is_on_a_function_with_a_body() {
+    for item in [
+        "struct User { id: i64 }",
+        "impl User { fn get() {} }",
+        "use a::b;",
+    ] {
+        let found = cached_mistakes(USERS, item);
+        assert_eq!(found.len(), 1, "{item}");
+        assert_eq!(
+            found[0].1, "this attribute goes on a function or a method",
+            "{item}"
+        );
+    }
+    signature(
+        "async fn get(id: i64) -> User;",
+        &[(
+            "get",
+            "`get` has no body here; put the attribute on the method in the `impl` block",
+        )],
+    );
+}
+
+#[test]
+fn names_are_those_of_parameters() {
+    let item = "async fn list(&self, db: &Db, skip: u32, limit: u32) -> Vec<User> { vec![] }";
+    cached(
+        "skip(dbb)",
+        item,
+        &[(
+            "dbb",
+            "`skip(dbb)` matches no parameter; did you mean `db`? \
+             this function has `db`, `skip`, `limit`",
+        )],
+    );
+    cached(
+        "skip(db, db)",
+        item,
+        &[("db", "`db` is skipped twice; remove one")],
+    );
+    cached(
+        "skip(self)",
+        item,
+        &[(
+            "self",
+            "`self` is never in the key; remove it here, \
+             and add what tells owners apart with e.g. `include(self.tenant)`",
+        )],
+    );
+    cached(
+        "key(tenant)",
+        item,
+        &[(
+            "tenant",
+            "`key(tenant)` matches no parameter; this function has `db`, `skip`, `limit`",
+        )],
+    );
+    cached(
+        "include(limit)",
+        item,
+        &[(
+            "limit",
+            "`limit` is in the key already; remove it from `include`",
+        )],
+    );
+    cached(
+        "include(self)",
+        item,
+        &[(
+            "self",
+            "all of `self` can't be in a key; \
+             name what tells owners apart, e.g. `include(self.tenant)`",
+        )],
+    );
+    cached(
+        "id = idd",
+        "async fn get(id: i64) -> User { load(id) }",
+        &[(
+            "idd",
+            "`id = idd` matches no parameter; this function has `id`",
+        )],
+    );
+    cached(
+        "skip(db)",
+        "async fn all() -> Vec<User> { vec![] }",
+        &[(
+            "db",
+            "`skip(db)` matches no parameter; this function has none",
+        )],
+    );
+    cached(
+        "skip(db), include(limit, self.tenant, TENANT)",
+        item,
+        &[(
+            "limit",
+            "`limit` is in the key already; remove it from `include`",
+        )],
+    );
+    cached("key(skip, limit.max(5), TENANT)", item, &[]);
+}
+
+#[test]
+fn an_id_says_all_that_is_in_the_key() {
+    let item = "async fn get(&self, id: i64, deleted: bool) -> User { load(id, deleted) }";
+    cached(
+        "id = id",
+        item,
+        &[(
+            "deleted",
+            "`deleted` is not in the key; add it to `id`, leave it out with `skip(deleted)`, \
+             or give the function an `op` in place of `id`",
+        )],
+    );
+    cached(
+        "op = \"x\", id = self.deleted(id)",
+        item,
+        &[(
+            "deleted",
+            "`deleted` is not in the key; add it to `id`, leave it out with `skip(deleted)`, \
+             or remove `id`",
+        )],
+    );
+    for id in [
+        "(id, deleted)",
+        "f(id)(deleted)",
+        "format!(\"{id}-{deleted:?}\")",
+        "[id; deleted]",
+    ] {
+        cached(&format!("id = {id}"), item, &[]);
+    }
+    for id in [
+        "(id, self.deleted)",
+        "(id, deleted::X)",
+        "(id, x::deleted)",
+        "(id, F { deleted: 1 })",
+    ] {
+        let found = cached_mistakes(&format!("{USERS}, id = {id}"), item);
+        assert_eq!(found.len(), 1, "{id}: {found:?}");
+    }
+    cached("id = id, skip(deleted)", item, &[]);
+    cached("op = \"x\", id = (0..deleted, id)", item, &[]);
+}
+
+#[test]
+fn options_that_exclude_each_other_are_told_apart() {
+    let item = "async fn list(&self, db: &Db, skip: u32) -> Vec<User> { vec![] }";
+    let key = "has no place beside `key`, which lists all that is in the key; keep one of them";
+    cached(
+        "key(skip), skip(db), include(self.tenant)",
+        item,
+        &[
+            ("skip", &format!("`skip` {key}")),
+            ("include", &format!("`include` {key}")),
+        ],
+    );
+    cached(
+        "key(skip), id = db.id(skip)",
+        item,
+        &[("id", &format!("`id` {key}"))],
+    );
+    cached(
+        "id = db.id(skip), include(self.tenant)",
+        item,
+        &[(
+            "include",
+            "`include` has no place beside `id`; \
+             put its values into `id`, e.g. `id = (self.tenant, id)`",
+        )],
+    );
+    cached(
+        "none_ttl = 5, cache_none = false",
+        item,
+        &[(
+            "none_ttl",
+            "`none_ttl` has no place beside `cache_none = false`, which keeps no `None`; \
+             keep one of them",
+        )],
+    );
+    cached("none_ttl = 5, cache_none = true", item, &[]);
+    assert_mistakes(
+        &invalidates_mistakes(
+            "\"users\", on = ok, rejected = |e| e.is_refused()",
+            "async fn w() {}",
+        ),
+        &[(
+            "rejected",
+            "`rejected` has no place beside `on = ok`, \
+             which takes every error for a write that did not happen; keep one of them",
+        )],
+    );
+}
+
+#[test]
+fn a_functions_name_has_to_fit_only_where_it_is_used() {
+    let camel = "`getAll` can't stand in a key; name the operation, e.g. `op = \"get-all\"`";
+    signature(
+        "async fn getAll() -> Vec<User> { vec![] }",
+        &[("getAll", camel)],
+    );
+    signature("async fn getOne(id: i64) -> User { load(id) }", &[]);
+    signature("async fn r#type(a: i64) -> User { load(a) }", &[]);
+    cached(
+        "op = \"all\"",
+        "async fn getAll() -> Vec<User> { vec![] }",
+        &[],
+    );
+}
+
+#[test]
+fn patterns_bind_parameters() {
+    let item = "async fn get(Path(id): Path<i64>, (a, _): (u8, u8)) -> User { load(id) }";
+    cached("skip(a)", item, &[]);
+    cached(
+        "skip(b)",
+        item,
+        &[(
+            "b",
+            "`skip(b)` matches no parameter; this function has `id`, `a`",
+        )],
+    );
+    signature(
+        "async fn get(my!(id): i64) -> User { load(id) }",
+        &[(
+            "my!(id)",
+            "`#[cached]` can't see which names this pattern binds; \
+             bind one name and take it apart in the body",
+        )],
+    );
+}
+
+#[test]
+fn a_write_names_what_becomes_stale() {
+    let item = "async fn update(&self, id: i64, new: User) -> Result<User, E> { save(id, new) }";
+    let missing = "missing a resource; name what becomes stale, e.g. `#[invalidates(\"users\")]`";
+    assert_eq!(invalidates_mistakes("", item)[0].1, missing);
+    for (args, mistakes) in [
+        ("on = ok", &[("", missing)][..]),
+        (
+            "users",
+            &[(
+                "users",
+                "a resource is a string or the path of a constant; write `\"users\"`",
+            )],
+        ),
+        (
+            "resource = \"users\"",
+            &[(
+                "resource",
+                "`resource` is not written here; write e.g. `#[invalidates(\"users\")]`",
+            )],
+        ),
+        (
+            "id = id, \"users\"",
+            &[(
+                "id",
+                "`id` comes after its resource; write e.g. `\"users\", id = id`",
+            )],
+        ),
+        (
+            "\"users\", id = idd",
+            &[(
+                "idd",
+                "`id = idd` matches no parameter; did you mean `id`? this function has `id`, `new`",
+            )],
+        ),
+        (
+            "\"users\", on = error",
+            &[(
+                "error",
+                "`on` is `ok` or left out; without it an error invalidates, too",
+            )],
+        ),
+        (
+            "\"users\", \"teams\", \"users\"",
+            &[(
+                "\"users\"",
+                "`users` is named twice, and once as a whole; keep that one",
+            )],
+        ),
+        (
+            "\"users\", \"users\", id = id",
+            &[(
+                "\"users\"",
+                "`users` is named twice, and once as a whole; keep that one",
+            )],
+        ),
+        ("\"users\", id = id, \"users\", id = new.id", &[]),
+        ("USERS, Self::RESOURCE, \"teams\", id = result.team", &[]),
+    ] {
+        let found = invalidates_mistakes(args, item);
+        if mistakes.first().is_some_and(|(at, _)| at.is_empty()) {
+            assert_eq!(found[0].1, mistakes[0].1, "{args}");
+        } else {
+            assert_mistakes(&found, mistakes);
+        }
+    }
+    assert_mistakes(
+        &invalidates_mistakes(
+            "\"users\", id = result.id",
+            "async fn w(result: R) -> R { result }",
+        ),
+        &[(
+            "result",
+            "`result` is what the function returned, and a parameter is named so, too; \
+             rename the parameter",
+        )],
+    );
+}

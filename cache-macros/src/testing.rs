@@ -1,0 +1,71 @@
+//! What the unit tests of this crate share: attributes and functions in strings, mistakes and expansions out.
+
+use proc_macro2::TokenStream;
+
+use crate::diag::Errors;
+use crate::{args, check, compile, expand, model};
+
+/// The mistakes in a function under `#[cached]`: what is underlined, and the message.
+pub(crate) fn cached_mistakes(args: &str, item: &str) -> Vec<(String, String)> {
+    shown(model(tokens(args), tokens(item), args::cached, check::cached).err())
+}
+
+/// The mistakes in a function under `#[invalidates]`.
+pub(crate) fn invalidates_mistakes(args: &str, item: &str) -> Vec<(String, String)> {
+    shown(
+        model(
+            tokens(args),
+            tokens(item),
+            args::invalidates,
+            check::invalidates,
+        )
+        .err(),
+    )
+}
+
+/// A function under `#[cached]` as `cargo expand` would print it.
+pub(crate) fn cached(args: &str, item: &str) -> String {
+    pretty(compile(
+        tokens(args),
+        tokens(item),
+        args::cached,
+        check::cached,
+        expand::cached,
+    ))
+}
+
+/// A function under `#[invalidates]` as `cargo expand` would print it.
+pub(crate) fn invalidates(args: &str, item: &str) -> String {
+    pretty(compile(
+        tokens(args),
+        tokens(item),
+        args::invalidates,
+        check::invalidates,
+        expand::invalidates,
+    ))
+}
+
+/// Asserts that exactly these mistakes are found, in the order of the source.
+#[track_caller]
+pub(crate) fn assert_mistakes(found: &[(String, String)], expected: &[(&str, &str)]) {
+    let found: Vec<(&str, &str)> = found
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+fn shown(errors: Option<Errors>) -> Vec<(String, String)> {
+    errors.map(|errors| errors.shown()).unwrap_or_default()
+}
+
+fn tokens(source: &str) -> TokenStream {
+    source
+        .parse()
+        .expect("a test's source has balanced brackets")
+}
+
+fn pretty(tokens: TokenStream) -> String {
+    let file = syn::parse2(tokens).expect("what comes out of a macro is a list of items");
+    prettyplease::unparse(&file)
+}
