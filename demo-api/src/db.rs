@@ -33,7 +33,10 @@ pub async fn open(url: &str) -> Result<AnyPool, sqlx::Error> {
     sqlx::any::install_default_drivers();
     // The pool would try again until its own timeout, and report that instead of the reason.
     let first = tokio::time::timeout(PATIENCE, AnyConnection::connect(url)).await;
-    first.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?;
+    first
+        .map_err(|_| sqlx::Error::PoolTimedOut)??
+        .close()
+        .await?;
 
     // Each connection to an in-memory database would have a database of its own.
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");

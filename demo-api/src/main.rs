@@ -52,16 +52,14 @@ async fn serve() -> Result<(), Failure> {
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
     let cache = cache_runtime::init(cache_config).await;
-    let pool = db::open(&config.database_url).await.map_err(|error| {
-        ConfigError::new(
-            "DATABASE_URL",
-            format!("the database can't be used: {error}"),
-        )
-    })?;
+    let pool = db::open(&config.database_url)
+        .await
+        .map_err(|error| unusable(&config, &error))?;
 
+    let stop = stop_signal()?;
     greet(&format!("http://{address}"));
     Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
-        .run_with_graceful_shutdown(api::routes(pool.clone()), asked_to_stop(), Some(DRAIN))
+        .run_with_graceful_shutdown(api::routes(pool.clone()), stop, Some(DRAIN))
         .await?;
 
     tracing::info!("stopping");
@@ -69,6 +67,14 @@ async fn serve() -> Result<(), Failure> {
     cache.shutdown().await;
     pool.close().await;
     Ok(())
+}
+
+fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
+    let mut problem = format!("the database can't be used: {error}");
+    if config.database_url.starts_with("sqlite") && !config.database_url.contains("mode=") {
+        problem.push_str("; `?mode=rwc` at the end of the URL creates a missing file");
+    }
+    ConfigError::new("DATABASE_URL", problem)
 }
 
 /// As the environment says, with the in-process tier on unless it says otherwise.
@@ -141,23 +147,28 @@ fn log() -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Ctrl-C, or SIGTERM from a service manager.
-async fn asked_to_stop() {
-    let interrupted = async {
+/// Resolves at Ctrl-C, or at SIGTERM from a service manager. From the moment this returns, neither ends the
+/// process by itself.
+#[cfg(unix)]
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Resolves at Ctrl-C.
+#[cfg(not(unix))]
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
         if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+            std::future::pending().await
         }
-    };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                () = interrupted => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    interrupted.await;
+    })
 }

@@ -1,6 +1,6 @@
 //! The cache by hand: what it holds, and how to make it forget.
 
-use cache_runtime::Stats;
+use cache_runtime::{Acknowledgement, Stats};
 use poem::http::StatusCode;
 use poem::{IntoResponse, Response};
 use poem_openapi::param::Path;
@@ -31,17 +31,24 @@ impl CacheApi {
                 RESOURCES.join(" or ")
             )));
         };
-        cache_runtime::cache().invalidate_all(resource).await;
-        Ok(Forgotten::Done)
+        Ok(
+            match cache_runtime::cache().invalidate_all(resource).await {
+                Acknowledgement::Pending => Forgotten::Pending,
+                _ => Forgotten::Done,
+            },
+        )
     }
 
     /// Forget everything
     #[oai(path = "/", method = "delete")]
-    async fn forget_all(&self) -> Result<Forgotten, ApiError> {
-        if let Err(error) = cache_runtime::cache().clear_all().await {
-            tracing::warn!(%error, "the cache could not be cleared at once");
+    async fn forget_all(&self) -> Forgotten {
+        match cache_runtime::cache().clear_all().await {
+            Ok(_) => Forgotten::Done,
+            Err(error) => {
+                tracing::warn!(%error, "the cache is not cleared yet");
+                Forgotten::Pending
+            }
         }
-        Ok(Forgotten::Done)
     }
 }
 
@@ -50,6 +57,9 @@ enum Forgotten {
     /// No later read is answered with anything cached so far.
     #[oai(status = 204)]
     Done,
+    /// Redis can't be reached: it will be told when it can. Until then this process reads past it.
+    #[oai(status = 202)]
+    Pending,
 }
 
 /// `Stats` serialises itself, in an order that is part of its promise.

@@ -94,7 +94,11 @@ pub(super) async fn to_response(error: poem::Error) -> Response {
         ErrorBody::of_field(*name, unusable(name, reason))
     } else if let Some(ParsePathError { reason, .. }) = error.downcast_ref() {
         // poem-openapi numbers path parameters; of this API's, all numbers are ids.
-        let name = if reason.contains("integer") { "id" } else { "resource" };
+        let name = if reason.contains("integer") {
+            "id"
+        } else {
+            "resource"
+        };
         ErrorBody::of_field(name, unusable(name, reason))
     } else if let Some(error) = error.downcast_ref::<BodyError>() {
         ErrorBody::of_field("body", format!("`body` {error}"))

@@ -12,10 +12,12 @@ use crate::input::{self, describe};
 use crate::resource::{Column, Kind, Resource};
 use crate::sql::{Value, to_micros};
 
-// Bounds on what one request may make a database do. SQLite gives up at an expression depth of 1,000.
+// Bounds on what one request may make a database do.
 const MAX_DEPTH: usize = 5;
 const MAX_CONDITIONS: usize = 100;
 const MAX_VALUES: usize = 500;
+// SQLite binds 32,766 values at most.
+const MAX_VALUES_IN_ALL: usize = 5_000;
 const MAX_PATTERN: usize = 200;
 
 const OPERATORS: &str = "eq, ne, lt, lte, gt, gte, in, like, ilike, between or is_null";
@@ -34,6 +36,7 @@ impl Filter {
         let mut parser = Parser {
             columns,
             conditions: 0,
+            values: 0,
         };
         let filter = Self {
             condition: match take(&mut body, "conditions") {
@@ -56,6 +59,8 @@ struct Parser {
     columns: &'static [Column],
     /// How many conditions there are so far, over all groups.
     conditions: usize,
+    /// How many values there are so far in all `in` lists.
+    values: usize,
 }
 
 impl Parser {
@@ -109,7 +114,16 @@ impl Parser {
             .remove("value")
             .ok_or_else(|| Invalid::new(at.clone(), "is missing"))?;
         nothing_left(path, &condition)?;
-        operation(column, &op, value, &format!("{path}.op"), &at)
+        let condition = operation(column, &op, value, &format!("{path}.op"), &at)?;
+        if let Condition::In { values, .. } = &condition {
+            self.values += values.len();
+            if self.values > MAX_VALUES_IN_ALL {
+                let reason =
+                    format!("all lists together may hold {MAX_VALUES_IN_ALL} values at most");
+                return Err(Invalid::new(at, reason));
+            }
+        }
+        Ok(condition)
     }
 
     fn column(&self, path: &str, object: &mut Map<String, Json>) -> Result<Column, Invalid> {
@@ -489,6 +503,15 @@ mod tests {
 
     #[test]
     fn a_body_is_bounded_in_depth_and_in_number() {
+        let list = json!({ "field": "id", "op": "in", "value": vec![1; MAX_VALUES] });
+        let lists = |number| json!({ "conditions": vec![list.clone(); number] });
+        let most = MAX_VALUES_IN_ALL / MAX_VALUES;
+        assert!(Filter::parse::<User>(lists(most)).is_ok());
+        assert_eq!(
+            refused(lists(most + 1)),
+            format!("conditions[{most}].value")
+        );
+
         let leaf = json!({ "field": "id", "op": "eq", "value": 1 });
         let nested = |depth| (1..depth).fold(leaf.clone(), |inner, _| json!({ "and": [inner] }));
         assert!(Filter::parse::<User>(json!({ "conditions": [nested(MAX_DEPTH)] })).is_ok());
