@@ -447,7 +447,7 @@ async fn store(config: &CacheConfig, background: &Background) -> Arc<dyn Store> 
         if config.local_bytes > 0 {
             tracing::info!("the in-process tier stays off while the Redis tier is on");
         }
-        return Arc::new(crate::store::redis::RedisStore::connect(redis, config, background.handle()).await);
+        return Arc::new(crate::store::RedisStore::connect(redis, config, background.handle()).await);
     }
     let _ = background;
     Arc::new(MemoryStore::new(config.local_bytes))

@@ -17,6 +17,7 @@
 //! |---|---|---|
 //! | `redis` | yes | the shared tier |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
+//! | `testing` | no | the contract suite for stores of one's own |
 
 // In reading order.
 mod error;
@@ -40,6 +41,9 @@ mod engine;
 mod read;
 mod write;
 mod cache;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 #[doc(hidden)]
 pub mod __private;

@@ -6,7 +6,7 @@
 mod glob;
 mod memory;
 #[cfg(feature = "redis")]
-pub(crate) mod redis;
+mod redis;
 
 use std::any::Any;
 use std::fmt;
@@ -18,6 +18,8 @@ use serde::Serialize;
 
 pub(crate) use self::glob::literal as glob_literal;
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisStore;
 pub use crate::clock::Millis;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::error::Error;

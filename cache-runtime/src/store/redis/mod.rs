@@ -30,7 +30,7 @@ use crate::policy::generation_ttl;
 const STEP: usize = 256;
 
 /// Entries and generations in Redis.
-pub(crate) struct RedisStore {
+pub struct RedisStore {
     links: Arc<Links>,
     budget: Duration,
     default_generation_ttl: Duration,
@@ -50,8 +50,9 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Starts to connect, and returns after the first attempt whether or not it succeeded.
-    pub(crate) async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
+    /// Starts to connect, and returns after the first attempt whether or not it succeeded. The connection is
+    /// kept, and made again for ever, by a task on `background`.
+    pub async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
         let links = Arc::new(Links::default());
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);

@@ -1,0 +1,423 @@
+//! What every store has to do, whatever it is made of.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::{
+    CodecId, Content, Dep, Fill, Filled, Fingerprint, Form, Found, Header, Invalidation, LeaseReply,
+    LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen, Stamp, Store,
+};
+use crate::EntryKind;
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(40);
+/// How long a case waits for something that is bound to happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Checks a store against the contract that [`Store`] describes.
+///
+/// Works in namespaces of its own, so the store may hold other entries. Run it on a runtime whose time is not
+/// paused: what lapses, lapses by the store's own clock.
+///
+/// # Panics
+/// If the store breaks the contract; the message says which part.
+pub async fn check_store(store: &dyn Store) {
+    let case = |name| Case { store, name, namespace: format!("t{}:", Nonce::fresh()) };
+    case("generations").generations_are_made_once().await;
+    case("fill").a_lease_is_filled_once().await;
+    case("absence").an_absence_is_stored().await;
+    case("stampede").one_of_many_gets_the_lease().await;
+    case("kill").a_kill_takes_the_lease_too().await;
+    case("bump").a_bump_makes_the_stamp_another().await;
+    case("compare").a_lease_replaces_only_what_was_seen().await;
+    case("lapse").a_lapsed_lease_gives_way().await;
+    case("renew").a_renewed_lease_does_not_lapse().await;
+    case("release").a_lease_is_given_back_by_its_holder().await;
+    case("force").a_lease_by_force_refuses_the_older_fill().await;
+    case("expiry").an_entry_leaves_by_its_time().await;
+    case("sweep").a_sweep_takes_what_it_is_told().await;
+    case("pattern").a_pattern_is_of_its_namespace().await;
+    case("clear").clear_is_of_its_namespace().await;
+}
+
+struct Case<'a> {
+    store: &'a dyn Store,
+    name: &'static str,
+    namespace: String,
+}
+
+fn fingerprint() -> Fingerprint {
+    Fingerprint::of::<String>(0)
+}
+
+impl Case<'_> {
+    fn probe(&self, name: &str, kind: EntryKind) -> Probe {
+        let dep = |name: &str| Dep::new(format!("{}@gen:{name}", self.namespace));
+        let deps = match kind {
+            EntryKind::Entity => vec![dep("users")],
+            EntryKind::Derived => vec![dep("users"), dep("users~derived")],
+        };
+        Probe { key: format!("{}{name}", self.namespace), kind, deps }
+    }
+
+    fn entity(&self) -> Probe {
+        self.probe("users:1", EntryKind::Entity)
+    }
+
+    fn ok<T>(&self, result: Result<T, crate::Error>) -> T {
+        result.unwrap_or_else(|error| panic!("{}: the store failed: {error}", self.name))
+    }
+
+    async fn look(&self, probe: &Probe) -> Look {
+        self.ok(self.store.look(probe).await)
+    }
+
+    /// The entry's text and header, if there is one.
+    async fn read(&self, probe: &Probe) -> Option<(Header, Option<String>)> {
+        match self.look(probe).await.found {
+            Found::Nothing => None,
+            Found::Foreign => panic!("{}: an entry was read as foreign", self.name),
+            Found::Entry(header, payload) => Some((header, text(&payload))),
+        }
+    }
+
+    async fn header(&self, probe: &Probe) -> Header {
+        self.read(probe).await.unwrap_or_else(|| panic!("{}: the entry is not there", self.name)).0
+    }
+
+    async fn lease(&self, probe: &Probe, seen: Seen, length: Duration) -> (Nonce, LeaseReply) {
+        let stamp = self.look(probe).await.stamp;
+        let token = Nonce::fresh();
+        let request = LeaseRequest { seen, token, stamp, fingerprint: fingerprint(), length };
+        (token, self.ok(self.store.lease(probe, &request).await))
+    }
+
+    async fn granted(&self, probe: &Probe, seen: Seen, length: Duration) -> Nonce {
+        let (token, reply) = self.lease(probe, seen, length).await;
+        assert_eq!(reply, LeaseReply::Granted, "{}", self.name);
+        token
+    }
+
+    async fn fill(&self, probe: &Probe, token: Nonce, value: &str, ttl: Duration) -> Filled {
+        let stamp = self.look(probe).await.stamp;
+        self.fill_stamped(probe, token, stamp, Some(value), ttl).await
+    }
+
+    async fn fill_stamped(
+        &self,
+        probe: &Probe,
+        token: Nonce,
+        stamp: Stamp,
+        value: Option<&str>,
+        ttl: Duration,
+    ) -> Filled {
+        let payload = match (value, self.store.form()) {
+            (None, _) => Payload::Empty,
+            (Some(value), Form::Encoded) => Payload::Encoded(value.as_bytes().to_vec()),
+            (Some(value), Form::Decoded) => Payload::Decoded(Arc::new(value.to_owned())),
+        };
+        let fill = Fill {
+            token,
+            stamp,
+            fingerprint: fingerprint(),
+            content: if value.is_some() { Content::Value } else { Content::Absence },
+            payload,
+            codec: CodecId::Json,
+            size: value.map_or(4, str::len),
+            fresh_for: ttl,
+            generation_ttl: LONG * 2,
+        };
+        self.ok(self.store.fill(probe, fill).await)
+    }
+
+    async fn stored(&self, probe: &Probe, value: &str) {
+        let seen = match self.read(probe).await {
+            Some((header, _)) => Seen::Entry(header),
+            None => Seen::Nothing,
+        };
+        let token = self.granted(probe, seen, LONG).await;
+        assert_eq!(self.fill(probe, token, value, LONG).await, Filled::Stored, "{}", self.name);
+    }
+
+    async fn kill(&self, probe: &Probe) -> u64 {
+        let invalidation = Invalidation { kills: vec![probe.key.clone()], bumps: Vec::new() };
+        self.ok(self.store.invalidate(&invalidation).await).removed
+    }
+
+    async fn bump(&self, dep: &str) -> Millis {
+        let bumps = vec![Dep::new(format!("{}@gen:{dep}", self.namespace))];
+        self.ok(self.store.invalidate(&Invalidation { kills: Vec::new(), bumps }).await).at
+    }
+
+    async fn is_gone(&self, probe: &Probe) -> bool {
+        self.read(probe).await.is_none()
+    }
+
+    async fn until_gone(&self, probe: &Probe) {
+        let gone = async {
+            while !self.is_gone(probe).await {
+                tokio::time::sleep(SHORT / 4).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, gone).await.is_ok(), "{}: it never left", self.name);
+    }
+
+    async fn generations_are_made_once(&self) {
+        let derived = self.probe("users:list:0", EntryKind::Derived);
+        let first = self.look(&derived).await;
+        assert!(matches!(first.found, Found::Nothing) && !first.intended, "{}", self.name);
+        assert_eq!(self.look(&derived).await.stamp, first.stamp, "{}", self.name);
+        assert_ne!(self.look(&self.entity()).await.stamp, first.stamp, "{}", self.name);
+    }
+
+    async fn a_lease_is_filled_once(&self) {
+        let probe = self.entity();
+        let stamp = self.look(&probe).await.stamp;
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        let (lease, content) = self.read(&probe).await.expect("the lease stands there");
+        assert_eq!((lease.token, lease.content, content), (token, Content::Nothing, None), "{}", self.name);
+        assert_eq!((lease.stamp, lease.fingerprint, lease.kind), (stamp, fingerprint(), EntryKind::Entity));
+
+        assert_eq!(self.fill(&probe, Nonce::fresh(), "other", LONG).await, Filled::Refused, "{}", self.name);
+        assert_eq!(self.fill(&probe, token, "mine", LONG).await, Filled::Stored, "{}", self.name);
+        let (header, content) = self.read(&probe).await.expect("stored");
+        assert_eq!(content.as_deref(), Some("mine"), "{}", self.name);
+        assert!(!header.is_leased() && header.content == Content::Value, "{}", self.name);
+        assert_eq!(header.stamp, stamp, "{}: the stamp is the load's", self.name);
+        let now = self.look(&probe).await.now;
+        assert!(header.stored <= now.after(LONG / 2) && now < header.fresh, "{}: {header:?} at {now:?}", self.name);
+
+        assert_eq!(self.fill(&probe, token, "again", LONG).await, Filled::Refused, "{}", self.name);
+    }
+
+    async fn an_absence_is_stored(&self) {
+        let probe = self.entity();
+        let stamp = self.look(&probe).await.stamp;
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        assert_eq!(self.fill_stamped(&probe, token, stamp, None, LONG).await, Filled::Stored, "{}", self.name);
+        assert_eq!(self.header(&probe).await.content, Content::Absence, "{}", self.name);
+    }
+
+    async fn one_of_many_gets_the_lease(&self) {
+        let probe = self.entity();
+        let stamp = self.look(&probe).await.stamp;
+        let mut granted = 0;
+        let mut holders = Vec::new();
+        let requests: Vec<_> = (0..50)
+            .map(|_| LeaseRequest {
+                seen: Seen::Nothing,
+                token: Nonce::fresh(),
+                stamp,
+                fingerprint: fingerprint(),
+                length: LONG,
+            })
+            .collect();
+        for reply in join_all(requests.iter().map(|request| self.store.lease(&probe, request))).await {
+            match self.ok(reply) {
+                LeaseReply::Granted => granted += 1,
+                LeaseReply::Taken(header) => holders.push(header.token),
+                LeaseReply::Foreign => panic!("{}: a lease was taken for foreign", self.name),
+            }
+        }
+        holders.dedup();
+        assert_eq!((granted, holders.len()), (1, 1), "{}", self.name);
+    }
+
+    async fn a_kill_takes_the_lease_too(&self) {
+        let probe = self.entity();
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        assert_eq!(self.kill(&probe).await, 0, "{}: a lease is no entry", self.name);
+        assert_eq!(self.fill(&probe, token, "late", LONG).await, Filled::Refused, "{}", self.name);
+        assert!(self.is_gone(&probe).await, "{}", self.name);
+
+        self.stored(&probe, "new").await;
+        assert_eq!(self.kill(&probe).await, 1, "{}", self.name);
+        assert_eq!(self.kill(&probe).await, 0, "{}: to repeat it is harmless", self.name);
+        assert!(self.is_gone(&probe).await, "{}", self.name);
+    }
+
+    async fn a_bump_makes_the_stamp_another(&self) {
+        let (entity, derived) = (self.entity(), self.probe("users:list:0", EntryKind::Derived));
+        self.stored(&entity, "row").await;
+        self.stored(&derived, "list").await;
+        let lives = async |probe: &Probe| {
+            let look = self.look(probe).await;
+            matches!(look.found, Found::Entry(header, _) if header.stamp == look.stamp)
+        };
+        assert!(lives(&entity).await && lives(&derived).await, "{}", self.name);
+        self.bump("users~derived").await;
+        assert!(lives(&entity).await && !lives(&derived).await, "{}", self.name);
+        self.bump("users").await;
+        assert!(!lives(&entity).await, "{}", self.name);
+    }
+
+    async fn a_lease_replaces_only_what_was_seen(&self) {
+        let probe = self.entity();
+        self.stored(&probe, "first").await;
+        let first = self.header(&probe).await;
+        assert!(matches!(self.lease(&probe, Seen::Nothing, LONG).await.1, LeaseReply::Taken(h) if h == first));
+        assert!(matches!(self.lease(&probe, Seen::Leased, LONG).await.1, LeaseReply::Taken(h) if h == first));
+        self.bump("users").await;
+        self.stored(&probe, "second").await;
+        let second = self.header(&probe).await;
+        assert_ne!(first, second, "{}", self.name);
+        let stale = self.lease(&probe, Seen::Entry(first), LONG).await.1;
+        assert_eq!(stale, LeaseReply::Taken(second), "{}", self.name);
+        self.granted(&probe, Seen::Entry(second), LONG).await;
+        // What was seen may also have gone.
+        self.kill(&probe).await;
+        self.granted(&probe, Seen::Entry(second), LONG).await;
+    }
+
+    async fn a_lapsed_lease_gives_way(&self) {
+        let probe = self.entity();
+        let lapsing = self.granted(&probe, Seen::Nothing, SHORT).await;
+        let taken_over = async {
+            loop {
+                let (token, reply) = self.lease(&probe, Seen::Leased, LONG).await;
+                if reply == LeaseReply::Granted {
+                    return token;
+                }
+                tokio::time::sleep(SHORT / 4).await;
+            }
+        };
+        let taken_over = tokio::time::timeout(PATIENCE, taken_over).await;
+        let token = taken_over.unwrap_or_else(|_| panic!("{}: it never lapsed", self.name));
+        assert_eq!(self.fill(&probe, lapsing, "late", LONG).await, Filled::Refused, "{}", self.name);
+        assert_eq!(self.fill(&probe, token, "new", LONG).await, Filled::Stored, "{}", self.name);
+    }
+
+    async fn a_renewed_lease_does_not_lapse(&self) {
+        let probe = self.entity();
+        let token = self.granted(&probe, Seen::Nothing, SHORT).await;
+        assert!(self.ok(self.store.renew(&probe.key, token, LONG).await), "{}", self.name);
+        assert!(!self.ok(self.store.renew(&probe.key, Nonce::fresh(), LONG).await), "{}", self.name);
+        // A sibling with the same length shows when the first lease would have lapsed.
+        let sibling = self.probe("users:2", EntryKind::Entity);
+        self.granted(&sibling, Seen::Nothing, SHORT).await;
+        self.until_gone(&sibling).await;
+        assert_eq!(self.fill(&probe, token, "value", LONG).await, Filled::Stored, "{}", self.name);
+        assert!(!self.ok(self.store.renew(&probe.key, token, LONG).await), "{}", self.name);
+    }
+
+    async fn a_lease_is_given_back_by_its_holder(&self) {
+        let probe = self.entity();
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        self.ok(self.store.release(&probe.key, Nonce::fresh()).await);
+        assert!(!self.is_gone(&probe).await, "{}", self.name);
+        self.ok(self.store.release(&probe.key, token).await);
+        assert!(self.is_gone(&probe).await, "{}", self.name);
+
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        self.fill(&probe, token, "kept", LONG).await;
+        self.ok(self.store.release(&probe.key, token).await);
+        assert!(!self.is_gone(&probe).await, "{}: a filled entry is not a lease any more", self.name);
+    }
+
+    async fn a_lease_by_force_refuses_the_older_fill(&self) {
+        let probe = self.entity();
+        let older = self.granted(&probe, Seen::Nothing, LONG).await;
+        let forced = self.granted(&probe, Seen::Anything, LONG).await;
+        assert_eq!(self.fill(&probe, older, "old", LONG).await, Filled::Refused, "{}", self.name);
+        assert_eq!(self.fill(&probe, forced, "new", LONG).await, Filled::Stored, "{}", self.name);
+    }
+
+    async fn an_entry_leaves_by_its_time(&self) {
+        let probe = self.entity();
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        assert_eq!(self.fill(&probe, token, "brief", SHORT).await, Filled::Stored, "{}", self.name);
+        self.until_gone(&probe).await;
+    }
+
+    async fn a_sweep_takes_what_it_is_told(&self) {
+        let (entity, derived) = (self.entity(), self.probe("users:list:0", EntryKind::Derived));
+        let other = self.probe("teams:1", EntryKind::Entity);
+        for probe in [&entity, &derived, &other] {
+            self.stored(probe, "value").await;
+        }
+        let before = self.header(&entity).await.stored;
+        let sweep = |derived_only, stored_before| Matching {
+            pattern: format!("{}users:*", self.namespace),
+            derived_only,
+            stored_before,
+            unless_larger_than: None,
+        };
+        let run = async |matching: Matching| self.ok(self.store.remove_matching(&matching).await);
+        assert_eq!(run(sweep(false, Some(before))).await, 0, "{}: none was stored before", self.name);
+        assert_eq!(run(Matching { unless_larger_than: Some(0), ..sweep(false, None) }).await, 0, "{}", self.name);
+        assert_eq!(run(sweep(true, None)).await, 1, "{}", self.name);
+        assert!(self.is_gone(&derived).await && !self.is_gone(&entity).await, "{}", self.name);
+        assert_eq!(run(sweep(false, Some(before.after(LONG)))).await, 1, "{}", self.name);
+        assert!(self.is_gone(&entity).await && !self.is_gone(&other).await, "{}", self.name);
+    }
+
+    async fn a_pattern_is_of_its_namespace(&self) {
+        let stranger = Case { store: self.store, name: self.name, namespace: format!("x{}", self.namespace) };
+        let (own, strange) = (self.entity(), stranger.entity());
+        self.stored(&own, "own").await;
+        stranger.stored(&strange, "strange").await;
+        let token = self.granted(&self.probe("users:9", EntryKind::Entity), Seen::Nothing, LONG).await;
+        let matching = Matching {
+            pattern: format!("{}users:[0-9]", self.namespace),
+            derived_only: false,
+            stored_before: None,
+            unless_larger_than: None,
+        };
+        assert_eq!(self.ok(self.store.remove_matching(&matching).await), 1, "{}", self.name);
+        assert!(self.is_gone(&own).await && !stranger.is_gone(&strange).await, "{}", self.name);
+        let late = self.fill(&self.probe("users:9", EntryKind::Entity), token, "late", LONG).await;
+        assert_eq!(late, Filled::Refused, "{}: a load in flight goes too", self.name);
+    }
+
+    async fn clear_is_of_its_namespace(&self) {
+        let stranger = Case { store: self.store, name: self.name, namespace: format!("x{}", self.namespace) };
+        let (own, strange) = (self.entity(), stranger.entity());
+        self.stored(&own, "own").await;
+        stranger.stored(&strange, "strange").await;
+        let (before, strange_before) = (self.look(&own).await.stamp, stranger.look(&strange).await.stamp);
+        assert_eq!(self.ok(self.store.clear(&self.namespace).await), 1, "{}", self.name);
+        assert_ne!(self.look(&own).await.stamp, before, "{}", self.name);
+        assert!(self.is_gone(&own).await, "{}", self.name);
+        assert_eq!(stranger.look(&strange).await.stamp, strange_before, "{}", self.name);
+        assert!(!stranger.is_gone(&strange).await, "{}", self.name);
+    }
+}
+
+fn text(payload: &Payload) -> Option<String> {
+    match payload {
+        Payload::Empty => None,
+        Payload::Encoded(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Payload::Decoded(value) => {
+            let value: &dyn Any = &**value;
+            value.downcast_ref::<String>().cloned()
+        }
+    }
+}
+
+/// All futures at once, on this task.
+async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut waiting = false;
+        for (future, output) in &mut running {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(ready) => *output = Some(ready),
+                    std::task::Poll::Pending => waiting = true,
+                }
+            }
+        }
+        if waiting { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn the_memory_store_keeps_the_contract() {
+        super::check_store(&crate::store::MemoryStore::new(1 << 20)).await;
+    }
+}
