@@ -65,7 +65,7 @@ pub(crate) enum Ttl {
     Seconds(u64),
     /// Of a string such as `"500ms"`.
     Millis(u64),
-    Expr(Expr),
+    Expr(Box<Expr>),
 }
 
 /// What both attributes take.

@@ -138,7 +138,12 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
         .collect();
 
     if let Some(id) = args.id.value() {
-        if named("id", id, &bindings, errors) {
+        // Whoever mistyped the name to skip would be told twice.
+        let skips = args.skip.is_absent()
+            || skipped
+                .iter()
+                .all(|name| bindings.iter().any(|b| b.name() == *name));
+        if named("id", id, &bindings, errors) && skips {
             all_in_id(id, &keyed, args, errors);
         }
         return with_id(

@@ -14,32 +14,35 @@ use crate::model::{
     Absence, AfterResult, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
 };
 
-/// Turns
-///
-/// ```ignore
-/// #[cached(resource = "users", ttl = 300)]
-/// pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> { BODY }
-/// ```
-///
-/// into
-///
-/// ```ignore
-/// pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-///     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
-///         ::core::module_path!(), "get", ::core::file!(), ::core::line!());
-///     let __cache_read = ::cache_runtime::__private::Read::new(
-///         &__CACHE_SITE,
-///         ::cache_runtime::__private::global(),
-///         |__cache_plan| __cache_plan.resource("users").id(&id).ttl(300u64),
-///     );
-///     __cache_read
-///         .run(
-///             ::cache_runtime::__private::Shape::<Result<Option<User>, DbError>>::OF.kind(),
-///             async move || { BODY },
-///         )
-///         .await
-/// }
-/// ```
+// Turns
+//
+// #[cached(resource = "users", ttl = 300)]
+// pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> { BODY }
+//
+// into
+//
+// pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
+//     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
+//         ::core::module_path!(), "get", ::core::file!(), ::core::line!());
+//     let __cache_read = ::cache_runtime::__private::Read::new(
+//         &__CACHE_SITE,
+//         ::cache_runtime::__private::global(),
+//         |__cache_plan| __cache_plan.resource("users").id(&id).ttl(300u64),
+//     );
+//     __cache_read
+//         .run(
+//             ::cache_runtime::__private::Shape::<Result<Option<User>, DbError>>::OF.kind(),
+//             async move || {
+//                 if let ::core::option::Option::Some(__cache_returned) =
+//                     ::core::option::Option::None::<Result<Option<User>, DbError>>
+//                 {
+//                     return __cache_returned;
+//                 }
+//                 BODY
+//             },
+//         )
+//         .await
+// }
 pub(crate) fn cached(function: CachedFn) -> TokenStream {
     let CachedFn {
         item,
@@ -72,29 +75,25 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     )
 }
 
-/// Turns
-///
-/// ```ignore
-/// #[invalidates("users", id = result.id, "teams", rejected = |e| matches!(e, DbError::Conflict))]
-/// pub async fn create(&self, new: NewUser) -> Result<User, DbError> { BODY }
-/// ```
-///
-/// into
-///
-/// ```ignore
-/// pub async fn create(&self, new: NewUser) -> Result<User, DbError> {
-///     static __CACHE_SITE: .. = ..;
-///     let __cache_write = ::cache_runtime::__private::Write::new(
-///         &__CACHE_SITE,
-///         ::cache_runtime::__private::global(),
-///         ::cache_runtime::__private::Shape::<Result<User, DbError>>::OF.kind(),
-///         |__cache_plan| __cache_plan.resource("users").resource("teams"),
-///     )
-///     .rejected(|e| matches!(e, DbError::Conflict))
-///     .result(move |__cache_plan, result| __cache_plan.resource("users").id(&result.id).resource("teams"));
-///     __cache_write.run(async move || { BODY }).await
-/// }
-/// ```
+// Turns
+//
+// #[invalidates("users", id = result.id, "teams", rejected = |e| matches!(e, DbError::Conflict))]
+// pub async fn create(&self, new: NewUser) -> Result<User, DbError> { BODY }
+//
+// into
+//
+// pub async fn create(&self, new: NewUser) -> Result<User, DbError> {
+//     static __CACHE_SITE: .. = ..;
+//     let __cache_write = ::cache_runtime::__private::Write::new(
+//         &__CACHE_SITE,
+//         ::cache_runtime::__private::global(),
+//         ::cache_runtime::__private::Shape::<Result<User, DbError>>::OF.kind(),
+//         |__cache_plan| __cache_plan.resource("users").resource("teams"),
+//     )
+//     .rejected(|e| matches!(e, DbError::Conflict))
+//     .result(move |__cache_plan, result| __cache_plan.resource("users").id(&result.id).resource("teams"));
+//     __cache_write.run(async move || { .. BODY }).await
+// }
 pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let InvalidatesFn {
         item,

@@ -1,9 +1,10 @@
-//! The attribute macros of `cache-runtime`.
+//! The attribute macros of `cache-runtime`, which re-exports them: depend on that crate.
 //!
-//! Each reads the signature of one function and writes one short call into its body; all behaviour is in
-//! `cache-runtime`, which re-exports both. A mistake never takes the function away: all mistakes are reported
+//! Each reads the signature of one function and writes one short call into its body; all behaviour
+//! is in `cache-runtime`. A mistake never takes the function away: all mistakes are reported
 //! together, followed by the function as it was written.
 
+// Mistakes.
 mod diag;
 // Options and function as written.
 mod args;
@@ -23,7 +24,236 @@ use proc_macro2::TokenStream as TokenStream2;
 use crate::diag::Errors;
 use crate::item::Item;
 
-/// Placeholder.
+/// Answers a call from the cache, or runs the function and keeps what it returns.
+///
+/// ```
+/// use cache_runtime::cached;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize)] pub struct User { id: i64 }
+/// # pub struct DbError;
+/// # pub struct UserService { tenant: i64 }
+///
+/// impl UserService {
+///     /// Kept under `users:1` for five minutes.
+///     #[cached(resource = "users", ttl = 300)]
+///     pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
+///         Ok(Some(User { id }))
+///     }
+///
+///     /// Kept under `users:list:<hash of skip and limit>` for the default time, `CACHE_TTL`.
+///     #[cached(resource = "users")]
+///     pub async fn list(&self, skip: u32, limit: u32) -> Result<Vec<User>, DbError> {
+///         Ok(Vec::new())
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// It goes on any `async fn` with a body: free functions, methods with any `self`, methods of trait
+/// implementations; generic or not, with borrowed arguments and with patterns as parameters. The
+/// function stays what it was, with its documentation, visibility and other attributes.
+///
+/// # What is returned
+///
+/// `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, also by way of type aliases, and
+/// `Arc<T>` in place of `T`. `T` is `Clone + Send + Sync + 'static` and implements serde's
+/// `Serialize` and `Deserialize`. `E` is any type: an error is returned and never kept. `None` is
+/// kept like a value, but shorter: see `none_ttl`.
+///
+/// # What is in the key
+///
+/// | attribute and parameters | key |
+/// |---|---|
+/// | no `op`; the only parameter is named `id`, or `id = ..` is given | `users:<id>` |
+/// | `op = "avatar"`; the only parameter is named `id`, or `id = ..` is given | `users:avatar:<id>` |
+/// | anything else | `users:<op>:<hash of the parameters>` |
+///
+/// All parameters are in the key, and so are the function's own type and const parameters where the
+/// key is a hash. **`self` is not.** If two values of the service give different answers to the same
+/// arguments, say what tells them apart, with `include(self.tenant)` or in `id`:
+/// otherwise one is given what belongs to the other.
+///
+/// A parameter `_` is not in the key, since the body has no means to read it. An argument in a key
+/// implements `Serialize`. Of a float, `-0.0` and `0.0` are the same, and a call with NaN bypasses
+/// the cache.
+///
+/// # Options
+///
+/// ## `resource` — required
+///
+/// What the data is, and what [`#[invalidates]`](macro@invalidates) names: a string of lower-case
+/// letters, digits, `-` and `_`, or the path of a constant.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize)] pub struct Row;
+/// # pub struct Crud<T>(T);
+/// pub trait Entity {
+///     const RESOURCE: &'static str;
+/// }
+///
+/// impl<T: Entity> Crud<T> {
+///     #[cached(resource = T::RESOURCE)]
+///     pub async fn get(&self, id: i64) -> Option<Row> {
+/// #       let _ = id;
+///         None
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `ttl`
+///
+/// For how long a value is served: seconds, a string such as `"90s"`, `"5m"`, `"1h30m"`, `"1d"` or
+/// `"500ms"`, or an expression (a whole number of seconds or a `Duration`) that may use `self` and the
+/// parameters. By default `CACHE_TTL`; `CACHE_TTL_<RESOURCE>` wins over the attribute.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// # use std::time::Duration;
+/// # struct Prices { fresh_for: Duration }
+/// # impl Prices {
+/// #[cached(resource = "prices", ttl = self.fresh_for)]
+/// async fn price(&self, id: i64) -> u64 {
+/// #   let _ = id;
+///     42
+/// }
+///
+/// #[cached(resource = "prices", ttl = "1h30m")]
+/// async fn average(&self) -> u64 {
+///     42
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `op`
+///
+/// Names the operation in the key of what is derived from a resource; by default the function's
+/// name. Segments are joined by `:`. An op belongs to one function.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "users", op = "count:by-country")]
+/// async fn count_by_country(country: &str) -> u64 {
+/// #   let _ = country;
+///     7
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `id`
+///
+/// The primary identity of the one row that is returned, where it is not simply a parameter named
+/// `id`. Each other parameter is in the expression or skipped.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// # struct Users { tenant: i64 }
+/// # impl Users {
+/// /// Kept under `users:7,1`.
+/// #[cached(resource = "users", id = (self.tenant, user_id))]
+/// async fn get(&self, user_id: i64) -> Option<String> {
+/// #   let _ = user_id;
+///     None
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `skip(..)`, `include(..)`, `key(..)`
+///
+/// `skip` leaves parameters out of the key, `include` adds expressions to it, and `key` replaces the
+/// parameters by the expressions it lists.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// # pub struct Pool;
+/// # pub struct Users { tenant: i64 }
+/// # impl Users {
+/// #[cached(resource = "users", skip(pool), include(self.tenant))]
+/// async fn list(&self, pool: &Pool, skip: u32, limit: u32) -> Vec<String> {
+/// #   let _ = (pool, skip, limit);
+///     Vec::new()
+/// }
+///
+/// #[cached(resource = "users", key(name.to_lowercase()))]
+/// async fn find(&self, pool: &Pool, name: &str) -> Option<String> {
+/// #   let _ = (pool, name);
+///     None
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `none_ttl`, `cache_none`
+///
+/// For how long `None` is served: written as `ttl` is, by default `ttl`, but no more than 30
+/// seconds. With `cache_none = false` it is not kept.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "users", ttl = "1h", none_ttl = 5)]
+/// async fn get(id: i64) -> Option<String> {
+/// #   let _ = id;
+///     None
+/// }
+///
+/// #[cached(resource = "sessions", ttl = "1h", cache_none = false)]
+/// async fn session(id: &str) -> Option<String> {
+/// #   let _ = id;
+///     None
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `version`
+///
+/// A whole number to count up when entries of an older build must not be read, for instance because
+/// a field means something else now. A changed type name does this by itself.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "prices", version = 2)] // 1 was in euros, 2 is in cents
+/// async fn price(id: i64) -> u64 {
+/// #   let _ = id;
+///     4200
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `cache`
+///
+/// An expression that gives the `Cache` to use in place of the process-wide one.
+///
+/// ```
+/// # use cache_runtime::{Cache, cached};
+/// struct Users {
+///     cache: Cache,
+/// }
+///
+/// impl Users {
+///     #[cached(resource = "users", cache = self.cache)]
+///     async fn get(&self, id: i64) -> Option<String> {
+/// #       let _ = id;
+///         None
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `crate`
+///
+/// Where `cache-runtime` is, if the crate is renamed or re-exported by another.
+///
+/// ```
+/// # mod framework { pub use cache_runtime as caching; }
+/// #[framework::caching::cached(resource = "users", crate = crate::framework::caching)]
+/// async fn get(id: i64) -> Option<String> {
+/// #   let _ = id;
+///     None
+/// }
+/// # fn main() {}
+/// ```
 #[proc_macro_attribute]
 pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
     compile(
@@ -36,7 +266,105 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
-/// Placeholder.
+/// Runs the function, then makes what is cached of a resource stale, then returns.
+///
+/// A cached read that starts after the function returned never gets older data.
+///
+/// ```
+/// use cache_runtime::invalidates;
+/// # pub struct User { id: i64 }
+/// # pub enum DbError { NotFound, Conflict }
+/// # pub struct UserService;
+///
+/// impl UserService {
+///     /// Everything cached of `users`.
+///     #[invalidates("users")]
+///     pub async fn import(&self, users: Vec<User>) -> Result<usize, DbError> {
+///         Ok(users.len())
+///     }
+///
+///     /// `users:1`, and everything derived from `users`: lists, counts.
+///     #[invalidates("users", id = id)]
+///     pub async fn rename(&self, id: i64, name: &str) -> Result<User, DbError> {
+/// #       let _ = name;
+///         Ok(User { id })
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// It goes on any `async fn` with a body, whatever that returns. If the future is dropped before it
+/// is done, or the body panics, the invalidation happens all the same: the write may have.
+///
+/// # Options
+///
+/// ## Resources — required
+///
+/// One or more, each a string or the path of a constant, each as a whole unless an `id` follows.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// # const AUDIT: &str = "audit";
+/// # struct Teams;
+/// # impl Teams {
+/// #   const RESOURCE: &str = "teams";
+/// #[invalidates("users", id = user, Self::RESOURCE, id = team, AUDIT)]
+/// async fn join(&self, user: i64, team: i64) {
+/// #   let _ = (user, team);
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `id`
+///
+/// The row of the resource before it, as its readers name it: what they have as `id` in their keys.
+/// It may use the parameters and `result`, the value inside `Ok` and `Some`. Where there is no such
+/// value, the whole resource is made stale.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// # pub struct User { id: i64 }
+/// # pub struct DbError;
+/// # struct Users { tenant: i64 }
+/// # impl Users {
+/// #[invalidates("users", id = (self.tenant, result.id))]
+/// async fn create(&self, name: String) -> Result<User, DbError> {
+/// #   let _ = name;
+///     Ok(User { id: 1 })
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `rejected`, `on = ok`
+///
+/// After an error the resource is made stale, too, and once more a little later, because an error
+/// may hide a commit: think of a connection that breaks before the answer. `rejected` tells the
+/// errors that wrote nothing, so that a stream of refused writes does not empty the cache; `on = ok`
+/// vouches for all of them.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// # pub enum DbError { NotFound, Conflict, Io }
+/// #[invalidates("users", id = id, rejected = |e| matches!(e, DbError::NotFound | DbError::Conflict))]
+/// async fn delete(id: i64) -> Result<(), DbError> {
+/// #   let _ = id;
+///     Ok(())
+/// }
+///
+/// #[invalidates("settings", on = ok)]
+/// async fn store(path: &str) -> std::io::Result<()> {
+/// #   let _ = path;
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `cache`, `crate`
+///
+/// As for [`#[cached]`](macro@cached). What a function caches in an instance of its own has to be
+/// invalidated in the same instance.
 #[proc_macro_attribute]
 pub fn invalidates(args: TokenStream, item: TokenStream) -> TokenStream {
     compile(
@@ -49,7 +377,8 @@ pub fn invalidates(args: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
-/// Tokens to options and item, these to a model, the model to tokens; or all mistakes and the item untouched.
+/// Tokens to options and item, these to a model, the model to tokens; or all mistakes and the item
+/// untouched.
 fn compile<A, M>(
     args: TokenStream2,
     item: TokenStream2,

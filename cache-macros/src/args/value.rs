@@ -87,7 +87,7 @@ impl Written {
             Some(Lit::Float(_)) => wrong("not a whole number"),
             Some(_) => wrong("not a duration"),
             None if is_negative_number(&value) => wrong("negative"),
-            None => Ok(Ttl::Expr(value)),
+            None => Ok(Ttl::Expr(Box::new(value))),
         }
     }
 
