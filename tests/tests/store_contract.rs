@@ -1,0 +1,25 @@
+//! One contract, every store.
+
+use cache_runtime::store::{MemoryStore, RedisStore};
+use cache_runtime::testing::check_store;
+use cache_runtime::{CacheConfig, RedisConfig};
+use cache_tests::RedisServer;
+use tokio::runtime::Handle;
+
+#[tokio::test]
+async fn memory() {
+    check_store(&MemoryStore::new(16 << 20)).await;
+}
+
+#[tokio::test]
+async fn redis() {
+    let server = RedisServer::start();
+    let redis = RedisConfig::at("127.0.0.1", server.port());
+    // The server is started next to other tests' on a small machine: what is slow is not what is tested.
+    let config = CacheConfig::default().command_budget(std::time::Duration::from_secs(5));
+    let store = RedisStore::connect(&redis, &config, &Handle::current()).await;
+    check_store(&store).await;
+    // Scripts that the server has forgotten are loaded again.
+    server.cli(&["SCRIPT", "FLUSH"]);
+    check_store(&store).await;
+}
