@@ -77,11 +77,11 @@ fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
     ConfigError::new("DATABASE_URL", problem)
 }
 
-/// As the environment says, with the in-process tier on unless it says otherwise.
+/// As the environment says; where it asks for no tier and does not refuse the in-process one, that is on.
 fn cache_config() -> Result<CacheConfig, Failure> {
     let config = CacheConfig::from_env()?;
     let unset = std::env::var("CACHE_LOCAL_MB").map_or(true, |value| value.trim().is_empty());
-    Ok(if unset {
+    Ok(if unset && !config.is_enabled() {
         config.local_mb(LOCAL_MB)
     } else {
         config

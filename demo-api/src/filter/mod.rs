@@ -1,9 +1,9 @@
 //! Filters: from a JSON body to SQL, by way of one normal form.
 //!
-//! [`parse`] checks a body against a resource's whitelist of columns, [`normalise`] brings it into the form
-//! that all bodies of the same meaning share, and [`sql`] writes that form as a `WHERE`. The normal form is
-//! the argument of the cached functions, so it decides the cache key: two bodies that say the same thing in
-//! different words find each other's entry.
+//! The parser checks a body against a resource's whitelist of columns, the normaliser brings it into the form
+//! that all bodies of the same meaning share, and that form is written as a `WHERE`. It is also the argument
+//! of the cached functions, so it decides the cache key: two bodies that say the same thing in different
+//! words find each other's entry.
 
 mod normalise;
 mod parse;
