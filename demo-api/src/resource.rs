@@ -12,8 +12,8 @@ use crate::sql::Value;
 
 /// A table that is served over HTTP and cached.
 ///
-/// Implementing this (and its [`Input`]) and adding one line to [`api::routes`](crate::api::routes) is all
-/// that another resource takes.
+/// Another resource takes a struct that implements this, a migration that makes its table, and its name in
+/// `api/mod.rs`. It brings no code for SQL, HTTP or caching.
 pub trait Resource:
     Serialize + DeserializeOwned + ParseFromJSON + ToJSON + Clone + Send + Sync + Unpin + 'static
 {

@@ -44,7 +44,10 @@ impl HealthApi {
                 system: db::system(&self.pool).to_owned(),
                 available: database,
             },
-            cache: Cache { available },
+            cache: Cache {
+                enabled: cache.is_enabled(),
+                available,
+            },
         })
     }
 }
@@ -82,6 +85,8 @@ struct Database {
 
 #[derive(Object)]
 struct Cache {
-    /// Whether it answered; `false` also when none is configured.
+    /// Whether one is configured.
+    enabled: bool,
+    /// Whether it answered.
     available: bool,
 }
