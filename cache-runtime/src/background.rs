@@ -22,11 +22,16 @@ impl Background {
         let handle = runtime.handle().clone();
         let (alive, gone) = oneshot::channel();
         // A thread owns the runtime because a runtime can't be dropped inside another one.
-        std::thread::Builder::new().name("cache-runtime".into()).spawn(move || {
-            // The sender is never used: an error says that it was dropped.
-            let _ = runtime.block_on(gone);
-        })?;
-        Ok(Self { handle, _alive: alive })
+        std::thread::Builder::new()
+            .name("cache-runtime".into())
+            .spawn(move || {
+                // The sender is never used: an error says that it was dropped.
+                let _ = runtime.block_on(gone);
+            })?;
+        Ok(Self {
+            handle,
+            _alive: alive,
+        })
     }
 
     pub(crate) fn handle(&self) -> &Handle {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::Acknowledgement;
+use crate::delivery::Order;
 use crate::engine::{Engine, Handle};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, KeyWriter, is_resource};
@@ -15,7 +16,6 @@ use crate::returns::{Cacheable, Shape};
 use crate::stats::{Figures, Stats};
 use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store, glob_literal};
 use crate::write::WritePlan;
-use crate::delivery::Order;
 
 static PROCESS: OnceLock<Cache> = OnceLock::new();
 
@@ -103,8 +103,12 @@ pub struct Lease<T> {
 impl<T: Cacheable> Lease<T> {
     /// Stores what was loaded since the miss, unless the entry was invalidated meanwhile; says whether it did.
     pub async fn fill(self, value: &T) -> bool {
-        let Some((call, Some(permit))) = self.call else { return false };
-        let ttl = call.ttl.of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
+        let Some((call, Some(permit))) = self.call else {
+            return false;
+        };
+        let ttl = call
+            .ttl
+            .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
         match call.pack_value(value, || Some(Arc::new(value.clone())), ttl) {
             Ok(package) => permit.fill(&call, package).await == Some(Filled::Stored),
             Err(_) => false,
@@ -117,13 +121,21 @@ impl Cache {
     /// attempt to reach Redis has ended, and does not fail when Redis is away.
     pub async fn new(config: CacheConfig) -> Self {
         if !config.is_enabled() {
-            return Self(Arc::new(Inner { config, engine: None }));
+            return Self(Arc::new(Inner {
+                config,
+                engine: None,
+            }));
         }
         let background = match Background::start() {
             Ok(background) => background,
             Err(error) => {
-                tracing::error!("the cache's own thread could not be started, so the cache is off: {error}");
-                return Self(Arc::new(Inner { config, engine: None }));
+                tracing::error!(
+                    "the cache's own thread could not be started, so the cache is off: {error}"
+                );
+                return Self(Arc::new(Inner {
+                    config,
+                    engine: None,
+                }));
             }
         };
         let store = store(&config, &background).await;
@@ -140,11 +152,17 @@ impl Cache {
 
     fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
         let engine = Engine::new(config.clone(), store, background);
-        Self(Arc::new(Inner { config, engine: Some(Arc::new(engine)) }))
+        Self(Arc::new(Inner {
+            config,
+            engine: Some(Arc::new(engine)),
+        }))
     }
 
     fn disabled() -> Self {
-        Self(Arc::new(Inner { config: CacheConfig::default(), engine: None }))
+        Self(Arc::new(Inner {
+            config: CacheConfig::default(),
+            engine: None,
+        }))
     }
 
     pub(crate) fn handle(&self) -> Option<Handle> {
@@ -176,12 +194,16 @@ impl Cache {
             return None;
         }
         let look = call.cache.store.look(&call.probe).await.ok()?;
-        let Found::Entry(header, payload) = look.found else { return None };
+        let Found::Entry(header, payload) = look.found else {
+            return None;
+        };
         let may_be_served = header.stamp == look.stamp
             && !look.intended
             && header.fingerprint == call.fingerprint::<T>()
             && look.now < header.fresh;
-        let value = may_be_served.then(|| value_of::<T>(header.codec, &payload)).flatten();
+        let value = may_be_served
+            .then(|| value_of::<T>(header.codec, &payload))
+            .flatten();
         Some(Arc::unwrap_or_clone(value?))
     }
 
@@ -191,36 +213,62 @@ impl Cache {
     /// [`ErrorKind::InvalidKey`], [`ErrorKind::Unstorable`], [`ErrorKind::Foreign`],
     /// [`ErrorKind::Superseded`] if the entry was invalidated while this ran, [`ErrorKind::Unavailable`].
     /// Nothing is stored then. With the cache off, nothing is stored and that is no error.
-    pub async fn set<T: Cacheable>(&self, key: impl IntoKey, value: &T, ttl: impl IntoTtl) -> Result<(), Error> {
+    pub async fn set<T: Cacheable>(
+        &self,
+        key: impl IntoKey,
+        value: &T,
+        ttl: impl IntoTtl,
+    ) -> Result<(), Error> {
         let key = key.into_key()?;
-        let Some(handle) = self.handle() else { return Ok(()) };
+        let Some(handle) = self.handle() else {
+            return Ok(());
+        };
         let call = Call::manual(handle, &key, ttl.into_ttl());
-        let ttl = call.ttl.of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
+        let ttl = call
+            .ttl
+            .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
         if ttl.is_zero() {
-            return Err(Error::new(ErrorKind::Unstorable, "a time to live of 0 keeps nothing; use 1 second or more"));
+            return Err(Error::new(
+                ErrorKind::Unstorable,
+                "a time to live of 0 keeps nothing; use 1 second or more",
+            ));
         }
         let package = call.pack_value(value, || Some(Arc::new(value.clone())), ttl)?;
         if call.cache.delivery.is_pending(&call.probe) {
-            return Err(Error::unavailable("an invalidation of this entry is still waiting for the store"));
+            return Err(Error::unavailable(
+                "an invalidation of this entry is still waiting for the store",
+            ));
         }
         let look = call.cache.store.look(&call.probe).await?;
         if look.intended {
-            return Err(Error::new(ErrorKind::Superseded, "a write that concerns this entry is under way"));
+            return Err(Error::new(
+                ErrorKind::Superseded,
+                "a write that concerns this entry is under way",
+            ));
         }
         let permit = Permit::new(&call, look.stamp, call.fingerprint::<T>());
         match permit.take(&call, Seen::Anything).await? {
             LeaseReply::Granted => match permit.fill(&call, package).await {
                 Some(Filled::Stored) => Ok(()),
-                Some(Filled::Refused) => Err(Error::new(ErrorKind::Superseded, "the entry was invalidated meanwhile")),
+                Some(Filled::Refused) => Err(Error::new(
+                    ErrorKind::Superseded,
+                    "the entry was invalidated meanwhile",
+                )),
                 None => Err(Error::unavailable("the store did not take the value")),
             },
             LeaseReply::Foreign => {
                 permit.forget();
-                Err(Error::new(ErrorKind::Foreign, format!("`{}` holds a value of another program", call.probe.key)))
+                Err(Error::new(
+                    ErrorKind::Foreign,
+                    format!("`{}` holds a value of another program", call.probe.key),
+                ))
             }
             LeaseReply::Taken(_) => {
                 permit.forget();
-                Err(Error::new(ErrorKind::Superseded, "a write that concerns this entry is under way"))
+                Err(Error::new(
+                    ErrorKind::Superseded,
+                    "a write that concerns this entry is under way",
+                ))
             }
         }
     }
@@ -233,10 +281,18 @@ impl Cache {
     /// the removal is kept and retried, and this process does not read the entry until it is done.
     pub async fn delete(&self, key: impl IntoKey) -> Result<bool, Error> {
         let key = key.into_key()?;
-        let Some(handle) = self.handle() else { return Ok(false) };
+        let Some(handle) = self.handle() else {
+            return Ok(false);
+        };
         let call = Call::manual(handle, &key, None);
-        let order = Order { kills: vec![call.probe.key.clone()], ..Order::default() };
-        let invalidation = crate::store::Invalidation { kills: order.kills.clone(), bumps: Vec::new() };
+        let order = Order {
+            kills: vec![call.probe.key.clone()],
+            ..Order::default()
+        };
+        let invalidation = crate::store::Invalidation {
+            kills: order.kills.clone(),
+            bumps: Vec::new(),
+        };
         match call.cache.store.invalidate(&invalidation).await {
             Ok(done) => Ok(done.removed > 0),
             Err(error) => {
@@ -271,9 +327,16 @@ impl Cache {
     /// # Errors
     /// [`ErrorKind::InvalidKey`]. A fault of the store is a miss whose lease fills nothing.
     pub async fn lookup<T: Cacheable>(&self, key: impl IntoKey) -> Result<Lookup<T>, Error> {
-        let miss = |call| Ok(Lookup::Miss(Lease { call, value: std::marker::PhantomData }));
+        let miss = |call| {
+            Ok(Lookup::Miss(Lease {
+                call,
+                value: std::marker::PhantomData,
+            }))
+        };
         let key = key.into_key()?;
-        let Some(handle) = self.handle() else { return miss(None) };
+        let Some(handle) = self.handle() else {
+            return miss(None);
+        };
         let call = Call::manual(handle, &key, None);
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
         let permit = loop {
@@ -318,7 +381,9 @@ impl Cache {
         let ttl = ttl.into_ttl();
         match (self.handle(), key.into_key()) {
             (Some(handle), Ok(key)) => {
-                Call::manual(handle, &key, ttl).run(Shape::<Result<T, E>>::OF.kind(), load).await
+                Call::manual(handle, &key, ttl)
+                    .run(Shape::<Result<T, E>>::OF.kind(), load)
+                    .await
             }
             (_, Err(error)) => {
                 tracing::error!("a value is loaded without the cache: {error}");
@@ -330,7 +395,9 @@ impl Cache {
 
     /// Invalidates one row and everything derived from its resource.
     pub async fn invalidate(&self, resource: &str, id: &impl KeyPart) -> Acknowledgement {
-        let Some(cache) = self.handle() else { return Acknowledgement::Disabled };
+        let Some(cache) = self.handle() else {
+            return Acknowledgement::Disabled;
+        };
         let resource = cache.visitor(resource);
         let mut key = KeyWriter::new(&cache.space, &resource.name);
         let order = match key.id(id) {
@@ -339,7 +406,10 @@ impl Cache {
                 Order {
                     kills: vec![key.finish(false)],
                     bumps: vec![Arc::clone(&resource.derived)],
-                    sweeps: vec![crate::delivery::Sweep { resource: resource.name.clone(), derived_only: true }],
+                    sweeps: vec![crate::delivery::Sweep {
+                        resource: resource.name.clone(),
+                        derived_only: true,
+                    }],
                 }
             }
             _ => WritePlan::new(&cache, None).whole(resource).finish(),
@@ -349,19 +419,30 @@ impl Cache {
 
     /// Invalidates everything of a resource. A name that is no resource invalidates nothing.
     pub async fn invalidate_all(&self, resource: &str) -> Acknowledgement {
-        let Some(cache) = self.handle() else { return Acknowledgement::Disabled };
+        let Some(cache) = self.handle() else {
+            return Acknowledgement::Disabled;
+        };
         if !is_resource(resource) {
-            tracing::warn!("`{resource}` is not a resource name, so there is nothing to invalidate");
+            tracing::warn!(
+                "`{resource}` is not a resource name, so there is nothing to invalidate"
+            );
             return Acknowledgement::Delivered;
         }
-        let order = WritePlan::new(&cache, None).whole(cache.visitor(resource)).finish();
+        let order = WritePlan::new(&cache, None)
+            .whole(cache.visitor(resource))
+            .finish();
         cache.delivery.enqueue(order).acknowledged().await
     }
 
     /// Invalidates every entry that carries a tag.
     pub async fn invalidate_tag(&self, tag: &str) -> Acknowledgement {
-        let Some(cache) = self.handle() else { return Acknowledgement::Disabled };
-        let order = Order { bumps: vec![tag_dep(&cache, tag)], ..Order::default() };
+        let Some(cache) = self.handle() else {
+            return Acknowledgement::Disabled;
+        };
+        let order = Order {
+            bumps: vec![tag_dep(&cache, tag)],
+            ..Order::default()
+        };
         cache.delivery.enqueue(order).acknowledged().await
     }
 
@@ -376,9 +457,14 @@ impl Cache {
     /// store failed midway, in which case some entries may be left.
     pub async fn invalidate_pattern(&self, pattern: &str) -> Result<u64, Error> {
         if pattern.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidKey, "an empty pattern matches nothing; use for example `users:list:*`"));
+            return Err(Error::new(
+                ErrorKind::InvalidKey,
+                "an empty pattern matches nothing; use for example `users:list:*`",
+            ));
         }
-        let Some(cache) = self.handle() else { return Ok(0) };
+        let Some(cache) = self.handle() else {
+            return Ok(0);
+        };
         let matching = Matching {
             pattern: format!("{}{pattern}", glob_literal(&cache.space.namespace)),
             derived_only: false,
@@ -395,7 +481,9 @@ impl Cache {
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then the invalidation is kept and
     /// retried, and this process reads nothing from the cache until it is done.
     pub async fn clear_all(&self) -> Result<u64, Error> {
-        let Some(cache) = self.handle() else { return Ok(0) };
+        let Some(cache) = self.handle() else {
+            return Ok(0);
+        };
         match cache.store.clear(&cache.space.namespace).await {
             Ok(removed) => Ok(removed),
             Err(error) => {
@@ -413,9 +501,13 @@ impl Cache {
             _ => None,
         };
         let redis = config.redis.as_ref();
-        let resources: std::collections::BTreeMap<_, _> =
-            engine.iter().flat_map(|engine| engine.registry.snapshot()).collect();
-        let pending = engine.as_ref().map_or(0, |engine| engine.delivery.pending());
+        let resources: std::collections::BTreeMap<_, _> = engine
+            .iter()
+            .flat_map(|engine| engine.registry.snapshot())
+            .collect();
+        let pending = engine
+            .as_ref()
+            .map_or(0, |engine| engine.delivery.pending());
         Stats {
             enabled: engine.is_some(),
             connected: facts.is_some(),
@@ -447,7 +539,9 @@ async fn store(config: &CacheConfig, background: &Background) -> Arc<dyn Store> 
         if config.local_bytes > 0 {
             tracing::info!("the in-process tier stays off while the Redis tier is on");
         }
-        return Arc::new(crate::store::RedisStore::connect(redis, config, background.handle()).await);
+        return Arc::new(
+            crate::store::RedisStore::connect(redis, config, background.handle()).await,
+        );
     }
     let _ = background;
     Arc::new(MemoryStore::new(config.local_bytes))

@@ -15,7 +15,10 @@ impl Millis {
     /// This point moved later.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration.as_millis().try_into().unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(duration.as_millis().try_into().unwrap_or(u64::MAX)),
+        )
     }
 
     /// How long after `earlier` this is; zero if it is not.
@@ -34,7 +37,9 @@ pub(crate) fn now() -> Instant {
 pub(crate) fn wall() -> Millis {
     static START: OnceLock<(Instant, Millis)> = OnceLock::new();
     let (start, at_start) = START.get_or_init(|| {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         (now(), Millis(0).after(since_epoch))
     });
     at_start.after(now().saturating_duration_since(*start))
@@ -47,12 +52,20 @@ pub(crate) struct RemoteClock {
 }
 
 impl RemoteClock {
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis has a clock of its own"))]
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "only Redis has a clock of its own")
+    )]
     pub(crate) fn from_reading(remote: Millis) -> Self {
-        Self { ahead_ms: remote.0.cast_signed().wrapping_sub(wall().0.cast_signed()) }
+        Self {
+            ahead_ms: remote.0.cast_signed().wrapping_sub(wall().0.cast_signed()),
+        }
     }
 
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis has a clock of its own"))]
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "only Redis has a clock of its own")
+    )]
     pub(crate) fn now(self) -> Millis {
         Millis(wall().0.saturating_add_signed(self.ahead_ms))
     }

@@ -7,8 +7,12 @@ use crate::returns::Cacheable;
 /// Encodes a value.
 pub(crate) fn encode<V: Cacheable>(codec: CodecId, value: &V) -> Result<Vec<u8>, Error> {
     match codec {
-        CodecId::Json => serde_json::to_vec(value)
-            .map_err(|error| Error::new(ErrorKind::Unstorable, format!("the value has no JSON form: {error}"))),
+        CodecId::Json => serde_json::to_vec(value).map_err(|error| {
+            Error::new(
+                ErrorKind::Unstorable,
+                format!("the value has no JSON form: {error}"),
+            )
+        }),
     }
 }
 
@@ -24,7 +28,10 @@ pub(crate) fn encoded_len<V: Cacheable>(value: &V) -> Result<usize, Error> {
     let mut counter = Counter(0);
     match serde_json::to_writer(&mut counter, value) {
         Ok(()) => Ok(counter.0),
-        Err(error) => Err(Error::new(ErrorKind::Unstorable, format!("the value has no JSON form: {error}"))),
+        Err(error) => Err(Error::new(
+            ErrorKind::Unstorable,
+            format!("the value has no JSON form: {error}"),
+        )),
     }
 }
 

@@ -43,7 +43,11 @@ impl RedisConfig {
     /// Redis at this host and port, database 0, without a password.
     #[must_use]
     pub fn at(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port, ..Self::default() }
+        Self {
+            host: host.into(),
+            port,
+            ..Self::default()
+        }
     }
 
     /// Uses another database.
@@ -163,15 +167,23 @@ impl CacheConfig {
     ///
     /// # Errors
     /// As [`from_env`](Self::from_env).
-    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let mut vars = Vars::new(vars);
         let mut config = Self::default();
 
-        let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean).unwrap_or(false);
+        let enabled = vars
+            .take("REDIS_ENABLED", TRUE_OR_FALSE, boolean)
+            .unwrap_or(false);
         let redis = redis_from_vars(&mut vars);
         config.redis = enabled.then_some(redis);
         if enabled && !cfg!(feature = "redis") {
-            vars.report("REDIS_ENABLED", "true", "false, because this program was built without the feature `redis`");
+            vars.report(
+                "REDIS_ENABLED",
+                "true",
+                "false, because this program was built without the feature `redis`",
+            );
         }
 
         if let Some(ttl) = vars.take("CACHE_TTL", SECONDS, seconds) {
@@ -182,16 +194,25 @@ impl CacheConfig {
                 config.ttl_by_resource.insert(resource, ttl);
             }
         }
-        if let Some(namespace) = vars.take("CACHE_NAMESPACE", "letters, digits and `_-.:`", namespace) {
+        if let Some(namespace) =
+            vars.take("CACHE_NAMESPACE", "letters, digits and `_-.:`", namespace)
+        {
             config.namespace = namespace;
         }
-        if let Some(megabytes) = vars.take("CACHE_LOCAL_MB", "whole megabytes, 0 for none, up to 1048576", megabytes) {
+        if let Some(megabytes) = vars.take(
+            "CACHE_LOCAL_MB",
+            "whole megabytes, 0 for none, up to 1048576",
+            megabytes,
+        ) {
             config = config.local_mb(megabytes);
         }
-        if let Some(secret) = vars.take("CACHE_HASH_KEY", "a secret", |text| Some(text.to_owned())) {
+        if let Some(secret) = vars.take("CACHE_HASH_KEY", "a secret", |text| Some(text.to_owned()))
+        {
             config = config.hash_key(&secret);
         }
-        if let Some(budget) = vars.take("CACHE_TIMEOUT_MS", "milliseconds, 1 to 60000", milliseconds) {
+        if let Some(budget) =
+            vars.take("CACHE_TIMEOUT_MS", "milliseconds, 1 to 60000", milliseconds)
+        {
             config.command_budget = budget;
         }
         if let Some(trust) = vars.take("CACHE_TRUST_RESTART", TRUE_OR_FALSE, boolean) {
@@ -225,7 +246,8 @@ impl CacheConfig {
     /// How long entries of this resource are served; wins over what their functions say.
     #[must_use]
     pub fn ttl_of(mut self, resource: impl Into<String>, ttl: Duration) -> Self {
-        self.ttl_by_resource.insert(normalised(&resource.into()), ttl);
+        self.ttl_by_resource
+            .insert(normalised(&resource.into()), ttl);
         self
     }
 
@@ -294,7 +316,10 @@ impl CacheConfig {
     }
 
     pub(crate) fn key_space(&self) -> KeySpace {
-        KeySpace { namespace: self.namespace.clone(), hash_key: self.hash_key }
+        KeySpace {
+            namespace: self.namespace.clone(),
+            hash_key: self.hash_key,
+        }
     }
 
     pub(crate) fn operator_ttl(&self, resource: &str) -> Option<Duration> {
@@ -349,10 +374,18 @@ impl Vars {
             .map(|(name, value)| (name, value.trim().to_owned()))
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        Self { values, problems: Vec::new() }
+        Self {
+            values,
+            problems: Vec::new(),
+        }
     }
 
-    fn take<T>(&mut self, name: &str, may_hold: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    fn take<T>(
+        &mut self,
+        name: &str,
+        may_hold: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let value = self.values.get(name)?.clone();
         let parsed = parse(&value);
         if parsed.is_none() {
@@ -362,7 +395,8 @@ impl Vars {
     }
 
     fn report(&mut self, name: &str, held: &str, may_hold: &str) {
-        self.problems.push(format!("{name} is `{held}`; it may hold {may_hold}"));
+        self.problems
+            .push(format!("{name} is `{held}`; it may hold {may_hold}"));
     }
 
     fn is_set(&self, name: &str) -> bool {
@@ -373,7 +407,12 @@ impl Vars {
     fn with_prefix(&self, prefix: &str) -> Vec<(String, String)> {
         self.values
             .keys()
-            .filter_map(|name| Some((name.clone(), name.strip_prefix(prefix)?.to_ascii_lowercase())))
+            .filter_map(|name| {
+                Some((
+                    name.clone(),
+                    name.strip_prefix(prefix)?.to_ascii_lowercase(),
+                ))
+            })
             .filter(|(_, resource)| is_resource(resource))
             .collect()
     }
@@ -383,7 +422,9 @@ impl Vars {
             return Ok(config);
         }
         self.problems.sort();
-        Err(ConfigError { problems: self.problems })
+        Err(ConfigError {
+            problems: self.problems,
+        })
     }
 }
 
@@ -391,9 +432,17 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     let defaults = RedisConfig::default();
     let tls = vars.take("REDIS_TLS", TRUE_OR_FALSE, boolean);
     let parts = RedisConfig {
-        host: vars.take("REDIS_HOST", "a host name or address", host).unwrap_or(defaults.host),
-        port: vars.take("REDIS_PORT", "a port, 1 to 65535", port).unwrap_or(defaults.port),
-        db: vars.take("REDIS_DB", "a database number, 0 or more", |text| text.parse().ok()).unwrap_or(0),
+        host: vars
+            .take("REDIS_HOST", "a host name or address", host)
+            .unwrap_or(defaults.host),
+        port: vars
+            .take("REDIS_PORT", "a port, 1 to 65535", port)
+            .unwrap_or(defaults.port),
+        db: vars
+            .take("REDIS_DB", "a database number, 0 or more", |text| {
+                text.parse().ok()
+            })
+            .unwrap_or(0),
         username: vars.values.get("REDIS_USERNAME").cloned(),
         password: vars.values.get("REDIS_PASSWORD").cloned(),
         tls: tls.unwrap_or(false),
@@ -403,11 +452,16 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         Some(url) => match from_url(url) {
             Ok(mut redis) => {
                 redis.tls |= parts.tls;
-                let overridden: Vec<_> =
-                    ["REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD"]
-                        .into_iter()
-                        .filter(|name| vars.is_set(name))
-                        .collect();
+                let overridden: Vec<_> = [
+                    "REDIS_HOST",
+                    "REDIS_PORT",
+                    "REDIS_DB",
+                    "REDIS_USERNAME",
+                    "REDIS_PASSWORD",
+                ]
+                .into_iter()
+                .filter(|name| vars.is_set(name))
+                .collect();
                 if !overridden.is_empty() {
                     tracing::warn!("REDIS_URL is set and overrides {}", overridden.join(", "));
                 }
@@ -423,8 +477,16 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         },
     };
     if redis.tls && !cfg!(feature = "redis-tls") {
-        let (variable, held) = if tls == Some(true) { ("REDIS_TLS", "true") } else { ("REDIS_URL", "rediss://…") };
-        vars.report(variable, held, "no TLS, because this program was built without the feature `redis-tls`");
+        let (variable, held) = if tls == Some(true) {
+            ("REDIS_TLS", "true")
+        } else {
+            ("REDIS_URL", "rediss://…")
+        };
+        vars.report(
+            variable,
+            held,
+            "no TLS, because this program was built without the feature `redis-tls`",
+        );
     }
     redis
 }
@@ -437,7 +499,9 @@ fn from_url(url: &str) -> Result<RedisConfig, String> {
     };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, address) = authority.rsplit_once('@').map_or((None, authority), |(l, a)| (Some(l), a));
+    let (login, address) = authority
+        .rsplit_once('@')
+        .map_or((None, authority), |(l, a)| (Some(l), a));
     let (host_text, port_text) = match address.rsplit_once(':') {
         // An IPv6 address stands in brackets, and its colons are its own.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -445,7 +509,8 @@ fn from_url(url: &str) -> Result<RedisConfig, String> {
     };
     let defaults = RedisConfig::default();
     let host_text = host_text.trim_start_matches('[').trim_end_matches(']');
-    let (username, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+    let (username, password) = match login.map(|login| login.split_once(':').unwrap_or((login, "")))
+    {
         Some((user, password)) => (percent_decoded(user)?, percent_decoded(password)?),
         None => (None, None),
     };
@@ -460,7 +525,9 @@ fn from_url(url: &str) -> Result<RedisConfig, String> {
         },
         db: match path {
             "" => 0,
-            text => text.parse().map_err(|_| "its path is not a database number")?,
+            text => text
+                .parse()
+                .map_err(|_| "its path is not a database number")?,
         },
         username,
         password,
@@ -533,7 +600,10 @@ mod tests {
 
     fn redis(vars: &[(&str, &str)]) -> RedisConfig {
         let on = [("REDIS_ENABLED", "on")];
-        config(&[vars, &on].concat()).expect("valid").redis.expect("on")
+        config(&[vars, &on].concat())
+            .expect("valid")
+            .redis
+            .expect("on")
     }
 
     #[test]
@@ -547,8 +617,22 @@ mod tests {
 
     #[test]
     fn booleans_in_any_spelling() {
-        for (text, on) in [("True", true), ("yes", true), ("ON", true), ("1", true), ("False", false), ("no", false)] {
-            assert_eq!(config(&[("REDIS_ENABLED", text)]).expect("valid").redis.is_some(), on, "{text}");
+        for (text, on) in [
+            ("True", true),
+            ("yes", true),
+            ("ON", true),
+            ("1", true),
+            ("False", false),
+            ("no", false),
+        ] {
+            assert_eq!(
+                config(&[("REDIS_ENABLED", text)])
+                    .expect("valid")
+                    .redis
+                    .is_some(),
+                on,
+                "{text}"
+            );
         }
     }
 
@@ -568,22 +652,38 @@ mod tests {
         .to_string();
         let lines: Vec<_> = error.lines().collect();
         assert_eq!(lines.len(), 8, "{error}");
-        assert!(lines.contains(&"REDIS_PORT is `66000`; it may hold a port, 1 to 65535"), "{error}");
-        assert!(lines.contains(&"CACHE_TTL_USERS is `5m`; it may hold whole seconds, 1 or more"), "{error}");
         assert!(
-            lines.contains(&"REDIS_ENABLED is `maybe`; it may hold true or false (1/0, yes/no, on/off)"),
+            lines.contains(&"REDIS_PORT is `66000`; it may hold a port, 1 to 65535"),
+            "{error}"
+        );
+        assert!(
+            lines.contains(&"CACHE_TTL_USERS is `5m`; it may hold whole seconds, 1 or more"),
+            "{error}"
+        );
+        assert!(
+            lines.contains(
+                &"REDIS_ENABLED is `maybe`; it may hold true or false (1/0, yes/no, on/off)"
+            ),
             "{error}"
         );
     }
 
     #[test]
     fn a_url_wins() {
-        let redis = redis(&[("REDIS_URL", "redis://me:p%40ss@cache.local:7000/3"), ("REDIS_HOST", "elsewhere")]);
-        let expected = RedisConfig::at("cache.local", 7000).db(3).login(Some("me"), "p@ss");
+        let redis = redis(&[
+            ("REDIS_URL", "redis://me:p%40ss@cache.local:7000/3"),
+            ("REDIS_HOST", "elsewhere"),
+        ]);
+        let expected = RedisConfig::at("cache.local", 7000)
+            .db(3)
+            .login(Some("me"), "p@ss");
         assert_eq!(redis, expected);
         assert_eq!(from_url("redis://[::1]:7/0"), Ok(RedisConfig::at("::1", 7)));
         assert_eq!(from_url("redis://[::1]"), Ok(RedisConfig::at("::1", 6379)));
-        assert_eq!(from_url("redis://:secret@"), Ok(RedisConfig::default().login(None, "secret")));
+        assert_eq!(
+            from_url("redis://:secret@"),
+            Ok(RedisConfig::default().login(None, "secret"))
+        );
         assert!(from_url("rediss://h").is_ok_and(|redis| redis.tls));
     }
 
@@ -591,22 +691,37 @@ mod tests {
     fn passwords_are_never_printed() {
         let secret = "hunter2";
         let redis = RedisConfig::default().login(None, secret);
-        assert!(!format!("{redis:?}{:?}", CacheConfig::default().redis(redis.clone())).contains(secret));
+        assert!(
+            !format!("{redis:?}{:?}", CacheConfig::default().redis(redis.clone())).contains(secret)
+        );
         let url = format!("redis://me:{secret}@host:notaport");
-        let error = config(&[("REDIS_URL", &url)]).expect_err("no port").to_string();
-        assert!(error.starts_with("REDIS_URL is not usable: its port") && !error.contains(secret), "{error}");
+        let error = config(&[("REDIS_URL", &url)])
+            .expect_err("no port")
+            .to_string();
+        assert!(
+            error.starts_with("REDIS_URL is not usable: its port") && !error.contains(secret),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_resources_own_ttl() {
         let config = config(&[("CACHE_TTL_USER_NOTES", "7")]).expect("valid");
-        assert_eq!(config.operator_ttl("user-notes"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            config.operator_ttl("user-notes"),
+            Some(Duration::from_secs(7))
+        );
         assert_eq!(config.operator_ttl("users"), None);
     }
 
     #[test]
     fn a_namespace_ends_in_a_colon() {
-        assert_eq!(config(&[("CACHE_NAMESPACE", "shop")]).expect("valid").namespace, "shop:");
+        assert_eq!(
+            config(&[("CACHE_NAMESPACE", "shop")])
+                .expect("valid")
+                .namespace,
+            "shop:"
+        );
         assert_eq!(CacheConfig::default().namespace("shop:").namespace, "shop:");
     }
 }

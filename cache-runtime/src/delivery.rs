@@ -103,11 +103,17 @@ impl Batch {
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.kills.iter().map(String::as_str).chain(self.bumps.iter().map(|dep| dep.key()))
+        self.kills
+            .iter()
+            .map(String::as_str)
+            .chain(self.bumps.iter().map(|dep| dep.key()))
     }
 
     fn invalidation(&self) -> Invalidation {
-        Invalidation { kills: self.kills.iter().cloned().collect(), bumps: self.bumps.iter().cloned().collect() }
+        Invalidation {
+            kills: self.kills.iter().cloned().collect(),
+            bumps: self.bumps.iter().cloned().collect(),
+        }
     }
 }
 
@@ -133,11 +139,17 @@ impl Queue {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.delayed.iter().map(|(due, _)| *due).chain(self.namespace_at).min()
+        self.delayed
+            .iter()
+            .map(|(due, _)| *due)
+            .chain(self.namespace_at)
+            .min()
     }
 
     fn promote(&mut self, now: Instant) {
-        let (due, later) = std::mem::take(&mut self.delayed).into_iter().partition(|(due, _)| *due <= now);
+        let (due, later) = std::mem::take(&mut self.delayed)
+            .into_iter()
+            .partition(|(due, _)| *due <= now);
         self.delayed = later;
         let due: Vec<(Instant, Order)> = due;
         for (_, order) in due {
@@ -168,7 +180,12 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn start(store: Arc<dyn Store>, namespace: &str, limit: usize, background: &Background) -> Self {
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        namespace: &str,
+        limit: usize,
+        background: &Background,
+    ) -> Self {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Notify::new(),
@@ -178,7 +195,11 @@ impl Delivery {
         let sweeps = Arc::new(Sweeper::default());
         let (closing, on_closing) = watch::channel(false);
         let (on_closed, closed) = watch::channel(false);
-        background.spawn(sweep(Arc::clone(&sweeps), Arc::clone(&store), namespace.to_owned()));
+        background.spawn(sweep(
+            Arc::clone(&sweeps),
+            Arc::clone(&store),
+            namespace.to_owned(),
+        ));
         let worker = Worker {
             shared: Arc::clone(&shared),
             store,
@@ -186,7 +207,11 @@ impl Delivery {
             sweeps,
         };
         background.spawn(worker.run(on_closing, on_closed));
-        Self { shared, closing, closed }
+        Self {
+            shared,
+            closing,
+            closed,
+        }
     }
 
     /// Hands an invalidation in. It will take place whether or not anybody waits for the receipt.
@@ -232,13 +257,19 @@ impl Delivery {
         let queue = self.shared.queue.lock();
         queue.namespace_pending
             || queue.pending.contains(probe.key.as_str())
-            || probe.deps.iter().any(|dep| queue.pending.contains(dep.key()))
+            || probe
+                .deps
+                .iter()
+                .any(|dep| queue.pending.contains(dep.key()))
     }
 
     /// How many invalidations the store has not acknowledged.
     pub(crate) fn pending(&self) -> u64 {
         let queue = self.shared.queue.lock();
-        (queue.ready.len().max(queue.pending.len() + usize::from(queue.namespace_pending))) as u64
+        (queue
+            .ready
+            .len()
+            .max(queue.pending.len() + usize::from(queue.namespace_pending))) as u64
     }
 
     /// Tries once more to deliver what is left, for a bounded time, and ends the queue.
@@ -273,7 +304,10 @@ impl Worker {
         let mut retry: Option<Duration> = None;
         loop {
             let due = self.shared.queue.lock().next_due();
-            let wake = [due, retry.map(|wait| clock::now() + wait)].into_iter().flatten().min();
+            let wake = [due, retry.map(|wait| clock::now() + wait)]
+                .into_iter()
+                .flatten()
+                .min();
             tokio::select! {
                 () = self.shared.wake.notified() => {}
                 () = sleep_until(wake) => {}
@@ -288,7 +322,9 @@ impl Worker {
                 }
                 Err(error) => {
                     if retry.is_none() {
-                        tracing::warn!("an invalidation could not be delivered and is kept: {error}");
+                        tracing::warn!(
+                            "an invalidation could not be delivered and is kept: {error}"
+                        );
                     }
                     Some(retry.map_or(FIRST_RETRY, |wait| (wait * 2).min(LAST_RETRY)))
                 }

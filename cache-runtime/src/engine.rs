@@ -28,8 +28,12 @@ pub struct Engine {
 impl Engine {
     pub(crate) fn new(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
         let space = config.key_space();
-        let delivery =
-            Delivery::start(Arc::clone(&store), &space.namespace, config.pending_limit, &background);
+        let delivery = Delivery::start(
+            Arc::clone(&store),
+            &space.namespace,
+            config.pending_limit,
+            &background,
+        );
         Self {
             config,
             space,

@@ -149,7 +149,18 @@ impl Header {
         use layout::*;
 
         let (header, payload) = entry.split_at_checked(LEN)?;
-        let spaces = [KIND, CONTENT, CODEC, TOKEN, DEADLINE, STAMP, FINGERPRINT, STORED, FRESH, STALE];
+        let spaces = [
+            KIND,
+            CONTENT,
+            CODEC,
+            TOKEN,
+            DEADLINE,
+            STAMP,
+            FINGERPRINT,
+            STORED,
+            FRESH,
+            STALE,
+        ];
         if !header.starts_with(MAGIC.as_bytes())
             || header[END] != b'\n'
             || spaces.iter().any(|&field| header[field - 1] != b' ')
@@ -193,7 +204,9 @@ impl Header {
 fn time(digits: &[u8]) -> Option<Millis> {
     digits
         .iter()
-        .try_fold(0u64, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
+        .try_fold(0u64, |n, b| {
+            b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0'))
+        })
         .map(Millis)
 }
 

@@ -43,7 +43,11 @@ impl Flights {
     pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Pilot {
         let (sender, receiver) = watch::channel(None);
         self.by_token.lock().insert(token, receiver);
-        Pilot { flights: Arc::clone(self), token, landed: sender }
+        Pilot {
+            flights: Arc::clone(self),
+            token,
+            landed: sender,
+        }
     }
 
     /// A ticket for the flight under this lease, if it is one of this process.
@@ -125,7 +129,9 @@ mod tests {
         let ticket = flights.join(token).expect("under way");
         pilot.land(|| Some(Landed::Value(Arc::new(7u8))));
         drop(pilot);
-        let Arrival::Landed(Landed::Value(value)) = ticket.wait(soon()).await else { panic!("no value") };
+        let Arrival::Landed(Landed::Value(value)) = ticket.wait(soon()).await else {
+            panic!("no value")
+        };
         assert_eq!(value.downcast_ref(), Some(&7u8));
         assert_eq!(flights.len(), 0);
     }
@@ -153,6 +159,8 @@ mod tests {
     #[test]
     fn nothing_is_shared_when_nobody_waits() {
         let flights = Arc::new(Flights::default());
-        flights.start(Nonce::fresh()).land(|| panic!("nobody waits"));
+        flights
+            .start(Nonce::fresh())
+            .land(|| panic!("nobody waits"));
     }
 }

@@ -45,8 +45,14 @@ impl Generation {
         let (nonce, intents) = text.split_at_checked(Nonce::TEXT_LEN)?;
         let nonce = Nonce::parse(nonce)?;
         match intents {
-            [] => Some(Self { nonce, intended: false }),
-            [b' ', ..] => Some(Self { nonce, intended: true }),
+            [] => Some(Self {
+                nonce,
+                intended: false,
+            }),
+            [b' ', ..] => Some(Self {
+                nonce,
+                intended: true,
+            }),
             _ => None,
         }
     }
@@ -76,9 +82,21 @@ mod tests {
     fn generations_read_back() {
         let nonce = Nonce::fresh();
         let plain = nonce.to_string();
-        assert_eq!(Generation::parse(plain.as_bytes()), Some(Generation { nonce, intended: false }));
+        assert_eq!(
+            Generation::parse(plain.as_bytes()),
+            Some(Generation {
+                nonce,
+                intended: false
+            })
+        );
         let intended = format!("{plain} {}@1700000000000", Nonce::fresh());
-        assert_eq!(Generation::parse(intended.as_bytes()), Some(Generation { nonce, intended: true }));
+        assert_eq!(
+            Generation::parse(intended.as_bytes()),
+            Some(Generation {
+                nonce,
+                intended: true
+            })
+        );
         for other in ["", "1", "hello", &plain[1..], &format!("{plain}x")] {
             assert_eq!(Generation::parse(other.as_bytes()), None, "{other}");
         }

@@ -20,27 +20,27 @@
 //! | `testing` | no | the contract suite for stores of one's own |
 
 // In reading order.
-mod error;
-mod clock;
-mod nonce;
-mod policy;
-mod key;
-mod returns;
-mod entry;
-mod generation;
-mod codec;
-pub mod store;
-mod config;
-mod stats;
-mod observe;
-mod registry;
-mod flight;
 mod background;
+mod cache;
+mod clock;
+mod codec;
+mod config;
 mod delivery;
 mod engine;
+mod entry;
+mod error;
+mod flight;
+mod generation;
+mod key;
+mod nonce;
+mod observe;
+mod policy;
 mod read;
+mod registry;
+mod returns;
+mod stats;
+pub mod store;
 mod write;
-mod cache;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

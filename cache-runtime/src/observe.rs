@@ -173,22 +173,35 @@ mod tests {
     use super::*;
 
     fn outcome(status: Status) -> Outcome {
-        Outcome { key: "users:1".into(), resource: "users".into(), store: "redis", status }
+        Outcome {
+            key: "users:1".into(),
+            resource: "users".into(),
+            store: "redis",
+            status,
+        }
     }
 
     #[test]
     fn cache_status_items() {
         let item = |status| outcome(status).cache_status();
         assert_eq!(
-            item(Status::Hit { ttl: Duration::from_millis(295_900) }),
+            item(Status::Hit {
+                ttl: Duration::from_millis(295_900)
+            }),
             r#"cache-runtime; hit; ttl=295; key="users:1"; detail=redis"#
         );
         assert_eq!(
-            item(Status::Miss { stored: true, joined: false }),
+            item(Status::Miss {
+                stored: true,
+                joined: false
+            }),
             r#"cache-runtime; fwd=miss; stored; key="users:1"; detail=redis"#
         );
         assert_eq!(
-            item(Status::Miss { stored: false, joined: true }),
+            item(Status::Miss {
+                stored: false,
+                joined: true
+            }),
             r#"cache-runtime; fwd=miss; collapsed; key="users:1"; detail=redis"#
         );
         assert_eq!(
@@ -199,19 +212,41 @@ mod tests {
 
     #[test]
     fn keys_stay_ascii_in_the_header() {
-        let odd = Outcome { key: "users:é\"\\".into(), ..outcome(Status::Hit { ttl: Duration::ZERO }) };
-        assert!(odd.cache_status().contains(r#"key="users:%C3%A9\"\\""#), "{}", odd.cache_status());
+        let odd = Outcome {
+            key: "users:é\"\\".into(),
+            ..outcome(Status::Hit {
+                ttl: Duration::ZERO,
+            })
+        };
+        assert!(
+            odd.cache_status().contains(r#"key="users:%C3%A9\"\\""#),
+            "{}",
+            odd.cache_status()
+        );
     }
 
     #[tokio::test]
     async fn each_observer_sees_its_own() {
         record(|| outcome(Status::Bypass(BypassReason::Disabled)));
         let (inner, outer) = observe(async {
-            record(|| outcome(Status::Miss { stored: true, joined: false }));
-            observe(async { record(|| outcome(Status::Bypass(BypassReason::Disabled))) }).await.1
+            record(|| {
+                outcome(Status::Miss {
+                    stored: true,
+                    joined: false,
+                })
+            });
+            observe(async { record(|| outcome(Status::Bypass(BypassReason::Disabled))) })
+                .await
+                .1
         })
         .await;
         assert_eq!((inner.len(), outer.len()), (1, 1));
-        assert_eq!(outer[0].status, Status::Miss { stored: true, joined: false });
+        assert_eq!(
+            outer[0].status,
+            Status::Miss {
+                stored: true,
+                joined: false
+            }
+        );
     }
 }

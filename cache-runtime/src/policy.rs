@@ -59,7 +59,11 @@ impl TtlRequest {
     }
 
     /// The time to live of an absence; `None` if absences are not to be stored.
-    pub(crate) fn of_absence(&self, operator: Option<Duration>, default: Duration) -> Option<Duration> {
+    pub(crate) fn of_absence(
+        &self,
+        operator: Option<Duration>,
+        default: Duration,
+    ) -> Option<Duration> {
         if self.never_absence {
             return None;
         }
@@ -84,7 +88,10 @@ mod tests {
 
     #[test]
     fn the_operator_wins_over_the_attribute_over_the_default() {
-        let asked = TtlRequest { value: Some(5 * SECOND), ..TtlRequest::default() };
+        let asked = TtlRequest {
+            value: Some(5 * SECOND),
+            ..TtlRequest::default()
+        };
         assert_eq!(asked.of_value(Some(7 * SECOND), 9 * SECOND), 7 * SECOND);
         assert_eq!(asked.of_value(None, 9 * SECOND), 5 * SECOND);
         assert_eq!(TtlRequest::default().of_value(None, 9 * SECOND), 9 * SECOND);
@@ -92,18 +99,31 @@ mod tests {
 
     #[test]
     fn absences_live_shorter() {
-        let asked = TtlRequest { value: Some(300 * SECOND), ..TtlRequest::default() };
+        let asked = TtlRequest {
+            value: Some(300 * SECOND),
+            ..TtlRequest::default()
+        };
         assert_eq!(asked.of_absence(None, SECOND), Some(30 * SECOND));
-        let short = TtlRequest { value: Some(5 * SECOND), absence: Some(60 * SECOND), never_absence: false };
+        let short = TtlRequest {
+            value: Some(5 * SECOND),
+            absence: Some(60 * SECOND),
+            never_absence: false,
+        };
         assert_eq!(short.of_absence(None, SECOND), Some(5 * SECOND));
-        let never = TtlRequest { never_absence: true, ..asked };
+        let never = TtlRequest {
+            never_absence: true,
+            ..asked
+        };
         assert_eq!(never.of_absence(None, SECOND), None);
     }
 
     #[test]
     fn generations_outlive_their_entries() {
         assert_eq!(generation_ttl(SECOND), Duration::from_secs(86_400));
-        assert_eq!(generation_ttl(Duration::from_secs(86_400)), Duration::from_secs(172_800));
+        assert_eq!(
+            generation_ttl(Duration::from_secs(86_400)),
+            Duration::from_secs(172_800)
+        );
     }
 
     #[test]

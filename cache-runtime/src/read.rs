@@ -4,7 +4,6 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::{self, Instant, Millis};
@@ -13,15 +12,13 @@ use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::flight::{Arrival, Landed, Pilot};
 use crate::generation::Dep;
-use crate::key::{self, EntryKind, Key, KeyWriter, is_op, is_resource};
+use crate::key::{self, EntryKind, Key, KeyPart, KeyWriter, is_op, is_resource};
 use crate::nonce::Nonce;
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{self, IntoTtl, TtlRequest};
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Loaded, Returns};
-use crate::store::{
-    Fill, Filled, Form, Found, LeaseReply, LeaseRequest, Payload, Probe, Seen,
-};
+use crate::store::{Fill, Filled, Form, Found, LeaseReply, LeaseRequest, Payload, Probe, Seen};
 
 /// The first pause of one who waits for another process's load, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -67,7 +64,10 @@ impl<'a> ReadPlan<'a> {
             self.resource = Some(self.cache.resource(name));
             self.key = Some(KeyWriter::new(&self.cache.space, name));
         } else {
-            tracing::error!("`{name}` is not a resource name, so {} runs without the cache; use lower-case letters, digits, `-` and `_`", self.site);
+            tracing::error!(
+                "`{name}` is not a resource name, so {} runs without the cache; use lower-case letters, digits, `-` and `_`",
+                self.site
+            );
             self.refuse(BypassReason::Unkeyable);
         }
         self
@@ -76,7 +76,10 @@ impl<'a> ReadPlan<'a> {
     /// What is computed of the resource; makes the entry a derived one.
     pub fn op(mut self, op: &'static str) -> Self {
         if !is_op(op) {
-            tracing::error!("`{op}` is not an op, so {} runs without the cache; use segments of [a-z0-9_-] joined by `:`", self.site);
+            tracing::error!(
+                "`{op}` is not an op, so {} runs without the cache; use segments of [a-z0-9_-] joined by `:`",
+                self.site
+            );
             self.refuse(BypassReason::Unkeyable);
         }
         self.op = Some(op);
@@ -87,9 +90,11 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// The id, readable in the key.
-    pub fn id<T: Serialize + ?Sized>(mut self, id: &T) -> Self {
+    pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
         self.has_id = true;
-        let (Some(key), Some(resource)) = (&mut self.key, &self.resource) else { return self };
+        let (Some(key), Some(resource)) = (&mut self.key, &self.resource) else {
+            return self;
+        };
         match key.id(id) {
             // Only entities share their key with the writers that name an id.
             Ok(form) if self.op.is_some() || resource.fits(form, Some(self.site)) => {}
@@ -100,7 +105,7 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// One argument, hashed.
-    pub fn arg<T: Serialize + ?Sized>(mut self, arg: &T) -> Self {
+    pub fn arg<T: KeyPart + ?Sized>(mut self, arg: &T) -> Self {
         if self.key.as_mut().is_some_and(|key| key.arg(arg).is_err()) {
             self.refuse(BypassReason::Unkeyable);
         }
@@ -137,13 +142,30 @@ impl<'a> ReadPlan<'a> {
     }
 
     fn finish(mut self, cache: Handle) -> Option<Call> {
-        let (Some(resource), Some(key)) = (self.resource, self.key) else { return None };
-        let kind = if self.op.is_none() && self.has_id { EntryKind::Entity } else { EntryKind::Derived };
+        let (Some(resource), Some(key)) = (self.resource, self.key) else {
+            return None;
+        };
+        let kind = if self.op.is_none() && self.has_id {
+            EntryKind::Entity
+        } else {
+            EntryKind::Derived
+        };
         if !resource.claim(self.op, self.site) {
             self.problem.get_or_insert(BypassReason::Claimed);
         }
-        let probe = Probe { key: key.finish(!self.has_id), kind, deps: deps(&resource, kind) };
-        Some(Call { cache, resource, probe, problem: self.problem, ttl: self.ttl, version: self.version })
+        let probe = Probe {
+            key: key.finish(!self.has_id),
+            kind,
+            deps: deps(&resource, kind),
+        };
+        Some(Call {
+            cache,
+            resource,
+            probe,
+            problem: self.problem,
+            ttl: self.ttl,
+            version: self.version,
+        })
     }
 }
 
@@ -216,10 +238,24 @@ impl Call {
         deps.extend(tags);
         deps[1..].sort();
         deps.dedup();
-        let probe = Probe { key: key.render(&cache.space), kind: key.kind(), deps };
+        let probe = Probe {
+            key: key.render(&cache.space),
+            kind: key.kind(),
+            deps,
+        };
         let problem = (!fits).then_some(BypassReason::Claimed);
-        let ttl = TtlRequest { value: ttl, ..TtlRequest::default() };
-        Self { cache, resource, probe, problem, ttl, version: 0 }
+        let ttl = TtlRequest {
+            value: ttl,
+            ..TtlRequest::default()
+        };
+        Self {
+            cache,
+            resource,
+            probe,
+            problem,
+            ttl,
+            version: 0,
+        }
     }
 
     pub(crate) fn fingerprint<V>(&self) -> Fingerprint {
@@ -243,7 +279,10 @@ impl Call {
                 },
                 Turn::Joined(landed) => match arrived(landed) {
                     Some(value) => {
-                        self.answered(Status::Miss { stored: false, joined: true });
+                        self.answered(Status::Miss {
+                            stored: false,
+                            joined: true,
+                        });
                         return value;
                     }
                     None => return self.bypassing(BypassReason::OtherType, body).await,
@@ -269,7 +308,10 @@ impl Call {
             Some(package) => permit.fill(self, package).await == Some(Filled::Stored),
             None => false,
         };
-        self.answered(Status::Miss { stored, joined: false });
+        self.answered(Status::Miss {
+            stored,
+            joined: false,
+        });
         returned
     }
 
@@ -314,7 +356,10 @@ impl Call {
             }
             Form::Decoded => {
                 let size = codec::encoded_len(value)?;
-                (share().map_or(Payload::Empty, |value| Payload::Decoded(value)), size)
+                (
+                    share().map_or(Payload::Empty, |value| Payload::Decoded(value)),
+                    size,
+                )
             }
         };
         let limit = self.cache.config.value_limit;
@@ -322,7 +367,12 @@ impl Call {
             let text = format!("it takes {size} bytes, over the limit of {limit}");
             return Err(crate::Error::new(crate::ErrorKind::Unstorable, text));
         }
-        Ok(Package { content: Content::Value, payload, size, fresh_for })
+        Ok(Package {
+            content: Content::Value,
+            payload,
+            size,
+            fresh_for,
+        })
     }
 
     async fn bypassing<R>(&self, reason: BypassReason, body: impl AsyncFnOnce() -> R) -> R {
@@ -357,7 +407,11 @@ impl Call {
 
 /// The dependency that a tag stands for; no resource is spelled like it.
 pub(crate) fn tag_dep(cache: &Handle, tag: &str) -> Arc<Dep> {
-    Dep::new(cache.space.generation(&format!("tag~{}", key::escaped(tag))))
+    Dep::new(
+        cache
+            .space
+            .generation(&format!("tag~{}", key::escaped(tag))),
+    )
 }
 
 /// A value ready to be stored.
@@ -437,7 +491,14 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(call: &'a Call, fingerprint: Fingerprint) -> Self {
-        Self { call, fingerprint, deadline: None, pause: FIRST_PAUSE, suspect: None, rejected: None }
+        Self {
+            call,
+            fingerprint,
+            deadline: None,
+            pause: FIRST_PAUSE,
+            suspect: None,
+            rejected: None,
+        }
     }
 
     /// Treats an entry as if it were not there.
@@ -478,8 +539,18 @@ impl<'a> Reader<'a> {
                 }
                 Found::Entry(header, payload) => {
                     if self.is_fresh(&header, look.stamp, look.now) {
-                        let ttl = header.fresh.since(look.now);
-                        return Turn::Hit(Hit { header, content: header.content, codec: header.codec, payload, ttl });
+                        // The store's time is estimated between its answers: never more than it was given.
+                        let ttl = header
+                            .fresh
+                            .since(look.now)
+                            .min(header.fresh.since(header.stored));
+                        return Turn::Hit(Hit {
+                            header,
+                            content: header.content,
+                            codec: header.codec,
+                            payload,
+                            ttl,
+                        });
                     }
                     if header.stamp != look.stamp {
                         call.resource.counters.stale_rejected.add_one();
@@ -667,7 +738,11 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.held {
-            let (store, key, token) = (Arc::clone(&self.cache.store), std::mem::take(&mut self.key), self.token);
+            let (store, key, token) = (
+                Arc::clone(&self.cache.store),
+                std::mem::take(&mut self.key),
+                self.token,
+            );
             self.cache.background.spawn(async move {
                 // If it can't be given back it lapses.
                 let _ = store.release(&key, token).await;

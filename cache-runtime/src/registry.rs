@@ -23,8 +23,18 @@ pub struct Site {
 impl Site {
     /// The site of the function `function` in `module`.
     #[must_use]
-    pub const fn new(module: &'static str, function: &'static str, file: &'static str, line: u32) -> Self {
-        Self { module, function, file, line }
+    pub const fn new(
+        module: &'static str,
+        function: &'static str,
+        file: &'static str,
+        line: u32,
+    ) -> Self {
+        Self {
+            module,
+            function,
+            file,
+            line,
+        }
     }
 
     /// The address tells two functions apart that one macro invocation wrote on one line.
@@ -35,7 +45,11 @@ impl Site {
 
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}::{} ({}:{})", self.module, self.function, self.file, self.line)
+        write!(
+            f,
+            "{}::{} ({}:{})",
+            self.module, self.function, self.file, self.line
+        )
     }
 }
 
@@ -140,7 +154,9 @@ impl Registry {
             return Arc::clone(resource);
         }
         let mut resources = self.resources.write();
-        let resource = resources.entry(name.into()).or_insert_with(|| Arc::new(Resource::new(name, config)));
+        let resource = resources
+            .entry(name.into())
+            .or_insert_with(|| Arc::new(Resource::new(name, config)));
         Arc::clone(resource)
     }
 
@@ -153,7 +169,9 @@ impl Registry {
 
     pub(crate) fn snapshot(&self) -> impl Iterator<Item = (String, CounterSnapshot)> {
         let resources: Vec<_> = self.resources.read().values().cloned().collect();
-        resources.into_iter().map(|resource| (resource.name.to_string(), resource.counters.snapshot()))
+        resources
+            .into_iter()
+            .map(|resource| (resource.name.to_string(), resource.counters.snapshot()))
     }
 }
 
@@ -166,7 +184,9 @@ mod tests {
     static SECOND: Site = Site::new("m", "second", "f.rs", 1);
 
     fn form(id: impl serde::Serialize) -> IdForm {
-        KeyWriter::new(&KeySpace::default(), "r").id(&id).expect("renders")
+        KeyWriter::new(&KeySpace::default(), "r")
+            .id(&id)
+            .expect("renders")
     }
 
     fn resource() -> Arc<Resource> {
@@ -186,7 +206,10 @@ mod tests {
     #[test]
     fn the_first_form_of_id_is_the_resources() {
         let users = resource();
-        assert!(users.fits(form("1"), None), "a visitor's form is not binding");
+        assert!(
+            users.fits(form("1"), None),
+            "a visitor's form is not binding"
+        );
         assert!(users.fits(form(1i64), Some(&FIRST)));
         assert!(users.fits(form(2u8), Some(&SECOND)));
         assert!(!users.fits(form("1"), Some(&SECOND)));

@@ -26,6 +26,8 @@ use serde::de::DeserializeOwned;
 )]
 pub trait Cacheable: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
 
+// The message above is better than one that names a single missing bound.
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {}
 
 /// The shape of a plain `T`.
@@ -294,14 +296,35 @@ mod tests {
     fn each_form_restores_values_and_absences() {
         assert_eq!(restore(Shape::<u8>::OF.kind(), Some(1)), Some(1));
         assert_eq!(restore(Shape::<u8>::OF.kind(), None), None);
-        assert_eq!(restore(Shape::<Arc<u8>>::OF.kind(), Some(1)), Some(Arc::new(1)));
+        assert_eq!(
+            restore(Shape::<Arc<u8>>::OF.kind(), Some(1)),
+            Some(Arc::new(1))
+        );
         assert_eq!(restore(Shape::<Option<u8>>::OF.kind(), None), Some(None));
-        assert_eq!(restore(Shape::<Option<Arc<u8>>>::OF.kind(), Some(1)), Some(Some(Arc::new(1))));
-        assert_eq!(restore(Shape::<Result<u8, NoTraits>>::OF.kind(), Some(1)), Some(Ok(1)));
-        assert_eq!(restore(Shape::<Result<u8, NoTraits>>::OF.kind(), None), None);
-        assert_eq!(restore(Shape::<Result<Arc<u8>, NoTraits>>::OF.kind(), Some(1)), Some(Ok(Arc::new(1))));
-        assert_eq!(restore(Shape::<Aliased<u8>>::OF.kind(), None), Some(Ok(None)));
-        assert_eq!(restore(Shape::<Aliased<Arc<u8>>>::OF.kind(), Some(1)), Some(Ok(Some(Arc::new(1)))));
+        assert_eq!(
+            restore(Shape::<Option<Arc<u8>>>::OF.kind(), Some(1)),
+            Some(Some(Arc::new(1)))
+        );
+        assert_eq!(
+            restore(Shape::<Result<u8, NoTraits>>::OF.kind(), Some(1)),
+            Some(Ok(1))
+        );
+        assert_eq!(
+            restore(Shape::<Result<u8, NoTraits>>::OF.kind(), None),
+            None
+        );
+        assert_eq!(
+            restore(Shape::<Result<Arc<u8>, NoTraits>>::OF.kind(), Some(1)),
+            Some(Ok(Arc::new(1)))
+        );
+        assert_eq!(
+            restore(Shape::<Aliased<u8>>::OF.kind(), None),
+            Some(Ok(None))
+        );
+        assert_eq!(
+            restore(Shape::<Aliased<Arc<u8>>>::OF.kind(), Some(1)),
+            Some(Ok(Some(Arc::new(1))))
+        );
     }
 
     #[test]
@@ -318,6 +341,9 @@ mod tests {
         fn loaded<R: Returns<S>, S>(_: Kind<R, S>, r: &R) -> Loaded<'_, R::Value> {
             r.loaded()
         }
-        assert_eq!(loaded(Shape::<Result<u8, String>>::OF.kind(), &failed), Loaded::Failed);
+        assert_eq!(
+            loaded(Shape::<Result<u8, String>>::OF.kind(), &failed),
+            Loaded::Failed
+        );
     }
 }

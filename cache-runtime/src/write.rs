@@ -10,12 +10,10 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::clock;
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
-use crate::key::{IdForm, KeyError, KeyWriter, is_resource};
+use crate::key::{IdForm, KeyError, KeyPart, KeyWriter, is_resource};
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
 
@@ -37,22 +35,31 @@ struct Target {
 
 impl<'a> WritePlan<'a> {
     pub(crate) fn new(cache: &'a Handle, site: Option<&'static Site>) -> Self {
-        Self { cache, site, targets: Vec::new() }
+        Self {
+            cache,
+            site,
+            targets: Vec::new(),
+        }
     }
 
     /// A resource, to be invalidated as a whole unless an id follows.
     pub fn resource(mut self, name: &'static str) -> Self {
         if is_resource(name) {
             let resource = self.cache.resource(name);
-            self.targets.push(Target { resource, entity: None });
+            self.targets.push(Target {
+                resource,
+                entity: None,
+            });
         } else if let Some(site) = self.site {
-            tracing::error!("`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`");
+            tracing::error!(
+                "`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`"
+            );
         }
         self
     }
 
     /// Narrows the last resource to one row, and to everything derived from the resource.
-    pub fn id<T: Serialize + ?Sized>(mut self, id: &T) -> Self {
+    pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
         if let Some(target) = self.targets.last_mut() {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
             let form = key.id(id);
@@ -63,7 +70,10 @@ impl<'a> WritePlan<'a> {
 
     /// One resource of which nothing need be known at compile time.
     pub(crate) fn whole(mut self, resource: Arc<Resource>) -> Self {
-        self.targets.push(Target { resource, entity: None });
+        self.targets.push(Target {
+            resource,
+            entity: None,
+        });
         self
     }
 
@@ -72,7 +82,10 @@ impl<'a> WritePlan<'a> {
         for target in self.targets {
             target.resource.counters.invalidations.add_one();
             let derived_only = target.entity.is_some();
-            order.sweeps.push(Sweep { resource: target.resource.name.clone(), derived_only });
+            order.sweeps.push(Sweep {
+                resource: target.resource.name.clone(),
+                derived_only,
+            });
             match target.entity {
                 Some(key) => {
                     order.kills.push(key);
@@ -125,7 +138,14 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
             let order = plan(WritePlan::new(&cache, Some(site))).finish();
             (cache, order)
         });
-        Self { active, site, on_ok: false, rejected: None, result: None, kind: PhantomData }
+        Self {
+            active,
+            site,
+            on_ok: false,
+            rejected: None,
+            result: None,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -138,8 +158,21 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
 
     /// Which errors wrote nothing.
     pub fn rejected<J2: Fn(&R::Error) -> bool>(self, rejected: J2) -> Write<R, S, J2, D> {
-        let Self { active, site, on_ok, result, .. } = self;
-        Write { active, site, on_ok, rejected: Some(rejected), result, kind: PhantomData }
+        let Self {
+            active,
+            site,
+            on_ok,
+            result,
+            ..
+        } = self;
+        Write {
+            active,
+            site,
+            on_ok,
+            rejected: Some(rejected),
+            result,
+            kind: PhantomData,
+        }
     }
 
     /// What to invalidate once there is a result.
@@ -147,8 +180,21 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
     where
         D2: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
     {
-        let Self { active, site, on_ok, rejected, .. } = self;
-        Write { active, site, on_ok, rejected, result: Some(result), kind: PhantomData }
+        let Self {
+            active,
+            site,
+            on_ok,
+            rejected,
+            ..
+        } = self;
+        Write {
+            active,
+            site,
+            on_ok,
+            rejected,
+            result: Some(result),
+            kind: PhantomData,
+        }
     }
 }
 
@@ -164,25 +210,33 @@ where
     /// Dropped while the body runs, the future enqueues the invalidation, now and once more at the
     /// uncertainty deadline; dropped later it changes nothing, since by then the invalidation is enqueued.
     pub async fn run(self, body: impl AsyncFnOnce() -> R) -> R {
-        let Some((cache, order)) = self.active else { return body().await };
-        let guard = Guard { cache: &cache, order: Some(order) };
+        let Some((cache, order)) = self.active else {
+            return body().await;
+        };
+        let guard = Guard {
+            cache: &cache,
+            order: Some(order),
+        };
         let returned = body().await;
 
-        let wrote_nothing = returned
-            .error()
-            .is_some_and(|error| self.on_ok || self.rejected.is_some_and(|rejected| rejected(error)));
+        let wrote_nothing = returned.error().is_some_and(|error| {
+            self.on_ok || self.rejected.is_some_and(|rejected| rejected(error))
+        });
         if wrote_nothing {
             guard.disarm();
             return returned;
         }
-        let known = self.result.zip(returned.value()).map(|(result, value)| {
-            result(WritePlan::new(&cache, Some(self.site)), value).finish()
-        });
+        let known = self
+            .result
+            .zip(returned.value())
+            .map(|(result, value)| result(WritePlan::new(&cache, Some(self.site)), value).finish());
         let is_uncertain = returned.error().is_some();
         let order = guard.disarm();
         let order = known.unwrap_or(order);
         if is_uncertain {
-            cache.delivery.enqueue_at(clock::now() + cache.config.uncertainty, order.clone());
+            cache
+                .delivery
+                .enqueue_at(clock::now() + cache.config.uncertainty, order.clone());
         }
         // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
         let _ = cache.delivery.enqueue(order).acknowledged().await;
@@ -206,7 +260,9 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if let Some(order) = self.order.take() {
             // The commit may still be on its way.
-            self.cache.delivery.enqueue_at(clock::now() + self.cache.config.uncertainty, order.clone());
+            self.cache
+                .delivery
+                .enqueue_at(clock::now() + self.cache.config.uncertainty, order.clone());
             // Nobody is there to wait for the receipt.
             drop(self.cache.delivery.enqueue(order));
         }

@@ -29,7 +29,10 @@ impl Sink for SipHasher13 {
 }
 
 /// Appends the canonical bytes of `value` to `sink`.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, sink: &mut impl Sink) -> Result<(), KeyError> {
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    sink: &mut impl Sink,
+) -> Result<(), KeyError> {
     value.serialize(Encoder(sink))
 }
 
@@ -162,12 +165,21 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
         self.serialize_unit()
     }
 
-    fn serialize_unit_variant(mut self, _: &'static str, _: u32, variant: &'static str) -> Result<(), KeyError> {
+    fn serialize_unit_variant(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), KeyError> {
         self.variant(variant);
         self.serialize_unit()
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), KeyError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), KeyError> {
         value.serialize(self)
     }
 
@@ -207,7 +219,10 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<SortedMap<'a, S>, KeyError> {
-        Ok(SortedMap { sink: self.0, entries: Vec::new() })
+        Ok(SortedMap {
+            sink: self.0,
+            entries: Vec::new(),
+        })
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, KeyError> {
@@ -340,10 +355,16 @@ mod tests {
 
     #[test]
     fn golden() {
-        let filter = Filter { field: "age".into(), limit: Some(300) };
+        let filter = Filter {
+            field: "age".into(),
+            limit: Some(300),
+        };
         assert_eq!(bytes(&filter), b"r.\x05fields\x03age.\x05limit1u\xac\x02e");
         assert_eq!(bytes(&(-1i8, true, None::<u8>, "x")), b"ln\0t0s\x01xe");
-        assert_eq!(bytes(&BTreeMap::from([(2, 'b'), (1, 'a')])), b"mu\x01s\x01au\x02s\x01be");
+        assert_eq!(
+            bytes(&BTreeMap::from([(2, 'b'), (1, 'a')])),
+            b"mu\x01s\x01au\x02s\x01be"
+        );
     }
 
     #[test]
@@ -352,7 +373,10 @@ mod tests {
         assert_eq!(bytes(&-0.0f64), bytes(&0.0f32));
         assert_eq!(bytes(&vec![1, 2]), bytes(&[1, 2]));
         let shuffled: HashMap<_, _> = (0..100).map(|n| (n, n)).collect();
-        assert_eq!(bytes(&shuffled), bytes(&shuffled.clone().into_iter().collect::<BTreeMap<_, _>>()));
+        assert_eq!(
+            bytes(&shuffled),
+            bytes(&shuffled.clone().into_iter().collect::<BTreeMap<_, _>>())
+        );
     }
 
     #[test]
@@ -407,7 +431,8 @@ mod tests {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::List),
                 (inner.clone(), inner.clone()).prop_map(|(a, b)| Value::Pair(a.into(), b.into())),
-                (inner, prop::option::of(0u8..3)).prop_map(|(a, b)| Value::Named { a: a.into(), b }),
+                (inner, prop::option::of(0u8..3))
+                    .prop_map(|(a, b)| Value::Named { a: a.into(), b }),
             ]
         })
     }

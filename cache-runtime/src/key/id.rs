@@ -20,7 +20,9 @@ pub(crate) struct IdForm {
 impl IdForm {
     fn add(&mut self, part: u8) {
         // FNV-1a: a handful of tags, not worth a hasher.
-        self.hash = (self.hash ^ u64::from(part)).wrapping_mul(0x0100_0000_01b3).wrapping_add(1);
+        self.hash = (self.hash ^ u64::from(part))
+            .wrapping_mul(0x0100_0000_01b3)
+            .wrapping_add(1);
     }
 
     /// Whether two ids are of one form, as far as can be told.
@@ -32,7 +34,11 @@ impl IdForm {
 /// Appends `id` to `key`, escaped.
 pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<IdForm, KeyError> {
     let mut form = IdForm::default();
-    id.serialize(Renderer { out: key, form: &mut form, nested: false })?;
+    id.serialize(Renderer {
+        out: key,
+        form: &mut form,
+        nested: false,
+    })?;
     Ok(form)
 }
 
@@ -82,7 +88,12 @@ impl<'a> Renderer<'a> {
         if brackets {
             self.out.push('(');
         }
-        Parts { out: self.out, form: self.form, brackets, first: true }
+        Parts {
+            out: self.out,
+            form: self.form,
+            brackets,
+            first: true,
+        }
     }
 
     fn variant(&mut self, name: &str) {
@@ -169,7 +180,10 @@ impl<'a> Serializer for Renderer<'a> {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), KeyError> {
         let start = self.out.len();
-        value.serialize(Renderer { out: &mut *self.out, ..self })?;
+        value.serialize(Renderer {
+            out: &mut *self.out,
+            ..self
+        })?;
         if self.out[start..].starts_with('~') {
             // `Some(None)` is not `None`.
             self.out.insert(start, '~');
@@ -187,12 +201,21 @@ impl<'a> Serializer for Renderer<'a> {
         self.serialize_unit()
     }
 
-    fn serialize_unit_variant(mut self, _: &'static str, _: u32, variant: &'static str) -> Result<(), KeyError> {
+    fn serialize_unit_variant(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), KeyError> {
         self.variant(variant);
         Ok(())
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), KeyError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), KeyError> {
         value.serialize(self)
     }
 
@@ -235,7 +258,9 @@ impl<'a> Serializer for Renderer<'a> {
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<ser::Impossible<(), KeyError>, KeyError> {
-        Err(ser::Error::custom("a map can't be an id; give the function an `op`, and the map is hashed"))
+        Err(ser::Error::custom(
+            "a map can't be an id; give the function an `op`, and the map is hashed",
+        ))
     }
 
     fn serialize_struct(self, _: &'static str, len: usize) -> Result<Parts<'a>, KeyError> {
@@ -267,7 +292,11 @@ impl Parts<'_> {
         if !std::mem::take(&mut self.first) {
             self.out.push(',');
         }
-        value.serialize(Renderer { out: self.out, form: self.form, nested: true })
+        value.serialize(Renderer {
+            out: self.out,
+            form: self.form,
+            nested: true,
+        })
     }
 
     fn finish(self) -> Result<(), KeyError> {
@@ -341,7 +370,10 @@ mod tests {
         assert_eq!(id(UserId(-1)), "-1");
         assert_eq!(id((7, 1)), "7,1");
         assert_eq!(id((7, "a,b")), "7,a%2Cb");
-        assert_eq!(id("users:{1}*?[x]@~%"), "users%3A%7B1%7D%2A%3F%5Bx%5D%40%7E%25");
+        assert_eq!(
+            id("users:{1}*?[x]@~%"),
+            "users%3A%7B1%7D%2A%3F%5Bx%5D%40%7E%25"
+        );
         assert_eq!(id("é\u{a0}\n"), "é%C2%A0%0A");
         assert_eq!(id(Some("x")), "x");
         assert_eq!(id(None::<u8>), "~");
@@ -364,7 +396,10 @@ mod tests {
 
     #[test]
     fn a_map_is_refused_with_the_way_out() {
-        let error = render(&std::collections::BTreeMap::from([(1, 2)]), &mut String::new());
+        let error = render(
+            &std::collections::BTreeMap::from([(1, 2)]),
+            &mut String::new(),
+        );
         assert!(error.is_err_and(|e| e.to_string().contains("`op`")));
     }
 

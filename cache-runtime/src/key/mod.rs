@@ -26,6 +26,8 @@ use crate::error::{Error, ErrorKind};
 )]
 pub trait KeyPart: Serialize {}
 
+// The message above is better than one that names serde's trait.
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> KeyPart for T {}
 
 /// Why an argument can't be in a key.
@@ -35,7 +37,9 @@ pub(crate) struct KeyError(Cow<'static, str>);
 
 impl KeyError {
     fn not_a_number() -> Self {
-        Self(Cow::Borrowed("NaN can't be in a cache key, because it is not equal to itself"))
+        Self(Cow::Borrowed(
+            "NaN can't be in a cache key, because it is not equal to itself",
+        ))
     }
 }
 
@@ -76,7 +80,9 @@ pub(crate) struct KeySpace {
 impl fmt::Debug for KeySpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The hash key is a secret.
-        f.debug_struct("KeySpace").field("namespace", &self.namespace).finish_non_exhaustive()
+        f.debug_struct("KeySpace")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +106,11 @@ impl<'a> KeyWriter<'a> {
         text.push_str(&space.namespace);
         text.push_str(resource);
         text.push(':');
-        Self { space, text, hasher: None }
+        Self {
+            space,
+            text,
+            hasher: None,
+        }
     }
 
     pub(crate) fn op(&mut self, op: &str) {
@@ -114,14 +124,20 @@ impl<'a> KeyWriter<'a> {
 
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
         let key = &self.space.hash_key;
-        canonical::encode(arg, self.hasher.get_or_insert_with(|| SipHasher13::new_with_key(key)))
+        canonical::encode(
+            arg,
+            self.hasher
+                .get_or_insert_with(|| SipHasher13::new_with_key(key)),
+        )
     }
 
     /// The finished key. With `hashed`, the hash of the arguments (there may be none) ends it.
     pub(crate) fn finish(mut self, hashed: bool) -> String {
         if hashed {
             let key = &self.space.hash_key;
-            let hasher = self.hasher.unwrap_or_else(|| SipHasher13::new_with_key(key));
+            let hasher = self
+                .hasher
+                .unwrap_or_else(|| SipHasher13::new_with_key(key));
             push_hash(&mut self.text, hasher.finish128().as_u128());
         }
         self.text
@@ -150,7 +166,10 @@ pub(crate) fn escaped(text: &str) -> String {
 
 /// Whether `name` is a resource: `[a-z0-9_-]+`.
 pub(crate) fn is_resource(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
 /// Whether `op` is segments `[a-z0-9_-]+` joined by `:`.
@@ -160,8 +179,14 @@ pub(crate) fn is_op(op: &str) -> bool {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rest {
-    Id { text: String, form: Option<IdForm> },
-    Args { op: Option<Cow<'static, str>>, canonical: Vec<u8> },
+    Id {
+        text: String,
+        form: Option<IdForm>,
+    },
+    Args {
+        op: Option<Cow<'static, str>>,
+        canonical: Vec<u8>,
+    },
     Literal(String),
 }
 
@@ -192,7 +217,13 @@ impl Key {
     pub fn entity(resource: impl Into<String>, id: impl KeyPart) -> Result<Self, Error> {
         let mut text = String::new();
         let form = id::render(&id, &mut text).map_err(|e| invalid(e.to_string()))?;
-        Self::checked(resource.into(), Rest::Id { text, form: Some(form) })
+        Self::checked(
+            resource.into(),
+            Rest::Id {
+                text,
+                form: Some(form),
+            },
+        )
     }
 
     /// The derived entry `resource:op:hash`, the hash being that of a function annotated with this `op`
@@ -207,9 +238,17 @@ impl Key {
     ) -> Result<Self, Error> {
         let op = op.into();
         if !is_op(&op) {
-            return Err(invalid(format!("`{op}` is not an op; use segments of [a-z0-9_-] joined by `:`")));
+            return Err(invalid(format!(
+                "`{op}` is not an op; use segments of [a-z0-9_-] joined by `:`"
+            )));
         }
-        Self::checked(resource.into(), Rest::Args { op: Some(op), canonical: arguments(args)? })
+        Self::checked(
+            resource.into(),
+            Rest::Args {
+                op: Some(op),
+                canonical: arguments(args)?,
+            },
+        )
     }
 
     /// An entry of one's own, `name:hash`; `name` is its resource.
@@ -217,7 +256,13 @@ impl Key {
     /// # Errors
     /// [`ErrorKind::InvalidKey`] if the name is not `[a-z0-9_-]+`, or an argument can't be in a key.
     pub fn named(name: impl Into<String>, args: &impl KeyPart) -> Result<Self, Error> {
-        Self::checked(name.into(), Rest::Args { op: None, canonical: arguments(args)? })
+        Self::checked(
+            name.into(),
+            Rest::Args {
+                op: None,
+                canonical: arguments(args)?,
+            },
+        )
     }
 
     /// Makes the entry depend on a tag as well, so that [`invalidate_tag`](crate::Cache::invalidate_tag)
@@ -275,9 +320,15 @@ impl Key {
 
     fn checked(resource: String, rest: Rest) -> Result<Self, Error> {
         if is_resource(&resource) {
-            Ok(Self { resource, rest, tags: Vec::new() })
+            Ok(Self {
+                resource,
+                rest,
+                tags: Vec::new(),
+            })
         } else {
-            Err(invalid(format!("`{resource}` is not a resource name; use lower-case letters, digits, `-` and `_`")))
+            Err(invalid(format!(
+                "`{resource}` is not a resource name; use lower-case letters, digits, `-` and `_`"
+            )))
         }
     }
 }
@@ -302,16 +353,24 @@ impl std::str::FromStr for Key {
 
     /// Reads a key as `redis-cli` shows it, without the namespace: `users:1` or `users:list:<hash>`.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let Some((resource, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()) else {
-            return Err(invalid(format!("`{text}` is not a key; it has the form `resource:id` or `resource:op:hash`")));
+        let Some((resource, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())
+        else {
+            return Err(invalid(format!(
+                "`{text}` is not a key; it has the form `resource:id` or `resource:op:hash`"
+            )));
         };
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(invalid(format!("`{text}` is not a key; spaces in an id are written `%20`")));
+            return Err(invalid(format!(
+                "`{text}` is not a key; spaces in an id are written `%20`"
+            )));
         }
         let rest = if rest.contains(':') || is_hash(rest) {
             Rest::Literal(rest.to_owned())
         } else {
-            Rest::Id { text: rest.to_owned(), form: None }
+            Rest::Id {
+                text: rest.to_owned(),
+                form: None,
+            }
         };
         Self::checked(resource.to_owned(), rest)
     }
@@ -365,7 +424,10 @@ mod tests {
     use super::*;
 
     fn space() -> KeySpace {
-        KeySpace { namespace: "app:".into(), hash_key: *b"0123456789abcdef" }
+        KeySpace {
+            namespace: "app:".into(),
+            hash_key: *b"0123456789abcdef",
+        }
     }
 
     #[test]
@@ -374,12 +436,18 @@ mod tests {
         let space = space();
         let rendered = |key: Result<Key, Error>| key.expect("valid").render(&space);
         assert_eq!(rendered(Key::entity("users", 1)), "app:users:1");
-        assert_eq!(rendered(Key::entity("users", (7, "a b"))), "app:users:7,a%20b");
+        assert_eq!(
+            rendered(Key::entity("users", (7, "a b"))),
+            "app:users:7,a%20b"
+        );
         assert_eq!(
             rendered(Key::args("users", "list", &(0, 100))),
             "app:users:list:670f3f76f0216e52f1d551da77fccdd4"
         );
-        assert_eq!(rendered(Key::named("custom_key", &("x",))), "app:custom_key:8d76d6190280379f249fd956deb092f5");
+        assert_eq!(
+            rendered(Key::named("custom_key", &("x",))),
+            "app:custom_key:8d76d6190280379f249fd956deb092f5"
+        );
         assert_eq!(space.generation("users~derived"), "app:@gen:users~derived");
     }
 
@@ -391,17 +459,37 @@ mod tests {
         key.arg(&0u32).expect("encodes");
         key.arg(&100u32).expect("encodes");
         let written = key.finish(true);
-        assert_eq!(written, Key::args("users", "list", &(0, 100)).expect("valid").render(&space));
+        assert_eq!(
+            written,
+            Key::args("users", "list", &(0, 100))
+                .expect("valid")
+                .render(&space)
+        );
         let text = written.strip_prefix("app:").expect("namespace");
         assert_eq!(text.parse::<Key>().expect("valid").render(&space), written);
     }
 
     #[test]
     fn texts_that_are_no_keys_are_refused() {
-        for text in ["", "users", "users:", ":1", "Users:1", "users:a b", "us ers:1", "users@:1"] {
+        for text in [
+            "",
+            "users",
+            "users:",
+            ":1",
+            "Users:1",
+            "users:a b",
+            "us ers:1",
+            "users@:1",
+        ] {
             assert!(text.parse::<Key>().is_err(), "{text}");
         }
-        assert_eq!("users:1".parse::<Key>().expect("valid").kind(), EntryKind::Entity);
-        assert_eq!("users:list:00".parse::<Key>().expect("valid").kind(), EntryKind::Derived);
+        assert_eq!(
+            "users:1".parse::<Key>().expect("valid").kind(),
+            EntryKind::Entity
+        );
+        assert_eq!(
+            "users:list:00".parse::<Key>().expect("valid").kind(),
+            EntryKind::Derived
+        );
     }
 }

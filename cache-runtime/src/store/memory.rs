@@ -73,7 +73,11 @@ impl MemoryStore {
     pub fn new(max_bytes: u64) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(max_bytes)
-            .estimated_items_capacity(usize::try_from(max_bytes / 1024).unwrap_or(usize::MAX).max(64))
+            .estimated_items_capacity(
+                usize::try_from(max_bytes / 1024)
+                    .unwrap_or(usize::MAX)
+                    .max(64),
+            )
             .build();
         let entries = match options {
             Ok(options) => quick_cache::sync::Cache::with_options(
@@ -106,20 +110,37 @@ impl MemoryStore {
     /// The entry under a key unless its time is over. What is past it stays until it is replaced or evicted.
     fn get(&self, hash: u128) -> Option<Arc<Slot>> {
         let slot = self.entries.get(&hash)?;
-        let ends = if slot.header.is_leased() { slot.header.deadline } else { slot.header.stale };
+        let ends = if slot.header.is_leased() {
+            slot.header.deadline
+        } else {
+            slot.header.stale
+        };
         (clock::wall() < ends).then_some(slot)
     }
 
     fn put(&self, hash: u128, key: &str, header: Header, payload: Payload, size: usize) {
         let weight = size + key.len() + ENTRY_OVERHEAD;
-        self.entries.insert(hash, Arc::new(Slot { key: key.into(), header, payload, weight }));
+        self.entries.insert(
+            hash,
+            Arc::new(Slot {
+                key: key.into(),
+                header,
+                payload,
+                weight,
+            }),
+        );
     }
 
     fn stamp(&self, probe: &Probe) -> Stamp {
         let mut nonces = Vec::with_capacity(probe.deps.len());
         {
             let generations = self.generations.read();
-            nonces.extend(probe.deps.iter().map_while(|dep| generations.get(dep.key()).copied()));
+            nonces.extend(
+                probe
+                    .deps
+                    .iter()
+                    .map_while(|dep| generations.get(dep.key()).copied()),
+            );
         }
         if nonces.len() < probe.deps.len() {
             let mut generations = self.generations.write();
@@ -127,9 +148,11 @@ impl MemoryStore {
                 generations.clear();
             }
             nonces.clear();
-            nonces.extend(
-                probe.deps.iter().map(|dep| *generations.entry(dep.key().into()).or_insert_with(Nonce::fresh)),
-            );
+            nonces.extend(probe.deps.iter().map(|dep| {
+                *generations
+                    .entry(dep.key().into())
+                    .or_insert_with(Nonce::fresh)
+            }));
         }
         Stamp::of(self.server, nonces)
     }
@@ -137,7 +160,9 @@ impl MemoryStore {
     fn kill(&self, key: &str) -> bool {
         let hash = self.hash(key);
         let _guard = self.lock(hash);
-        let held = self.get(hash).is_some_and(|slot| slot.header.content != Content::Nothing);
+        let held = self
+            .get(hash)
+            .is_some_and(|slot| slot.header.content != Content::Nothing);
         self.entries.remove(&hash);
         held
     }
@@ -147,7 +172,9 @@ impl MemoryStore {
             .iter()
             .filter(|(_, slot)| {
                 (!matching.derived_only || slot.header.kind == EntryKind::Derived)
-                    && matching.stored_before.is_none_or(|before| slot.header.stored < before)
+                    && matching
+                        .stored_before
+                        .is_none_or(|before| slot.header.stored < before)
                     && glob::matches(matching.pattern.as_bytes(), slot.key.as_bytes())
             })
             .map(|(_, slot)| slot.key.clone())
@@ -175,7 +202,12 @@ impl Store for MemoryStore {
             Some(slot) => Found::Entry(slot.header, slot.payload.clone()),
             None => Found::Nothing,
         };
-        Ok(Look { found, stamp, intended: false, now: clock::wall() })
+        Ok(Look {
+            found,
+            stamp,
+            intended: false,
+            now: clock::wall(),
+        })
     }
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
@@ -185,7 +217,12 @@ impl Store for MemoryStore {
             let gives_way = match &request.seen {
                 Seen::Anything => true,
                 // Whoever holds the lease may have renewed it since.
-                Seen::Entry(seen) => Header { deadline: slot.header.deadline, ..*seen } == slot.header,
+                Seen::Entry(seen) => {
+                    Header {
+                        deadline: slot.header.deadline,
+                        ..*seen
+                    } == slot.header
+                }
                 Seen::Nothing | Seen::Leased => false,
             };
             if !gives_way {
@@ -215,7 +252,10 @@ impl Store for MemoryStore {
         let Some(slot) = self.get(hash).filter(|slot| slot.header.token == token) else {
             return Ok(false);
         };
-        let header = Header { deadline: clock::wall().after(length), ..slot.header };
+        let header = Header {
+            deadline: clock::wall().after(length),
+            ..slot.header
+        };
         self.put(hash, key, header, slot.payload.clone(), 0);
         Ok(true)
     }
@@ -223,7 +263,10 @@ impl Store for MemoryStore {
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
         let hash = self.hash(key);
         let _guard = self.lock(hash);
-        if self.get(hash).is_some_and(|slot| slot.header.token == token) {
+        if self
+            .get(hash)
+            .is_some_and(|slot| slot.header.token == token)
+        {
             self.entries.remove(&hash);
         }
         Ok(())
@@ -232,7 +275,10 @@ impl Store for MemoryStore {
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
         let hash = self.hash(&probe.key);
         let _guard = self.lock(hash);
-        if !self.get(hash).is_some_and(|slot| slot.header.token == fill.token) {
+        if !self
+            .get(hash)
+            .is_some_and(|slot| slot.header.token == fill.token)
+        {
             return Ok(Filled::Refused);
         }
         let now = clock::wall();
@@ -254,24 +300,40 @@ impl Store for MemoryStore {
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
-        let removed = invalidation.kills.iter().filter(|key| self.kill(key)).count();
+        let removed = invalidation
+            .kills
+            .iter()
+            .filter(|key| self.kill(key))
+            .count();
         for dep in &invalidation.bumps {
             self.bump(dep.key());
         }
-        Ok(Invalidated { at: clock::wall(), removed: removed as u64 })
+        Ok(Invalidated {
+            at: clock::wall(),
+            removed: removed as u64,
+        })
     }
 
     async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
-        if matching.unless_larger_than.is_some_and(|limit| self.entries.len() as u64 > limit) {
+        if matching
+            .unless_larger_than
+            .is_some_and(|limit| self.entries.len() as u64 > limit)
+        {
             return Ok(0);
         }
-        Ok(self.matching(matching).iter().filter(|key| self.kill(key)).count() as u64)
+        Ok(self
+            .matching(matching)
+            .iter()
+            .filter(|key| self.kill(key))
+            .count() as u64)
     }
 
     async fn clear(&self, namespace: &str) -> Result<u64, Error> {
         // Missing is unknown: every entry that depended on one of these is a miss from here on.
         let own = format!("{namespace}@gen:");
-        self.generations.write().retain(|key, _| !key.starts_with(&own));
+        self.generations
+            .write()
+            .retain(|key, _| !key.starts_with(&own));
         let all = Matching {
             pattern: format!("{}*", glob::literal(namespace)),
             derived_only: false,

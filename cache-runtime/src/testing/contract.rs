@@ -4,11 +4,11 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::{
-    CodecId, Content, Dep, Fill, Filled, Fingerprint, Form, Found, Header, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen, Stamp, Store,
-};
 use crate::EntryKind;
+use crate::store::{
+    CodecId, Content, Dep, Fill, Filled, Fingerprint, Form, Found, Header, Invalidation,
+    LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen, Stamp, Store,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(40);
@@ -23,7 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Panics
 /// If the store breaks the contract; the message says which part.
 pub async fn check_store(store: &dyn Store) {
-    let case = |name| Case { store, name, namespace: format!("t{}:", Nonce::fresh()) };
+    let case = |name| Case {
+        store,
+        name,
+        namespace: format!("t{}:", Nonce::fresh()),
+    };
     case("generations").generations_are_made_once().await;
     case("fill").a_lease_is_filled_once().await;
     case("absence").an_absence_is_stored().await;
@@ -34,7 +38,9 @@ pub async fn check_store(store: &dyn Store) {
     case("lapse").a_lapsed_lease_gives_way().await;
     case("renew").a_renewed_lease_does_not_lapse().await;
     case("release").a_lease_is_given_back_by_its_holder().await;
-    case("force").a_lease_by_force_refuses_the_older_fill().await;
+    case("force")
+        .a_lease_by_force_refuses_the_older_fill()
+        .await;
     case("expiry").an_entry_leaves_by_its_time().await;
     case("sweep").a_sweep_takes_what_it_is_told().await;
     case("pattern").a_pattern_is_of_its_namespace().await;
@@ -58,7 +64,11 @@ impl Case<'_> {
             EntryKind::Entity => vec![dep("users")],
             EntryKind::Derived => vec![dep("users"), dep("users~derived")],
         };
-        Probe { key: format!("{}{name}", self.namespace), kind, deps }
+        Probe {
+            key: format!("{}{name}", self.namespace),
+            kind,
+            deps,
+        }
     }
 
     fn entity(&self) -> Probe {
@@ -83,13 +93,22 @@ impl Case<'_> {
     }
 
     async fn header(&self, probe: &Probe) -> Header {
-        self.read(probe).await.unwrap_or_else(|| panic!("{}: the entry is not there", self.name)).0
+        self.read(probe)
+            .await
+            .unwrap_or_else(|| panic!("{}: the entry is not there", self.name))
+            .0
     }
 
     async fn lease(&self, probe: &Probe, seen: Seen, length: Duration) -> (Nonce, LeaseReply) {
         let stamp = self.look(probe).await.stamp;
         let token = Nonce::fresh();
-        let request = LeaseRequest { seen, token, stamp, fingerprint: fingerprint(), length };
+        let request = LeaseRequest {
+            seen,
+            token,
+            stamp,
+            fingerprint: fingerprint(),
+            length,
+        };
         (token, self.ok(self.store.lease(probe, &request).await))
     }
 
@@ -101,7 +120,8 @@ impl Case<'_> {
 
     async fn fill(&self, probe: &Probe, token: Nonce, value: &str, ttl: Duration) -> Filled {
         let stamp = self.look(probe).await.stamp;
-        self.fill_stamped(probe, token, stamp, Some(value), ttl).await
+        self.fill_stamped(probe, token, stamp, Some(value), ttl)
+            .await
     }
 
     async fn fill_stamped(
@@ -121,7 +141,11 @@ impl Case<'_> {
             token,
             stamp,
             fingerprint: fingerprint(),
-            content: if value.is_some() { Content::Value } else { Content::Absence },
+            content: if value.is_some() {
+                Content::Value
+            } else {
+                Content::Absence
+            },
             payload,
             codec: CodecId::Json,
             size: value.map_or(4, str::len),
@@ -137,17 +161,32 @@ impl Case<'_> {
             None => Seen::Nothing,
         };
         let token = self.granted(probe, seen, LONG).await;
-        assert_eq!(self.fill(probe, token, value, LONG).await, Filled::Stored, "{}", self.name);
+        assert_eq!(
+            self.fill(probe, token, value, LONG).await,
+            Filled::Stored,
+            "{}",
+            self.name
+        );
     }
 
     async fn kill(&self, probe: &Probe) -> u64 {
-        let invalidation = Invalidation { kills: vec![probe.key.clone()], bumps: Vec::new() };
+        let invalidation = Invalidation {
+            kills: vec![probe.key.clone()],
+            bumps: Vec::new(),
+        };
         self.ok(self.store.invalidate(&invalidation).await).removed
     }
 
     async fn bump(&self, dep: &str) -> Millis {
         let bumps = vec![Dep::new(format!("{}@gen:{dep}", self.namespace))];
-        self.ok(self.store.invalidate(&Invalidation { kills: Vec::new(), bumps }).await).at
+        self.ok(self
+            .store
+            .invalidate(&Invalidation {
+                kills: Vec::new(),
+                bumps,
+            })
+            .await)
+            .at
     }
 
     async fn is_gone(&self, probe: &Probe) -> bool {
@@ -160,15 +199,33 @@ impl Case<'_> {
                 tokio::time::sleep(SHORT / 4).await;
             }
         };
-        assert!(tokio::time::timeout(PATIENCE, gone).await.is_ok(), "{}: it never left", self.name);
+        assert!(
+            tokio::time::timeout(PATIENCE, gone).await.is_ok(),
+            "{}: it never left",
+            self.name
+        );
     }
 
     async fn generations_are_made_once(&self) {
         let derived = self.probe("users:list:0", EntryKind::Derived);
         let first = self.look(&derived).await;
-        assert!(matches!(first.found, Found::Nothing) && !first.intended, "{}", self.name);
-        assert_eq!(self.look(&derived).await.stamp, first.stamp, "{}", self.name);
-        assert_ne!(self.look(&self.entity()).await.stamp, first.stamp, "{}", self.name);
+        assert!(
+            matches!(first.found, Found::Nothing) && !first.intended,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            self.look(&derived).await.stamp,
+            first.stamp,
+            "{}",
+            self.name
+        );
+        assert_ne!(
+            self.look(&self.entity()).await.stamp,
+            first.stamp,
+            "{}",
+            self.name
+        );
     }
 
     async fn a_lease_is_filled_once(&self) {
@@ -176,27 +233,72 @@ impl Case<'_> {
         let stamp = self.look(&probe).await.stamp;
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
         let (lease, content) = self.read(&probe).await.expect("the lease stands there");
-        assert_eq!((lease.token, lease.content, content), (token, Content::Nothing, None), "{}", self.name);
-        assert_eq!((lease.stamp, lease.fingerprint, lease.kind), (stamp, fingerprint(), EntryKind::Entity));
+        assert_eq!(
+            (lease.token, lease.content, content),
+            (token, Content::Nothing, None),
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            (lease.stamp, lease.fingerprint, lease.kind),
+            (stamp, fingerprint(), EntryKind::Entity)
+        );
 
-        assert_eq!(self.fill(&probe, Nonce::fresh(), "other", LONG).await, Filled::Refused, "{}", self.name);
-        assert_eq!(self.fill(&probe, token, "mine", LONG).await, Filled::Stored, "{}", self.name);
+        assert_eq!(
+            self.fill(&probe, Nonce::fresh(), "other", LONG).await,
+            Filled::Refused,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            self.fill(&probe, token, "mine", LONG).await,
+            Filled::Stored,
+            "{}",
+            self.name
+        );
         let (header, content) = self.read(&probe).await.expect("stored");
         assert_eq!(content.as_deref(), Some("mine"), "{}", self.name);
-        assert!(!header.is_leased() && header.content == Content::Value, "{}", self.name);
-        assert_eq!(header.stamp, stamp, "{}: the stamp is the load's", self.name);
+        assert!(
+            !header.is_leased() && header.content == Content::Value,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            header.stamp, stamp,
+            "{}: the stamp is the load's",
+            self.name
+        );
         let now = self.look(&probe).await.now;
-        assert!(header.stored <= now.after(LONG / 2) && now < header.fresh, "{}: {header:?} at {now:?}", self.name);
+        assert!(
+            header.stored <= now.after(LONG / 2) && now < header.fresh,
+            "{}: {header:?} at {now:?}",
+            self.name
+        );
 
-        assert_eq!(self.fill(&probe, token, "again", LONG).await, Filled::Refused, "{}", self.name);
+        assert_eq!(
+            self.fill(&probe, token, "again", LONG).await,
+            Filled::Refused,
+            "{}",
+            self.name
+        );
     }
 
     async fn an_absence_is_stored(&self) {
         let probe = self.entity();
         let stamp = self.look(&probe).await.stamp;
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
-        assert_eq!(self.fill_stamped(&probe, token, stamp, None, LONG).await, Filled::Stored, "{}", self.name);
-        assert_eq!(self.header(&probe).await.content, Content::Absence, "{}", self.name);
+        assert_eq!(
+            self.fill_stamped(&probe, token, stamp, None, LONG).await,
+            Filled::Stored,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            self.header(&probe).await.content,
+            Content::Absence,
+            "{}",
+            self.name
+        );
     }
 
     async fn one_of_many_gets_the_lease(&self) {
@@ -213,7 +315,13 @@ impl Case<'_> {
                 length: LONG,
             })
             .collect();
-        for reply in join_all(requests.iter().map(|request| self.store.lease(&probe, request))).await {
+        for reply in join_all(
+            requests
+                .iter()
+                .map(|request| self.store.lease(&probe, request)),
+        )
+        .await
+        {
             match self.ok(reply) {
                 LeaseReply::Granted => granted += 1,
                 LeaseReply::Taken(header) => holders.push(header.token),
@@ -227,27 +335,53 @@ impl Case<'_> {
     async fn a_kill_takes_the_lease_too(&self) {
         let probe = self.entity();
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
-        assert_eq!(self.kill(&probe).await, 0, "{}: a lease is no entry", self.name);
-        assert_eq!(self.fill(&probe, token, "late", LONG).await, Filled::Refused, "{}", self.name);
+        assert_eq!(
+            self.kill(&probe).await,
+            0,
+            "{}: a lease is no entry",
+            self.name
+        );
+        assert_eq!(
+            self.fill(&probe, token, "late", LONG).await,
+            Filled::Refused,
+            "{}",
+            self.name
+        );
         assert!(self.is_gone(&probe).await, "{}", self.name);
 
         self.stored(&probe, "new").await;
         assert_eq!(self.kill(&probe).await, 1, "{}", self.name);
-        assert_eq!(self.kill(&probe).await, 0, "{}: to repeat it is harmless", self.name);
+        assert_eq!(
+            self.kill(&probe).await,
+            0,
+            "{}: to repeat it is harmless",
+            self.name
+        );
         assert!(self.is_gone(&probe).await, "{}", self.name);
     }
 
     async fn a_bump_makes_the_stamp_another(&self) {
-        let (entity, derived) = (self.entity(), self.probe("users:list:0", EntryKind::Derived));
+        let (entity, derived) = (
+            self.entity(),
+            self.probe("users:list:0", EntryKind::Derived),
+        );
         self.stored(&entity, "row").await;
         self.stored(&derived, "list").await;
         let lives = async |probe: &Probe| {
             let look = self.look(probe).await;
             matches!(look.found, Found::Entry(header, _) if header.stamp == look.stamp)
         };
-        assert!(lives(&entity).await && lives(&derived).await, "{}", self.name);
+        assert!(
+            lives(&entity).await && lives(&derived).await,
+            "{}",
+            self.name
+        );
         self.bump("users~derived").await;
-        assert!(lives(&entity).await && !lives(&derived).await, "{}", self.name);
+        assert!(
+            lives(&entity).await && !lives(&derived).await,
+            "{}",
+            self.name
+        );
         self.bump("users").await;
         assert!(!lives(&entity).await, "{}", self.name);
     }
@@ -256,8 +390,12 @@ impl Case<'_> {
         let probe = self.entity();
         self.stored(&probe, "first").await;
         let first = self.header(&probe).await;
-        assert!(matches!(self.lease(&probe, Seen::Nothing, LONG).await.1, LeaseReply::Taken(h) if h == first));
-        assert!(matches!(self.lease(&probe, Seen::Leased, LONG).await.1, LeaseReply::Taken(h) if h == first));
+        assert!(
+            matches!(self.lease(&probe, Seen::Nothing, LONG).await.1, LeaseReply::Taken(h) if h == first)
+        );
+        assert!(
+            matches!(self.lease(&probe, Seen::Leased, LONG).await.1, LeaseReply::Taken(h) if h == first)
+        );
         self.bump("users").await;
         self.stored(&probe, "second").await;
         let second = self.header(&probe).await;
@@ -284,21 +422,48 @@ impl Case<'_> {
         };
         let taken_over = tokio::time::timeout(PATIENCE, taken_over).await;
         let token = taken_over.unwrap_or_else(|_| panic!("{}: it never lapsed", self.name));
-        assert_eq!(self.fill(&probe, lapsing, "late", LONG).await, Filled::Refused, "{}", self.name);
-        assert_eq!(self.fill(&probe, token, "new", LONG).await, Filled::Stored, "{}", self.name);
+        assert_eq!(
+            self.fill(&probe, lapsing, "late", LONG).await,
+            Filled::Refused,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            self.fill(&probe, token, "new", LONG).await,
+            Filled::Stored,
+            "{}",
+            self.name
+        );
     }
 
     async fn a_renewed_lease_does_not_lapse(&self) {
         let probe = self.entity();
         let token = self.granted(&probe, Seen::Nothing, SHORT).await;
-        assert!(self.ok(self.store.renew(&probe.key, token, LONG).await), "{}", self.name);
-        assert!(!self.ok(self.store.renew(&probe.key, Nonce::fresh(), LONG).await), "{}", self.name);
+        assert!(
+            self.ok(self.store.renew(&probe.key, token, LONG).await),
+            "{}",
+            self.name
+        );
+        assert!(
+            !self.ok(self.store.renew(&probe.key, Nonce::fresh(), LONG).await),
+            "{}",
+            self.name
+        );
         // A sibling with the same length shows when the first lease would have lapsed.
         let sibling = self.probe("users:2", EntryKind::Entity);
         self.granted(&sibling, Seen::Nothing, SHORT).await;
         self.until_gone(&sibling).await;
-        assert_eq!(self.fill(&probe, token, "value", LONG).await, Filled::Stored, "{}", self.name);
-        assert!(!self.ok(self.store.renew(&probe.key, token, LONG).await), "{}", self.name);
+        assert_eq!(
+            self.fill(&probe, token, "value", LONG).await,
+            Filled::Stored,
+            "{}",
+            self.name
+        );
+        assert!(
+            !self.ok(self.store.renew(&probe.key, token, LONG).await),
+            "{}",
+            self.name
+        );
     }
 
     async fn a_lease_is_given_back_by_its_holder(&self) {
@@ -312,26 +477,48 @@ impl Case<'_> {
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
         self.fill(&probe, token, "kept", LONG).await;
         self.ok(self.store.release(&probe.key, token).await);
-        assert!(!self.is_gone(&probe).await, "{}: a filled entry is not a lease any more", self.name);
+        assert!(
+            !self.is_gone(&probe).await,
+            "{}: a filled entry is not a lease any more",
+            self.name
+        );
     }
 
     async fn a_lease_by_force_refuses_the_older_fill(&self) {
         let probe = self.entity();
         let older = self.granted(&probe, Seen::Nothing, LONG).await;
         let forced = self.granted(&probe, Seen::Anything, LONG).await;
-        assert_eq!(self.fill(&probe, older, "old", LONG).await, Filled::Refused, "{}", self.name);
-        assert_eq!(self.fill(&probe, forced, "new", LONG).await, Filled::Stored, "{}", self.name);
+        assert_eq!(
+            self.fill(&probe, older, "old", LONG).await,
+            Filled::Refused,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            self.fill(&probe, forced, "new", LONG).await,
+            Filled::Stored,
+            "{}",
+            self.name
+        );
     }
 
     async fn an_entry_leaves_by_its_time(&self) {
         let probe = self.entity();
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
-        assert_eq!(self.fill(&probe, token, "brief", SHORT).await, Filled::Stored, "{}", self.name);
+        assert_eq!(
+            self.fill(&probe, token, "brief", SHORT).await,
+            Filled::Stored,
+            "{}",
+            self.name
+        );
         self.until_gone(&probe).await;
     }
 
     async fn a_sweep_takes_what_it_is_told(&self) {
-        let (entity, derived) = (self.entity(), self.probe("users:list:0", EntryKind::Derived));
+        let (entity, derived) = (
+            self.entity(),
+            self.probe("users:list:0", EntryKind::Derived),
+        );
         let other = self.probe("teams:1", EntryKind::Entity);
         for probe in [&entity, &derived, &other] {
             self.stored(probe, "value").await;
@@ -344,42 +531,117 @@ impl Case<'_> {
             unless_larger_than: None,
         };
         let run = async |matching: Matching| self.ok(self.store.remove_matching(&matching).await);
-        assert_eq!(run(sweep(false, Some(before))).await, 0, "{}: none was stored before", self.name);
-        assert_eq!(run(Matching { unless_larger_than: Some(0), ..sweep(false, None) }).await, 0, "{}", self.name);
+        assert_eq!(
+            run(sweep(false, Some(before))).await,
+            0,
+            "{}: none was stored before",
+            self.name
+        );
+        assert_eq!(
+            run(Matching {
+                unless_larger_than: Some(0),
+                ..sweep(false, None)
+            })
+            .await,
+            0,
+            "{}",
+            self.name
+        );
         assert_eq!(run(sweep(true, None)).await, 1, "{}", self.name);
-        assert!(self.is_gone(&derived).await && !self.is_gone(&entity).await, "{}", self.name);
-        assert_eq!(run(sweep(false, Some(before.after(LONG)))).await, 1, "{}", self.name);
-        assert!(self.is_gone(&entity).await && !self.is_gone(&other).await, "{}", self.name);
+        assert!(
+            self.is_gone(&derived).await && !self.is_gone(&entity).await,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            run(sweep(false, Some(before.after(LONG)))).await,
+            1,
+            "{}",
+            self.name
+        );
+        assert!(
+            self.is_gone(&entity).await && !self.is_gone(&other).await,
+            "{}",
+            self.name
+        );
     }
 
     async fn a_pattern_is_of_its_namespace(&self) {
-        let stranger = Case { store: self.store, name: self.name, namespace: format!("x{}", self.namespace) };
+        let stranger = Case {
+            store: self.store,
+            name: self.name,
+            namespace: format!("x{}", self.namespace),
+        };
         let (own, strange) = (self.entity(), stranger.entity());
         self.stored(&own, "own").await;
         stranger.stored(&strange, "strange").await;
-        let token = self.granted(&self.probe("users:9", EntryKind::Entity), Seen::Nothing, LONG).await;
+        let token = self
+            .granted(
+                &self.probe("users:9", EntryKind::Entity),
+                Seen::Nothing,
+                LONG,
+            )
+            .await;
         let matching = Matching {
             pattern: format!("{}users:[0-9]", self.namespace),
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
         };
-        assert_eq!(self.ok(self.store.remove_matching(&matching).await), 1, "{}", self.name);
-        assert!(self.is_gone(&own).await && !stranger.is_gone(&strange).await, "{}", self.name);
-        let late = self.fill(&self.probe("users:9", EntryKind::Entity), token, "late", LONG).await;
-        assert_eq!(late, Filled::Refused, "{}: a load in flight goes too", self.name);
+        assert_eq!(
+            self.ok(self.store.remove_matching(&matching).await),
+            1,
+            "{}",
+            self.name
+        );
+        assert!(
+            self.is_gone(&own).await && !stranger.is_gone(&strange).await,
+            "{}",
+            self.name
+        );
+        let late = self
+            .fill(
+                &self.probe("users:9", EntryKind::Entity),
+                token,
+                "late",
+                LONG,
+            )
+            .await;
+        assert_eq!(
+            late,
+            Filled::Refused,
+            "{}: a load in flight goes too",
+            self.name
+        );
     }
 
     async fn clear_is_of_its_namespace(&self) {
-        let stranger = Case { store: self.store, name: self.name, namespace: format!("x{}", self.namespace) };
+        let stranger = Case {
+            store: self.store,
+            name: self.name,
+            namespace: format!("x{}", self.namespace),
+        };
         let (own, strange) = (self.entity(), stranger.entity());
         self.stored(&own, "own").await;
         stranger.stored(&strange, "strange").await;
-        let (before, strange_before) = (self.look(&own).await.stamp, stranger.look(&strange).await.stamp);
-        assert_eq!(self.ok(self.store.clear(&self.namespace).await), 1, "{}", self.name);
+        let (before, strange_before) = (
+            self.look(&own).await.stamp,
+            stranger.look(&strange).await.stamp,
+        );
+        assert_eq!(
+            self.ok(self.store.clear(&self.namespace).await),
+            1,
+            "{}",
+            self.name
+        );
         assert_ne!(self.look(&own).await.stamp, before, "{}", self.name);
         assert!(self.is_gone(&own).await, "{}", self.name);
-        assert_eq!(stranger.look(&strange).await.stamp, strange_before, "{}", self.name);
+        assert_eq!(
+            stranger.look(&strange).await.stamp,
+            strange_before,
+            "{}",
+            self.name
+        );
         assert!(!stranger.is_gone(&strange).await, "{}", self.name);
     }
 }
@@ -397,7 +659,10 @@ fn text(payload: &Payload) -> Option<String> {
 
 /// All futures at once, on this task.
 async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    let mut running: Vec<_> = futures
+        .into_iter()
+        .map(|future| (Box::pin(future), None))
+        .collect();
     std::future::poll_fn(|context| {
         let mut waiting = false;
         for (future, output) in &mut running {
@@ -408,10 +673,17 @@ async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Out
                 }
             }
         }
-        if waiting { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        if waiting {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
     })
     .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
+    running
+        .into_iter()
+        .filter_map(|(_, output)| output)
+        .collect()
 }
 
 #[cfg(test)]

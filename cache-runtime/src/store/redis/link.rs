@@ -12,8 +12,9 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind as RedisErrorKind, FromRedisValue, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind as RedisErrorKind, FromRedisValue,
+    IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
+    Value,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
@@ -76,7 +77,10 @@ impl Link {
                 if self.state.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= GIVE_UP_AFTER {
                     self.state.give_up();
                 }
-                Err(Error::unavailable(format!("Redis did not answer within {} ms", budget.as_millis())))
+                Err(Error::unavailable(format!(
+                    "Redis did not answer within {} ms",
+                    budget.as_millis()
+                )))
             }
         }
     }
@@ -95,11 +99,15 @@ pub(super) struct Links {
 impl Links {
     pub(super) fn current(&self) -> Result<Arc<Link>, Error> {
         let link = self.current.read().clone();
-        link.filter(|link| link.is_usable()).ok_or_else(|| Error::unavailable("Redis is not connected"))
+        link.filter(|link| link.is_usable())
+            .ok_or_else(|| Error::unavailable("Redis is not connected"))
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.current.read().as_ref().is_some_and(|link| link.is_usable())
+        self.current
+            .read()
+            .as_ref()
+            .is_some_and(|link| link.is_usable())
     }
 
     fn set(&self, link: Option<Arc<Link>>) {
@@ -119,7 +127,9 @@ pub(super) struct Keeper {
 
 /// The runtime to drive connections on: the caller's, if it does not depend on somebody blocking on it.
 pub(super) fn driving_runtime() -> Option<Handle> {
-    Handle::try_current().ok().filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+    Handle::try_current()
+        .ok()
+        .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// Connects, and connects again, until `closing` says so. `attempted` turns true after the first attempt.
@@ -140,7 +150,11 @@ pub(super) async fn keep(
             Ok(link) => {
                 let state = Arc::clone(&link.state);
                 links.set(Some(Arc::new(link)));
-                tracing::info!("✓ Redis cache enabled at {}:{}", keeper.config.host, keeper.config.port);
+                tracing::info!(
+                    "✓ Redis cache enabled at {}:{}",
+                    keeper.config.host,
+                    keeper.config.port
+                );
                 attempted.send_replace(true);
                 (retry, outage_logged) = (FIRST_RETRY, false);
                 tokio::select! {
@@ -155,7 +169,9 @@ pub(super) async fn keep(
                 if !outage_logged {
                     outage_logged = true;
                     tracing::warn!("✗ Redis connection failed: {error}");
-                    tracing::warn!("  Running without the Redis cache; reconnecting in the background");
+                    tracing::warn!(
+                        "  Running without the Redis cache; reconnecting in the background"
+                    );
                 }
                 attempted.send_replace(true);
                 let wait = retry;
@@ -173,14 +189,23 @@ pub(super) async fn keep(
 
 async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
     if let Some(application) = &keeper.application {
-        let attempt = application.spawn(open(keeper.config.clone(), keeper.trust_restart, keeper.probe_key.clone()));
+        let attempt = application.spawn(open(
+            keeper.config.clone(),
+            keeper.trust_restart,
+            keeper.probe_key.clone(),
+        ));
         match attempt.await {
             Ok(link) => return link,
             // That runtime has ended.
             Err(_) => keeper.application = None,
         }
     }
-    open(keeper.config.clone(), keeper.trust_restart, keeper.probe_key.clone()).await
+    open(
+        keeper.config.clone(),
+        keeper.trust_restart,
+        keeper.probe_key.clone(),
+    )
+    .await
 }
 
 async fn open(config: RedisConfig, trust_restart: bool, probe_key: String) -> Result<Link, Error> {
@@ -190,17 +215,34 @@ async fn open(config: RedisConfig, trust_restart: bool, probe_key: String) -> Re
         let (server, clock) = identify(&mut connection, trust_restart).await?;
         // A server that is loading, or lets us log in but not read, is not one to send reads to.
         let mut probe = redis::cmd("MGET");
-        probe.arg(probe_key).query_async::<Value>(&mut connection).await.map_err(described)?;
-        Ok(Link { connection, server, clock, state })
+        probe
+            .arg(probe_key)
+            .query_async::<Value>(&mut connection)
+            .await
+            .map_err(described)?;
+        Ok(Link {
+            connection,
+            server,
+            clock,
+            state,
+        })
     });
     match opened.await {
         Ok(link) => link,
-        Err(_) => Err(Error::unavailable(format!("no answer within {} ms", CONNECT_BUDGET.as_millis()))),
+        Err(_) => Err(Error::unavailable(format!(
+            "no answer within {} ms",
+            CONNECT_BUDGET.as_millis()
+        ))),
     }
 }
 
-async fn dial(config: &RedisConfig, state: Arc<LinkState>) -> Result<MultiplexedConnection, RedisError> {
-    let mut login = RedisConnectionInfo::default().set_db(i64::from(config.db)).set_protocol(ProtocolVersion::RESP3);
+async fn dial(
+    config: &RedisConfig,
+    state: Arc<LinkState>,
+) -> Result<MultiplexedConnection, RedisError> {
+    let mut login = RedisConnectionInfo::default()
+        .set_db(i64::from(config.db))
+        .set_protocol(ProtocolVersion::RESP3);
     if let Some(username) = &config.username {
         login = login.set_username(username);
     }
@@ -208,7 +250,12 @@ async fn dial(config: &RedisConfig, state: Arc<LinkState>) -> Result<Multiplexed
         login = login.set_password(password);
     }
     let address = if config.tls {
-        ConnectionAddr::TcpTls { host: config.host.clone(), port: config.port, insecure: false, tls_params: None }
+        ConnectionAddr::TcpTls {
+            host: config.host.clone(),
+            port: config.port,
+            insecure: false,
+            tls_params: None,
+        }
     } else {
         ConnectionAddr::Tcp(config.host.clone(), config.port)
     };
@@ -222,7 +269,9 @@ async fn dial(config: &RedisConfig, state: Arc<LinkState>) -> Result<Multiplexed
             }
             Ok::<(), redis::aio::SendError>(())
         });
-    client.get_multiplexed_async_connection_with_config(&options).await
+    client
+        .get_multiplexed_async_connection_with_config(&options)
+        .await
 }
 
 /// Who the server is and what its clock reads, asked before the connection's first use.
@@ -230,7 +279,10 @@ async fn identify(
     connection: &mut MultiplexedConnection,
     trust_restart: bool,
 ) -> Result<(Nonce, RemoteClock), Error> {
-    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await.map_err(described)?;
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME")
+        .query_async(connection)
+        .await
+        .map_err(described)?;
     let clock = RemoteClock::from_reading(Millis(seconds * 1000 + micros / 1000));
     if trust_restart {
         return Ok((Nonce::NONE, clock));
@@ -239,10 +291,14 @@ async fn identify(
         let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
         Error::new(ErrorKind::Store, format!("INFO was refused ({}){hint}", described(error)))
     })?;
-    match (info_field(&info, "run_id"), info_field(&info, "master_replid")) {
-        (Some(run_id), Some(replid)) => {
-            Ok((Nonce(hash128(&[0; 16], format!("{run_id} {replid}").as_bytes())), clock))
-        }
+    match (
+        info_field(&info, "run_id"),
+        info_field(&info, "master_replid"),
+    ) {
+        (Some(run_id), Some(replid)) => Ok((
+            Nonce(hash128(&[0; 16], format!("{run_id} {replid}").as_bytes())),
+            clock,
+        )),
         _ => Err(Error::new(
             ErrorKind::Store,
             "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
@@ -252,7 +308,9 @@ async fn identify(
 
 /// The value of `name:value` in the answer to `INFO`.
 pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim_end)
 }
 
 /// The client's error as a person should read it: without the number that the system gave it.
@@ -260,7 +318,10 @@ fn described(error: RedisError) -> Error {
     let text = match error.kind() {
         RedisErrorKind::Io => {
             let text = error.to_string();
-            text.split(" (os error").next().unwrap_or_default().to_owned()
+            text.split(" (os error")
+                .next()
+                .unwrap_or_default()
+                .to_owned()
         }
         _ => match (error.code(), error.detail()) {
             (Some(code), Some(detail)) => format!("{code} {detail}"),

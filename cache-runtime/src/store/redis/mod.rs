@@ -62,7 +62,12 @@ impl RedisStore {
             probe_key: config.key_space().generation("probe"),
             application: link::driving_runtime(),
         };
-        background.spawn(link::keep(Arc::clone(&links), keeper, attempted, on_closing));
+        background.spawn(link::keep(
+            Arc::clone(&links),
+            keeper,
+            attempted,
+            on_closing,
+        ));
         // An error would mean that the task is gone, and there is nothing to wait for.
         let _ = first_attempt.wait_for(|attempted| *attempted).await;
         Self {
@@ -89,51 +94,111 @@ impl RedisStore {
         for arg in args {
             invocation.arg(arg);
         }
-        link.ask(self.budget, async |connection| invocation.invoke_async(connection).await).await
+        link.ask(self.budget, async |connection| {
+            invocation.invoke_async(connection).await
+        })
+        .await
     }
 
     /// The generations as they are in `values`, those that are missing created.
-    async fn generations(&self, link: &Link, deps: &[Arc<Dep>], values: &[Value]) -> Result<Vec<Generation>, Error> {
-        let mut generations: Vec<_> = values.iter().map(|value| text(value).map(Generation::parse)).collect();
+    async fn generations(
+        &self,
+        link: &Link,
+        deps: &[Arc<Dep>],
+        values: &[Value],
+    ) -> Result<Vec<Generation>, Error> {
+        let mut generations: Vec<_> = values
+            .iter()
+            .map(|value| text(value).map(Generation::parse))
+            .collect();
         if generations.iter().any(Option::is_none) {
             // What was there is read again with what is made: one answer, at one time.
             let ttl = millis(self.default_generation_ttl);
             let nonces = deps.iter().map(|_| Nonce::fresh().to_string().into_bytes());
             let keys = deps.iter().map(|dep| dep.key());
-            let values: Vec<Value> =
-                self.script(link, &scripts::ENSURE, keys, std::iter::once(ttl).chain(nonces)).await?;
-            generations = values.iter().map(|value| text(value).map(Generation::parse)).collect();
+            let values: Vec<Value> = self
+                .script(
+                    link,
+                    &scripts::ENSURE,
+                    keys,
+                    std::iter::once(ttl).chain(nonces),
+                )
+                .await?;
+            generations = values
+                .iter()
+                .map(|value| text(value).map(Generation::parse))
+                .collect();
         }
         generations
             .into_iter()
             .collect::<Option<Option<Vec<_>>>>()
             .flatten()
             .filter(|generations| generations.len() == deps.len())
-            .ok_or_else(|| Error::new(ErrorKind::Foreign, "a generation's key holds something else"))
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Foreign,
+                    "a generation's key holds something else",
+                )
+            })
     }
 
     /// The next step of a walk over the keys that match; `None` when it is over. A step may be empty.
     async fn scan(&self, link: &Link, walk: &mut Walk) -> Result<Option<Vec<String>>, Error> {
-        let Some(cursor) = walk.cursor.take() else { return Ok(None) };
+        let Some(cursor) = walk.cursor.take() else {
+            return Ok(None);
+        };
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(&walk.pattern).arg("COUNT").arg(STEP);
-        let (next, keys): (String, Vec<Vec<u8>>) =
-            link.ask(self.budget, async |connection| scan.query_async(connection).await).await?;
+        scan.arg(cursor)
+            .arg("MATCH")
+            .arg(&walk.pattern)
+            .arg("COUNT")
+            .arg(STEP);
+        let (next, keys): (String, Vec<Vec<u8>>) = link
+            .ask(self.budget, async |connection| {
+                scan.query_async(connection).await
+            })
+            .await?;
         walk.cursor = (next != "0").then_some(next);
         // A key that is not UTF-8 is not one of ours.
-        Ok(Some(keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()))
+        Ok(Some(
+            keys.into_iter()
+                .filter_map(|key| String::from_utf8(key).ok())
+                .collect(),
+        ))
     }
 
     async fn db_size(&self, link: &Link) -> Result<u64, Error> {
-        link.ask(self.budget, async |connection| redis::cmd("DBSIZE").query_async(connection).await).await
+        link.ask(self.budget, async |connection| {
+            redis::cmd("DBSIZE").query_async(connection).await
+        })
+        .await
     }
 
-    async fn invalidate_on(&self, link: &Link, kills: &[&str], bumps: &[&str]) -> Result<Invalidated, Error> {
-        let nonces = bumps.iter().map(|_| Nonce::fresh().to_string().into_bytes());
-        let args = [kills.len().to_string().into_bytes(), millis(self.default_generation_ttl)];
-        let (at, removed) =
-            self.script(link, &scripts::INVALIDATE, kills.iter().chain(bumps).copied(), args.into_iter().chain(nonces)).await?;
-        Ok(Invalidated { at: Millis(at), removed })
+    async fn invalidate_on(
+        &self,
+        link: &Link,
+        kills: &[&str],
+        bumps: &[&str],
+    ) -> Result<Invalidated, Error> {
+        let nonces = bumps
+            .iter()
+            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let args = [
+            kills.len().to_string().into_bytes(),
+            millis(self.default_generation_ttl),
+        ];
+        let (at, removed) = self
+            .script(
+                link,
+                &scripts::INVALIDATE,
+                kills.iter().chain(bumps).copied(),
+                args.into_iter().chain(nonces),
+            )
+            .await?;
+        Ok(Invalidated {
+            at: Millis(at),
+            removed,
+        })
     }
 }
 
@@ -146,7 +211,10 @@ struct Walk {
 
 impl Walk {
     fn new(pattern: String) -> Self {
-        Self { pattern, cursor: Some("0".into()) }
+        Self {
+            pattern,
+            cursor: Some("0".into()),
+        }
     }
 }
 
@@ -184,15 +252,23 @@ impl Store for RedisStore {
         for dep in &probe.deps {
             mget.arg(dep.key());
         }
-        let mut values: Vec<Value> =
-            link.ask(self.budget, async |connection| mget.query_async(connection).await).await?;
+        let mut values: Vec<Value> = link
+            .ask(self.budget, async |connection| {
+                mget.query_async(connection).await
+            })
+            .await?;
         if values.len() != probe.deps.len() + 1 {
-            return Err(Error::new(ErrorKind::Store, "MGET answered with another number of values"));
+            return Err(Error::new(
+                ErrorKind::Store,
+                "MGET answered with another number of values",
+            ));
         }
         let generations = self.generations(&link, &probe.deps, &values[1..]).await?;
         let found = match values.swap_remove(0) {
             Value::BulkString(entry) => match Header::parse(&entry) {
-                Some((header, payload)) if payload.is_empty() => Found::Entry(header, Payload::Empty),
+                Some((header, payload)) if payload.is_empty() => {
+                    Found::Entry(header, Payload::Empty)
+                }
                 Some((header, payload)) => Found::Entry(header, Payload::Encoded(payload.to_vec())),
                 None => Found::Foreign,
             },
@@ -201,7 +277,10 @@ impl Store for RedisStore {
         };
         Ok(Look {
             found,
-            stamp: Stamp::of(link.server, generations.iter().map(|generation| generation.nonce)),
+            stamp: Stamp::of(
+                link.server,
+                generations.iter().map(|generation| generation.nonce),
+            ),
             intended: generations.iter().any(|generation| generation.intended),
             now: link.clock.now(),
         })
@@ -227,11 +306,19 @@ impl Store for RedisStore {
             fresh: Millis(0),
             stale: Millis(0),
         };
-        let args = [mode.into(), seen.into_bytes(), lease.encode().into_bytes(), millis(request.length)];
-        let reply: Vec<u8> = self.script(&link, &scripts::LEASE, [probe.key.as_str()], args).await?;
+        let args = [
+            mode.into(),
+            seen.into_bytes(),
+            lease.encode().into_bytes(),
+            millis(request.length),
+        ];
+        let reply: Vec<u8> = self
+            .script(&link, &scripts::LEASE, [probe.key.as_str()], args)
+            .await?;
         Ok(match reply.as_slice() {
             b"" => LeaseReply::Granted,
-            reply => Header::parse(reply).map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
+            reply => Header::parse(reply)
+                .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
         })
     }
 
@@ -244,7 +331,9 @@ impl Store for RedisStore {
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
         let link = self.links.current()?;
         let args = [token.to_string().into_bytes()];
-        self.script::<u8>(&link, &scripts::RELEASE, [key], args).await.map(drop)
+        self.script::<u8>(&link, &scripts::RELEASE, [key], args)
+            .await
+            .map(drop)
     }
 
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
@@ -265,7 +354,9 @@ impl Store for RedisStore {
             Payload::Encoded(bytes) => bytes,
             // For people who look: an absence reads as one.
             Payload::Empty => b"null".to_vec(),
-            Payload::Decoded(_) => return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only")),
+            Payload::Decoded(_) => {
+                return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
+            }
         };
         let args = [
             fill.token.to_string().into_bytes(),
@@ -274,18 +365,29 @@ impl Store for RedisStore {
             millis(fill.fresh_for),
             millis(fill.generation_ttl),
         ];
-        let keys = std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
+        let keys =
+            std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
         let stored: bool = self.script(&link, &scripts::FILL, keys, args).await?;
-        Ok(if stored { Filled::Stored } else { Filled::Refused })
+        Ok(if stored {
+            Filled::Stored
+        } else {
+            Filled::Refused
+        })
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
         let link = self.links.current()?;
-        let mut done = Invalidated { at: Millis(0), removed: 0 };
+        let mut done = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
         for kills in invalidation.kills.chunks(STEP) {
             let kills: Vec<_> = kills.iter().map(String::as_str).collect();
             let step = self.invalidate_on(&link, &kills, &[]).await?;
-            done = Invalidated { at: step.at, removed: done.removed + step.removed };
+            done = Invalidated {
+                at: step.at,
+                removed: done.removed + step.removed,
+            };
         }
         for bumps in invalidation.bumps.chunks(STEP) {
             let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
@@ -301,15 +403,23 @@ impl Store for RedisStore {
         {
             return Ok(0);
         }
-        let which = if matching.derived_only { "derived" } else { "all" };
-        let before = matching.stored_before.map_or(String::new(), |at| at.0.to_string());
+        let which = if matching.derived_only {
+            "derived"
+        } else {
+            "all"
+        };
+        let before = matching
+            .stored_before
+            .map_or(String::new(), |at| at.0.to_string());
         let mut removed = 0;
         let mut walk = Walk::new(matching.pattern.clone());
         while let Some(keys) = self.scan(&link, &mut walk).await? {
             if !keys.is_empty() {
                 let args = [which.into(), before.clone().into_bytes()];
                 let keys = keys.iter().map(String::as_str);
-                removed += self.script::<u64>(&link, &scripts::REMOVE, keys, args).await?;
+                removed += self
+                    .script::<u64>(&link, &scripts::REMOVE, keys, args)
+                    .await?;
             }
         }
         Ok(removed)
@@ -335,12 +445,21 @@ impl Store for RedisStore {
     async fn facts(&self) -> Result<ServerFacts, Error> {
         let link = self.links.current()?;
         let total_keys = self.db_size(&link).await?;
-        let info: String =
-            link.ask(self.budget, async |connection| redis::cmd("INFO").query_async(connection).await).await?;
-        let number = |name| link::info_field(&info, name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        let info: String = link
+            .ask(self.budget, async |connection| {
+                redis::cmd("INFO").query_async(connection).await
+            })
+            .await?;
+        let number = |name| {
+            link::info_field(&info, name)
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(0)
+        };
         Ok(ServerFacts {
             total_keys,
-            used_memory: link::info_field(&info, "used_memory_human").unwrap_or_default().to_owned(),
+            used_memory: link::info_field(&info, "used_memory_human")
+                .unwrap_or_default()
+                .to_owned(),
             uptime_seconds: number("uptime_in_seconds"),
             connected_clients: number("connected_clients"),
         })

@@ -1,0 +1,288 @@
+//! Loads in flight: invalidated, joined, cancelled, failing.
+
+use std::sync::Arc;
+
+use cache_runtime::{BypassReason, Outcome, Status, observe};
+use cache_tests::eventually;
+
+use crate::shop::{DbError, Fault, Gate, Shop};
+use crate::{Pair, over_each_store};
+
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+over_each_store! {
+    a_hit_runs_nothing;
+    an_absence_is_a_hit_too;
+    an_error_is_not_stored;
+    a_late_load_of_a_row_is_not_served_after_its_invalidation;
+    a_late_load_of_a_list_is_not_served_after_an_invalidation;
+    a_late_load_is_not_served_after_a_whole_invalidation;
+    a_reader_does_not_join_a_load_that_began_before_the_invalidation;
+    readers_join_a_load;
+    a_cancelled_load_is_taken_over;
+    a_panicking_load_is_taken_over;
+    a_failing_load_is_taken_over;
+    many_callers_load_once;
+}
+
+async fn outcome<T>(call: impl Future<Output = T>) -> Outcome {
+    let (_, outcomes) = observe(call).await;
+    assert_eq!(outcomes.len(), 1);
+    outcomes[0].clone()
+}
+
+async fn a_hit_runs_nothing(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let miss = outcome(shop.get(1)).await;
+    assert_eq!(
+        (miss.key.as_str(), miss.status),
+        (
+            "users:1",
+            Status::Miss {
+                stored: true,
+                joined: false
+            }
+        )
+    );
+    let hit = outcome(other.get(1)).await;
+    assert!(
+        matches!(hit.status, Status::Hit { ttl } if ttl > Duration::from_secs(290)),
+        "{hit:?}"
+    );
+    assert_eq!(other.get(1).await, shop.get(1).await);
+    assert_eq!(shop.loads(), 1);
+
+    assert_eq!(shop.list(0, 2).await.expect("read").len(), 2);
+    assert_eq!(
+        shop.list(1, 2).await.expect("read").len(),
+        2,
+        "other arguments, another entry"
+    );
+    assert_eq!(other.list(0, 2).await, shop.list(0, 2).await);
+    assert_eq!(
+        (
+            *other.count().await.expect("read"),
+            *shop.count().await.expect("read")
+        ),
+        (3, 3)
+    );
+    assert_eq!(shop.loads(), 4);
+}
+
+async fn an_absence_is_a_hit_too(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    assert_eq!(shop.get(9).await, Ok(None));
+    let hit = outcome(shop.get(9)).await;
+    assert!(
+        matches!(hit.status, Status::Hit { ttl } if ttl <= Duration::from_secs(30)),
+        "{hit:?}"
+    );
+    assert_eq!(shop.get(9).await, Ok(None));
+    assert_eq!(shop.loads(), 1);
+    shop.create("four").await.expect("created");
+    assert_eq!(shop.name(4).await, "four");
+}
+
+async fn an_error_is_not_stored(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    assert_eq!(
+        shop.with_fault(Fault::LostBeforeCommit).get(1).await,
+        Err(DbError::ConnectionLost)
+    );
+    assert_eq!(shop.name(1).await, "user 1");
+    assert_eq!(shop.loads(), 2);
+}
+
+/// Holds a load that has read the old row, invalidates, lets the load finish, and reads.
+macro_rules! late_load {
+    ($shop:expr, $other:expr, $load:expr, $write:expr) => {{
+        let gate = Gate::new();
+        let held = $shop.with_read_gate(&gate);
+        let load = tokio::spawn(async move { $load(&held).await });
+        gate.arrival().await;
+        $write(&$other).await;
+        gate.open();
+        load.await.expect("the load ends")
+    }};
+}
+
+async fn a_late_load_of_a_row_is_not_served_after_its_invalidation(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let late = late_load!(
+        shop,
+        other,
+        async |shop: &Shop| shop.name(1).await,
+        async |shop: &Shop| shop.rename(1, "new").await.expect("written")
+    );
+    assert_eq!(late, "user 1", "the load had begun before");
+    assert_eq!(shop.name(1).await, "new");
+    assert_eq!(other.name(1).await, "new");
+    assert_eq!(pair.a.get_stats().await.counters.fills_refused, 1);
+}
+
+async fn a_late_load_of_a_list_is_not_served_after_an_invalidation(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let late = late_load!(
+        shop,
+        other,
+        async |shop: &Shop| shop.list(0, 1).await.expect("read")[0].name.clone(),
+        async |shop: &Shop| shop.rename(1, "new").await.expect("written")
+    );
+    assert_eq!(late, "user 1");
+    assert_eq!(shop.list(0, 1).await.expect("read")[0].name, "new");
+    assert_eq!(other.list(0, 1).await.expect("read")[0].name, "new");
+}
+
+async fn a_late_load_is_not_served_after_a_whole_invalidation(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let late = late_load!(
+        shop,
+        other,
+        async |shop: &Shop| shop.name(1).await,
+        async |shop: &Shop| shop.rename_in_bulk(1, "new").await.expect("written")
+    );
+    assert_eq!(late, "user 1");
+    assert_eq!(shop.name(1).await, "new");
+    assert_eq!(other.name(1).await, "new");
+}
+
+async fn a_reader_does_not_join_a_load_that_began_before_the_invalidation(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    for whole in [false, true] {
+        shop.rename_in_bulk(1, "old").await.expect("written");
+        let gate = Gate::new();
+        let held = shop.with_read_gate(&gate);
+        let load = tokio::spawn(async move { held.name(1).await });
+        gate.arrival().await;
+        if whole {
+            shop.rename_in_bulk(1, "new").await.expect("written");
+        } else {
+            shop.rename(1, "new").await.expect("written");
+        }
+        // The old load still stands at its gate, so this returns only if it does not wait for it.
+        assert_eq!(shop.name(1).await, "new");
+        gate.open();
+        assert_eq!(load.await.expect("the load ends"), "old");
+        assert_eq!(shop.name(1).await, "new");
+    }
+}
+
+async fn readers_join_a_load(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let leader = tokio::spawn(async move { held.get(1).await });
+    gate.arrival().await;
+    // In the same process they join its flight; in another they poll for its entry.
+    let readers: Vec<_> = [&pair.a, &pair.a, &pair.b]
+        .into_iter()
+        .map(|cache| {
+            let reader = shop.node(cache);
+            tokio::spawn(async move { observe(reader.get(1)).await })
+        })
+        .collect();
+    // They can't say that they wait: give them the turns they need to get there.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    let expected = leader.await.expect("the load ends");
+    for reader in readers {
+        let (value, outcomes) = reader.await.expect("answered");
+        assert_eq!(value, expected);
+        assert!(
+            !matches!(outcomes[0].status, Status::Bypass(_)),
+            "{outcomes:?}"
+        );
+    }
+    assert_eq!(shop.loads(), 1);
+}
+
+async fn a_cancelled_load_is_taken_over(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let leader = tokio::spawn(async move { held.get(1).await });
+    gate.arrival().await;
+    let waiter = shop.node(&pair.a);
+    let waiter = tokio::spawn(async move { outcome(waiter.get(1)).await });
+    leader.abort();
+    let status = waiter.await.expect("answered").status;
+    assert_eq!(
+        status,
+        Status::Miss {
+            stored: true,
+            joined: false
+        }
+    );
+    assert_eq!(shop.loads(), 2);
+}
+
+async fn a_panicking_load_is_taken_over(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate).with_fault(Fault::Panic);
+    let leader = tokio::spawn(async move { held.get(1).await });
+    gate.arrival().await;
+    let waiter = shop.node(&pair.a);
+    let waiter = tokio::spawn(async move { waiter.name(1).await });
+    gate.open();
+    assert!(leader.await.expect_err("it panics").is_panic());
+    assert_eq!(waiter.await.expect("answered"), "user 1");
+    assert!(matches!(
+        outcome(shop.get(1)).await.status,
+        Status::Hit { .. }
+    ));
+}
+
+async fn a_failing_load_is_taken_over(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop
+        .with_read_gate(&gate)
+        .with_fault(Fault::LostBeforeCommit);
+    let leader = tokio::spawn(async move { held.get(1).await });
+    gate.arrival().await;
+    let waiter = shop.node(&pair.b);
+    let waiter = tokio::spawn(async move { waiter.name(1).await });
+    gate.open();
+    assert_eq!(
+        leader.await.expect("it returns"),
+        Err(DbError::ConnectionLost)
+    );
+    assert_eq!(waiter.await.expect("answered"), "user 1");
+}
+
+async fn many_callers_load_once(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = Arc::new(shop.with_read_gate(&gate));
+    let callers: Vec<_> = (0..2_000)
+        .map(|_| {
+            let shop = Arc::clone(&held);
+            tokio::spawn(async move { observe(shop.get(1)).await })
+        })
+        .collect();
+    gate.arrival().await;
+    (0..2_000).for_each(|_| gate.open());
+    let mut bypassed = 0;
+    for caller in callers {
+        let (value, outcomes) = caller.await.expect("answered");
+        assert_eq!(value.expect("read").expect("there").name, "user 1");
+        bypassed += usize::from(matches!(
+            outcomes[0].status,
+            Status::Bypass(BypassReason::Unavailable)
+        ));
+    }
+    assert_eq!((shop.loads(), bypassed), (1, 0));
+    eventually(PATIENCE, async || {
+        matches!(outcome(shop.get(1)).await.status, Status::Hit { .. })
+    })
+    .await;
+}

@@ -1,0 +1,73 @@
+//! The promises, over each store: loads are held at a gate, and what happens meanwhile is written out.
+
+mod loads;
+mod manual;
+mod redis;
+mod shop;
+mod writes;
+
+use cache_runtime::{Cache, CacheConfig, RedisConfig};
+use cache_tests::RedisServer;
+use std::time::Duration;
+
+/// Commands get longer than in production: the machine that runs the tests may be slow, and that is not what
+/// is tested.
+fn patient() -> CacheConfig {
+    CacheConfig::default().command_budget(Duration::from_secs(5))
+}
+
+fn over(server: &RedisServer) -> CacheConfig {
+    patient().redis(RedisConfig::at("127.0.0.1", server.port()))
+}
+
+/// Two handles that share one store: over Redis two caches, as in two processes; in memory one cache twice.
+struct Pair {
+    a: Cache,
+    b: Cache,
+    _server: Option<RedisServer>,
+}
+
+impl Pair {
+    async fn memory() -> Self {
+        let a = Cache::new(patient().local_mb(16)).await;
+        Self {
+            b: a.clone(),
+            a,
+            _server: None,
+        }
+    }
+
+    async fn redis() -> Self {
+        let server = RedisServer::start();
+        let (a, b) = (
+            Cache::new(over(&server)).await,
+            Cache::new(over(&server)).await,
+        );
+        Self {
+            a,
+            b,
+            _server: Some(server),
+        }
+    }
+}
+
+/// Runs a test over each store.
+macro_rules! over_each_store {
+    ($($(#[$meta:meta])* $test:ident;)*) => {
+        mod memory {
+            $($(#[$meta])*
+            #[tokio::test]
+            async fn $test() {
+                super::$test(crate::Pair::memory().await).await;
+            })*
+        }
+        mod redis {
+            $($(#[$meta])*
+            #[tokio::test]
+            async fn $test() {
+                super::$test(crate::Pair::redis().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use over_each_store;

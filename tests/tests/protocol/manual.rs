@@ -1,0 +1,401 @@
+//! The manual operations, and who else uses the keys.
+
+use cache_runtime::{
+    Acknowledgement, BypassReason, Cache, CacheConfig, ErrorKind, Key, Lookup, Status, cached,
+    observe,
+};
+
+use crate::shop::{Gate, Shop, User};
+use crate::{Pair, over_each_store};
+
+over_each_store! {
+    what_a_function_stored_can_be_read_by_hand;
+    a_value_set_by_hand_is_a_functions_hit;
+    a_set_that_was_invalidated_meanwhile_is_not_stored;
+    a_lookup_is_filled_unless_it_was_invalidated;
+    delete_removes_one_entry;
+    a_pattern_removes_what_it_matches;
+    everything_of_a_resource;
+    one_row_and_what_is_derived;
+    a_tag_reaches_its_entries;
+    clear_all_leaves_nothing;
+    figures_are_counted_per_resource;
+    two_functions_do_not_share_a_key;
+    ids_of_two_types_do_not_meet;
+    another_version_is_a_miss;
+    what_is_too_large_is_not_stored;
+}
+
+fn ada() -> User {
+    User {
+        id: 1,
+        name: "Ada".into(),
+    }
+}
+
+async fn status<T>(call: impl Future<Output = T>) -> Status {
+    observe(call).await.1[0].status
+}
+
+async fn what_a_function_stored_can_be_read_by_hand(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    assert_eq!(pair.a.get::<User>("users:1").await, None);
+    shop.get(1).await.expect("read");
+    shop.list(0, 2).await.expect("read");
+    assert_eq!(
+        pair.b.get::<User>("users:1").await.expect("there").name,
+        "user 1"
+    );
+    let list = Key::args("users", "list", &(0, 2));
+    assert_eq!(pair.b.get::<Vec<User>>(list).await.expect("there").len(), 2);
+    assert_eq!(
+        pair.b.get::<String>("users:1").await,
+        None,
+        "another type is a miss"
+    );
+}
+
+async fn a_value_set_by_hand_is_a_functions_hit(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    pair.b.set("users:1", &ada(), 60).await.expect("stored");
+    assert_eq!(shop.name(1).await, "Ada");
+    assert_eq!(shop.loads(), 0);
+    shop.rename_in_bulk(1, "new").await.expect("written");
+    assert_eq!(shop.name(1).await, "new");
+    assert_eq!(
+        pair.a
+            .set("users:1", &ada(), 0)
+            .await
+            .expect_err("0 s")
+            .kind(),
+        ErrorKind::Unstorable
+    );
+    assert_eq!(
+        pair.a
+            .set("Users", &ada(), 1)
+            .await
+            .expect_err("no key")
+            .kind(),
+        ErrorKind::InvalidKey
+    );
+}
+
+async fn a_set_that_was_invalidated_meanwhile_is_not_stored(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let load = tokio::spawn(async move { held.name(1).await });
+    gate.arrival().await;
+    // By force: the load in flight may be older than what the caller vouches for.
+    pair.b.set("users:1", &ada(), 60).await.expect("stored");
+    gate.open();
+    load.await.expect("the load ends");
+    assert_eq!(shop.name(1).await, "Ada");
+}
+
+async fn a_lookup_is_filled_unless_it_was_invalidated(pair: Pair) {
+    let key = Key::entity("users", 7).expect("valid");
+    let Lookup::Miss(lease) = pair.a.lookup::<User>(&key).await.expect("a key") else {
+        panic!("a hit")
+    };
+    assert!(lease.fill(&ada()).await);
+    let Lookup::Hit(value) = pair.b.lookup::<User>(&key).await.expect("a key") else {
+        panic!("a miss")
+    };
+    assert_eq!(value, ada());
+
+    assert_eq!(
+        pair.b.invalidate("users", &7).await,
+        Acknowledgement::Delivered
+    );
+    let Lookup::Miss(lease) = pair.a.lookup::<User>(&key).await.expect("a key") else {
+        panic!("a hit")
+    };
+    assert_eq!(
+        pair.b.invalidate("users", &7).await,
+        Acknowledgement::Delivered
+    );
+    assert!(!lease.fill(&ada()).await);
+    assert_eq!(pair.a.get::<User>(&key).await, None);
+}
+
+async fn delete_removes_one_entry(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    shop.name(2).await;
+    assert!(pair.b.delete("users:1").await.expect("reached"));
+    assert!(!pair.b.delete("users:1").await.expect("reached"));
+    shop.name(1).await;
+    shop.name(2).await;
+    assert_eq!(shop.loads(), 3);
+}
+
+async fn a_pattern_removes_what_it_matches(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    shop.list(0, 1).await.expect("read");
+    shop.list(0, 2).await.expect("read");
+    assert_eq!(
+        pair.b
+            .invalidate_pattern("users:list:*")
+            .await
+            .expect("reached"),
+        2
+    );
+    shop.name(1).await;
+    shop.list(0, 1).await.expect("read");
+    assert_eq!(shop.loads(), 4);
+    assert_eq!(
+        pair.b
+            .invalidate_pattern("")
+            .await
+            .expect_err("empty")
+            .kind(),
+        ErrorKind::InvalidKey
+    );
+}
+
+async fn everything_of_a_resource(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    shop.list(0, 1).await.expect("read");
+    shop.commit(1, "past the cache");
+    assert_eq!(
+        pair.b.invalidate_all("users").await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(shop.name(1).await, "past the cache");
+    assert_eq!(
+        shop.list(0, 1).await.expect("read")[0].name,
+        "past the cache"
+    );
+}
+
+async fn one_row_and_what_is_derived(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    shop.name(2).await;
+    shop.list(0, 1).await.expect("read");
+    shop.commit(1, "past the cache");
+    assert_eq!(
+        pair.b.invalidate("users", &1).await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(shop.name(1).await, "past the cache");
+    assert_eq!(
+        shop.list(0, 1).await.expect("read")[0].name,
+        "past the cache"
+    );
+    shop.name(2).await;
+    assert_eq!(shop.loads(), 5);
+}
+
+async fn a_tag_reaches_its_entries(pair: Pair) {
+    let key = || {
+        Key::named("report", &("june",))
+            .expect("valid")
+            .tag("team:1")
+    };
+    let load = async |value: u8| {
+        pair.a
+            .get_or_load(key(), 60, async || Ok::<_, std::io::Error>(value))
+            .await
+            .expect("loaded")
+    };
+    assert_eq!((load(1).await, load(2).await), (1, 1));
+    assert_eq!(
+        pair.b.invalidate_tag("team:2").await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(load(3).await, 1);
+    assert_eq!(
+        pair.b.invalidate_tag("team:1").await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(load(4).await, 4);
+    assert_eq!(
+        pair.b.invalidate_all("report").await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(load(5).await, 5);
+}
+
+async fn clear_all_leaves_nothing(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    shop.list(0, 1).await.expect("read");
+    let load = tokio::spawn(async move { held.name(1).await });
+    gate.arrival().await;
+    shop.commit(1, "past the cache");
+    assert_eq!(
+        pair.b.clear_all().await.expect("reached"),
+        1,
+        "a lease is no entry"
+    );
+    gate.open();
+    load.await.expect("the load ends");
+    assert_eq!(shop.name(1).await, "past the cache");
+    assert_eq!(
+        shop.list(0, 1).await.expect("read")[0].name,
+        "past the cache"
+    );
+}
+
+async fn figures_are_counted_per_resource(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    shop.name(1).await;
+    shop.rename(1, "new").await.expect("written");
+    let stats = pair.a.get_stats().await;
+    assert!(stats.enabled && stats.connected);
+    let users = stats.resources["users"];
+    assert_eq!(
+        (users.hits, users.misses, users.fills, users.invalidations),
+        (1, 1, 1, 1)
+    );
+    assert_eq!(
+        (users.bypasses, users.errors, stats.counters.pending),
+        (0, 0, 0)
+    );
+    let json = serde_json::to_string(&stats).expect("serialises");
+    let order = [
+        "enabled",
+        "connected",
+        "host",
+        "port",
+        "db",
+        "total_keys",
+        "used_memory",
+        "uptime_seconds",
+        "connected_clients",
+        "default_ttl",
+        "hits",
+        "misses",
+        "fills",
+        "fills_refused",
+        "stale_rejected",
+        "invalidations",
+        "pending",
+        "errors",
+        "bypasses",
+        "resources",
+    ];
+    let places: Vec<_> = order
+        .iter()
+        .map(|field| json.find(&format!("\"{field}\":")).expect("there"))
+        .collect();
+    assert!(places.is_sorted(), "{json}");
+}
+
+#[cached(resource = "clash", op = "op", skip(cache), cache = cache)]
+async fn first(cache: &Cache, n: u8) -> String {
+    format!("first {n}")
+}
+
+#[cached(resource = "clash", op = "op", skip(cache), cache = cache)]
+async fn second(cache: &Cache, n: u8) -> String {
+    format!("second {n}")
+}
+
+async fn two_functions_do_not_share_a_key(pair: Pair) {
+    assert_eq!(first(&pair.a, 1).await, "first 1");
+    assert_eq!(second(&pair.a, 1).await, "second 1");
+    assert_eq!(
+        status(second(&pair.a, 1)).await,
+        Status::Bypass(BypassReason::Claimed)
+    );
+    assert!(matches!(
+        status(first(&pair.a, 1)).await,
+        Status::Hit { .. }
+    ));
+}
+
+#[cached(resource = "mixed", id = id, skip(cache), cache = cache)]
+async fn by_number(cache: &Cache, id: i64) -> String {
+    format!("number {id}")
+}
+
+#[cached(resource = "mixed", op = "name", id = id, skip(cache), cache = cache)]
+async fn by_name(cache: &Cache, id: &str) -> String {
+    format!("name {id}")
+}
+
+#[cache_runtime::invalidates("mixed", id = id, cache = cache)]
+async fn rename(cache: &Cache, id: &str) {
+    let _ = id;
+}
+
+async fn ids_of_two_types_do_not_meet(pair: Pair) {
+    assert_eq!(by_number(&pair.a, 1).await, "number 1");
+    assert_eq!(by_name(&pair.a, "1").await, "name 1");
+    assert!(matches!(
+        status(by_number(&pair.a, 1)).await,
+        Status::Hit { .. }
+    ));
+    // An invalidation by an id of another type is of the whole resource.
+    rename(&pair.a, "1").await;
+    assert_eq!(
+        status(by_number(&pair.a, 1)).await,
+        Status::Miss {
+            stored: true,
+            joined: false
+        }
+    );
+}
+
+mod versions {
+    use super::{Cache, cached};
+
+    #[cached(resource = "versioned", op = "old", key(0), version = 1, cache = cache)]
+    pub(super) async fn old(cache: &Cache) -> u8 {
+        1
+    }
+}
+
+#[cached(resource = "versioned", op = "old", key(0), version = 2, cache = cache)]
+async fn new(cache: &Cache) -> u8 {
+    2
+}
+
+async fn another_version_is_a_miss(pair: Pair) {
+    // Two versions of a program are two processes: in one, the second function would have no claim.
+    let Some(server) = &pair._server else { return };
+    let next = Cache::new(crate::over(server)).await;
+    assert_eq!(versions::old(&pair.a).await, 1);
+    assert_eq!(new(&next).await, 2);
+    assert_eq!(
+        status(new(&next)).await.clone(),
+        status(new(&next)).await.clone()
+    );
+    assert_eq!(versions::old(&pair.a).await, 1);
+}
+
+#[cached(resource = "blobs", cache = cache, skip(cache))]
+async fn blob(cache: &Cache, id: usize) -> String {
+    "x".repeat(id)
+}
+
+async fn what_is_too_large_is_not_stored(pair: Pair) {
+    let config = match &pair._server {
+        Some(server) => crate::over(server),
+        None => CacheConfig::default().local_mb(16),
+    };
+    let cache = Cache::new(config.value_limit(100)).await;
+    assert_eq!(
+        status(blob(&cache, 98)).await,
+        Status::Miss {
+            stored: true,
+            joined: false
+        }
+    );
+    assert_eq!(
+        status(blob(&cache, 99)).await,
+        Status::Miss {
+            stored: false,
+            joined: false
+        }
+    );
+    assert_eq!(blob(&cache, 99).await.len(), 99);
+    assert_eq!(cache.get_stats().await.counters.errors, 2);
+}

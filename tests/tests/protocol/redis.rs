@@ -1,0 +1,297 @@
+//! What only happens with a server: it goes away, comes back, forgets, and is used by others.
+
+use std::time::Duration;
+
+use cache_runtime::{Acknowledgement, BypassReason, Cache, RedisConfig, Status, observe};
+use cache_tests::{RedisServer, eventually};
+
+use crate::shop::Shop;
+use crate::{over, patient};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn status<T>(call: impl Future<Output = T>) -> Status {
+    observe(call).await.1[0].status
+}
+
+fn is_hit(status: Status) -> bool {
+    matches!(status, Status::Hit { .. })
+}
+
+#[tokio::test]
+async fn a_server_restarted_from_an_older_snapshot_is_cold() {
+    let mut server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    assert_eq!(shop.name(1).await, "user 1");
+    server.cli(&["SAVE"]);
+    shop.rename(1, "new").await.expect("written");
+    server.restart();
+    assert!(
+        server.cli(&["GET", "users:1"]).contains("user 1"),
+        "the old entry has come back"
+    );
+    eventually(PATIENCE, async || {
+        assert_eq!(shop.name(1).await, "new");
+        is_hit(status(shop.get(1)).await)
+    })
+    .await;
+    let cold = Shop::new(&Cache::new(over(&server)).await).node(&shop.cache);
+    let reader = shop.node(&cold.cache);
+    assert_eq!(reader.name(1).await, "new");
+}
+
+#[tokio::test]
+async fn while_redis_is_away_this_process_reads_nothing_stale() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    assert_eq!(shop.name(1).await, "user 1");
+    server.cli(&["SAVE"]);
+    server.stop();
+    assert_eq!(
+        shop.rename(1, "new")
+            .await
+            .expect("the write succeeds")
+            .name,
+        "new"
+    );
+    assert_eq!(shop.name(1).await, "new");
+    assert_eq!(
+        cache.invalidate_all("users").await,
+        Acknowledgement::Pending
+    );
+    assert!(cache.get_stats().await.counters.pending > 0);
+    server.restart();
+    eventually(PATIENCE, async || {
+        assert_eq!(shop.name(1).await, "new");
+        is_hit(status(shop.get(1)).await)
+    })
+    .await;
+    assert_eq!(cache.get_stats().await.counters.pending, 0);
+}
+
+#[tokio::test]
+async fn a_pending_invalidation_reaches_a_server_that_kept_its_data() {
+    // The identity of the server is left out here, so only the delivery protects the reader.
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server).trust_restart(true)).await;
+    let shop = Shop::new(&cache);
+    assert_eq!(shop.name(1).await, "user 1");
+    server.pause();
+    let impatient = Cache::new(
+        over(&server)
+            .trust_restart(true)
+            .command_budget(Duration::from_millis(20)),
+    )
+    .await;
+    let writer = shop.node(&impatient);
+    writer.rename(1, "new").await.expect("the write succeeds");
+    server.resume();
+    eventually(PATIENCE, async || shop.name(1).await == "new").await;
+    server.cli(&["SAVE"]);
+    server.restart();
+    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    assert_eq!(shop.name(1).await, "new");
+}
+
+#[tokio::test]
+async fn generations_that_were_flushed_make_misses() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    shop.name(1).await;
+    server.shell("--scan --pattern '@gen:*' | xargs redis-cli DEL");
+    server.cli(&["DEL", "@gen:users"]);
+    assert_eq!(
+        status(shop.get(1)).await,
+        Status::Miss {
+            stored: true,
+            joined: false
+        }
+    );
+    server.cli(&["FLUSHALL"]);
+    assert_eq!(
+        status(shop.get(1)).await,
+        Status::Miss {
+            stored: true,
+            joined: false
+        }
+    );
+    assert!(is_hit(status(shop.get(1)).await));
+}
+
+#[tokio::test]
+async fn foreign_values_are_left_alone() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    server.cli(&["SET", "users:1", "theirs"]);
+    server.cli(&["HSET", "users:2", "field", "theirs"]);
+    server.cli(&["SET", "users:3", ""]);
+    for id in 1..=3 {
+        assert_eq!(
+            status(shop.get(id)).await,
+            Status::Bypass(BypassReason::Foreign),
+            "users:{id}"
+        );
+        shop.rename(id, "new").await.expect("written");
+        assert!(cache.set(&format!("users:{id}"), &1, 60).await.is_err());
+        assert!(!cache.delete(&format!("users:{id}")).await.expect("reached"));
+    }
+    cache.clear_all().await.expect("reached");
+    assert_eq!(server.cli(&["GET", "users:1"]), "theirs");
+    assert_eq!(server.cli(&["HGET", "users:2", "field"]), "theirs");
+    assert_eq!(server.cli(&["EXISTS", "users:3"]), "1");
+}
+
+#[tokio::test]
+async fn a_damaged_payload_is_a_miss_and_replaced() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    shop.name(1).await;
+    let length: usize = server
+        .cli(&["STRLEN", "users:1"])
+        .parse()
+        .expect("a number");
+    server.cli(&["SETRANGE", "users:1", &(length - 1).to_string(), "?"]);
+    assert_eq!(
+        status(shop.get(1)).await,
+        Status::Miss {
+            stored: true,
+            joined: false
+        }
+    );
+    assert!(is_hit(status(shop.get(1)).await));
+}
+
+#[tokio::test]
+async fn a_process_that_dies_while_it_loads_is_succeeded() {
+    use cache_runtime::EntryKind;
+    use cache_runtime::store::{
+        Dep, Fingerprint, LeaseReply, LeaseRequest, Nonce, Probe, RedisStore, Seen, Store,
+    };
+
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    // The lease of a process that will neither fill nor give it back.
+    let redis = RedisConfig::at("127.0.0.1", server.port());
+    let store = RedisStore::connect(&redis, &patient(), &tokio::runtime::Handle::current()).await;
+    let deps = vec![Dep::new("@gen:users".into())];
+    let probe = Probe {
+        key: "users:1".into(),
+        kind: EntryKind::Entity,
+        deps,
+    };
+    let request = LeaseRequest {
+        seen: Seen::Nothing,
+        token: Nonce::fresh(),
+        stamp: store.look(&probe).await.expect("reached").stamp,
+        fingerprint: Fingerprint::of::<crate::shop::User>(0),
+        length: Duration::from_millis(200),
+    };
+    assert_eq!(
+        store.lease(&probe, &request).await.expect("reached"),
+        LeaseReply::Granted
+    );
+    assert_eq!(
+        status(shop.get(1)).await,
+        Status::Miss {
+            stored: true,
+            joined: false
+        }
+    );
+}
+
+#[tokio::test]
+async fn dead_entries_leave_soon() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    let listed = || {
+        let mut keys: Vec<_> = server
+            .cli(&["KEYS", "users:*"])
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        keys.sort();
+        keys
+    };
+    shop.name(1).await;
+    shop.name(2).await;
+    shop.list(0, 1).await.expect("read");
+    assert_eq!(listed().len(), 3);
+    shop.rename(1, "new").await.expect("written");
+    eventually(PATIENCE, async || listed() == ["users:2"]).await;
+    shop.rename_in_bulk(1, "newer").await.expect("written");
+    eventually(PATIENCE, async || listed().is_empty()).await;
+}
+
+#[tokio::test]
+async fn namespaces_do_not_meet() {
+    let server = RedisServer::start();
+    let (a, b) = (
+        Cache::new(over(&server).namespace("a")).await,
+        Cache::new(over(&server).namespace("b")).await,
+    );
+    let (shop_a, shop_b) = (Shop::new(&a), Shop::new(&b));
+    shop_a.commit(1, "a's");
+    assert_eq!(
+        (shop_a.name(1).await, shop_b.name(1).await),
+        ("a's".into(), "user 1".into())
+    );
+    assert_eq!(a.clear_all().await.expect("reached"), 1);
+    assert!(is_hit(status(shop_b.get(1)).await));
+    assert!(
+        server
+            .cli(&["GET", "b:users:1"])
+            .ends_with(r#"{"id":1,"name":"user 1"}"#)
+    );
+}
+
+#[tokio::test]
+async fn a_hung_server_costs_the_budget_and_then_nothing() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server).command_budget(Duration::from_millis(50))).await;
+    let shop = Shop::new(&cache);
+    shop.name(1).await;
+    server.pause();
+    shop.commit(1, "past the cache");
+    // Each of the first calls waits for its budget; then the connection is given up.
+    let mut unavailable = 0;
+    while cache.is_available().await || unavailable < 10 {
+        assert_eq!(shop.name(1).await, "past the cache");
+        unavailable += 1;
+        assert!(unavailable < 1000, "it never gave up");
+    }
+    server.resume();
+    eventually(PATIENCE, async || cache.is_available().await).await;
+}
+
+#[tokio::test]
+async fn the_cache_outlives_the_runtime_that_made_it() {
+    let server = RedisServer::start();
+    let config = over(&server);
+    let (shop, cache) = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("built");
+        let made = runtime.block_on(async {
+            let cache = Cache::new(config).await;
+            let shop = Shop::new(&cache);
+            shop.name(1).await;
+            (shop, cache)
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        made
+    })
+    .await
+    .expect("made");
+    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    shop.rename(1, "new").await.expect("written");
+    assert_eq!(shop.name(1).await, "new");
+    cache.shutdown().await;
+    assert_eq!(
+        status(shop.get(1)).await,
+        Status::Bypass(BypassReason::Unavailable)
+    );
+}
