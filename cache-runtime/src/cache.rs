@@ -544,5 +544,6 @@ async fn store(config: &CacheConfig, background: &Background) -> Arc<dyn Store> 
         );
     }
     let _ = background;
+    tracing::info!("✓ In-process cache enabled, {} MB", config.local_bytes >> 20);
     Arc::new(MemoryStore::new(config.local_bytes))
 }
