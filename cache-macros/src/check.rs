@@ -3,6 +3,7 @@
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
 use syn::{Expr, FnArg, Ident, Type};
 
 use crate::args::{
@@ -10,7 +11,7 @@ use crate::args::{
     repaired, single_ident,
 };
 use crate::diag::{Errors, listed, nearest};
-use crate::item::{Binding, Item, Place, bindings_of, impl_trait};
+use crate::item::{Binding, Item, bindings_of, borrowed_value, impl_trait};
 use crate::model::{
     Absence, AfterResult, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
 };
@@ -21,6 +22,11 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     if item.output().is_none() {
         let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
         errors.on(&item.sig.ident, message);
+    }
+    if let Some(borrowed) = item.output().and_then(borrowed_value) {
+        let message =
+            "a borrowed value can't be kept; return an owned one, e.g. `String` in place of `&str`";
+        errors.on(borrowed, message);
     }
     if args.resource.is_absent() {
         errors.at(
@@ -67,7 +73,9 @@ pub(crate) fn invalidates(
         kept: kept(&targets, &item),
     });
     let on = match (args.on, args.rejected) {
-        (Setting::Absent, rejected) => rejected.into_value().map_or(On::Always, On::UnlessRejected),
+        (Setting::Absent, rejected) => rejected
+            .into_value()
+            .map_or(On::Always, |judge| On::UnlessRejected(Box::new(judge))),
         (_, Setting::Absent) => On::Ok,
         (_, rejected) => {
             let message = "`rejected` has no place beside `on = ok`, which takes every error for a write that did not happen; keep one of them";
@@ -150,7 +158,7 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
             &args.op,
             Part {
                 value: id.clone(),
-                place: Place::of(id),
+                place: id.span(),
             },
         );
     }
@@ -231,7 +239,7 @@ fn default_parts(
 
 fn parameter_part(binding: &Binding) -> Part {
     let mut name = binding.ident.clone();
-    name.set_span(name.span().located_at(binding.place.end));
+    name.set_span(name.span().located_at(binding.place));
     Part {
         value: syn::parse_quote!(#name),
         place: binding.place,
@@ -242,7 +250,7 @@ fn written_part(option: &str, value: &Expr, bindings: &[Binding], errors: &mut E
     named(option, value, bindings, errors);
     Part {
         value: value.clone(),
-        place: Place::of(value),
+        place: value.span(),
     }
 }
 
@@ -356,7 +364,7 @@ fn target(
             rows: Rows::All,
         };
     };
-    let place = Place::of(&value);
+    let place = value.span();
     let Some(result) = mention(value.to_token_stream(), "result") else {
         named("id", &value, bindings, errors);
         return Target {

@@ -4,12 +4,13 @@
 //! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
 //! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
 
-use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned as _;
 use syn::{Expr, ExprReference, Token};
 
 use crate::args::{Name, Ttl};
-use crate::item::{Item, Place};
+use crate::item::Item;
 use crate::model::{
     Absence, AfterResult, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
 };
@@ -137,18 +138,13 @@ fn body(item: &Item) -> Group {
     let Some(output) = item.output() else {
         return item.body.clone();
     };
-    let Place { start, end } = Place::of(output);
-    let returned = placed(quote_spanned!(mixed()=> __cache_returned), start);
-    let none = placed(
-        quote_spanned!(mixed()=> ::core::option::Option::None::<),
-        start,
-    );
-    let end = placed(quote_spanned!(mixed()=> >), end);
     let statements = item.body.stream();
+    let place = mixed().located_at(item.output_place());
+    let returned = quote_spanned!(place=> __cache_returned);
     let mut body = Group::new(
         item.body.delimiter(),
         quote_spanned! {mixed()=>
-            if let ::core::option::Option::Some(#returned) = #none #output #end {
+            if let ::core::option::Option::Some(#returned) = ::core::option::Option::None::<#output> {
                 return #returned;
             }
             #statements
@@ -158,15 +154,11 @@ fn body(item: &Item) -> Group {
     body
 }
 
-/// `call.run(arguments).await`, from the first to the last token of the return type: the compiler repeats a bound
-/// that isn't met for the call and for its future, and shows one place only once.
+/// `call.run(arguments).await`, at the return type: a bound that isn't met is reported for an argument, the call and
+/// its future, and of reports for one place the compiler shows the first.
 fn run(item: &Item, call: TokenStream, arguments: TokenStream) -> TokenStream {
-    let Place { start, end } = item.output().map_or(Place::at(mixed()), Place::of);
-    let call = placed(quote_spanned!(mixed()=> #call.run), start);
-    let mut arguments = Group::new(Delimiter::Parenthesis, arguments);
-    arguments.set_span(mixed().located_at(end));
-    let awaited = placed(quote_spanned!(mixed()=> .await), end);
-    quote!(#call #arguments #awaited)
+    let call = placed(call, item.output_place());
+    quote_spanned!(mixed().located_at(item.output_place())=> #call.run(#arguments).await)
 }
 
 /// The same function around other statements: exactly one item.
@@ -208,7 +200,7 @@ impl Env {
         let private = self.private();
         match &self.cache {
             Some(instance) => {
-                let instance = borrowed(instance, Place::of(instance));
+                let instance = borrowed(instance, instance.span());
                 quote_spanned!(mixed()=> #private::own(#instance))
             }
             None => quote_spanned!(mixed()=> #private::global()),
@@ -221,10 +213,8 @@ impl Env {
         let Some(output) = item.output() else {
             return quote_spanned!(mixed()=> #private::Shape::<()>::OF.kind());
         };
-        let place = Place::of(output);
-        let start = placed(quote_spanned!(mixed()=> #private::Shape::<), place.start);
-        let end = placed(quote_spanned!(mixed()=> >::OF.kind()), place.end);
-        quote!(#start #output #end)
+        let private = placed(private, item.output_place());
+        quote_spanned!(mixed().located_at(item.output_place())=> #private::Shape::<#output>::OF.kind())
     }
 }
 
@@ -342,11 +332,11 @@ fn mixed() -> Span {
 }
 
 /// `&value`, underlined at `place`; of a tuple each element is borrowed, too, for it would move them.
-fn borrowed(value: &Expr, place: Place) -> TokenStream {
+fn borrowed(value: &Expr, place: Span) -> TokenStream {
     let borrow = |value: &Expr, place: Span| {
         Expr::Reference(ExprReference {
             attrs: Vec::new(),
-            and_token: Token![&](Place::of(value).start.located_at(place)),
+            and_token: Token![&](value.span().located_at(place)),
             mutability: None,
             expr: Box::new(value.clone()),
         })
@@ -355,12 +345,12 @@ fn borrowed(value: &Expr, place: Place) -> TokenStream {
     if let Expr::Tuple(tuple) = &mut value {
         for element in &mut tuple.elems {
             if matches!(element, Expr::Path(_) | Expr::Field(_)) {
-                *element = borrow(element, Place::of(&*element).start);
+                *element = borrow(element, element.span());
             }
         }
     }
     // Printing the tree, and not its parts, adds parentheses where `&` would bind too tightly.
-    borrow(&value, place.start).into_token_stream()
+    borrow(&value, place).into_token_stream()
 }
 
 /// The same tokens, meaning the same, at another place of the file.

@@ -8,7 +8,8 @@ use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::spanned::Spanned as _;
 use syn::{
-    Attribute, FnArg, GenericParam, Ident, Pat, ReturnType, Signature, Token, Type, Visibility,
+    Attribute, FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, ReturnType,
+    Signature, Token, Type, Visibility,
 };
 
 /// A function with its body in tokens.
@@ -85,7 +86,7 @@ fn split_inner_attrs(body: Group) -> syn::Result<(Vec<Attribute>, Group)> {
 pub(crate) struct Binding {
     pub(crate) ident: Ident,
     /// What to underline when the value can't be in a key.
-    pub(crate) place: Place,
+    pub(crate) place: Span,
 }
 
 impl Binding {
@@ -97,35 +98,6 @@ impl Binding {
     /// Whether a name in an option means this one.
     pub(crate) fn is(&self, name: &Ident) -> bool {
         self.ident.unraw() == name.unraw()
-    }
-}
-
-/// Where some tokens begin and end; stable Rust can't join two spans into one.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) start: Span,
-    pub(crate) end: Span,
-}
-
-impl Place {
-    pub(crate) fn of(tokens: impl ToTokens) -> Self {
-        let mut tokens = tokens.into_token_stream().into_iter();
-        let Some(first) = tokens.next() else {
-            return Self::at(Span::call_site());
-        };
-        let (start, last) = (first.span(), tokens.last().unwrap_or(first));
-        let end = match &last {
-            TokenTree::Group(group) => group.span_close(),
-            token => token.span(),
-        };
-        Self { start, end }
-    }
-
-    pub(crate) fn at(span: Span) -> Self {
-        Self {
-            start: span,
-            end: span,
-        }
     }
 }
 
@@ -148,7 +120,7 @@ impl Item {
             {
                 bindings.push(Binding {
                     ident: name.ident.clone(),
-                    place: Place::at(type_name(&parameter.ty)),
+                    place: type_name(&parameter.ty),
                 });
             } else {
                 collect_bindings(&parameter.pat, &mut bindings, &mut opaque);
@@ -174,10 +146,16 @@ impl Item {
             .filter_map(|parameter| match parameter {
                 GenericParam::Const(parameter) => Some(Binding {
                     ident: parameter.ident.clone(),
-                    place: Place::at(type_name(&parameter.ty)),
+                    place: type_name(&parameter.ty),
                 }),
                 _ => None,
             })
+    }
+
+    /// What to underline when the return type can't be cached.
+    pub(crate) fn output_place(&self) -> Span {
+        self.output()
+            .map_or_else(|| self.sig.ident.span(), type_name)
     }
 
     /// The return type, unless there is none.
@@ -204,7 +182,7 @@ fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut 
             if !bindings.iter().any(|known| known.ident == name.ident) {
                 bindings.push(Binding {
                     ident: name.ident.clone(),
-                    place: Place::at(name.ident.span()),
+                    place: name.ident.span(),
                 });
             }
             if let Some((_, pat)) = &name.subpat {
@@ -244,7 +222,8 @@ fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut 
     }
 }
 
-/// The one token to underline for a type: of `&'a sqlx::Pool<Db>` it is `Pool`.
+/// The one token to underline for a type: of `&'a sqlx::Pool<Db>` it is `Pool`. Stable Rust can't join spans, and the
+/// compiler shows a mistake once for each place in which tokens of one call are.
 fn type_name(ty: &Type) -> Span {
     match ty {
         Type::Reference(reference) => type_name(&reference.elem),
@@ -256,6 +235,27 @@ fn type_name(ty: &Type) -> Span {
             .last()
             .map_or_else(|| path.span(), |last| last.ident.span()),
         other => other.span(),
+    }
+}
+
+/// The reference that a return type holds where a value would be. The compiler finds it, too, but speaks of
+/// `Deserialize` for any lifetime.
+pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
+    let path = match ty {
+        Type::Reference(_) => return Some(ty),
+        Type::Path(path) => path.path.segments.last()?,
+        _ => return None,
+    };
+    match &path.arguments {
+        PathArguments::AngleBracketed(arguments)
+            if path.ident == "Option" || path.ident == "Result" =>
+        {
+            match arguments.args.first()? {
+                GenericArgument::Type(value) => borrowed_value(value),
+                _ => None,
+            }
+        }
+        _ => None,
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Nothing here can contradict itself, which is why `expand` has no error to report.
 
+use proc_macro2::Span;
 use syn::{Expr, Ident, Path};
 
 use crate::args::{Name, Ttl};
-use crate::item::{Item, Place};
+use crate::item::Item;
 
 /// A function under `#[cached]`.
 pub(crate) struct CachedFn {
@@ -61,7 +62,7 @@ pub(crate) enum Op {
 pub(crate) struct Part {
     pub(crate) value: Expr,
     /// What to underline when the value can't be in a key.
-    pub(crate) place: Place,
+    pub(crate) place: Span,
 }
 
 /// What happens to `None`.
@@ -104,5 +105,5 @@ pub(crate) enum On {
     /// `on = ok`
     Ok,
     /// All but the errors the expression knows to have written nothing.
-    UnlessRejected(Expr),
+    UnlessRejected(Box<Expr>),
 }

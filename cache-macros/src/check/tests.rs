@@ -70,6 +70,22 @@ fn the_function_is_async_and_returns_something() {
             "the function never returns, so `#[cached]` has nothing to do; remove it",
         )],
     );
+    let borrowed = "a borrowed value can't be kept; \
+                    return an owned one, e.g. `String` in place of `&str`";
+    for (ty, underlined) in [
+        ("&str", "&str"),
+        ("Option<&'static User>", "&'static User"),
+        ("io::Result<Option<&User>, E>", "&User"),
+    ] {
+        signature(
+            &format!("async fn get(id: i64) -> {ty} {{ x }}"),
+            &[(underlined, borrowed)],
+        );
+    }
+    signature(
+        "async fn get(id: i64) -> Result<User, &'static str> { x }",
+        &[],
+    );
     signature("async fn get(id: i64) -> () { load(id) }", &[]);
     signature(
         "pub async unsafe extern \"C\" fn get(id: i64) -> User { load(id) }",
