@@ -34,6 +34,7 @@ impl Background {
         })
     }
 
+    #[cfg(feature = "redis")]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }

@@ -96,14 +96,14 @@ pub enum Lookup<T> {
 /// [`Cache::get_or_load`] renews.
 #[derive(Debug)]
 pub struct Lease<T> {
-    call: Option<(Call, Option<Permit>)>,
+    call: Option<Box<(Call, Option<Permit>)>>,
     value: std::marker::PhantomData<fn(T)>,
 }
 
 impl<T: Cacheable> Lease<T> {
     /// Stores what was loaded since the miss, unless the entry was invalidated meanwhile; says whether it did.
     pub async fn fill(self, value: &T) -> bool {
-        let Some((call, Some(permit))) = self.call else {
+        let Some((call, Some(permit))) = self.call.map(|call| *call) else {
             return false;
         };
         let ttl = call
@@ -353,7 +353,7 @@ impl Cache {
                 Turn::Lead(permit) => break Some(permit),
             }
         };
-        miss(Some((call, permit)))
+        miss(Some(Box::new((call, permit))))
     }
 
     /// The value under a key, or what `load` returns, stored: what an annotated function does, by hand.
@@ -544,6 +544,9 @@ async fn store(config: &CacheConfig, background: &Background) -> Arc<dyn Store> 
         );
     }
     let _ = background;
-    tracing::info!("✓ In-process cache enabled, {} MB", config.local_bytes >> 20);
+    tracing::info!(
+        "✓ In-process cache enabled, {} MB",
+        config.local_bytes >> 20
+    );
     Arc::new(MemoryStore::new(config.local_bytes))
 }

@@ -21,21 +21,25 @@ pub(crate) const MAGIC: &str = "CRT1";
 
 /// Where each field of the header begins; the scripts of the Redis store count from one.
 pub(crate) mod layout {
-    pub(crate) const KIND: usize = 5;
-    pub(crate) const CONTENT: usize = 7;
-    pub(crate) const CODEC: usize = 9;
-    pub(crate) const TOKEN: usize = 11;
-    pub(crate) const DEADLINE: usize = 44;
-    pub(crate) const STAMP: usize = 58;
-    pub(crate) const FINGERPRINT: usize = 91;
-    pub(crate) const STORED: usize = 108;
-    pub(crate) const FRESH: usize = 122;
-    pub(crate) const STALE: usize = 136;
+    use super::Nonce;
+
+    pub(crate) const TIME_LEN: usize = 13;
+    const FINGERPRINT_LEN: usize = 16;
+
+    pub(crate) const KIND: usize = super::MAGIC.len() + 1;
+    pub(crate) const CONTENT: usize = KIND + 2;
+    pub(crate) const CODEC: usize = CONTENT + 2;
+    pub(crate) const TOKEN: usize = CODEC + 2;
+    pub(crate) const DEADLINE: usize = TOKEN + Nonce::TEXT_LEN + 1;
+    pub(crate) const STAMP: usize = DEADLINE + TIME_LEN + 1;
+    pub(crate) const FINGERPRINT: usize = STAMP + Nonce::TEXT_LEN + 1;
+    pub(crate) const STORED: usize = FINGERPRINT + FINGERPRINT_LEN + 1;
+    pub(crate) const FRESH: usize = STORED + TIME_LEN + 1;
+    pub(crate) const STALE: usize = FRESH + TIME_LEN + 1;
     /// The newline that ends the header.
-    pub(crate) const END: usize = 149;
+    pub(crate) const END: usize = STALE + TIME_LEN;
     /// The header's length with its newline.
     pub(crate) const LEN: usize = END + 1;
-    pub(crate) const TIME_LEN: usize = 13;
 }
 
 /// What an entry holds besides its lease.
@@ -118,6 +122,9 @@ pub struct Header {
 }
 
 impl Header {
+    /// How many bytes stand before the payload.
+    pub const LEN: usize = layout::LEN;
+
     /// The header in text, newline included.
     #[must_use]
     pub fn encode(&self) -> String {

@@ -31,17 +31,17 @@ impl Dep {
 ///
 /// In text `nonce`, then ` token@deadline` per intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Generation {
+pub struct Generation {
     /// Changes with every invalidation, to a value never seen before.
-    pub(crate) nonce: Nonce,
+    pub nonce: Nonce,
     /// Whether a writer has announced a write; readers bypass and store nothing while one has.
-    pub(crate) intended: bool,
+    pub intended: bool,
 }
 
 impl Generation {
     /// Reads what the scripts write; `None` if it is something else.
     #[must_use]
-    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let (nonce, intents) = text.split_at_checked(Nonce::TEXT_LEN)?;
         let nonce = Nonce::parse(nonce)?;
         match intents {

@@ -352,7 +352,7 @@ impl Call {
             Form::Encoded => {
                 let bytes = codec::encode(CodecId::Json, value)?;
                 let size = bytes.len();
-                (Payload::Encoded(bytes), size)
+                (Payload::Encoded(bytes.into()), size)
             }
             Form::Decoded => {
                 let size = codec::encoded_len(value)?;

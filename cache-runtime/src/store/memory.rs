@@ -275,9 +275,9 @@ impl Store for MemoryStore {
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
         let hash = self.hash(&probe.key);
         let _guard = self.lock(hash);
-        if !self
+        if self
             .get(hash)
-            .is_some_and(|slot| slot.header.token == fill.token)
+            .is_none_or(|slot| slot.header.token != fill.token)
         {
             return Ok(Filled::Refused);
         }

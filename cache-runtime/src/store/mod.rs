@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::Serialize;
 
 pub(crate) use self::glob::literal as glob_literal;
@@ -23,7 +24,7 @@ pub use self::redis::RedisStore;
 pub use crate::clock::Millis;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::error::Error;
-pub use crate::generation::Dep;
+pub use crate::generation::{Dep, Generation};
 use crate::key::EntryKind;
 pub use crate::nonce::Nonce;
 
@@ -44,7 +45,7 @@ pub enum Payload {
     /// No content: a lease alone, or an absence.
     Empty,
     /// The encoded value.
-    Encoded(Vec<u8>),
+    Encoded(Bytes),
     /// The value itself, behind an `Arc` of its own type.
     Decoded(Arc<dyn Any + Send + Sync>),
 }

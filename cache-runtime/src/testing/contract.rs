@@ -134,7 +134,7 @@ impl Case<'_> {
     ) -> Filled {
         let payload = match (value, self.store.form()) {
             (None, _) => Payload::Empty,
-            (Some(value), Form::Encoded) => Payload::Encoded(value.as_bytes().to_vec()),
+            (Some(value), Form::Encoded) => Payload::Encoded(value.to_owned().into()),
             (Some(value), Form::Decoded) => Payload::Decoded(Arc::new(value.to_owned())),
         };
         let fill = Fill {
@@ -649,7 +649,7 @@ impl Case<'_> {
 fn text(payload: &Payload) -> Option<String> {
     match payload {
         Payload::Empty => None,
-        Payload::Encoded(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Payload::Encoded(bytes) => String::from_utf8(bytes.to_vec()).ok(),
         Payload::Decoded(value) => {
             let value: &dyn Any = &**value;
             value.downcast_ref::<String>().cloned()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use redis::{FromRedisValue, Script, Value};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -266,10 +267,11 @@ impl Store for RedisStore {
         let generations = self.generations(&link, &probe.deps, &values[1..]).await?;
         let found = match values.swap_remove(0) {
             Value::BulkString(entry) => match Header::parse(&entry) {
-                Some((header, payload)) if payload.is_empty() => {
-                    Found::Entry(header, Payload::Empty)
+                Some((header, _)) if header.content == Content::Value => {
+                    let payload = Bytes::from(entry).slice(Header::LEN..);
+                    Found::Entry(header, Payload::Encoded(payload))
                 }
-                Some((header, payload)) => Found::Entry(header, Payload::Encoded(payload.to_vec())),
+                Some((header, _)) => Found::Entry(header, Payload::Empty),
                 None => Found::Foreign,
             },
             // Nothing, or something that is not a string; the lease will tell them apart.
@@ -351,7 +353,7 @@ impl Store for RedisStore {
             stale: Millis(0),
         };
         let payload = match fill.payload {
-            Payload::Encoded(bytes) => bytes,
+            Payload::Encoded(bytes) => Vec::from(bytes),
             // For people who look: an absence reads as one.
             Payload::Empty => b"null".to_vec(),
             Payload::Decoded(_) => {
