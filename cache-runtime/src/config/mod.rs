@@ -1,0 +1,275 @@
+//! Settings, from code or from the environment.
+
+mod env;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+pub use self::env::ConfigError;
+use crate::key::KeySpace;
+use crate::nonce::hash128;
+
+/// Where Redis or Valkey is, and how to log in.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// Host name or address. `REDIS_HOST`, default `localhost`.
+    pub host: String,
+    /// TCP port. `REDIS_PORT`, default 6379.
+    pub port: u16,
+    /// Database number. `REDIS_DB`, default 0.
+    pub db: u32,
+    /// ACL user. `REDIS_USERNAME`, default none.
+    pub username: Option<String>,
+    /// Password. `REDIS_PASSWORD`, default none. Never printed.
+    pub password: Option<String>,
+    /// Whether to speak TLS. `REDIS_TLS`, default false; needs the feature `redis-tls`.
+    pub tls: bool,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            port: 6379,
+            db: 0,
+            username: None,
+            password: None,
+            tls: false,
+        }
+    }
+}
+
+impl RedisConfig {
+    /// Redis at this host and port, database 0, without a password.
+    #[must_use]
+    pub fn at(host: impl Into<String>, port: u16) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            ..Self::default()
+        }
+    }
+
+    /// Uses another database.
+    #[must_use]
+    pub fn db(mut self, db: u32) -> Self {
+        self.db = db;
+        self
+    }
+
+    /// Logs in with a password, as this ACL user or, with `None`, as the default one.
+    #[must_use]
+    pub fn login(mut self, username: Option<&str>, password: impl Into<String>) -> Self {
+        self.username = username.map(str::to_owned);
+        self.password = Some(password.into());
+        self
+    }
+
+    /// Speaks TLS.
+    #[must_use]
+    pub fn tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("db", &self.db)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("tls", &self.tls)
+            .finish()
+    }
+}
+
+/// What the cache is to be. [`CacheConfig::default`] has both tiers off: every call runs its function.
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_runtime::{CacheConfig, RedisConfig};
+///
+/// let config = CacheConfig::default()
+///     .redis(RedisConfig::at("localhost", 6379))
+///     .default_ttl(Duration::from_secs(60))
+///     .namespace("shop");
+/// assert!(config.is_enabled());
+/// ```
+#[derive(Clone)]
+pub struct CacheConfig {
+    pub(crate) redis: Option<RedisConfig>,
+    pub(crate) local_bytes: u64,
+    pub(crate) default_ttl: Duration,
+    pub(crate) ttl_by_resource: HashMap<String, Duration>,
+    pub(crate) namespace: String,
+    pub(crate) hash_key: [u8; 16],
+    pub(crate) command_budget: Duration,
+    pub(crate) trust_restart: bool,
+    pub(crate) lease: Duration,
+    pub(crate) wait: Duration,
+    pub(crate) uncertainty: Duration,
+    pub(crate) value_limit: usize,
+    pub(crate) pending_limit: usize,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            redis: None,
+            local_bytes: 0,
+            default_ttl: Duration::from_secs(300),
+            ttl_by_resource: HashMap::new(),
+            namespace: String::new(),
+            hash_key: hash_key(""),
+            command_budget: Duration::from_millis(100),
+            trust_restart: false,
+            lease: Duration::from_secs(3),
+            wait: Duration::from_secs(2),
+            uncertainty: Duration::from_secs(5),
+            value_limit: 1 << 20,
+            pending_limit: 10_000,
+        }
+    }
+}
+
+impl fmt::Debug for CacheConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The hash key is a secret and the rest has its defaults; what matters is which tiers are on.
+        f.debug_struct("CacheConfig")
+            .field("redis", &self.redis)
+            .field("local_bytes", &self.local_bytes)
+            .field("default_ttl", &self.default_ttl)
+            .field("ttl_by_resource", &self.ttl_by_resource)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CacheConfig {
+    /// Turns the Redis tier on.
+    #[must_use]
+    pub fn redis(mut self, redis: RedisConfig) -> Self {
+        self.redis = Some(redis);
+        self
+    }
+
+    /// Gives the in-process tier this many megabytes; 0 turns it off. While the Redis tier is on, the
+    /// in-process tier stays off.
+    #[must_use]
+    pub fn local_mb(mut self, megabytes: u32) -> Self {
+        self.local_bytes = u64::from(megabytes) << 20;
+        self
+    }
+
+    /// How long an entry is served when neither its function nor the operator says.
+    #[must_use]
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = ttl;
+        self
+    }
+
+    /// How long entries of this resource are served; wins over what their functions say.
+    #[must_use]
+    pub fn ttl_of(mut self, resource: impl Into<String>, ttl: Duration) -> Self {
+        self.ttl_by_resource
+            .insert(normalised(&resource.into()), ttl);
+        self
+    }
+
+    /// Puts `namespace:` in front of every key, so that several programs can share a database.
+    #[must_use]
+    pub fn namespace(mut self, name: &str) -> Self {
+        self.namespace = terminated(name);
+        self
+    }
+
+    /// The secret of the hash in derived keys. All instances that share a cache need the same one; whoever
+    /// knows it can construct arguments whose keys collide.
+    #[must_use]
+    pub fn hash_key(mut self, secret: &str) -> Self {
+        self.hash_key = hash_key(secret);
+        self
+    }
+
+    /// How long one command of the cache may take before the call goes on without it.
+    #[must_use]
+    pub fn command_budget(mut self, budget: Duration) -> Self {
+        self.command_budget = budget;
+        self
+    }
+
+    /// How long a lease holds unless renewed; it is renewed at a third of this while the function runs.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long a caller waits for a value that somebody else is loading, before it loads by itself.
+    #[must_use]
+    pub fn wait_limit(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// How long a write whose outcome is unknown may still be on its way: it is invalidated once more then.
+    #[must_use]
+    pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
+        self.uncertainty = uncertainty;
+        self
+    }
+
+    /// The largest encoded value that is stored, in bytes.
+    #[must_use]
+    pub fn value_limit(mut self, bytes: usize) -> Self {
+        self.value_limit = bytes;
+        self
+    }
+
+    /// Leaves the server's identity out of the stamps: for servers that refuse `INFO`, and whose persistence
+    /// is known to lose nothing.
+    #[must_use]
+    pub fn trust_restart(mut self, trust: bool) -> Self {
+        self.trust_restart = trust;
+        self
+    }
+
+    /// Whether any tier is on.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.redis.is_some() || self.local_bytes > 0
+    }
+
+    pub(crate) fn key_space(&self) -> KeySpace {
+        KeySpace {
+            namespace: self.namespace.clone(),
+            hash_key: self.hash_key,
+        }
+    }
+
+    pub(crate) fn operator_ttl(&self, resource: &str) -> Option<Duration> {
+        self.ttl_by_resource.get(&normalised(resource)).copied()
+    }
+}
+
+/// `user-notes` and `USER_NOTES` are one resource to an environment variable.
+fn normalised(resource: &str) -> String {
+    resource.to_ascii_lowercase().replace('-', "_")
+}
+
+fn hash_key(secret: &str) -> [u8; 16] {
+    hash128(b"cache-runtime 01", secret.as_bytes()).to_le_bytes()
+}
+
+fn terminated(namespace: &str) -> String {
+    match namespace {
+        "" => String::new(),
+        name if name.ends_with(':') => name.to_owned(),
+        name => format!("{name}:"),
+    }
+}

@@ -1,0 +1,142 @@
+//! The right to load an entry: held, renewed, used or given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use super::Call;
+use crate::clock;
+use crate::engine::Handle;
+use crate::entry::{CodecId, Content, Fingerprint, Stamp};
+use crate::flight::Pilot;
+use crate::nonce::Nonce;
+use crate::policy;
+use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
+
+/// A value ready to be stored.
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(super) content: Content,
+    pub(super) payload: Payload,
+    pub(super) size: usize,
+    pub(super) fresh_for: Duration,
+}
+
+/// The right, and the duty, to load: a lease in the store and a flight in the process.
+///
+/// Dropped without a fill, it gives the lease back and wakes those who wait.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    cache: Handle,
+    key: String,
+    token: Nonce,
+    stamp: Stamp,
+    fingerprint: Fingerprint,
+    pub(super) pilot: Pilot,
+    held: bool,
+}
+
+impl Permit {
+    pub(crate) fn new(call: &Call, stamp: Stamp, fingerprint: Fingerprint) -> Self {
+        let token = Nonce::fresh();
+        Self {
+            cache: call.cache.clone(),
+            key: call.probe.key.clone(),
+            token,
+            stamp,
+            fingerprint,
+            // Before the lease is asked for: whoever meets it must find the flight.
+            pilot: call.cache.flights.start(token),
+            held: true,
+        }
+    }
+
+    pub(crate) async fn take(&self, call: &Call, seen: Seen) -> Result<LeaseReply, crate::Error> {
+        let request = LeaseRequest {
+            seen,
+            token: self.token,
+            stamp: self.stamp,
+            fingerprint: self.fingerprint,
+            length: self.cache.config.lease,
+        };
+        self.cache.store.lease(&call.probe, &request).await
+    }
+
+    /// The lease was not granted: there is nothing to give back.
+    pub(crate) fn forget(mut self) {
+        self.held = false;
+    }
+
+    /// Runs `body`, renewing the lease at a third of its length. A body that blocks its thread is not
+    /// renewed; its lease lapses and its value is not stored.
+    pub(super) async fn renewing<F: Future>(&self, body: F) -> F::Output {
+        let third = self.cache.config.lease / 3;
+        let mut renewal = tokio::time::interval_at(clock::now() + third, third);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut body = std::pin::pin!(body);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut body => return output,
+                _ = renewal.tick() => self.renew(),
+            }
+        }
+    }
+
+    fn renew(&self) {
+        let (store, key, token) = (Arc::clone(&self.cache.store), self.key.clone(), self.token);
+        let length = self.cache.config.lease;
+        self.cache.background.spawn(async move {
+            // If it can't be renewed it lapses, and the fill is refused.
+            let _ = store.renew(&key, token, length).await;
+        });
+    }
+
+    /// Stores what was loaded; `None` if the store failed.
+    pub(crate) async fn fill(mut self, call: &Call, package: Package) -> Option<Filled> {
+        let fill = Fill {
+            token: self.token,
+            stamp: self.stamp,
+            fingerprint: self.fingerprint,
+            content: package.content,
+            payload: package.payload,
+            codec: CodecId::Json,
+            size: package.size,
+            fresh_for: package.fresh_for,
+            generation_ttl: policy::generation_ttl(package.fresh_for),
+        };
+        let counters = &call.resource.counters;
+        match self.cache.store.fill(&call.probe, fill).await {
+            Ok(filled) => {
+                self.held = false;
+                match filled {
+                    Filled::Stored => counters.fills.add_one(),
+                    Filled::Refused => counters.fills_refused.add_one(),
+                }
+                Some(filled)
+            }
+            Err(error) => {
+                counters.errors.add_one();
+                tracing::debug!("`{}` was not stored: {error}", self.key);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.held {
+            let (store, key, token) = (
+                Arc::clone(&self.cache.store),
+                std::mem::take(&mut self.key),
+                self.token,
+            );
+            self.cache.background.spawn(async move {
+                // If it can't be given back it lapses.
+                let _ = store.release(&key, token).await;
+            });
+        }
+    }
+}

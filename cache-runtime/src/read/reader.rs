@@ -1,0 +1,196 @@
+//! One reader's way through the protocol, up to the point where somebody has to load.
+
+use std::time::Duration;
+
+use super::{Call, Permit};
+use crate::clock::{self, Instant, Millis};
+use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
+use crate::flight::{Arrival, Landed};
+use crate::nonce::Nonce;
+use crate::observe::BypassReason;
+use crate::store::{Found, LeaseReply, Payload, Seen};
+
+/// The first pause of one who waits for another process's load, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(25);
+
+/// An entry that may be served.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) header: Header,
+    pub(crate) content: Content,
+    pub(crate) codec: CodecId,
+    pub(crate) payload: Payload,
+    pub(crate) ttl: Duration,
+}
+
+/// What a reader is to do.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Serve this.
+    Hit(Hit),
+    /// Serve what somebody else has just loaded.
+    Joined(Landed),
+    /// Load, and store under this lease.
+    Lead(Permit),
+    /// Load, and store nothing.
+    Bypass(BypassReason),
+}
+
+/// One reader's way through the protocol. Nothing here depends on the function's types.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    call: &'a Call,
+    fingerprint: Fingerprint,
+    /// Until when this reader waits for others.
+    deadline: Option<Instant>,
+    pause: Duration,
+    /// A lease seen once with another stamp than the generations': it may be newer than what was read.
+    suspect: Option<Nonce>,
+    /// An entry that did not decode.
+    rejected: Option<Header>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(call: &'a Call, fingerprint: Fingerprint) -> Self {
+        Self {
+            call,
+            fingerprint,
+            deadline: None,
+            pause: FIRST_PAUSE,
+            suspect: None,
+            rejected: None,
+        }
+    }
+
+    /// Treats an entry as if it were not there.
+    pub(crate) fn reject(&mut self, header: Header) {
+        self.call.resource.counters.errors.add_one();
+        self.rejected = Some(header);
+    }
+
+    /// Looks, and finds out what to do; waits for somebody else's load if there is one.
+    pub(crate) async fn turn(&mut self) -> Turn {
+        let call = self.call;
+        if let Some(problem) = call.problem {
+            return Turn::Bypass(problem);
+        }
+        loop {
+            if call.cache.is_closed() {
+                return Turn::Bypass(BypassReason::Unavailable);
+            }
+            if call.cache.delivery.is_pending(&call.probe) {
+                return Turn::Bypass(BypassReason::Pending);
+            }
+            let look = match call.cache.store.look(&call.probe).await {
+                Ok(look) => look,
+                Err(error) => return call.fault(&error),
+            };
+            if look.intended {
+                return Turn::Bypass(BypassReason::Intended);
+            }
+            let seen = match look.found {
+                Found::Foreign => return Turn::Bypass(BypassReason::Foreign),
+                Found::Nothing => Seen::Nothing,
+                Found::Entry(header, _) if header.is_leased() => {
+                    match self.meet_lease(header, look.stamp, look.now).await {
+                        Met::GivesWay(seen) => seen,
+                        Met::LookAgain => continue,
+                        Met::Turn(turn) => return turn,
+                    }
+                }
+                Found::Entry(header, payload) => {
+                    if self.is_fresh(&header, look.stamp, look.now) {
+                        // The store's time is estimated between its answers: never more than it was given.
+                        let ttl = header
+                            .fresh
+                            .since(look.now)
+                            .min(header.fresh.since(header.stored));
+                        return Turn::Hit(Hit {
+                            header,
+                            content: header.content,
+                            codec: header.codec,
+                            payload,
+                            ttl,
+                        });
+                    }
+                    if header.stamp != look.stamp {
+                        call.resource.counters.stale_rejected.add_one();
+                    }
+                    Seen::Entry(header)
+                }
+            };
+            let permit = Permit::new(call, look.stamp, self.fingerprint);
+            match permit.take(call, seen).await {
+                Ok(LeaseReply::Granted) => return Turn::Lead(permit),
+                Ok(LeaseReply::Foreign) => {
+                    permit.forget();
+                    return Turn::Bypass(BypassReason::Foreign);
+                }
+                // Somebody was faster; the next look says who.
+                Ok(LeaseReply::Taken(_)) => {
+                    permit.forget();
+                    if self.is_late() {
+                        return Turn::Bypass(BypassReason::WaitLimit);
+                    }
+                }
+                // The lease may have been taken all the same; dropping the permit gives it back.
+                Err(error) => return call.fault(&error),
+            }
+        }
+    }
+
+    fn is_fresh(&self, header: &Header, stamp: Stamp, now: Millis) -> bool {
+        header.stamp == stamp
+            && header.fingerprint == self.fingerprint
+            && now < header.fresh
+            && self.rejected.as_ref() != Some(header)
+    }
+
+    async fn meet_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> Met {
+        if lease.stamp != stamp {
+            // Dead, unless it was taken between the reading of the generations and that of the entry.
+            if self.suspect == Some(lease.token) {
+                return Met::GivesWay(Seen::Entry(lease));
+            }
+            self.suspect = Some(lease.token);
+            return Met::LookAgain;
+        }
+        if lease.fingerprint != self.fingerprint {
+            return Met::Turn(Turn::Bypass(BypassReason::OtherType));
+        }
+        let deadline = self.deadline();
+        if let Some(ticket) = self.call.cache.flights.join(lease.token) {
+            return match ticket.wait(deadline).await {
+                Arrival::Landed(landed) => Met::Turn(Turn::Joined(landed)),
+                Arrival::Gone => Met::LookAgain,
+                Arrival::TimedOut => Met::Turn(Turn::Bypass(BypassReason::WaitLimit)),
+            };
+        }
+        if lease.deadline < now {
+            return Met::GivesWay(Seen::Leased);
+        }
+        if self.is_late() {
+            return Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
+        }
+        tokio::time::sleep_until(deadline.min(clock::now() + self.pause)).await;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        Met::LookAgain
+    }
+
+    fn deadline(&mut self) -> Instant {
+        let wait = self.call.cache.config.wait;
+        *self.deadline.get_or_insert_with(|| clock::now() + wait)
+    }
+
+    fn is_late(&mut self) -> bool {
+        self.deadline() <= clock::now()
+    }
+}
+
+/// What comes of meeting somebody's lease.
+enum Met {
+    GivesWay(Seen),
+    LookAgain,
+    Turn(Turn),
+}
