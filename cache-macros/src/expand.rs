@@ -24,7 +24,11 @@ use crate::model::{
 //
 // pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
 //     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
-//         ::core::module_path!(), "get", ::core::file!(), ::core::line!());
+//         ::core::module_path!(),
+//         "get",
+//         ::core::panic::Location::caller().file(),
+//         ::core::panic::Location::caller().line(),
+//     );
 //     let __cache_read = ::cache_runtime::__private::Read::new(
 //         &__CACHE_SITE,
 //         ::cache_runtime::__private::global(),
@@ -163,7 +167,8 @@ fn run(item: &Item, call: TokenStream, arguments: TokenStream) -> TokenStream {
 
 /// The same function around other statements: exactly one item.
 ///
-/// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters.
+/// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters. Its
+/// place is a `Location`, since `file!()` would put the machine's paths into expansions that people compare.
 fn wrap(item: &Item, env: &Env, statements: TokenStream) -> TokenStream {
     let Item {
         attrs,
@@ -178,7 +183,10 @@ fn wrap(item: &Item, env: &Env, statements: TokenStream) -> TokenStream {
         quote_spanned! {mixed()=>
             #(#inner_attrs)*
             static __CACHE_SITE: #private::Site = #private::Site::new(
-                ::core::module_path!(), #name, ::core::file!(), ::core::line!(),
+                ::core::module_path!(),
+                #name,
+                ::core::panic::Location::caller().file(),
+                ::core::panic::Location::caller().line(),
             );
             #statements
         },

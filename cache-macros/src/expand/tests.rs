@@ -40,8 +40,8 @@ pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
         ::core::module_path!(),
         "get",
-        ::core::file!(),
-        ::core::line!(),
+        ::core::panic::Location::caller().file(),
+        ::core::panic::Location::caller().line(),
     );
     let __cache_read = ::cache_runtime::__private::Read::new(
         &__CACHE_SITE,
@@ -79,8 +79,8 @@ fn an_invalidating_function_is_the_one_in_the_design() {
     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
         ::core::module_path!(),
         "create",
-        ::core::file!(),
-        ::core::line!(),
+        ::core::panic::Location::caller().file(),
+        ::core::panic::Location::caller().line(),
     );
     let __cache_write = ::cache_runtime::__private::Write::new(
             &__CACHE_SITE,

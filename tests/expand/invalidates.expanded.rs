@@ -1,0 +1,31 @@
+use cache_runtime::invalidates;
+pub(crate) async fn rename(
+    id: i64,
+    mut name: String,
+) -> Result<String, std::fmt::Error> {
+    static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
+        "macrotest007",
+        "rename",
+        ::core::panic::Location::caller().file(),
+        ::core::panic::Location::caller().line(),
+    );
+    let __cache_write = ::cache_runtime::__private::Write::new(
+            &__CACHE_SITE,
+            ::cache_runtime::__private::global(),
+            ::cache_runtime::__private::Shape::<Result<String, std::fmt::Error>>::OF
+                .kind(),
+            |__cache_plan| __cache_plan.resource("users").id(&id).resource("teams"),
+        )
+        .on_ok();
+    __cache_write
+        .run(async move || {
+            if let ::core::option::Option::Some(__cache_returned) = ::core::option::Option::None::<
+                Result<String, std::fmt::Error>,
+            > {
+                return __cache_returned;
+            }
+            name.push_str(&id.to_string());
+            Ok(name)
+        })
+        .await
+}
