@@ -9,7 +9,7 @@ use crate::delivery::Acknowledgement;
 use crate::delivery::Order;
 use crate::engine::{Engine, Handle};
 use crate::error::{Error, ErrorKind};
-use crate::key::{IntoKey, KeyPart, KeyWriter, is_resource};
+use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::policy::IntoTtl;
 use crate::read::{Call, Permit, Reader, Turn, tag_dep, value_of};
 use crate::returns::{Cacheable, Shape};
@@ -393,32 +393,22 @@ impl Cache {
         }
     }
 
-    /// Invalidates one row and everything derived from its resource.
+    /// Invalidates one row and everything derived from its resource. A name that is no resource invalidates
+    /// nothing.
     pub async fn invalidate(&self, resource: &str, id: &impl KeyPart) -> Acknowledgement {
-        let Some(cache) = self.handle() else {
-            return Acknowledgement::Disabled;
-        };
-        let resource = cache.visitor(resource);
-        let mut key = KeyWriter::new(&cache.space, &resource.name);
-        let order = match key.id(id) {
-            Ok(form) if resource.fits(form, None) => {
-                resource.counters.invalidations.add_one();
-                Order {
-                    kills: vec![key.finish(false)],
-                    bumps: vec![Arc::clone(&resource.derived)],
-                    sweeps: vec![crate::delivery::Sweep {
-                        resource: resource.name.clone(),
-                        derived_only: true,
-                    }],
-                }
-            }
-            _ => WritePlan::new(&cache, None).whole(resource).finish(),
-        };
-        cache.delivery.enqueue(order).acknowledged().await
+        self.invalidate_resource(resource, |plan| plan.id(id)).await
     }
 
     /// Invalidates everything of a resource. A name that is no resource invalidates nothing.
     pub async fn invalidate_all(&self, resource: &str) -> Acknowledgement {
+        self.invalidate_resource(resource, |plan| plan).await
+    }
+
+    async fn invalidate_resource(
+        &self,
+        resource: &str,
+        narrow: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+    ) -> Acknowledgement {
         let Some(cache) = self.handle() else {
             return Acknowledgement::Disabled;
         };
@@ -428,9 +418,8 @@ impl Cache {
             );
             return Acknowledgement::Delivered;
         }
-        let order = WritePlan::new(&cache, None)
-            .whole(cache.visitor(resource))
-            .finish();
+        let whole = WritePlan::new(&cache, None).known(cache.visitor(resource));
+        let order = narrow(whole).finish();
         cache.delivery.enqueue(order).acknowledged().await
     }
 

@@ -55,6 +55,15 @@ pub(crate) struct Order {
     pub(crate) sweeps: Vec<Sweep>,
 }
 
+impl Order {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.kills
+            .iter()
+            .map(String::as_str)
+            .chain(self.bumps.iter().map(|dep| dep.key()))
+    }
+}
+
 /// Orders merged into one.
 #[derive(Debug, Default)]
 struct Batch {
@@ -63,6 +72,8 @@ struct Batch {
     sweeps: HashMap<Box<str>, bool>,
     whole_namespace: bool,
     receipts: Vec<oneshot::Sender<Acknowledgement>>,
+    /// The number of the last order in it.
+    last: u64,
 }
 
 impl Batch {
@@ -92,6 +103,7 @@ impl Batch {
         }
         self.whole_namespace |= other.whole_namespace;
         self.receipts.extend(other.receipts);
+        self.last = self.last.max(other.last);
     }
 
     /// Past the bound: one invalidation of everything in place of too many of something.
@@ -126,9 +138,27 @@ struct Queue {
     /// What the store has refused to take so far; reads of these bypass.
     pending: HashSet<String>,
     namespace_pending: bool,
+    /// How many orders have come in; each has its number.
+    entered: u64,
+    /// The number of the last order that the store has acknowledged.
+    delivered: u64,
+    /// The cache has been shut down: nothing is delivered any more.
+    closed: bool,
 }
 
 impl Queue {
+    /// The number of an order that is in `ready` by now, and where its receipt goes.
+    fn expect_receipt(&mut self, sender: oneshot::Sender<Acknowledgement>) -> u64 {
+        self.entered += 1;
+        self.ready.last = self.entered;
+        if self.closed {
+            tracing::warn!("an invalidation after the cache was shut down reaches nobody");
+        } else {
+            self.ready.receipts.push(sender);
+        }
+        self.ready.last
+    }
+
     fn enforce_bound(&mut self, limit: usize) {
         if self.ready.len() + self.delayed.len() <= limit {
             return;
@@ -177,6 +207,9 @@ pub(crate) struct Delivery {
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
     closed: watch::Receiver<bool>,
+    /// How long anybody waits for a receipt. The store's own budget ends the waiting long before, unless it is
+    /// slow in many steps.
+    patience: Duration,
 }
 
 impl Delivery {
@@ -184,6 +217,7 @@ impl Delivery {
         store: Arc<dyn Store>,
         namespace: &str,
         limit: usize,
+        patience: Duration,
         background: &Background,
     ) -> Self {
         let shared = Arc::new(Shared {
@@ -211,20 +245,38 @@ impl Delivery {
             shared,
             closing,
             closed,
+            patience,
         }
     }
 
     /// Hands an invalidation in. It will take place whether or not anybody waits for the receipt.
     pub(crate) fn enqueue(&self, order: Order) -> Receipt {
+        let names = order.names().map(str::to_owned).collect();
+        self.enter(names, |ready| ready.add(order))
+    }
+
+    /// Invalidates everything in the namespace.
+    pub(crate) fn enqueue_namespace(&self) -> Receipt {
+        self.enter(Vec::new(), Batch::collapse)
+    }
+
+    fn enter(&self, names: Vec<String>, enter: impl FnOnce(&mut Batch)) -> Receipt {
         let (sender, receiver) = oneshot::channel();
-        {
+        let number = {
             let mut queue = self.shared.queue.lock();
-            queue.ready.add(order);
-            queue.ready.receipts.push(sender);
+            enter(&mut queue.ready);
+            let number = queue.expect_receipt(sender);
             queue.enforce_bound(self.shared.limit);
-        }
+            number
+        };
         self.shared.wake.notify_one();
-        Receipt(receiver)
+        Receipt {
+            receiver,
+            shared: Arc::clone(&self.shared),
+            names,
+            number,
+            patience: self.patience,
+        }
     }
 
     /// Hands an invalidation in that is to take place later.
@@ -235,18 +287,6 @@ impl Delivery {
             queue.enforce_bound(self.shared.limit);
         }
         self.shared.wake.notify_one();
-    }
-
-    /// Invalidates everything in the namespace.
-    pub(crate) fn enqueue_namespace(&self) -> Receipt {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut queue = self.shared.queue.lock();
-            queue.ready.collapse();
-            queue.ready.receipts.push(sender);
-        }
-        self.shared.wake.notify_one();
-        Receipt(receiver)
     }
 
     /// Whether an invalidation that concerns this entry has not reached the store.
@@ -283,12 +323,33 @@ impl Delivery {
 
 /// For one who waits until an invalidation has been acknowledged.
 #[derive(Debug)]
-pub(crate) struct Receipt(oneshot::Receiver<Acknowledgement>);
+pub(crate) struct Receipt {
+    receiver: oneshot::Receiver<Acknowledgement>,
+    shared: Arc<Shared>,
+    names: Vec<String>,
+    number: u64,
+    patience: Duration,
+}
 
 impl Receipt {
-    /// Returns within about two command budgets: with the store's word, or with [`Acknowledgement::Pending`].
+    /// Returns with the store's word, or with [`Acknowledgement::Pending`] as soon as it is known that the store
+    /// does not give it now; at the latest when the patience of the queue is over.
     pub(crate) async fn acknowledged(self) -> Acknowledgement {
-        self.0.await.unwrap_or(Acknowledgement::Pending)
+        match tokio::time::timeout(self.patience, self.receiver).await {
+            Ok(Ok(acknowledgement)) => acknowledgement,
+            // Shut down: no read of this process asks the cache any more.
+            Ok(Err(_)) => Acknowledgement::Pending,
+            Err(_) => {
+                let mut queue = self.shared.queue.lock();
+                if self.number <= queue.delivered {
+                    return Acknowledgement::Delivered;
+                }
+                queue.namespace_pending |= self.names.is_empty();
+                queue.pending.extend(self.names);
+                self.shared.any_pending.store(true, Ordering::Release);
+                Acknowledgement::Pending
+            }
+        }
     }
 }
 
@@ -331,6 +392,12 @@ impl Worker {
             };
         }
         self.last_attempt().await;
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.closed = true;
+            // Whoever waits is told that nothing comes any more.
+            queue.ready.receipts.clear();
+        }
         closed.send_replace(true);
     }
 
@@ -368,6 +435,7 @@ impl Worker {
     fn delivered(&self, mut batch: Batch, at: Millis) {
         {
             let mut queue = self.shared.queue.lock();
+            queue.delivered = queue.delivered.max(batch.last);
             for name in batch.names() {
                 queue.pending.remove(name);
             }

@@ -12,6 +12,9 @@ use crate::key::KeySpace;
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
 
+/// A writer waits for its receipt for as long as this many commands may take.
+const RECEIPT_BUDGETS: u32 = 20;
+
 /// The parts that a read or a write needs.
 #[derive(Debug)]
 pub struct Engine {
@@ -32,6 +35,7 @@ impl Engine {
             Arc::clone(&store),
             &space.namespace,
             config.pending_limit,
+            RECEIPT_BUDGETS * config.command_budget,
             &background,
         );
         Self {
@@ -46,7 +50,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn resource(&self, name: &str) -> Arc<Resource> {
+    pub(crate) fn resource(&self, name: &str) -> Option<Arc<Resource>> {
         self.registry.resource(name, &self.config)
     }
 

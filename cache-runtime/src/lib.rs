@@ -1,15 +1,57 @@
 //! Cache-aside for async Rust services, by two attributes.
 //!
+//! [`#[cached]`](macro@cached) answers a call from the cache, or runs the function and keeps what it returns;
+//! [`#[invalidates]`](macro@invalidates) runs the function, then makes what is cached stale.
+//!
 //! ```
-//! use cache_runtime::{Cache, CacheConfig, cached, invalidates};
-//! # #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-//! # struct User { id: i64, name: String }
-//! # #[derive(Debug)] struct DbError;
+//! use std::{collections::HashMap, sync::Mutex};
+//! use cache_runtime::{CacheConfig, cached, invalidates};
+//!
+//! #[derive(Default)]
+//! struct Users { rows: Mutex<HashMap<i64, String>> }
+//!
+//! impl Users {
+//!     #[cached(resource = "users", ttl = 300)] // kept as users:1 for five minutes
+//!     async fn get(&self, id: i64) -> Option<String> {
+//!         self.rows.lock().unwrap().get(&id).cloned()
+//!     }
+//!
+//!     #[invalidates("users", id = id)] // users:1, and every list and count of users
+//!     async fn rename(&self, id: i64, name: &str) {
+//!         self.rows.lock().unwrap().insert(id, name.to_owned());
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() {
+//!     let cache = cache_runtime::init(CacheConfig::default().local_mb(16)).await;
+//!     let users = Users::default();
+//!     users.rename(1, "Ada").await;
+//!     assert_eq!(users.get(1).await.as_deref(), Some("Ada")); // runs the function
+//!     assert_eq!(users.get(1).await.as_deref(), Some("Ada")); // does not
+//!     assert_eq!(cache.get_stats().await.counters.hits, 1);
+//! }
+//! ```
+//!
+//! [`init`] installs the process-wide cache that annotated functions use; [`CacheConfig::from_env`] reads its
+//! settings from the environment. [`Cache::new`] makes one of your own, for `cache = ..` and for tests:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
+//! use cache_runtime::{Cache, CacheConfig};
+//!
+//! let cache = Cache::new(CacheConfig::default().local_mb(16)).await;
+//! cache.set("users:1", &String::from("Ada"), 300).await?;
+//! assert_eq!(cache.get::<String>("users:1").await.as_deref(), Some("Ada"));
+//! # Ok(()) }
 //! ```
 //!
 //! A read that starts after an invalidation was acknowledged never gets older data: across processes, with
-//! loads in flight, callers hanging up and processes dying. With Redis off, away, hung or wrong, annotated
-//! functions simply run.
+//! loads in flight, callers hanging up and bodies panicking. With Redis off, away, hung or wrong, annotated
+//! functions simply run. The README says what this rests on, and what is not there yet.
+//!
+//! **`self` is not in the key.** A service that serves several tenants must say which one, with
+//! `include(self.tenant)` or in `id`.
 //!
 //! # Features
 //!

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::config::CacheConfig;
 use crate::generation::Dep;
-use crate::key::IdForm;
+use crate::key::{IdForm, is_resource};
 use crate::stats::{CounterSnapshot, Counters};
 
 /// Where an annotated function stands. One static per function, shared by all its instantiations.
@@ -18,6 +19,7 @@ pub struct Site {
     function: &'static str,
     file: &'static str,
     line: u32,
+    reported: AtomicBool,
 }
 
 impl Site {
@@ -34,6 +36,14 @@ impl Site {
             function,
             file,
             line,
+            reported: AtomicBool::new(false),
+        }
+    }
+
+    /// Logs what is wrong with the function, once.
+    pub(crate) fn report(&self, text: impl FnOnce() -> String) {
+        if !self.reported.swap(true, Ordering::Relaxed) {
+            tracing::error!("{}", text());
         }
     }
 
@@ -65,7 +75,6 @@ pub(crate) struct Resource {
     pub(crate) operator_ttl: Option<Duration>,
     claims: RwLock<HashMap<&'static str, &'static Site>>,
     id_form: RwLock<Option<(IdForm, &'static Site)>>,
-    reported: Mutex<Vec<&'static Site>>,
 }
 
 /// The op under which a resource's entities are claimed; no op is spelled like this.
@@ -82,7 +91,6 @@ impl Resource {
             operator_ttl: config.operator_ttl(name),
             claims: RwLock::default(),
             id_form: RwLock::default(),
-            reported: Mutex::default(),
         }
     }
 
@@ -98,7 +106,7 @@ impl Resource {
         if owner.is(site) {
             return true;
         }
-        self.report(site, || {
+        site.report(|| {
             let keys = if op == ENTITY { format!("{}:<id>", self.name) } else { format!("{}:{op}", self.name) };
             format!(
                 "two functions claim the cache keys `{keys}`: {owner} has them, so {site} runs without the cache; give it an `op` of its own"
@@ -122,7 +130,7 @@ impl Resource {
             return true;
         }
         if let Some(site) = site {
-            self.report(site, || {
+            site.report(|| {
                 format!(
                     "the ids that {site} gives for resource `{}` are of another type than those of {first}; its reads run without the cache, and its writes invalidate the whole resource",
                     self.name
@@ -130,14 +138,6 @@ impl Resource {
             });
         }
         false
-    }
-
-    fn report(&self, site: &'static Site, text: impl FnOnce() -> String) {
-        let mut reported = self.reported.lock();
-        if !reported.iter().any(|other| other.is(site)) {
-            reported.push(site);
-            tracing::error!("{}", text());
-        }
     }
 }
 
@@ -148,16 +148,19 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// The resource of an annotated function, made at its first call.
-    pub(crate) fn resource(&self, name: &str, config: &CacheConfig) -> Arc<Resource> {
+    /// The resource of an annotated function, made at its first call; `None` if it is not a resource's name.
+    pub(crate) fn resource(&self, name: &str, config: &CacheConfig) -> Option<Arc<Resource>> {
         if let Some(resource) = self.resources.read().get(name) {
-            return Arc::clone(resource);
+            return Some(Arc::clone(resource));
+        }
+        if !is_resource(name) {
+            return None;
         }
         let mut resources = self.resources.write();
         let resource = resources
             .entry(name.into())
             .or_insert_with(|| Arc::new(Resource::new(name, config)));
-        Arc::clone(resource)
+        Some(Arc::clone(resource))
     }
 
     /// The resource of this name for a manual operation. A name that no function uses is not kept: it may
@@ -190,7 +193,9 @@ mod tests {
     }
 
     fn resource() -> Arc<Resource> {
-        Registry::default().resource("users", &CacheConfig::default())
+        Registry::default()
+            .resource("users", &CacheConfig::default())
+            .expect("a name")
     }
 
     #[test]
@@ -213,6 +218,15 @@ mod tests {
         assert!(users.fits(form(1i64), Some(&FIRST)));
         assert!(users.fits(form(2u8), Some(&SECOND)));
         assert!(!users.fits(form("1"), Some(&SECOND)));
+    }
+
+    #[test]
+    fn what_is_no_name_is_no_resource() {
+        assert!(
+            Registry::default()
+                .resource("Users", &CacheConfig::default())
+                .is_none()
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::clock;
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
-use crate::key::{IdForm, KeyError, KeyPart, KeyWriter, is_resource};
+use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
 
@@ -23,7 +23,7 @@ use crate::returns::{Kind, Written};
 pub struct WritePlan<'a> {
     cache: &'a Handle,
     site: Option<&'static Site>,
-    targets: Vec<Target>,
+    targets: Vec<Option<Target>>,
 }
 
 #[derive(Debug)]
@@ -44,23 +44,20 @@ impl<'a> WritePlan<'a> {
 
     /// A resource, to be invalidated as a whole unless an id follows.
     pub fn resource(mut self, name: &'static str) -> Self {
-        if is_resource(name) {
-            let resource = self.cache.resource(name);
-            self.targets.push(Target {
-                resource,
-                entity: None,
+        let resource = self.cache.resource(name);
+        if let (None, Some(site)) = (&resource, self.site) {
+            site.report(|| {
+                format!("`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`")
             });
-        } else if let Some(site) = self.site {
-            tracing::error!(
-                "`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`"
-            );
         }
+        // One that is none keeps its place, so that its id does not narrow the resource before it.
+        self.targets.push(resource.map(Target::whole));
         self
     }
 
     /// Narrows the last resource to one row, and to everything derived from the resource.
     pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
-        if let Some(target) = self.targets.last_mut() {
+        if let Some(Some(target)) = self.targets.last_mut() {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
             let form = key.id(id);
             target.narrow(form, key.finish(false), self.site);
@@ -68,18 +65,15 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    /// One resource of which nothing need be known at compile time.
-    pub(crate) fn whole(mut self, resource: Arc<Resource>) -> Self {
-        self.targets.push(Target {
-            resource,
-            entity: None,
-        });
+    /// A resource that is not named in the program's text.
+    pub(crate) fn known(mut self, resource: Arc<Resource>) -> Self {
+        self.targets.push(Some(Target::whole(resource)));
         self
     }
 
     pub(crate) fn finish(self) -> Order {
         let mut order = Order::default();
-        for target in self.targets {
+        for target in self.targets.into_iter().flatten() {
             target.resource.counters.invalidations.add_one();
             let derived_only = target.entity.is_some();
             order.sweeps.push(Sweep {
@@ -99,6 +93,13 @@ impl<'a> WritePlan<'a> {
 }
 
 impl Target {
+    fn whole(resource: Arc<Resource>) -> Self {
+        Self {
+            resource,
+            entity: None,
+        }
+    }
+
     /// An id that the readers would not write in this form names no entry of theirs: then it is the whole
     /// resource. An invalidation is never bypassed.
     fn narrow(&mut self, form: Result<IdForm, KeyError>, key: String, site: Option<&'static Site>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Call;
 use crate::engine::Handle;
 use crate::generation::Dep;
-use crate::key::{self, EntryKind, KeyPart, KeyWriter, is_op, is_resource};
+use crate::key::{self, EntryKind, KeyPart, KeyWriter};
 use crate::observe::BypassReason;
 use crate::policy::{IntoTtl, TtlRequest};
 use crate::registry::{Resource, Site};
@@ -47,28 +47,20 @@ impl<'a> ReadPlan<'a> {
 
     /// The resource; always first.
     pub fn resource(mut self, name: &'static str) -> Self {
-        if is_resource(name) {
-            self.resource = Some(self.cache.resource(name));
+        self.resource = self.cache.resource(name);
+        if self.resource.is_some() {
             self.key = Some(KeyWriter::new(&self.cache.space, name));
         } else {
-            tracing::error!(
-                "`{name}` is not a resource name, so {} runs without the cache; use lower-case letters, digits, `-` and `_`",
-                self.site
-            );
-            self.refuse(BypassReason::Unkeyable);
+            self.site.report(|| {
+                let site = self.site;
+                format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
+            });
         }
         self
     }
 
     /// What is computed of the resource; makes the entry a derived one.
     pub fn op(mut self, op: &'static str) -> Self {
-        if !is_op(op) {
-            tracing::error!(
-                "`{op}` is not an op, so {} runs without the cache; use segments of [a-z0-9_-] joined by `:`",
-                self.site
-            );
-            self.refuse(BypassReason::Unkeyable);
-        }
         self.op = Some(op);
         if let Some(key) = &mut self.key {
             key.op(op);

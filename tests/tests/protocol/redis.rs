@@ -294,4 +294,7 @@ async fn the_cache_outlives_the_runtime_that_made_it() {
         status(shop.get(1)).await,
         Status::Bypass(BypassReason::Unavailable)
     );
+    // Nobody delivers any more, and nobody waits for it.
+    shop.rename(1, "newer").await.expect("written");
+    assert_eq!(shop.name(1).await, "newer");
 }

@@ -19,7 +19,7 @@ use redis::{
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
-use crate::clock::{Millis, RemoteClock};
+use crate::clock::{self, Millis, RemoteClock};
 use crate::config::RedisConfig;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::{Nonce, hash128};
@@ -150,6 +150,7 @@ pub(super) async fn keep(
             Ok(link) => {
                 let state = Arc::clone(&link.state);
                 links.set(Some(Arc::new(link)));
+                let connected = clock::now();
                 tracing::info!(
                     "✓ Redis cache enabled at {}:{}",
                     keeper.config.host,
@@ -162,8 +163,13 @@ pub(super) async fn keep(
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
-                // Whatever broke it, one immediate attempt is worth it: a restarted server is back at once.
-                Duration::ZERO
+                // Whatever broke it, one immediate attempt is worth it: a restarted server is back at once. Not
+                // so if the link did not last, or a server that hangs up on us is asked without pause.
+                if connected.elapsed() > FIRST_RETRY {
+                    Duration::ZERO
+                } else {
+                    FIRST_RETRY
+                }
             }
             Err(error) => {
                 if !outage_logged {
@@ -248,6 +254,11 @@ async fn dial(
     }
     if let Some(password) = &config.password {
         login = login.set_password(password);
+    }
+    #[cfg(feature = "redis-tls")]
+    if config.tls {
+        // The client panics without a provider. An error means that the program has chosen one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let address = if config.tls {
         ConnectionAddr::TcpTls {
