@@ -14,7 +14,7 @@ use crate::policy::IntoTtl;
 use crate::read::{Call, Permit, Reader, Turn, tag_dep, value_of};
 use crate::returns::{Cacheable, Shape};
 use crate::stats::{Figures, Stats};
-use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store, glob_literal};
+use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store};
 use crate::write::WritePlan;
 
 static PROCESS: OnceLock<Cache> = OnceLock::new();
@@ -51,7 +51,8 @@ pub fn cache() -> Cache {
 }
 
 pub(crate) fn process_handle() -> Option<Handle> {
-    PROCESS.get()?.0.engine.as_ref().map(Handle::process)
+    let engine = PROCESS.get()?.0.engine.as_ref()?;
+    (!engine.is_closed()).then(|| Handle::process(engine))
 }
 
 /// A handle on a cache; cheap to clone, and all clones are the same cache.
@@ -166,7 +167,8 @@ impl Cache {
     }
 
     pub(crate) fn handle(&self) -> Option<Handle> {
-        self.0.engine.clone().map(Handle::own)
+        let engine = self.0.engine.as_ref()?;
+        (!engine.is_closed()).then(|| Handle::own(Arc::clone(engine)))
     }
 
     /// Whether any tier is configured.
@@ -175,10 +177,10 @@ impl Cache {
         self.0.engine.is_some()
     }
 
-    /// Asks the store for an answer, within the command budget.
+    /// Whether the store answers, asked within the command budget.
     pub async fn is_available(&self) -> bool {
-        match &self.0.engine {
-            Some(engine) => !engine.is_closed() && engine.store.facts().await.is_ok(),
+        match self.handle() {
+            Some(cache) => cache.store.ping().await.is_ok(),
             None => false,
         }
     }
@@ -188,9 +190,20 @@ impl Cache {
     /// To store what was missed here with [`set`](Self::set) is not safe, because somebody may invalidate in
     /// between; [`lookup`](Self::lookup) and [`get_or_load`](Self::get_or_load) are.
     pub async fn get<T: Cacheable>(&self, key: impl IntoKey) -> Option<T> {
-        let key = key.into_key().ok()?;
-        let call = Call::manual(self.handle()?, &key, None);
-        if call.cache.delivery.is_pending(&call.probe) {
+        let call = Call::manual(self.handle()?, &key.into_key().ok()?, None);
+        let value = self.look::<T>(&call).await;
+        let counters = &call.resource.counters;
+        let counter = if value.is_some() {
+            &counters.hits
+        } else {
+            &counters.misses
+        };
+        counter.add_one();
+        value.map(Arc::unwrap_or_clone)
+    }
+
+    async fn look<T: Cacheable>(&self, call: &Call) -> Option<Arc<T>> {
+        if call.problem.is_some() || call.cache.delivery.is_pending(&call.probe) {
             return None;
         }
         let look = call.cache.store.look(&call.probe).await.ok()?;
@@ -201,10 +214,9 @@ impl Cache {
             && !look.intended
             && header.fingerprint == call.fingerprint::<T>()
             && look.now < header.fresh;
-        let value = may_be_served
+        may_be_served
             .then(|| value_of::<T>(header.codec, &payload))
-            .flatten();
-        Some(Arc::unwrap_or_clone(value?))
+            .flatten()
     }
 
     /// Stores a value that the caller vouches for: it is newer than anything that was loaded before.
@@ -227,10 +239,18 @@ impl Cache {
         let ttl = call
             .ttl
             .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
-        if ttl.is_zero() {
+        if let Some(problem) = call.problem {
+            let text = format!(
+                "`{}` is not a key of this resource ({})",
+                call.probe.key,
+                problem.as_str()
+            );
+            return Err(Error::new(ErrorKind::InvalidKey, text));
+        }
+        if ttl.as_millis() == 0 {
             return Err(Error::new(
                 ErrorKind::Unstorable,
-                "a time to live of 0 keeps nothing; use 1 second or more",
+                "a time to live of 0 keeps nothing; use a millisecond or more",
             ));
         }
         let package = call.pack_value(value, || Some(Arc::new(value.clone())), ttl)?;
@@ -285,6 +305,7 @@ impl Cache {
             return Ok(false);
         };
         let call = Call::manual(handle, &key, None);
+        call.resource.counters.invalidations.add_one();
         let order = Order {
             kills: vec![call.probe.key.clone()],
             ..Order::default()
@@ -349,7 +370,7 @@ impl Cache {
                     Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     Err(_) => break None,
                 },
-                Turn::Joined(crate::flight::Landed::Absence) | Turn::Bypass(_) => break None,
+                Turn::Joined(_) | Turn::Bypass(_) => break None,
                 Turn::Lead(permit) => break Some(permit),
             }
         };
@@ -428,6 +449,7 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Acknowledgement::Disabled;
         };
+        cache.registry.others.invalidations.add_one();
         let order = Order {
             bumps: vec![tag_dep(&cache, tag)],
             ..Order::default()
@@ -454,12 +476,8 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
-        let matching = Matching {
-            pattern: format!("{}{pattern}", glob_literal(&cache.space.namespace)),
-            derived_only: false,
-            stored_before: None,
-            unless_larger_than: None,
-        };
+        cache.registry.others.invalidations.add_one();
+        let matching = Matching::all(&cache.space.namespace, pattern);
         cache.store.remove_matching(&matching).await
     }
 
@@ -473,42 +491,50 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
-        match cache.store.clear(&cache.space.namespace).await {
-            Ok(removed) => Ok(removed),
-            Err(error) => {
-                let _ = cache.delivery.enqueue_namespace().acknowledged().await;
-                Err(error)
-            }
+        cache.registry.others.invalidations.add_one();
+        // Removed first, because that can be counted. What is stored meanwhile is dead a moment later.
+        let everything = Matching::all(&cache.space.namespace, "*");
+        let removed = cache.store.remove_matching(&everything).await;
+        match cache.delivery.enqueue_namespace().acknowledged().await {
+            Acknowledgement::Delivered => removed,
+            _ => Err(Error::unavailable(
+                "the store could not be reached; everything will be invalidated when it can",
+            )),
         }
     }
 
     /// The cache's state and figures, with what the server says of itself.
     pub async fn get_stats(&self) -> Stats {
         let Inner { config, engine } = &*self.0;
-        let facts = match engine {
-            Some(engine) if !engine.is_closed() => engine.store.facts().await.ok(),
-            _ => None,
+        let facts = match self.handle() {
+            Some(cache) => cache.store.facts().await.ok(),
+            None => None,
         };
+        let connected = facts.is_some();
+        let facts = facts.unwrap_or_default();
         let redis = config.redis.as_ref();
         let resources: std::collections::BTreeMap<_, _> = engine
             .iter()
             .flat_map(|engine| engine.registry.snapshot())
             .collect();
+        let others = engine
+            .as_ref()
+            .map(|engine| engine.registry.others.snapshot());
         let pending = engine
             .as_ref()
             .map_or(0, |engine| engine.delivery.pending());
         Stats {
             enabled: engine.is_some(),
-            connected: facts.is_some(),
+            connected,
             host: redis.map(|redis| redis.host.clone()),
             port: redis.map(|redis| redis.port),
             db: redis.map(|redis| redis.db),
-            total_keys: facts.as_ref().map(|facts| facts.total_keys),
-            used_memory: facts.as_ref().map(|facts| facts.used_memory.clone()),
-            uptime_seconds: facts.as_ref().map(|facts| facts.uptime_seconds),
-            connected_clients: facts.as_ref().map(|facts| facts.connected_clients),
+            total_keys: facts.total_keys,
+            used_memory: facts.used_memory,
+            uptime_seconds: facts.uptime_seconds,
+            connected_clients: facts.connected_clients,
             default_ttl: config.default_ttl.as_secs(),
-            counters: Figures::new(resources.values().copied().sum(), pending),
+            counters: Figures::new(resources.values().copied().chain(others).sum(), pending),
             resources,
         }
     }

@@ -12,9 +12,6 @@ use crate::key::KeySpace;
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
 
-/// A writer waits for its receipt for as long as this many commands may take.
-const RECEIPT_BUDGETS: u32 = 20;
-
 /// The parts that a read or a write needs.
 #[derive(Debug)]
 pub struct Engine {
@@ -35,7 +32,6 @@ impl Engine {
             Arc::clone(&store),
             &space.namespace,
             config.pending_limit,
-            RECEIPT_BUDGETS * config.command_budget,
             &background,
         );
         Self {

@@ -11,6 +11,9 @@
 //! and `redis-cli GET users:1` stays readable. A value that does not start with the magic is somebody else's.
 
 use std::fmt;
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::clock::Millis;
 use crate::key::EntryKind;
@@ -71,11 +74,10 @@ impl Fingerprint {
     /// The fingerprint of `T` in this version.
     #[must_use]
     pub fn of<T: ?Sized>(version: u32) -> Self {
-        let name = std::any::type_name::<T>();
-        let mut bytes = Vec::with_capacity(name.len() + 4);
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.extend_from_slice(&version.to_le_bytes());
-        Self(crate::nonce::hash128(&[0; 16], &bytes) as u64)
+        let mut hasher = SipHasher13::new();
+        hasher.write(std::any::type_name::<T>().as_bytes());
+        hasher.write(&version.to_le_bytes());
+        Self(hasher.finish128().as_u128() as u64)
     }
 }
 

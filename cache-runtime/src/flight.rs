@@ -21,6 +21,8 @@ pub(crate) enum Landed {
     /// An `Arc` of the function's value type.
     Value(Arc<dyn Any + Send + Sync>),
     Absence,
+    /// The function failed; its error is not shared.
+    Failure,
 }
 
 impl fmt::Debug for Landed {
@@ -28,6 +30,7 @@ impl fmt::Debug for Landed {
         f.write_str(match self {
             Self::Value(_) => "Value",
             Self::Absence => "Absence",
+            Self::Failure => "Failure",
         })
     }
 }

@@ -34,6 +34,8 @@ pub enum BypassReason {
     OtherType,
     /// Somebody else was loading the value, for longer than the wait limit.
     WaitLimit,
+    /// Somebody else was loading the value, and failed.
+    LoadFailed,
 }
 
 impl BypassReason {
@@ -50,6 +52,7 @@ impl BypassReason {
             Self::Unkeyable => "unkeyable",
             Self::OtherType => "other-type",
             Self::WaitLimit => "wait-limit",
+            Self::LoadFailed => "load-failed",
         }
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use crate::config::CacheConfig;
 use crate::generation::Dep;
-use crate::key::{IdForm, is_resource};
+use crate::key::{EntryKind, IdForm, is_resource};
 use crate::stats::{CounterSnapshot, Counters};
 
 /// Where an annotated function stands. One static per function, shared by all its instantiations.
@@ -71,7 +71,9 @@ pub(crate) struct Resource {
     pub(crate) whole: Arc<Dep>,
     /// `users~derived`: every derived entry depends on it as well.
     pub(crate) derived: Arc<Dep>,
-    pub(crate) counters: Counters,
+    entity_deps: Arc<[Arc<Dep>]>,
+    derived_deps: Arc<[Arc<Dep>]>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
     claims: RwLock<HashMap<&'static str, &'static Site>>,
     id_form: RwLock<Option<(IdForm, &'static Site)>>,
@@ -81,16 +83,28 @@ pub(crate) struct Resource {
 const ENTITY: &str = "";
 
 impl Resource {
-    fn new(name: &str, config: &CacheConfig) -> Self {
+    fn new(name: &str, config: &CacheConfig, counters: Arc<Counters>) -> Self {
         let space = config.key_space();
+        let whole = Dep::new(space.generation(name));
+        let derived = Dep::new(space.generation(&format!("{name}~derived")));
         Self {
             name: name.into(),
-            whole: Dep::new(space.generation(name)),
-            derived: Dep::new(space.generation(&format!("{name}~derived"))),
-            counters: Counters::default(),
+            entity_deps: [Arc::clone(&whole)].into(),
+            derived_deps: [Arc::clone(&whole), Arc::clone(&derived)].into(),
+            whole,
+            derived,
+            counters,
             operator_ttl: config.operator_ttl(name),
             claims: RwLock::default(),
             id_form: RwLock::default(),
+        }
+    }
+
+    /// What an entry of this kind depends on. One order for all, since the stamp is computed in it.
+    pub(crate) fn deps(&self, kind: EntryKind) -> &Arc<[Arc<Dep>]> {
+        match kind {
+            EntryKind::Entity => &self.entity_deps,
+            EntryKind::Derived => &self.derived_deps,
         }
     }
 
@@ -119,7 +133,7 @@ impl Resource {
     pub(crate) fn fits(&self, form: IdForm, site: Option<&'static Site>) -> bool {
         let known = *self.id_form.read();
         let Some((known, first)) = known else {
-            if let Some(site) = site {
+            if let Some(site) = site.filter(|_| !form.is_open()) {
                 let mut slot = self.id_form.write();
                 let (known, _) = *slot.get_or_insert((form, site));
                 return known.fits(form);
@@ -145,6 +159,8 @@ impl Resource {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     resources: RwLock<HashMap<Box<str>, Arc<Resource>>>,
+    /// What manual operations do on resources that no function uses, and on tags, patterns and the namespace.
+    pub(crate) others: Arc<Counters>,
 }
 
 impl Registry {
@@ -159,7 +175,7 @@ impl Registry {
         let mut resources = self.resources.write();
         let resource = resources
             .entry(name.into())
-            .or_insert_with(|| Arc::new(Resource::new(name, config)));
+            .or_insert_with(|| Arc::new(Resource::new(name, config, Arc::default())));
         Some(Arc::clone(resource))
     }
 
@@ -167,7 +183,7 @@ impl Registry {
     /// come from outside, and the registry would grow with it.
     pub(crate) fn visitor(&self, name: &str, config: &CacheConfig) -> Arc<Resource> {
         let known = self.resources.read().get(name).cloned();
-        known.unwrap_or_else(|| Arc::new(Resource::new(name, config)))
+        known.unwrap_or_else(|| Arc::new(Resource::new(name, config, Arc::clone(&self.others))))
     }
 
     pub(crate) fn snapshot(&self) -> impl Iterator<Item = (String, CounterSnapshot)> {

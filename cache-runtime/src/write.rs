@@ -260,12 +260,11 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if let Some(order) = self.order.take() {
-            // The commit may still be on its way.
-            self.cache
-                .delivery
-                .enqueue_at(clock::now() + self.cache.config.uncertainty, order.clone());
             // Nobody is there to wait for the receipt.
-            drop(self.cache.delivery.enqueue(order));
+            drop(self.cache.delivery.enqueue(order.clone()));
+            // The commit may still be on its way.
+            let later = clock::now() + self.cache.config.uncertainty;
+            self.cache.delivery.enqueue_at(later, order);
         }
     }
 }

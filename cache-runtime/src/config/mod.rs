@@ -9,6 +9,13 @@ use std::time::Duration;
 pub use self::env::ConfigError;
 use crate::key::KeySpace;
 use crate::nonce::hash128;
+use crate::policy::MAX_TTL;
+
+/// Settings are brought into these bounds: shorter times mean nothing to a store that counts in milliseconds, and
+/// longer ones overflow clocks.
+const SHORTEST: Duration = Duration::from_millis(1);
+const SHORTEST_LEASE: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Where Redis or Valkey is, and how to log in.
 #[derive(Clone, PartialEq, Eq)]
@@ -169,7 +176,7 @@ impl CacheConfig {
     /// How long an entry is served when neither its function nor the operator says.
     #[must_use]
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
-        self.default_ttl = ttl;
+        self.default_ttl = ttl.clamp(SHORTEST, MAX_TTL);
         self
     }
 
@@ -177,7 +184,7 @@ impl CacheConfig {
     #[must_use]
     pub fn ttl_of(mut self, resource: impl Into<String>, ttl: Duration) -> Self {
         self.ttl_by_resource
-            .insert(normalised(&resource.into()), ttl);
+            .insert(normalised(&resource.into()), ttl.clamp(SHORTEST, MAX_TTL));
         self
     }
 
@@ -199,28 +206,28 @@ impl CacheConfig {
     /// How long one command of the cache may take before the call goes on without it.
     #[must_use]
     pub fn command_budget(mut self, budget: Duration) -> Self {
-        self.command_budget = budget;
+        self.command_budget = budget.clamp(SHORTEST, LONGEST);
         self
     }
 
     /// How long a lease holds unless renewed; it is renewed at a third of this while the function runs.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
+        self.lease = lease.clamp(SHORTEST_LEASE, LONGEST);
         self
     }
 
     /// How long a caller waits for a value that somebody else is loading, before it loads by itself.
     #[must_use]
     pub fn wait_limit(mut self, wait: Duration) -> Self {
-        self.wait = wait;
+        self.wait = wait.clamp(Duration::ZERO, LONGEST);
         self
     }
 
     /// How long a write whose outcome is unknown may still be on its way: it is invalidated once more then.
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
-        self.uncertainty = uncertainty;
+        self.uncertainty = uncertainty.clamp(Duration::ZERO, LONGEST);
         self
     }
 

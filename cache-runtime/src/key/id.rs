@@ -6,7 +6,8 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
 
-/// What an id is made of: integers, strings and their order.
+/// What an id is made of: integers, strings and their order. The variants of an enum are of one form, and so are
+/// lists of any length: a form is of the type, as far as it can be told from a value.
 ///
 /// Two functions that give ids of different forms for the same resource would meet on one key by accident
 /// (`1` and `"1"`). The form is taken from the id itself and not from its type's name, so `i32`, `i64` and
@@ -23,6 +24,11 @@ impl IdForm {
         self.hash = (self.hash ^ u64::from(part))
             .wrapping_mul(0x0100_0000_01b3)
             .wrapping_add(1);
+    }
+
+    /// Whether part of the id was absent, so that it fits any other.
+    pub(crate) fn is_open(self) -> bool {
+        self.open
     }
 
     /// Whether two ids are of one form, as far as can be told.
@@ -44,7 +50,7 @@ pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<
 
 /// Whether `byte` would be taken for punctuation of keys, patterns or ids, or can't be seen.
 fn needs_escape(byte: u8) -> bool {
-    byte <= b' ' || byte == 0x7f || b"%{}:*?[],@~()".contains(&byte)
+    byte <= b' ' || byte == 0x7f || b"%{}:*?[],@~()'\"\\".contains(&byte)
 }
 
 pub(super) fn escape(text: &str, out: &mut String) {
@@ -83,6 +89,7 @@ impl<'a> Renderer<'a> {
         Ok(())
     }
 
+    /// The parts of a tuple or struct, which are part of the id's form.
     fn parts(self, brackets: bool) -> Parts<'a> {
         self.form.add(b'(');
         if brackets {
@@ -90,15 +97,22 @@ impl<'a> Renderer<'a> {
         }
         Parts {
             out: self.out,
-            form: self.form,
+            form: Some(self.form),
             brackets,
             first: true,
         }
     }
 
-    fn variant(&mut self, name: &str) {
-        self.form.add(b'v');
-        escape(name, self.out);
+    /// The parts of a list or a variant, which are not.
+    fn varying_parts(self, tag: u8) -> Parts<'a> {
+        self.form.add(tag);
+        self.out.push('(');
+        Parts {
+            out: self.out,
+            form: None,
+            brackets: true,
+            first: true,
+        }
     }
 }
 
@@ -202,12 +216,13 @@ impl<'a> Serializer for Renderer<'a> {
     }
 
     fn serialize_unit_variant(
-        mut self,
+        self,
         _: &'static str,
         _: u32,
         variant: &'static str,
     ) -> Result<(), KeyError> {
-        self.variant(variant);
+        self.form.add(b'v');
+        escape(variant, self.out);
         Ok(())
     }
 
@@ -220,21 +235,21 @@ impl<'a> Serializer for Renderer<'a> {
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        mut self,
+        self,
         _: &'static str,
         _: u32,
         variant: &'static str,
         value: &T,
     ) -> Result<(), KeyError> {
-        self.variant(variant);
-        let mut parts = self.parts(true);
+        escape(variant, self.out);
+        let mut parts = self.varying_parts(b'v');
         parts.part(value)?;
         parts.finish()
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Parts<'a>, KeyError> {
         // A list's length varies: without brackets an empty one and one of an empty string would meet.
-        Ok(self.parts(true))
+        Ok(self.varying_parts(b'l'))
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Parts<'a>, KeyError> {
@@ -247,14 +262,14 @@ impl<'a> Serializer for Renderer<'a> {
     }
 
     fn serialize_tuple_variant(
-        mut self,
+        self,
         _: &'static str,
         _: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Parts<'a>, KeyError> {
-        self.variant(variant);
-        Ok(self.parts(true))
+        escape(variant, self.out);
+        Ok(self.varying_parts(b'v'))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<ser::Impossible<(), KeyError>, KeyError> {
@@ -268,21 +283,21 @@ impl<'a> Serializer for Renderer<'a> {
     }
 
     fn serialize_struct_variant(
-        mut self,
+        self,
         _: &'static str,
         _: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Parts<'a>, KeyError> {
-        self.variant(variant);
-        Ok(self.parts(true))
+        escape(variant, self.out);
+        Ok(self.varying_parts(b'v'))
     }
 }
 
 /// The parts of a composite id, joined by commas.
 struct Parts<'a> {
     out: &'a mut String,
-    form: &'a mut IdForm,
+    form: Option<&'a mut IdForm>,
     brackets: bool,
     first: bool,
 }
@@ -292,15 +307,19 @@ impl Parts<'_> {
         if !std::mem::take(&mut self.first) {
             self.out.push(',');
         }
+        let mut ignored = IdForm::default();
+        let form = self.form.as_deref_mut().unwrap_or(&mut ignored);
         value.serialize(Renderer {
             out: self.out,
-            form: self.form,
+            form,
             nested: true,
         })
     }
 
     fn finish(self) -> Result<(), KeyError> {
-        self.form.add(b')');
+        if let Some(form) = self.form {
+            form.add(b')');
+        }
         if self.brackets {
             self.out.push(')');
         }
@@ -392,6 +411,8 @@ mod tests {
         assert!(!form(1).fits(form("1")));
         assert!(!form((1, 2)).fits(form("1,2")));
         assert!(!form((1, 2)).fits(form(1)));
+        assert!(form(Owner::Nobody).fits(form(Owner::Team(3))));
+        assert!(form(vec![1]).fits(form(vec![1, 2])));
     }
 
     #[test]

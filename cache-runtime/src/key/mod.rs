@@ -338,10 +338,12 @@ fn arguments(args: &impl KeyPart) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     canonical::encode(args, &mut bytes).map_err(|e| invalid(e.to_string()))?;
     // A tuple is encoded as a list: what stands between its mark and its end are the elements.
-    if let [b'l', elements @ .., b'e'] = bytes.as_slice() {
-        return Ok(elements.to_vec());
-    }
-    Ok(bytes)
+    Ok(match bytes.as_slice() {
+        [b'l', elements @ .., b'e'] => elements.to_vec(),
+        // `()` is the tuple without elements.
+        b"_" => Vec::new(),
+        _ => bytes,
+    })
 }
 
 fn invalid(context: String) -> Error {
@@ -351,7 +353,8 @@ fn invalid(context: String) -> Error {
 impl std::str::FromStr for Key {
     type Err = Error;
 
-    /// Reads a key as `redis-cli` shows it, without the namespace: `users:1` or `users:list:<hash>`.
+    /// Reads a key as `redis-cli` shows it, without the namespace: `users:1` or `users:list:<hash>`. An id that
+    /// looks like a hash (32 hex digits) is taken for one; [`Key::entity`] is exact.
     fn from_str(text: &str) -> Result<Self, Error> {
         let Some((resource, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())
         else {
@@ -402,6 +405,12 @@ impl IntoKey for &Key {
 }
 
 impl IntoKey for &str {
+    fn into_key(self) -> Result<Key, Error> {
+        self.parse()
+    }
+}
+
+impl IntoKey for String {
     fn into_key(self) -> Result<Key, Error> {
         self.parse()
     }

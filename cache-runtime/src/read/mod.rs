@@ -34,22 +34,23 @@ impl Read {
         cache: Option<Handle>,
         plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
     ) -> Self {
-        Self(cache.and_then(|cache| {
-            let of_plan = cache.clone();
-            plan(ReadPlan::new(&of_plan, site)).finish(cache)
-        }))
+        Self(cache.and_then(|cache| plan(ReadPlan::new(&cache, site)).finish(&cache)))
     }
 
     /// Answers from the cache, or runs `body` and stores what it returns.
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    pub async fn run<R, S>(self, kind: Kind<R, S>, body: impl AsyncFnOnce() -> R) -> R
+    pub async fn run<R, S>(self, _: Kind<R, S>, body: impl AsyncFnOnce() -> R) -> R
     where
         R: Returns<S>,
     {
-        match self.0 {
-            Some(call) => call.run(kind, body).await,
+        // The body is awaited in one place: each more would be another copy of it in every annotated function.
+        let permit = match &self.0 {
+            Some(call) => match call.answer().await {
+                Answer::Found(value) => return value,
+                Answer::Run(permit) => permit,
+            },
             None => {
                 observe::record(|| Outcome {
                     key: String::new(),
@@ -57,10 +58,23 @@ impl Read {
                     store: "",
                     status: Status::Bypass(BypassReason::Disabled),
                 });
-                body().await
+                None
             }
+        };
+        let returned = permit::renewing(permit.as_ref(), body()).await;
+        if let (Some(call), Some(permit)) = (&self.0, permit) {
+            call.store(permit, &returned).await;
         }
+        returned
     }
+}
+
+/// What the cache has to say to a call.
+enum Answer<R> {
+    /// Return this.
+    Found(R),
+    /// Run the body; with a permit, store what it returns.
+    Run(Option<Permit>),
 }
 
 /// A call with its key.
@@ -69,21 +83,33 @@ pub(crate) struct Call {
     pub(crate) cache: Handle,
     pub(crate) resource: Arc<Resource>,
     pub(crate) probe: Probe,
-    problem: Option<BypassReason>,
+    pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
     version: u32,
 }
 
 impl Call {
+    /// What [`Read::run`] does, for a call made by hand.
+    pub(crate) async fn run<R: Returns<S>, S>(
+        self,
+        kind: Kind<R, S>,
+        body: impl AsyncFnOnce() -> R,
+    ) -> R {
+        Read(Some(self)).run(kind, body).await
+    }
+
     /// The call that a manual operation on `key` amounts to.
     pub(crate) fn manual(cache: Handle, key: &Key, ttl: Option<Duration>) -> Self {
         let resource = cache.visitor(key.resource());
         let fits = key.id_form().is_none_or(|form| resource.fits(form, None));
-        let mut deps = plan::deps(&resource, key.kind());
-        let tags = key.tags().iter().map(|tag| tag_dep(&cache, tag));
-        deps.extend(tags);
-        deps[1..].sort();
-        deps.dedup();
+        let mut deps = Arc::clone(resource.deps(key.kind()));
+        if !key.tags().is_empty() {
+            // One order for all who read and fill the entry, however they name the tags.
+            let mut tags: Vec<_> = key.tags().iter().map(|tag| tag_dep(&cache, tag)).collect();
+            tags.sort();
+            tags.dedup();
+            deps = deps.iter().cloned().chain(tags).collect();
+        }
         let probe = Probe {
             key: key.render(&cache.space),
             kind: key.kind(),
@@ -108,18 +134,15 @@ impl Call {
         Fingerprint::of::<V>(self.version)
     }
 
-    /// The recipe of a cached call.
-    pub(crate) async fn run<R, S>(self, _: Kind<R, S>, body: impl AsyncFnOnce() -> R) -> R
-    where
-        R: Returns<S>,
-    {
-        let mut reader = Reader::new(&self, self.fingerprint::<R::Value>());
-        loop {
+    /// Looks, waits for others, or gets the permit to load.
+    async fn answer<R: Returns<S>, S>(&self) -> Answer<R> {
+        let mut reader = Reader::new(self, self.fingerprint::<R::Value>());
+        let bypass = loop {
             match reader.turn().await {
                 Turn::Hit(hit) => match restore(hit.content, hit.codec, &hit.payload) {
                     Some(value) => {
                         self.answered(Status::Hit { ttl: hit.ttl });
-                        return value;
+                        return Answer::Found(value);
                     }
                     None => reader.reject(hit.header),
                 },
@@ -129,36 +152,37 @@ impl Call {
                             stored: false,
                             joined: true,
                         });
-                        return value;
+                        return Answer::Found(value);
                     }
-                    None => return self.bypassing(BypassReason::OtherType, body).await,
+                    None => break BypassReason::OtherType,
                 },
-                Turn::Lead(permit) => return self.lead(permit, body).await,
-                Turn::Bypass(reason) => return self.bypassing(reason, body).await,
+                Turn::Lead(permit) => return Answer::Run(Some(permit)),
+                Turn::Bypass(reason) => break reason,
             }
-        }
+        };
+        self.answered(Status::Bypass(bypass));
+        Answer::Run(None)
     }
 
-    async fn lead<R, S>(&self, permit: Permit, body: impl AsyncFnOnce() -> R) -> R
-    where
-        R: Returns<S>,
-    {
-        let returned = permit.renewing(body()).await;
+    /// Hands what was loaded to those who wait, and stores it. The value is packed before anything is awaited,
+    /// so that `R` need not be shared between threads.
+    fn store<R: Returns<S>, S>(&self, permit: Permit, returned: &R) -> impl Future<Output = ()> {
         permit.pilot.land(|| match returned.loaded() {
             Loaded::Value(_) => returned.share().map(|value| Landed::Value(value)),
             Loaded::Absent => Some(Landed::Absence),
-            Loaded::Failed => None,
+            Loaded::Failed => Some(Landed::Failure),
         });
-        let package = self.pack(&returned);
-        let stored = match package {
-            Some(package) => permit.fill(self, package).await == Some(Filled::Stored),
-            None => false,
-        };
-        self.answered(Status::Miss {
-            stored,
-            joined: false,
-        });
-        returned
+        let package = self.pack(returned);
+        async move {
+            let stored = match package {
+                Some(package) => permit.fill(self, package).await == Some(Filled::Stored),
+                None => false,
+            };
+            self.answered(Status::Miss {
+                stored,
+                joined: false,
+            });
+        }
     }
 
     /// What there is to store of a return value, if it may be stored.
@@ -221,11 +245,6 @@ impl Call {
         })
     }
 
-    async fn bypassing<R>(&self, reason: BypassReason, body: impl AsyncFnOnce() -> R) -> R {
-        self.answered(Status::Bypass(reason));
-        body().await
-    }
-
     fn answered(&self, status: Status) {
         let counters = &self.resource.counters;
         match status {
@@ -275,6 +294,7 @@ fn downcast<V: Send + Sync + 'static>(value: Arc<dyn Any + Send + Sync>) -> Opti
 
 fn arrived<R: Returns<S>, S>(landed: Landed) -> Option<R> {
     match landed {
+        Landed::Failure => None,
         Landed::Absence => R::from_absence(),
         Landed::Value(value) => downcast(value).map(R::from_value),
     }

@@ -68,22 +68,6 @@ impl Permit {
         self.held = false;
     }
 
-    /// Runs `body`, renewing the lease at a third of its length. A body that blocks its thread is not
-    /// renewed; its lease lapses and its value is not stored.
-    pub(super) async fn renewing<F: Future>(&self, body: F) -> F::Output {
-        let third = self.cache.config.lease / 3;
-        let mut renewal = tokio::time::interval_at(clock::now() + third, third);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut body = std::pin::pin!(body);
-        loop {
-            tokio::select! {
-                biased;
-                output = &mut body => return output,
-                _ = renewal.tick() => self.renew(),
-            }
-        }
-    }
-
     fn renew(&self) {
         let (store, key, token) = (Arc::clone(&self.cache.store), self.key.clone(), self.token);
         let length = self.cache.config.lease;
@@ -121,6 +105,25 @@ impl Permit {
                 tracing::debug!("`{}` was not stored: {error}", self.key);
                 None
             }
+        }
+    }
+}
+
+/// Runs `body`, renewing the lease at a third of its length if there is one. A body that blocks its thread is
+/// not renewed; its lease lapses and its value is not stored.
+pub(super) async fn renewing<F: Future>(permit: Option<&Permit>, body: F) -> F::Output {
+    let mut body = std::pin::pin!(body);
+    let Some(permit) = permit else {
+        return body.await;
+    };
+    let third = permit.cache.config.lease / 3;
+    let mut renewal = tokio::time::interval_at(clock::now() + third, third);
+    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            output = &mut body => return output,
+            _ = renewal.tick() => permit.renew(),
         }
     }
 }

@@ -120,7 +120,7 @@ impl<'a> ReadPlan<'a> {
         self
     }
 
-    pub(super) fn finish(mut self, cache: Handle) -> Option<Call> {
+    pub(super) fn finish(mut self, cache: &Handle) -> Option<Call> {
         let (Some(resource), Some(key)) = (self.resource, self.key) else {
             return None;
         };
@@ -135,10 +135,10 @@ impl<'a> ReadPlan<'a> {
         let probe = Probe {
             key: key.finish(!self.has_id),
             kind,
-            deps: deps(&resource, kind),
+            deps: Arc::clone(resource.deps(kind)),
         };
         Some(Call {
-            cache,
+            cache: cache.clone(),
             resource,
             probe,
             problem: self.problem,
@@ -148,19 +148,7 @@ impl<'a> ReadPlan<'a> {
     }
 }
 
-/// What an entry of this kind depends on. One order for all, since the stamp is computed in it.
-pub(super) fn deps(resource: &Resource, kind: EntryKind) -> Vec<Arc<Dep>> {
-    match kind {
-        EntryKind::Entity => vec![Arc::clone(&resource.whole)],
-        EntryKind::Derived => vec![Arc::clone(&resource.whole), Arc::clone(&resource.derived)],
-    }
-}
-
 /// The dependency that a tag stands for; no resource is spelled like it.
 pub(crate) fn tag_dep(cache: &Handle, tag: &str) -> Arc<Dep> {
-    Dep::new(
-        cache
-            .space
-            .generation(&format!("tag~{}", key::escaped(tag))),
-    )
+    Dep::new(cache.space.generation(&format!("~{}", key::escaped(tag))))
 }

@@ -49,6 +49,8 @@ pub(crate) struct Reader<'a> {
     suspect: Option<Nonce>,
     /// An entry that did not decode.
     rejected: Option<Header>,
+    /// Whether somebody else was given the lease that this reader asked for.
+    has_lost: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -60,6 +62,7 @@ impl<'a> Reader<'a> {
             pause: FIRST_PAUSE,
             suspect: None,
             rejected: None,
+            has_lost: false,
         }
     }
 
@@ -133,6 +136,11 @@ impl<'a> Reader<'a> {
                     if self.is_late() {
                         return Turn::Bypass(BypassReason::WaitLimit);
                     }
+                    if self.has_lost {
+                        // More than once: let those who win get on.
+                        self.pause().await;
+                    }
+                    self.has_lost = true;
                 }
                 // The lease may have been taken all the same; dropping the permit gives it back.
                 Err(error) => return call.fault(&error),
@@ -162,6 +170,10 @@ impl<'a> Reader<'a> {
         let deadline = self.deadline();
         if let Some(ticket) = self.call.cache.flights.join(lease.token) {
             return match ticket.wait(deadline).await {
+                // Its error is its own. Those who waited try by themselves.
+                Arrival::Landed(Landed::Failure) => {
+                    Met::Turn(Turn::Bypass(BypassReason::LoadFailed))
+                }
                 Arrival::Landed(landed) => Met::Turn(Turn::Joined(landed)),
                 Arrival::Gone => Met::LookAgain,
                 Arrival::TimedOut => Met::Turn(Turn::Bypass(BypassReason::WaitLimit)),
@@ -173,9 +185,14 @@ impl<'a> Reader<'a> {
         if self.is_late() {
             return Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
         }
-        tokio::time::sleep_until(deadline.min(clock::now() + self.pause)).await;
-        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        self.pause().await;
         Met::LookAgain
+    }
+
+    async fn pause(&mut self) {
+        let end = self.deadline().min(clock::now() + self.pause);
+        tokio::time::sleep_until(end).await;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
     }
 
     fn deadline(&mut self) -> Instant {

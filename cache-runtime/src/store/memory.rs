@@ -18,7 +18,7 @@ use super::{
 };
 use crate::clock::{self, Millis};
 use crate::entry::{CodecId, Content, Header, Stamp};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::key::EntryKind;
 use crate::nonce::{Nonce, hash128};
 
@@ -29,6 +29,10 @@ const ENTRY_OVERHEAD: usize = 256;
 const MAX_GENERATIONS: usize = 1 << 20;
 
 const LOCKS: usize = 64;
+const SHARD_BYTES: u64 = 8 << 20;
+const MAX_SHARDS: usize = 64;
+/// Room that is set aside at once, in entries; the table grows past it.
+const MAX_ESTIMATE: usize = 1 << 16;
 
 struct Slot {
     key: Box<str>,
@@ -71,12 +75,17 @@ impl MemoryStore {
     /// overhead per entry.
     #[must_use]
     pub fn new(max_bytes: u64) -> Self {
+        // A shard admits nothing larger than its own share: few shards, so that large values fit.
+        let shards = usize::try_from(max_bytes / SHARD_BYTES)
+            .unwrap_or(usize::MAX)
+            .clamp(1, MAX_SHARDS);
         let options = OptionsBuilder::new()
+            .shards(shards)
             .weight_capacity(max_bytes)
             .estimated_items_capacity(
                 usize::try_from(max_bytes / 1024)
                     .unwrap_or(usize::MAX)
-                    .max(64),
+                    .clamp(64, MAX_ESTIMATE),
             )
             .build();
         let entries = match options {
@@ -181,8 +190,9 @@ impl MemoryStore {
             .collect()
     }
 
+    /// Missing is unknown: whoever needs the generation next makes one that was never there.
     fn bump(&self, key: &str) {
-        self.generations.write().insert(key.into(), Nonce::fresh());
+        self.generations.write().remove(key);
     }
 }
 
@@ -281,6 +291,13 @@ impl Store for MemoryStore {
         {
             return Ok(Filled::Refused);
         }
+        if fill.size as u64 > self.entries.shard_capacity() / 2 {
+            self.entries.remove(&hash);
+            return Err(Error::new(
+                ErrorKind::Unstorable,
+                "the value is too large for the in-process tier",
+            ));
+        }
         let now = clock::wall();
         let until = now.after(fill.fresh_for);
         let header = Header {
@@ -328,27 +345,25 @@ impl Store for MemoryStore {
             .count() as u64)
     }
 
-    async fn clear(&self, namespace: &str) -> Result<u64, Error> {
+    async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
         // Missing is unknown: every entry that depended on one of these is a miss from here on.
         let own = format!("{namespace}@gen:");
         self.generations
             .write()
             .retain(|key, _| !key.starts_with(&own));
-        let all = Matching {
-            pattern: format!("{}*", glob::literal(namespace)),
-            derived_only: false,
-            stored_before: None,
-            unless_larger_than: None,
-        };
-        self.remove_matching(&all).await
+        Ok(clock::wall())
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn facts(&self) -> Result<ServerFacts, Error> {
         Ok(ServerFacts {
-            total_keys: self.entries.len() as u64,
-            used_memory: human_bytes(self.entries.weight()),
-            uptime_seconds: clock::wall().since(self.started).as_secs(),
-            connected_clients: 1,
+            total_keys: Some(self.entries.len() as u64),
+            used_memory: Some(human_bytes(self.entries.weight())),
+            uptime_seconds: Some(clock::wall().since(self.started).as_secs()),
+            connected_clients: Some(1),
         })
     }
 }

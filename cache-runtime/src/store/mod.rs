@@ -36,7 +36,7 @@ pub struct Probe {
     /// Entity or derived.
     pub kind: EntryKind,
     /// The generations the entry depends on: without repeats, in one order for all who read and fill it.
-    pub deps: Vec<Arc<Dep>>,
+    pub deps: Arc<[Arc<Dep>]>,
 }
 
 /// The content of an entry, in the form the store asks for.
@@ -195,17 +195,29 @@ pub struct Matching {
     pub unless_larger_than: Option<u64>,
 }
 
-/// What the server says of itself.
+impl Matching {
+    /// Every entry of the namespace whose key goes on as the pattern says.
+    pub(crate) fn all(namespace: &str, pattern: &str) -> Self {
+        Self {
+            pattern: format!("{}{pattern}", glob::literal(namespace)),
+            derived_only: false,
+            stored_before: None,
+            unless_larger_than: None,
+        }
+    }
+}
+
+/// What the server says of itself; `None` where it does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServerFacts {
     /// Number of keys in the database, everybody's included.
-    pub total_keys: u64,
+    pub total_keys: Option<u64>,
     /// Memory in use, as the server writes it for people.
-    pub used_memory: String,
+    pub used_memory: Option<String>,
     /// Seconds since the server started.
-    pub uptime_seconds: u64,
+    pub uptime_seconds: Option<u64>,
     /// Connections to the server.
-    pub connected_clients: u64,
+    pub connected_clients: Option<u64>,
 }
 
 /// A place where entries and generations are kept.
@@ -247,8 +259,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Removes entries of this framework by pattern, in bounded steps; returns how many.
     async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error>;
 
-    /// Replaces every generation of the namespace and removes its entries; returns how many.
-    async fn clear(&self, namespace: &str) -> Result<u64, Error>;
+    /// Replaces every generation of the namespace, which makes every entry in it dead; returns when, in the
+    /// store's time.
+    async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error>;
+
+    /// Asks for a sign of life: whether reads and writes would be answered now.
+    async fn ping(&self) -> Result<(), Error>;
 
     /// Asks the server about itself.
     async fn facts(&self) -> Result<ServerFacts, Error>;

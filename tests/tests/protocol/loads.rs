@@ -24,6 +24,7 @@ over_each_store! {
     a_cancelled_load_is_taken_over;
     a_panicking_load_is_taken_over;
     a_failing_load_is_taken_over;
+    waiters_of_a_failing_load_do_not_queue_up;
     many_callers_load_once;
 }
 
@@ -257,6 +258,38 @@ async fn a_failing_load_is_taken_over(pair: Pair) {
         Err(DbError::ConnectionLost)
     );
     assert_eq!(waiter.await.expect("answered"), "user 1");
+}
+
+async fn waiters_of_a_failing_load_do_not_queue_up(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = Arc::new(
+        shop.with_read_gate(&gate)
+            .with_fault(Fault::LostBeforeCommit),
+    );
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let shop = Arc::clone(&held);
+            tokio::spawn(async move { shop.get(1).await })
+        })
+        .collect();
+    gate.arrival().await;
+    // Let the others get to where they wait.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    // Those who waited stand at the gate together; one at a time, the second would never be followed.
+    for _ in 1..20 {
+        gate.arrival().await;
+    }
+    (1..20).for_each(|_| gate.open());
+    for caller in callers {
+        assert_eq!(
+            caller.await.expect("it returns"),
+            Err(DbError::ConnectionLost)
+        );
+    }
 }
 
 async fn many_callers_load_once(pair: Pair) {

@@ -364,10 +364,7 @@ async fn another_version_is_a_miss(pair: Pair) {
     let next = Cache::new(crate::over(server)).await;
     assert_eq!(versions::old(&pair.a).await, 1);
     assert_eq!(new(&next).await, 2);
-    assert_eq!(
-        status(new(&next)).await.clone(),
-        status(new(&next)).await.clone()
-    );
+    assert!(matches!(status(new(&next)).await, Status::Hit { .. }));
     assert_eq!(versions::old(&pair.a).await, 1);
 }
 

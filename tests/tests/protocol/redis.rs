@@ -175,7 +175,7 @@ async fn a_process_that_dies_while_it_loads_is_succeeded() {
     // The lease of a process that will neither fill nor give it back.
     let redis = RedisConfig::at("127.0.0.1", server.port());
     let store = RedisStore::connect(&redis, &patient(), &tokio::runtime::Handle::current()).await;
-    let deps = vec![Dep::new("@gen:users".into())];
+    let deps = [Dep::new("@gen:users".into())].into();
     let probe = Probe {
         key: "users:1".into(),
         kind: EntryKind::Entity,
@@ -222,6 +222,36 @@ async fn dead_entries_leave_soon() {
     eventually(PATIENCE, async || listed() == ["users:2"]).await;
     shop.rename_in_bulk(1, "newer").await.expect("written");
     eventually(PATIENCE, async || listed().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_full_server_that_may_not_evict_is_invalidated_all_the_same() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    assert_eq!(shop.name(1).await, "user 1");
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert!(server.cli(&["SET", "other", "1"]).contains("OOM"));
+    shop.commit(1, "past the cache");
+    assert_eq!(
+        cache.invalidate_all("users").await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(shop.name(1).await, "past the cache");
+}
+
+#[tokio::test]
+async fn what_a_newer_program_stored_is_invalidated_by_an_older_one() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    server.cli(&["SET", "users:1", "CRT2 whatever comes then"]);
+    assert_eq!(
+        status(shop.get(1)).await,
+        Status::Bypass(BypassReason::Foreign)
+    );
+    shop.rename(1, "new").await.expect("written");
+    assert_eq!(server.cli(&["EXISTS", "users:1"]), "0");
 }
 
 #[tokio::test]
@@ -292,8 +322,9 @@ async fn the_cache_outlives_the_runtime_that_made_it() {
     cache.shutdown().await;
     assert_eq!(
         status(shop.get(1)).await,
-        Status::Bypass(BypassReason::Unavailable)
+        Status::Bypass(BypassReason::Disabled)
     );
+    assert_eq!(cache.get::<crate::shop::User>("users:1").await, None);
     // Nobody delivers any more, and nobody waits for it.
     shop.rename(1, "newer").await.expect("written");
     assert_eq!(shop.name(1).await, "newer");

@@ -70,6 +70,8 @@ impl Link {
             Ok(Err(error)) => {
                 if error.is_connection_dropped() || error.is_io_error() {
                     self.state.give_up();
+                } else {
+                    self.state.unanswered.store(0, Ordering::Relaxed);
                 }
                 Err(described(error))
             }
@@ -302,6 +304,12 @@ async fn identify(
         let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
         Error::new(ErrorKind::Store, format!("INFO was refused ({}){hint}", described(error)))
     })?;
+    if info_field(&info, "role") == Some("slave") {
+        return Err(Error::new(
+            ErrorKind::Store,
+            "this is a replica; the cache needs the primary",
+        ));
+    }
     match (
         info_field(&info, "run_id"),
         info_field(&info, "master_replid"),

@@ -250,7 +250,7 @@ impl Store for RedisStore {
         let link = self.links.current()?;
         let mut mget = redis::cmd("MGET");
         mget.arg(&probe.key);
-        for dep in &probe.deps {
+        for dep in probe.deps.iter() {
             mget.arg(dep.key());
         }
         let mut values: Vec<Value> = link
@@ -379,21 +379,24 @@ impl Store for RedisStore {
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
         let link = self.links.current()?;
+        let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
+        let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| dep.key()).collect();
+        if kills.len() + bumps.len() <= STEP {
+            return self.invalidate_on(&link, &kills, &bumps).await;
+        }
         let mut done = Invalidated {
             at: Millis(0),
             removed: 0,
         };
-        for kills in invalidation.kills.chunks(STEP) {
-            let kills: Vec<_> = kills.iter().map(String::as_str).collect();
-            let step = self.invalidate_on(&link, &kills, &[]).await?;
+        for kills in kills.chunks(STEP) {
+            let step = self.invalidate_on(&link, kills, &[]).await?;
             done = Invalidated {
                 at: step.at,
                 removed: done.removed + step.removed,
             };
         }
-        for bumps in invalidation.bumps.chunks(STEP) {
-            let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
-            done.at = self.invalidate_on(&link, &[], &bumps).await?.at;
+        for bumps in bumps.chunks(STEP) {
+            done.at = self.invalidate_on(&link, &[], bumps).await?.at;
         }
         Ok(done)
     }
@@ -427,41 +430,38 @@ impl Store for RedisStore {
         Ok(removed)
     }
 
-    async fn clear(&self, namespace: &str) -> Result<u64, Error> {
+    async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
         let link = self.links.current()?;
-        let own = glob::literal(namespace);
-        let mut walk = Walk::new(format!("{own}@gen:*"));
+        let mut done = link.clock.now();
+        let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)));
         while let Some(keys) = self.scan(&link, &mut walk).await? {
-            let bumps: Vec<_> = keys.iter().map(String::as_str).collect();
-            self.invalidate_on(&link, &[], &bumps).await?;
+            for bumps in keys.chunks(STEP) {
+                let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
+                done = self.invalidate_on(&link, &[], &bumps).await?.at;
+            }
         }
-        let all = Matching {
-            pattern: format!("{own}*"),
-            derived_only: false,
-            stored_before: None,
-            unless_larger_than: None,
-        };
-        self.remove_matching(&all).await
+        Ok(done)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let link = self.links.current()?;
+        self.db_size(&link).await.map(drop)
     }
 
     async fn facts(&self) -> Result<ServerFacts, Error> {
         let link = self.links.current()?;
         let total_keys = self.db_size(&link).await?;
+        // Where INFO is not permitted there is less to say.
         let info: String = link
             .ask(self.budget, async |connection| {
                 redis::cmd("INFO").query_async(connection).await
             })
-            .await?;
-        let number = |name| {
-            link::info_field(&info, name)
-                .and_then(|value| value.parse().ok())
-                .unwrap_or(0)
-        };
+            .await
+            .unwrap_or_default();
+        let number = |name| link::info_field(&info, name).and_then(|value| value.parse().ok());
         Ok(ServerFacts {
-            total_keys,
-            used_memory: link::info_field(&info, "used_memory_human")
-                .unwrap_or_default()
-                .to_owned(),
+            total_keys: Some(total_keys),
+            used_memory: link::info_field(&info, "used_memory_human").map(str::to_owned),
             uptime_seconds: number("uptime_in_seconds"),
             connected_clients: number("connected_clients"),
         })

@@ -36,6 +36,13 @@ local function header(key)
   return h
 end
 
+-- Whether the key holds an entry of this framework, of whatever version: an older program must be able to
+-- invalidate what a newer one has stored.
+local function is_ours(key)
+  local start = redis.pcall('GETRANGE', key, 0, {magic_len} - 1)
+  return type(start) == 'string' and start:find('^{magic_name}%d ') ~= nil
+end
+
 local function token(h) return h:sub({token}, {token_end}) end
 local function deadline(h) return tonumber(h:sub({deadline}, {deadline_end})) end
 local function kind(h) return h:sub({kind}, {kind}) end
@@ -56,6 +63,7 @@ end
         none = Nonce::NONE,
         last = LEN - 1,
         magic_len = MAGIC.len() + 1,
+        magic_name = &MAGIC[..MAGIC.len() - 1],
         token = TOKEN + 1,
         token_end = TOKEN + Nonce::TEXT_LEN,
         deadline = DEADLINE + 1,
@@ -80,6 +88,11 @@ local values = {}
 for i, key in ipairs(KEYS) do
   redis.call('SET', key, ARGV[i + 1], 'NX', 'PX', ARGV[1])
   local value = redis.pcall('GET', key)
+  if type(value) == 'string' and (#value < 32 or value:sub(1, 32):find('[^0-9a-f]')) then
+    -- Not a generation, so nothing depends on it.
+    value = ARGV[i + 1]
+    redis.call('SET', key, value, 'PX', ARGV[1])
+  end
   values[i] = type(value) == 'string' and value or ''
 end
 return values
@@ -163,9 +176,9 @@ pub(super) static INVALIDATE: LazyLock<Script> = LazyLock::new(|| {
 local t, kills, removed = now(), tonumber(ARGV[1]), 0
 for i = 1, kills do
   local there = header(KEYS[i])
-  if there then
+  if is_ours(KEYS[i]) then
     redis.call('DEL', KEYS[i])
-    if has_content(there) then removed = removed + 1 end
+    if not there or has_content(there) then removed = removed + 1 end
   end
 end
 for i = kills + 1, #KEYS do
@@ -176,6 +189,8 @@ for i = kills + 1, #KEYS do
       if tonumber(ends) > t then intents = intents .. ' ' .. name .. '@' .. ends end
     end
   end
+  -- A server that is over its memory limit and may not evict refuses SET, but not after a DEL.
+  redis.call('DEL', KEYS[i])
   redis.call('SET', KEYS[i], ARGV[2 + i - kills] .. intents, 'PX', ARGV[2])
 end
 return {t, removed}
@@ -191,9 +206,14 @@ pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
 local before, removed = tonumber(ARGV[2]), 0
 for _, key in ipairs(KEYS) do
   local there = header(key)
-  if there and (ARGV[1] == 'all' or kind(there) == 'd') and (not before or stored(there) < before) then
+  if there then
+    if (ARGV[1] == 'all' or kind(there) == 'd') and (not before or stored(there) < before) then
+      redis.call('UNLINK', key)
+      if has_content(there) then removed = removed + 1 end
+    end
+  elseif ARGV[1] == 'all' and not before and is_ours(key) then
     redis.call('UNLINK', key)
-    if has_content(there) then removed = removed + 1 end
+    removed = removed + 1
   end
 end
 return removed

@@ -1,0 +1,449 @@
+//! What waits to be delivered, as plain data.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Acknowledgement;
+use crate::clock::Instant;
+use crate::generation::Dep;
+use crate::store::{Invalidation, Probe};
+
+/// What is to be repeated later is repeated together with what falls due within this time.
+const DUE_STEP: Duration = Duration::from_millis(250);
+
+/// Which dead entries a sweep may remove after an invalidation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sweep {
+    pub(crate) resource: Box<str>,
+    pub(crate) derived_only: bool,
+}
+
+/// One invalidation, as it is enqueued.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Order {
+    pub(crate) kills: Vec<String>,
+    pub(crate) bumps: Vec<Arc<Dep>>,
+    pub(crate) sweeps: Vec<Sweep>,
+}
+
+/// Orders merged into one.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    kills: HashSet<String>,
+    bumps: HashSet<Arc<Dep>>,
+    /// Per resource, whether only derived entries are concerned.
+    pub(super) sweeps: HashMap<Box<str>, bool>,
+    pub(super) whole_namespace: bool,
+    receipts: Vec<oneshot::Sender<Acknowledgement>>,
+    /// The number of the last order in it.
+    last: u64,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.kills.len() + self.bumps.len() + usize::from(self.whole_namespace)
+    }
+
+    fn add(&mut self, order: Order) {
+        if self.whole_namespace {
+            return;
+        }
+        self.kills.extend(order.kills);
+        self.bumps.extend(order.bumps);
+        for Sweep {
+            resource,
+            derived_only,
+        } in order.sweeps
+        {
+            *self.sweeps.entry(resource).or_insert(true) &= derived_only;
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.receipts.extend(other.receipts);
+        self.last = self.last.max(other.last);
+        if other.whole_namespace {
+            self.collapse();
+        }
+        if self.whole_namespace {
+            return;
+        }
+        self.kills.extend(other.kills);
+        self.bumps.extend(other.bumps);
+        for (resource, derived_only) in other.sweeps {
+            *self.sweeps.entry(resource).or_insert(true) &= derived_only;
+        }
+    }
+
+    /// One invalidation of everything, in place of any number of something.
+    fn collapse(&mut self) {
+        self.kills = HashSet::new();
+        self.bumps = HashSet::new();
+        self.sweeps = HashMap::new();
+        self.whole_namespace = true;
+    }
+
+    fn concerns(&self, probe: &Probe) -> bool {
+        self.whole_namespace
+            || self.kills.contains(probe.key.as_str())
+            || probe.deps.iter().any(|dep| self.bumps.contains(dep))
+    }
+}
+
+/// What is to be sent now.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) whole_namespace: bool,
+    pub(super) invalidation: Invalidation,
+}
+
+/// What waits, what is on its way, and what is to be repeated later.
+///
+/// Whatever has come in is in exactly one of them until the store has acknowledged it.
+#[derive(Debug)]
+pub(super) struct Queue {
+    ready: Batch,
+    in_flight: Option<Batch>,
+    delayed: BTreeMap<Instant, Batch>,
+    /// Where the steps of `delayed` are counted from.
+    origin: Instant,
+    limit: usize,
+    /// How many orders have come in; each has its number.
+    entered: u64,
+    /// The number of the last order that the store has acknowledged.
+    delivered: u64,
+    /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
+    is_distressed: bool,
+    is_closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(limit: usize, origin: Instant) -> Self {
+        Self {
+            ready: Batch::default(),
+            in_flight: None,
+            delayed: BTreeMap::new(),
+            origin,
+            limit,
+            entered: 0,
+            delivered: 0,
+            is_distressed: false,
+            is_closed: false,
+        }
+    }
+
+    /// Takes an order in, or with `None` one for the whole namespace; returns its number.
+    pub(super) fn enter(
+        &mut self,
+        order: Option<Order>,
+        receipt: oneshot::Sender<Acknowledgement>,
+    ) -> u64 {
+        self.entered += 1;
+        if self.is_closed {
+            // Dropping the receipt says that nobody delivers any more.
+            return self.entered;
+        }
+        match order {
+            Some(order) => self.ready.add(order),
+            None => self.ready.collapse(),
+        }
+        self.ready.last = self.entered;
+        self.ready.receipts.push(receipt);
+        self.enforce_limit();
+        self.entered
+    }
+
+    /// Takes in an order for later.
+    pub(super) fn enter_at(&mut self, due: Instant, order: Order) {
+        if self.is_closed {
+            return;
+        }
+        let steps = due
+            .saturating_duration_since(self.origin)
+            .as_millis()
+            .div_ceil(DUE_STEP.as_millis());
+        let due = u32::try_from(steps)
+            .ok()
+            .and_then(|steps| self.origin.checked_add(DUE_STEP * steps));
+        // What lies beyond time itself is repeated now: better early than never.
+        match due {
+            Some(due) => self.delayed.entry(due).or_default().add(order),
+            None => self.ready.add(order),
+        }
+        self.enforce_limit();
+    }
+
+    fn enforce_limit(&mut self) {
+        let waiting = self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>();
+        if waiting <= self.limit {
+            return;
+        }
+        self.ready.collapse();
+        if let Some((last, mut batch)) = std::mem::take(&mut self.delayed).pop_last() {
+            batch.collapse();
+            self.delayed.insert(last, batch);
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.delayed.first_key_value().map(|(due, _)| *due)
+    }
+
+    /// Puts all that is ready on its way; `None` if there is nothing.
+    pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
+        while self.next_due().is_some_and(|due| due <= now)
+            && let Some((_, batch)) = self.delayed.pop_first()
+        {
+            self.ready.merge(batch);
+        }
+        if let Some(interrupted) = self.in_flight.take() {
+            self.ready.merge(interrupted);
+        }
+        let batch = std::mem::take(&mut self.ready);
+        if batch.is_empty() {
+            for receipt in batch.receipts {
+                // Whoever asked may be gone.
+                let _ = receipt.send(Acknowledgement::Delivered);
+            }
+            return None;
+        }
+        let invalidation = Invalidation {
+            kills: batch.kills.iter().cloned().collect(),
+            bumps: batch.bumps.iter().cloned().collect(),
+        };
+        let whole_namespace = batch.whole_namespace;
+        self.in_flight = Some(batch);
+        Some(Delivery {
+            whole_namespace,
+            invalidation,
+        })
+    }
+
+    /// The store has acknowledged what was on its way; returns it, for the sweep.
+    pub(super) fn acknowledge(&mut self) -> Batch {
+        let mut batch = self.in_flight.take().unwrap_or_default();
+        self.delivered = self.delivered.max(batch.last);
+        self.is_distressed &= !self.ready.is_empty();
+        for receipt in batch.receipts.drain(..) {
+            let _ = receipt.send(Acknowledgement::Delivered);
+        }
+        batch
+    }
+
+    /// The store did not take what was on its way: it waits again. Reads bypass before anybody is told.
+    pub(super) fn take_back(&mut self) {
+        self.is_distressed = true;
+        let Some(mut batch) = self.in_flight.take() else {
+            return;
+        };
+        let receipts = std::mem::take(&mut batch.receipts);
+        self.ready.merge(batch);
+        self.enforce_limit();
+        for receipt in receipts {
+            let _ = receipt.send(Acknowledgement::Pending);
+        }
+    }
+
+    /// One who waited has lost patience; says what to go on with.
+    pub(super) fn lose_patience(&mut self, number: u64) -> Acknowledgement {
+        if number <= self.delivered {
+            return Acknowledgement::Delivered;
+        }
+        self.is_distressed = true;
+        Acknowledgement::Pending
+    }
+
+    /// What was to be repeated later is ready now, because later there is nobody.
+    pub(super) fn hasten(&mut self) {
+        for (_, batch) in std::mem::take(&mut self.delayed) {
+            self.ready.merge(batch);
+        }
+    }
+
+    /// Nothing is delivered any more; those who wait are told so.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        self.ready.receipts.clear();
+        self.in_flight = None;
+    }
+
+    pub(super) fn is_distressed(&self) -> bool {
+        self.is_distressed
+    }
+
+    /// Whether anything that the store has not acknowledged concerns this entry.
+    pub(super) fn concerns(&self, probe: &Probe) -> bool {
+        self.ready.concerns(probe)
+            || self
+                .in_flight
+                .as_ref()
+                .is_some_and(|batch| batch.concerns(probe))
+    }
+
+    /// How many invalidations the store has not acknowledged, those for later not counted.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len() + self.in_flight.as_ref().map_or(0, Batch::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::key::EntryKind;
+
+    fn dep(name: &str) -> Arc<Dep> {
+        Dep::new(format!("@gen:{name}"))
+    }
+
+    fn kill(key: &str) -> Order {
+        Order {
+            kills: vec![key.into()],
+            bumps: vec![dep("users~derived")],
+            ..Order::default()
+        }
+    }
+
+    fn probe(key: &str) -> Probe {
+        Probe {
+            key: key.into(),
+            kind: EntryKind::Entity,
+            deps: [dep("users")].into(),
+        }
+    }
+
+    fn queue(limit: usize) -> Queue {
+        Queue::new(limit, clock::now())
+    }
+
+    fn enter(queue: &mut Queue, order: Order) -> oneshot::Receiver<Acknowledgement> {
+        let (sender, receiver) = oneshot::channel();
+        queue.enter(Some(order), sender);
+        receiver
+    }
+
+    #[test]
+    fn what_waits_is_sent_once_and_acknowledged_to_all() {
+        let mut queue = queue(10);
+        let mut receipts = [
+            enter(&mut queue, kill("users:1")),
+            enter(&mut queue, kill("users:1")),
+        ];
+        let sent = queue.send(clock::now()).expect("something to send");
+        assert_eq!(
+            (sent.invalidation.kills.len(), sent.invalidation.bumps.len()),
+            (1, 1)
+        );
+        queue.acknowledge();
+        assert!(
+            receipts
+                .iter_mut()
+                .all(|r| r.try_recv() == Ok(Acknowledgement::Delivered))
+        );
+        assert!(queue.send(clock::now()).is_none());
+        assert!(!queue.is_distressed());
+    }
+
+    #[test]
+    fn what_was_refused_concerns_its_readers_until_it_is_delivered() {
+        let mut queue = queue(10);
+        let mut receipt = enter(&mut queue, kill("users:1"));
+        queue.send(clock::now());
+        queue.take_back();
+        assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Pending));
+        assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
+        assert!(!queue.concerns(&probe("users:2")));
+        queue.send(clock::now());
+        assert!(queue.concerns(&probe("users:1")), "on its way is not there");
+        queue.acknowledge();
+        assert!(!queue.is_distressed() && !queue.concerns(&probe("users:1")));
+    }
+
+    #[test]
+    fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() {
+        let mut queue = queue(10);
+        let _first = enter(&mut queue, kill("users:1"));
+        queue.send(clock::now());
+        let (sender, _second) = oneshot::channel();
+        let number = queue.enter(Some(kill("users:1")), sender);
+        assert_eq!(queue.lose_patience(number), Acknowledgement::Pending);
+        queue.acknowledge();
+        assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
+        queue.send(clock::now());
+        queue.acknowledge();
+        assert!(!queue.is_distressed());
+        assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+    }
+
+    #[test]
+    fn past_the_limit_everything_is_invalidated_now_and_later() {
+        let mut queue = queue(4);
+        let later = clock::now() + Duration::from_secs(5);
+        queue.enter_at(later, kill("users:0"));
+        for id in 0..9 {
+            drop(enter(&mut queue, kill(&format!("users:{id}"))));
+        }
+        assert!(queue.concerns(&probe("teams:1")));
+        let sent = queue.send(clock::now()).expect("something to send");
+        assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+        queue.acknowledge();
+        assert!(queue.send(clock::now()).is_none());
+        let again = queue.send(later + DUE_STEP).expect("something to send");
+        assert!(again.whole_namespace);
+    }
+
+    #[test]
+    fn repetitions_of_one_resource_take_one_place() {
+        let mut queue = queue(4);
+        let later = clock::now() + Duration::from_secs(5);
+        for _ in 0..10_000 {
+            queue.enter_at(
+                later,
+                Order {
+                    bumps: vec![dep("users")],
+                    ..Order::default()
+                },
+            );
+        }
+        assert!(queue.send(clock::now()).is_none());
+        let sent = queue.send(later + DUE_STEP).expect("something to send");
+        assert_eq!(
+            (sent.whole_namespace, sent.invalidation.bumps.len()),
+            (false, 1)
+        );
+    }
+
+    #[test]
+    fn what_was_interrupted_is_sent_again() {
+        let mut queue = queue(4);
+        let _receipt = enter(&mut queue, kill("users:1"));
+        queue.send(clock::now());
+        let again = queue.send(clock::now()).expect("something to send");
+        assert_eq!(again.invalidation.kills, ["users:1"]);
+    }
+
+    #[test]
+    fn after_closing_nobody_waits() {
+        let mut queue = queue(4);
+        let mut before = enter(&mut queue, kill("users:1"));
+        queue.close();
+        let mut after = enter(&mut queue, kill("users:1"));
+        assert!(
+            before
+                .try_recv()
+                .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
+        );
+        assert!(
+            after
+                .try_recv()
+                .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
+        );
+    }
+}

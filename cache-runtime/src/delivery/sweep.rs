@@ -1,0 +1,96 @@
+//! Dead entries leave by their time to live; a sweep makes them leave sooner, because people look.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock::{self, Millis};
+use crate::store::{Matching, Store, glob_literal};
+
+/// No more than one round in this time, however much is requested.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A store with more keys than this is not swept: its dead entries leave by their time to live.
+const LIMIT: u64 = 1_000_000;
+
+/// Requests for sweeps, coalesced per resource.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    requested: Mutex<HashMap<Scope, Request>>,
+    wake: Notify,
+}
+
+/// A resource, or with `None` the namespace.
+type Scope = Option<Box<str>>;
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    derived_only: bool,
+    /// Entries stored earlier are dead.
+    before: Millis,
+}
+
+impl Sweeper {
+    pub(super) fn request(&self, scopes: impl IntoIterator<Item = (Scope, bool)>, before: Millis) {
+        let mut any = false;
+        {
+            let mut requested = self.requested.lock();
+            for (scope, derived_only) in scopes {
+                any = true;
+                // An entity that was stored between a whole sweep and a later derived one may be swept although
+                // it is alive. That costs one miss.
+                requested
+                    .entry(scope)
+                    .and_modify(|request| {
+                        request.derived_only &= derived_only;
+                        request.before = request.before.max(before);
+                    })
+                    .or_insert(Request {
+                        derived_only,
+                        before,
+                    });
+            }
+        }
+        if any {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Sweeps what is requested, for ever.
+    pub(super) async fn run(self: Arc<Self>, store: Arc<dyn Store>, namespace: String) {
+        let namespace = glob_literal(&namespace);
+        loop {
+            self.wake.notified().await;
+            let next_round = clock::now() + INTERVAL;
+            let requested = std::mem::take(&mut *self.requested.lock());
+            for (
+                scope,
+                Request {
+                    derived_only,
+                    before,
+                },
+            ) in requested
+            {
+                let pattern = match &scope {
+                    Some(resource) => format!("{namespace}{resource}:*"),
+                    None => format!("{namespace}*"),
+                };
+                let matching = Matching {
+                    pattern,
+                    derived_only,
+                    stored_before: Some(before),
+                    unless_larger_than: Some(LIMIT),
+                };
+                if let Err(error) = store.remove_matching(&matching).await {
+                    tracing::debug!(
+                        "the sweep of `{}` was not finished: {error}",
+                        matching.pattern
+                    );
+                }
+            }
+            tokio::time::sleep_until(next_round).await;
+        }
+    }
+}
