@@ -23,29 +23,22 @@ use crate::model::{
 // into
 //
 // pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-//     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
-//         ::core::module_path!(),
-//         "get",
-//         ::core::panic::Location::caller().file(),
-//         ::core::panic::Location::caller().line(),
-//     );
+//     static __CACHE_SITE: ::cache_runtime::__private::Site =
+//         ::cache_runtime::__private::Site::new(::core::module_path!(), "get");
+//     let __cache_kind = ::cache_runtime::__private::Shape::<Result<Option<User>, DbError>>::OF.kind();
 //     let __cache_read = ::cache_runtime::__private::Read::new(
 //         &__CACHE_SITE,
 //         ::cache_runtime::__private::global(),
+//         __cache_kind,
 //         |__cache_plan| __cache_plan.resource("users").id(&id).ttl(300u64),
 //     );
 //     __cache_read
-//         .run(
-//             ::cache_runtime::__private::Shape::<Result<Option<User>, DbError>>::OF.kind(),
-//             async move || {
-//                 if let ::core::option::Option::Some(__cache_returned) =
-//                     ::core::option::Option::None::<Result<Option<User>, DbError>>
-//                 {
-//                     return __cache_returned;
-//                 }
-//                 BODY
-//             },
-//         )
+//         .run(async move || {
+//             if let ::core::option::Option::Some(__cache_returned) = __cache_kind.unreached() {
+//                 return __cache_returned;
+//             }
+//             BODY
+//         })
 //         .await
 // }
 pub(crate) fn cached(function: CachedFn) -> TokenStream {
@@ -58,13 +51,13 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         absence,
         version,
     } = function;
-    let (private, cache, shape, body) = (env.private(), env.cache(), env.shape(&item), body(&item));
+    let (private, cache, body) = (env.private(), env.cache(), body(&item));
     let key = key.calls(&item);
     let policy = policy(ttl, absence, version);
     let run = run(
         &item,
         quote_spanned!(mixed()=> __cache_read),
-        quote_spanned!(mixed()=> #shape, async move || #body),
+        quote_spanned!(mixed()=> async move || #body),
     );
     wrap(
         &item,
@@ -73,6 +66,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
             let __cache_read = #private::Read::new(
                 &__CACHE_SITE,
                 #cache,
+                __cache_kind,
                 |__cache_plan| __cache_plan.resource(#resource) #key #policy,
             );
             #run
@@ -89,10 +83,11 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 //
 // pub async fn create(&self, new: NewUser) -> Result<User, DbError> {
 //     static __CACHE_SITE: .. = ..;
+//     let __cache_kind = ..;
 //     let __cache_write = ::cache_runtime::__private::Write::new(
 //         &__CACHE_SITE,
 //         ::cache_runtime::__private::global(),
-//         ::cache_runtime::__private::Shape::<Result<User, DbError>>::OF.kind(),
+//         __cache_kind,
 //         |__cache_plan| __cache_plan.resource("users").resource("teams"),
 //     )
 //     .rejected(|e| matches!(e, DbError::Conflict))
@@ -107,7 +102,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         result,
         on,
     } = function;
-    let (private, cache, shape, body) = (env.private(), env.cache(), env.shape(&item), body(&item));
+    let (private, cache, body) = (env.private(), env.cache(), body(&item));
     let known_before = targets.iter().map(Target::before);
     let on = match on {
         On::Always => None,
@@ -127,7 +122,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
             let __cache_write = #private::Write::new(
                 &__CACHE_SITE,
                 #cache,
-                #shape,
+                __cache_kind,
                 |__cache_plan| __cache_plan #(#known_before)*,
             ) #on #result;
             #run
@@ -139,16 +134,16 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
 /// that from the body alone, and so would neither coerce `Box<Error>` to `Box<dyn Error>` nor underline the culprit
 /// of a mismatch.
 fn body(item: &Item) -> Group {
-    let Some(output) = item.output() else {
+    if item.output().is_none() {
         return item.body.clone();
-    };
+    }
     let statements = item.body.stream();
     let place = mixed().located_at(item.output_place());
     let returned = quote_spanned!(place=> __cache_returned);
     let mut body = Group::new(
         item.body.delimiter(),
         quote_spanned! {mixed()=>
-            if let ::core::option::Option::Some(#returned) = ::core::option::Option::None::<#output> {
+            if let ::core::option::Option::Some(#returned) = __cache_kind.unreached() {
                 return #returned;
             }
             #statements
@@ -167,8 +162,7 @@ fn run(item: &Item, call: TokenStream, arguments: TokenStream) -> TokenStream {
 
 /// The same function around other statements: exactly one item.
 ///
-/// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters. Its
-/// place is a `Location`, since `file!()` would put the machine's paths into expansions that people compare.
+/// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters.
 fn wrap(item: &Item, env: &Env, statements: TokenStream) -> TokenStream {
     let Item {
         attrs,
@@ -177,17 +171,13 @@ fn wrap(item: &Item, env: &Env, statements: TokenStream) -> TokenStream {
         inner_attrs,
         body,
     } = item;
-    let (private, name) = (env.private(), item.name());
+    let (private, name, shape) = (env.private(), item.name(), env.shape(item));
     let mut block = Group::new(
         body.delimiter(),
         quote_spanned! {mixed()=>
             #(#inner_attrs)*
-            static __CACHE_SITE: #private::Site = #private::Site::new(
-                ::core::module_path!(),
-                #name,
-                ::core::panic::Location::caller().file(),
-                ::core::panic::Location::caller().line(),
-            );
+            static __CACHE_SITE: #private::Site = #private::Site::new(::core::module_path!(), #name);
+            let __cache_kind = #shape;
             #statements
         },
     );

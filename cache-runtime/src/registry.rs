@@ -1,6 +1,7 @@
 //! Which function owns which keys, and what is known of each resource.
 
 use std::collections::HashMap;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,25 +18,19 @@ use crate::stats::{CounterSnapshot, Counters};
 pub struct Site {
     module: &'static str,
     function: &'static str,
-    file: &'static str,
-    line: u32,
+    place: &'static Location<'static>,
     reported: AtomicBool,
 }
 
 impl Site {
-    /// The site of the function `function` in `module`.
+    /// The site of the function `function` in `module`, at the caller's place.
     #[must_use]
-    pub const fn new(
-        module: &'static str,
-        function: &'static str,
-        file: &'static str,
-        line: u32,
-    ) -> Self {
+    #[track_caller]
+    pub const fn new(module: &'static str, function: &'static str) -> Self {
         Self {
             module,
             function,
-            file,
-            line,
+            place: Location::caller(),
             reported: AtomicBool::new(false),
         }
     }
@@ -55,11 +50,8 @@ impl Site {
 
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}::{} ({}:{})",
-            self.module, self.function, self.file, self.line
-        )
+        let (file, line) = (self.place.file(), self.place.line());
+        write!(f, "{}::{} ({file}:{line})", self.module, self.function)
     }
 }
 
@@ -199,8 +191,8 @@ mod tests {
     use super::*;
     use crate::key::{KeySpace, KeyWriter};
 
-    static FIRST: Site = Site::new("m", "first", "f.rs", 1);
-    static SECOND: Site = Site::new("m", "second", "f.rs", 1);
+    static FIRST: Site = Site::new("m", "first");
+    static SECOND: Site = Site::new("m", "second");
 
     fn form(id: impl serde::Serialize) -> IdForm {
         KeyWriter::new(&KeySpace::default(), "r")

@@ -54,6 +54,15 @@ impl<R, S> Clone for Kind<R, S> {
 }
 impl<R, S> Copy for Kind<R, S> {}
 
+impl<R, S> Kind<R, S> {
+    /// Never a value, but of the type `R`: a `return` of it, which is never reached, tells the compiler what a closure
+    /// returns.
+    #[must_use]
+    pub fn unreached(self) -> Option<R> {
+        None
+    }
+}
+
 /// What a cached function's return value holds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Loaded<'a, V> {

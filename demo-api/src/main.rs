@@ -51,10 +51,10 @@ async fn serve() -> Result<(), Failure> {
 
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
-    let cache = cache_runtime::init(cache_config).await;
     let pool = db::open(&config.database_url)
         .await
         .map_err(|error| unusable(&config, &error))?;
+    let cache = cache_runtime::init(cache_config).await;
 
     let stop = stop_signal()?;
     greet(&format!("http://{address}"));

@@ -40,27 +40,26 @@ pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
         ::core::module_path!(),
         "get",
-        ::core::panic::Location::caller().file(),
-        ::core::panic::Location::caller().line(),
     );
+    let __cache_kind = ::cache_runtime::__private::Shape::<
+        Result<Option<User>, DbError>,
+    >::OF
+        .kind();
     let __cache_read = ::cache_runtime::__private::Read::new(
         &__CACHE_SITE,
         ::cache_runtime::__private::global(),
+        __cache_kind,
         |__cache_plan| __cache_plan.resource("users").id(&id).ttl(300u64),
     );
     __cache_read
-        .run(
-            ::cache_runtime::__private::Shape::<Result<Option<User>, DbError>>::OF
-                .kind(),
-            async move || {
-                if let ::core::option::Option::Some(__cache_returned) = ::core::option::Option::None::<
-                    Result<Option<User>, DbError>,
-                > {
-                    return __cache_returned;
-                }
-                self.db.find(id).await?
-            },
-        )
+        .run(async move || {
+            if let ::core::option::Option::Some(__cache_returned) = __cache_kind
+                .unreached()
+            {
+                return __cache_returned;
+            }
+            self.db.find(id).await?
+        })
         .await
 }
 "#
@@ -79,13 +78,13 @@ fn an_invalidating_function_is_the_one_in_the_design() {
     static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
         ::core::module_path!(),
         "create",
-        ::core::panic::Location::caller().file(),
-        ::core::panic::Location::caller().line(),
     );
+    let __cache_kind = ::cache_runtime::__private::Shape::<Result<User, DbError>>::OF
+        .kind();
     let __cache_write = ::cache_runtime::__private::Write::new(
             &__CACHE_SITE,
             ::cache_runtime::__private::global(),
-            ::cache_runtime::__private::Shape::<Result<User, DbError>>::OF.kind(),
+            __cache_kind,
             |__cache_plan| __cache_plan.resource("users").resource("teams"),
         )
         .rejected(|e| matches!(e, DbError::Conflict))
@@ -94,9 +93,9 @@ fn an_invalidating_function_is_the_one_in_the_design() {
         });
     __cache_write
         .run(async move || {
-            if let ::core::option::Option::Some(__cache_returned) = ::core::option::Option::None::<
-                Result<User, DbError>,
-            > {
+            if let ::core::option::Option::Some(__cache_returned) = __cache_kind
+                .unreached()
+            {
                 return __cache_returned;
             }
             insert(new).await

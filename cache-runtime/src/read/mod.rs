@@ -5,6 +5,7 @@ mod plan;
 mod reader;
 
 use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,28 +26,34 @@ use crate::store::{Filled, Form, Payload, Probe};
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
-pub struct Read(Option<Call>);
+pub struct Read<R, S> {
+    /// `None` if the cache is off.
+    call: Option<Call>,
+    kind: PhantomData<fn() -> (R, S)>,
+}
 
-impl Read {
+impl<S, R: Returns<S>> Read<R, S> {
     /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
     pub fn new(
         site: &'static Site,
         cache: Option<Handle>,
+        _: Kind<R, S>,
         plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
     ) -> Self {
-        Self(cache.and_then(|cache| plan(ReadPlan::new(&cache, site)).finish(&cache)))
+        let call = cache.and_then(|cache| plan(ReadPlan::new(&cache, site)).finish(&cache));
+        Self {
+            call,
+            kind: PhantomData,
+        }
     }
 
     /// Answers from the cache, or runs `body` and stores what it returns.
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    pub async fn run<R, S>(self, _: Kind<R, S>, body: impl AsyncFnOnce() -> R) -> R
-    where
-        R: Returns<S>,
-    {
+    pub async fn run(self, body: impl AsyncFnOnce() -> R) -> R {
         // The body is awaited in one place: each more would be another copy of it in every annotated function.
-        let permit = match &self.0 {
+        let permit = match &self.call {
             Some(call) => match call.answer().await {
                 Answer::Found(value) => return value,
                 Answer::Run(permit) => permit,
@@ -62,7 +69,7 @@ impl Read {
             }
         };
         let returned = permit::renewing(permit.as_ref(), body()).await;
-        if let (Some(call), Some(permit)) = (&self.0, permit) {
+        if let (Some(call), Some(permit)) = (&self.call, permit) {
             call.store(permit, &returned).await;
         }
         returned
@@ -89,13 +96,17 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// What [`Read::run`] does, for a call made by hand.
+    /// What an annotated function does, for a call made by hand.
     pub(crate) async fn run<R: Returns<S>, S>(
         self,
-        kind: Kind<R, S>,
+        _: Kind<R, S>,
         body: impl AsyncFnOnce() -> R,
     ) -> R {
-        Read(Some(self)).run(kind, body).await
+        let read = Read {
+            call: Some(self),
+            kind: PhantomData,
+        };
+        read.run(body).await
     }
 
     /// The call that a manual operation on `key` amounts to.

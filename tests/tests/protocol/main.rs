@@ -51,6 +51,15 @@ impl Pair {
     }
 }
 
+/// A test that hangs has failed.
+async fn bounded(test: impl Future<Output = ()>) {
+    let limit = Duration::from_secs(60);
+    assert!(
+        tokio::time::timeout(limit, test).await.is_ok(),
+        "not done after {limit:?}"
+    );
+}
+
 /// Runs a test over each store.
 macro_rules! over_each_store {
     ($($(#[$meta:meta])* $test:ident;)*) => {
@@ -58,14 +67,14 @@ macro_rules! over_each_store {
             $($(#[$meta])*
             #[tokio::test]
             async fn $test() {
-                super::$test(crate::Pair::memory().await).await;
+                crate::bounded(super::$test(crate::Pair::memory().await)).await;
             })*
         }
         mod redis {
             $($(#[$meta])*
             #[tokio::test]
             async fn $test() {
-                super::$test(crate::Pair::redis().await).await;
+                crate::bounded(super::$test(crate::Pair::redis().await)).await;
             })*
         }
     };
