@@ -32,7 +32,7 @@ pub struct Read<R, S> {
     kind: PhantomData<fn() -> (R, S)>,
 }
 
-impl<S, R: Returns<S>> Read<R, S> {
+impl<R, S> Read<R, S> {
     /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
     pub fn new(
         site: &'static Site,
@@ -51,7 +51,11 @@ impl<S, R: Returns<S>> Read<R, S> {
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    pub async fn run(self, body: impl AsyncFnOnce() -> R) -> R {
+    pub async fn run(self, body: impl AsyncFnOnce() -> R) -> R
+    where
+        // Here and not on the type: a bound that isn't met is then reported once, at the return type.
+        R: Returns<S>,
+    {
         // The body is awaited in one place: each more would be another copy of it in every annotated function.
         let permit = match &self.call {
             Some(call) => match call.answer().await {
