@@ -18,6 +18,7 @@ over_each_store! {
     everything_of_a_resource;
     one_row_and_what_is_derived;
     a_tag_reaches_its_entries;
+    a_load_from_before_a_tags_invalidation_is_not_joined;
     clear_all_leaves_nothing;
     figures_are_counted_per_resource;
     two_functions_do_not_share_a_key;
@@ -218,6 +219,39 @@ async fn a_tag_reaches_its_entries(pair: Pair) {
         Acknowledgement::Delivered
     );
     assert_eq!(load(5).await, 5);
+}
+
+/// Nothing sweeps what a tag concerns, so the lease of the old load is still there: only its stamp tells.
+async fn a_load_from_before_a_tags_invalidation_is_not_joined(pair: Pair) {
+    let key = || {
+        Key::named("report", &("june",))
+            .expect("valid")
+            .tag("team:1")
+    };
+    let gate = Gate::new();
+    let (cache, held) = (pair.a.clone(), gate.clone());
+    let old = tokio::spawn(async move {
+        let load = async || {
+            held.pass().await;
+            Ok::<_, std::io::Error>(1)
+        };
+        cache.get_or_load(key(), 60, load).await.expect("loaded")
+    });
+    gate.arrival().await;
+    assert_eq!(
+        pair.b.invalidate_tag("team:1").await,
+        Acknowledgement::Delivered
+    );
+    // The old load still stands at its gate, so this returns only if it does not wait for it.
+    let new = pair
+        .a
+        .get_or_load(key(), 60, async || Ok::<_, std::io::Error>(2))
+        .await
+        .expect("loaded");
+    assert_eq!(new, 2);
+    gate.open();
+    assert_eq!(old.await.expect("the load ends"), 1);
+    assert_eq!(pair.b.get::<i32>(key()).await, Some(2));
 }
 
 async fn clear_all_leaves_nothing(pair: Pair) {
