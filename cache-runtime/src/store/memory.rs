@@ -17,7 +17,7 @@ use super::{
     Payload, Probe, Seen, ServerFacts, Store, glob,
 };
 use crate::clock::{self, Millis};
-use crate::entry::{CodecId, Content, Header, Stamp};
+use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::EntryKind;
 use crate::nonce::{Nonce, hash128};
@@ -239,19 +239,7 @@ impl Store for MemoryStore {
                 return Ok(LeaseReply::Taken(slot.header));
             }
         }
-        let now = clock::wall();
-        let header = Header {
-            kind: probe.kind,
-            content: Content::Nothing,
-            codec: CodecId::default(),
-            token: request.token,
-            deadline: now.after(request.length),
-            stamp: request.stamp,
-            fingerprint: request.fingerprint,
-            stored: now,
-            fresh: Millis(0),
-            stale: Millis(0),
-        };
+        let header = request.header(probe.kind, clock::wall());
         self.put(hash, &probe.key, header, Payload::Empty, 0);
         Ok(LeaseReply::Granted)
     }
@@ -298,20 +286,7 @@ impl Store for MemoryStore {
                 "the value is too large for the in-process tier",
             ));
         }
-        let now = clock::wall();
-        let until = now.after(fill.fresh_for);
-        let header = Header {
-            kind: probe.kind,
-            content: fill.content,
-            codec: fill.codec,
-            token: Nonce::NONE,
-            deadline: Millis(0),
-            stamp: fill.stamp,
-            fingerprint: fill.fingerprint,
-            stored: now,
-            fresh: until,
-            stale: until,
-        };
+        let header = fill.header(probe.kind, clock::wall());
         self.put(hash, &probe.key, header, fill.payload, fill.size);
         Ok(Filled::Stored)
     }

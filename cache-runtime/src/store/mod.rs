@@ -121,6 +121,25 @@ pub struct LeaseRequest {
     pub length: Duration,
 }
 
+impl LeaseRequest {
+    /// The header that holds the place, if the lease is taken `now`.
+    #[must_use]
+    pub fn header(&self, kind: EntryKind, now: Millis) -> Header {
+        Header {
+            kind,
+            content: Content::Nothing,
+            codec: CodecId::default(),
+            token: self.token,
+            deadline: now.after(self.length),
+            stamp: self.stamp,
+            fingerprint: self.fingerprint,
+            stored: now,
+            fresh: Millis(0),
+            stale: Millis(0),
+        }
+    }
+}
+
 /// The answer to a [`LeaseRequest`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum LeaseReply {
@@ -153,6 +172,26 @@ pub struct Fill {
     pub fresh_for: Duration,
     /// How long the generations it depends on have to live from now, at least.
     pub generation_ttl: Duration,
+}
+
+impl Fill {
+    /// The header of the filled entry, if it is stored `now`.
+    #[must_use]
+    pub fn header(&self, kind: EntryKind, now: Millis) -> Header {
+        let until = now.after(self.fresh_for);
+        Header {
+            kind,
+            content: self.content,
+            codec: self.codec,
+            token: Nonce::NONE,
+            deadline: Millis(0),
+            stamp: self.stamp,
+            fingerprint: self.fingerprint,
+            stored: now,
+            fresh: until,
+            stale: until,
+        }
+    }
 }
 
 /// The answer to a [`Fill`].

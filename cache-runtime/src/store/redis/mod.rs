@@ -20,7 +20,7 @@ use super::{
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};
-use crate::entry::{CodecId, Content, Header, Stamp};
+use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Dep, Generation};
 use crate::nonce::Nonce;
@@ -29,6 +29,12 @@ use crate::policy::generation_ttl;
 /// How many keys one step of a scan, a sweep or a big invalidation takes: enough to be quick, few enough
 /// that nobody waits behind it.
 const STEP: usize = 256;
+
+/// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
+const READ_LIMIT: usize = 8 << 20;
+
+/// Stands in a header where the script writes the server's time.
+const SCRIPT_SETS_IT: Millis = Millis(0);
 
 /// Entries and generations in Redis.
 pub struct RedisStore {
@@ -267,7 +273,9 @@ impl Store for RedisStore {
         let generations = self.generations(&link, &probe.deps, &values[1..]).await?;
         let found = match values.swap_remove(0) {
             Value::BulkString(entry) => match Header::parse(&entry) {
-                Some((header, _)) if header.content == Content::Value => {
+                Some((header, _))
+                    if header.content == Content::Value && entry.len() <= READ_LIMIT =>
+                {
                     let payload = Bytes::from(entry).slice(Header::LEN..);
                     Found::Entry(header, Payload::Encoded(payload))
                 }
@@ -296,18 +304,7 @@ impl Store for RedisStore {
             Seen::Leased => ("leased", String::new()),
             Seen::Anything => ("anything", String::new()),
         };
-        let lease = Header {
-            kind: probe.kind,
-            content: Content::Nothing,
-            codec: CodecId::default(),
-            token: request.token,
-            deadline: Millis(0),
-            stamp: request.stamp,
-            fingerprint: request.fingerprint,
-            stored: Millis(0),
-            fresh: Millis(0),
-            stale: Millis(0),
-        };
+        let lease = request.header(probe.kind, SCRIPT_SETS_IT);
         let args = [
             mode.into(),
             seen.into_bytes(),
@@ -340,18 +337,7 @@ impl Store for RedisStore {
 
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
         let link = self.links.current()?;
-        let header = Header {
-            kind: probe.kind,
-            content: fill.content,
-            codec: fill.codec,
-            token: Nonce::NONE,
-            deadline: Millis(0),
-            stamp: fill.stamp,
-            fingerprint: fill.fingerprint,
-            stored: Millis(0),
-            fresh: Millis(0),
-            stale: Millis(0),
-        };
+        let header = fill.header(probe.kind, SCRIPT_SETS_IT);
         let payload = match fill.payload {
             Payload::Encoded(bytes) => Vec::from(bytes),
             // For people who look: an absence reads as one.
