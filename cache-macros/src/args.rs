@@ -9,7 +9,7 @@ use syn::{Expr, ExprPath, Ident, LitStr, Path};
 
 use self::syntax::{Entry, Form, Written, entries};
 use self::value::Noun;
-pub(crate) use self::value::{is_constant, is_segment, repaired, single_ident};
+pub(crate) use self::value::{Tag, is_constant, is_segment, repaired, single_ident};
 use crate::diag::{Errors, listed, nearest};
 
 /// One option, absent or given.
@@ -91,6 +91,22 @@ pub(crate) struct CachedArgs {
     pub(crate) none_ttl: Setting<Ttl>,
     pub(crate) cache_none: Setting<bool>,
     pub(crate) version: Setting<u32>,
+    pub(crate) tags: Setting<Vec<Tag>>,
+    pub(crate) depends: Setting<Vec<Name>>,
+    pub(crate) when: Setting<Expr>,
+    pub(crate) unless: Setting<Expr>,
+    pub(crate) codec: Setting<Codec>,
+    pub(crate) shared: Setting<bool>,
+    pub(crate) batch: Setting<Ident>,
+}
+
+/// How values are encoded: the names of the codecs.
+pub(crate) const CODECS: &[&str] = &["json", "msgpack", "postcard"];
+
+/// One of [`CODECS`], where it was written.
+#[derive(Clone)]
+pub(crate) struct Codec {
+    pub(crate) name: Ident,
 }
 
 /// What stands in `#[invalidates(..)]`.
@@ -100,6 +116,7 @@ pub(crate) struct InvalidatesArgs {
     pub(crate) targets: Vec<TargetArgs>,
     /// Whether a target was meant that could not be read, and so is missing in `targets`.
     pub(crate) broken_target: bool,
+    pub(crate) tags: Setting<Vec<Tag>>,
     pub(crate) on: Setting<Outcome>,
     pub(crate) rejected: Setting<Expr>,
 }
@@ -150,6 +167,27 @@ const CACHED: Table<CachedArgs> = &[
     ("version", |args, reading| {
         reading.into(&mut args.version, Written::version)
     }),
+    ("tags", |args, reading| {
+        reading.into(&mut args.tags, Written::tags)
+    }),
+    ("depends", |args, reading| {
+        reading.into(&mut args.depends, Written::resources)
+    }),
+    ("when", |args, reading| {
+        reading.into(&mut args.when, Written::expr)
+    }),
+    ("unless", |args, reading| {
+        reading.into(&mut args.unless, Written::expr)
+    }),
+    ("codec", |args, reading| {
+        reading.into(&mut args.codec, Written::codec)
+    }),
+    ("shared", |args, reading| {
+        reading.into(&mut args.shared, Written::flag)
+    }),
+    ("batch", |args, reading| {
+        reading.into(&mut args.batch, Written::parameter)
+    }),
     ("cache", |args, reading| {
         reading.into(&mut args.common.cache, Written::expr)
     }),
@@ -164,6 +202,9 @@ const INVALIDATES: Table<InvalidatesArgs> = &[
         // The resource it belongs to has been reported.
         None if args.broken_target => {}
         None => reading.misplaced("comes after its resource; write e.g. `\"users\", id = id`"),
+    }),
+    ("tags", |args, reading| {
+        reading.into(&mut args.tags, Written::tags)
     }),
     ("on", |args, reading| {
         reading.into(&mut args.on, Written::outcome)
@@ -195,6 +236,12 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("exclude", "skip"),
     ("ignore", "skip"),
     ("operation", "op"),
+    ("tag", "tags"),
+    ("condition", "when"),
+    ("if", "when"),
+    ("depends_on", "depends"),
+    ("format", "codec"),
+    ("serializer", "codec"),
 ];
 
 /// An option that is about to be read.
@@ -236,7 +283,10 @@ pub(crate) fn cached(tokens: TokenStream, errors: &mut Errors) -> CachedArgs {
         match entry {
             Entry::Option(written) => dispatch("cached", CACHED, &mut args, written, errors),
             Entry::Bare(value) => match single_ident(&value).filter(|word| !is_constant(word)) {
-                Some(word) => errors.on(word, unknown("cached", CACHED, &word.to_string())),
+                Some(word) => {
+                    let written = Written::bare(word.clone());
+                    dispatch("cached", CACHED, &mut args, written, errors);
+                }
                 None if args.resource.is_absent() => {
                     let written = value.to_token_stream();
                     let message = format!("this value has no name; write `resource = {written}`");
@@ -264,7 +314,14 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
                 dispatch("invalidates", INVALIDATES, &mut args, written, errors);
                 continue;
             }
-            Entry::Bare(value) => bare_target(&value),
+            Entry::Bare(value) => match single_ident(&value).filter(|word| is_option(word)) {
+                Some(word) => {
+                    let written = Written::bare(word.clone());
+                    dispatch("invalidates", INVALIDATES, &mut args, written, errors);
+                    continue;
+                }
+                None => bare_target(&value),
+            },
         };
         match result {
             Ok(resource) => args.targets.push(TargetArgs {
@@ -280,16 +337,16 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
     args
 }
 
+fn is_option(word: &Ident) -> bool {
+    INVALIDATES.iter().any(|(name, _)| word == name)
+}
+
 /// A resource by itself; a lower-case word is most likely one without its quotes.
 fn bare_target(value: &Expr) -> syn::Result<Name> {
     let Some(word) = single_ident(value).filter(|word| !is_constant(word)) else {
         return Noun::Resource.read(value);
     };
-    let message = if INVALIDATES.iter().any(|(name, _)| word == name) {
-        format!("`{word}` has no value; write `{word} = ..`")
-    } else {
-        format!("a resource is a string or the path of a constant; write `\"{word}\"`")
-    };
+    let message = format!("a resource is a string or the path of a constant; write `\"{word}\"`");
     Err(syn::Error::new_spanned(word, message))
 }
 
@@ -322,7 +379,6 @@ fn unknown<A>(attribute: &str, table: Table<A>, given: &str) -> String {
         .map(|(_, option)| *option)
         .or_else(|| nearest(given, names()));
     match (other, meant) {
-        _ if knows(given) => format!("`{given}` has no value; write `{given} = ..`"),
         (Some(other), _) => {
             format!("`{given}` is an option of `#[{other}]`; leave it out of `#[{attribute}]`")
         }

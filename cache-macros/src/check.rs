@@ -7,13 +7,14 @@ use syn::spanned::Spanned as _;
 use syn::{Expr, FnArg, Ident, Type};
 
 use crate::args::{
-    CachedArgs, Common, InvalidatesArgs, Name, Setting, TargetArgs, Ttl, is_constant, is_segment,
-    repaired, single_ident,
+    CachedArgs, Common, InvalidatesArgs, Name, Setting, Tag, TargetArgs, Ttl, is_constant,
+    is_segment, repaired, single_ident,
 };
 use crate::diag::{Errors, listed, nearest};
-use crate::item::{Binding, Item, bindings_of, borrowed_value, impl_trait};
+use crate::item::{Binding, Item, bindings_of, borrowed_value, first_type, impl_trait};
 use crate::model::{
-    Absence, AfterResult, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
+    Absence, AfterResult, Batch, BatchBy, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows,
+    Target,
 };
 
 /// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
@@ -34,6 +35,12 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
             "missing `resource`; name the data, e.g. `resource = \"users\"`",
         );
     }
+    let codec = args.codec.value();
+    if let Some(codec) = codec.filter(|codec| codec.name == "postcard" && args.version.is_absent())
+    {
+        let message = "postcard reads any bytes as any type, so an entry of an older build would be taken for a value; add `version = 1`, and count it up whenever the type changes";
+        errors.on(&codec.name, message);
+    }
     let key = key(&args, &item, errors);
     let absence = absence(args.cache_none, args.none_ttl, errors);
     Some(CachedFn {
@@ -42,6 +49,12 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         absence,
         ttl: args.ttl.into_value(),
         version: args.version.into_value(),
+        tags: args.tags.into_value().unwrap_or_default(),
+        depends: args.depends.into_value().unwrap_or_default(),
+        when: args.when.into_value(),
+        unless: args.unless.into_value(),
+        codec: args.codec.into_value(),
+        shared: args.shared.into_value().unwrap_or_default(),
         env: env(args.common),
         item,
     })
@@ -54,11 +67,23 @@ pub(crate) fn invalidates(
     errors: &mut Errors,
 ) -> Option<InvalidatesFn> {
     callable("invalidates", &item, errors);
-    if args.targets.is_empty() && !args.broken_target {
+    if args.targets.is_empty() && !args.broken_target && args.tags.is_absent() {
         errors.at(
             Span::call_site(),
             "missing a resource; name what becomes stale, e.g. `#[invalidates(\"users\")]`",
         );
+    }
+    for value in args
+        .tags
+        .value()
+        .into_iter()
+        .flatten()
+        .flat_map(Tag::values)
+    {
+        if let Some(result) = mention(value.to_token_stream(), "result") {
+            let message = "a tag can't be read from `result`: after an error there is none, and what was written would stay cached; make it of the parameters, or invalidate the resource";
+            errors.on(result, message);
+        }
     }
     let (bindings, _) = item.bindings();
     let mut scope = None;
@@ -86,6 +111,7 @@ pub(crate) fn invalidates(
     Some(InvalidatesFn {
         env: env(args.common),
         targets,
+        tags: args.tags.into_value().unwrap_or_default(),
         result,
         on,
         item,
@@ -94,11 +120,22 @@ pub(crate) fn invalidates(
 
 /// What has to hold of any function whose body is wrapped.
 fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
-    if item.sig.asyncness.is_none() {
+    if item.form().is_none() {
         errors.on(
             item.sig.fn_token,
             format!("`#[{attribute}]` needs an `async fn`; add `async` before `fn`"),
         );
+    }
+    for (ident, what) in transactions(item) {
+        let message = match attribute {
+            "cached" => format!(
+                "what {what} reads may never be committed, and would be served to everybody; leave `#[cached]` to a function that reads from the pool"
+            ),
+            _ => format!(
+                "`#[{attribute}]` acts when the function returns, which is before the caller's {what} commits: a reader in between would keep the old data; begin and commit inside the function, or invalidate by hand after the commit"
+            ),
+        };
+        errors.on(ident, message);
     }
     if let Some(found) = item.output().and_then(impl_trait) {
         errors.at(found, format!("`#[{attribute}]` needs a return type with a name; write the type in place of `impl ..`"));
@@ -113,6 +150,62 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
             "`#[{attribute}]` can't see which names this pattern binds; bind one name and take it apart in the body"
         );
         errors.on(pat, message);
+    }
+}
+
+/// Parameters through which the function takes part in its caller's transaction: the type's name, and what to call it.
+fn transactions(item: &Item) -> impl Iterator<Item = (Ident, &'static str)> {
+    item.sig.inputs.iter().filter_map(|input| {
+        let FnArg::Typed(parameter) = input else {
+            return None;
+        };
+        let name = type_ident(&parameter.ty)?;
+        let text = name.to_string();
+        if text.ends_with("Transaction") {
+            return Some((name.clone(), "transaction"));
+        }
+        let connections = ["Pg", "Sqlite", "MySql", "Mysql", "Mssql", "Any"];
+        let is_connection = text
+            .strip_suffix("Connection")
+            .map(|driver| driver.strip_prefix("Async").unwrap_or(driver))
+            .is_some_and(|driver| connections.contains(&driver));
+        is_connection.then(|| (name.clone(), "connection"))
+    })
+}
+
+/// The name of a type, behind references.
+fn type_ident(ty: &Type) -> Option<&Ident> {
+    match ty {
+        Type::Reference(reference) => type_ident(&reference.elem),
+        Type::Paren(paren) => type_ident(&paren.elem),
+        Type::Group(group) => type_ident(&group.elem),
+        Type::Path(path) => path.path.segments.last().map(|last| &last.ident),
+        _ => None,
+    }
+}
+
+/// The first `HashSet` in a type.
+fn hash_set(ty: &Type) -> Option<Ident> {
+    fn find(tokens: TokenStream) -> Option<Ident> {
+        tokens.into_iter().find_map(|token| match token {
+            TokenTree::Ident(ident) if ident == "HashSet" => Some(ident),
+            TokenTree::Group(group) => find(group.stream()),
+            _ => None,
+        })
+    }
+    find(ty.to_token_stream())
+}
+
+/// A set that is iterated in another order each time would be in another key each time.
+fn ordered(keyed: &[&Binding], errors: &mut Errors) {
+    for binding in keyed {
+        if let Some(set) = binding.ty.as_ref().and_then(hash_set) {
+            let name = binding.name();
+            let message = format!(
+                "a `HashSet` has no order, so the same set would give another key each time; take a `BTreeSet`, or leave it out with `skip({name})`"
+            );
+            errors.on(set, message);
+        }
     }
 }
 
@@ -145,6 +238,9 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
         .filter(|binding| !skipped.contains(&binding.name()))
         .collect();
 
+    if let Some(ids) = args.batch.value() {
+        return batch(ids, args, item, &keyed, errors);
+    }
     if let Some(id) = args.id.value() {
         // Whoever mistyped the name to skip would be told twice.
         let skips = args.skip.is_absent()
@@ -154,13 +250,10 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
         if named("id", id, &bindings, errors) && skips {
             all_in_id(id, &keyed, args, errors);
         }
-        return with_id(
-            &args.op,
-            Part {
-                value: id.clone(),
-                place: id.span(),
-            },
-        );
+        return with_id(&args.op, part(id, &bindings));
+    }
+    if args.key.is_absent() {
+        ordered(&keyed, errors);
     }
     let parts = match args.key.value() {
         Some(listed) => listed
@@ -242,16 +335,93 @@ fn parameter_part(binding: &Binding) -> Part {
     name.set_span(name.span().located_at(binding.place));
     Part {
         value: syn::parse_quote!(#name),
+        ty: binding.ty.clone(),
         place: binding.place,
+    }
+}
+
+/// A value as it was written.
+fn part(value: &Expr, bindings: &[Binding]) -> Part {
+    let parameter = single_ident(value).and_then(|name| bindings.iter().find(|b| b.is(name)));
+    Part {
+        value: value.clone(),
+        ty: parameter.and_then(|binding| binding.ty.clone()),
+        place: value.span(),
+    }
+}
+
+/// The key of a function that is given many ids at once.
+fn batch(
+    ids: &Ident,
+    args: &CachedArgs,
+    item: &Item,
+    keyed: &[&Binding],
+    errors: &mut Errors,
+) -> Option<Key> {
+    for (name, clash) in [
+        ("op", args.op.key()),
+        ("id", args.id.key()),
+        ("key", args.key.key()),
+        ("include", args.include.key()),
+    ] {
+        if let Some(clash) = clash {
+            errors.on(clash, format!("`{name}` has no place beside `batch`, where each id has the key of its entity; remove it"));
+        }
+    }
+    let Some(binding) = keyed.iter().find(|binding| binding.is(ids)) else {
+        let bindings: Vec<Binding> = keyed.iter().map(|&binding| binding.clone()).collect();
+        let text = no_such_parameter("batch", &ids.unraw().to_string(), &bindings);
+        errors.on(ids, text);
+        return None;
+    };
+    for other in keyed.iter().filter(|binding| !binding.is(ids)) {
+        let name = other.name();
+        let message = format!(
+            "`{name}` is not in the keys, which each hold one of `{ids}` only; leave it out with `skip({name})`, or remove `batch`"
+        );
+        errors.on(&other.ident, message);
+    }
+    let Some((by, id)) = binding.ty.as_ref().and_then(batch_of) else {
+        let message =
+            format!("`batch` needs all ids at once; take `{ids}` as a slice `&[K]` or a `Vec<K>`");
+        errors.on(&binding.ident, message);
+        return None;
+    };
+    if item.is_mutable(&binding.ident) {
+        let message = format!(
+            "the body is given the ids that missed in place of `{ids}`; take it without `mut`"
+        );
+        errors.on(&binding.ident, message);
+    }
+    Some(Key::Batch(Batch {
+        ids: (*binding).clone(),
+        id,
+        by,
+    }))
+}
+
+/// How a parameter holds ids, and the type of one.
+fn batch_of(ty: &Type) -> Option<(BatchBy, Option<Type>)> {
+    match ty {
+        Type::Reference(reference) => match &*reference.elem {
+            Type::Slice(slice) => Some((BatchBy::Slice, Some((*slice.elem).clone()))),
+            _ => None,
+        },
+        Type::Path(path) => {
+            let last = path
+                .path
+                .segments
+                .last()
+                .filter(|last| last.ident == "Vec")?;
+            Some((BatchBy::Vec, first_type(last).cloned()))
+        }
+        _ => None,
     }
 }
 
 fn written_part(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) -> Part {
     named(option, value, bindings, errors);
-    Part {
-        value: value.clone(),
-        place: value.span(),
-    }
+    part(value, bindings)
 }
 
 /// The names in `skip(..)`, each of them checked.
@@ -291,8 +461,8 @@ fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) 
 
 /// An option and its value as the user writes them.
 fn written(option: &str, value: &str) -> String {
-    if option == "id" {
-        format!("`id = {value}`")
+    if matches!(option, "id" | "batch") {
+        format!("`{option} = {value}`")
     } else {
         format!("`{option}({value})`")
     }
@@ -364,12 +534,12 @@ fn target(
             rows: Rows::All,
         };
     };
-    let place = value.span();
+    let part = part(&value, bindings);
     let Some(result) = mention(value.to_token_stream(), "result") else {
         named("id", &value, bindings, errors);
         return Target {
             resource,
-            rows: Rows::One(Part { value, place }),
+            rows: Rows::One(part),
         };
     };
     if bindings.iter().any(|binding| binding.is(&result)) {
@@ -378,7 +548,7 @@ fn target(
     scope.get_or_insert(result);
     Target {
         resource,
-        rows: Rows::OfResult(Part { value, place }),
+        rows: Rows::OfResult(part),
     }
 }
 

@@ -1,19 +1,20 @@
 //! From the model to tokens. Nothing can fail here, and no other file writes a path into `cache-runtime`.
 //!
-//! Names: locals are `__cache_*` and hygienic; paths are absolute, so that they mean the same whatever the
+//! Names: locals start with two underscores and are hygienic; paths are absolute, so that they mean the same whatever the
 //! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
 //! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
 
-use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Group, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{Expr, ExprReference, Token};
 
-use crate::args::{Name, Ttl};
-use crate::item::Item;
+use crate::args::{Name, Tag, Ttl};
+use crate::item::{Form, Item};
 use crate::model::{
-    Absence, AfterResult, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
+    Absence, AfterResult, BatchBy, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
 };
+use crate::words;
 
 // Turns
 //
@@ -23,55 +24,55 @@ use crate::model::{
 // into
 //
 // pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-//     static __CACHE_SITE: ::cache_runtime::__private::Site =
-//         ::cache_runtime::__private::Site::new(::core::module_path!(), "get");
-//     let __cache_kind = ::cache_runtime::__private::Shape::<Result<Option<User>, DbError>>::OF.kind();
-//     let __cache_read = ::cache_runtime::__private::Read::new(
-//         &__CACHE_SITE,
-//         ::cache_runtime::__private::global(),
-//         __cache_kind,
-//         |__cache_plan| __cache_plan.resource("users").id(&id).ttl(300u64),
-//     );
-//     __cache_read
-//         .run(async move || {
-//             if let ::core::option::Option::Some(__cache_returned) = __cache_kind.unreached() {
-//                 return __cache_returned;
-//             }
+//     use ::cache_runtime::__private as __rt;
+//     #[used]
+//     #[unsafe(link_section = "linkme_SITES")]
+//     static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
+//     __rt::Shape::<Result<Option<User>, DbError>>::OF
+//         .read(&__SITE, "users")
+//         .plan(|__plan| __plan.id(&id).ttl(300u64))
+//         .run(async move |__kind| {
+//             let _ = __kind.unreached() && return __kind.value();
 //             BODY
 //         })
 //         .await
 // }
 pub(crate) fn cached(function: CachedFn) -> TokenStream {
+    let words = words::cached(&function);
+    let plan = plan(&function);
     let CachedFn {
         item,
         env,
         resource,
         key,
-        ttl,
-        absence,
-        version,
+        unless,
+        ..
     } = function;
-    let (private, cache, body) = (env.private(), env.cache(), body(&item));
-    let key = key.calls(&item);
-    let policy = policy(ttl, absence, version);
-    let run = run(
-        &item,
-        quote_spanned!(mixed()=> __cache_read),
-        quote_spanned!(mixed()=> async move || #body),
-    );
-    wrap(
-        &item,
-        &env,
-        quote_spanned! {mixed()=>
-            let __cache_read = #private::Read::new(
-                &__CACHE_SITE,
-                #cache,
-                __cache_kind,
-                |__cache_plan| __cache_plan.resource(#resource) #key #policy,
-            );
-            #run
-        },
-    )
+    let (ids, arguments, run) = match &key {
+        Key::Batch(batch) => {
+            let ids = &batch.ids.ident;
+            let run = match batch.by {
+                BatchBy::Slice => "run",
+                BatchBy::Vec => "run_owned",
+            };
+            (
+                Some(quote_spanned!(mixed()=> , &#ids)),
+                Some(quote!(, #ids)),
+                run,
+            )
+        }
+        _ => (None, None, "run"),
+    };
+    let shape = match &key {
+        Key::Batch(_) => shape("BatchShape", &item),
+        _ => shape("Shape", &item),
+    };
+    let (read, cache) = env.method("read");
+    let unless = unless.map(|unless| quote_spanned!(mixed()=> .unless(#unless)));
+    let call = quote_spanned! {mixed().located_at(item.output_place())=>
+        #shape.#read(#cache &__SITE, #resource #ids).plan(|__plan| __plan #plan) #unless
+    };
+    function_around(&item, &env, "cached", &words, call, run, arguments)
 }
 
 // Turns
@@ -82,27 +83,27 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 // into
 //
 // pub async fn create(&self, new: NewUser) -> Result<User, DbError> {
-//     static __CACHE_SITE: .. = ..;
-//     let __cache_kind = ..;
-//     let __cache_write = ::cache_runtime::__private::Write::new(
-//         &__CACHE_SITE,
-//         ::cache_runtime::__private::global(),
-//         __cache_kind,
-//         |__cache_plan| __cache_plan.resource("users").resource("teams"),
-//     )
-//     .rejected(|e| matches!(e, DbError::Conflict))
-//     .result(move |__cache_plan, result| __cache_plan.resource("users").id(&result.id).resource("teams"));
-//     __cache_write.run(async move || { .. BODY }).await
+//     use ::cache_runtime::__private as __rt;
+//     #[used] ..
+//     static __SITE: __rt::Site = __rt::invalidates("create", "users:{result.id}, teams");
+//     __rt::Shape::<Result<User, DbError>>::OF
+//         .write(&__SITE, |__plan| __plan.resource("users").resource("teams"))
+//         .rejected(|e| matches!(e, DbError::Conflict))
+//         .result(move |__plan, result| __plan.resource("users").id(&result.id).resource("teams"))
+//         .run(async move |__kind| { .. BODY })
+//         .await
 // }
 pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
+    let words = words::invalidates(&function);
     let InvalidatesFn {
         item,
         env,
         targets,
+        tags,
         result,
         on,
     } = function;
-    let (private, cache, body) = (env.private(), env.cache(), body(&item));
+    let tags: TokenStream = tags.iter().map(Tag::call).collect();
     let known_before = targets.iter().map(Target::before);
     let on = match on {
         On::Always => None,
@@ -110,79 +111,131 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         On::UnlessRejected(judge) => Some(quote_spanned!(mixed()=> .rejected(#judge))),
     };
     let result = result.map(|result| result.call(&targets));
-    let run = run(
-        &item,
-        quote_spanned!(mixed()=> __cache_write),
-        quote_spanned!(mixed()=> async move || #body),
-    );
-    wrap(
-        &item,
-        &env,
-        quote_spanned! {mixed()=>
-            let __cache_write = #private::Write::new(
-                &__CACHE_SITE,
-                #cache,
-                __cache_kind,
-                |__cache_plan| __cache_plan #(#known_before)*,
-            ) #on #result;
-            #run
-        },
-    )
+    let shape = shape("Shape", &item);
+    let (write, cache) = env.method("write");
+    let call = quote_spanned! {mixed().located_at(item.output_place())=>
+        #shape.#write(#cache &__SITE, |__plan| __plan #(#known_before)* #tags) #on #result
+    };
+    function_around(&item, &env, "invalidates", &words, call, "run", None)
 }
 
-/// The user's body, behind a statement that tells the compiler what it returns: of a closure's future it infers
-/// that from the body alone, and so would neither coerce `Box<Error>` to `Box<dyn Error>` nor underline the culprit
-/// of a mismatch.
-fn body(item: &Item) -> Group {
-    if item.output().is_none() {
-        return item.body.clone();
-    }
-    let statements = item.body.stream();
-    let place = mixed().located_at(item.output_place());
-    let returned = quote_spanned!(place=> __cache_returned);
-    let mut body = Group::new(
-        item.body.delimiter(),
-        quote_spanned! {mixed()=>
-            if let ::core::option::Option::Some(#returned) = __cache_kind.unreached() {
-                return #returned;
-            }
-            #statements
-        },
-    );
-    body.set_span(item.body.span());
-    body
-}
-
-/// `call.run(arguments).await`, at the return type: a bound that isn't met is reported for an argument, the call and
-/// its future, and of reports for one place the compiler shows the first.
-fn run(item: &Item, call: TokenStream, arguments: TokenStream) -> TokenStream {
-    let call = placed(call, item.output_place());
-    quote_spanned!(mixed().located_at(item.output_place())=> #call.run(#arguments).await)
-}
-
-/// The same function around other statements: exactly one item.
+/// The same function around `call.run(body).await`: exactly one item.
 ///
 /// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters.
-fn wrap(item: &Item, env: &Env, statements: TokenStream) -> TokenStream {
+///
+/// `run` is at the return type: a bound that isn't met is reported for an argument, the call and its future, and of
+/// reports for one place the compiler shows the first.
+fn function_around(
+    item: &Item,
+    env: &Env,
+    role: &str,
+    words: &str,
+    call: TokenStream,
+    run: &str,
+    arguments: Option<TokenStream>,
+) -> TokenStream {
     let Item {
         attrs,
         vis,
         sig,
         inner_attrs,
-        body,
+        body: original,
     } = item;
-    let (private, name, shape) = (env.private(), item.name(), env.shape(item));
+    let place = mixed().located_at(item.output_place());
+    let (run, body) = (syn::Ident::new(run, place), body(item));
+    let answer = quote_spanned! {place=>
+        #call.#run(async move |__kind #arguments| #body).await
+    };
+    let answer = match item.form() {
+        Some(Form::Boxed) => {
+            quote_spanned!(mixed()=> ::std::boxed::Box::pin(async move { #answer }))
+        }
+        Some(Form::Opaque) => quote_spanned!(mixed()=> async move { #answer }),
+        Some(Form::Async) | None => answer,
+    };
+    let (private, site) = (env.private(), site(role, &item.name(), words));
     let mut block = Group::new(
-        body.delimiter(),
+        original.delimiter(),
         quote_spanned! {mixed()=>
             #(#inner_attrs)*
-            static __CACHE_SITE: #private::Site = #private::Site::new(::core::module_path!(), #name);
-            let __cache_kind = #shape;
-            #statements
+            use #private as __rt;
+            #site
+            #answer
         },
     );
-    block.set_span(body.span());
+    block.set_span(original.span());
     quote!(#(#attrs)* #vis #sig #block)
+}
+
+/// The body, with its own spans, in which the compiler knows what it returns.
+fn body(item: &Item) -> Group {
+    let original = &item.body;
+    let statements = match item.form() {
+        // The function's own statements make a future, and may return one early.
+        Some(Form::Boxed) => {
+            let output = item.written_output();
+            quote_spanned! {mixed()=>
+                let _ = __kind;
+                let __body = move || -> #output #original;
+                __body().await
+            }
+        }
+        Some(Form::Opaque) => quote_spanned! {mixed()=>
+            let _ = __kind;
+            let __body = move || #original;
+            __body().await
+        },
+        Some(Form::Async) | None => {
+            let statements = original.stream();
+            // Where the compiler says from what it knows the type.
+            let typed = quote_spanned! {mixed().located_at(item.output_place())=>
+                let _ = __kind.unreached() && return __kind.value();
+            };
+            quote!(#typed #statements)
+        }
+    };
+    let mut body = Group::new(original.delimiter(), statements);
+    body.set_span(original.span());
+    body
+}
+
+/// What a read says of itself behind its key.
+fn plan(function: &CachedFn) -> TokenStream {
+    let key = function.key.calls();
+    let when = function
+        .when
+        .as_ref()
+        .map(|when| quote_spanned!(mixed()=> .when(#when)));
+    let depends = &function.depends;
+    let tags: TokenStream = function.tags.iter().map(Tag::call).collect();
+    let policy = policy(function);
+    let codec = function.codec.as_ref().map(|codec| {
+        let name = &codec.name;
+        quote_spanned!(mixed()=> .codec(__rt::codec::#name))
+    });
+    let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
+    quote_spanned!(mixed()=> #key #when #(.depends(#depends))* #tags #policy #codec #shared)
+}
+
+impl Tag {
+    fn call(&self) -> TokenStream {
+        match self {
+            Self::Format(text, values) if values.is_empty() => {
+                let text = syn::LitStr::new(
+                    &text.value().replace("{{", "{").replace("}}", "}"),
+                    text.span(),
+                );
+                quote_spanned!(mixed()=> .tag(#text))
+            }
+            Self::Format(text, values) => {
+                quote_spanned!(mixed()=> .tag(::core::format_args!(#text, #(#values),*)))
+            }
+            Self::Value(value) => {
+                let value = borrowed(value, value.span());
+                quote_spanned!(mixed()=> .tag(#value))
+            }
+        }
+    }
 }
 
 impl Env {
@@ -194,38 +247,55 @@ impl Env {
         }
     }
 
-    fn cache(&self) -> TokenStream {
-        let private = self.private();
+    /// The method that starts a call, and its first argument: the cache, unless it is the process-wide one.
+    fn method(&self, name: &str) -> (syn::Ident, Option<TokenStream>) {
         match &self.cache {
             Some(instance) => {
                 let instance = borrowed(instance, instance.span());
-                quote_spanned!(mixed()=> #private::own(#instance))
+                let name = format!("{name}_in");
+                (
+                    syn::Ident::new(&name, mixed()),
+                    Some(quote_spanned!(mixed()=> #instance,)),
+                )
             }
-            None => quote_spanned!(mixed()=> #private::global()),
+            None => (syn::Ident::new(name, mixed()), None),
         }
-    }
-
-    /// `Shape::<R>::OF.kind()`, all of it at the place of `R`.
-    fn shape(&self, item: &Item) -> TokenStream {
-        let private = self.private();
-        let Some(output) = item.output() else {
-            return quote_spanned!(mixed()=> #private::Shape::<()>::OF.kind());
-        };
-        let private = placed(private, item.output_place());
-        quote_spanned!(mixed().located_at(item.output_place())=> #private::Shape::<#output>::OF.kind())
     }
 }
 
+/// `Shape::<R>::OF`, all of it at the place of `R`.
+fn shape(chain: &str, item: &Item) -> TokenStream {
+    let place = mixed().located_at(item.output_place());
+    let chain = syn::Ident::new(chain, place);
+    match item.output() {
+        Some(output) => quote_spanned!(place=> __rt::#chain::<#output>::OF),
+        None => quote_spanned!(place=> __rt::#chain::<()>::OF),
+    }
+}
+
+/// The static that stands for the function. The macro around it, which is linkme's, puts it where the linker collects
+/// its like; its attribute would say the same in eight more lines.
+fn site(role: &str, name: &str, words: &str) -> TokenStream {
+    let role = syn::Ident::new(role, mixed());
+    let site = quote_spanned!(mixed()=> static __SITE: __rt::Site = __rt::#role(#name, #words););
+    // The unit tests read better without.
+    if !cfg!(feature = "map") || cfg!(test) {
+        return site;
+    }
+    quote_spanned!(mixed()=> __rt::SITES! { #![linkme_macro = __rt::SITES] #site })
+}
+
 impl Key {
-    fn calls(&self, item: &Item) -> TokenStream {
+    fn calls(&self) -> TokenStream {
         match self {
+            Self::Batch(_) => TokenStream::new(),
             Self::Entity(id) => id.call("id"),
             Self::Row(op, id) => {
                 let id = id.call("id");
                 quote_spanned!(mixed()=> .op(#op) #id)
             }
             Self::Derived { op, types, parts } => {
-                let (op, parts) = (op.call(item), parts.iter().map(|part| part.call("arg")));
+                let (op, parts) = (op.call(), parts.iter().map(|part| part.call("arg")));
                 quote_spanned!(mixed()=> #op #(.type_param::<#types>())* #(#parts)*)
             }
         }
@@ -233,13 +303,11 @@ impl Key {
 }
 
 impl Op {
-    fn call(&self, item: &Item) -> TokenStream {
+    fn call(&self) -> Option<TokenStream> {
         match self {
-            Self::Given(name) => quote_spanned!(mixed()=> .op(#name)),
-            Self::Function => {
-                let name = item.name();
-                quote_spanned!(mixed()=> .op(#name))
-            }
+            Self::Given(name) => Some(quote_spanned!(mixed()=> .op(#name))),
+            // It is in the site.
+            Self::Function => None,
         }
     }
 }
@@ -279,8 +347,7 @@ impl AfterResult {
     fn call(&self, targets: &[Target]) -> TokenStream {
         let (result, kept) = (&self.result, &self.kept);
         let known_after = targets.iter().map(Target::after);
-        let plan =
-            quote_spanned!(mixed()=> move |__cache_plan, #result| __cache_plan #(#known_after)*);
+        let plan = quote_spanned!(mixed()=> move |__plan, #result| __plan #(#known_after)*);
         if kept.is_empty() {
             return quote_spanned!(mixed()=> .result(#plan));
         }
@@ -291,8 +358,14 @@ impl AfterResult {
     }
 }
 
-fn policy(ttl: Option<Ttl>, absence: Absence, version: Option<u32>) -> TokenStream {
-    let ttl = ttl.map(|ttl| quote_spanned!(mixed()=> .ttl(#ttl)));
+fn policy(function: &CachedFn) -> TokenStream {
+    let CachedFn {
+        ttl,
+        absence,
+        version,
+        ..
+    } = function;
+    let ttl = ttl.as_ref().map(|ttl| quote_spanned!(mixed()=> .ttl(#ttl)));
     let absence = match absence {
         Absence::ByDefault => None,
         Absence::KeptFor(ttl) => Some(quote_spanned!(mixed()=> .none_ttl(#ttl))),
@@ -349,22 +422,6 @@ fn borrowed(value: &Expr, place: Span) -> TokenStream {
     }
     // Printing the tree, and not its parts, adds parentheses where `&` would bind too tightly.
     borrow(&value, place).into_token_stream()
-}
-
-/// The same tokens, meaning the same, at another place of the file.
-fn placed(tokens: TokenStream, place: Span) -> TokenStream {
-    tokens
-        .into_iter()
-        .map(|mut token| {
-            if let TokenTree::Group(group) = &token {
-                let mut moved = Group::new(group.delimiter(), placed(group.stream(), place));
-                moved.set_span(group.span().located_at(place));
-                return TokenTree::Group(moved);
-            }
-            token.set_span(token.span().located_at(place));
-            token
-        })
-        .collect()
 }
 
 #[cfg(test)]

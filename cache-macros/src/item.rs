@@ -6,10 +6,11 @@ use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{
-    Attribute, FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, ReturnType,
-    Signature, Token, Type, Visibility,
+    Attribute, FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, PathSegment,
+    ReturnType, Signature, Token, Type, TypeParamBound, Visibility,
 };
 
 /// A function with its body in tokens.
@@ -85,6 +86,8 @@ fn split_inner_attrs(body: Group) -> syn::Result<(Vec<Attribute>, Group)> {
 #[derive(Clone)]
 pub(crate) struct Binding {
     pub(crate) ident: Ident,
+    /// The parameter's type, unless the name is one of several in a pattern.
+    pub(crate) ty: Option<Type>,
     /// What to underline when the value can't be in a key.
     pub(crate) place: Span,
 }
@@ -120,6 +123,7 @@ impl Item {
             {
                 bindings.push(Binding {
                     ident: name.ident.clone(),
+                    ty: Some((*parameter.ty).clone()),
                     place: type_name(&parameter.ty),
                 });
             } else {
@@ -127,6 +131,15 @@ impl Item {
             }
         }
         (bindings, opaque)
+    }
+
+    /// Whether a parameter is declared `mut`.
+    pub(crate) fn is_mutable(&self, name: &Ident) -> bool {
+        self.sig.inputs.iter().any(|input| match input {
+            FnArg::Typed(parameter) => matches!(&*parameter.pat,
+                Pat::Ident(pat) if pat.ident == *name && pat.mutability.is_some()),
+            FnArg::Receiver(_) => false,
+        })
     }
 
     /// The type parameters of the function itself.
@@ -146,6 +159,7 @@ impl Item {
             .filter_map(|parameter| match parameter {
                 GenericParam::Const(parameter) => Some(Binding {
                     ident: parameter.ident.clone(),
+                    ty: Some(parameter.ty.clone()),
                     place: type_name(&parameter.ty),
                 }),
                 _ => None,
@@ -158,13 +172,102 @@ impl Item {
             .map_or_else(|| self.sig.ident.span(), type_name)
     }
 
-    /// The return type, unless there is none.
+    /// What a caller gets who awaits the function, unless that is nothing.
     pub(crate) fn output(&self) -> Option<&Type> {
+        let written = self.written_output()?;
+        match self.form() {
+            Some(Form::Boxed | Form::Opaque) => awaited(written).map(|(_, ty)| ty),
+            Some(Form::Async) | None => Some(written),
+        }
+    }
+
+    /// The type behind the arrow.
+    pub(crate) fn written_output(&self) -> Option<&Type> {
         match &self.sig.output {
             ReturnType::Default => None,
             ReturnType::Type(_, ty) => Some(ty),
         }
     }
+
+    /// In which way the function is asynchronous; `None` if it is not.
+    pub(crate) fn form(&self) -> Option<Form> {
+        if self.sig.asyncness.is_some() {
+            return Some(Form::Async);
+        }
+        self.written_output()
+            .and_then(awaited)
+            .map(|(form, _)| form)
+    }
+}
+
+/// The ways in which a function is asynchronous.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// `async fn`
+    Async,
+    /// It returns a boxed future, as `#[async_trait]` has it.
+    Boxed,
+    /// It returns `impl Future`.
+    Opaque,
+}
+
+/// How a type is a future, and of what: `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<'_, T>`, `impl Future<Output = T>`.
+fn awaited(ty: &Type) -> Option<(Form, &Type)> {
+    match ty {
+        Type::Paren(paren) => awaited(&paren.elem),
+        Type::Group(group) => awaited(&group.elem),
+        Type::ImplTrait(opaque) => Some((Form::Opaque, output_of(&opaque.bounds)?)),
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            if last.ident == "BoxFuture" || last.ident == "LocalBoxFuture" {
+                return Some((Form::Boxed, first_type(last)?));
+            }
+            let Type::Path(boxed) = first_type(last).filter(|_| last.ident == "Pin")? else {
+                return None;
+            };
+            let boxed = boxed
+                .path
+                .segments
+                .last()
+                .filter(|last| last.ident == "Box")?;
+            match first_type(boxed)? {
+                Type::TraitObject(object) => Some((Form::Boxed, output_of(&object.bounds)?)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn first_type(segment: &PathSegment) -> Option<&Type> {
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
+        return None;
+    };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    })
+}
+
+/// The `T` of a bound `Future<Output = T>`.
+fn output_of(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<&Type> {
+    bounds.iter().find_map(|bound| {
+        let TypeParamBound::Trait(bound) = bound else {
+            return None;
+        };
+        let last = bound
+            .path
+            .segments
+            .last()
+            .filter(|last| last.ident == "Future")?;
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+            return None;
+        };
+        arguments.args.iter().find_map(|argument| match argument {
+            GenericArgument::AssocType(assoc) if assoc.ident == "Output" => Some(&assoc.ty),
+            _ => None,
+        })
+    })
 }
 
 /// The names that one parameter's pattern binds.
@@ -182,6 +285,7 @@ fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut 
             if !bindings.iter().any(|known| known.ident == name.ident) {
                 bindings.push(Binding {
                     ident: name.ident.clone(),
+                    ty: None,
                     place: name.ident.span(),
                 });
             }

@@ -12,8 +12,9 @@ mod item;
 // What they mean together.
 mod check;
 mod model;
-// The function that comes out.
+// The function that comes out, and what the map says of it.
 mod expand;
+mod words;
 
 #[cfg(test)]
 mod testing;

@@ -3,10 +3,10 @@
 //! Nothing here can contradict itself, which is why `expand` has no error to report.
 
 use proc_macro2::Span;
-use syn::{Expr, Ident, Path};
+use syn::{Expr, Ident, Path, Type};
 
-use crate::args::{Name, Ttl};
-use crate::item::Item;
+use crate::args::{Codec, Name, Tag, Ttl};
+use crate::item::{Binding, Item};
 
 /// A function under `#[cached]`.
 pub(crate) struct CachedFn {
@@ -17,6 +17,12 @@ pub(crate) struct CachedFn {
     pub(crate) ttl: Option<Ttl>,
     pub(crate) absence: Absence,
     pub(crate) version: Option<u32>,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) depends: Vec<Name>,
+    pub(crate) when: Option<Expr>,
+    pub(crate) unless: Option<Expr>,
+    pub(crate) codec: Option<Codec>,
+    pub(crate) shared: bool,
 }
 
 /// A function under `#[invalidates]`.
@@ -24,6 +30,7 @@ pub(crate) struct InvalidatesFn {
     pub(crate) item: Item,
     pub(crate) env: Env,
     pub(crate) targets: Vec<Target>,
+    pub(crate) tags: Vec<Tag>,
     /// Given if some target's rows are [`Rows::OfResult`].
     pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,
@@ -41,6 +48,8 @@ pub(crate) struct Env {
 pub(crate) enum Key {
     /// `users:1`
     Entity(Part),
+    /// One `users:1` for each id in a parameter.
+    Batch(Batch),
     /// `users:avatar:1`
     Row(Name, Part),
     /// `users:list:<hash>`
@@ -49,6 +58,23 @@ pub(crate) enum Key {
         types: Vec<Ident>,
         parts: Vec<Part>,
     },
+}
+
+/// The parameter that holds the ids of a batch.
+pub(crate) struct Batch {
+    pub(crate) ids: Binding,
+    /// The type of one id, as far as it is written.
+    pub(crate) id: Option<Type>,
+    pub(crate) by: BatchBy,
+}
+
+/// How the body takes the ids it is to load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BatchBy {
+    /// `&[K]`
+    Slice,
+    /// `Vec<K>`
+    Vec,
 }
 
 /// The middle of a key.
@@ -61,6 +87,8 @@ pub(crate) enum Op {
 /// A value in a key.
 pub(crate) struct Part {
     pub(crate) value: Expr,
+    /// The type, where the value is a parameter.
+    pub(crate) ty: Option<Type>,
     /// What to underline when the value can't be in a key.
     pub(crate) place: Span,
 }

@@ -11,8 +11,8 @@ use crate::engine::{Engine, Handle};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::policy::IntoTtl;
-use crate::read::{Call, Permit, Reader, Turn, tag_dep, value_of};
-use crate::returns::{Cacheable, Shape};
+use crate::read::{Call, Permit, Read, Reader, Turn, tag_dep, value_of};
+use crate::returns::{Cacheable, Fallible, Owned};
 use crate::stats::{Figures, Stats};
 use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store};
 use crate::write::WritePlan;
@@ -402,9 +402,9 @@ impl Cache {
         let ttl = ttl.into_ttl();
         match (self.handle(), key.into_key()) {
             (Some(handle), Ok(key)) => {
-                Call::manual(handle, &key, ttl)
-                    .run(Shape::<Result<T, E>>::OF.kind(), load)
-                    .await
+                let read: Read<Result<T, E>, Fallible<Owned>> =
+                    Call::manual(handle, &key, ttl).into_read();
+                read.run(async move |_| load().await).await
             }
             (_, Err(error)) => {
                 tracing::error!("a value is loaded without the cache: {error}");

@@ -1,4 +1,11 @@
 //! Payloads: values as bytes and back.
+//!
+//! JSON is always there, for people read entries with `redis-cli`. An entry's header says how it is encoded, so
+//! instances that write in different ways read each other's entries; where one was built without a codec, an entry in it
+//! is a miss.
+
+use std::fmt::Display;
+use std::io;
 
 use crate::entry::CodecId;
 use crate::error::{Error, ErrorKind};
@@ -6,44 +13,92 @@ use crate::returns::Cacheable;
 
 /// Encodes a value.
 pub(crate) fn encode<V: Cacheable>(codec: CodecId, value: &V) -> Result<Vec<u8>, Error> {
-    match codec {
-        CodecId::Json => serde_json::to_vec(value).map_err(|error| {
-            Error::new(
-                ErrorKind::Unstorable,
-                format!("the value has no JSON form: {error}"),
-            )
-        }),
-    }
+    let mut bytes = Vec::new();
+    write(codec, value, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The length of a value's encoding, without keeping the encoding.
+pub(crate) fn encoded_len<V: Cacheable>(codec: CodecId, value: &V) -> Result<usize, Error> {
+    let mut counter = Counter(0);
+    write(codec, value, &mut counter)?;
+    Ok(counter.0)
 }
 
 /// Decodes what [`encode`] wrote; `None` if the bytes are not that.
 pub(crate) fn decode<V: Cacheable>(codec: CodecId, bytes: &[u8]) -> Option<V> {
     match codec {
         CodecId::Json => serde_json::from_slice(bytes).ok(),
+        #[cfg(feature = "msgpack")]
+        CodecId::MsgPack => rmp_serde::from_slice(bytes).ok(),
+        #[cfg(feature = "postcard")]
+        CodecId::Postcard => postcard::from_bytes(bytes).ok(),
+        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+        _ => None,
     }
 }
 
-/// The length of a value's encoding, without keeping the encoding.
-pub(crate) fn encoded_len<V: Cacheable>(value: &V) -> Result<usize, Error> {
-    let mut counter = Counter(0);
-    match serde_json::to_writer(&mut counter, value) {
-        Ok(()) => Ok(counter.0),
-        Err(error) => Err(Error::new(
-            ErrorKind::Unstorable,
-            format!("the value has no JSON form: {error}"),
+fn write<V: Cacheable>(codec: CodecId, value: &V, into: &mut impl io::Write) -> Result<(), Error> {
+    match codec {
+        CodecId::Json => {
+            serde_json::to_writer(into, value).map_err(|error| unstorable("JSON", error))
+        }
+        // With the names of fields, so that one may be added without all entries being misses.
+        #[cfg(feature = "msgpack")]
+        CodecId::MsgPack => rmp_serde::encode::write_named(into, value)
+            .map_err(|error| unstorable("MessagePack", error)),
+        #[cfg(feature = "postcard")]
+        CodecId::Postcard => postcard::to_io(value, into)
+            .map(drop)
+            .map_err(|error| unstorable("postcard", error)),
+        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+        _ => Err(unstorable(
+            "such",
+            "cache-runtime was built without this codec",
         )),
     }
 }
 
+fn unstorable(form: &str, why: impl Display) -> Error {
+    let text = format!("the value has no {form} form: {why}");
+    Error::new(ErrorKind::Unstorable, text)
+}
+
 struct Counter(usize);
 
-impl std::io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<CodecId> {
+        vec![
+            CodecId::Json,
+            #[cfg(feature = "msgpack")]
+            CodecId::MsgPack,
+            #[cfg(feature = "postcard")]
+            CodecId::Postcard,
+        ]
+    }
+
+    #[test]
+    fn every_codec_reads_what_it_wrote() {
+        let value = (7u64, String::from("Ada"), Some(vec![1.5f64]));
+        for codec in all() {
+            let bytes = encode(codec, &value).expect("encodes");
+            assert_eq!(encoded_len(codec, &value).expect("encodes"), bytes.len());
+            assert_eq!(decode(codec, &bytes).as_ref(), Some(&value), "{codec:?}");
+            assert_eq!(decode::<u8>(codec, &[]), None, "{codec:?}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::store::Store;
 
 /// The parts that a read or a write needs.
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     pub(crate) config: CacheConfig,
     pub(crate) space: KeySpace,
     pub(crate) store: Arc<dyn Store>,
@@ -68,7 +68,7 @@ impl Engine {
 
 /// An engine, shared. The process-wide one is never counted: a hit costs no contended write.
 #[derive(Debug, Clone)]
-pub struct Handle(Source);
+pub(crate) struct Handle(Source);
 
 #[derive(Debug, Clone)]
 enum Source {

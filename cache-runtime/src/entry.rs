@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing there, `-` lease only), codec
-//! (`j`SON), lease token, lease deadline, stamp, type fingerprint, stored-at, fresh-until, stale-until; all
+//! (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline, stamp, type fingerprint, stored-at, fresh-until, stale-until; all
 //! times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace single fields,
 //! and `redis-cli GET users:1` stays readable. A value that does not start with the magic is somebody else's.
 
@@ -64,6 +64,29 @@ pub enum CodecId {
     /// JSON, which people can read.
     #[default]
     Json,
+    /// MessagePack with the names of fields.
+    MsgPack,
+    /// postcard: small and fast, but it decodes anything, so the attribute has to carry a `version`.
+    Postcard,
+}
+
+impl CodecId {
+    fn letter(self) -> char {
+        match self {
+            Self::Json => 'j',
+            Self::MsgPack => 'm',
+            Self::Postcard => 'p',
+        }
+    }
+
+    fn of_letter(letter: u8) -> Option<Self> {
+        match letter {
+            b'j' => Some(Self::Json),
+            b'm' => Some(Self::MsgPack),
+            b'p' => Some(Self::Postcard),
+            _ => None,
+        }
+    }
 }
 
 /// Which type a payload holds: a hash of the type's name and of the attribute's `version`.
@@ -139,9 +162,9 @@ impl Header {
             Content::Absence => 'n',
             Content::Nothing => '-',
         };
-        let CodecId::Json = self.codec;
+        let codec = self.codec.letter();
         format!(
-            "{MAGIC} {kind} {content} j {} {:013} {:032x} {:016x} {:013} {:013} {:013}\n",
+            "{MAGIC} {kind} {content} {codec} {} {:013} {:032x} {:016x} {:013} {:013} {:013}\n",
             self.token,
             self.deadline.0,
             self.stamp.0,
@@ -188,10 +211,7 @@ impl Header {
                 b'-' => Content::Nothing,
                 _ => return None,
             },
-            codec: match header[CODEC] {
-                b'j' => CodecId::Json,
-                _ => return None,
-            },
+            codec: CodecId::of_letter(header[CODEC])?,
             token: Nonce::parse(&header[TOKEN..DEADLINE - 1])?,
             deadline: time(&header[DEADLINE..STAMP - 1])?,
             stamp: Stamp(Nonce::parse(&header[STAMP..FINGERPRINT - 1])?.0),
@@ -236,12 +256,12 @@ mod tests {
     prop_compose! {
         fn header()(
             entity: bool, content in 0..3, token: u128, deadline in TIMES, stamp: u128,
-            fingerprint: u64, stored in TIMES, fresh in TIMES, stale in TIMES,
+            fingerprint: u64, codec in 0..3, stored in TIMES, fresh in TIMES, stale in TIMES,
         ) -> Header {
             Header {
                 kind: if entity { EntryKind::Entity } else { EntryKind::Derived },
                 content: [Content::Value, Content::Absence, Content::Nothing][content as usize],
-                codec: CodecId::Json,
+                codec: [CodecId::Json, CodecId::MsgPack, CodecId::Postcard][codec as usize],
                 token: Nonce(token),
                 deadline: Millis(deadline),
                 stamp: Stamp(stamp),

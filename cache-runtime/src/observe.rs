@@ -36,6 +36,10 @@ pub enum BypassReason {
     WaitLimit,
     /// Somebody else was loading the value, and failed.
     LoadFailed,
+    /// The attribute's `when` said no.
+    Condition,
+    /// The caller asked for it, with [`bypass`](crate::bypass).
+    Asked,
 }
 
 impl BypassReason {
@@ -53,6 +57,8 @@ impl BypassReason {
             Self::OtherType => "other-type",
             Self::WaitLimit => "wait-limit",
             Self::LoadFailed => "load-failed",
+            Self::Condition => "condition",
+            Self::Asked => "asked",
         }
     }
 }

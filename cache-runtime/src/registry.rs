@@ -13,26 +13,56 @@ use crate::generation::Dep;
 use crate::key::{EntryKind, IdForm, is_resource};
 use crate::stats::{CounterSnapshot, Counters};
 
-/// Where an annotated function stands. One static per function, shared by all its instantiations.
+/// Where an annotated function stands, and what its attribute says. One static per function, shared by all its
+/// instantiations.
 #[derive(Debug)]
 pub struct Site {
-    module: &'static str,
     function: &'static str,
+    role: Role,
+    words: &'static str,
     place: &'static Location<'static>,
     reported: AtomicBool,
 }
 
+/// Every annotated function of the program: the linker puts them side by side.
+#[cfg(feature = "map")]
+#[linkme::distributed_slice]
+pub static SITES: [Site];
+
+/// What an annotated function does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Reads,
+    Writes,
+}
+
 impl Site {
-    /// The site of the function `function` in `module`, at the caller's place.
-    #[must_use]
+    /// At the caller's place.
     #[track_caller]
-    pub const fn new(module: &'static str, function: &'static str) -> Self {
+    pub(crate) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
         Self {
-            module,
             function,
+            role,
+            words,
             place: Location::caller(),
             reported: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn words(&self) -> &'static str {
+        self.words
+    }
+
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place
     }
 
     /// Logs what is wrong with the function, once.
@@ -51,7 +81,7 @@ impl Site {
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (file, line) = (self.place.file(), self.place.line());
-        write!(f, "{}::{} ({file}:{line})", self.module, self.function)
+        write!(f, "`{}` ({file}:{line})", self.function)
     }
 }
 
@@ -67,8 +97,16 @@ pub(crate) struct Resource {
     derived_deps: Arc<[Arc<Dep>]>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
-    claims: RwLock<HashMap<&'static str, &'static Site>>,
+    claims: RwLock<HashMap<&'static str, Claim>>,
     id_form: RwLock<Option<(IdForm, &'static Site)>>,
+}
+
+/// Who owns the keys of an op.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    owner: &'static Site,
+    /// Whether the owner lets others in that say the same.
+    shared: bool,
 }
 
 /// The op under which a resource's entities are claimed; no op is spelled like this.
@@ -100,22 +138,31 @@ impl Resource {
         }
     }
 
-    /// Whether `site` owns the keys of this op (`None`: the entities). The first to ask does; any other is
-    /// reported once and has to go without the cache.
-    pub(crate) fn claim(&self, op: Option<&'static str>, site: &'static Site) -> bool {
+    /// Whether `site` may use the keys of this op (`None`: the entities). The first to ask owns them; any other
+    /// is reported once and has to go without the cache, unless both say `shared`.
+    pub(crate) fn claim(
+        &self,
+        op: Option<&'static str>,
+        site: &'static Site,
+        shared: bool,
+    ) -> bool {
         let op = op.unwrap_or(ENTITY);
-        let owner = self.claims.read().get(op).copied();
-        let owner = match owner {
-            Some(owner) => owner,
-            None => *self.claims.write().entry(op).or_insert(site),
-        };
-        if owner.is(site) {
+        let known = self.claims.read().get(op).copied();
+        let claim = known.unwrap_or_else(|| {
+            let first = Claim {
+                owner: site,
+                shared,
+            };
+            *self.claims.write().entry(op).or_insert(first)
+        });
+        let owner = claim.owner;
+        if owner.is(site) || (claim.shared && shared) {
             return true;
         }
         site.report(|| {
             let keys = if op == ENTITY { format!("{}:<id>", self.name) } else { format!("{}:{op}", self.name) };
             format!(
-                "two functions claim the cache keys `{keys}`: {owner} has them, so {site} runs without the cache; give it an `op` of its own"
+                "two functions claim the cache keys `{keys}`: {owner} has them, so {site} runs without the cache; give it an `op` of its own, or write `shared` on both if they return the same"
             )
         });
         false
@@ -191,8 +238,8 @@ mod tests {
     use super::*;
     use crate::key::{KeySpace, KeyWriter};
 
-    static FIRST: Site = Site::new("m", "first");
-    static SECOND: Site = Site::new("m", "second");
+    static FIRST: Site = Site::new(Role::Reads, "first", "");
+    static SECOND: Site = Site::new(Role::Reads, "second", "");
 
     fn form(id: impl serde::Serialize) -> IdForm {
         KeyWriter::new(&KeySpace::default(), "r")
@@ -209,11 +256,21 @@ mod tests {
     #[test]
     fn the_first_function_owns_a_key() {
         let users = resource();
-        assert!(users.claim(None, &FIRST));
-        assert!(users.claim(Some("list"), &SECOND));
-        assert!(!users.claim(None, &SECOND));
-        assert!(!users.claim(Some("list"), &FIRST));
-        assert!(users.claim(None, &FIRST));
+        assert!(users.claim(None, &FIRST, false));
+        assert!(users.claim(Some("list"), &SECOND, false));
+        assert!(!users.claim(None, &SECOND, false));
+        assert!(!users.claim(Some("list"), &FIRST, false));
+        assert!(users.claim(None, &FIRST, false));
+    }
+
+    #[test]
+    fn a_key_is_shared_only_by_those_who_both_say_so() {
+        let users = resource();
+        assert!(users.claim(None, &FIRST, true));
+        assert!(!users.claim(None, &SECOND, false));
+        assert!(users.claim(None, &SECOND, true));
+        assert!(users.claim(Some("list"), &SECOND, false));
+        assert!(!users.claim(Some("list"), &FIRST, true));
     }
 
     #[test]

@@ -3,13 +3,12 @@
 //! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, with `Arc<T>`
 //! allowed wherever `T` stands. Blanket implementations for all of these would overlap (`Option<T>` is
 //! itself a serialisable type), so each form has a *shape*, a marker type that keeps the implementations
-//! apart. [`Shape`] finds the marker: its [`kind`](Shape::kind) is an inherent method defined once per form
-//! on a chain of types that dereference into each other, and method look-up takes the first that fits.
-//! That works in generic functions and through type aliases, and needs no trait in scope.
+//! apart; [`Shape`](crate::shape::Shape) finds it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -55,11 +54,19 @@ impl<R, S> Clone for Kind<R, S> {
 impl<R, S> Copy for Kind<R, S> {}
 
 impl<R, S> Kind<R, S> {
-    /// Never a value, but of the type `R`: a `return` of it, which is never reached, tells the compiler what a closure
-    /// returns.
+    pub(crate) const OF: Self = Self(PhantomData);
+
+    /// False. A body starts with `let _ = kind.unreached() && return kind.value();`, from which the compiler learns what an
+    /// async closure returns: an expected type does not reach into one, not even a declared one.
     #[must_use]
-    pub fn unreached(self) -> Option<R> {
-        None
+    pub fn unreached(self) -> bool {
+        false
+    }
+
+    /// Never called: see [`unreached`](Self::unreached).
+    #[must_use]
+    pub fn value(self) -> R {
+        unreachable!("stands behind `unreached`, which is false")
     }
 }
 
@@ -164,6 +171,107 @@ impl<S, R: Returns<S>, E> Returns<Fallible<S>> for Result<R, E> {
     }
 }
 
+/// What a function that takes many ids returns: a map from ids to values, or a `Result` of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the return type of a batch",
+    note = "a function with `batch = ..` returns `HashMap<K, V>` or `BTreeMap<K, V>`, where `K` is the type of the ids, or a `Result` of one; `V` (or the `V` of an `Arc<V>`) is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize`"
+)]
+pub trait Gathered<S>: Sized {
+    /// An id.
+    type Id;
+    /// What is stored for one id.
+    type Value: Cacheable;
+
+    /// Without any value.
+    fn empty() -> Self;
+    /// Whether the function failed, and knows nothing of any id.
+    fn has_failed(&self) -> bool;
+    /// The value of an id.
+    fn get(&self, id: &Self::Id) -> Option<&Self::Value>;
+    /// The same as something that can be shared.
+    fn share(&self, id: &Self::Id) -> Option<Arc<Self::Value>>;
+    /// Adds a value; without effect if the function failed.
+    fn insert(&mut self, id: Self::Id, value: Arc<Self::Value>);
+}
+
+macro_rules! gathered {
+    ($($map:ident <$k:ident $(: $bound:path $(, $also:path)*)?; $($hasher:ident: $build:path $(, $default:path)?)?>)*) => {$(
+        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, $($hasher: $build $(+ $default)?)?> Gathered<Owned>
+            for $map<$k, V, $($hasher)?>
+        {
+            type Id = $k;
+            type Value = V;
+
+            fn empty() -> Self {
+                Self::default()
+            }
+            fn has_failed(&self) -> bool {
+                false
+            }
+            fn get(&self, id: &$k) -> Option<&V> {
+                Self::get(self, id)
+            }
+            fn share(&self, id: &$k) -> Option<Arc<V>> {
+                Self::get(self, id).cloned().map(Arc::new)
+            }
+            fn insert(&mut self, id: $k, value: Arc<V>) {
+                Self::insert(self, id, Arc::unwrap_or_clone(value));
+            }
+        }
+
+        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, $($hasher: $build $(+ $default)?)?> Gathered<Shared>
+            for $map<$k, Arc<V>, $($hasher)?>
+        {
+            type Id = $k;
+            type Value = V;
+
+            fn empty() -> Self {
+                Self::default()
+            }
+            fn has_failed(&self) -> bool {
+                false
+            }
+            fn get(&self, id: &$k) -> Option<&V> {
+                Self::get(self, id).map(|value| &**value)
+            }
+            fn share(&self, id: &$k) -> Option<Arc<V>> {
+                Self::get(self, id).cloned()
+            }
+            fn insert(&mut self, id: $k, value: Arc<V>) {
+                Self::insert(self, id, value);
+            }
+        }
+    )*};
+}
+
+gathered! {
+    HashMap<K: Eq, Hash; H: BuildHasher, Default>
+    BTreeMap<K: Ord;>
+}
+
+impl<S, M: Gathered<S>, E> Gathered<Fallible<S>> for Result<M, E> {
+    type Id = M::Id;
+    type Value = M::Value;
+
+    fn empty() -> Self {
+        Ok(M::empty())
+    }
+    fn has_failed(&self) -> bool {
+        self.is_err()
+    }
+    fn get(&self, id: &M::Id) -> Option<&M::Value> {
+        self.as_ref().ok().and_then(|map| map.get(id))
+    }
+    fn share(&self, id: &M::Id) -> Option<Arc<M::Value>> {
+        self.as_ref().ok().and_then(|map| map.share(id))
+    }
+    fn insert(&mut self, id: M::Id, value: Arc<M::Value>) {
+        if let Ok(map) = self {
+            map.insert(id, value);
+        }
+    }
+}
+
 /// What a write returned: enough to know whether it took place, and of which row.
 ///
 /// Implemented for every return type; nothing has to be serialisable.
@@ -224,135 +332,5 @@ impl<S, R: Written<S>, E> Written<Fallible<S>> for Result<R, E> {
     }
     fn error(&self) -> Option<&E> {
         self.as_ref().err()
-    }
-}
-
-/// One link of the chain per return form, the most specific first.
-macro_rules! shapes {
-    ($($(#[$doc:meta])* $link:ident => $next:ident: <$($generic:ident),*> $form:ty as $shape:ty;)*) => {$(
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $link<R>(PhantomData<fn() -> R>);
-
-        impl<R> Deref for $link<R> {
-            type Target = $next<R>;
-
-            fn deref(&self) -> &$next<R> {
-                &$next(PhantomData)
-            }
-        }
-
-        impl<$($generic),*> $link<$form> {
-            /// The return type and its shape.
-            #[must_use]
-            pub fn kind(&self) -> Kind<$form, $shape> {
-                Kind(PhantomData)
-            }
-        }
-    )*};
-}
-
-shapes! {
-    /// Finds the shape of the return type `R`; see the module's documentation.
-    Shape => FallibleOptional: <T, E> Result<Option<Arc<T>>, E> as Fallible<Optional<Shared>>;
-    #[doc(hidden)]
-    FallibleOptional => FallibleShared: <T, E> Result<Option<T>, E> as Fallible<Optional<Owned>>;
-    #[doc(hidden)]
-    FallibleShared => FallibleOwned: <T, E> Result<Arc<T>, E> as Fallible<Shared>;
-    #[doc(hidden)]
-    FallibleOwned => OptionalShared: <T, E> Result<T, E> as Fallible<Owned>;
-    #[doc(hidden)]
-    OptionalShared => OptionalOwned: <T> Option<Arc<T>> as Optional<Shared>;
-    #[doc(hidden)]
-    OptionalOwned => PlainShared: <T> Option<T> as Optional<Owned>;
-    #[doc(hidden)]
-    PlainShared => PlainOwned: <T> Arc<T> as Shared;
-}
-
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct PlainOwned<R>(PhantomData<fn() -> R>);
-
-impl<R> PlainOwned<R> {
-    /// The return type and its shape.
-    #[must_use]
-    pub fn kind(&self) -> Kind<R, Owned> {
-        Kind(PhantomData)
-    }
-}
-
-impl<R> Shape<R> {
-    /// The start of the chain.
-    pub const OF: Self = Self(PhantomData);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn restore<R: Returns<S>, S>(_: Kind<R, S>, value: Option<R::Value>) -> Option<R> {
-        match value {
-            Some(value) => Some(R::from_value(Arc::new(value))),
-            None => R::from_absence(),
-        }
-    }
-
-    type Aliased<T> = Result<Option<T>, NoTraits>;
-    #[derive(Debug, PartialEq)]
-    struct NoTraits;
-
-    #[test]
-    fn each_form_restores_values_and_absences() {
-        assert_eq!(restore(Shape::<u8>::OF.kind(), Some(1)), Some(1));
-        assert_eq!(restore(Shape::<u8>::OF.kind(), None), None);
-        assert_eq!(
-            restore(Shape::<Arc<u8>>::OF.kind(), Some(1)),
-            Some(Arc::new(1))
-        );
-        assert_eq!(restore(Shape::<Option<u8>>::OF.kind(), None), Some(None));
-        assert_eq!(
-            restore(Shape::<Option<Arc<u8>>>::OF.kind(), Some(1)),
-            Some(Some(Arc::new(1)))
-        );
-        assert_eq!(
-            restore(Shape::<Result<u8, NoTraits>>::OF.kind(), Some(1)),
-            Some(Ok(1))
-        );
-        assert_eq!(
-            restore(Shape::<Result<u8, NoTraits>>::OF.kind(), None),
-            None
-        );
-        assert_eq!(
-            restore(Shape::<Result<Arc<u8>, NoTraits>>::OF.kind(), Some(1)),
-            Some(Ok(Arc::new(1)))
-        );
-        assert_eq!(
-            restore(Shape::<Aliased<u8>>::OF.kind(), None),
-            Some(Ok(None))
-        );
-        assert_eq!(
-            restore(Shape::<Aliased<Arc<u8>>>::OF.kind(), Some(1)),
-            Some(Ok(Some(Arc::new(1))))
-        );
-    }
-
-    #[test]
-    fn a_generic_function_sees_the_form_around_its_parameter() {
-        fn absent<T: Cacheable, E>() -> Option<Result<Option<T>, E>> {
-            restore(Shape::<Result<Option<T>, E>>::OF.kind(), None)
-        }
-        assert_eq!(absent::<u8, NoTraits>(), Some(Ok(None)));
-    }
-
-    #[test]
-    fn a_serialisable_error_is_an_error_all_the_same() {
-        let failed: Result<u8, String> = Err("no".into());
-        fn loaded<R: Returns<S>, S>(_: Kind<R, S>, r: &R) -> Loaded<'_, R::Value> {
-            r.loaded()
-        }
-        assert_eq!(
-            loaded(Shape::<Result<u8, String>>::OF.kind(), &failed),
-            Loaded::Failed
-        );
     }
 }

@@ -7,15 +7,20 @@
 //! | returned an `Err` that wrote nothing (`rejected`, `on = ok`) | nothing |
 //! | was dropped, or panicked | enqueued by a guard, and once more at the uncertainty deadline |
 
+use std::fmt::Display;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::clock;
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
+use crate::error::{Error, ErrorKind};
+use crate::generation::Dep;
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
+use crate::read::tag_dep;
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
+use crate::scope;
 
 /// Collects what a function's attribute says it invalidates.
 #[derive(Debug)]
@@ -24,6 +29,7 @@ pub struct WritePlan<'a> {
     cache: &'a Handle,
     site: Option<&'static Site>,
     targets: Vec<Option<Target>>,
+    tags: Vec<Arc<Dep>>,
 }
 
 #[derive(Debug)]
@@ -39,6 +45,7 @@ impl<'a> WritePlan<'a> {
             cache,
             site,
             targets: Vec::new(),
+            tags: Vec::new(),
         }
     }
 
@@ -71,8 +78,20 @@ impl<'a> WritePlan<'a> {
         self
     }
 
+    /// All entries that carry this tag.
+    pub fn tag(mut self, tag: impl Display) -> Self {
+        self.tags.push(tag_dep(self.cache, &tag.to_string()));
+        self
+    }
+
     pub(crate) fn finish(self) -> Order {
-        let mut order = Order::default();
+        if !self.tags.is_empty() {
+            self.cache.registry.others.invalidations.add_one();
+        }
+        let mut order = Order {
+            bumps: self.tags,
+            ..Order::default()
+        };
         for target in self.targets.into_iter().flatten() {
             target.resource.counters.invalidations.add_one();
             let derived_only = target.entity.is_some();
@@ -110,9 +129,10 @@ impl Target {
 }
 
 /// How `rejected` is typed while nobody has given one.
-type Never<R, S> = fn(&<R as Written<S>>::Error) -> bool;
+pub(crate) type Never<R, S> = fn(&<R as Written<S>>::Error) -> bool;
 /// How `result` is typed while nobody has given one.
-type Unchanged<R, S> = for<'a, 'r> fn(WritePlan<'a>, &'r <R as Written<S>>::Value) -> WritePlan<'a>;
+pub(crate) type Unchanged<R, S> =
+    for<'a, 'r> fn(WritePlan<'a>, &'r <R as Written<S>>::Value) -> WritePlan<'a>;
 
 /// A call of an invalidating function, before its body runs.
 #[derive(Debug)]
@@ -129,10 +149,9 @@ pub struct Write<R, S, J, D> {
 
 impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
     /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
-    pub fn new(
-        site: &'static Site,
+    pub(crate) fn new(
         cache: Option<Handle>,
-        _: Kind<R, S>,
+        site: &'static Site,
         plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
     ) -> Self {
         let active = cache.map(|cache| {
@@ -210,15 +229,18 @@ where
     /// # Cancel safety
     /// Dropped while the body runs, the future enqueues the invalidation, now and once more at the
     /// uncertainty deadline; dropped later it changes nothing, since by then the invalidation is enqueued.
-    pub async fn run(self, body: impl AsyncFnOnce() -> R) -> R {
+    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R {
+        if scope::takes_key(|| Err(no_key())) {
+            return std::future::pending().await;
+        }
         let Some((cache, order)) = self.active else {
-            return body().await;
+            return body(Kind::OF).await;
         };
         let guard = Guard {
             cache: &cache,
             order: Some(order),
         };
-        let returned = body().await;
+        let returned = body(Kind::OF).await;
 
         let wrote_nothing = returned.error().is_some_and(|error| {
             self.on_ok || self.rejected.is_some_and(|rejected| rejected(error))
@@ -243,6 +265,11 @@ where
         let _ = cache.delivery.enqueue(order).acknowledged().await;
         returned
     }
+}
+
+fn no_key() -> Error {
+    let text = "this call has no key: the function writes, it is under `#[invalidates]`";
+    Error::new(ErrorKind::InvalidKey, text)
 }
 
 /// Invalidates if the body does not come to its end.

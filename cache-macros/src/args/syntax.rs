@@ -25,8 +25,20 @@ pub(super) enum Form {
     Value(Expr),
     /// `skip(db, pool)`
     List(Punctuated<Expr, Token![,]>, token::Paren),
+    /// `shared`
+    Nothing,
     /// Not even an expression; reported.
     Broken,
+}
+
+impl Written {
+    /// An option that is only its name.
+    pub(super) fn bare(key: Ident) -> Self {
+        Self {
+            key,
+            form: Form::Nothing,
+        }
+    }
 }
 
 /// Splits the attribute's tokens into entries; after a mistake it goes on behind the next comma.

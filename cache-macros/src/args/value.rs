@@ -2,10 +2,10 @@
 
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
-use syn::{Expr, ExprUnary, Ident, Lit, Path, UnOp};
+use syn::{Expr, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
 use super::syntax::{Form, Written};
-use super::{Name, Outcome, Ttl};
+use super::{CODECS, Codec, Name, Outcome, Ttl};
 
 impl Written {
     pub(super) fn expr(&self) -> syn::Result<Expr> {
@@ -15,8 +15,13 @@ impl Written {
                 paren.span.join(),
                 format!("`{0}` takes one value; write `{0} = ..`", self.key),
             )),
+            Form::Nothing => Err(self.valueless(&format!("`{} = ..`", self.key))),
             Form::Broken => Err(self.error("has no value")),
         }
+    }
+
+    fn valueless(&self, example: &str) -> syn::Error {
+        self.error(&format!("has no value; write {example}"))
     }
 
     pub(super) fn exprs(&self) -> syn::Result<Vec<Expr>> {
@@ -34,29 +39,65 @@ impl Written {
                 let message = format!("`{0}` takes a list; write `{0}({items})`", self.key);
                 Err(syn::Error::new_spanned(value, message))
             }
+            Form::Nothing => Err(self.valueless(&format!("`{}(..)`", self.key))),
             Form::Broken => Err(self.error("has no value")),
         }
     }
 
-    pub(super) fn parameters(&self) -> syn::Result<Vec<Ident>> {
+    /// Reads each item of a list, and reports every one that can't be read.
+    fn each<T>(&self, read: impl Fn(&Expr) -> syn::Result<T>) -> syn::Result<Vec<T>> {
         let mut mistakes: Option<syn::Error> = None;
-        let mut names = Vec::new();
+        let mut values = Vec::new();
         for item in self.exprs()? {
-            if let Some(name) = single_ident(&item) {
-                names.push(name.clone());
-                continue;
-            }
-            let message = format!(
-                "`{}` takes names of parameters, e.g. `{}(db)`",
-                self.key, self.key
-            );
-            let mistake = syn::Error::new_spanned(&item, message);
-            match &mut mistakes {
-                Some(mistakes) => mistakes.combine(mistake),
-                None => mistakes = Some(mistake),
+            match (read(&item), &mut mistakes) {
+                (Ok(value), _) => values.push(value),
+                (Err(mistake), Some(mistakes)) => mistakes.combine(mistake),
+                (Err(mistake), None) => mistakes = Some(mistake),
             }
         }
-        mistakes.map_or(Ok(names), Err)
+        mistakes.map_or(Ok(values), Err)
+    }
+
+    pub(super) fn parameters(&self) -> syn::Result<Vec<Ident>> {
+        let message = format!("`{0}` takes names of parameters, e.g. `{0}(db)`", self.key);
+        self.each(|item| {
+            let name = single_ident(item).cloned();
+            name.ok_or_else(|| syn::Error::new_spanned(item, &message))
+        })
+    }
+
+    pub(super) fn parameter(&self) -> syn::Result<Ident> {
+        let value = self.expr()?;
+        let name = single_ident(&value).cloned();
+        name.ok_or_else(|| self.error_on(&value, "is the name of a parameter, e.g. `batch = ids`"))
+    }
+
+    pub(super) fn resources(&self) -> syn::Result<Vec<Name>> {
+        self.each(|item| Noun::Resource.read(item))
+    }
+
+    pub(super) fn tags(&self) -> syn::Result<Vec<Tag>> {
+        self.each(Tag::read)
+    }
+
+    pub(super) fn flag(&self) -> syn::Result<bool> {
+        match self.form {
+            Form::Nothing => Ok(true),
+            _ => self.bool(),
+        }
+    }
+
+    pub(super) fn codec(&self) -> syn::Result<Codec> {
+        let value = self.expr()?;
+        match literal(&value) {
+            Some(Lit::Str(name)) if CODECS.contains(&name.value().as_str()) => Ok(Codec {
+                name: Ident::new(&name.value(), name.span()),
+            }),
+            _ => {
+                let known: Vec<_> = CODECS.iter().map(|name| format!("\"{name}\"")).collect();
+                Err(self.error_on(&value, &format!("is one of {}", known.join(", "))))
+            }
+        }
     }
 
     pub(super) fn resource(&self) -> syn::Result<Name> {
@@ -151,6 +192,60 @@ impl Written {
 
     fn error_on(&self, value: &Expr, what: &str) -> syn::Error {
         syn::Error::new_spanned(value, format!("`{}` {what}", self.key))
+    }
+}
+
+/// A tag as written.
+pub(crate) enum Tag {
+    /// `"team:{self.team}"`: a format string without its values, and these.
+    Format(LitStr, Vec<Expr>),
+    /// Any other expression.
+    Value(Box<Expr>),
+}
+
+impl Tag {
+    fn read(value: &Expr) -> syn::Result<Self> {
+        let Some(Lit::Str(text)) = literal(value) else {
+            return Ok(Self::Value(Box::new(ungrouped(value).clone())));
+        };
+        let wrong = |what: &str| {
+            let how = "write an expression between the braces, e.g. `\"team:{team_id}\"`";
+            syn::Error::new_spanned(text, format!("{what}; {how}"))
+        };
+        let written = text.value();
+        if written.is_empty() {
+            return Err(wrong("this tag is empty"));
+        }
+        let (mut format, mut values) = (String::new(), Vec::new());
+        let mut rest = written.as_str();
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, braced) = rest.split_at(at);
+            format.push_str(before);
+            if braced.starts_with("{{") || braced.starts_with("}}") {
+                format.push_str(&braced[..2]);
+                rest = &braced[2..];
+                continue;
+            }
+            let end = braced.find('}').filter(|_| braced.starts_with('{'));
+            let end = end.ok_or_else(|| wrong("this tag has a brace without its pair"))?;
+            let inner = LitStr::new(&braced[1..end], text.span());
+            let value = inner
+                .parse::<Expr>()
+                .map_err(|_| wrong(&format!("`{}` is no expression", inner.value())))?;
+            format.push_str("{}");
+            values.push(value);
+            rest = &braced[end + 1..];
+        }
+        format.push_str(rest);
+        Ok(Self::Format(LitStr::new(&format, text.span()), values))
+    }
+
+    /// The expressions in it.
+    pub(crate) fn values(&self) -> &[Expr] {
+        match self {
+            Self::Format(_, values) => values,
+            Self::Value(value) => std::slice::from_ref(value),
+        }
     }
 }
 

@@ -2,24 +2,31 @@
 
 use crate::testing::{cached, invalidates};
 
-/// The plan of a read: everything behind `__cache_plan`.
+/// The plan of a read: everything behind `__plan`.
 fn plan(options: &str, item: &str) -> String {
-    let expanded = squeezed(&cached(&format!("resource = \"users\"{options}"), item));
-    let plan = expanded
-        .split("|__cache_plan|")
-        .nth(1)
-        .expect("an expansion has a plan");
-    let plan = plan.split(", ) ;").next().unwrap_or(plan);
-    plan.trim()
-        .trim_matches(['{', '}', ' '])
-        .replace(' ', "")
-        .replace("__cache_plan.resource(\"users\")", "")
+    let expanded = cached(&format!("resource = \"users\"{options}"), item);
+    plans(&expanded).swap_remove(0)
 }
 
-/// Without the line breaks and the commas before them, which depend on widths.
-fn squeezed(code: &str) -> String {
-    let words: Vec<&str> = code.split_whitespace().collect();
-    words.join(" ").replace(");", ") ;").replace(",)", ", )")
+/// What is called on each `__plan` of an expansion, without spaces and line breaks.
+fn plans(expanded: &str) -> Vec<String> {
+    let code: String = expanded.split_whitespace().collect();
+    let code = code.replace("|{__plan", "|__plan");
+    // Each closure mentions it twice: as its parameter, and where its body starts.
+    let calls = code.split("|__plan").skip(2).step_by(2).map(|rest| {
+        let mut depth = 0;
+        let end = rest.find(|letter| {
+            depth += match letter {
+                '(' | '{' => 1,
+                ')' | '}' => -1,
+                ',' if depth == 0 => -1,
+                _ => 0,
+            };
+            depth < 0
+        });
+        rest[..end.expect("a closure is an argument")].replace(",)", ")")
+    });
+    calls.collect()
 }
 
 #[test]
@@ -37,27 +44,13 @@ fn a_cached_function_is_the_one_in_the_design() {
         r#"/// Finds a user.
 #[must_use]
 pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-    static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
-        ::core::module_path!(),
-        "get",
-    );
-    let __cache_kind = ::cache_runtime::__private::Shape::<
-        Result<Option<User>, DbError>,
-    >::OF
-        .kind();
-    let __cache_read = ::cache_runtime::__private::Read::new(
-        &__CACHE_SITE,
-        ::cache_runtime::__private::global(),
-        __cache_kind,
-        |__cache_plan| __cache_plan.resource("users").id(&id).ttl(300u64),
-    );
-    __cache_read
-        .run(async move || {
-            if let ::core::option::Option::Some(__cache_returned) = __cache_kind
-                .unreached()
-            {
-                return __cache_returned;
-            }
+    use ::cache_runtime::__private as __rt;
+    static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
+    __rt::Shape::<Result<Option<User>, DbError>>::OF
+        .read(&__SITE, "users")
+        .plan(|__plan| __plan.id(&id).ttl(300u64))
+        .run(async move |__kind| {
+            let _ = __kind.unreached() && return __kind.value();
             self.db.find(id).await?
         })
         .await
@@ -75,29 +68,16 @@ fn an_invalidating_function_is_the_one_in_the_design() {
     assert_eq!(
         expanded,
         r#"async fn create(&self, new: NewUser) -> Result<User, DbError> {
-    static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
-        ::core::module_path!(),
-        "create",
-    );
-    let __cache_kind = ::cache_runtime::__private::Shape::<Result<User, DbError>>::OF
-        .kind();
-    let __cache_write = ::cache_runtime::__private::Write::new(
-            &__CACHE_SITE,
-            ::cache_runtime::__private::global(),
-            __cache_kind,
-            |__cache_plan| __cache_plan.resource("users").resource("teams"),
-        )
+    use ::cache_runtime::__private as __rt;
+    static __SITE: __rt::Site = __rt::invalidates("create", "users:{result.id}, teams");
+    __rt::Shape::<Result<User, DbError>>::OF
+        .write(&__SITE, |__plan| __plan.resource("users").resource("teams"))
         .rejected(|e| matches!(e, DbError::Conflict))
-        .result(move |__cache_plan, result| {
-            __cache_plan.resource("users").id(&result.id).resource("teams")
-        });
-    __cache_write
-        .run(async move || {
-            if let ::core::option::Option::Some(__cache_returned) = __cache_kind
-                .unreached()
-            {
-                return __cache_returned;
-            }
+        .result(move |__plan, result| {
+            __plan.resource("users").id(&result.id).resource("teams")
+        })
+        .run(async move |__kind| {
+            let _ = __kind.unreached() && return __kind.value();
             insert(new).await
         })
         .await
@@ -134,28 +114,16 @@ fn the_signature_decides_which_key_it_is() {
             "get(user: User)",
             ".op(OP).id(&user.id)",
         ),
-        ("", "all()", ".op(\"all\")"),
-        ("", "r#type()", ".op(\"type\")"),
-        (
-            "",
-            "list(skip: u32, limit: u32)",
-            ".op(\"list\").arg(&skip).arg(&limit)",
-        ),
+        ("", "all()", ""),
+        ("", "r#type()", ""),
+        ("", "list(skip: u32, limit: u32)", ".arg(&skip).arg(&limit)"),
         (
             "",
             "list((a, mut b): (u8, u8), P { c, d: [e, ..] }: P)",
-            ".op(\"list\").arg(&a).arg(&b).arg(&c).arg(&e)",
+            ".arg(&a).arg(&b).arg(&c).arg(&e)",
         ),
-        (
-            "",
-            "list(all @ (a, _): (u8, u8))",
-            ".op(\"list\").arg(&all).arg(&a)",
-        ),
-        (
-            "",
-            "list((Ok(x) | Err(x)): Result<u8, u8>)",
-            ".op(\"list\").arg(&x)",
-        ),
+        ("", "list(all @ (a, _): (u8, u8))", ".arg(&all).arg(&a)"),
+        ("", "list((Ok(x) | Err(x)): Result<u8, u8>)", ".arg(&x)"),
         (
             ", op = \"by:name\"",
             "find(name: &str)",
@@ -164,23 +132,19 @@ fn the_signature_decides_which_key_it_is() {
         (
             ", include(self.tenant)",
             "find(&self, id: i64)",
-            ".op(\"find\").arg(&id).arg(&self.tenant)",
+            ".arg(&id).arg(&self.tenant)",
         ),
         (
             ", key(a.len(), TENANT)",
             "find(a: &str, b: u8)",
-            ".op(\"find\").arg(&a.len()).arg(&TENANT)",
+            ".arg(&a.len()).arg(&TENANT)",
         ),
         (
             "",
             "find<'a, T, U, const N: usize>(a: &'a T)",
-            ".op(\"find\").type_param::<T>().type_param::<U>().arg(&N).arg(&a)",
+            ".type_param::<T>().type_param::<U>().arg(&N).arg(&a)",
         ),
-        (
-            "",
-            "find<const N: usize>(id: i64)",
-            ".op(\"find\").arg(&N).arg(&id)",
-        ),
+        ("", "find<const N: usize>(id: i64)", ".arg(&N).arg(&id)"),
         (", skip(N)", "find<const N: usize>(id: i64)", ".id(&id)"),
     ] {
         let item = format!("async fn {signature} -> User {{ x }}");
@@ -204,6 +168,19 @@ fn options_become_calls() {
         (", cache_none = false", ".cache_none(false)"),
         (", cache_none = true", ""),
         (", version = 2, ttl = 5", ".ttl(5u64).version(2u32)"),
+        (", tags(\"all\")", ".tag(\"all\")"),
+        (
+            ", tags(\"{{a}}:{id}:{self.team}\", self.tag())",
+            ".tag(::core::format_args!(\"{{a}}:{}:{}\",id,self.team)).tag(&self.tag())",
+        ),
+        (
+            ", depends(\"teams\", T::NAME)",
+            ".depends(\"teams\").depends(T::NAME)",
+        ),
+        (", when = id > 0", ".when(id>0)"),
+        (", codec = \"msgpack\"", ".codec(__rt::codec::msgpack)"),
+        (", shared", ".shared()"),
+        (", shared = false", ""),
     ] {
         assert_eq!(
             plan(options, item),
@@ -215,17 +192,15 @@ fn options_become_calls() {
 
 #[test]
 fn the_crate_and_the_cache_can_be_named() {
-    let expanded = squeezed(&cached(
+    let expanded: String = cached(
         "resource = USERS, crate = crate::reexported, cache = self.caches[0]",
         "async fn get(&self, id: i64) -> User { x }",
-    ));
+    )
+    .split_whitespace()
+    .collect();
     assert!(!expanded.contains("::cache_runtime"), "{expanded}");
     assert!(
-        expanded.contains("crate::reexported::__private::own(&self.caches[0])"),
-        "{expanded}"
-    );
-    assert!(
-        expanded.contains("__cache_plan.resource(USERS)"),
+        expanded.contains(".read_in(&self.caches[0],&__SITE,USERS).plan(|__plan|__plan.id(&id))"),
         "{expanded}"
     );
 }
@@ -233,39 +208,51 @@ fn the_crate_and_the_cache_can_be_named() {
 #[test]
 fn ids_of_a_write_know_the_arguments_and_the_result() {
     let write = |args: &str, signature: &str| {
-        let expanded = squeezed(&invalidates(args, &format!("async fn {signature} {{ x }}")));
-        let calls = expanded
-            .split("|__cache_plan|")
-            .nth(1)
-            .expect("an expansion has a plan");
-        calls
-            .split("__cache_write")
-            .next()
-            .unwrap_or(calls)
-            .replace([' ', '{', '}'], "")
+        plans(&invalidates(args, &format!("async fn {signature} {{ x }}")))
     };
     assert_eq!(
         write(
-            "\"users\", id = (self.tenant, id), TEAMS, on = ok",
+            "\"users\", id = (self.tenant, id), TEAMS, tags(\"t:{id}\"), on = ok",
             "w(&self, id: i64) -> R"
         ),
-        "__cache_plan.resource(\"users\").id(&(&self.tenant,&id)).resource(TEAMS),).on_ok();"
+        [
+            ".resource(\"users\").id(&(&self.tenant,&id)).resource(TEAMS).tag(::core::format_args!(\"t:{}\",id))"
+        ]
     );
     assert_eq!(
         write(
             "\"users\", id = (team, result.id)",
             "w(team: String, name: &str) -> R"
         ),
-        "__cache_plan.resource(\"users\"),).result(letteam=::core::clone::Clone::clone(&team);\
-         move|__cache_plan,result|__cache_plan.resource(\"users\").id(&(&team,&result.id)));"
+        [
+            ".resource(\"users\")",
+            ".resource(\"users\").id(&(&team,&result.id))"
+        ]
     );
     assert_eq!(
         write(
             "\"users\", id = name, \"teams\", id = result",
             "w(team: String, name: &str) -> R"
         ),
-        "__cache_plan.resource(\"users\").id(&name).resource(\"teams\"),).result(\
-         move|__cache_plan,result|__cache_plan.resource(\"users\").id(&name).resource(\"teams\").id(&result));"
+        [
+            ".resource(\"users\").id(&name).resource(\"teams\")",
+            ".resource(\"users\").id(&name).resource(\"teams\").id(&result)"
+        ]
+    );
+}
+
+#[test]
+fn a_result_closure_owns_what_the_body_takes() {
+    let expanded: String = invalidates(
+        "\"users\", id = (team, result.id)",
+        "async fn w(team: String, name: &str) -> R { x }",
+    )
+    .split_whitespace()
+    .collect();
+    assert!(
+        expanded
+            .contains(".result({letteam=::core::clone::Clone::clone(&team);move|__plan,result|"),
+        "{expanded}"
     );
 }
 
@@ -280,7 +267,7 @@ fn what_is_around_the_body_survives() {
     for part in [
         "#[tracing::instrument(skip(self))]\n#[expect(dead_code, reason = \"..\")]\n",
         "pub(super) async unsafe fn get<'a, T>(self: &Arc<Self>, #[data] mut id: &'a T) -> Vec<T>",
-        "where\n    T: Key + 'a,\n{\n    #![allow(unused)]\n    static __CACHE_SITE",
+        "where\n    T: Key + 'a,\n{\n    #![allow(unused)]\n    use ::cache_runtime::__private as __rt;",
         "half.typed",
     ] {
         assert!(expanded.contains(part), "{part}\nis missing in\n{expanded}");

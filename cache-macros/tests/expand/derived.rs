@@ -5,9 +5,14 @@ struct Users {
 }
 
 impl Users {
-    /// `users:list:by-age:<hash>`
-    #[cached(resource = "users", op = "list:by-age", skip(pool), include(self.tenant))]
+    /// `users:list:<hash>`
+    #[cached(resource = "users", skip(pool), include(self.tenant))]
     pub async fn list(&self, pool: &str, skip: u32, limit: u32) -> Vec<String> {
-        vec![format!("{pool} {skip} {limit}")]
+        self.page(pool, skip, limit)
+    }
+
+    fn page(&self, pool: &str, skip: u32, limit: u32) -> Vec<String> {
+        let page = (skip..limit).map(|row| row.to_string());
+        page.chain([pool.to_owned()]).collect()
     }
 }

@@ -1,11 +1,7 @@
 use cache_runtime::cached;
 
 /// `pages:first:<hash>`
-#[cached(resource = "pages", ttl = "5m", cache_none = false)]
-pub async fn first<'a, T, const N: usize>((a, mut b): (u8, u8), names: &'a [T], _: T) -> Option<u8>
-where
-    T: ToString + serde::Serialize,
-{
-    b += names.iter().take(N).map(T::to_string).count() as u8;
-    a.checked_add(b)
+#[cached(resource = "pages", ttl = "5m")]
+pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usize> {
+    all.len().checked_sub(N)
 }

@@ -1,32 +1,18 @@
 use cache_runtime::invalidates;
-pub(crate) async fn rename(
-    id: i64,
-    mut name: String,
-) -> Result<String, std::fmt::Error> {
-    static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
-        "macrotest007",
-        "rename",
-    );
-    let __cache_kind = ::cache_runtime::__private::Shape::<
-        Result<String, std::fmt::Error>,
-    >::OF
-        .kind();
-    let __cache_write = ::cache_runtime::__private::Write::new(
-            &__CACHE_SITE,
-            ::cache_runtime::__private::global(),
-            __cache_kind,
-            |__cache_plan| __cache_plan.resource("users").id(&id).resource("teams"),
-        )
-        .on_ok();
-    __cache_write
-        .run(async move || {
-            if let ::core::option::Option::Some(__cache_returned) = __cache_kind
-                .unreached()
-            {
-                return __cache_returned;
-            }
-            name.push_str(&id.to_string());
-            Ok(name)
+/// `users:1`, everything derived from `users`, and all of `teams`.
+pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Error> {
+    use ::cache_runtime::__private as __rt;
+    #[used]
+    #[unsafe(link_section = "linkme_SITES")]
+    static __SITE: __rt::Site = __rt::invalidates("rename", "users:{id: i64}, teams");
+    __rt::Shape::<Result<String, std::fmt::Error>>::OF
+        .write(&__SITE, |__plan| __plan.resource("users").id(&id).resource("teams"))
+        .run(async move |__kind| {
+            let _ = __kind.unreached() && return __kind.value();
+            store(id, name).await
         })
         .await
+}
+async fn store(id: i64, name: &str) -> Result<String, std::fmt::Error> {
+    Ok([&id.to_string(), name].concat())
 }

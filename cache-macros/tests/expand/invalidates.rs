@@ -1,7 +1,11 @@
 use cache_runtime::invalidates;
 
-#[invalidates("users", id = id, "teams", on = ok)]
-pub(crate) async fn rename(id: i64, mut name: String) -> Result<String, std::fmt::Error> {
-    name.push_str(&id.to_string());
-    Ok(name)
+/// `users:1`, everything derived from `users`, and all of `teams`.
+#[invalidates("users", id = id, "teams")]
+pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Error> {
+    store(id, name).await
+}
+
+async fn store(id: i64, name: &str) -> Result<String, std::fmt::Error> {
+    Ok([&id.to_string(), name].concat())
 }

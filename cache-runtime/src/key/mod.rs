@@ -15,6 +15,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 pub(crate) use self::id::IdForm;
 use crate::error::{Error, ErrorKind};
+use crate::read::Extra;
 
 /// A value that can stand in a cache key: anything that implements serde's `Serialize`.
 ///
@@ -206,7 +207,8 @@ enum Rest {
 pub struct Key {
     resource: String,
     rest: Rest,
-    tags: Vec<String>,
+    extras: Vec<Extra>,
+    version: u32,
 }
 
 impl Key {
@@ -269,8 +271,44 @@ impl Key {
     /// reaches it. A reader and a writer of the entry must name the same tags.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tags.push(tag.into());
+        self.extras.push(Extra::Tag(tag.into()));
         self
+    }
+
+    /// Makes the entry depend on everything of another resource as well. A reader and a writer of the entry must name
+    /// the same ones.
+    #[must_use]
+    pub fn depends(mut self, resource: impl Into<String>) -> Self {
+        self.extras
+            .push(Extra::Resource(Cow::Owned(resource.into())));
+        self
+    }
+
+    /// The `version` of the value's type, as in the attribute; 0 without it.
+    #[must_use]
+    pub fn version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The key of an annotated function's call; `rest` is what stands behind the resource.
+    pub(crate) fn rendered(
+        resource: &str,
+        rest: &str,
+        kind: EntryKind,
+        extras: Vec<Extra>,
+        version: u32,
+    ) -> Self {
+        let text = rest.to_owned();
+        Self {
+            resource: resource.to_owned(),
+            rest: match kind {
+                EntryKind::Entity => Rest::Id { text, form: None },
+                EntryKind::Derived => Rest::Literal(text),
+            },
+            extras,
+            version,
+        }
     }
 
     /// The resource this is an entry of.
@@ -288,8 +326,12 @@ impl Key {
         }
     }
 
-    pub(crate) fn tags(&self) -> &[String] {
-        &self.tags
+    pub(crate) fn extras(&self) -> &[Extra] {
+        &self.extras
+    }
+
+    pub(crate) fn type_version(&self) -> u32 {
+        self.version
     }
 
     pub(crate) fn id_form(&self) -> Option<IdForm> {
@@ -323,7 +365,8 @@ impl Key {
             Ok(Self {
                 resource,
                 rest,
-                tags: Vec::new(),
+                extras: Vec::new(),
+                version: 0,
             })
         } else {
             Err(invalid(format!(

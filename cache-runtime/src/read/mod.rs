@@ -1,5 +1,7 @@
 //! One cached call: `Key → Lookup → Turn → Loaded → Outcome`.
 
+mod batch;
+mod deps;
 mod permit;
 mod plan;
 mod reader;
@@ -9,53 +11,138 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::batch::{Batch, BatchStart};
+pub(crate) use self::deps::{Extra, all_deps, tag_dep};
 pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
-pub(crate) use self::plan::tag_dep;
 pub(crate) use self::reader::{Reader, Turn};
 use crate::codec;
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint};
+use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::TtlRequest;
 use crate::registry::{Resource, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
+use crate::scope::{self, Mode};
 use crate::store::{Filled, Form, Payload, Probe};
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
-pub struct Read<R, S> {
+pub struct Read<R, S, U = Everything> {
     /// `None` if the cache is off.
     call: Option<Call>,
+    unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
 
-impl<R, S> Read<R, S> {
-    /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
-    pub fn new(
-        site: &'static Site,
-        cache: Option<Handle>,
-        _: Kind<R, S>,
-        plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
-    ) -> Self {
-        let call = cache.and_then(|cache| plan(ReadPlan::new(&cache, site)).finish(&cache));
+/// Which values are not worth keeping.
+pub trait Unless<V> {
+    /// Whether `value` is not to be stored.
+    fn refuses(self, value: &V) -> bool;
+}
+
+/// Keeps every value.
+#[derive(Debug)]
+pub struct Everything;
+
+impl<V> Unless<V> for Everything {
+    fn refuses(self, _: &V) -> bool {
+        false
+    }
+}
+
+/// Keeps what the function in it does not refuse.
+#[derive(Debug)]
+pub struct AllBut<F>(F);
+
+impl<V, F: FnOnce(&V) -> bool> Unless<V> for AllBut<F> {
+    fn refuses(self, value: &V) -> bool {
+        self.0(value)
+    }
+}
+
+impl<V> Unless<V> for &Everything {
+    fn refuses(self, _: &V) -> bool {
+        false
+    }
+}
+
+impl<V, F: Fn(&V) -> bool> Unless<V> for &AllBut<F> {
+    fn refuses(self, value: &V) -> bool {
+        self.0(value)
+    }
+}
+
+/// A call of a cached function, before its key is known.
+#[derive(Debug)]
+#[must_use]
+pub struct Start<R, S> {
+    /// `None` if the cache is off.
+    cache: Option<Handle>,
+    site: &'static Site,
+    resource: &'static str,
+    kind: PhantomData<fn() -> (R, S)>,
+}
+
+impl<R, S> Start<R, S> {
+    pub(crate) fn new(cache: Option<Handle>, site: &'static Site, resource: &'static str) -> Self {
         Self {
-            call,
+            cache,
+            site,
+            resource,
             kind: PhantomData,
         }
     }
 
+    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
+    pub fn plan(self, plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>) -> Read<R, S> {
+        let Self {
+            cache,
+            site,
+            resource,
+            ..
+        } = self;
+        let call =
+            cache.and_then(|cache| plan(ReadPlan::new(&cache, site, resource)).finish(&cache));
+        Read {
+            call,
+            unless: Everything,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R, S> Read<R, S> {
+    /// What is not worth keeping.
+    pub fn unless<F: FnOnce(&R::Value) -> bool>(self, refuses: F) -> Read<R, S, AllBut<F>>
+    where
+        R: Returns<S>,
+    {
+        Read {
+            call: self.call,
+            unless: AllBut(refuses),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R, S, U> Read<R, S, U> {
     /// Answers from the cache, or runs `body` and stores what it returns.
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    pub async fn run(self, body: impl AsyncFnOnce() -> R) -> R
+    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R
     where
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
         R: Returns<S>,
+        U: Unless<R::Value>,
     {
+        if scope::takes_key(|| self.key()) {
+            return std::future::pending().await;
+        }
         // The body is awaited in one place: each more would be another copy of it in every annotated function.
         let permit = match &self.call {
             Some(call) => match call.answer().await {
@@ -63,20 +150,31 @@ impl<R, S> Read<R, S> {
                 Answer::Run(permit) => permit,
             },
             None => {
-                observe::record(|| Outcome {
-                    key: String::new(),
-                    resource: String::new(),
-                    store: "",
-                    status: Status::Bypass(BypassReason::Disabled),
-                });
+                ran_without();
                 None
             }
         };
-        let returned = permit::renewing(permit.as_ref(), body()).await;
+        let returned = permit::renewing(permit.as_slice(), body(Kind::OF)).await;
         if let (Some(call), Some(permit)) = (&self.call, permit) {
-            call.store(permit, &returned).await;
+            call.store(permit, &returned, self.unless).await;
         }
         returned
+    }
+
+    fn key(&self) -> Result<Key, Error> {
+        let call = self.call.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidKey,
+                "this call has no key: its cache is off",
+            )
+        })?;
+        match call.problem {
+            Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
+                let text = format!("this call has no key of its own ({})", problem.as_str());
+                Err(Error::new(ErrorKind::InvalidKey, text))
+            }
+            _ => Ok(call.key()),
+        }
     }
 }
 
@@ -96,39 +194,42 @@ pub(crate) struct Call {
     pub(crate) probe: Probe,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
+    extras: Vec<Extra>,
+    codec: CodecId,
     version: u32,
 }
 
 impl Call {
-    /// What an annotated function does, for a call made by hand.
-    pub(crate) async fn run<R: Returns<S>, S>(
-        self,
-        _: Kind<R, S>,
-        body: impl AsyncFnOnce() -> R,
-    ) -> R {
-        let read = Read {
+    /// The same as a call of an annotated function.
+    pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
+        Read {
             call: Some(self),
+            unless: Everything,
             kind: PhantomData,
-        };
-        read.run(body).await
+        }
+    }
+
+    /// The call's key as it is used by hand.
+    fn key(&self) -> Key {
+        let namespace = self.cache.space.namespace.len() + self.resource.name.len() + 1;
+        let rest = self.probe.key.get(namespace..).unwrap_or_default();
+        Key::rendered(
+            &self.resource.name,
+            rest,
+            self.probe.kind,
+            self.extras.clone(),
+            self.version,
+        )
     }
 
     /// The call that a manual operation on `key` amounts to.
     pub(crate) fn manual(cache: Handle, key: &Key, ttl: Option<Duration>) -> Self {
         let resource = cache.visitor(key.resource());
         let fits = key.id_form().is_none_or(|form| resource.fits(form, None));
-        let mut deps = Arc::clone(resource.deps(key.kind()));
-        if !key.tags().is_empty() {
-            // One order for all who read and fill the entry, however they name the tags.
-            let mut tags: Vec<_> = key.tags().iter().map(|tag| tag_dep(&cache, tag)).collect();
-            tags.sort();
-            tags.dedup();
-            deps = deps.iter().cloned().chain(tags).collect();
-        }
         let probe = Probe {
             key: key.render(&cache.space),
             kind: key.kind(),
-            deps,
+            deps: all_deps(&cache, &resource, key.kind(), key.extras()),
         };
         let problem = (!fits).then_some(BypassReason::Claimed);
         let ttl = TtlRequest {
@@ -141,7 +242,9 @@ impl Call {
             probe,
             problem,
             ttl,
-            version: 0,
+            extras: key.extras().to_vec(),
+            codec: CodecId::default(),
+            version: key.type_version(),
         }
     }
 
@@ -152,8 +255,14 @@ impl Call {
     /// Looks, waits for others, or gets the permit to load.
     async fn answer<R: Returns<S>, S>(&self) -> Answer<R> {
         let mut reader = Reader::new(self, self.fingerprint::<R::Value>());
+        let mode = scope::mode();
         let bypass = loop {
-            match reader.turn().await {
+            let turn = match mode {
+                Mode::Usual => reader.turn().await,
+                Mode::Bypass => Turn::Bypass(BypassReason::Asked),
+                Mode::Refresh => reader.take().await,
+            };
+            match turn {
                 Turn::Hit(hit) => match restore(hit.content, hit.codec, &hit.payload) {
                     Some(value) => {
                         self.answered(Status::Hit { ttl: hit.ttl });
@@ -181,13 +290,18 @@ impl Call {
 
     /// Hands what was loaded to those who wait, and stores it. The value is packed before anything is awaited,
     /// so that `R` need not be shared between threads.
-    fn store<R: Returns<S>, S>(&self, permit: Permit, returned: &R) -> impl Future<Output = ()> {
+    fn store<R: Returns<S>, S>(
+        &self,
+        permit: Permit,
+        returned: &R,
+        unless: impl Unless<R::Value>,
+    ) -> impl Future<Output = ()> {
         permit.pilot.land(|| match returned.loaded() {
             Loaded::Value(_) => returned.share().map(|value| Landed::Value(value)),
             Loaded::Absent => Some(Landed::Absence),
             Loaded::Failed => Some(Landed::Failure),
         });
-        let package = self.pack(returned);
+        let package = self.pack(returned, unless);
         async move {
             let stored = match package {
                 Some(package) => permit.fill(self, package).await == Some(Filled::Stored),
@@ -201,30 +315,48 @@ impl Call {
     }
 
     /// What there is to store of a return value, if it may be stored.
-    fn pack<R: Returns<S>, S>(&self, returned: &R) -> Option<Package> {
+    fn pack<R: Returns<S>, S>(
+        &self,
+        returned: &R,
+        unless: impl Unless<R::Value>,
+    ) -> Option<Package> {
+        match returned.loaded() {
+            Loaded::Failed => None,
+            Loaded::Absent => self.pack_absence(),
+            Loaded::Value(value) if unless.refuses(value) => None,
+            Loaded::Value(value) => self.pack_or_count(value, || returned.share()),
+        }
+    }
+
+    /// The knowledge that there is nothing, if it may be stored.
+    fn pack_absence(&self) -> Option<Package> {
         let default = self.cache.config.default_ttl;
-        let operator = self.resource.operator_ttl;
-        let package = match returned.loaded() {
-            Loaded::Failed => return None,
-            Loaded::Absent => Package {
-                content: Content::Absence,
-                payload: Payload::Empty,
-                size: 4,
-                fresh_for: self.ttl.of_absence(operator, default)?,
-            },
-            Loaded::Value(value) => {
-                let fresh_for = self.ttl.of_value(operator, default);
-                match self.pack_value(value, || returned.share(), fresh_for) {
-                    Ok(package) => package,
-                    Err(reason) => {
-                        self.resource.counters.errors.add_one();
-                        tracing::debug!("`{}` is not stored: {reason}", self.probe.key);
-                        return None;
-                    }
-                }
-            }
+        let package = Package {
+            content: Content::Absence,
+            payload: Payload::Empty,
+            codec: CodecId::default(),
+            size: 4,
+            fresh_for: self.ttl.of_absence(self.resource.operator_ttl, default)?,
         };
-        (package.fresh_for >= Duration::from_millis(1)).then_some(package)
+        package.lasts().then_some(package)
+    }
+
+    /// A value, if it can be stored; that it can't is counted.
+    fn pack_or_count<V: Cacheable>(
+        &self,
+        value: &V,
+        share: impl FnOnce() -> Option<Arc<V>>,
+    ) -> Option<Package> {
+        let default = self.cache.config.default_ttl;
+        let fresh_for = self.ttl.of_value(self.resource.operator_ttl, default);
+        match self.pack_value(value, share, fresh_for) {
+            Ok(package) => package.lasts().then_some(package),
+            Err(reason) => {
+                self.resource.counters.errors.add_one();
+                tracing::debug!("`{}` is not stored: {reason}", self.probe.key);
+                None
+            }
+        }
     }
 
     pub(crate) fn pack_value<V: Cacheable>(
@@ -232,15 +364,15 @@ impl Call {
         value: &V,
         share: impl FnOnce() -> Option<Arc<V>>,
         fresh_for: Duration,
-    ) -> Result<Package, crate::Error> {
+    ) -> Result<Package, Error> {
         let (payload, size) = match self.cache.store.form() {
             Form::Encoded => {
-                let bytes = codec::encode(CodecId::Json, value)?;
+                let bytes = codec::encode(self.codec, value)?;
                 let size = bytes.len();
                 (Payload::Encoded(bytes.into()), size)
             }
             Form::Decoded => {
-                let size = codec::encoded_len(value)?;
+                let size = codec::encoded_len(self.codec, value)?;
                 (
                     share().map_or(Payload::Empty, |value| Payload::Decoded(value)),
                     size,
@@ -250,23 +382,19 @@ impl Call {
         let limit = self.cache.config.value_limit;
         if size > limit {
             let text = format!("it takes {size} bytes, over the limit of {limit}");
-            return Err(crate::Error::new(crate::ErrorKind::Unstorable, text));
+            return Err(Error::new(ErrorKind::Unstorable, text));
         }
         Ok(Package {
             content: Content::Value,
             payload,
+            codec: self.codec,
             size,
             fresh_for,
         })
     }
 
     fn answered(&self, status: Status) {
-        let counters = &self.resource.counters;
-        match status {
-            Status::Hit { .. } => counters.hits.add_one(),
-            Status::Miss { .. } => counters.misses.add_one(),
-            Status::Bypass(_) => counters.bypasses.add_one(),
-        }
+        self.count(status);
         observe::record(|| Outcome {
             key: self.probe.key.clone(),
             resource: self.resource.name.to_string(),
@@ -275,7 +403,16 @@ impl Call {
         });
     }
 
-    fn fault(&self, error: &crate::Error) -> Turn {
+    fn count(&self, status: Status) {
+        let counters = &self.resource.counters;
+        match status {
+            Status::Hit { .. } => counters.hits.add_one(),
+            Status::Miss { .. } => counters.misses.add_one(),
+            Status::Bypass(_) => counters.bypasses.add_one(),
+        }
+    }
+
+    fn fault(&self, error: &Error) -> Turn {
         // While the store is known to be away, that is one fault and not one per call.
         if self.cache.store.is_connected() {
             self.resource.counters.errors.add_one();
@@ -283,6 +420,16 @@ impl Call {
         }
         Turn::Bypass(BypassReason::Unavailable)
     }
+}
+
+/// What a call outside any cache leaves for who observes.
+fn ran_without() {
+    observe::record(|| Outcome {
+        key: String::new(),
+        resource: String::new(),
+        store: "",
+        status: Status::Bypass(BypassReason::Disabled),
+    });
 }
 
 /// The return value that an entry stands for; `None` if the entry does not decode as it.

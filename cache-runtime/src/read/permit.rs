@@ -19,8 +19,16 @@ use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
 pub(crate) struct Package {
     pub(super) content: Content,
     pub(super) payload: Payload,
+    pub(super) codec: CodecId,
     pub(super) size: usize,
     pub(super) fresh_for: Duration,
+}
+
+impl Package {
+    /// Whether it would be served at all.
+    pub(super) fn lasts(&self) -> bool {
+        self.fresh_for >= Duration::from_millis(1)
+    }
 }
 
 /// The right, and the duty, to load: a lease in the store and a flight in the process.
@@ -50,6 +58,11 @@ impl Permit {
             pilot: call.cache.flights.start(token),
             held: true,
         }
+    }
+
+    /// Whether this is the right to load what `call` is about.
+    pub(super) fn is_for(&self, call: &Call) -> bool {
+        self.key == call.probe.key
     }
 
     pub(crate) async fn take(&self, call: &Call, seen: Seen) -> Result<LeaseReply, crate::Error> {
@@ -85,7 +98,7 @@ impl Permit {
             fingerprint: self.fingerprint,
             content: package.content,
             payload: package.payload,
-            codec: CodecId::Json,
+            codec: package.codec,
             size: package.size,
             fresh_for: package.fresh_for,
             generation_ttl: policy::generation_ttl(package.fresh_for),
@@ -109,21 +122,21 @@ impl Permit {
     }
 }
 
-/// Runs `body`, renewing the lease at a third of its length if there is one. A body that blocks its thread is
-/// not renewed; its lease lapses and its value is not stored.
-pub(super) async fn renewing<F: Future>(permit: Option<&Permit>, body: F) -> F::Output {
+/// Runs `body`, renewing the leases at a third of their length if there are any. A body that blocks its thread is
+/// not renewed; its leases lapse and its values are not stored.
+pub(super) async fn renewing<F: Future>(permits: &[Permit], body: F) -> F::Output {
     let mut body = std::pin::pin!(body);
-    let Some(permit) = permit else {
+    let Some(first) = permits.first() else {
         return body.await;
     };
-    let third = permit.cache.config.lease / 3;
+    let third = first.cache.config.lease / 3;
     let mut renewal = tokio::time::interval_at(clock::now() + third, third);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             output = &mut body => return output,
-            _ = renewal.tick() => permit.renew(),
+            _ = renewal.tick() => permits.iter().for_each(Permit::renew),
         }
     }
 }

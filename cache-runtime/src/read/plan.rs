@@ -1,11 +1,12 @@
 //! What a function's attribute says, collected into a key and its dependencies.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use super::Call;
+use super::{Call, Extra, all_deps};
 use crate::engine::Handle;
-use crate::generation::Dep;
-use crate::key::{self, EntryKind, KeyPart, KeyWriter};
+use crate::entry::CodecId;
+use crate::key::{EntryKind, KeyPart, KeyWriter};
 use crate::observe::BypassReason;
 use crate::policy::{IntoTtl, TtlRequest};
 use crate::registry::{Resource, Site};
@@ -21,20 +22,34 @@ pub struct ReadPlan<'a> {
     key: Option<KeyWriter<'a>>,
     op: Option<&'static str>,
     has_id: bool,
+    shared: bool,
+    extras: Vec<Extra>,
+    codec: CodecId,
     problem: Option<BypassReason>,
     ttl: TtlRequest,
     version: u32,
 }
 
 impl<'a> ReadPlan<'a> {
-    pub(super) fn new(cache: &'a Handle, site: &'static Site) -> Self {
+    pub(super) fn new(cache: &'a Handle, site: &'static Site, name: &'static str) -> Self {
+        let resource = cache.resource(name);
+        if resource.is_none() {
+            site.report(|| {
+                format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
+            });
+        }
         Self {
             cache,
             site,
-            resource: None,
-            key: None,
+            key: resource
+                .as_ref()
+                .map(|_| KeyWriter::new(&cache.space, name)),
+            resource,
             op: None,
             has_id: false,
+            shared: false,
+            extras: Vec::new(),
+            codec: CodecId::default(),
             problem: None,
             ttl: TtlRequest::default(),
             version: 0,
@@ -45,21 +60,8 @@ impl<'a> ReadPlan<'a> {
         self.problem.get_or_insert(problem);
     }
 
-    /// The resource; always first.
-    pub fn resource(mut self, name: &'static str) -> Self {
-        self.resource = self.cache.resource(name);
-        if self.resource.is_some() {
-            self.key = Some(KeyWriter::new(&self.cache.space, name));
-        } else {
-            self.site.report(|| {
-                let site = self.site;
-                format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
-            });
-        }
-        self
-    }
-
-    /// What is computed of the resource; makes the entry a derived one.
+    /// What is computed of the resource; makes the entry a derived one. First of all, and by default the function's
+    /// name unless there is an id.
     pub fn op(mut self, op: &'static str) -> Self {
         self.op = Some(op);
         if let Some(key) = &mut self.key {
@@ -85,6 +87,7 @@ impl<'a> ReadPlan<'a> {
 
     /// One argument, hashed.
     pub fn arg<T: KeyPart + ?Sized>(mut self, arg: &T) -> Self {
+        self.default_op();
         if self.key.as_mut().is_some_and(|key| key.arg(arg).is_err()) {
             self.refuse(BypassReason::Unkeyable);
         }
@@ -94,6 +97,54 @@ impl<'a> ReadPlan<'a> {
     /// A type parameter of the function, hashed by its name.
     pub fn type_param<T: ?Sized>(self) -> Self {
         self.arg(std::any::type_name::<T>())
+    }
+
+    fn default_op(&mut self) {
+        if let (None, Some(key)) = (self.op, &mut self.key) {
+            self.op = Some(self.site.function());
+            key.op(self.site.function());
+        }
+    }
+
+    /// The entry depends on this tag, too.
+    pub fn tag(mut self, tag: impl Display) -> Self {
+        self.extras.push(Extra::Tag(tag.to_string()));
+        self
+    }
+
+    /// The entry depends on everything of this resource, too.
+    pub fn depends(mut self, resource: &'static str) -> Self {
+        if self.cache.resource(resource).is_some() {
+            self.extras.push(Extra::Resource(resource.into()));
+        } else {
+            // Without it the entry would outlive what it is made of.
+            self.refuse(BypassReason::Unkeyable);
+            let site = self.site;
+            site.report(|| {
+                format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
+            });
+        }
+        self
+    }
+
+    /// Whether this call uses the cache at all.
+    pub fn when(mut self, condition: bool) -> Self {
+        if !condition {
+            self.refuse(BypassReason::Condition);
+        }
+        self
+    }
+
+    /// How the value is encoded.
+    pub fn codec(mut self, codec: CodecId) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Others that say so, too, may use the same keys.
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
     }
 
     /// For how long a value is served.
@@ -120,7 +171,39 @@ impl<'a> ReadPlan<'a> {
         self
     }
 
+    /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
+    pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Option<Vec<Call>> {
+        let resource = self.resource?;
+        let deps = all_deps(cache, &resource, EntryKind::Entity, &self.extras);
+        let calls = ids.iter().map(|id| {
+            let mut key = KeyWriter::new(&cache.space, &resource.name);
+            let problem = match key.id(id) {
+                Ok(form) if resource.fits(form, Some(self.site)) => None,
+                Ok(_) => Some(BypassReason::Claimed),
+                Err(_) => Some(BypassReason::Unkeyable),
+            };
+            Call {
+                cache: cache.clone(),
+                resource: Arc::clone(&resource),
+                probe: Probe {
+                    key: key.finish(false),
+                    kind: EntryKind::Entity,
+                    deps: Arc::clone(&deps),
+                },
+                problem: self.problem.or(problem),
+                ttl: self.ttl,
+                extras: self.extras.clone(),
+                codec: self.codec,
+                version: self.version,
+            }
+        });
+        Some(calls.collect())
+    }
+
     pub(super) fn finish(mut self, cache: &Handle) -> Option<Call> {
+        if !self.has_id {
+            self.default_op();
+        }
         let (Some(resource), Some(key)) = (self.resource, self.key) else {
             return None;
         };
@@ -129,13 +212,13 @@ impl<'a> ReadPlan<'a> {
         } else {
             EntryKind::Derived
         };
-        if !resource.claim(self.op, self.site) {
+        if !resource.claim(self.op, self.site, self.shared) {
             self.problem.get_or_insert(BypassReason::Claimed);
         }
         let probe = Probe {
             key: key.finish(!self.has_id),
             kind,
-            deps: Arc::clone(resource.deps(kind)),
+            deps: all_deps(cache, &resource, kind, &self.extras),
         };
         Some(Call {
             cache: cache.clone(),
@@ -143,12 +226,9 @@ impl<'a> ReadPlan<'a> {
             probe,
             problem: self.problem,
             ttl: self.ttl,
+            extras: self.extras,
+            codec: self.codec,
             version: self.version,
         })
     }
-}
-
-/// The dependency that a tag stands for; no resource is spelled like it.
-pub(crate) fn tag_dep(cache: &Handle, tag: &str) -> Arc<Dep> {
-    Dep::new(cache.space.generation(&format!("~{}", key::escaped(tag))))
 }

@@ -8,7 +8,7 @@ use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::flight::{Arrival, Landed};
 use crate::nonce::Nonce;
 use crate::observe::BypassReason;
-use crate::store::{Found, LeaseReply, Payload, Seen};
+use crate::store::{Found, LeaseReply, Look, Payload, Seen};
 
 /// The first pause of one who waits for another process's load, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -34,6 +34,19 @@ pub(crate) enum Turn {
     /// Load, and store under this lease.
     Lead(Permit),
     /// Load, and store nothing.
+    Bypass(BypassReason),
+}
+
+/// What lies under a key, to a reader who has not decided yet.
+#[derive(Debug)]
+pub(crate) enum Sight {
+    /// What may be served.
+    Hit(Hit),
+    /// A lease, whoever holds it.
+    Leased(Header),
+    /// What a lease may replace.
+    Vacant(Seen),
+    /// Neither to be served nor to be replaced.
     Bypass(BypassReason),
 }
 
@@ -66,6 +79,10 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub(crate) fn call(&self) -> &'a Call {
+        self.call
+    }
+
     /// Treats an entry as if it were not there.
     pub(crate) fn reject(&mut self, header: Header) {
         self.call.resource.counters.errors.add_one();
@@ -89,41 +106,18 @@ impl<'a> Reader<'a> {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
-            if look.intended {
-                return Turn::Bypass(BypassReason::Intended);
-            }
-            let seen = match look.found {
-                Found::Foreign => return Turn::Bypass(BypassReason::Foreign),
-                Found::Nothing => Seen::Nothing,
-                Found::Entry(header, _) if header.is_leased() => {
-                    match self.meet_lease(header, look.stamp, look.now).await {
-                        Met::GivesWay(seen) => seen,
-                        Met::LookAgain => continue,
-                        Met::Turn(turn) => return turn,
-                    }
-                }
-                Found::Entry(header, payload) => {
-                    if self.is_fresh(&header, look.stamp, look.now) {
-                        // The store's time is estimated between its answers: never more than it was given.
-                        let ttl = header
-                            .fresh
-                            .since(look.now)
-                            .min(header.fresh.since(header.stored));
-                        return Turn::Hit(Hit {
-                            header,
-                            content: header.content,
-                            codec: header.codec,
-                            payload,
-                            ttl,
-                        });
-                    }
-                    if header.stamp != look.stamp {
-                        call.resource.counters.stale_rejected.add_one();
-                    }
-                    Seen::Entry(header)
-                }
+            let (stamp, now) = (look.stamp, look.now);
+            let seen = match self.judge(look) {
+                Sight::Hit(hit) => return Turn::Hit(hit),
+                Sight::Vacant(seen) => seen,
+                Sight::Bypass(reason) => return Turn::Bypass(reason),
+                Sight::Leased(header) => match self.meet_lease(header, stamp, now).await {
+                    Met::GivesWay(seen) => seen,
+                    Met::LookAgain => continue,
+                    Met::Turn(turn) => return turn,
+                },
             };
-            let permit = Permit::new(call, look.stamp, self.fingerprint);
+            let permit = Permit::new(call, stamp, self.fingerprint);
             match permit.take(call, seen).await {
                 Ok(LeaseReply::Granted) => return Turn::Lead(permit),
                 Ok(LeaseReply::Foreign) => {
@@ -145,6 +139,69 @@ impl<'a> Reader<'a> {
                 // The lease may have been taken all the same; dropping the permit gives it back.
                 Err(error) => return call.fault(&error),
             }
+        }
+    }
+
+    /// What a look means to this reader.
+    pub(crate) fn judge(&self, look: Look) -> Sight {
+        if look.intended {
+            return Sight::Bypass(BypassReason::Intended);
+        }
+        let (header, payload) = match look.found {
+            Found::Foreign => return Sight::Bypass(BypassReason::Foreign),
+            Found::Nothing => return Sight::Vacant(Seen::Nothing),
+            Found::Entry(header, _) if header.is_leased() => return Sight::Leased(header),
+            Found::Entry(header, payload) => (header, payload),
+        };
+        if self.is_fresh(&header, look.stamp, look.now) {
+            // The store's time is estimated between its answers: never more than it was given.
+            let ttl = header
+                .fresh
+                .since(look.now)
+                .min(header.fresh.since(header.stored));
+            return Sight::Hit(Hit {
+                header,
+                content: header.content,
+                codec: header.codec,
+                payload,
+                ttl,
+            });
+        }
+        if header.stamp != look.stamp {
+            self.call.resource.counters.stale_rejected.add_one();
+        }
+        Sight::Vacant(Seen::Entry(header))
+    }
+
+    /// Takes the entry's place whatever is there, as one who loads anew.
+    pub(crate) async fn take(&mut self) -> Turn {
+        let call = self.call;
+        if let Some(problem) = call.problem {
+            return Turn::Bypass(problem);
+        }
+        if call.cache.is_closed() {
+            return Turn::Bypass(BypassReason::Unavailable);
+        }
+        if call.cache.delivery.is_pending(&call.probe) {
+            return Turn::Bypass(BypassReason::Pending);
+        }
+        let look = match call.cache.store.look(&call.probe).await {
+            Ok(look) if look.intended => return Turn::Bypass(BypassReason::Intended),
+            Ok(look) => look,
+            Err(error) => return call.fault(&error),
+        };
+        let permit = Permit::new(call, look.stamp, self.fingerprint);
+        match permit.take(call, Seen::Anything).await {
+            Ok(LeaseReply::Granted) => Turn::Lead(permit),
+            Ok(LeaseReply::Foreign) => {
+                permit.forget();
+                Turn::Bypass(BypassReason::Foreign)
+            }
+            Ok(LeaseReply::Taken(_)) => {
+                permit.forget();
+                Turn::Bypass(BypassReason::WaitLimit)
+            }
+            Err(error) => call.fault(&error),
         }
     }
 

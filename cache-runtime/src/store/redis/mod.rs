@@ -87,6 +87,43 @@ impl RedisStore {
         }
     }
 
+    /// Reads entries, and the generations that all of them depend on, with one command.
+    async fn read(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+        let Some(Probe { deps, .. }) = probes.first() else {
+            return Ok(Vec::new());
+        };
+        debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
+        let link = self.links.current()?;
+        let mut mget = redis::cmd("MGET");
+        for probe in probes {
+            mget.arg(&probe.key);
+        }
+        for dep in deps.iter() {
+            mget.arg(dep.key());
+        }
+        let mut values: Vec<Value> = link
+            .ask(self.budget, async |connection| {
+                mget.query_async(connection).await
+            })
+            .await?;
+        if values.len() != probes.len() + deps.len() {
+            return Err(miscounted());
+        }
+        let generations = values.split_off(probes.len());
+        let generations = self.generations(&link, deps, &generations).await?;
+        let nonces = generations.iter().map(|generation| generation.nonce);
+        let stamp = Stamp::of(link.server, nonces);
+        let intended = generations.iter().any(|generation| generation.intended);
+        let now = link.clock.now();
+        let look = |value| Look {
+            found: found(value),
+            stamp,
+            intended,
+            now,
+        };
+        Ok(values.into_iter().map(look).collect())
+    }
+
     async fn script<T: FromRedisValue>(
         &self,
         link: &Link,
@@ -225,6 +262,29 @@ impl Walk {
     }
 }
 
+fn miscounted() -> Error {
+    Error::new(
+        ErrorKind::Store,
+        "MGET answered with another number of values",
+    )
+}
+
+/// What a value under an entry's key is.
+fn found(value: Value) -> Found {
+    match value {
+        Value::BulkString(entry) => match Header::parse(&entry) {
+            Some((header, _)) if header.content == Content::Value && entry.len() <= READ_LIMIT => {
+                let payload = Bytes::from(entry).slice(Header::LEN..);
+                Found::Entry(header, Payload::Encoded(payload))
+            }
+            Some((header, _)) => Found::Entry(header, Payload::Empty),
+            None => Found::Foreign,
+        },
+        // Nothing, or something that is not a string; the lease will tell them apart.
+        _ => Found::Nothing,
+    }
+}
+
 fn millis(duration: Duration) -> Vec<u8> {
     duration.as_millis().to_string().into_bytes()
 }
@@ -253,47 +313,16 @@ impl Store for RedisStore {
     }
 
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        let link = self.links.current()?;
-        let mut mget = redis::cmd("MGET");
-        mget.arg(&probe.key);
-        for dep in probe.deps.iter() {
-            mget.arg(dep.key());
+        let mut looks = self.read(std::slice::from_ref(probe)).await?;
+        looks.pop().ok_or_else(miscounted)
+    }
+
+    async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+        let mut looks = Vec::with_capacity(probes.len());
+        for step in probes.chunks(STEP) {
+            looks.append(&mut self.read(step).await?);
         }
-        let mut values: Vec<Value> = link
-            .ask(self.budget, async |connection| {
-                mget.query_async(connection).await
-            })
-            .await?;
-        if values.len() != probe.deps.len() + 1 {
-            return Err(Error::new(
-                ErrorKind::Store,
-                "MGET answered with another number of values",
-            ));
-        }
-        let generations = self.generations(&link, &probe.deps, &values[1..]).await?;
-        let found = match values.swap_remove(0) {
-            Value::BulkString(entry) => match Header::parse(&entry) {
-                Some((header, _))
-                    if header.content == Content::Value && entry.len() <= READ_LIMIT =>
-                {
-                    let payload = Bytes::from(entry).slice(Header::LEN..);
-                    Found::Entry(header, Payload::Encoded(payload))
-                }
-                Some((header, _)) => Found::Entry(header, Payload::Empty),
-                None => Found::Foreign,
-            },
-            // Nothing, or something that is not a string; the lease will tell them apart.
-            _ => Found::Nothing,
-        };
-        Ok(Look {
-            found,
-            stamp: Stamp::of(
-                link.server,
-                generations.iter().map(|generation| generation.nonce),
-            ),
-            intended: generations.iter().any(|generation| generation.intended),
-            now: link.clock.now(),
-        })
+        Ok(looks)
     }
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {

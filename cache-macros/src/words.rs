@@ -1,0 +1,125 @@
+//! What the cache map says of a function: `users:{id: i64}, ttl 300`. `cache_runtime::map` reads it.
+//!
+//! The name of an entry comes first, or of each target of a write; what is not known before the program runs stands in
+//! braces. Options follow, behind commas; a comma in braces belongs to what stands there.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::Type;
+
+use crate::args::{Name, Tag, Ttl};
+use crate::model::{Batch, CachedFn, InvalidatesFn, Key, Op, Part, Rows};
+
+pub(crate) fn cached(function: &CachedFn) -> String {
+    let name = named(&function.resource);
+    let key = match &function.key {
+        Key::Entity(id) => format!("{name}:{}", row(id)),
+        Key::Batch(Batch { ids, id, .. }) => format!("{name}:{}", typed(&ids.name(), id.as_ref())),
+        Key::Row(op, id) => format!("{name}:{}:{}", named(op), row(id)),
+        Key::Derived { op, .. } => match op {
+            Op::Given(op) => format!("{name}:{}", named(op)),
+            Op::Function => format!("{name}:{}", function.item.name()),
+        },
+    };
+    let mut words = vec![key];
+    words.extend(function.ttl.as_ref().map(|ttl| match ttl {
+        Ttl::Seconds(seconds) => format!("ttl {seconds}"),
+        Ttl::Millis(millis) if millis % 1000 == 0 => format!("ttl {}", millis / 1000),
+        Ttl::Millis(millis) => format!("ttl {millis}ms"),
+        Ttl::Expr(value) => format!("ttl {{{}}}", text(value)),
+    }));
+    words.extend(
+        function
+            .depends
+            .iter()
+            .map(|name| format!("depends {}", named(name))),
+    );
+    words.extend(function.tags.iter().map(tag));
+    if function.shared {
+        words.push("shared".to_owned());
+    }
+    if let Key::Batch(_) = function.key {
+        words.push("batch".to_owned());
+    }
+    words.join(", ")
+}
+
+pub(crate) fn invalidates(function: &InvalidatesFn) -> String {
+    let mut words: Vec<String> = function
+        .targets
+        .iter()
+        .map(|target| match &target.rows {
+            Rows::All => named(&target.resource),
+            Rows::One(id) | Rows::OfResult(id) => {
+                format!("{}:{}", named(&target.resource), row(id))
+            }
+        })
+        .collect();
+    words.extend(function.tags.iter().map(tag));
+    words.join(", ")
+}
+
+fn named(name: &Name) -> String {
+    match name {
+        Name::Literal(name) => name.value(),
+        Name::Path(path) => format!("{{{}}}", text(path)),
+    }
+}
+
+fn row(id: &Part) -> String {
+    typed(&text(&id.value), id.ty.as_ref())
+}
+
+fn typed(name: &str, ty: Option<&Type>) -> String {
+    match ty {
+        Some(Type::Reference(reference)) => typed(name, Some(&reference.elem)),
+        Some(ty) => format!("{{{name}: {}}}", text(ty)),
+        None => format!("{{{name}}}"),
+    }
+}
+
+fn tag(tag: &Tag) -> String {
+    match tag {
+        Tag::Format(format, values) => {
+            let mut filled = format.value();
+            for value in values {
+                filled = filled.replacen("{}", &format!("{{{}}}", text(value)), 1);
+            }
+            format!("tag {filled}")
+        }
+        Tag::Value(value) => format!("tag {{{}}}", text(value)),
+    }
+}
+
+/// Tokens as a person writes them: spaces between words and behind commas only.
+fn text(tokens: &impl ToTokens) -> String {
+    let mut out = String::new();
+    push(&mut out, tokens.to_token_stream());
+    out
+}
+
+fn push(out: &mut String, tokens: TokenStream) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    proc_macro2::Delimiter::Parenthesis => ("(", ")"),
+                    proc_macro2::Delimiter::Brace => ("{", "}"),
+                    proc_macro2::Delimiter::Bracket => ("[", "]"),
+                    proc_macro2::Delimiter::None => ("", ""),
+                };
+                out.push_str(open);
+                push(out, group.stream());
+                out.push_str(close);
+            }
+            TokenTree::Punct(punct) if punct.as_char() == ',' => out.push_str(", "),
+            TokenTree::Punct(punct) => out.push(punct.as_char()),
+            word => {
+                if out.ends_with(|last: char| last.is_alphanumeric() || last == '_') {
+                    out.push(' ');
+                }
+                out.push_str(&word.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+use std::collections::HashMap;
+use cache_runtime::cached;
+/// `users:1`, `users:2`, ..
+async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> {
+    use ::cache_runtime::__private as __rt;
+    #[used]
+    #[unsafe(link_section = "linkme_SITES")]
+    static __SITE: __rt::Site = __rt::cached("get_many", "users:{ids: i64}, batch");
+    __rt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
+        .read(&__SITE, "users", &ids)
+        .plan(|__plan| __plan)
+        .run(async move |__kind, ids| {
+            let _ = __kind.unreached() && return __kind.value();
+            Ok(ids.iter().map(|id| (*id, id.to_string())).collect())
+        })
+        .await
+}

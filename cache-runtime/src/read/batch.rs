@@ -1,0 +1,411 @@
+//! One call for many ids: one look, one run of the function with the ids that missed, one entry for each.
+//!
+//! Nobody waits for others while holding leases: two batches that overlap would wait for each other. So a batch that got
+//! a lease loads at once, also the ids that somebody else is loading (these without storing them); a batch that got none
+//! waits for those who did.
+
+use std::collections::HashSet;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::permit::{Package, Permit};
+use super::plan::ReadPlan;
+use super::reader::{Reader, Sight, Turn};
+use super::{AllBut, Call, Everything, Unless, permit, ran_without, value_of};
+use crate::engine::Handle;
+use crate::entry::Content;
+use crate::error::{Error, ErrorKind};
+use crate::flight::Landed;
+use crate::key::KeyPart;
+use crate::observe::{self, BypassReason, Outcome, Status};
+use crate::registry::Site;
+use crate::returns::{Gathered, Kind};
+use crate::scope::{self, Mode};
+use crate::store::{Filled, LeaseReply, Probe, Seen};
+
+/// A call of a cached function that takes many ids, before its keys are known.
+#[derive(Debug)]
+#[must_use]
+pub struct BatchStart<R, S, K> {
+    cache: Option<Handle>,
+    site: &'static Site,
+    resource: &'static str,
+    ids: Vec<K>,
+    kind: PhantomData<fn() -> (R, S)>,
+}
+
+impl<R, S, K: KeyPart + Clone> BatchStart<R, S, K> {
+    pub(crate) fn new(
+        cache: Option<Handle>,
+        site: &'static Site,
+        resource: &'static str,
+        ids: &[K],
+    ) -> Self {
+        Self {
+            cache,
+            site,
+            resource,
+            ids: ids.to_vec(),
+            kind: PhantomData,
+        }
+    }
+
+    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
+    pub fn plan(self, plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>) -> Batch<R, S, K> {
+        let Self {
+            cache,
+            site,
+            resource,
+            ids,
+            ..
+        } = self;
+        let calls = cache.and_then(|cache| {
+            let plan = plan(ReadPlan::new(&cache, site, resource));
+            let calls = plan.finish_each(&cache, &ids)?;
+            let mut seen = HashSet::with_capacity(calls.len());
+            // An id that has no key of its own keeps its place: the function may know it all the same.
+            let once =
+                ids.iter().cloned().zip(calls).filter(|(_, call)| {
+                    call.problem.is_some() || seen.insert(call.probe.key.clone())
+                });
+            Some(once.collect())
+        });
+        Batch {
+            ids,
+            calls,
+            unless: Everything,
+            kind: PhantomData,
+        }
+    }
+}
+
+/// A call of a cached function that takes many ids, before its body runs.
+#[derive(Debug)]
+#[must_use]
+pub struct Batch<R, S, K, U = Everything> {
+    ids: Vec<K>,
+    /// Each id once; `None` if the cache is off.
+    calls: Option<Vec<(K, Call)>>,
+    unless: U,
+    kind: PhantomData<fn() -> (R, S)>,
+}
+
+impl<R, S, K> Batch<R, S, K> {
+    /// What is not worth keeping.
+    pub fn unless<F: Fn(&R::Value) -> bool>(self, refuses: F) -> Batch<R, S, K, AllBut<F>>
+    where
+        R: Gathered<S>,
+    {
+        Batch {
+            ids: self.ids,
+            calls: self.calls,
+            unless: AllBut(refuses),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R, S, K: Clone, U> Batch<R, S, K, U> {
+    /// Answers from the cache what it can, runs `body` once with the other ids if there are any, and stores what it
+    /// returns, each value under its own key, and those it does not return as absent.
+    ///
+    /// # Cancel safety
+    /// As a read of one.
+    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>, &[K]) -> R) -> R
+    where
+        R: Gathered<S, Id = K>,
+        for<'u> &'u U: Unless<R::Value>,
+    {
+        self.run_owned(async move |kind, ids: Vec<K>| body(kind, &ids).await)
+            .await
+    }
+
+    /// The same with a body that owns its ids.
+    pub async fn run_owned(self, body: impl AsyncFnOnce(Kind<R, S>, Vec<K>) -> R) -> R
+    where
+        R: Gathered<S, Id = K>,
+        for<'u> &'u U: Unless<R::Value>,
+    {
+        if scope::takes_key(|| Err(many_keys())) {
+            return std::future::pending().await;
+        }
+        let Some(calls) = self.calls else {
+            ran_without();
+            return body(Kind::OF, self.ids).await;
+        };
+        let answers = look_up::<R, S, K>(&calls).await;
+        let statuses: Vec<Status> = answers.iter().map(Answer::status).collect();
+        let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
+        for ((id, _), answer) in calls.iter().zip(answers) {
+            match answer {
+                Answer::Found(value) => {
+                    found.extend(value.map(|value| (id.clone(), value)));
+                    continue;
+                }
+                Answer::Load(permit) => permits.push(permit),
+                Answer::Bypass(_) => {}
+            }
+            missed.push(id.clone());
+        }
+        let mut returned = if missed.is_empty() && !calls.is_empty() {
+            R::empty()
+        } else {
+            let returned = permit::renewing(&permits, body(Kind::OF, missed)).await;
+            store::<R, S, K, U>(&calls, permits, &returned, &self.unless).await;
+            returned
+        };
+        report(&calls, &statuses);
+        for (id, value) in found {
+            returned.insert(id, value);
+        }
+        returned
+    }
+}
+
+fn many_keys() -> Error {
+    Error::new(
+        ErrorKind::InvalidKey,
+        "this call has no key of its own: each of its ids has one",
+    )
+}
+
+/// What the cache has to say to one id of a batch.
+enum Answer<V> {
+    /// A value, or the knowledge that there is none.
+    Found(Option<Arc<V>>),
+    /// Load it, and store it under this lease.
+    Load(Permit),
+    /// Load it, and store nothing.
+    Bypass(BypassReason),
+}
+
+impl<V> Answer<V> {
+    fn status(&self) -> Status {
+        match self {
+            Self::Found(_) => Status::Hit {
+                ttl: Duration::ZERO,
+            },
+            Self::Load(_) => Status::Miss {
+                stored: true,
+                joined: false,
+            },
+            Self::Bypass(reason) => Status::Bypass(*reason),
+        }
+    }
+}
+
+async fn look_up<R: Gathered<S>, S, K>(calls: &[(K, Call)]) -> Vec<Answer<R::Value>> {
+    let mut readers: Vec<Reader<'_>> = calls
+        .iter()
+        .map(|(_, call)| Reader::new(call, call.fingerprint::<R::Value>()))
+        .collect();
+    match scope::mode() {
+        Mode::Usual => {}
+        Mode::Bypass => {
+            let asked = calls.iter().map(|_| Answer::Bypass(BypassReason::Asked));
+            return asked.collect();
+        }
+        Mode::Refresh => {
+            let turns = join_all(readers.iter_mut().map(Reader::take)).await;
+            return turns.into_iter().map(settled).collect();
+        }
+    }
+    let mut answers = first_look::<R::Value, K>(calls, &mut readers).await;
+    if !answers
+        .iter()
+        .any(|answer| matches!(answer, Some(Answer::Load(_))))
+    {
+        // Others have what is missing, and nobody waits for this batch.
+        let waiting = readers
+            .iter_mut()
+            .zip(&mut answers)
+            .filter(|(_, answer)| answer.is_none());
+        join_all(waiting.map(async |(reader, answer)| {
+            *answer = Some(turn::<R::Value>(reader).await);
+        }))
+        .await;
+    }
+    answers
+        .into_iter()
+        .map(|answer| answer.unwrap_or(Answer::Bypass(BypassReason::WaitLimit)))
+        .collect()
+}
+
+/// Looks once, and takes the lease of all that nobody has; `None` for what somebody else is loading.
+async fn first_look<V: crate::Cacheable, K>(
+    calls: &[(K, Call)],
+    readers: &mut [Reader<'_>],
+) -> Vec<Option<Answer<V>>> {
+    let bypass_all = |reason| {
+        let bypass = calls.iter().map(|_| Some(Answer::Bypass(reason)));
+        bypass.collect()
+    };
+    let Some((_, first)) = calls.first() else {
+        return Vec::new();
+    };
+    let cache = &first.cache;
+    if cache.is_closed() {
+        return bypass_all(BypassReason::Unavailable);
+    }
+    // Before the look: what is delivered in between is in what is seen.
+    let pending: Vec<bool> = calls
+        .iter()
+        .map(|(_, call)| cache.delivery.is_pending(&call.probe))
+        .collect();
+    let probes: Vec<Probe> = calls.iter().map(|(_, call)| call.probe.clone()).collect();
+    let looks = match cache.store.look_many(&probes).await {
+        Ok(looks) => looks,
+        Err(error) => {
+            first.fault(&error);
+            return bypass_all(BypassReason::Unavailable);
+        }
+    };
+    let looked = readers.iter_mut().zip(looks).zip(pending);
+    let answers = looked.map(async |((reader, look), is_pending)| {
+        let call = reader.call();
+        let pending = is_pending.then_some(BypassReason::Pending);
+        if let Some(reason) = call.problem.or(pending) {
+            return Some(Answer::Bypass(reason));
+        }
+        let stamp = look.stamp;
+        let seen = match reader.judge(look) {
+            Sight::Bypass(reason) => return Some(Answer::Bypass(reason)),
+            Sight::Leased(_) => return None,
+            Sight::Vacant(seen) => seen,
+            Sight::Hit(hit) => match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
+                (Content::Absence, _) => return Some(Answer::Found(None)),
+                (_, Some(value)) => return Some(Answer::Found(Some(value))),
+                (_, None) => {
+                    reader.reject(hit.header);
+                    Seen::Entry(hit.header)
+                }
+            },
+        };
+        let permit = Permit::new(call, stamp, call.fingerprint::<V>());
+        match permit.take(call, seen).await {
+            Ok(LeaseReply::Granted) => Some(Answer::Load(permit)),
+            Ok(LeaseReply::Taken(_)) => {
+                permit.forget();
+                None
+            }
+            Ok(LeaseReply::Foreign) => {
+                permit.forget();
+                Some(Answer::Bypass(BypassReason::Foreign))
+            }
+            Err(error) => {
+                call.fault(&error);
+                Some(Answer::Bypass(BypassReason::Unavailable))
+            }
+        }
+    });
+    join_all(answers).await
+}
+
+/// Waits for somebody else's load of one id.
+async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
+    loop {
+        match reader.turn().await {
+            Turn::Hit(hit) if hit.content == Content::Absence => return Answer::Found(None),
+            Turn::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
+                Some(value) => return Answer::Found(Some(value)),
+                None => reader.reject(hit.header),
+            },
+            other => return settled(other),
+        }
+    }
+}
+
+fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {
+    match turn {
+        Turn::Lead(permit) => Answer::Load(permit),
+        Turn::Bypass(reason) => Answer::Bypass(reason),
+        Turn::Joined(Landed::Absence) => Answer::Found(None),
+        Turn::Joined(Landed::Value(value)) => match value.downcast() {
+            Ok(value) => Answer::Found(Some(value)),
+            Err(_) => Answer::Bypass(BypassReason::OtherType),
+        },
+        Turn::Joined(Landed::Failure) => Answer::Bypass(BypassReason::LoadFailed),
+        // Whoever waits has looked at it already; nobody else is given one.
+        Turn::Hit(_) => Answer::Bypass(BypassReason::OtherType),
+    }
+}
+
+/// Hands what was loaded to those who wait, and stores it. Everything is packed before anything is awaited, so that `R`
+/// need not be shared between threads.
+fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
+    calls: &'c [(K, Call)],
+    permits: Vec<Permit>,
+    returned: &R,
+    unless: &U,
+) -> impl Future<Output = ()> + use<'c, R, S, K, U>
+where
+    for<'u> &'u U: Unless<R::Value>,
+{
+    let mut fills = Vec::with_capacity(permits.len());
+    for permit in permits {
+        let Some((id, call)) = calls.iter().find(|(_, call)| permit.is_for(call)) else {
+            continue;
+        };
+        if returned.has_failed() {
+            permit.pilot.land(|| Some(Landed::Failure));
+            continue;
+        }
+        let value = returned.get(id);
+        permit.pilot.land(|| match value {
+            Some(_) => returned.share(id).map(|value| Landed::Value(value)),
+            None => Some(Landed::Absence),
+        });
+        let package = match value {
+            None => call.pack_absence(),
+            Some(value) if unless.refuses(value) => None,
+            Some(value) => call.pack_or_count(value, || returned.share(id)),
+        };
+        fills.extend(package.map(|package| (permit, call, package)));
+    }
+    async move {
+        join_all(fills.into_iter().map(
+            async |(permit, call, package): (Permit, &Call, Package)| {
+                // Counted by the permit.
+                let _: Option<Filled> = permit.fill(call, package).await;
+            },
+        ))
+        .await;
+    }
+}
+
+/// Counts each id, and leaves one outcome for all of them: the best that one of those had which were not hits.
+fn report<K>(calls: &[(K, Call)], statuses: &[Status]) {
+    /// More would be longer than a header is read.
+    const SHOWN: usize = 8;
+
+    for ((_, call), status) in calls.iter().zip(statuses) {
+        call.count(*status);
+    }
+    let (Some((_, first)), Some(best)) = (calls.first(), statuses.first()) else {
+        return;
+    };
+    let is_miss = |status: &&Status| matches!(status, Status::Miss { .. });
+    let is_hit = |status: &&Status| matches!(status, Status::Hit { .. });
+    let status = statuses
+        .iter()
+        .find(is_miss)
+        .or_else(|| statuses.iter().find(|status| !is_hit(status)))
+        .unwrap_or(best);
+    observe::record(|| {
+        let keys: Vec<&str> = calls
+            .iter()
+            .take(SHOWN)
+            .map(|(_, call)| call.probe.key.as_str())
+            .collect();
+        let more = if calls.len() > SHOWN { " .." } else { "" };
+        Outcome {
+            key: keys.join(" ") + more,
+            resource: first.resource.name.to_string(),
+            store: first.cache.store.name(),
+            status: *status,
+        }
+    });
+}

@@ -1,0 +1,139 @@
+//! What a caller asks of the annotated functions that a future calls: its key, a run without the cache, a fresh value.
+//!
+//! These take the call itself, as it would be awaited, so there is no second item beside the function, and they work
+//! with methods, generics and traits alike.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+
+thread_local! {
+    /// Where the annotated function that is polled right now leaves its key. Set within one poll only.
+    static ASKED_FOR_KEY: Cell<Option<Arc<Slot>>> = const { Cell::new(None) };
+}
+
+tokio::task_local! {
+    static MODE: Mode;
+}
+
+type Slot = Mutex<Option<Result<Key, Error>>>;
+
+/// How annotated functions are to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As the attribute says.
+    Usual,
+    /// Without the cache.
+    Bypass,
+    /// Load, whatever there is, and store.
+    Refresh,
+}
+
+/// The mode that the current task is in.
+pub(crate) fn mode() -> Mode {
+    MODE.try_with(|mode| *mode).unwrap_or(Mode::Usual)
+}
+
+/// The key under which a call of a function annotated with [`#[cached]`](macro@crate::cached) is kept. The function
+/// does not run.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
+/// use cache_runtime::{Cache, CacheConfig, cached, key_of};
+///
+/// struct Users { cache: Cache }
+///
+/// impl Users {
+///     #[cached(resource = "users", cache = self.cache)]
+///     async fn list(&self, skip: u32, limit: u32) -> Vec<String> { unreachable!() }
+/// }
+///
+/// let users = Users { cache: Cache::new(CacheConfig::default().local_mb(4)).await };
+/// let key = key_of(users.list(0, 100))?;
+/// assert_eq!(key.resource(), "users");
+/// users.cache.delete(key).await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::InvalidKey`] if the call is none of a cached function, its cache is off, or an argument can't be in a
+/// key.
+///
+/// # Cancel safety
+/// `call` is polled once and dropped. It has to be the call of the annotated function itself: of any other future, what
+/// comes before its first suspension is run.
+pub fn key_of<F: Future>(call: F) -> Result<Key, Error> {
+    let slot = Arc::new(Slot::default());
+    let polled = {
+        let outer = ASKED_FOR_KEY.replace(Some(Arc::clone(&slot)));
+        let _restore = Restore(outer);
+        pin!(call)
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+    };
+    drop(polled);
+    let found = slot.lock().take();
+    found.unwrap_or_else(|| {
+        let text = "this call has no key: it is not one of a function under `#[cached]`";
+        Err(Error::new(ErrorKind::InvalidKey, text))
+    })
+}
+
+/// Puts back what was asked before, also if the poll panics.
+struct Restore(Option<Arc<Slot>>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        ASKED_FOR_KEY.set(self.0.take());
+    }
+}
+
+/// Whether the caller wants nothing but the key; if so, `key` is left for it.
+pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
+    let Some(slot) = ASKED_FOR_KEY.take() else {
+        return false;
+    };
+    *slot.lock() = Some(key());
+    true
+}
+
+/// Runs `call` with every cached function in it running without the cache: nothing is read from it and nothing stored.
+/// Calls in tasks that it spawns are not concerned.
+///
+/// ```
+/// # async fn example(users: Users) {
+/// let as_in_the_database = cache_runtime::bypass(users.get(1)).await;
+/// # }
+/// # struct Users; impl Users { async fn get(&self, id: i64) -> Option<String> { None } }
+/// ```
+///
+/// # Cancel safety
+/// As cancel safe as `call` is.
+pub async fn bypass<F: Future>(call: F) -> F::Output {
+    MODE.scope(Mode::Bypass, call).await
+}
+
+/// Runs `call` with every cached function in it loading anew and storing what it loads, whatever the cache holds. Who
+/// reads the same meanwhile waits for the new value. Calls in tasks that it spawns are not concerned.
+///
+/// This is no substitute for an invalidation, which reaches all that depends on the data: it renews single entries.
+///
+/// ```
+/// # async fn example(users: Users) {
+/// let renewed = cache_runtime::refresh(users.get(1)).await;
+/// # }
+/// # struct Users; impl Users { async fn get(&self, id: i64) -> Option<String> { None } }
+/// ```
+///
+/// # Cancel safety
+/// As cancel safe as `call` is.
+pub async fn refresh<F: Future>(call: F) -> F::Output {
+    MODE.scope(Mode::Refresh, call).await
+}
