@@ -79,6 +79,11 @@ fn typed(name: &str, ty: Option<&Type>) -> String {
 }
 
 fn tag(tag: &Tag) -> String {
+    // A comma would end it.
+    tag_text(tag).replace(',', "%2C")
+}
+
+fn tag_text(tag: &Tag) -> String {
     match tag {
         Tag::Format(format, values) => {
             let mut filled = format.value();

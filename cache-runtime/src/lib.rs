@@ -58,6 +58,9 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `redis` | yes | the shared tier |
+//! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
+//! | `msgpack` | no | `codec = "msgpack"` |
+//! | `postcard` | no | `codec = "postcard"` |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
 //! | `testing` | no | the contract suite for stores of one's own |
 
@@ -74,6 +77,8 @@ mod error;
 mod flight;
 mod generation;
 mod key;
+#[cfg(feature = "map")]
+mod map;
 mod nonce;
 mod observe;
 mod policy;
@@ -99,6 +104,8 @@ pub use crate::config::{CacheConfig, ConfigError, RedisConfig};
 pub use crate::delivery::Acknowledgement;
 pub use crate::error::{Error, ErrorKind};
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
+#[cfg(feature = "map")]
+pub use crate::map::{CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map};
 pub use crate::observe::{BypassReason, Outcome, Outcomes, Status, observe};
 pub use crate::policy::IntoTtl;
 pub use crate::returns::Cacheable;

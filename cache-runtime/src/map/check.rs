@@ -1,0 +1,422 @@
+//! What does not fit together in a program's annotations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::words::blanked;
+use super::{CacheMap, Place, Reader};
+
+/// A ttl beyond which something that nobody invalidates is most likely forgotten.
+const LONG: u64 = 3600;
+
+/// Something that is most likely a mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What kind of mistake it is, for code that decides.
+    pub kind: FindingKind,
+    /// What is wrong, and how to mend it.
+    pub text: String,
+    /// Where.
+    pub place: Place,
+}
+
+/// What kind of mistake a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A resource or a tag is invalidated, and nothing cached has it.
+    NeverCached,
+    /// A resource is cached for more than an hour, and nothing invalidates it.
+    NeverInvalidated,
+    /// Two functions have the same keys.
+    TwoClaimants,
+    /// The ids of a resource are numbers here and texts there.
+    IdTypes,
+    /// Two functions store the same entries for different times.
+    Ttls,
+}
+
+impl FindingKind {
+    /// The kind's name as it stands in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverCached => "never_cached",
+            Self::NeverInvalidated => "never_invalidated",
+            Self::TwoClaimants => "two_claimants",
+            Self::IdTypes => "id_types",
+            Self::Ttls => "ttls",
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.place.file, self.place.line, self.text)
+    }
+}
+
+impl CacheMap {
+    /// What does not fit together, in the order of the source; nothing, in a program that is in order.
+    #[must_use]
+    pub fn check(&self) -> Vec<Finding> {
+        let mut findings = self.never_cached();
+        findings.extend(self.never_invalidated());
+        findings.extend(self.two_claimants());
+        findings.extend(self.id_types());
+        findings.sort_by(|a, b| (&a.place, a.kind).cmp(&(&b.place, b.kind)));
+        findings
+    }
+
+    fn never_cached(&self) -> Vec<Finding> {
+        let resources: BTreeSet<&str> = self
+            .readers
+            .iter()
+            .flat_map(|reader| std::iter::once(&reader.resource).chain(&reader.depends))
+            .map(String::as_str)
+            .collect();
+        let tags: BTreeSet<String> = self
+            .readers
+            .iter()
+            .flat_map(|reader| &reader.tags)
+            .map(|tag| blanked(tag))
+            .collect();
+        let mut findings = Vec::new();
+        for writer in &self.writers {
+            let function = &writer.function;
+            let mut report = |what: String, meant: Option<&str>| {
+                let fix = meant.map_or_else(
+                    || "name one that is, or leave it out".to_owned(),
+                    |meant| format!("did you mean `{meant}`?"),
+                );
+                findings.push(Finding {
+                    kind: FindingKind::NeverCached,
+                    text: format!(
+                        "`{function}` invalidates {what}, and no function caches that; {fix}"
+                    ),
+                    place: writer.place.clone(),
+                });
+            };
+            for target in &writer.targets {
+                let name = target.resource.as_str();
+                if !resources.contains(name) && !is_constant(name) {
+                    let meant = nearest(name, resources.iter().copied());
+                    report(format!("`{name}`"), meant);
+                }
+            }
+            for tag in &writer.tags {
+                // One that is all expression may be any.
+                let wanted = blanked(tag);
+                if !tags.contains(&wanted) && !tags.contains("{}") && wanted != "{}" {
+                    let meant = nearest(&wanted, tags.iter().map(String::as_str));
+                    report(format!("the tag `{tag}`"), meant);
+                }
+            }
+        }
+        findings
+    }
+
+    fn never_invalidated(&self) -> Vec<Finding> {
+        let resources: BTreeSet<&str> = self
+            .writers
+            .iter()
+            .flat_map(|writer| &writer.targets)
+            .map(|target| target.resource.as_str())
+            .chain(self.by_hand.iter().map(String::as_str))
+            .collect();
+        let tags: BTreeSet<String> = self
+            .writers
+            .iter()
+            .flat_map(|writer| &writer.tags)
+            .map(|tag| blanked(tag))
+            .collect();
+        let is_reached = |reader: &Reader| {
+            resources.contains(reader.resource.as_str())
+                || reader.tags.iter().any(|tag| tags.contains(&blanked(tag)))
+        };
+        self.readers
+            .iter()
+            .filter(|reader| seconds(reader).is_some_and(|ttl| ttl > LONG) && !is_reached(reader))
+            .map(|reader| Finding {
+                kind: FindingKind::NeverInvalidated,
+                text: format!(
+                    "`{}` caches `{}` for {} seconds, and no function invalidates it; add `#[invalidates(\"{}\")]` to what writes it, or say `invalidated_by_hand`",
+                    reader.function,
+                    reader.resource,
+                    reader.ttl.as_deref().unwrap_or_default(),
+                    reader.resource,
+                ),
+                place: reader.place.clone(),
+            })
+            .collect()
+    }
+
+    /// Also what those who share a key on purpose disagree on.
+    fn two_claimants(&self) -> Vec<Finding> {
+        let mut claims: BTreeMap<String, Vec<&Reader>> = BTreeMap::new();
+        for reader in &self.readers {
+            claims.entry(reader.claim()).or_default().push(reader);
+        }
+        let mut findings = Vec::new();
+        for (key, readers) in claims {
+            // The first in the source is taken for the owner.
+            let Some((owner, others)) = readers.split_first() else {
+                continue;
+            };
+            for other in others {
+                let may = owner.batch || other.batch || (owner.shared && other.shared);
+                if !may {
+                    findings.push(Finding {
+                        kind: FindingKind::TwoClaimants,
+                        text: format!(
+                            "`{}` and `{}` ({}:{}) both claim the keys `{key}`; give one an `op` of its own, or write `shared` on both if they return the same",
+                            other.function, owner.function, owner.place.file, owner.place.line,
+                        ),
+                        place: other.place.clone(),
+                    });
+                } else if owner.ttl != other.ttl {
+                    let ttl = |reader: &Reader| reader.ttl.clone().unwrap_or("the default".into());
+                    findings.push(Finding {
+                        kind: FindingKind::Ttls,
+                        text: format!(
+                            "`{}` stores `{key}` for {}, `{}` ({}:{}) for {}; give them one `ttl`",
+                            other.function,
+                            ttl(other),
+                            owner.function,
+                            owner.place.file,
+                            owner.place.line,
+                            ttl(owner),
+                        ),
+                        place: other.place.clone(),
+                    });
+                }
+            }
+        }
+        findings
+    }
+
+    fn id_types(&self) -> Vec<Finding> {
+        let readers = self.readers.iter().filter(|reader| reader.is_entity());
+        let read = readers.map(|reader| {
+            (
+                &reader.resource,
+                &reader.key,
+                &reader.function,
+                &reader.place,
+            )
+        });
+        let written = self.writers.iter().flat_map(|writer| {
+            writer.targets.iter().filter_map(move |target| {
+                let id = target.id.as_ref()?;
+                Some((&target.resource, id, &writer.function, &writer.place))
+            })
+        });
+        let mut first: BTreeMap<&str, (IdKind, &str, &Place)> = BTreeMap::new();
+        let mut findings = Vec::new();
+        for (resource, id, function, place) in read.chain(written) {
+            let Some(kind) = IdKind::of(id) else {
+                continue;
+            };
+            let (known, owner, there) =
+                *first
+                    .entry(resource)
+                    .or_insert((kind, function.as_str(), place));
+            if known != kind {
+                findings.push(Finding {
+                    kind: FindingKind::IdTypes,
+                    text: format!(
+                        "`{function}` has ids of `{resource}` that are {}, and `{owner}` ({}:{}) has {}; take one type for both",
+                        kind.as_str(), there.file, there.line, known.as_str(),
+                    ),
+                    place: place.clone(),
+                });
+            }
+        }
+        findings
+    }
+}
+
+/// The kinds of ids that are told apart in a key and can be told apart by the name of a type.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IdKind {
+    Numbers,
+    Texts,
+}
+
+impl IdKind {
+    /// Of `{id: i64}`.
+    fn of(id: &str) -> Option<Self> {
+        let (_, ty) = id.strip_prefix('{')?.strip_suffix('}')?.rsplit_once(": ")?;
+        match ty {
+            "i8" | "i16" | "i32" | "i64" | "i128" | "isize" | "u8" | "u16" | "u32" | "u64"
+            | "u128" | "usize" => Some(Self::Numbers),
+            "str" | "String" | "Box<str>" | "Arc<str>" => Some(Self::Texts),
+            _ => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Numbers => "numbers",
+            Self::Texts => "texts",
+        }
+    }
+}
+
+fn seconds(reader: &Reader) -> Option<u64> {
+    reader.ttl.as_ref()?.parse().ok()
+}
+
+/// Whether a name stands for one that the map does not know.
+fn is_constant(name: &str) -> bool {
+    name.starts_with('{')
+}
+
+/// The name that differs from `given` in the fewest letters, if those are few.
+fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::damerau_levenshtein(given, name), name))
+        .filter(|(distance, _)| *distance <= given.len().div_ceil(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_map;
+    use super::*;
+    use crate::registry::{Role, Site};
+
+    fn reads(function: &'static str, words: &'static str) -> Site {
+        Site::new(Role::Reads, function, words)
+    }
+
+    fn writes(function: &'static str, words: &'static str) -> Site {
+        Site::new(Role::Writes, function, words)
+    }
+
+    fn found(sites: &[Site]) -> Vec<(FindingKind, String)> {
+        let findings = test_map(sites).check().into_iter();
+        findings
+            .map(|finding| (finding.kind, finding.text))
+            .collect()
+    }
+
+    #[test]
+    fn a_program_in_order_has_no_findings() {
+        assert_eq!(
+            found(&[
+                reads("get", "users:{id: i64}, ttl 86400"),
+                reads("get_many", "users:{ids: i64}, ttl 86400, batch"),
+                reads(
+                    "list",
+                    "users:list, ttl 86400, depends teams, tag t:{self.team}"
+                ),
+                reads("rates", "rates:all, ttl 3600"),
+                writes("rename", "users:{id: UserId}, teams, tag t:{team}"),
+                reads("row", "{R::RESOURCE}:{id: i64}, ttl 86400"),
+                writes("delete", "{R::RESOURCE}:{id: i64}"),
+            ]),
+            []
+        );
+    }
+
+    #[test]
+    fn a_slip_in_a_name_is_found() {
+        let found = found(&[
+            reads("get", "users:{id: i64}"),
+            reads("by_team", "users:by-team, tag team:{team}"),
+            writes("rename", "usres, tag taem:{id}"),
+            writes("audit", "log"),
+        ]);
+        let texts: Vec<&str> = found.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "`audit` invalidates `log`, and no function caches that; name one that is, or leave it out",
+                "`rename` invalidates `usres`, and no function caches that; did you mean `users`?",
+                "`rename` invalidates the tag `taem:{id}`, and no function caches that; did you mean `team:{}`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_kept_long_and_never_invalidated_is_found() {
+        let sites = [
+            reads("rates", "rates:all, ttl 86400"),
+            reads("tagged", "reports:all, ttl 86400, tag year:{year}"),
+            writes("close", "tag year:{y}"),
+        ];
+        let kinds: Vec<_> = found(&sites).into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, [FindingKind::NeverInvalidated]);
+        let by_hand = test_map(&sites).invalidated_by_hand("rates");
+        assert_eq!(by_hand.check(), []);
+    }
+
+    #[test]
+    fn two_claimants_are_found_unless_they_share() {
+        for (a, b, expected) in [
+            ("users:list", "users:list", Some(FindingKind::TwoClaimants)),
+            (
+                "users:{id: i64}",
+                "users:{user.id}",
+                Some(FindingKind::TwoClaimants),
+            ),
+            (
+                "users:list, shared",
+                "users:list",
+                Some(FindingKind::TwoClaimants),
+            ),
+            ("users:list, shared", "users:list, shared", None),
+            (
+                "users:list, ttl 5, shared",
+                "users:list, shared",
+                Some(FindingKind::Ttls),
+            ),
+            (
+                "users:{id: i64}",
+                "users:{ids: i64}, ttl 5, batch",
+                Some(FindingKind::Ttls),
+            ),
+            ("users:a:{id: i64}", "users:b:{id: i64}", None),
+        ] {
+            let kinds = found(&[reads("a", a), reads("b", b)])
+                .into_iter()
+                .map(|(kind, _)| kind);
+            assert_eq!(
+                kinds.collect::<Vec<_>>(),
+                Vec::from_iter(expected),
+                "{a} / {b}"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_of_two_kinds_are_found() {
+        let found = found(&[
+            reads("get", "users:{id: i64}"),
+            writes("delete", "users:{id: str}"),
+        ]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, FindingKind::IdTypes);
+    }
+
+    #[test]
+    fn a_bound_constant_is_each_of_its_resources() {
+        let map = test_map(&[
+            reads("get", "{R::RESOURCE}:{id: i64}, depends {R::RESOURCE}"),
+            writes("delete", "{R::RESOURCE}, log"),
+        ])
+        .bind("R::RESOURCE", ["users", "products"]);
+        let resources: Vec<&str> = map.readers().iter().map(|r| r.resource.as_str()).collect();
+        assert_eq!(resources, ["users", "products"]);
+        assert_eq!(map.readers()[0].depends, ["users", "products"]);
+        let targets: Vec<&str> = map.writers()[0]
+            .targets
+            .iter()
+            .map(|t| t.resource.as_str())
+            .collect();
+        assert_eq!(targets, ["users", "products", "log"]);
+    }
+}

@@ -1,0 +1,290 @@
+//! The cache map: every annotated function of the program, what it reads or invalidates, and what does not fit together.
+//!
+//! Functions register themselves when the program is linked, so the map is complete before any of them has run. What it
+//! knows is what stands in the attributes: a resource that is a constant stands there by its name, until
+//! [`CacheMap::bind`] says what it is.
+
+mod check;
+mod show;
+mod words;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub use self::check::{Finding, FindingKind};
+use self::words::Word;
+use crate::registry::{Role, SITES, Site};
+
+/// All annotated functions that are linked into this program.
+///
+/// A test of three lines keeps a slip such as `#[invalidates("usres")]` out of a program:
+///
+/// ```
+/// # use cache_runtime::{cached, invalidates};
+/// # #[cached(resource = "users")] async fn get(id: i64) -> Option<String> { let _ = id; None }
+/// # #[invalidates("users", id = id)] async fn delete(id: i64) { let _ = id; }
+/// # fn main() {
+/// let findings = cache_runtime::map().check();
+/// assert!(findings.is_empty(), "{findings:#?}");
+/// # }
+/// ```
+#[must_use]
+pub fn map() -> CacheMap {
+    CacheMap::of(SITES.iter())
+}
+
+/// The annotated functions of a program, by what they read and write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CacheMap {
+    readers: Vec<Reader>,
+    writers: Vec<Writer>,
+    /// Resources that are invalidated by hand.
+    #[serde(skip)]
+    by_hand: Vec<String>,
+}
+
+/// A function under `#[cached]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Reader {
+    /// The function's name.
+    pub function: String,
+    /// The resource; a constant stands in braces, such as `{R::RESOURCE}`.
+    pub resource: String,
+    /// What stands behind the resource in the key: `{id: i64}` for an entity, `list` for something derived.
+    pub key: String,
+    /// Seconds, or as it was written; `None` for the default, `CACHE_TTL`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// Other resources that the value is made of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub depends: Vec<String>,
+    /// Tags, as written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Whether others may use the same key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// Whether it takes many ids at once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub batch: bool,
+    /// Where its attribute stands.
+    pub place: Place,
+}
+
+/// A function under `#[invalidates]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Writer {
+    /// The function's name.
+    pub function: String,
+    /// What it invalidates.
+    pub targets: Vec<Target>,
+    /// Tags, as written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Where its attribute stands.
+    pub place: Place,
+}
+
+/// One thing that a write invalidates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Target {
+    /// The resource.
+    pub resource: String,
+    /// The row, as written; `None` for the whole resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// A line of source.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// The file, as the compiler was given it.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+}
+
+impl CacheMap {
+    fn of<'a>(sites: impl IntoIterator<Item = &'a Site>) -> Self {
+        let mut map = Self {
+            readers: Vec::new(),
+            writers: Vec::new(),
+            by_hand: Vec::new(),
+        };
+        for site in sites {
+            let words = words::read(site.words());
+            match site.role() {
+                Role::Reads => map.readers.extend(Reader::of(site, words)),
+                Role::Writes => map.writers.push(Writer::of(site, words)),
+            }
+        }
+        // The linker has an order of its own.
+        map.readers
+            .sort_by(|a, b| (&a.place, &a.function).cmp(&(&b.place, &b.function)));
+        map.writers
+            .sort_by(|a, b| (&a.place, &a.function).cmp(&(&b.place, &b.function)));
+        map
+    }
+
+    /// Says which resources a constant stands for, as it is written in the attributes: a function that is generic over it
+    /// is there once for each of them.
+    ///
+    /// ```
+    /// # #[cfg(any())]
+    /// let map = cache_runtime::map().bind("R::RESOURCE", [User::RESOURCE, Product::RESOURCE]);
+    /// ```
+    #[must_use]
+    pub fn bind<'a>(
+        mut self,
+        constant: &str,
+        resources: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let braced = format!("{{{constant}}}");
+        let names: Vec<&str> = resources.into_iter().collect();
+        let each = |text: &str| -> Vec<String> {
+            match text == braced {
+                true => names.iter().map(|&name| name.to_owned()).collect(),
+                false => vec![text.to_owned()],
+            }
+        };
+        let bound = |reader: Reader| {
+            let depends = reader.depends.iter().flat_map(|name| each(name)).collect();
+            let reader = Reader { depends, ..reader };
+            let resources = each(&reader.resource).into_iter();
+            resources.map(move |resource| Reader {
+                resource,
+                ..reader.clone()
+            })
+        };
+        self.readers = self.readers.into_iter().flat_map(bound).collect();
+        for writer in &mut self.writers {
+            let targets = std::mem::take(&mut writer.targets).into_iter();
+            let bound = targets.flat_map(|target| {
+                let resources = each(&target.resource).into_iter();
+                resources.map(move |resource| Target {
+                    resource,
+                    id: target.id.clone(),
+                })
+            });
+            writer.targets = bound.collect();
+        }
+        self
+    }
+
+    /// Says that a resource is invalidated by hand, with [`Cache::invalidate_all`](crate::Cache::invalidate_all) or
+    /// [`Cache::invalidate`](crate::Cache::invalidate), which the map can't see.
+    #[must_use]
+    pub fn invalidated_by_hand(mut self, resource: &str) -> Self {
+        self.by_hand.push(resource.to_owned());
+        self
+    }
+
+    /// The functions under `#[cached]`, in the order of their source.
+    #[must_use]
+    pub fn readers(&self) -> &[Reader] {
+        &self.readers
+    }
+
+    /// The functions under `#[invalidates]`, in the order of their source.
+    #[must_use]
+    pub fn writers(&self) -> &[Writer] {
+        &self.writers
+    }
+
+    /// Each resource that is read or written, with its readers and the writers that invalidate it.
+    fn by_resource(&self) -> BTreeMap<&str, (Vec<&Reader>, Vec<(&Writer, &Target)>)> {
+        let mut all: BTreeMap<&str, (Vec<&Reader>, Vec<(&Writer, &Target)>)> = BTreeMap::new();
+        for reader in &self.readers {
+            all.entry(&reader.resource).or_default().0.push(reader);
+        }
+        for writer in &self.writers {
+            for target in &writer.targets {
+                let (_, writers) = all.entry(&target.resource).or_default();
+                writers.push((writer, target));
+            }
+        }
+        all
+    }
+}
+
+impl Reader {
+    fn of(site: &Site, words: Vec<Word>) -> Option<Self> {
+        let mut words = words.into_iter();
+        let Some(Word::Name {
+            resource,
+            rest: Some(key),
+        }) = words.next()
+        else {
+            return None;
+        };
+        let mut reader = Self {
+            function: site.function().to_owned(),
+            resource,
+            key,
+            ttl: None,
+            depends: Vec::new(),
+            tags: Vec::new(),
+            shared: false,
+            batch: false,
+            place: Place::of(site),
+        };
+        for word in words {
+            match word {
+                Word::Ttl(ttl) => reader.ttl = Some(ttl),
+                Word::Depends(name) => reader.depends.push(name),
+                Word::Tag(tag) => reader.tags.push(tag),
+                Word::Shared => reader.shared = true,
+                Word::Batch => reader.batch = true,
+                Word::Name { .. } => {}
+            }
+        }
+        Some(reader)
+    }
+
+    /// Whether it holds rows under their primary identity.
+    fn is_entity(&self) -> bool {
+        self.key.starts_with('{') && !self.key.contains("}:")
+    }
+
+    /// The name of its key without what is known only at run time.
+    fn claim(&self) -> String {
+        format!("{}:{}", self.resource, words::blanked(&self.key))
+    }
+}
+
+impl Writer {
+    fn of(site: &Site, words: Vec<Word>) -> Self {
+        let mut writer = Self {
+            function: site.function().to_owned(),
+            targets: Vec::new(),
+            tags: Vec::new(),
+            place: Place::of(site),
+        };
+        for word in words {
+            match word {
+                Word::Name { resource, rest } => writer.targets.push(Target { resource, id: rest }),
+                Word::Tag(tag) => writer.tags.push(tag),
+                _ => {}
+            }
+        }
+        writer
+    }
+}
+
+impl Place {
+    fn of(site: &Site) -> Self {
+        Self {
+            file: site.place().file().to_owned(),
+            line: site.place().line(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_map(sites: &[Site]) -> CacheMap {
+    CacheMap::of(sites)
+}

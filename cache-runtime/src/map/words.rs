@@ -1,0 +1,111 @@
+//! Reads what the macros say of a function: `users:{id: i64}, ttl 300`. What stands in braces is not known before the
+//! program runs, and commas in it separate nothing.
+
+/// One thing said of a function.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// `users`, `users:list`, `users:{id: i64}`
+    Name {
+        resource: String,
+        rest: Option<String>,
+    },
+    Ttl(String),
+    Depends(String),
+    Tag(String),
+    Shared,
+    Batch,
+}
+
+pub(super) fn read(words: &str) -> Vec<Word> {
+    outside_braces(words, ',')
+        .into_iter()
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .map(|word| match word.split_once(' ') {
+            Some(("ttl", ttl)) => Word::Ttl(ttl.to_owned()),
+            Some(("depends", name)) => Word::Depends(name.to_owned()),
+            Some(("tag", tag)) => Word::Tag(tag.replace("%2C", ",")),
+            None if word == "shared" => Word::Shared,
+            None if word == "batch" => Word::Batch,
+            _ => {
+                let mut parts = outside_braces(word, ':').into_iter();
+                let resource = parts.next().unwrap_or_default();
+                let rest = word.get(resource.len() + 1..);
+                Word::Name {
+                    resource: resource.to_owned(),
+                    rest: rest.map(str::to_owned),
+                }
+            }
+        })
+        .collect()
+}
+
+/// `team:{}` for `team:{self.team}`: two that differ in this have nothing in common.
+pub(super) fn blanked(text: &str) -> String {
+    let (mut out, mut depth) = (String::new(), 0u32);
+    for letter in text.chars() {
+        match letter {
+            '}' => depth = depth.saturating_sub(1),
+            '{' => depth += 1,
+            _ => {}
+        }
+        if depth == 0 || (depth == 1 && letter == '{') {
+            out.push(letter);
+        }
+    }
+    out
+}
+
+fn outside_braces(text: &str, separator: char) -> Vec<&str> {
+    let mut depth = 0u32;
+    text.split(|letter| {
+        match letter {
+            '{' | '(' | '[' => depth += 1,
+            '}' | ')' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && letter == separator
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(resource: &str, rest: &str) -> Word {
+        Word::Name {
+            resource: resource.into(),
+            rest: (!rest.is_empty()).then(|| rest.into()),
+        }
+    }
+
+    #[test]
+    fn words_are_told_apart() {
+        assert_eq!(
+            read(
+                "users:{(self.tenant, id)}, ttl 300, depends teams, tag t:{a::b(1, 2)}%2Cx, shared"
+            ),
+            [
+                name("users", "{(self.tenant, id)}"),
+                Word::Ttl("300".into()),
+                Word::Depends("teams".into()),
+                Word::Tag("t:{a::b(1, 2)},x".into()),
+                Word::Shared,
+            ]
+        );
+        assert_eq!(
+            read("{R::RESOURCE}:filter:{id: i64}, batch"),
+            [name("{R::RESOURCE}", "filter:{id: i64}"), Word::Batch]
+        );
+        assert_eq!(read("users, teams"), [name("users", ""), name("teams", "")]);
+        assert_eq!(read(""), []);
+    }
+
+    #[test]
+    fn what_is_in_braces_is_blanked() {
+        assert_eq!(blanked("avatar:{id: i64}"), "avatar:{}");
+        assert_eq!(blanked("a{b{c}d}e"), "a{}e");
+        assert_eq!(blanked("list"), "list");
+    }
+}
