@@ -218,6 +218,27 @@ pub fn describe(value: &Value) -> &'static str {
     }
 }
 
+/// The most rows that can be asked for by their ids.
+const MAX_IDS: usize = 100;
+
+/// The ids in `1,2,3`.
+///
+/// # Errors
+/// When there is none, one is no number, or there are more than 100.
+pub fn parse_ids(text: &str) -> Result<Vec<i64>, Invalid> {
+    let ids = text.split(',').map(|id| {
+        let id = id.trim();
+        id.parse()
+            .map_err(|_| Invalid::new("ids", format!("`{id}` is no id; write e.g. `1,2,3`")))
+    });
+    let ids = ids.collect::<Result<Vec<i64>, _>>()?;
+    if ids.len() > MAX_IDS {
+        let reason = format!("holds {} ids, and may hold {MAX_IDS}", ids.len());
+        return Err(Invalid::new("ids", reason));
+    }
+    Ok(ids)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -19,3 +19,20 @@ mod seed;
 pub mod service;
 pub mod sql;
 pub mod users;
+
+use cache_runtime::CacheMap;
+
+/// What the annotated functions read and write: the service is written once, for every resource.
+#[must_use]
+pub fn cache_map() -> CacheMap {
+    cache_runtime::map().bind("R::RESOURCE", api::RESOURCES)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_annotations_fit_together() {
+        let findings = super::cache_map().check();
+        assert!(findings.is_empty(), "{findings:#?}");
+    }
+}

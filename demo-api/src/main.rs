@@ -32,7 +32,36 @@ fn main() -> ExitCode {
     }
 }
 
+const HELP: &str = "The demo API of cache-runtime.
+
+  demo-api              serves HTTP, as the environment says (see .env.example)
+  demo-api map          what the annotated functions cache and invalidate, as a table
+  demo-api map json     the same in JSON
+  demo-api map mermaid  the same as a Mermaid diagram
+";
+
 fn start() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let map = demo_api::cache_map;
+    match arguments[..] {
+        [] => run(),
+        ["map"] => print(&map().to_string()),
+        ["map", "json"] => print(&format!("{}\n", serde_json::to_string_pretty(&map())?)),
+        ["map", "mermaid"] => print(&map().to_mermaid()),
+        ["help" | "--help" | "-h"] => print(HELP),
+        _ => {
+            let given = arguments.join(" ");
+            Err(format!("`{given}` is no command; it may be `map`, `map json`, `map mermaid`, or nothing to serve").into())
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn run() -> Result<(), Failure> {
     // Before there is a second thread: it changes the environment. Variables that are set already win.
     match dotenvy::dotenv() {
         Err(error) if !error.not_found() => return Err(format!(".env: {error}").into()),

@@ -50,6 +50,10 @@ impl Resource for Product {
 
     type Input = ProductInput;
 
+    fn id(&self) -> i64 {
+        self.id
+    }
+
     fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             id: row.try_get("id")?,

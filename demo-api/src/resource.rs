@@ -31,6 +31,9 @@ pub trait Resource:
     /// What `POST` and `PUT` take.
     type Input: Input;
 
+    /// The id, which the database gave.
+    fn id(&self) -> i64;
+
     /// Reads one row.
     ///
     /// # Errors

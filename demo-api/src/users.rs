@@ -49,6 +49,10 @@ impl Resource for User {
 
     type Input = UserInput;
 
+    fn id(&self) -> i64 {
+        self.id
+    }
+
     fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             id: row.try_get("id")?,

@@ -100,3 +100,34 @@ fn first_line(running: &mut Child) -> String {
         .unwrap();
     line
 }
+
+#[test]
+fn the_map_is_printed_without_starting_anything() {
+    let print = |arguments: &[&str]| {
+        let (mut command, directory) = demo("map");
+        let Output { status, stdout, .. } = command.args(arguments).output().unwrap();
+        assert!(status.success(), "{arguments:?}");
+        let left = fs::read_dir(directory).unwrap().count();
+        assert_eq!(left, 0, "no database is made");
+        String::from_utf8(stdout).unwrap()
+    };
+    let table = print(&["map"]);
+    for part in [
+        "users:{id: i64}",
+        "products:filter:paginated",
+        "get_many",
+        "invalidates",
+    ] {
+        assert!(table.contains(part), "{part} is missing in\n{table}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&print(&["map", "json"])).unwrap();
+    assert_eq!(json["readers"][0]["resource"], "users");
+    assert!(print(&["map", "mermaid"]).starts_with("flowchart LR\n"));
+}
+
+#[test]
+fn an_unknown_command_is_one_line_that_names_those_there_are() {
+    let (mut command, _) = demo("command");
+    let line = gives_up(command.arg("mpa"));
+    assert!(line.contains("`mpa`") && line.contains("`map`"), "{line}");
+}

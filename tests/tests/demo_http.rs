@@ -28,6 +28,7 @@ on_each_database! {
     a_product_is_created_read_replaced_and_removed
     an_email_is_unique_whatever_its_case
     absence_is_cached_until_somebody_appears
+    many_rows_are_read_with_those_that_are_cached_left_out
     every_operator_filters
     pages_are_stable_and_add_up
     a_write_is_seen_by_every_read_that_follows
@@ -227,6 +228,35 @@ async fn absence_is_cached_until_somebody_appears(demo: &Demo) {
     let created = demo.post("/users", &user("rosa@example.com")).await.json();
     let answer = demo.get(&format!("/users/{}", created["id"])).await;
     assert!(!hit(&answer) && ok(&answer) == created, "{answer:?}");
+}
+
+async fn many_rows_are_read_with_those_that_are_cached_left_out(demo: &Demo) {
+    let read = async |path: &str| demo.get(path).await;
+    assert!(!hit(&read("/users/2").await));
+
+    let many = read("/users?ids=3,2,999999,1").await;
+    assert_eq!(ids(&rows(&many)), [3, 2, 1]);
+    assert!(!hit(&many), "three of them were not cached");
+
+    // All four are: also that there is no 999999, and each for whoever reads it alone.
+    let again = read("/users?ids=1,2,3,999999").await;
+    assert_eq!(ids(&rows(&again)), [1, 2, 3]);
+    assert!(hit(&again));
+    assert!(hit(&read("/users/3").await));
+    assert!(hit(&read("/users/999999").await));
+
+    // A write to one of them leaves none behind.
+    let renamed = demo.put("/users/2", &user("many@example.com")).await;
+    assert_eq!(renamed.status, 200, "{renamed:?}");
+    let rows = rows(&read("/users?ids=1,2").await);
+    assert_eq!(rows[1]["email"], "many@example.com");
+
+    for (query, field) in [("ids=", "ids"), ("ids=1,x", "ids"), ("ids=1,,2", "ids")] {
+        refused(&read(&format!("/users?{query}")).await, 400, Some(field));
+    }
+    let too_many: Vec<String> = (1..=101).map(|id| id.to_string()).collect();
+    let query = format!("/users?ids={}", too_many.join(","));
+    refused(&read(&query).await, 400, Some("ids"));
 }
 
 async fn every_operator_filters(demo: &Demo) {

@@ -33,7 +33,7 @@ pub enum ApiTag {
 }
 
 /// The resources that `DELETE /cache/{resource}` knows.
-const RESOURCES: [&str; 2] = [User::RESOURCE, Product::RESOURCE];
+pub(crate) const RESOURCES: [&str; 2] = [User::RESOURCE, Product::RESOURCE];
 
 /// Everything that the server answers to.
 pub fn routes(pool: AnyPool) -> impl Endpoint<Output = Response> + 'static {
