@@ -1,6 +1,6 @@
 //! A service over a database of one process, whose loads and commits can be held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -63,6 +63,8 @@ impl Gate {
 pub(crate) struct Db {
     rows: Mutex<BTreeMap<i64, User>>,
     pub(crate) loads: AtomicU32,
+    /// Which ids each run of `get_many` was given.
+    pub(crate) asked: Mutex<Vec<Vec<i64>>>,
 }
 
 /// One node of a service: a database that all nodes share, and the node's own cache.
@@ -171,6 +173,21 @@ impl Shop {
     #[cached(resource = "users", ttl = 300, cache = self.cache)]
     pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
         self.read(|rows| rows.get(&id).cloned()).await
+    }
+
+    #[cached(resource = "users", ttl = 300, batch = ids, cache = self.cache)]
+    pub(crate) async fn get_many(&self, ids: &[i64]) -> Result<HashMap<i64, User>, DbError> {
+        self.db.asked.lock().expect("sound").push(ids.to_vec());
+        self.read(|rows| {
+            let found = ids.iter().filter_map(|id| rows.get(id).cloned());
+            found.map(|user| (user.id, user)).collect()
+        })
+        .await
+    }
+
+    /// Which ids the runs of `get_many` were given since this was last asked.
+    pub(crate) fn asked(&self) -> Vec<Vec<i64>> {
+        std::mem::take(&mut self.db.asked.lock().expect("sound"))
     }
 
     #[cached(resource = "users", op = "list", cache = self.cache)]

@@ -1,0 +1,272 @@
+//! Many rows at once: each under its own key, with a lease of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cache_runtime::{Status, observe};
+use cache_tests::RedisServer;
+
+use crate::shop::{DbError, Fault, Gate, Shop, User};
+use crate::{Pair, over, over_each_store};
+
+over_each_store! {
+    the_body_is_given_what_missed;
+    rows_are_shared_with_the_function_that_reads_one;
+    what_is_absent_is_known_to_be;
+    a_late_batch_is_not_served_after_the_invalidation_of_a_row;
+    a_late_batch_is_not_served_after_a_whole_invalidation;
+    an_error_is_not_stored_and_frees_every_row;
+    a_cancelled_batch_frees_every_row;
+    the_same_batch_at_once_runs_once;
+    batches_that_overlap_do_not_wait_for_each_other;
+    a_batch_waits_for_the_load_of_one_row;
+}
+
+fn names(rows: &Result<HashMap<i64, User>, DbError>) -> Vec<(i64, &str)> {
+    let rows = rows.as_ref().expect("read");
+    let mut names: Vec<_> = rows
+        .iter()
+        .map(|(id, user)| (*id, user.name.as_str()))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+async fn the_body_is_given_what_missed(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let first = shop.get_many(&[2, 1, 2]).await;
+    assert_eq!(names(&first), [(1, "user 1"), (2, "user 2")]);
+    assert_eq!(
+        shop.asked(),
+        [[2, 1]],
+        "each id once, in the order of the caller"
+    );
+
+    let (second, outcomes) = observe(shop.node(&pair.b).get_many(&[1, 2, 3])).await;
+    assert_eq!(
+        names(&second),
+        [(1, "user 1"), (2, "user 2"), (3, "user 3")]
+    );
+    assert_eq!(shop.asked(), [[3]]);
+    assert!(
+        matches!(outcomes[0].status, Status::Miss { stored: true, .. }),
+        "{outcomes:?}"
+    );
+
+    let (third, outcomes) = observe(shop.get_many(&[3, 1])).await;
+    assert_eq!(names(&third), [(1, "user 1"), (3, "user 3")]);
+    assert!(
+        matches!(outcomes[0].status, Status::Hit { .. }),
+        "{outcomes:?}"
+    );
+    assert_eq!(outcomes[0].key, "users:3 users:1");
+    assert_eq!(
+        shop.asked(),
+        [] as [Vec<i64>; 0],
+        "nothing missed, nothing runs"
+    );
+}
+
+async fn rows_are_shared_with_the_function_that_reads_one(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.get_many(&[1, 2]).await.expect("read");
+    assert_eq!(shop.name(1).await, "user 1");
+    assert_eq!(shop.loads(), 1);
+
+    shop.name(3).await;
+    shop.asked();
+    shop.get_many(&[2, 3]).await.expect("read");
+    assert_eq!(shop.asked(), [] as [Vec<i64>; 0]);
+}
+
+async fn what_is_absent_is_known_to_be(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    assert_eq!(names(&shop.get_many(&[1, 9]).await), [(1, "user 1")]);
+    assert_eq!(names(&shop.get_many(&[9, 1]).await), [(1, "user 1")]);
+    assert_eq!(shop.get(9).await, Ok(None));
+    assert_eq!(shop.loads(), 1);
+
+    shop.commit(9, "nine");
+    shop.rename(9, "nine").await.expect("written");
+    assert_eq!(
+        names(&shop.get_many(&[9, 1]).await),
+        [(1, "user 1"), (9, "nine")]
+    );
+}
+
+/// A batch held after it has read, while `write` happens on another node.
+async fn late(pair: &Pair, write: impl AsyncFnOnce(Shop)) -> Shop {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let load = tokio::spawn(async move { held.get_many(&[1, 2]).await });
+    gate.arrival().await;
+    write(shop.node(&pair.b)).await;
+    gate.open();
+    assert_eq!(
+        names(&load.await.expect("the load ends")),
+        [(1, "user 1"), (2, "user 2")],
+        "whoever was there before may get what was there before"
+    );
+    shop.asked();
+    shop
+}
+
+async fn a_late_batch_is_not_served_after_the_invalidation_of_a_row(pair: Pair) {
+    let shop = late(&pair, async |other| {
+        other.rename(1, "renamed").await.expect("written");
+    })
+    .await;
+    assert_eq!(
+        names(&shop.get_many(&[1, 2]).await),
+        [(1, "renamed"), (2, "user 2")]
+    );
+    assert_eq!(shop.asked(), [[1]], "the other row was stored");
+}
+
+async fn a_late_batch_is_not_served_after_a_whole_invalidation(pair: Pair) {
+    let shop = late(&pair, async |other| {
+        other.rename_in_bulk(1, "renamed").await.expect("written");
+    })
+    .await;
+    assert_eq!(
+        names(&shop.get_many(&[1, 2]).await),
+        [(1, "renamed"), (2, "user 2")]
+    );
+    assert_eq!(shop.asked(), [[1, 2]]);
+}
+
+async fn an_error_is_not_stored_and_frees_every_row(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let failing = shop.with_fault(Fault::LostBeforeCommit);
+    assert_eq!(
+        failing.get_many(&[1, 2]).await,
+        Err(DbError::ConnectionLost)
+    );
+    let (rows, outcomes) = observe(shop.get_many(&[1, 2])).await;
+    assert_eq!(names(&rows), [(1, "user 1"), (2, "user 2")]);
+    assert!(
+        matches!(outcomes[0].status, Status::Miss { stored: true, .. }),
+        "{outcomes:?}"
+    );
+}
+
+async fn a_cancelled_batch_frees_every_row(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let load = tokio::spawn(async move { held.get_many(&[1, 2]).await });
+    gate.arrival().await;
+    load.abort();
+    load.await.expect_err("aborted");
+    // Whoever comes meets leases that are being given back, waits for that, and then loads for everybody.
+    let (rows, outcomes) = observe(shop.get_many(&[1, 2])).await;
+    assert_eq!(names(&rows), [(1, "user 1"), (2, "user 2")]);
+    assert!(
+        matches!(outcomes[0].status, Status::Miss { stored: true, .. }),
+        "{outcomes:?}"
+    );
+}
+
+async fn the_same_batch_at_once_runs_once(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let first = tokio::spawn(async move { held.get_many(&[1, 2, 3]).await });
+    gate.arrival().await;
+    let others: Vec<_> = (0..20)
+        .map(|n| {
+            let node = shop.node(if n % 2 == 0 { &pair.a } else { &pair.b });
+            tokio::spawn(async move { node.get_many(&[1, 2, 3]).await })
+        })
+        .collect();
+    gate.open();
+    let expected = names(&first.await.expect("ends")).len();
+    for other in others {
+        assert_eq!(names(&other.await.expect("ends")).len(), expected);
+    }
+    assert_eq!(shop.asked(), [[1, 2, 3]]);
+}
+
+async fn batches_that_overlap_do_not_wait_for_each_other(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let (here, there) = (Gate::new(), Gate::new());
+    let (first, second) = (
+        shop.with_read_gate(&here),
+        shop.node(&pair.b).with_read_gate(&there),
+    );
+    let first = tokio::spawn(async move { first.get_many(&[1, 2]).await });
+    here.arrival().await;
+    // It has a row of its own to load, so it loads the other's as well, and is not held up by it.
+    let second = tokio::spawn(async move { second.get_many(&[2, 3]).await });
+    there.arrival().await;
+    there.open();
+    let second = second.await.expect("ends while the first is still held");
+    assert_eq!(names(&second), [(2, "user 2"), (3, "user 3")]);
+    here.open();
+    assert_eq!(
+        names(&first.await.expect("ends")),
+        [(1, "user 1"), (2, "user 2")]
+    );
+    assert_eq!(shop.asked(), [[1, 2], [2, 3]]);
+    shop.get_many(&[1, 2, 3]).await.expect("read");
+    assert_eq!(
+        shop.asked(),
+        [] as [Vec<i64>; 0],
+        "and each stored what it had the lease of"
+    );
+}
+
+async fn a_batch_waits_for_the_load_of_one_row(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let load = tokio::spawn(async move { held.get(1).await });
+    gate.arrival().await;
+    let batch = tokio::spawn({
+        let shop = shop.clone();
+        async move { shop.get_many(&[1]).await }
+    });
+    gate.open();
+    assert_eq!(
+        load.await
+            .expect("ends")
+            .expect("read")
+            .expect("there")
+            .name,
+        "user 1"
+    );
+    assert_eq!(names(&batch.await.expect("ends")), [(1, "user 1")]);
+    assert_eq!(shop.asked(), [] as [Vec<i64>; 0]);
+}
+
+#[tokio::test]
+async fn a_batch_of_hits_is_one_command() {
+    let server = RedisServer::start();
+    let cache = cache_runtime::Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    shop.get_many(&[1, 2, 3]).await.expect("read");
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    shop.get_many(&[1, 2, 3]).await.expect("read");
+    let stats = server.cli(&["INFO", "commandstats"]);
+    let calls: Vec<&str> = stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_"))
+        .filter(|line| !line.starts_with("info") && !line.starts_with("config"))
+        .filter_map(|line| line.split(',').next())
+        .collect();
+    assert_eq!(calls, ["mget:calls=1"]);
+}
+
+#[tokio::test]
+async fn ids_past_one_command_are_read_in_several() {
+    let server = RedisServer::start();
+    let cache = cache_runtime::Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    let ids: Vec<i64> = (1..=600).collect();
+    let asked: Arc<[i64]> = ids.as_slice().into();
+    assert_eq!(names(&shop.get_many(&ids).await).len(), 3);
+    assert_eq!(shop.asked(), [asked.to_vec()]);
+    assert_eq!(names(&shop.get_many(&ids).await).len(), 3);
+    assert_eq!(shop.asked(), [] as [Vec<i64>; 0], "597 absences are kept");
+}
