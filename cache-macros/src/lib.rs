@@ -49,8 +49,9 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
-/// It goes on any `async fn` with a body: free functions, methods with any `self`, methods of trait
-/// implementations; generic or not, with borrowed arguments and with patterns as parameters. The
+/// It goes on any `async fn` with a body: free functions, methods with any `self`, methods of traits and
+/// their implementations, also under `#[async_trait]`; generic or not, with borrowed arguments and with
+/// patterns as parameters; and on functions that return `impl Future<Output = T>` or a boxed future. The
 /// function stays what it was, with its documentation, visibility and other attributes.
 ///
 /// # What is returned
@@ -75,7 +76,16 @@ use crate::item::Item;
 ///
 /// A parameter `_` is not in the key, since the body has no means to read it. An argument in a key
 /// implements `Serialize`. Of a float, `-0.0` and `0.0` are the same, and a call with NaN bypasses
-/// the cache.
+/// the cache. A `HashSet` has another order each time: take a `BTreeSet`.
+///
+/// A function with a parameter that is a transaction, or a connection that may be in one, is refused:
+/// what it reads may never be committed.
+///
+/// # By hand
+///
+/// `cache_runtime::key_of(users.get(1))` is the key of a call, `bypass(users.get(1)).await` runs it without the
+/// cache, `refresh(users.get(1)).await` loads anew and stores, and `cache_runtime::map()` lists all annotated
+/// functions.
 ///
 /// # Options
 ///
@@ -207,6 +217,103 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
+/// ## `tags(..)`, `depends(..)`
+///
+/// What else makes the entry stale. `tags` adds marks that
+/// [`#[invalidates(tags(..))]`](macro@invalidates) and `Cache::invalidate_tag` name: strings with
+/// expressions in braces, or expressions that implement `Display`. `depends` adds resources: whatever
+/// is written to one of them, be it a single row, reaches the entry.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "users", tags("team:{team_id}"), depends("teams"))]
+/// async fn members(team_id: i64) -> Vec<String> {
+/// #   let _ = team_id;
+///     Vec::new() // joins users and teams
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `when`, `unless`
+///
+/// `when` is asked before the call, and knows the parameters: where it is false, the call goes past the
+/// cache. `unless` is asked for a value that was loaded, the one inside `Ok` and `Some`: where it is
+/// true, the value is returned and not stored.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "users", when = skip < 1000, unless = |users| users.is_empty())]
+/// async fn list(skip: u32, limit: u32) -> Vec<String> {
+/// #   let _ = (skip, limit);
+///     Vec::new()
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `batch`
+///
+/// The parameter that holds many ids, a slice or a `Vec`. The function returns a `HashMap` or a
+/// `BTreeMap` from ids to values, or a `Result` of one. It is called with the ids that are not cached,
+/// once, or not at all; each value is stored under its own `users:<id>`, which it shares with the
+/// function that reads one row, and an id that is not in the map is stored as absent. Other parameters
+/// are skipped.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// # use std::collections::HashMap;
+/// # pub struct DbError;
+/// #[cached(resource = "users", batch = ids)]
+/// async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, DbError> {
+///     // SELECT .. WHERE id IN (..)
+///     Ok(ids.iter().map(|id| (*id, format!("user {id}"))).collect())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// All must be of the type that the function for one row stores. If somebody else is loading some of
+/// the ids, and there are others to load, this call loads all of them and waits for nobody.
+///
+/// ## `shared`
+///
+/// The keys of an `op`, or of a resource's entities, belong to one function: another that claims them
+/// is reported and runs without the cache. With `shared` on both they use the same entries; whoever
+/// writes it vouches that they return the same for the same arguments.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// # mod v1 { use super::*;
+/// #[cached(resource = "users", shared)]
+/// pub async fn get(id: i64) -> Option<String> {
+/// #   let _ = id;
+///     None
+/// }
+/// # } mod v2 { use super::*;
+///
+/// #[cached(resource = "users", shared)]
+/// pub async fn find(id: i64) -> Option<String> {
+/// #   let _ = id;
+///     None
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `codec`
+///
+/// How values are encoded in Redis: `"json"`, the default, which people can read; `"msgpack"`, with
+/// cache-runtime's feature of that name; `"postcard"`, with its feature, the smallest and fastest,
+/// which reads any bytes as any type and therefore needs a `version`.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "prices", codec = "postcard", version = 1)]
+/// async fn history(id: i64) -> Vec<f64> {
+/// #   let _ = id;
+///     Vec::new()
+/// }
+/// # fn main() {}
+/// ```
+///
 /// ## `version`
 ///
 /// A whole number to count up when entries of an older build must not be read, for instance because
@@ -297,6 +404,9 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// It goes on any `async fn` with a body, whatever that returns. If the future is dropped before it
 /// is done, or the body panics, the invalidation happens all the same: the write may have.
 ///
+/// A function with a parameter that is a transaction, or a connection that may be in one, is refused: it
+/// would invalidate before the caller commits.
+///
 /// # Options
 ///
 /// ## Resources — required
@@ -335,6 +445,19 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 ///     Ok(User { id: 1 })
 /// }
 /// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `tags(..)`
+///
+/// The entries that carry these tags; written as in [`#[cached]`](macro@cached). It may stand alone.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// #[invalidates(tags("team:{team_id}"))]
+/// async fn rename_team(team_id: i64, name: &str) {
+/// #   let _ = (team_id, name);
+/// }
 /// # fn main() {}
 /// ```
 ///
