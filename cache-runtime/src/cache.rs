@@ -211,7 +211,7 @@ impl Cache {
             return None;
         };
         let may_be_served = header.stamp == look.stamp
-            && !look.intended
+            && look.intended.is_none()
             && header.fingerprint == call.fingerprint::<T>()
             && look.now < header.fresh;
         may_be_served
@@ -260,7 +260,7 @@ impl Cache {
             ));
         }
         let look = call.cache.store.look(&call.probe).await?;
-        if look.intended {
+        if look.intended.is_some() {
             return Err(Error::new(
                 ErrorKind::Superseded,
                 "a write that concerns this entry is under way",
@@ -283,7 +283,7 @@ impl Cache {
                     format!("`{}` holds a value of another program", call.probe.key),
                 ))
             }
-            LeaseReply::Taken(_) => {
+            LeaseReply::Taken(_) | LeaseReply::Intended => {
                 permit.forget();
                 Err(Error::new(
                     ErrorKind::Superseded,
@@ -312,7 +312,7 @@ impl Cache {
         };
         let invalidation = crate::store::Invalidation {
             kills: order.kills.clone(),
-            bumps: Vec::new(),
+            ..Default::default()
         };
         match call.cache.store.invalidate(&invalidation).await {
             Ok(done) => Ok(done.removed > 0),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::clock::Millis;
 use crate::entry::Stamp;
 use crate::nonce::Nonce;
 
@@ -34,8 +35,9 @@ impl Dep {
 pub struct Generation {
     /// Changes with every invalidation, to a value never seen before.
     pub nonce: Nonce,
-    /// Whether a writer has announced a write; readers bypass and store nothing while one has.
-    pub intended: bool,
+    /// Until when writers have announced writes, the last of their deadlines; readers bypass and store nothing while
+    /// there is one.
+    pub intended: Option<Millis>,
 }
 
 impl Generation {
@@ -44,18 +46,27 @@ impl Generation {
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (nonce, intents) = text.split_at_checked(Nonce::TEXT_LEN)?;
         let nonce = Nonce::parse(nonce)?;
-        match intents {
-            [] => Some(Self {
-                nonce,
-                intended: false,
-            }),
-            [b' ', ..] => Some(Self {
-                nonce,
-                intended: true,
-            }),
-            _ => None,
-        }
+        let intended = match intents {
+            [] => None,
+            [b' ', ..] => Some(last_deadline(intents)?),
+            _ => return None,
+        };
+        Some(Self { nonce, intended })
     }
+}
+
+/// The last deadline in a list of intents, each ` token@deadline`; `None` if it is no such list.
+pub(crate) fn last_deadline(intents: &[u8]) -> Option<Millis> {
+    let text = std::str::from_utf8(intents).ok()?;
+    let deadlines = text.split_ascii_whitespace().map(|intent| {
+        let (_, deadline) = intent.split_once('@')?;
+        deadline.parse().ok()
+    });
+    deadlines
+        .collect::<Option<Vec<u64>>>()?
+        .into_iter()
+        .max()
+        .map(Millis)
 }
 
 impl Stamp {
@@ -86,18 +97,26 @@ mod tests {
             Generation::parse(plain.as_bytes()),
             Some(Generation {
                 nonce,
-                intended: false
+                intended: None
             })
         );
-        let intended = format!("{plain} {}@1700000000000", Nonce::fresh());
+        let (one, other) = (Nonce::fresh(), Nonce::fresh());
+        let intended = format!("{plain} {one}@1700000000002 {other}@1700000000001");
         assert_eq!(
             Generation::parse(intended.as_bytes()),
             Some(Generation {
                 nonce,
-                intended: true
+                intended: Some(Millis(1_700_000_000_002))
             })
         );
-        for other in ["", "1", "hello", &plain[1..], &format!("{plain}x")] {
+        for other in [
+            "",
+            "1",
+            "hello",
+            &plain[1..],
+            &format!("{plain}x"),
+            &format!("{plain} x"),
+        ] {
             assert_eq!(Generation::parse(other.as_bytes()), None, "{other}");
         }
     }

@@ -217,6 +217,7 @@ impl Queue {
         let invalidation = Invalidation {
             kills: batch.kills.iter().cloned().collect(),
             bumps: batch.bumps.iter().cloned().collect(),
+            withdraws: Vec::new(),
         };
         let whole_namespace = batch.whole_namespace;
         self.in_flight = Some(batch);

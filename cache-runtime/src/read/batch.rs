@@ -291,6 +291,10 @@ async fn first_look<V: crate::Cacheable, K>(
                 permit.forget();
                 None
             }
+            Ok(LeaseReply::Intended) => {
+                permit.forget();
+                Some(Answer::Bypass(BypassReason::Intended))
+            }
             Ok(LeaseReply::Foreign) => {
                 permit.forget();
                 Some(Answer::Bypass(BypassReason::Foreign))

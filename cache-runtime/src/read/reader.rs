@@ -64,6 +64,8 @@ pub(crate) struct Reader<'a> {
     rejected: Option<Header>,
     /// Whether somebody else was given the lease that this reader asked for.
     has_lost: bool,
+    /// Whether this reader has asked for the end of intents whose time is over.
+    has_pruned: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -76,6 +78,7 @@ impl<'a> Reader<'a> {
             suspect: None,
             rejected: None,
             has_lost: false,
+            has_pruned: false,
         }
     }
 
@@ -107,6 +110,14 @@ impl<'a> Reader<'a> {
                 Err(error) => return call.fault(&error),
             };
             let (stamp, now) = (look.stamp, look.now);
+            // Its writer is gone: who meets the intent removes it. Once, for this clock may be ahead of the store's.
+            if look.intended.is_some_and(|until| until < now) && !self.has_pruned {
+                self.has_pruned = true;
+                match call.cache.store.prune(&call.probe).await {
+                    Ok(()) => continue,
+                    Err(error) => return call.fault(&error),
+                }
+            }
             let seen = match self.judge(look) {
                 Sight::Hit(hit) => return Turn::Hit(hit),
                 Sight::Vacant(seen) => seen,
@@ -123,6 +134,10 @@ impl<'a> Reader<'a> {
                 Ok(LeaseReply::Foreign) => {
                     permit.forget();
                     return Turn::Bypass(BypassReason::Foreign);
+                }
+                Ok(LeaseReply::Intended) => {
+                    permit.forget();
+                    return Turn::Bypass(BypassReason::Intended);
                 }
                 // Somebody was faster; the next look says who.
                 Ok(LeaseReply::Taken(_)) => {
@@ -144,7 +159,7 @@ impl<'a> Reader<'a> {
 
     /// What a look means to this reader.
     pub(crate) fn judge(&self, look: Look) -> Sight {
-        if look.intended {
+        if look.intended.is_some() {
             return Sight::Bypass(BypassReason::Intended);
         }
         let (header, payload) = match look.found {
@@ -186,7 +201,7 @@ impl<'a> Reader<'a> {
             return Turn::Bypass(BypassReason::Pending);
         }
         let look = match call.cache.store.look(&call.probe).await {
-            Ok(look) if look.intended => return Turn::Bypass(BypassReason::Intended),
+            Ok(look) if look.intended.is_some() => return Turn::Bypass(BypassReason::Intended),
             Ok(look) => look,
             Err(error) => return call.fault(&error),
         };
@@ -197,9 +212,9 @@ impl<'a> Reader<'a> {
                 permit.forget();
                 Turn::Bypass(BypassReason::Foreign)
             }
-            Ok(LeaseReply::Taken(_)) => {
+            Ok(LeaseReply::Taken(_) | LeaseReply::Intended) => {
                 permit.forget();
-                Turn::Bypass(BypassReason::WaitLimit)
+                Turn::Bypass(BypassReason::Intended)
             }
             Err(error) => call.fault(&error),
         }

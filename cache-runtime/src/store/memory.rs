@@ -13,8 +13,8 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use super::{
-    Fill, Filled, Form, Found, Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching,
-    Payload, Probe, Seen, ServerFacts, Store, glob,
+    Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, Look, Matching, Payload, Probe, Seen, ServerFacts, Store, glob,
 };
 use crate::clock::{self, Millis};
 use crate::entry::{Content, Header, Stamp};
@@ -56,6 +56,8 @@ pub struct MemoryStore {
     /// Held around a comparison and the change it allows. Reads don't take them.
     locks: [Mutex<()>; LOCKS],
     generations: RwLock<HashMap<Box<str>, Nonce>>,
+    /// By entity's or generation's key. Outside the byte bound: an intent is not evicted.
+    intents: RwLock<HashMap<Box<str>, Vec<(Nonce, Millis)>>>,
     hash_key: [u8; 16],
     server: Nonce,
     started: Millis,
@@ -102,6 +104,7 @@ impl MemoryStore {
             entries,
             locks: std::array::from_fn(|_| Mutex::new(())),
             generations: RwLock::default(),
+            intents: RwLock::default(),
             hash_key: Nonce::fresh().0.to_le_bytes(),
             server: Nonce::fresh(),
             started: clock::wall(),
@@ -166,6 +169,60 @@ impl MemoryStore {
         Stamp::of(self.server, nonces)
     }
 
+    /// The last deadline of the intents on these keys.
+    fn intended<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<Millis> {
+        let intents = self.intents.read();
+        if intents.is_empty() {
+            return None;
+        }
+        let standing = keys
+            .into_iter()
+            .filter_map(|key| intents.get(key))
+            .flatten();
+        standing.map(|(_, deadline)| *deadline).max()
+    }
+
+    /// Adds an intent, or moves its deadline; returns the keys on which it was not.
+    fn announce<'i>(&self, intent: &'i Intent) -> Vec<&'i str> {
+        let deadline = clock::wall().after(intent.length);
+        let rows = intent.rows.iter().map(|row| row.key.as_str());
+        let keys = rows.chain(intent.deps.iter().map(|dep| dep.key()));
+        let mut intents = self.intents.write();
+        let mut added = Vec::new();
+        for key in keys {
+            let standing = intents.entry(key.into()).or_default();
+            match standing
+                .iter_mut()
+                .find(|(token, _)| *token == intent.token)
+            {
+                Some((_, known)) => *known = deadline,
+                None => {
+                    standing.push((intent.token, deadline));
+                    added.push(key);
+                }
+            }
+        }
+        added
+    }
+
+    /// Ends intents on these keys; says whether there were any.
+    fn end_intents<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k str>,
+        is_over: impl Fn(Nonce, Millis) -> bool,
+    ) {
+        let mut intents = self.intents.write();
+        for key in keys {
+            let Some(standing) = intents.get_mut(key) else {
+                continue;
+            };
+            standing.retain(|(token, deadline)| !is_over(*token, *deadline));
+            if standing.is_empty() {
+                intents.remove(key);
+            }
+        }
+    }
+
     fn kill(&self, key: &str) -> bool {
         let hash = self.hash(key);
         let _guard = self.lock(hash);
@@ -215,7 +272,8 @@ impl Store for MemoryStore {
         Ok(Look {
             found,
             stamp,
-            intended: false,
+            // Behind the generations: whoever announces a write adds the intent before it replaces them.
+            intended: self.intended(probe_keys(probe)),
             now: clock::wall(),
         })
     }
@@ -223,6 +281,9 @@ impl Store for MemoryStore {
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
         let hash = self.hash(&probe.key);
         let _guard = self.lock(hash);
+        if self.intended([probe.key.as_str()]).is_some() {
+            return Ok(LeaseReply::Intended);
+        }
         if let Some(slot) = self.get(hash) {
             let gives_way = match &request.seen {
                 Seen::Anything => true,
@@ -291,6 +352,44 @@ impl Store for MemoryStore {
         Ok(Filled::Stored)
     }
 
+    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+        // In this order: whoever reads the new generations sees the intent.
+        self.announce(intent);
+        for row in &intent.rows {
+            self.kill(&row.key);
+        }
+        for dep in &intent.deps {
+            self.bump(dep.key());
+        }
+        Ok(intended_now())
+    }
+
+    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
+        for key in self.announce(intent) {
+            // One of the two is not what the key is of, and does nothing.
+            self.kill(key);
+            self.bump(key);
+        }
+        Ok(intended_now())
+    }
+
+    async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+        let now = clock::wall();
+        let is_over = |_, deadline| deadline <= now;
+        for dep in probe.deps.iter() {
+            let has_expired = self
+                .intents
+                .read()
+                .get(dep.key())
+                .is_some_and(|standing| standing.iter().any(|(_, deadline)| *deadline <= now));
+            if has_expired {
+                self.bump(dep.key());
+            }
+        }
+        self.end_intents(probe_keys(probe), is_over);
+        Ok(())
+    }
+
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
         let removed = invalidation
             .kills
@@ -299,6 +398,15 @@ impl Store for MemoryStore {
             .count();
         for dep in &invalidation.bumps {
             self.bump(dep.key());
+        }
+        if !invalidation.withdraws.is_empty() {
+            // Last: until then nobody stores what depends on the new generations.
+            let kills = invalidation.kills.iter().map(String::as_str);
+            let keys = kills.chain(invalidation.bumps.iter().map(|dep| dep.key()));
+            let now = clock::wall();
+            self.end_intents(keys, |token, deadline| {
+                deadline <= now || invalidation.withdraws.contains(&token)
+            });
         }
         Ok(Invalidated {
             at: clock::wall(),
@@ -340,6 +448,18 @@ impl Store for MemoryStore {
             uptime_seconds: Some(clock::wall().since(self.started).as_secs()),
             connected_clients: Some(1),
         })
+    }
+}
+
+fn probe_keys(probe: &Probe) -> impl Iterator<Item = &str> {
+    std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()))
+}
+
+fn intended_now() -> Intended {
+    Intended {
+        at: clock::wall(),
+        // Nobody else keeps anything here.
+        on_whole: false,
     }
 }
 

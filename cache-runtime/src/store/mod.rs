@@ -76,8 +76,9 @@ pub struct Look {
     pub found: Found,
     /// The stamp of the generations as they are now.
     pub stamp: Stamp,
-    /// Whether a write intent stands on a dependency; then nothing is served and nothing stored.
-    pub intended: bool,
+    /// Until when write intents stand on the entry or on a dependency, in the store's time: the last of their deadlines.
+    /// While there is one, past or not, nothing is served and nothing stored; only [`Store::prune`] judges that it is past.
+    pub intended: Option<Millis>,
     /// The store's time.
     pub now: Millis,
 }
@@ -149,6 +150,42 @@ pub enum LeaseReply {
     Taken(Header),
     /// Somebody else's value is there.
     Foreign,
+    /// A write intent is there.
+    Intended,
+}
+
+/// A write that is announced, since nobody knows yet whether it takes place.
+///
+/// Until it is [withdrawn](Invalidation::withdraws) or its time is over, readers of what it concerns go without the
+/// store. It is named, and has a deadline of its own: a late or repeated message about one says nothing of another.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// Its name.
+    pub token: Nonce,
+    /// Entries of single rows.
+    pub rows: Vec<IntentRow>,
+    /// Generations.
+    pub deps: Vec<Arc<Dep>>,
+    /// For how long it stands, from when the store takes it.
+    pub length: Duration,
+}
+
+/// One row that an intent concerns.
+#[derive(Debug, Clone)]
+pub struct IntentRow {
+    /// The entity's key.
+    pub key: String,
+    /// What the intent stands on in its place where a foreign value lies under the key: the whole resource.
+    pub whole: Arc<Dep>,
+}
+
+/// The answer to an [`Intent`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intended {
+    /// When it took place, in the store's time: entries stored before are dead.
+    pub at: Millis,
+    /// Whether it stands on the whole resource of a row, because a foreign value lies under the row's key.
+    pub on_whole: bool,
 }
 
 /// A value to store under a lease.
@@ -210,6 +247,8 @@ pub struct Invalidation {
     pub kills: Vec<String>,
     /// Generations that get a new nonce.
     pub bumps: Vec<Arc<Dep>>,
+    /// Intents that end with this, wherever among the keys above they stand, or stood. Those of others stay.
+    pub withdraws: Vec<Nonce>,
 }
 
 /// The answer to an [`Invalidation`].
@@ -302,7 +341,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Stores a value, by compare-and-set on the lease.
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error>;
 
-    /// Removes entries and replaces generations. Repeating it is harmless.
+    /// Announces a write, by adding its intent to those of others: kills the rows, replaces the generations.
+    async fn intend(&self, intent: &Intent) -> Result<Intended, Error>;
+
+    /// Moves the deadline of an intent, and changes nothing else where it still stands; where it doesn't, as
+    /// [`intend`](Store::intend).
+    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error>;
+
+    /// Ends the intents on an entry and its dependencies whose time is over; what they stood on gets a new generation.
+    async fn prune(&self, probe: &Probe) -> Result<(), Error>;
+
+    /// Removes entries and replaces generations. Repeating it is harmless. Intents that are not withdrawn stay until their
+    /// time is over.
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error>;
 
     /// Removes entries of this framework by pattern, in bounded steps; returns how many.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::EntryKind;
 use crate::store::{
-    CodecId, Content, Dep, Fill, Filled, Fingerprint, Form, Found, Header, Invalidation,
-    LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen, Stamp, Store,
+    CodecId, Content, Dep, Fill, Filled, Fingerprint, Form, Found, Header, Intent, IntentRow,
+    Invalidation, LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen,
+    Stamp, Store,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -44,6 +45,14 @@ pub async fn check_store(store: &dyn Store) {
     case("expiry").an_entry_leaves_by_its_time().await;
     case("sweep").a_sweep_takes_what_it_is_told().await;
     case("pattern").a_pattern_is_of_its_namespace().await;
+    case("intent")
+        .an_announced_write_stands_until_it_is_withdrawn()
+        .await;
+    case("names").intents_are_told_apart_by_name().await;
+    case("deadline").an_intent_ends_with_its_time().await;
+    case("renewal")
+        .a_renewed_intent_changes_nothing_else()
+        .await;
     case("namespace")
         .an_invalidation_of_a_namespace_spares_others()
         .await;
@@ -174,7 +183,7 @@ impl Case<'_> {
     async fn kill(&self, probe: &Probe) -> u64 {
         let invalidation = Invalidation {
             kills: vec![probe.key.clone()],
-            bumps: Vec::new(),
+            ..Invalidation::default()
         };
         self.ok(self.store.invalidate(&invalidation).await).removed
     }
@@ -184,8 +193,8 @@ impl Case<'_> {
         self.ok(self
             .store
             .invalidate(&Invalidation {
-                kills: Vec::new(),
                 bumps,
+                ..Invalidation::default()
             })
             .await)
             .at
@@ -212,7 +221,7 @@ impl Case<'_> {
         let derived = self.probe("users:list:0", EntryKind::Derived);
         let first = self.look(&derived).await;
         assert!(
-            matches!(first.found, Found::Nothing) && !first.intended,
+            matches!(first.found, Found::Nothing) && first.intended.is_none(),
             "{}",
             self.name
         );
@@ -317,7 +326,7 @@ impl Case<'_> {
                 length: LONG,
             })
             .collect();
-        for reply in join_all(
+        for reply in futures_util::future::join_all(
             requests
                 .iter()
                 .map(|request| self.store.lease(&probe, request)),
@@ -327,7 +336,7 @@ impl Case<'_> {
             match self.ok(reply) {
                 LeaseReply::Granted => granted += 1,
                 LeaseReply::Taken(header) => holders.push(header.token),
-                LeaseReply::Foreign => panic!("{}: a lease was taken for foreign", self.name),
+                reply => panic!("{}: somebody else's lease is {reply:?}", self.name),
             }
         }
         holders.dedup();
@@ -617,6 +626,192 @@ impl Case<'_> {
         );
     }
 
+    fn intent(&self, probe: &Probe, length: Duration) -> Intent {
+        let whole = Arc::clone(&probe.deps[0]);
+        let derived = Dep::new(format!("{}@gen:users~derived", self.namespace));
+        let key = probe.key.clone();
+        Intent {
+            token: Nonce::fresh(),
+            rows: vec![IntentRow { key, whole }],
+            deps: vec![derived],
+            length,
+        }
+    }
+
+    async fn withdraw(&self, intent: &Intent) {
+        let invalidation = Invalidation {
+            kills: intent.rows.iter().map(|row| row.key.clone()).collect(),
+            bumps: intent.deps.clone(),
+            withdraws: vec![intent.token],
+        };
+        self.ok(self.store.invalidate(&invalidation).await);
+    }
+
+    async fn is_intended(&self, probe: &Probe) -> bool {
+        self.look(probe).await.intended.is_some()
+    }
+
+    /// Asks for the end of what is over until it is.
+    async fn until_pruned(&self, probe: &Probe) {
+        let pruned = async {
+            while self.is_intended(probe).await {
+                self.ok(self.store.prune(probe).await);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, pruned).await.is_ok();
+        assert!(in_time, "{}: the intent stands for ever", self.name);
+    }
+
+    async fn an_announced_write_stands_until_it_is_withdrawn(&self) {
+        let (row, list) = (self.entity(), self.probe("users:list", EntryKind::Derived));
+        let other = self.probe("users:2", EntryKind::Entity);
+        for probe in [&row, &list, &other] {
+            self.stored(probe, "before").await;
+        }
+        let late = self.probe("users:count", EntryKind::Derived);
+        let late_token = self.granted(&late, Seen::Nothing, LONG).await;
+        let late_stamp = self.look(&late).await.stamp;
+
+        let intent = self.intent(&row, LONG);
+        self.ok(self.store.intend(&intent).await);
+        for probe in [&row, &list, &late] {
+            assert!(
+                self.is_intended(probe).await,
+                "{}: {}",
+                self.name,
+                probe.key
+            );
+        }
+        assert!(
+            !self.is_intended(&other).await,
+            "{}: another row",
+            self.name
+        );
+        let (_, reply) = self.lease(&row, Seen::Anything, LONG).await;
+        assert_eq!(reply, LeaseReply::Intended, "{}", self.name);
+
+        // Whatever others do, it stays.
+        let everything = Matching::all(&self.namespace, "*");
+        self.ok(self.store.remove_matching(&everything).await);
+        self.kill(&row).await;
+        self.bump("users~derived").await;
+        self.ok(self.store.invalidate_namespace(&self.namespace).await);
+        self.ok(self.store.prune(&row).await);
+        self.ok(self.store.prune(&list).await);
+        assert!(
+            self.is_intended(&row).await,
+            "{}: kept at the row",
+            self.name
+        );
+        assert!(
+            self.is_intended(&list).await,
+            "{}: kept at the list",
+            self.name
+        );
+
+        self.withdraw(&intent).await;
+        for probe in [&row, &list] {
+            assert!(!self.is_intended(probe).await, "{}: withdrawn", self.name);
+            assert!(self.is_gone(probe).await, "{}: {}", self.name, probe.key);
+            self.stored(probe, "after").await;
+        }
+        // What was read before the announcement is not served after it, though it may still be stored.
+        self.fill_stamped(&late, late_token, late_stamp, Some("before"), LONG)
+            .await;
+        assert_ne!(self.look(&late).await.stamp, late_stamp, "{}", self.name);
+    }
+
+    async fn intents_are_told_apart_by_name(&self) {
+        let row = self.entity();
+        let (one, two) = (self.intent(&row, LONG), self.intent(&row, LONG));
+        self.ok(self.store.intend(&one).await);
+        self.ok(self.store.intend(&two).await);
+        // Repeated and late messages about one say nothing of the other.
+        self.ok(self.store.intend(&one).await);
+        self.withdraw(&one).await;
+        self.withdraw(&one).await;
+        let list = self.probe("users:list", EntryKind::Derived);
+        for probe in [&row, &list] {
+            assert!(
+                self.is_intended(probe).await,
+                "{}: the other stands",
+                self.name
+            );
+        }
+        self.withdraw(&two).await;
+        for probe in [&row, &list] {
+            assert!(
+                !self.is_intended(probe).await,
+                "{}: none is left",
+                self.name
+            );
+        }
+    }
+
+    async fn an_intent_ends_with_its_time(&self) {
+        let (row, list) = (self.entity(), self.probe("users:list", EntryKind::Derived));
+        self.stored(&list, "before").await;
+        let before = self.look(&list).await.stamp;
+        self.ok(self.store.intend(&self.intent(&row, SHORT)).await);
+        let announced = self.look(&list).await.stamp;
+        assert_ne!(
+            announced, before,
+            "{}: announcing replaces generations",
+            self.name
+        );
+        self.until_pruned(&row).await;
+        self.until_pruned(&list).await;
+        assert_ne!(
+            self.look(&list).await.stamp,
+            announced,
+            "{}: and so does the end of an intent",
+            self.name
+        );
+        self.stored(&row, "after").await;
+    }
+
+    async fn a_renewed_intent_changes_nothing_else(&self) {
+        let (row, list) = (self.entity(), self.probe("users:list", EntryKind::Derived));
+        let intent = self.intent(&row, SHORT);
+        self.ok(self.store.intend(&intent).await);
+        let stamp = self.look(&list).await.stamp;
+        let longer = Intent {
+            length: LONG,
+            ..intent.clone()
+        };
+        self.ok(self.store.renew_intent(&longer).await);
+        assert_eq!(self.look(&list).await.stamp, stamp, "{}", self.name);
+        tokio::time::sleep(SHORT).await;
+        self.ok(self.store.prune(&row).await);
+        self.ok(self.store.prune(&list).await);
+        assert!(
+            self.is_intended(&row).await,
+            "{}: renewed at the row",
+            self.name
+        );
+        assert!(
+            self.is_intended(&list).await,
+            "{}: renewed at the list",
+            self.name
+        );
+
+        // One that is gone comes back, and takes with it what was stored meanwhile.
+        self.withdraw(&intent).await;
+        self.stored(&row, "meanwhile").await;
+        self.stored(&list, "meanwhile").await;
+        let stamp = self.look(&list).await.stamp;
+        self.ok(self.store.renew_intent(&longer).await);
+        assert!(
+            self.is_intended(&row).await && self.is_intended(&list).await,
+            "{}",
+            self.name
+        );
+        assert_ne!(self.look(&list).await.stamp, stamp, "{}", self.name);
+        self.withdraw(&intent).await;
+        assert!(self.is_gone(&row).await, "{}", self.name);
+    }
+
     async fn an_invalidation_of_a_namespace_spares_others(&self) {
         let stranger = Case {
             store: self.store,
@@ -652,35 +847,6 @@ fn text(payload: &Payload) -> Option<String> {
             value.downcast_ref::<String>().cloned()
         }
     }
-}
-
-/// All futures at once, on this task.
-async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures
-        .into_iter()
-        .map(|future| (Box::pin(future), None))
-        .collect();
-    std::future::poll_fn(|context| {
-        let mut waiting = false;
-        for (future, output) in &mut running {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(ready) => *output = Some(ready),
-                    std::task::Poll::Pending => waiting = true,
-                }
-            }
-        }
-        if waiting {
-            std::task::Poll::Pending
-        } else {
-            std::task::Poll::Ready(())
-        }
-    })
-    .await;
-    running
-        .into_iter()
-        .filter_map(|(_, output)| output)
-        .collect()
 }
 
 #[cfg(test)]

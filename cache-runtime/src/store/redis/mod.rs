@@ -15,14 +15,14 @@ use tokio::sync::watch;
 
 use self::link::{Keeper, Link, Links};
 use super::{
-    Fill, Filled, Form, Found, Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching,
-    Payload, Probe, Seen, ServerFacts, Store, glob,
+    Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, Look, Matching, Payload, Probe, Seen, ServerFacts, Store, glob,
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};
-use crate::entry::{Content, Header, Stamp};
+use crate::entry::{Content, Header, INTENTS, Stamp};
 use crate::error::{Error, ErrorKind};
-use crate::generation::{Dep, Generation};
+use crate::generation::{Dep, Generation, last_deadline};
 use crate::nonce::Nonce;
 use crate::policy::generation_ttl;
 
@@ -113,13 +113,19 @@ impl RedisStore {
         let generations = self.generations(&link, deps, &generations).await?;
         let nonces = generations.iter().map(|generation| generation.nonce);
         let stamp = Stamp::of(link.server, nonces);
-        let intended = generations.iter().any(|generation| generation.intended);
+        let on_deps = generations
+            .iter()
+            .filter_map(|generation| generation.intended)
+            .max();
         let now = link.clock.now();
-        let look = |value| Look {
-            found: found(value),
-            stamp,
-            intended,
-            now,
+        let look = |value| {
+            let on_entry = intents(&value);
+            Look {
+                found: found(value),
+                stamp,
+                intended: on_entry.max(on_deps),
+                now,
+            }
         };
         Ok(values.into_iter().map(look).collect())
     }
@@ -218,11 +224,35 @@ impl RedisStore {
         .await
     }
 
+    async fn announce(&self, mode: &str, intent: &Intent) -> Result<Intended, Error> {
+        let link = self.links.current()?;
+        let rows = intent.rows.iter().map(|row| row.key.as_str());
+        let generations = intent.rows.iter().map(|row| &row.whole).chain(&intent.deps);
+        let keys = rows.chain(generations.clone().map(|dep| dep.key()));
+        let args = [
+            intent.rows.len().to_string().into_bytes(),
+            millis(self.default_generation_ttl),
+            intent.token.to_string().into_bytes(),
+            millis(intent.length),
+            mode.into(),
+        ];
+        let nonces = generations
+            .clone()
+            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let args = args.into_iter().chain(nonces);
+        let (at, on_whole) = self.script(&link, &scripts::INTEND, keys, args).await?;
+        Ok(Intended {
+            at: Millis(at),
+            on_whole,
+        })
+    }
+
     async fn invalidate_on(
         &self,
         link: &Link,
         kills: &[&str],
         bumps: &[&str],
+        withdraws: &str,
     ) -> Result<Invalidated, Error> {
         let nonces = bumps
             .iter()
@@ -230,6 +260,7 @@ impl RedisStore {
         let args = [
             kills.len().to_string().into_bytes(),
             millis(self.default_generation_ttl),
+            withdraws.into(),
         ];
         let (at, removed) = self
             .script(
@@ -267,6 +298,13 @@ fn miscounted() -> Error {
         ErrorKind::Store,
         "MGET answered with another number of values",
     )
+}
+
+/// The last deadline of the intents that stand in the place of an entry.
+fn intents(value: &Value) -> Option<Millis> {
+    let intents = text(value)?.strip_prefix(INTENTS.as_bytes())?;
+    // What is damaged is for the server to prune.
+    Some(last_deadline(intents).unwrap_or(Millis(0)))
 }
 
 /// What a value under an entry's key is.
@@ -345,6 +383,7 @@ impl Store for RedisStore {
             .await?;
         Ok(match reply.as_slice() {
             b"" => LeaseReply::Granted,
+            b"intended" => LeaseReply::Intended,
             reply => Header::parse(reply)
                 .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
         })
@@ -392,26 +431,54 @@ impl Store for RedisStore {
         })
     }
 
+    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+        self.announce("intend", intent).await
+    }
+
+    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
+        self.announce("renew", intent).await
+    }
+
+    async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+        let link = self.links.current()?;
+        let keys =
+            std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
+        let nonces = probe
+            .deps
+            .iter()
+            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let args = std::iter::once(millis(self.default_generation_ttl)).chain(nonces);
+        self.script::<u8>(&link, &scripts::PRUNE, keys, args)
+            .await
+            .map(drop)
+    }
+
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
         let link = self.links.current()?;
         let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
         let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| dep.key()).collect();
+        let withdraws: Vec<_> = invalidation
+            .withdraws
+            .iter()
+            .map(Nonce::to_string)
+            .collect();
+        let withdraws = withdraws.join(" ");
         if kills.len() + bumps.len() <= STEP {
-            return self.invalidate_on(&link, &kills, &bumps).await;
+            return self.invalidate_on(&link, &kills, &bumps, &withdraws).await;
         }
         let mut done = Invalidated {
             at: Millis(0),
             removed: 0,
         };
         for kills in kills.chunks(STEP) {
-            let step = self.invalidate_on(&link, kills, &[]).await?;
+            let step = self.invalidate_on(&link, kills, &[], &withdraws).await?;
             done = Invalidated {
                 at: step.at,
                 removed: done.removed + step.removed,
             };
         }
         for bumps in bumps.chunks(STEP) {
-            done.at = self.invalidate_on(&link, &[], bumps).await?.at;
+            done.at = self.invalidate_on(&link, &[], bumps, &withdraws).await?.at;
         }
         Ok(done)
     }
@@ -452,7 +519,7 @@ impl Store for RedisStore {
         while let Some(keys) = self.scan(&link, &mut walk).await? {
             for bumps in keys.chunks(STEP) {
                 let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
-                done = self.invalidate_on(&link, &[], &bumps).await?.at;
+                done = self.invalidate_on(&link, &[], &bumps, "").await?.at;
             }
         }
         Ok(done)

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use crate::entry::{MAGIC, layout};
+use crate::entry::{INTENTS, MAGIC, layout};
 use crate::nonce::Nonce;
 
 /// Functions all scripts share. Lua counts from one, so a field that begins at `n` is `sub(n + 1, ..)`.
@@ -16,6 +16,7 @@ fn prelude() -> String {
     format!(
         r"
 local NO_TOKEN = '{none}'
+local INTENTS = '{INTENTS}'
 
 local function now()
   local t = redis.call('TIME')
@@ -41,6 +42,32 @@ end
 local function is_ours(key)
   local start = redis.pcall('GETRANGE', key, 0, {magic_len} - 1)
   return type(start) == 'string' and start:find('^{magic_name}%d ') ~= nil
+end
+
+-- Whether the key holds write intents in place of an entry.
+local function is_intent(key) return redis.pcall('GETRANGE', key, 0, #INTENTS - 1) == INTENTS end
+
+-- The intents in a value that stand after `t`, without those named, and the last of their deadlines.
+local function standing(value, t, without)
+  local intents, last = '', 0
+  for name, ends in value:gmatch(' (%x+)@(%d+)') do
+    if tonumber(ends) > t and not without[name] then
+      intents = intents .. ' ' .. name .. '@' .. ends
+      if tonumber(ends) > last then last = tonumber(ends) end
+    end
+  end
+  return intents, last
+end
+
+-- A server that is over its memory limit and may not evict refuses SET, but not after a DEL.
+local function put(key, value, ttl)
+  redis.call('DEL', key)
+  redis.call('SET', key, value, 'PX', ttl)
+end
+
+-- Puts intents in the place of an entry; without any, nothing.
+local function put_intents(key, intents, last, t)
+  if intents == '' then redis.call('DEL', key) else put(key, INTENTS .. intents, last - t) end
 end
 
 local function token(h) return h:sub({token}, {token_end}) end
@@ -101,12 +128,12 @@ return values
 });
 
 /// `KEYS` entry; `ARGV` mode (`nothing`, `entry`, `leased`, `anything`), the header seen, the lease's header,
-/// its length in ms. Returns nothing if granted, else the header that is there, or `foreign`.
+/// its length in ms. Returns nothing if granted, else the header that is there, `foreign` or `intended`.
 pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
 local there, t = header(KEYS[1]), now()
-if there == false then return 'foreign' end
+if there == false then return is_intent(KEYS[1]) and 'intended' or 'foreign' end
 if there then
   local expired = token(there) ~= NO_TOKEN and deadline(there) < t
   local gives_way = expired or ARGV[1] == 'anything' or (ARGV[1] == 'entry' and same(there, ARGV[2]))
@@ -167,33 +194,91 @@ return 1
     )
 });
 
-/// `KEYS` entries to remove, then generations; `ARGV` how many entries, the generations' time to live in ms,
-/// a nonce each. Intents on a generation that have not expired stay. Returns the time, and how many entries
+/// `KEYS` entries to remove, then generations; `ARGV` how many entries, the generations' time to live in ms, the tokens
+/// of intents that end, a nonce each. Other intents that have not expired stay. Returns the time, and how many entries
 /// there were.
 pub(super) static INVALIDATE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
-local t, kills, removed = now(), tonumber(ARGV[1]), 0
+local t, kills, removed, ended = now(), tonumber(ARGV[1]), 0, {}
+for name in ARGV[3]:gmatch('%x+') do ended[name] = true end
 for i = 1, kills do
   local there = header(KEYS[i])
-  if is_ours(KEYS[i]) then
+  if is_intent(KEYS[i]) then
+    local intents, last = standing(redis.call('GET', KEYS[i]), t, ended)
+    put_intents(KEYS[i], intents, last, t)
+  elseif is_ours(KEYS[i]) then
     redis.call('DEL', KEYS[i])
     if not there or has_content(there) then removed = removed + 1 end
   end
 end
 for i = kills + 1, #KEYS do
   local value = redis.pcall('GET', KEYS[i])
-  local intents = ''
-  if type(value) == 'string' then
-    for name, ends in value:gmatch(' (%x+)@(%d+)') do
-      if tonumber(ends) > t then intents = intents .. ' ' .. name .. '@' .. ends end
-    end
-  end
-  -- A server that is over its memory limit and may not evict refuses SET, but not after a DEL.
-  redis.call('DEL', KEYS[i])
-  redis.call('SET', KEYS[i], ARGV[2 + i - kills] .. intents, 'PX', ARGV[2])
+  local intents = type(value) == 'string' and standing(value, t, ended) or ''
+  put(KEYS[i], ARGV[3 + i - kills] .. intents, ARGV[2])
 end
 return {t, removed}
+",
+    )
+});
+
+/// `KEYS` entries of rows, as many generations of their resources, then more generations; `ARGV` how many rows, the
+/// generations' time to live in ms, the token, its length in ms, `intend` or `renew`, a nonce for each generation.
+/// Returns the time, and whether the intent stands on a resource in place of a row.
+pub(super) static INTEND: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local t, rows, own, on_whole = now(), tonumber(ARGV[1]), ARGV[3], 0
+local ends = t + ARGV[4]
+local mark = ' ' .. own .. '@' .. time(ends)
+
+-- The intents of others, and whether the own one stands and is only to be renewed: then nothing else changes.
+local function others(value)
+  local renews = ARGV[5] == 'renew' and value:find(' ' .. own .. '@', 1, true) ~= nil
+  local intents, last = standing(value, renews and -1 or t, {[own] = true})
+  return intents, math.max(last, ends), renews
+end
+
+local function announce(key, nonce)
+  local value = redis.pcall('GET', key)
+  if type(value) ~= 'string' then value = '' end
+  local intents, _, renews = others(value)
+  if renews and not value:sub(1, 32):find('[^0-9a-f]') then nonce = value:sub(1, 32) end
+  put(key, nonce .. intents .. mark, ARGV[2])
+end
+
+for i = 1, rows do
+  if header(KEYS[i]) == false and not is_ours(KEYS[i]) then
+    announce(KEYS[rows + i], ARGV[5 + i])
+    on_whole = 1
+  else
+    local intents, last = others(is_intent(KEYS[i]) and redis.call('GET', KEYS[i]) or '')
+    put_intents(KEYS[i], intents .. mark, last, t)
+  end
+end
+for i = 2 * rows + 1, #KEYS do announce(KEYS[i], ARGV[5 + i - rows]) end
+return {t, on_whole}
+",
+    )
+});
+
+/// `KEYS` an entry, then generations; `ARGV` the generations' time to live in ms, a nonce each. Ends intents whose time
+/// is over.
+pub(super) static PRUNE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        r"
+local t = now()
+if is_intent(KEYS[1]) then
+  local intents, last = standing(redis.call('GET', KEYS[1]), t, {})
+  put_intents(KEYS[1], intents, last, t)
+end
+for i = 2, #KEYS do
+  local value = redis.pcall('GET', KEYS[i])
+  if type(value) == 'string' and standing(value, t, {}) ~= standing(value, -1, {}) then
+    put(KEYS[i], ARGV[i] .. standing(value, t, {}), ARGV[1])
+  end
+end
+return 1
 ",
     )
 });
@@ -211,6 +296,8 @@ for _, key in ipairs(KEYS) do
       redis.call('UNLINK', key)
       if has_content(there) then removed = removed + 1 end
     end
+  elseif is_intent(key) then
+    -- A write that is under way is not over because somebody tidies up.
   elseif ARGV[1] == 'all' and not before and is_ours(key) then
     redis.call('UNLINK', key)
     removed = removed + 1
