@@ -29,9 +29,9 @@ use crate::words;
 //     #[unsafe(link_section = "linkme_SITES")]
 //     static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
 //     __rt::Shape::<Result<Option<User>, DbError>>::OF
-//         .read(&__SITE, "users")
-//         .plan(|__plan| __plan.id(&id).ttl(300u64))
+//         .read(&__SITE, "users", |__p| __p.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
+//             #[allow(clippy::diverging_sub_expression)]
 //             let _ = __kind.unreached() && return __kind.value();
 //             BODY
 //         })
@@ -56,7 +56,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
                 BatchBy::Vec => "run_owned",
             };
             (
-                Some(quote_spanned!(mixed()=> , &#ids)),
+                Some(quote_spanned!(mixed()=> &#ids,)),
                 Some(quote!(, #ids)),
                 run,
             )
@@ -70,7 +70,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     let (read, cache) = env.method("read");
     let unless = unless.map(|unless| quote_spanned!(mixed()=> .unless(#unless)));
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#read(#cache &__SITE, #resource #ids).plan(|__plan| __plan #plan) #unless
+        #shape.#read(#cache &__SITE, #resource, #ids |__p| __p #plan) #unless
     };
     function_around(&item, &env, "cached", &words, call, run, arguments)
 }
@@ -87,9 +87,9 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 //     #[used] ..
 //     static __SITE: __rt::Site = __rt::invalidates("create", "users:{result.id}, teams");
 //     __rt::Shape::<Result<User, DbError>>::OF
-//         .write(&__SITE, |__plan| __plan.resource("users").resource("teams"))
+//         .write(&__SITE, |__p| __p.resource("users").resource("teams"))
 //         .rejected(|e| matches!(e, DbError::Conflict))
-//         .result(move |__plan, result| __plan.resource("users").id(&result.id).resource("teams"))
+//         .result(move |__p, result| __p.resource("users").id(&result.id).resource("teams"))
 //         .run(async move |__kind| { .. BODY })
 //         .await
 // }
@@ -114,7 +114,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let shape = shape("Shape", &item);
     let (write, cache) = env.method("write");
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#write(#cache &__SITE, |__plan| __plan #(#known_before)* #tags) #on #result
+        #shape.#write(#cache &__SITE, |__p| __p #(#known_before)* #tags) #on #result
     };
     function_around(&item, &env, "invalidates", &words, call, "run", None)
 }
@@ -189,6 +189,7 @@ fn body(item: &Item) -> Group {
             let statements = original.stream();
             // Where the compiler says from what it knows the type.
             let typed = quote_spanned! {mixed().located_at(item.output_place())=>
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
             };
             quote!(#typed #statements)
@@ -347,7 +348,7 @@ impl AfterResult {
     fn call(&self, targets: &[Target]) -> TokenStream {
         let (result, kept) = (&self.result, &self.kept);
         let known_after = targets.iter().map(Target::after);
-        let plan = quote_spanned!(mixed()=> move |__plan, #result| __plan #(#known_after)*);
+        let plan = quote_spanned!(mixed()=> move |__p, #result| __p #(#known_after)*);
         if kept.is_empty() {
             return quote_spanned!(mixed()=> .result(#plan));
         }

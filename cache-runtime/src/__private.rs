@@ -1,6 +1,6 @@
 //! All that generated code may name. Nothing here is for people, and none of it follows semantic versioning.
 
-pub use crate::read::{Batch, BatchStart, Read, ReadPlan, Start};
+pub use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Role;
 #[cfg(feature = "map")]
 pub use crate::registry::SITES;

@@ -22,10 +22,6 @@ use crate::nonce::Nonce;
 /// The first bytes of every entry; the digit is the version of this format.
 pub(crate) const MAGIC: &str = "CRT1";
 
-/// How the value of a key begins that holds write intents in place of an entry; each follows as ` token@deadline`.
-/// The letter stands where an entry has its kind.
-pub(crate) const INTENTS: &str = "CRT1 i";
-
 /// Where each field of the header begins; the scripts of the Redis store count from one.
 pub(crate) mod layout {
     use super::Nonce;

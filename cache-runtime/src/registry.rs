@@ -18,7 +18,15 @@ use crate::stats::{CounterSnapshot, Counters};
 #[derive(Debug)]
 pub struct Site {
     function: &'static str,
+    #[cfg_attr(
+        not(feature = "map"),
+        expect(dead_code, reason = "only the map reads it")
+    )]
     role: Role,
+    #[cfg_attr(
+        not(feature = "map"),
+        expect(dead_code, reason = "only the map reads it")
+    )]
     words: &'static str,
     place: &'static Location<'static>,
     reported: AtomicBool,
@@ -53,18 +61,6 @@ impl Site {
         self.function
     }
 
-    pub(crate) fn role(&self) -> Role {
-        self.role
-    }
-
-    pub(crate) fn words(&self) -> &'static str {
-        self.words
-    }
-
-    pub(crate) fn place(&self) -> &'static Location<'static> {
-        self.place
-    }
-
     /// Logs what is wrong with the function, once.
     pub(crate) fn report(&self, text: impl FnOnce() -> String) {
         if !self.reported.swap(true, Ordering::Relaxed) {
@@ -75,6 +71,22 @@ impl Site {
     /// The address tells two functions apart that one macro invocation wrote on one line.
     fn is(&'static self, other: &'static Self) -> bool {
         std::ptr::eq(self, other)
+    }
+}
+
+/// What only the map asks.
+#[cfg(feature = "map")]
+impl Site {
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn words(&self) -> &'static str {
+        self.words
+    }
+
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place
     }
 }
 

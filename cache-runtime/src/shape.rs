@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, process_handle};
 use crate::key::KeyPart;
-use crate::read::{BatchStart, Start};
+use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
 #[cfg(test)]
 use crate::returns::Kind;
@@ -42,13 +42,15 @@ macro_rules! shapes {
                 Kind::OF
             }
 
-            /// A call of a cached function, on the process-wide cache.
+            /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
+            /// arguments move into the body.
             pub fn read(
                 &self,
                 site: &'static Site,
                 resource: &'static str,
-            ) -> Start<$form, $shape> {
-                Start::new(process_handle(), site, resource)
+                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+            ) -> Read<$form, $shape> {
+                Read::new(process_handle(), site, resource, plan)
             }
 
             /// The same on a cache of one's own.
@@ -57,8 +59,9 @@ macro_rules! shapes {
                 cache: &impl AsRef<Cache>,
                 site: &'static Site,
                 resource: &'static str,
-            ) -> Start<$form, $shape> {
-                Start::new(cache.as_ref().handle(), site, resource)
+                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+            ) -> Read<$form, $shape> {
+                Read::new(cache.as_ref().handle(), site, resource, plan)
             }
 
             /// A call of an invalidating function, on the process-wide cache.
@@ -123,14 +126,16 @@ macro_rules! batch_shapes {
         })?
 
         impl<$($generic),*> $link<$form> {
-            /// A call of a cached function, on the process-wide cache.
+            /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
+            /// arguments move into the body.
             pub fn read<Id: KeyPart + Clone>(
                 &self,
                 site: &'static Site,
                 resource: &'static str,
                 ids: &[Id],
-            ) -> BatchStart<$form, $shape, Id> {
-                BatchStart::new(process_handle(), site, resource, ids)
+                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+            ) -> Batch<$form, $shape, Id> {
+                Batch::new(process_handle(), site, resource, ids, plan)
             }
 
             /// The same on a cache of one's own.
@@ -140,8 +145,9 @@ macro_rules! batch_shapes {
                 site: &'static Site,
                 resource: &'static str,
                 ids: &[Id],
-            ) -> BatchStart<$form, $shape, Id> {
-                BatchStart::new(cache.as_ref().handle(), site, resource, ids)
+                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+            ) -> Batch<$form, $shape, Id> {
+                Batch::new(cache.as_ref().handle(), site, resource, ids, plan)
             }
         }
     )*};

@@ -2,18 +2,18 @@
 
 use crate::testing::{cached, invalidates};
 
-/// The plan of a read: everything behind `__plan`.
+/// The plan of a read: everything behind `__p`.
 fn plan(options: &str, item: &str) -> String {
     let expanded = cached(&format!("resource = \"users\"{options}"), item);
     plans(&expanded).swap_remove(0)
 }
 
-/// What is called on each `__plan` of an expansion, without spaces and line breaks.
+/// What is called on each `__p` of an expansion, without spaces and line breaks.
 fn plans(expanded: &str) -> Vec<String> {
     let code: String = expanded.split_whitespace().collect();
-    let code = code.replace("|{__plan", "|__plan");
+    let code = code.replace("|{__p", "|__p");
     // Each closure mentions it twice: as its parameter, and where its body starts.
-    let calls = code.split("|__plan").skip(2).step_by(2).map(|rest| {
+    let calls = code.split("|__p").skip(2).step_by(2).map(|rest| {
         let mut depth = 0;
         let end = rest.find(|letter| {
             depth += match letter {
@@ -47,9 +47,9 @@ pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
     use ::cache_runtime::__private as __rt;
     static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
     __rt::Shape::<Result<Option<User>, DbError>>::OF
-        .read(&__SITE, "users")
-        .plan(|__plan| __plan.id(&id).ttl(300u64))
+        .read(&__SITE, "users", |__p| __p.id(&id).ttl(300u64))
         .run(async move |__kind| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             self.db.find(id).await?
         })
@@ -71,12 +71,13 @@ fn an_invalidating_function_is_the_one_in_the_design() {
     use ::cache_runtime::__private as __rt;
     static __SITE: __rt::Site = __rt::invalidates("create", "users:{result.id}, teams");
     __rt::Shape::<Result<User, DbError>>::OF
-        .write(&__SITE, |__plan| __plan.resource("users").resource("teams"))
+        .write(&__SITE, |__p| __p.resource("users").resource("teams"))
         .rejected(|e| matches!(e, DbError::Conflict))
-        .result(move |__plan, result| {
-            __plan.resource("users").id(&result.id).resource("teams")
+        .result(move |__p, result| {
+            __p.resource("users").id(&result.id).resource("teams")
         })
         .run(async move |__kind| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             insert(new).await
         })
@@ -200,7 +201,7 @@ fn the_crate_and_the_cache_can_be_named() {
     .collect();
     assert!(!expanded.contains("::cache_runtime"), "{expanded}");
     assert!(
-        expanded.contains(".read_in(&self.caches[0],&__SITE,USERS).plan(|__plan|__plan.id(&id))"),
+        expanded.contains(".read_in(&self.caches[0],&__SITE,USERS,|__p|__p.id(&id))"),
         "{expanded}"
     );
 }
@@ -250,8 +251,7 @@ fn a_result_closure_owns_what_the_body_takes() {
     .split_whitespace()
     .collect();
     assert!(
-        expanded
-            .contains(".result({letteam=::core::clone::Clone::clone(&team);move|__plan,result|"),
+        expanded.contains(".result({letteam=::core::clone::Clone::clone(&team);move|__p,result|"),
         "{expanded}"
     );
 }

@@ -7,9 +7,9 @@ async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> 
     #[unsafe(link_section = "linkme_SITES")]
     static __SITE: __rt::Site = __rt::cached("get_many", "users:{ids: i64}, batch");
     __rt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
-        .read(&__SITE, "users", &ids)
-        .plan(|__plan| __plan)
+        .read(&__SITE, "users", &ids, |__p| __p)
         .run(async move |__kind, ids| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             Ok(ids.iter().map(|id| (*id, id.to_string())).collect())
         })

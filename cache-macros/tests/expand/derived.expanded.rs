@@ -10,9 +10,9 @@ impl Users {
         #[unsafe(link_section = "linkme_SITES")]
         static __SITE: __rt::Site = __rt::cached("list", "users:list");
         __rt::Shape::<Vec<String>>::OF
-            .read(&__SITE, "users")
-            .plan(|__plan| __plan.arg(&skip).arg(&limit).arg(&self.tenant))
+            .read(&__SITE, "users", |__p| __p.arg(&skip).arg(&limit).arg(&self.tenant))
             .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
                 self.page(pool, skip, limit)
             })

@@ -8,9 +8,9 @@ impl Users {
         #[unsafe(link_section = "linkme_SITES")]
         static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
         __rt::Shape::<Result<Option<String>, std::fmt::Error>>::OF
-            .read(&__SITE, "users")
-            .plan(|__plan| __plan.id(&id).ttl(300u64))
+            .read(&__SITE, "users", |__p| __p.id(&id).ttl(300u64))
             .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
                 Ok(Some(id.to_string()))
             })

@@ -4,11 +4,11 @@ pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usi
     use ::cache_runtime::__private as __rt;
     #[used]
     #[unsafe(link_section = "linkme_SITES")]
-    static __SITE: __rt::Site = __rt::cached("first", "pages:first, ttl 300");
+    static __SITE: __rt::Site = __rt::cached("first", "pages:first");
     __rt::Shape::<Option<usize>>::OF
-        .read(&__SITE, "pages")
-        .plan(|__plan| __plan.type_param::<T>().arg(&N).arg(&all).ttl(300u64))
+        .read(&__SITE, "pages", |__p| __p.type_param::<T>().arg(&N).arg(&all))
         .run(async move |__kind| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             all.len().checked_sub(N)
         })

@@ -6,8 +6,9 @@ pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Erro
     #[unsafe(link_section = "linkme_SITES")]
     static __SITE: __rt::Site = __rt::invalidates("rename", "users:{id: i64}, teams");
     __rt::Shape::<Result<String, std::fmt::Error>>::OF
-        .write(&__SITE, |__plan| __plan.resource("users").id(&id).resource("teams"))
+        .write(&__SITE, |__p| __p.resource("users").id(&id).resource("teams"))
         .run(async move |__kind| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             store(id, name).await
         })

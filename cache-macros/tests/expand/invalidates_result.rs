@@ -3,7 +3,7 @@ use cache_runtime::invalidates;
 struct Users;
 
 impl Users {
-    #[invalidates("users", id = result.len(), rejected = |e| e.is_empty())]
+    #[invalidates("users", id = result.len())]
     async fn create(&self, name: &str) -> Result<String, String> {
         Ok(name.to_owned())
     }

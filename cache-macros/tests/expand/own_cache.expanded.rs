@@ -11,9 +11,9 @@ impl Users {
         #[unsafe(link_section = "linkme_SITES")]
         static __SITE: __rt::Site = __rt::cached("get", "users:{(self.tenant, user)}");
         __rt::Shape::<Option<String>>::OF
-            .read_in(&self.cache, &__SITE, "users")
-            .plan(|__plan| __plan.id(&(&self.tenant, &user)))
+            .read_in(&self.cache, &__SITE, "users", |__p| __p.id(&(&self.tenant, &user)))
             .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
                 Some(user.to_owned())
             })

@@ -195,20 +195,30 @@ impl CacheMap {
         &self.writers
     }
 
-    /// Each resource that is read or written, with its readers and the writers that invalidate it.
-    fn by_resource(&self) -> BTreeMap<&str, (Vec<&Reader>, Vec<(&Writer, &Target)>)> {
-        let mut all: BTreeMap<&str, (Vec<&Reader>, Vec<(&Writer, &Target)>)> = BTreeMap::new();
+    /// Each resource that is read or written.
+    fn by_resource(&self) -> BTreeMap<&str, Users<'_>> {
+        let mut all: BTreeMap<&str, Users<'_>> = BTreeMap::new();
         for reader in &self.readers {
-            all.entry(&reader.resource).or_default().0.push(reader);
+            all.entry(&reader.resource)
+                .or_default()
+                .readers
+                .push(reader);
         }
         for writer in &self.writers {
             for target in &writer.targets {
-                let (_, writers) = all.entry(&target.resource).or_default();
-                writers.push((writer, target));
+                let users = all.entry(&target.resource).or_default();
+                users.writers.push((writer, target));
             }
         }
         all
     }
+}
+
+/// Who reads a resource, and who invalidates what of it.
+#[derive(Default)]
+struct Users<'a> {
+    readers: Vec<&'a Reader>,
+    writers: Vec<(&'a Writer, &'a Target)>,
 }
 
 impl Reader {

@@ -26,62 +26,6 @@ use crate::returns::{Gathered, Kind};
 use crate::scope::{self, Mode};
 use crate::store::{Filled, LeaseReply, Probe, Seen};
 
-/// A call of a cached function that takes many ids, before its keys are known.
-#[derive(Debug)]
-#[must_use]
-pub struct BatchStart<R, S, K> {
-    cache: Option<Handle>,
-    site: &'static Site,
-    resource: &'static str,
-    ids: Vec<K>,
-    kind: PhantomData<fn() -> (R, S)>,
-}
-
-impl<R, S, K: KeyPart + Clone> BatchStart<R, S, K> {
-    pub(crate) fn new(
-        cache: Option<Handle>,
-        site: &'static Site,
-        resource: &'static str,
-        ids: &[K],
-    ) -> Self {
-        Self {
-            cache,
-            site,
-            resource,
-            ids: ids.to_vec(),
-            kind: PhantomData,
-        }
-    }
-
-    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
-    pub fn plan(self, plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>) -> Batch<R, S, K> {
-        let Self {
-            cache,
-            site,
-            resource,
-            ids,
-            ..
-        } = self;
-        let calls = cache.and_then(|cache| {
-            let plan = plan(ReadPlan::new(&cache, site, resource));
-            let calls = plan.finish_each(&cache, &ids)?;
-            let mut seen = HashSet::with_capacity(calls.len());
-            // An id that has no key of its own keeps its place: the function may know it all the same.
-            let once =
-                ids.iter().cloned().zip(calls).filter(|(_, call)| {
-                    call.problem.is_some() || seen.insert(call.probe.key.clone())
-                });
-            Some(once.collect())
-        });
-        Batch {
-            ids,
-            calls,
-            unless: Everything,
-            kind: PhantomData,
-        }
-    }
-}
-
 /// A call of a cached function that takes many ids, before its body runs.
 #[derive(Debug)]
 #[must_use]
@@ -91,6 +35,35 @@ pub struct Batch<R, S, K, U = Everything> {
     calls: Option<Vec<(K, Call)>>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
+}
+
+impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
+    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
+    pub(crate) fn new(
+        cache: Option<Handle>,
+        site: &'static Site,
+        resource: &'static str,
+        ids: &[K],
+        plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+    ) -> Self {
+        let calls = cache.and_then(|cache| {
+            let plan = plan(ReadPlan::new(&cache, site, resource));
+            let calls = plan.finish_each(&cache, ids)?;
+            let mut seen = HashSet::with_capacity(calls.len());
+            // An id that has no key of its own keeps its place: the function may know it all the same.
+            let once =
+                ids.iter().cloned().zip(calls).filter(|(_, call)| {
+                    call.problem.is_some() || seen.insert(call.probe.key.clone())
+                });
+            Some(once.collect())
+        });
+        Self {
+            ids: ids.to_vec(),
+            calls,
+            unless: Everything,
+            kind: PhantomData,
+        }
+    }
 }
 
 impl<R, S, K> Batch<R, S, K> {

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::batch::{Batch, BatchStart};
+pub use self::batch::Batch;
 pub(crate) use self::deps::{Extra, all_deps, tag_dep};
 pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
@@ -76,46 +76,23 @@ impl<V, F: Fn(&V) -> bool> Unless<V> for &AllBut<F> {
     }
 }
 
-/// A call of a cached function, before its key is known.
-#[derive(Debug)]
-#[must_use]
-pub struct Start<R, S> {
-    /// `None` if the cache is off.
-    cache: Option<Handle>,
-    site: &'static Site,
-    resource: &'static str,
-    kind: PhantomData<fn() -> (R, S)>,
-}
-
-impl<R, S> Start<R, S> {
-    pub(crate) fn new(cache: Option<Handle>, site: &'static Site, resource: &'static str) -> Self {
-        Self {
-            cache,
-            site,
-            resource,
-            kind: PhantomData,
-        }
-    }
-
+impl<R, S> Read<R, S> {
     /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
-    pub fn plan(self, plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>) -> Read<R, S> {
-        let Self {
-            cache,
-            site,
-            resource,
-            ..
-        } = self;
+    pub(crate) fn new(
+        cache: Option<Handle>,
+        site: &'static Site,
+        resource: &'static str,
+        plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+    ) -> Self {
         let call =
             cache.and_then(|cache| plan(ReadPlan::new(&cache, site, resource)).finish(&cache));
-        Read {
+        Self {
             call,
             unless: Everything,
             kind: PhantomData,
         }
     }
-}
 
-impl<R, S> Read<R, S> {
     /// What is not worth keeping.
     pub fn unless<F: FnOnce(&R::Value) -> bool>(self, refuses: F) -> Read<R, S, AllBut<F>>
     where

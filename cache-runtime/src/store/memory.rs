@@ -34,6 +34,9 @@ const MAX_SHARDS: usize = 64;
 /// Room that is set aside at once, in entries; the table grows past it.
 const MAX_ESTIMATE: usize = 1 << 16;
 
+/// The intents on one key, and until when each stands.
+type Standing = Vec<(Nonce, Millis)>;
+
 struct Slot {
     key: Box<str>,
     header: Header,
@@ -57,7 +60,7 @@ pub struct MemoryStore {
     locks: [Mutex<()>; LOCKS],
     generations: RwLock<HashMap<Box<str>, Nonce>>,
     /// By entity's or generation's key. Outside the byte bound: an intent is not evicted.
-    intents: RwLock<HashMap<Box<str>, Vec<(Nonce, Millis)>>>,
+    intents: RwLock<HashMap<Box<str>, Standing>>,
     hash_key: [u8; 16],
     server: Nonce,
     started: Millis,

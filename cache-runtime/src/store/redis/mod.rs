@@ -20,7 +20,7 @@ use super::{
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};
-use crate::entry::{Content, Header, INTENTS, Stamp};
+use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Dep, Generation, last_deadline};
 use crate::nonce::Nonce;
@@ -32,6 +32,10 @@ const STEP: usize = 256;
 
 /// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
 const READ_LIMIT: usize = 8 << 20;
+
+/// How the value of a key begins that holds write intents in place of an entry; each follows as ` token@deadline`.
+/// The letter stands where an entry has its kind.
+const INTENTS: &str = "CRT1 i";
 
 /// Stands in a header where the script writes the server's time.
 const SCRIPT_SETS_IT: Millis = Millis(0);

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use crate::entry::{INTENTS, MAGIC, layout};
+use super::INTENTS;
+use crate::entry::{MAGIC, layout};
 use crate::nonce::Nonce;
 
 /// Functions all scripts share. Lua counts from one, so a field that begins at `n` is `sub(n + 1, ..)`.
