@@ -119,6 +119,8 @@ pub(crate) struct InvalidatesArgs {
     pub(crate) tags: Setting<Vec<Tag>>,
     pub(crate) on: Setting<Outcome>,
     pub(crate) rejected: Setting<Expr>,
+    pub(crate) crash_safe: Setting<bool>,
+    pub(crate) required: Setting<bool>,
 }
 
 /// A resource and the options that belong to it.
@@ -211,6 +213,12 @@ const INVALIDATES: Table<InvalidatesArgs> = &[
     }),
     ("rejected", |args, reading| {
         reading.into(&mut args.rejected, Written::expr)
+    }),
+    ("crash_safe", |args, reading| {
+        reading.into(&mut args.crash_safe, Written::flag)
+    }),
+    ("required", |args, reading| {
+        reading.into(&mut args.required, Written::flag)
     }),
     ("cache", |args, reading| {
         reading.into(&mut args.common.cache, Written::expr)

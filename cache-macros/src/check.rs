@@ -112,6 +112,8 @@ pub(crate) fn invalidates(
         env: env(args.common),
         targets,
         tags: args.tags.into_value().unwrap_or_default(),
+        crash_safe: args.crash_safe.into_value().unwrap_or_default(),
+        required: args.required.into_value().unwrap_or_default(),
         result,
         on,
         item,

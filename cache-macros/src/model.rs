@@ -31,6 +31,10 @@ pub(crate) struct InvalidatesFn {
     pub(crate) env: Env,
     pub(crate) targets: Vec<Target>,
     pub(crate) tags: Vec<Tag>,
+    /// Whether the write is announced before it takes place.
+    pub(crate) crash_safe: bool,
+    /// Whether the write is refused while the store is away.
+    pub(crate) required: bool,
     /// Given if some target's rows are [`Rows::OfResult`].
     pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,

@@ -440,7 +440,7 @@ impl Cache {
             return Acknowledgement::Delivered;
         }
         let whole = WritePlan::new(&cache, None).known(cache.visitor(resource));
-        let order = narrow(whole).finish();
+        let order = narrow(whole).finish().counted();
         cache.delivery.enqueue(order).acknowledged().await
     }
 

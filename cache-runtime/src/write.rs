@@ -5,11 +5,15 @@
 //! | returned `Ok`, or a plain value | invalidated at once, before the caller gets the value |
 //! | returned `Err` | the same, and once more at the uncertainty deadline: an error may hide a commit |
 //! | returned an `Err` that wrote nothing (`rejected`, `on = ok`) | nothing |
-//! | was dropped, or panicked | enqueued by a guard, and once more at the uncertainty deadline |
+//! | was dropped, or panicked | announced by a guard, so that nothing is stored until the uncertainty deadline, and invalidated once more then |
+//! | is `crash_safe` | announced before the body runs, and withdrawn with the invalidation |
 
 use std::fmt::Display;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::delivery::{Order, Sweep};
@@ -17,10 +21,13 @@ use crate::engine::Handle;
 use crate::error::{Error, ErrorKind};
 use crate::generation::Dep;
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
+use crate::nonce::Nonce;
 use crate::read::tag_dep;
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
 use crate::scope;
+use crate::stats::Counters;
+use crate::store::{Intent, IntentRow};
 
 /// Collects what a function's attribute says it invalidates.
 #[derive(Debug)]
@@ -30,6 +37,7 @@ pub struct WritePlan<'a> {
     site: Option<&'static Site>,
     targets: Vec<Option<Target>>,
     tags: Vec<Arc<Dep>>,
+    crash_safe: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +54,7 @@ impl<'a> WritePlan<'a> {
             site,
             targets: Vec::new(),
             tags: Vec::new(),
+            crash_safe: false,
         }
     }
 
@@ -84,30 +93,76 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    pub(crate) fn finish(self) -> Order {
-        if !self.tags.is_empty() {
-            self.cache.registry.others.invalidations.add_one();
-        }
-        let mut order = Order {
-            bumps: self.tags,
-            ..Order::default()
+    /// The write is announced before it takes place, so that a process which is killed leaves nothing stale.
+    pub fn crash_safe(mut self) -> Self {
+        self.crash_safe = true;
+        self
+    }
+
+    pub(crate) fn finish(self) -> Planned {
+        let mut planned = Planned {
+            order: Order {
+                bumps: self.tags,
+                ..Order::default()
+            },
+            rows: Vec::new(),
+            counters: Vec::new(),
+            crash_safe: self.crash_safe,
         };
+        if !planned.order.bumps.is_empty() {
+            let others = Arc::clone(&self.cache.registry.others);
+            planned.counters.push(others);
+        }
+        let order = &mut planned.order;
         for target in self.targets.into_iter().flatten() {
-            target.resource.counters.invalidations.add_one();
-            let derived_only = target.entity.is_some();
+            let resource = target.resource;
             order.sweeps.push(Sweep {
-                resource: target.resource.name.clone(),
-                derived_only,
+                resource: resource.name.clone(),
+                derived_only: target.entity.is_some(),
             });
             match target.entity {
                 Some(key) => {
-                    order.kills.push(key);
-                    order.bumps.push(Arc::clone(&target.resource.derived));
+                    order.kills.push(key.clone());
+                    order.bumps.push(Arc::clone(&resource.derived));
+                    let whole = Arc::clone(&resource.whole);
+                    planned.rows.push(IntentRow { key, whole });
                 }
-                None => order.bumps.push(Arc::clone(&target.resource.whole)),
+                None => order.bumps.push(Arc::clone(&resource.whole)),
             }
+            planned.counters.push(Arc::clone(&resource.counters));
         }
-        order
+        planned
+    }
+}
+
+/// What a write invalidates.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    order: Order,
+    /// The entries in the order, with what stands for each where it is somebody else's.
+    rows: Vec<IntentRow>,
+    /// Whose invalidations these are.
+    counters: Vec<Arc<Counters>>,
+    crash_safe: bool,
+}
+
+impl Planned {
+    /// The order, which is about to be handed in.
+    pub(crate) fn counted(self) -> Order {
+        for counters in &self.counters {
+            counters.invalidations.add_one();
+        }
+        self.order
+    }
+
+    /// The same as an announcement: it invalidates, and nothing is stored until its time is over.
+    fn intent(&self, token: Nonce, length: Duration) -> Intent {
+        Intent {
+            token,
+            rows: self.rows.clone(),
+            deps: self.order.bumps.clone(),
+            length,
+        }
     }
 }
 
@@ -139,11 +194,13 @@ pub(crate) type Unchanged<R, S> =
 #[must_use]
 pub struct Write<R, S, J, D> {
     /// The cache, and what to invalidate if nothing more is known.
-    active: Option<(Handle, Order)>,
+    active: Option<(Handle, Planned)>,
     site: &'static Site,
     on_ok: bool,
     rejected: Option<J>,
     result: Option<D>,
+    /// What to return in place of running while the store is away.
+    refuse: Option<fn(Error) -> R>,
     kind: PhantomData<fn() -> (R, S)>,
 }
 
@@ -155,8 +212,8 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
         plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
     ) -> Self {
         let active = cache.map(|cache| {
-            let order = plan(WritePlan::new(&cache, Some(site))).finish();
-            (cache, order)
+            let planned = plan(WritePlan::new(&cache, Some(site))).finish();
+            (cache, planned)
         });
         Self {
             active,
@@ -164,6 +221,7 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
             on_ok: false,
             rejected: None,
             result: None,
+            refuse: None,
             kind: PhantomData,
         }
     }
@@ -176,21 +234,24 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
         self
     }
 
+    /// The write is refused while the store is away.
+    pub fn required(mut self) -> Self
+    where
+        R: Refusable,
+    {
+        self.refuse = Some(R::refused);
+        self
+    }
+
     /// Which errors wrote nothing.
     pub fn rejected<J2: Fn(&R::Error) -> bool>(self, rejected: J2) -> Write<R, S, J2, D> {
-        let Self {
-            active,
-            site,
-            on_ok,
-            result,
-            ..
-        } = self;
         Write {
-            active,
-            site,
-            on_ok,
+            active: self.active,
+            site: self.site,
+            on_ok: self.on_ok,
             rejected: Some(rejected),
-            result,
+            result: self.result,
+            refuse: self.refuse,
             kind: PhantomData,
         }
     }
@@ -200,19 +261,13 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
     where
         D2: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
     {
-        let Self {
-            active,
-            site,
-            on_ok,
-            rejected,
-            ..
-        } = self;
         Write {
-            active,
-            site,
-            on_ok,
-            rejected,
+            active: self.active,
+            site: self.site,
+            on_ok: self.on_ok,
+            rejected: self.rejected,
             result: Some(result),
+            refuse: self.refuse,
             kind: PhantomData,
         }
     }
@@ -227,43 +282,70 @@ where
     /// Runs `body`, then invalidates, then returns what `body` returned.
     ///
     /// # Cancel safety
-    /// Dropped while the body runs, the future enqueues the invalidation, now and once more at the
-    /// uncertainty deadline; dropped later it changes nothing, since by then the invalidation is enqueued.
+    /// Dropped while the body runs, the future enqueues an announcement, so that nothing is stored until the uncertainty
+    /// deadline, and one more invalidation for that deadline; dropped later it changes nothing, since by then the
+    /// invalidation is enqueued.
     pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R {
         if scope::takes_key(|| Err(no_key())) {
             return std::future::pending().await;
         }
-        let Some((cache, order)) = self.active else {
+        let Some((cache, planned)) = self.active else {
             return body(Kind::OF).await;
         };
-        let guard = Guard {
-            cache: &cache,
-            order: Some(order),
-        };
-        let returned = body(Kind::OF).await;
+        let mut guard = Guard::new(&cache, planned);
+        if let Some(refuse) = self.refuse {
+            if let Err(error) = guard.ready().await {
+                return refuse(error);
+            }
+        } else if guard.planned.crash_safe {
+            // Without it the write goes on, as safe as one that does not ask for it.
+            let _ = guard.ready().await;
+        }
+        let returned = guard.watch(body(Kind::OF)).await;
 
         let wrote_nothing = returned.error().is_some_and(|error| {
             self.on_ok || self.rejected.is_some_and(|rejected| rejected(error))
         });
         if wrote_nothing {
-            guard.disarm();
+            if let Some(order) = guard.withdrawal() {
+                let _ = cache.delivery.enqueue(order).acknowledged().await;
+            }
             return returned;
         }
         let known = self
             .result
             .zip(returned.value())
             .map(|(result, value)| result(WritePlan::new(&cache, Some(self.site)), value).finish());
-        let is_uncertain = returned.error().is_some();
-        let order = guard.disarm();
-        let order = known.unwrap_or(order);
-        if is_uncertain {
-            cache
-                .delivery
-                .enqueue_at(clock::now() + cache.config.uncertainty, order.clone());
+        let withdrawal = guard.withdrawal();
+        let order = known.unwrap_or_else(|| guard.planned.clone()).counted();
+        if returned.error().is_some() {
+            let later = clock::now() + cache.config.uncertainty;
+            cache.delivery.enqueue_at(later, order.clone());
         }
+        let order = match withdrawal {
+            Some(withdrawal) => order.and(withdrawal),
+            None => order,
+        };
         // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
         let _ = cache.delivery.enqueue(order).acknowledged().await;
         returned
+    }
+}
+
+/// A return type that can say that a write was refused.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot say that the write was refused",
+    note = "a function under `#[invalidates(.., required)]` returns `Result<T, E>`, where `E` implements `From<cache_runtime::Error>`"
+)]
+pub trait Refusable {
+    /// The write was refused, because of this.
+    fn refused(error: Error) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T, E: From<Error>> Refusable for Result<T, E> {
+    fn refused(error: Error) -> Self {
+        Err(error.into())
     }
 }
 
@@ -272,26 +354,128 @@ fn no_key() -> Error {
     Error::new(ErrorKind::InvalidKey, text)
 }
 
-/// Invalidates if the body does not come to its end.
+/// Watches over a write until its invalidation is enqueued.
 struct Guard<'a> {
     cache: &'a Handle,
-    order: Option<Order>,
+    planned: Planned,
+    state: State,
+    /// The intent that was put before the body ran, or may have been.
+    announced: Option<Announced>,
 }
 
-impl Guard<'_> {
-    fn disarm(mut self) -> Order {
-        self.order.take().unwrap_or_default()
+/// Where a write is.
+#[derive(PartialEq)]
+enum State {
+    /// Nothing has been written.
+    Before,
+    /// The body runs: whatever happens to it, it may have written.
+    Running,
+    /// Its outcome is known.
+    Over,
+}
+
+#[derive(Clone, Copy)]
+struct Announced {
+    token: Nonce,
+    /// Whether the intent stands, or may stand, on whole resources in place of rows.
+    on_whole: bool,
+}
+
+impl<'a> Guard<'a> {
+    fn new(cache: &'a Handle, planned: Planned) -> Self {
+        Self {
+            cache,
+            planned,
+            state: State::Before,
+            announced: None,
+        }
+    }
+
+    /// Announces the write if it is to survive a crash; else asks whether the store is there.
+    async fn ready(&mut self) -> Result<(), Error> {
+        let store = &self.cache.store;
+        if !self.planned.crash_safe {
+            return store.ping().await;
+        }
+        let token = Nonce::fresh();
+        // An announcement that is not answered may have taken place.
+        let announced = self.announced.insert(Announced {
+            token,
+            on_whole: true,
+        });
+        let intent = self.planned.intent(token, self.cache.config.intent);
+        announced.on_whole = store.intend(&intent).await?.on_whole;
+        Ok(())
+    }
+
+    /// Runs the body, renewing the announcement at a third of its length if there is one.
+    async fn watch<F: Future>(&mut self, body: F) -> F::Output {
+        self.state = State::Running;
+        let mut body = std::pin::pin!(body);
+        let output = match self.announced {
+            None => body.await,
+            Some(Announced { token, .. }) => {
+                let intent = self.planned.intent(token, self.cache.config.intent);
+                let third = intent.length / 3;
+                let mut renewal = tokio::time::interval_at(clock::now() + third, third);
+                renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        biased;
+                        output = &mut body => break output,
+                        _ = renewal.tick() => self.renew(intent.clone()),
+                    }
+                }
+            }
+        };
+        self.state = State::Over;
+        output
+    }
+
+    fn renew(&self, intent: Intent) {
+        let store = Arc::clone(&self.cache.store);
+        self.cache.background.spawn(async move {
+            // If it can't be renewed it ends with its time, as if the process had been killed.
+            let _ = store.renew_intent(&intent).await;
+        });
+    }
+
+    /// Ends the announcement, if there is one, with all that it stands on.
+    fn withdrawal(&self) -> Option<Order> {
+        let Announced { token, on_whole } = self.announced?;
+        let mut order = self.planned.order.clone();
+        if on_whole {
+            let wholes = self.planned.rows.iter().map(|row| Arc::clone(&row.whole));
+            order.bumps.extend(wholes);
+        }
+        order.withdraws.push(token);
+        Some(order)
     }
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if let Some(order) = self.order.take() {
-            // Nobody is there to wait for the receipt.
-            drop(self.cache.delivery.enqueue(order.clone()));
-            // The commit may still be on its way.
-            let later = clock::now() + self.cache.config.uncertainty;
-            self.cache.delivery.enqueue_at(later, order);
+        let delivery = &self.cache.delivery;
+        match self.state {
+            State::Over => {}
+            State::Before => {
+                // Nobody is there to wait for the receipt.
+                drop(self.withdrawal().map(|order| delivery.enqueue(order)));
+            }
+            State::Running => {
+                let uncertainty = self.cache.config.uncertainty;
+                let token = self
+                    .announced
+                    .map_or_else(Nonce::fresh, |announced| announced.token);
+                // The commit may still be on its way: until it must have arrived, nothing is stored.
+                let announcement = Order {
+                    intents: vec![self.planned.intent(token, uncertainty)],
+                    ..Order::default()
+                };
+                drop(delivery.enqueue(announcement));
+                let order = self.planned.clone().counted();
+                delivery.enqueue_at(clock::now() + uncertainty, order);
+            }
         }
     }
 }

@@ -120,6 +120,7 @@ pub struct CacheConfig {
     pub(crate) lease: Duration,
     pub(crate) wait: Duration,
     pub(crate) uncertainty: Duration,
+    pub(crate) intent: Duration,
     pub(crate) value_limit: usize,
     pub(crate) pending_limit: usize,
 }
@@ -138,6 +139,7 @@ impl Default for CacheConfig {
             lease: Duration::from_secs(3),
             wait: Duration::from_secs(2),
             uncertainty: Duration::from_secs(5),
+            intent: Duration::from_secs(10),
             value_limit: 1 << 20,
             pending_limit: 10_000,
         }
@@ -228,6 +230,14 @@ impl CacheConfig {
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
         self.uncertainty = uncertainty.clamp(Duration::ZERO, LONGEST);
+        self
+    }
+
+    /// How long the announcement of a `crash_safe` write stands unless renewed; it is renewed at a third of this while the
+    /// function runs. After a crash, what it concerns is not cached for this long.
+    #[must_use]
+    pub fn intent(mut self, intent: Duration) -> Self {
+        self.intent = intent.clamp(SHORTEST_LEASE, LONGEST);
         self
     }
 

@@ -233,7 +233,10 @@ impl Worker {
                     self.sweeper.request(resources.chain(namespace), at);
                 }
                 Err(error) => {
-                    self.shared.change(Queue::take_back);
+                    // Outside: whoever is told looks at what the change has left behind.
+                    for receipt in self.shared.change(Queue::take_back) {
+                        let _ = receipt.send(Acknowledgement::Pending);
+                    }
                     return Err(error);
                 }
             }
@@ -245,7 +248,15 @@ impl Worker {
         if delivery.whole_namespace {
             return self.store.invalidate_namespace(&self.namespace).await;
         }
-        Ok(self.store.invalidate(&delivery.invalidation).await?.at)
+        let invalidation = &delivery.invalidation;
+        let mut at = Millis(0);
+        if !(invalidation.kills.is_empty() && invalidation.bumps.is_empty()) {
+            at = self.store.invalidate(invalidation).await?.at;
+        }
+        for intent in &delivery.intents {
+            at = self.store.intend(intent).await?.at;
+        }
+        Ok(at)
     }
 
     async fn last_attempt(&self) {

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use super::Acknowledgement;
 use crate::clock::Instant;
 use crate::generation::Dep;
-use crate::store::{Invalidation, Probe};
+use crate::nonce::Nonce;
+use crate::store::{Intent, Invalidation, Probe};
 
 /// What is to be repeated later is repeated together with what falls due within this time.
 const DUE_STEP: Duration = Duration::from_millis(250);
@@ -27,6 +28,22 @@ pub(crate) struct Order {
     pub(crate) kills: Vec<String>,
     pub(crate) bumps: Vec<Arc<Dep>>,
     pub(crate) sweeps: Vec<Sweep>,
+    /// Own intents that end with it.
+    pub(crate) withdraws: Vec<Nonce>,
+    /// What is announced, because its outcome is not known.
+    pub(crate) intents: Vec<Intent>,
+}
+
+impl Order {
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.kills.extend(other.kills);
+        self.bumps.extend(other.bumps);
+        self.sweeps.extend(other.sweeps);
+        self.withdraws.extend(other.withdraws);
+        self.intents.extend(other.intents);
+        self
+    }
 }
 
 /// Orders merged into one.
@@ -34,6 +51,9 @@ pub(crate) struct Order {
 pub(super) struct Batch {
     kills: HashSet<String>,
     bumps: HashSet<Arc<Dep>>,
+    withdraws: HashSet<Nonce>,
+    /// Never merged: no bump says what an intent says.
+    intents: Vec<Intent>,
     /// Per resource, whether only derived entries are concerned.
     pub(super) sweeps: HashMap<Box<str>, bool>,
     pub(super) whole_namespace: bool,
@@ -48,7 +68,7 @@ impl Batch {
     }
 
     fn len(&self) -> usize {
-        self.kills.len() + self.bumps.len() + usize::from(self.whole_namespace)
+        self.kills.len() + self.bumps.len() + self.intents.len() + usize::from(self.whole_namespace)
     }
 
     fn add(&mut self, order: Order) {
@@ -57,6 +77,8 @@ impl Batch {
         }
         self.kills.extend(order.kills);
         self.bumps.extend(order.bumps);
+        self.withdraws.extend(order.withdraws);
+        self.intents.extend(order.intents);
         for Sweep {
             resource,
             derived_only,
@@ -77,6 +99,8 @@ impl Batch {
         }
         self.kills.extend(other.kills);
         self.bumps.extend(other.bumps);
+        self.withdraws.extend(other.withdraws);
+        self.intents.extend(other.intents);
         for (resource, derived_only) in other.sweeps {
             *self.sweeps.entry(resource).or_insert(true) &= derived_only;
         }
@@ -86,6 +110,9 @@ impl Batch {
     fn collapse(&mut self) {
         self.kills = HashSet::new();
         self.bumps = HashSet::new();
+        // An intent that is not withdrawn ends with its time, and what is announced here is repeated at that time.
+        self.withdraws = HashSet::new();
+        self.intents = Vec::new();
         self.sweeps = HashMap::new();
         self.whole_namespace = true;
     }
@@ -94,6 +121,10 @@ impl Batch {
         self.whole_namespace
             || self.kills.contains(probe.key.as_str())
             || probe.deps.iter().any(|dep| self.bumps.contains(dep))
+            || self.intents.iter().any(|intent| {
+                intent.rows.iter().any(|row| row.key == probe.key)
+                    || intent.deps.iter().any(|dep| probe.deps.contains(dep))
+            })
     }
 }
 
@@ -102,6 +133,7 @@ impl Batch {
 pub(super) struct Delivery {
     pub(super) whole_namespace: bool,
     pub(super) invalidation: Invalidation,
+    pub(super) intents: Vec<Intent>,
 }
 
 /// What waits, what is on its way, and what is to be repeated later.
@@ -208,6 +240,8 @@ impl Queue {
         }
         let batch = std::mem::take(&mut self.ready);
         if batch.is_empty() {
+            self.delivered = self.delivered.max(batch.last);
+            self.is_distressed = false;
             for receipt in batch.receipts {
                 // Whoever asked may be gone.
                 let _ = receipt.send(Acknowledgement::Delivered);
@@ -217,13 +251,15 @@ impl Queue {
         let invalidation = Invalidation {
             kills: batch.kills.iter().cloned().collect(),
             bumps: batch.bumps.iter().cloned().collect(),
-            withdraws: Vec::new(),
+            withdraws: batch.withdraws.iter().copied().collect(),
         };
+        let intents = batch.intents.clone();
         let whole_namespace = batch.whole_namespace;
         self.in_flight = Some(batch);
         Some(Delivery {
             whole_namespace,
             invalidation,
+            intents,
         })
     }
 
@@ -238,18 +274,18 @@ impl Queue {
         batch
     }
 
-    /// The store did not take what was on its way: it waits again. Reads bypass before anybody is told.
-    pub(super) fn take_back(&mut self) {
+    /// The store did not take what was on its way: it waits again. Returns whom to tell, which must not be done before
+    /// reads bypass: one who is told may read at once.
+    #[must_use]
+    pub(super) fn take_back(&mut self) -> Vec<oneshot::Sender<Acknowledgement>> {
         self.is_distressed = true;
         let Some(mut batch) = self.in_flight.take() else {
-            return;
+            return Vec::new();
         };
         let receipts = std::mem::take(&mut batch.receipts);
         self.ready.merge(batch);
         self.enforce_limit();
-        for receipt in receipts {
-            let _ = receipt.send(Acknowledgement::Pending);
-        }
+        receipts
     }
 
     /// One who waited has lost patience; says what to go on with.
@@ -357,9 +393,12 @@ mod tests {
         let mut queue = queue(10);
         let mut receipt = enter(&mut queue, kill("users:1"));
         queue.send(clock::now());
-        queue.take_back();
-        assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Pending));
+        let told = queue.take_back();
         assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
+        for receipt in told {
+            receipt.send(Acknowledgement::Pending).expect("waited for");
+        }
+        assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Pending));
         assert!(!queue.concerns(&probe("users:2")));
         queue.send(clock::now());
         assert!(queue.concerns(&probe("users:1")), "on its way is not there");

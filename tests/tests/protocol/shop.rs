@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cache_runtime::{Cache, cached, invalidates};
+use cache_runtime::{Cache, ErrorKind, cached, invalidates};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -18,6 +18,14 @@ pub(crate) struct User {
 pub(crate) enum DbError {
     Refused,
     ConnectionLost,
+    /// The cache's own word, where a write requires it.
+    Cache(ErrorKind),
+}
+
+impl From<cache_runtime::Error> for DbError {
+    fn from(error: cache_runtime::Error) -> Self {
+        Self::Cache(error.kind())
+    }
 }
 
 /// What a load or a commit meets on its way.
@@ -208,6 +216,34 @@ impl Shop {
 
     #[invalidates("users", id = id, rejected = |error| *error == DbError::Refused, cache = self.cache)]
     pub(crate) async fn rename(&self, id: i64, name: &str) -> Result<User, DbError> {
+        self.write(id, name).await
+    }
+
+    #[invalidates("users", id = id, crash_safe, rejected = |error| *error == DbError::Refused, cache = self.cache)]
+    pub(crate) async fn rename_crash_safe(&self, id: i64, name: &str) -> Result<User, DbError> {
+        self.write(id, name).await
+    }
+
+    #[invalidates("users", crash_safe, cache = self.cache)]
+    pub(crate) async fn rename_in_bulk_crash_safe(
+        &self,
+        id: i64,
+        name: &str,
+    ) -> Result<User, DbError> {
+        self.write(id, name).await
+    }
+
+    #[invalidates("users", id = id, required, cache = self.cache)]
+    pub(crate) async fn rename_required(&self, id: i64, name: &str) -> Result<User, DbError> {
+        self.write(id, name).await
+    }
+
+    #[invalidates("users", id = id, required, crash_safe, cache = self.cache)]
+    pub(crate) async fn rename_required_crash_safe(
+        &self,
+        id: i64,
+        name: &str,
+    ) -> Result<User, DbError> {
         self.write(id, name).await
     }
 
