@@ -121,6 +121,7 @@ pub(crate) struct InvalidatesArgs {
     pub(crate) rejected: Setting<Expr>,
     pub(crate) crash_safe: Setting<bool>,
     pub(crate) required: Setting<bool>,
+    pub(crate) after_commit: Setting<bool>,
 }
 
 /// A resource and the options that belong to it.
@@ -219,6 +220,9 @@ const INVALIDATES: Table<InvalidatesArgs> = &[
     }),
     ("required", |args, reading| {
         reading.into(&mut args.required, Written::flag)
+    }),
+    ("after_commit", |args, reading| {
+        reading.into(&mut args.after_commit, Written::flag)
     }),
     ("cache", |args, reading| {
         reading.into(&mut args.common.cache, Written::expr)

@@ -20,6 +20,7 @@ use crate::model::{
 /// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
 pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
     callable("cached", &item, errors);
+    in_transaction("cached", &item, errors);
     if item.output().is_none() {
         let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
         errors.on(&item.sig.ident, message);
@@ -67,6 +68,9 @@ pub(crate) fn invalidates(
     errors: &mut Errors,
 ) -> Option<InvalidatesFn> {
     callable("invalidates", &item, errors);
+    if args.after_commit.value() != Some(&true) {
+        in_transaction("invalidates", &item, errors);
+    }
     if args.targets.is_empty() && !args.broken_target && args.tags.is_absent() {
         errors.at(
             Span::call_site(),
@@ -114,6 +118,7 @@ pub(crate) fn invalidates(
         tags: args.tags.into_value().unwrap_or_default(),
         crash_safe: args.crash_safe.into_value().unwrap_or_default(),
         required: args.required.into_value().unwrap_or_default(),
+        after_commit: args.after_commit.into_value().unwrap_or_default(),
         result,
         on,
         item,
@@ -128,17 +133,6 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
             format!("`#[{attribute}]` needs an `async fn`; add `async` before `fn`"),
         );
     }
-    for (ident, what) in transactions(item) {
-        let message = match attribute {
-            "cached" => format!(
-                "what {what} reads may never be committed, and would be served to everybody; leave `#[cached]` to a function that reads from the pool"
-            ),
-            _ => format!(
-                "`#[{attribute}]` acts when the function returns, which is before the caller's {what} commits: a reader in between would keep the old data; begin and commit inside the function, or invalidate by hand after the commit"
-            ),
-        };
-        errors.on(ident, message);
-    }
     if let Some(found) = item.output().and_then(impl_trait) {
         errors.at(found, format!("`#[{attribute}]` needs a return type with a name; write the type in place of `impl ..`"));
     }
@@ -152,6 +146,21 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
             "`#[{attribute}]` can't see which names this pattern binds; bind one name and take it apart in the body"
         );
         errors.on(pat, message);
+    }
+}
+
+/// A function that takes part in its caller's transaction returns before the commit.
+fn in_transaction(attribute: &str, item: &Item, errors: &mut Errors) {
+    for (ident, what) in transactions(item) {
+        let message = match attribute {
+            "cached" => format!(
+                "what {what} reads may never be committed, and would be served to everybody; leave `#[cached]` to a function that reads from the pool"
+            ),
+            _ => format!(
+                "`#[{attribute}]` acts when the function returns, which is before the caller's {what} commits: a reader in between would keep the old data; begin and commit inside the function, or add `after_commit` and call it inside `Cache::after_commit`"
+            ),
+        };
+        errors.on(ident, message);
     }
 }
 

@@ -102,12 +102,14 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         tags,
         crash_safe,
         required,
+        after_commit,
         result,
         on,
     } = function;
     let tags: TokenStream = tags.iter().map(Tag::call).collect();
     let known_before = targets.iter().map(Target::before);
     let crash_safe = crash_safe.then(|| quote_spanned!(mixed()=> .crash_safe()));
+    let after_commit = after_commit.then(|| quote_spanned!(mixed()=> .after_commit()));
     let required = required.then(|| quote_spanned!(mixed()=> .required()));
     let on = match on {
         On::Always => None,
@@ -118,7 +120,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let shape = shape("Shape", &item);
     let (write, cache) = env.method("write");
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#write(#cache &__SITE, |__p| __p #(#known_before)* #tags #crash_safe) #required #on #result
+        #shape.#write(#cache &__SITE, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
     };
     function_around(&item, &env, "invalidates", &words, call, "run", None)
 }

@@ -35,6 +35,8 @@ pub(crate) struct InvalidatesFn {
     pub(crate) crash_safe: bool,
     /// Whether the write is refused while the store is away.
     pub(crate) required: bool,
+    /// Whether the function takes part in its caller's transaction.
+    pub(crate) after_commit: bool,
     /// Given if some target's rows are [`Rows::OfResult`].
     pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,

@@ -11,11 +11,12 @@ use crate::engine::{Engine, Handle};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::policy::IntoTtl;
-use crate::read::{Call, Permit, Read, Reader, Turn, tag_dep, value_of};
+use crate::read::{Call, Permit, Read, Reader, Turn, value_of};
 use crate::returns::{Cacheable, Fallible, Owned};
 use crate::stats::{Figures, Stats};
 use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store};
-use crate::write::WritePlan;
+use crate::transaction::{self, Ending, Handover};
+use crate::write::{Planned, WritePlan};
 
 static PROCESS: OnceLock<Cache> = OnceLock::new();
 
@@ -203,7 +204,10 @@ impl Cache {
     }
 
     async fn look<T: Cacheable>(&self, call: &Call) -> Option<Arc<T>> {
-        if call.problem.is_some() || call.cache.delivery.is_pending(&call.probe) {
+        if call.problem.is_some()
+            || call.cache.delivery.is_pending(&call.probe)
+            || transaction::is_open(&call.cache)
+        {
             return None;
         }
         let look = call.cache.store.look(&call.probe).await.ok()?;
@@ -251,6 +255,12 @@ impl Cache {
             return Err(Error::new(
                 ErrorKind::Unstorable,
                 "a time to live of 0 keeps nothing; use a millisecond or more",
+            ));
+        }
+        if transaction::is_open(&call.cache) {
+            return Err(Error::new(
+                ErrorKind::Superseded,
+                "a transaction is open around the call, and what it wrote may never be committed",
             ));
         }
         let package = call.pack_value(value, || Some(Arc::new(value.clone())), ttl)?;
@@ -306,6 +316,14 @@ impl Cache {
         };
         let call = Call::manual(handle, &key, None);
         call.resource.counters.invalidations.add_one();
+        if transaction::is_open(&call.cache) {
+            // Somebody may load the old rows again before the commit: once more then.
+            let order = Order {
+                kills: vec![call.probe.key.clone()],
+                ..Order::default()
+            };
+            transaction::hand_over_order(&call.cache, order);
+        }
         let order = Order {
             kills: vec![call.probe.key.clone()],
             ..Order::default()
@@ -359,6 +377,9 @@ impl Cache {
             return miss(None);
         };
         let call = Call::manual(handle, &key, None);
+        if transaction::is_open(&call.cache) {
+            return miss(None);
+        }
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
         let permit = loop {
             match reader.turn().await {
@@ -440,8 +461,7 @@ impl Cache {
             return Acknowledgement::Delivered;
         }
         let whole = WritePlan::new(&cache, None).known(cache.visitor(resource));
-        let order = narrow(whole).finish().counted();
-        cache.delivery.enqueue(order).acknowledged().await
+        acknowledged(&cache, narrow(whole).finish()).await
     }
 
     /// Invalidates every entry that carries a tag.
@@ -449,12 +469,70 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Acknowledgement::Disabled;
         };
-        cache.registry.others.invalidations.add_one();
-        let order = Order {
-            bumps: vec![tag_dep(&cache, tag)],
-            ..Order::default()
-        };
-        cache.delivery.enqueue(order).acknowledged().await
+        acknowledged(&cache, WritePlan::new(&cache, None).tag(tag).finish()).await
+    }
+
+    /// Runs a block in which a transaction of the caller is open: what is invalidated inside takes place when the block
+    /// ends, and cached functions in it go past the cache, since what they read may never be committed.
+    ///
+    /// The block begins the transaction, calls what takes part in it, and commits. If it returns an error, that may hide
+    /// a commit, so the invalidations take place at once and once more at the uncertainty deadline. Blocks nest: what is
+    /// collected in an inner one takes place when the outermost ends. Calls in tasks that the block spawns are not part
+    /// of it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
+    /// use cache_runtime::{Cache, CacheConfig, invalidates};
+    ///
+    /// # struct Transaction;
+    /// # impl Transaction { async fn commit(self) -> Result<(), cache_runtime::Error> { Ok(()) } }
+    /// struct Shop { cache: Cache }
+    ///
+    /// impl Shop {
+    ///     #[invalidates("products", id = id, after_commit, cache = self.cache)]
+    ///     async fn take(&self, tx: &mut Transaction, id: i64) -> Result<(), cache_runtime::Error> {
+    /// #       let _ = (tx, id);
+    ///         Ok(()) // UPDATE products ..
+    ///     }
+    ///
+    ///     async fn buy(&self, id: i64) -> Result<(), cache_runtime::Error> {
+    ///         self.cache.after_commit(async {
+    ///             let mut tx = Transaction; // pool.begin().await?
+    ///             self.take(&mut tx, id).await?;
+    ///             tx.commit().await
+    ///         }).await // here `products:1` is invalidated
+    ///     }
+    /// }
+    /// # let shop = Shop { cache: Cache::new(CacheConfig::default().local_mb(4)).await };
+    /// # shop.buy(1).await
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropped while the block runs, nobody knows whether it has committed: what it wrote is not cached until the
+    /// uncertainty deadline, and invalidated once more then.
+    pub async fn after_commit<T, E>(
+        &self,
+        block: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        // On the heap: each layer around it would hold its own copy of a future that tends to be large.
+        let block = Box::pin(block);
+        self.transaction(async {
+            let output = block.await;
+            let ending = match &output {
+                Ok(_) => Ending::Committed,
+                Err(_) => Ending::Unknown,
+            };
+            (output, ending)
+        })
+        .await
+    }
+
+    pub(crate) async fn transaction<T>(&self, block: impl Future<Output = (T, Ending)>) -> T {
+        match self.handle() {
+            Some(cache) => transaction::run(cache, block).await,
+            None => block.await.0,
+        }
     }
 
     /// Removes the entries whose keys match a pattern such as `users:list:*`, with loads of them that are in
@@ -544,6 +622,21 @@ impl Cache {
     pub async fn shutdown(&self) {
         if let Some(engine) = &self.0.engine {
             engine.close().await;
+        }
+    }
+}
+
+/// Hands an invalidation made by hand in, or leaves it with the transaction that is open around the call.
+async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
+    let handover = Handover {
+        write: Some(planned),
+        announced: None,
+    };
+    match transaction::hand_over(cache, handover) {
+        Ok(()) => Acknowledgement::Deferred,
+        Err(handover) => {
+            let order = handover.write.map_or_else(Order::default, Planned::counted);
+            cache.delivery.enqueue(order).acknowledged().await
         }
     }
 }

@@ -81,6 +81,11 @@ impl Handle {
         Self(Source::Process(engine))
     }
 
+    /// Whether both are the same cache.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq::<Engine>(&**self, &**other)
+    }
+
     pub(crate) fn own(engine: Arc<Engine>) -> Self {
         Self(Source::Own(engine))
     }

@@ -89,6 +89,7 @@ mod scope;
 mod shape;
 mod stats;
 pub mod store;
+mod transaction;
 mod write;
 
 #[cfg(any(test, feature = "testing"))]

@@ -38,6 +38,8 @@ pub enum BypassReason {
     LoadFailed,
     /// The attribute's `when` said no.
     Condition,
+    /// A transaction of this cache is open around the call; see [`Cache::after_commit`](crate::Cache::after_commit).
+    Transaction,
     /// The caller asked for it, with [`bypass`](crate::bypass).
     Asked,
 }
@@ -58,6 +60,7 @@ impl BypassReason {
             Self::WaitLimit => "wait-limit",
             Self::LoadFailed => "load-failed",
             Self::Condition => "condition",
+            Self::Transaction => "transaction",
             Self::Asked => "asked",
         }
     }

@@ -28,6 +28,7 @@ use crate::returns::{Kind, Written};
 use crate::scope;
 use crate::stats::Counters;
 use crate::store::{Intent, IntentRow};
+use crate::transaction::{self, Handover};
 
 /// Collects what a function's attribute says it invalidates.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub struct WritePlan<'a> {
     targets: Vec<Option<Target>>,
     tags: Vec<Arc<Dep>>,
     crash_safe: bool,
+    after_commit: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl<'a> WritePlan<'a> {
             targets: Vec::new(),
             tags: Vec::new(),
             crash_safe: false,
+            after_commit: false,
         }
     }
 
@@ -99,6 +102,12 @@ impl<'a> WritePlan<'a> {
         self
     }
 
+    /// The function runs inside its caller's transaction, and returns before the commit.
+    pub fn after_commit(mut self) -> Self {
+        self.after_commit = true;
+        self
+    }
+
     pub(crate) fn finish(self) -> Planned {
         let mut planned = Planned {
             order: Order {
@@ -108,6 +117,7 @@ impl<'a> WritePlan<'a> {
             rows: Vec::new(),
             counters: Vec::new(),
             crash_safe: self.crash_safe,
+            after_commit: self.after_commit,
         };
         if !planned.order.bumps.is_empty() {
             let others = Arc::clone(&self.cache.registry.others);
@@ -144,6 +154,7 @@ pub(crate) struct Planned {
     /// Whose invalidations these are.
     counters: Vec<Arc<Counters>>,
     crash_safe: bool,
+    after_commit: bool,
 }
 
 impl Planned {
@@ -156,7 +167,7 @@ impl Planned {
     }
 
     /// The same as an announcement: it invalidates, and nothing is stored until its time is over.
-    fn intent(&self, token: Nonce, length: Duration) -> Intent {
+    pub(crate) fn intent(&self, token: Nonce, length: Duration) -> Intent {
         Intent {
             token,
             rows: self.rows.clone(),
@@ -306,26 +317,41 @@ where
         let wrote_nothing = returned.error().is_some_and(|error| {
             self.on_ok || self.rejected.is_some_and(|rejected| rejected(error))
         });
-        if wrote_nothing {
-            if let Some(order) = guard.withdrawal() {
-                let _ = cache.delivery.enqueue(order).acknowledged().await;
-            }
-            return returned;
-        }
-        let known = self
+        let withdrawal = guard.withdrawal();
+        let announced = guard.announced();
+        let planned = self
             .result
             .zip(returned.value())
-            .map(|(result, value)| result(WritePlan::new(&cache, Some(self.site)), value).finish());
-        let withdrawal = guard.withdrawal();
-        let order = known.unwrap_or_else(|| guard.planned.clone()).counted();
-        if returned.error().is_some() {
+            .map(|(result, value)| result(WritePlan::new(&cache, Some(self.site)), value).finish())
+            .unwrap_or_else(|| guard.planned.clone());
+        let handover = Handover {
+            write: (!wrote_nothing).then_some(planned),
+            announced: announced.zip(withdrawal),
+        };
+        // Inside its caller's transaction the outcome is not known yet.
+        let Err(Handover { write, announced }) = transaction::hand_over(&cache, handover) else {
+            return returned;
+        };
+        if let Some(write) = &write
+            && guard.planned.after_commit
+        {
+            self.site.report(|| {
+                let site = self.site;
+                format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
+            });
+            transaction::leave_uncertain(&cache, write.clone(), Nonce::fresh());
+            return returned;
+        }
+        let mut order = write.map_or_else(Order::default, Planned::counted);
+        if returned.error().is_some() && !wrote_nothing {
             let later = clock::now() + cache.config.uncertainty;
             cache.delivery.enqueue_at(later, order.clone());
         }
-        let order = match withdrawal {
-            Some(withdrawal) => order.and(withdrawal),
-            None => order,
-        };
+        if let Some((_, withdrawal)) = announced {
+            order = order.and(withdrawal);
+        } else if wrote_nothing {
+            return returned;
+        }
         // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
         let _ = cache.delivery.enqueue(order).acknowledged().await;
         returned
@@ -440,6 +466,12 @@ impl<'a> Guard<'a> {
         });
     }
 
+    /// The announcement, if there is one.
+    fn announced(&self) -> Option<Intent> {
+        let token = self.announced?.token;
+        Some(self.planned.intent(token, self.cache.config.intent))
+    }
+
     /// Ends the announcement, if there is one, with all that it stands on.
     fn withdrawal(&self) -> Option<Order> {
         let Announced { token, on_whole } = self.announced?;
@@ -463,18 +495,17 @@ impl Drop for Guard<'_> {
                 drop(self.withdrawal().map(|order| delivery.enqueue(order)));
             }
             State::Running => {
-                let uncertainty = self.cache.config.uncertainty;
                 let token = self
                     .announced
                     .map_or_else(Nonce::fresh, |announced| announced.token);
-                // The commit may still be on its way: until it must have arrived, nothing is stored.
-                let announcement = Order {
-                    intents: vec![self.planned.intent(token, uncertainty)],
-                    ..Order::default()
+                let handover = Handover {
+                    write: Some(self.planned.clone()),
+                    announced: self.announced().zip(self.withdrawal()),
                 };
-                drop(delivery.enqueue(announcement));
-                let order = self.planned.clone().counted();
-                delivery.enqueue_at(clock::now() + uncertainty, order);
+                if transaction::hand_over(self.cache, handover).is_err() {
+                    // The commit may still be on its way: until it must have arrived, nothing is stored.
+                    transaction::leave_uncertain(self.cache, self.planned.clone(), token);
+                }
             }
         }
     }

@@ -41,6 +41,9 @@ pub enum Acknowledgement {
     /// The store can't be reached. The invalidation is kept and retried, and until it is delivered this
     /// process reads past the cache; other processes may be served older data.
     Pending,
+    /// A transaction is open around the call: the invalidation takes place when
+    /// [`after_commit`](crate::Cache::after_commit) ends.
+    Deferred,
     /// The cache is off, or has been shut down, so there was nothing to invalidate.
     Disabled,
 }

@@ -25,6 +25,7 @@ use crate::registry::Site;
 use crate::returns::{Gathered, Kind};
 use crate::scope::{self, Mode};
 use crate::store::{Filled, LeaseReply, Probe, Seen};
+use crate::transaction;
 
 /// A call of a cached function that takes many ids, before its body runs.
 #[derive(Debug)]
@@ -175,12 +176,16 @@ async fn look_up<R: Gathered<S>, S, K>(calls: &[(K, Call)]) -> Vec<Answer<R::Val
         .iter()
         .map(|(_, call)| Reader::new(call, call.fingerprint::<R::Value>()))
         .collect();
+    let bypass = |reason| calls.iter().map(|_| Answer::Bypass(reason)).collect();
+    if calls
+        .first()
+        .is_some_and(|(_, call)| transaction::is_open(&call.cache))
+    {
+        return bypass(BypassReason::Transaction);
+    }
     match scope::mode() {
         Mode::Usual => {}
-        Mode::Bypass => {
-            let asked = calls.iter().map(|_| Answer::Bypass(BypassReason::Asked));
-            return asked.collect();
-        }
+        Mode::Bypass => return bypass(BypassReason::Asked),
         Mode::Refresh => {
             let turns = join_all(readers.iter_mut().map(Reader::take)).await;
             return turns.into_iter().map(settled).collect();

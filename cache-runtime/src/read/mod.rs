@@ -28,6 +28,7 @@ use crate::registry::{Resource, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope::{self, Mode};
 use crate::store::{Filled, Form, Payload, Probe};
+use crate::transaction;
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
@@ -235,6 +236,8 @@ impl Call {
         let mode = scope::mode();
         let bypass = loop {
             let turn = match mode {
+                // What is read there may never be committed.
+                _ if transaction::is_open(&self.cache) => Turn::Bypass(BypassReason::Transaction),
                 Mode::Usual => reader.turn().await,
                 Mode::Bypass => Turn::Bypass(BypassReason::Asked),
                 Mode::Refresh => reader.take().await,

@@ -6,6 +6,7 @@ mod loads;
 mod manual;
 mod redis;
 mod shop;
+mod transactions;
 mod writes;
 
 use cache_runtime::{Cache, CacheConfig, RedisConfig};

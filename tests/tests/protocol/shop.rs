@@ -233,6 +233,18 @@ impl Shop {
         self.write(id, name).await
     }
 
+    /// Takes part in its caller's transaction: nothing is committed when it returns.
+    #[invalidates("users", id = id, after_commit, cache = self.cache)]
+    pub(crate) async fn rename_in_transaction(&self, id: i64) -> Result<(), DbError> {
+        let _ = id;
+        self.fault.map_or(Ok(()), |_| Err(DbError::ConnectionLost))
+    }
+
+    #[invalidates("users", crash_safe, after_commit, cache = self.cache)]
+    pub(crate) async fn rename_all_in_transaction_crash_safe(&self) -> Result<(), DbError> {
+        Ok(())
+    }
+
     #[invalidates("users", id = id, required, cache = self.cache)]
     pub(crate) async fn rename_required(&self, id: i64, name: &str) -> Result<User, DbError> {
         self.write(id, name).await

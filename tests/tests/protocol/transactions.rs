@@ -1,0 +1,210 @@
+//! Transactions of the caller: invalidations wait for the commit.
+
+use std::time::Duration;
+
+use cache_runtime::{Acknowledgement, BypassReason, Status, observe};
+use cache_tests::eventually;
+
+use crate::shop::{DbError, Gate, Shop};
+use crate::{Pair, over_each_store};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+over_each_store! {
+    what_is_read_again_before_the_commit_is_invalidated_after_it;
+    reads_inside_go_past_the_cache;
+    inner_blocks_hand_theirs_outward;
+    a_block_that_fails_may_have_committed;
+    a_block_that_is_dropped_may_have_committed;
+    what_is_dropped_inside_is_handed_outward;
+    outside_a_block_the_write_is_announced_instead;
+    operations_by_hand_wait_for_the_commit_too;
+    an_announcement_stands_until_the_block_ends;
+}
+
+/// Runs a call in a task of its own, which is not part of the block around this one.
+async fn elsewhere<F>(call: F) -> F::Output
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(call).await.expect("does not panic")
+}
+
+async fn name(shop: &Shop, id: i64) -> String {
+    let shop = shop.clone();
+    elsewhere(async move { shop.name(id).await }).await
+}
+
+async fn first_of_list(shop: &Shop) -> String {
+    let shop = shop.clone();
+    let list = elsewhere(async move { shop.list(0, 1).await }).await;
+    list.expect("read").remove(0).name
+}
+
+async fn status<T>(call: impl Future<Output = T>) -> Status {
+    observe(call).await.1[0].status
+}
+
+fn is_hit(status: Status) -> bool {
+    matches!(status, Status::Hit { .. })
+}
+
+async fn what_is_read_again_before_the_commit_is_invalidated_after_it(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let block = pair.a.after_commit(async {
+        shop.rename_in_transaction(1).await?;
+        // The write has returned, and nothing is committed: others read the old row, and keep it.
+        assert_eq!(name(&other, 1).await, "user 1");
+        assert_eq!(first_of_list(&other).await, "user 1");
+        shop.commit(1, "new");
+        Ok::<_, DbError>("committed")
+    });
+    assert_eq!(block.await, Ok("committed"));
+    for node in [&other, &shop] {
+        assert_eq!(node.name(1).await, "new");
+        assert_eq!(node.list(0, 1).await.expect("read")[0].name, "new");
+    }
+    assert!(is_hit(status(other.get(1)).await));
+}
+
+async fn reads_inside_go_past_the_cache(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    let inside = Status::Bypass(BypassReason::Transaction);
+    let block = pair.a.after_commit(async {
+        assert_eq!(status(shop.get(1)).await, inside);
+        assert_eq!(status(shop.get_many(&[1, 2])).await, inside);
+        assert_eq!(pair.a.get::<crate::shop::User>("users:1").await, None);
+        Ok::<_, DbError>(())
+    });
+    block.await.expect("nothing failed");
+    assert!(is_hit(status(shop.get(1)).await), "and nothing was written");
+    let other = crate::Cache::new(crate::patient().local_mb(1)).await;
+    let elsewhere = other.after_commit(async { Ok::<_, DbError>(status(shop.get(1)).await) });
+    assert!(
+        is_hit(elsewhere.await.expect("ends")),
+        "a block is of one cache"
+    );
+}
+
+async fn inner_blocks_hand_theirs_outward(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let block = pair.a.after_commit(async {
+        pair.a.after_commit(shop.rename_in_transaction(1)).await?;
+        assert_eq!(name(&other, 1).await, "user 1");
+        shop.commit(1, "new");
+        Ok::<_, DbError>(())
+    });
+    block.await.expect("committed");
+    assert_eq!(name(&other, 1).await, "new");
+}
+
+async fn a_block_that_fails_may_have_committed(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let block = pair.a.after_commit(async {
+        shop.rename_in_transaction(1).await?;
+        name(&other, 1).await;
+        shop.commit(1, "new");
+        Err::<(), _>(DbError::ConnectionLost)
+    });
+    assert_eq!(block.await, Err(DbError::ConnectionLost));
+    assert_eq!(name(&other, 1).await, "new");
+}
+
+async fn a_block_that_is_dropped_may_have_committed(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    name(&other, 1).await;
+    let gate = Gate::new();
+    let block = tokio::spawn({
+        let (shop, gate) = (shop.clone(), std::sync::Arc::clone(&gate));
+        async move {
+            let cache = shop.cache.clone();
+            let block = cache.after_commit(async {
+                shop.rename_in_transaction(1).await?;
+                gate.pass().await;
+                Ok::<_, DbError>(())
+            });
+            block.await
+        }
+    });
+    gate.arrival().await;
+    block.abort();
+    block.await.expect_err("aborted");
+    let announced = Status::Bypass(BypassReason::Intended);
+    eventually(PATIENCE, async || status(other.get(1)).await == announced).await;
+    assert_eq!(name(&other, 1).await, "user 1");
+    shop.commit(1, "late");
+    assert_eq!(name(&other, 1).await, "late");
+}
+
+async fn what_is_dropped_inside_is_handed_outward(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let gate = Gate::new();
+    let held = shop.with_write_gate(&gate);
+    let block = pair.a.after_commit(async {
+        tokio::select! {
+            _ = held.rename(1, "new") => unreachable!("it is held"),
+            () = gate.arrival() => {}
+        }
+        // It was dropped. Nothing is announced, since it is the block that commits.
+        assert_eq!(name(&other, 1).await, "new");
+        shop.commit(1, "newer");
+        Ok::<_, DbError>(())
+    });
+    block.await.expect("ends");
+    assert_eq!(name(&other, 1).await, "newer");
+    assert!(is_hit(status(other.get(1)).await));
+}
+
+async fn outside_a_block_the_write_is_announced_instead(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    name(&other, 1).await;
+    shop.rename_in_transaction(1).await.expect("written");
+    let announced = Status::Bypass(BypassReason::Intended);
+    eventually(PATIENCE, async || status(other.get(1)).await == announced).await;
+    shop.commit(1, "late");
+    assert_eq!(name(&other, 1).await, "late");
+}
+
+async fn operations_by_hand_wait_for_the_commit_too(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let block = pair.a.after_commit(async {
+        assert_eq!(
+            pair.a.invalidate("users", &1).await,
+            Acknowledgement::Deferred
+        );
+        pair.a.delete("users:2").await.expect("asked");
+        for id in [1, 2] {
+            name(&other, id).await;
+            shop.commit(id, "new");
+        }
+        Ok::<_, DbError>(())
+    });
+    block.await.expect("committed");
+    for id in [1, 2] {
+        assert_eq!(name(&other, id).await, "new");
+    }
+}
+
+async fn an_announcement_stands_until_the_block_ends(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let block = pair.a.after_commit(async {
+        shop.rename_all_in_transaction_crash_safe().await?;
+        let reader = other.clone();
+        let seen = elsewhere(async move { status(reader.get(1)).await }).await;
+        assert_eq!(seen, Status::Bypass(BypassReason::Intended));
+        shop.commit(1, "new");
+        Ok::<_, DbError>(())
+    });
+    block.await.expect("committed");
+    assert_eq!(name(&other, 1).await, "new");
+    assert!(is_hit(status(other.get(1)).await));
+}
