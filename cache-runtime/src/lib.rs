@@ -59,6 +59,7 @@
 //! |---|---|---|
 //! | `redis` | yes | the shared tier |
 //! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
+//! | `sqlx` | no | [`sqlx::transaction`](crate::sqlx::transaction): begin, run, commit, then invalidate |
 //! | `msgpack` | no | `codec = "msgpack"` |
 //! | `postcard` | no | `codec = "postcard"` |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
@@ -87,6 +88,8 @@ mod registry;
 mod returns;
 mod scope;
 mod shape;
+#[cfg(feature = "sqlx")]
+pub mod sqlx;
 mod stats;
 pub mod store;
 mod transaction;

@@ -14,6 +14,7 @@ pub mod error;
 pub mod filter;
 pub mod input;
 pub mod products;
+pub mod purchases;
 pub mod resource;
 mod seed;
 pub mod service;
@@ -22,10 +23,17 @@ pub mod users;
 
 use cache_runtime::CacheMap;
 
+use crate::products::Product;
+use crate::resource::Resource;
+use crate::users::User;
+
 /// What the annotated functions read and write: the service is written once, for every resource.
 #[must_use]
 pub fn cache_map() -> CacheMap {
-    cache_runtime::map().bind("R::RESOURCE", api::RESOURCES)
+    cache_runtime::map()
+        .bind("R::RESOURCE", api::RESOURCES)
+        .bind("User::RESOURCE", [User::RESOURCE])
+        .bind("Product::RESOURCE", [Product::RESOURCE])
 }
 
 #[cfg(test)]

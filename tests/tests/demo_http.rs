@@ -34,6 +34,7 @@ on_each_database! {
     a_write_is_seen_by_every_read_that_follows
     a_product_write_leaves_other_products_cached
     bodies_that_mean_the_same_share_an_entry
+    a_purchase_writes_both_or_neither
     the_cache_forgets_on_request
     bad_input_is_a_4xx_that_names_the_field
     nothing_is_a_plain_text_error
@@ -520,6 +521,46 @@ async fn bodies_that_mean_the_same_share_an_entry(demo: &Demo) {
     }
     let different = json!({"conditions": first["conditions"], "limit": 99});
     assert!(!hit(&demo.post("/users/filter", &different).await));
+}
+
+async fn a_purchase_writes_both_or_neither(demo: &Demo) {
+    let created = demo
+        .post(
+            "/users",
+            &json!({"name": "Eve", "email": "eve@example.com", "age": 30, "active": false}),
+        )
+        .await;
+    let user = created.json()["id"].as_i64().expect("an id");
+    let mut desk = product("Desk");
+    desk["stock"] = json!(5);
+    let product = demo.post("/products", &desk).await.json()["id"]
+        .as_i64()
+        .expect("an id");
+    let (user_path, product_path) = (format!("/users/{user}"), format!("/products/{product}"));
+    let read = async || {
+        let (user, product) = (demo.get(&user_path).await, demo.get(&product_path).await);
+        let cached = hit(&user) && hit(&product);
+        (
+            (ok(&user)["active"].clone(), ok(&product)["stock"].clone()),
+            cached,
+        )
+    };
+    read().await;
+    assert_eq!(read().await, ((json!(false), json!(5)), true));
+
+    let buy = async |user: i64, product: i64, quantity: i64| {
+        let purchase = json!({"user_id": user, "product_id": product, "quantity": quantity});
+        demo.post("/purchases", &purchase).await
+    };
+    // Rolled back: nothing is written, and nothing invalidated.
+    refused(&buy(user, product, 6).await, 400, Some("quantity"));
+    refused(&buy(user, 999_999, 1).await, 404, None);
+    refused(&buy(999_999, product, 1).await, 404, None);
+    assert_eq!(read().await, ((json!(false), json!(5)), true));
+
+    assert_eq!(buy(user, product, 2).await.status, 204);
+    assert_eq!(read().await, ((json!(true), json!(3)), false));
+    assert_eq!(read().await, ((json!(true), json!(3)), true));
 }
 
 async fn the_cache_forgets_on_request(demo: &Demo) {

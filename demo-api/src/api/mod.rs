@@ -6,6 +6,7 @@ mod crud;
 mod error;
 mod health;
 mod json;
+mod purchases;
 
 use poem::middleware::CatchPanic;
 use poem::{Endpoint, EndpointExt, Response, Route};
@@ -15,6 +16,7 @@ use sqlx::AnyPool;
 use self::cache::CacheApi;
 use self::crud::CrudApi;
 use self::health::HealthApi;
+use self::purchases::PurchasesApi;
 use crate::products::Product;
 use crate::resource::Resource;
 use crate::users::User;
@@ -26,6 +28,8 @@ pub enum ApiTag {
     Users,
     /// An update makes the cache forget that product and everything derived from it.
     Products,
+    /// One transaction that writes a user and a product.
+    Purchases,
     /// What the cache holds, and how to make it forget.
     Cache,
     /// Whether the parts are there.
@@ -41,6 +45,7 @@ pub fn routes(pool: AnyPool) -> impl Endpoint<Output = Response> + 'static {
         (
             CrudApi::<User>::new(pool.clone()),
             CrudApi::<Product>::new(pool.clone()),
+            PurchasesApi::new(pool.clone()),
             CacheApi,
             HealthApi::new(pool),
         ),

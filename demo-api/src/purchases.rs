@@ -1,0 +1,121 @@
+//! Purchases: one transaction that writes two resources.
+
+use cache_runtime::{Cache, invalidates};
+use poem_openapi::Object;
+use sqlx::{AnyConnection, AnyPool, Row};
+
+use crate::error::{Invalid, ServiceError};
+use crate::input::Fields;
+use crate::products::Product;
+use crate::resource::{Input, Resource};
+use crate::sql::{Sql, Value};
+use crate::users::User;
+
+/// What somebody buys.
+#[derive(Debug, Clone, PartialEq, Object)]
+#[oai(example)]
+pub struct Purchase {
+    /// Who buys; becomes an active user by it.
+    pub user_id: i64,
+    /// What.
+    pub product_id: i64,
+    /// How many, 1 to 1,000; no more than there are.
+    #[oai(validator(minimum(value = "1"), maximum(value = "1000")))]
+    pub quantity: i64,
+}
+
+impl poem_openapi::types::Example for Purchase {
+    fn example() -> Self {
+        Self {
+            user_id: 1,
+            product_id: 1,
+            quantity: 2,
+        }
+    }
+}
+
+impl Input for Purchase {
+    fn parse(fields: &mut Fields) -> Result<Self, Invalid> {
+        Ok(Self {
+            user_id: fields.integer("user_id", 1..=i64::MAX)?,
+            product_id: fields.integer("product_id", 1..=i64::MAX)?,
+            quantity: fields.integer("quantity", 1..=1_000)?,
+        })
+    }
+
+    fn into_columns(self) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
+}
+
+/// Buys and sells.
+#[derive(Debug)]
+pub struct PurchaseService {
+    pool: AnyPool,
+}
+
+impl PurchaseService {
+    /// A service on the given database.
+    #[must_use]
+    pub fn new(pool: AnyPool) -> Self {
+        Self { pool }
+    }
+
+    /// Takes what is bought from the stock and makes the buyer an active user, or neither. Both are invalidated after the
+    /// commit, and not where it is rolled back.
+    ///
+    /// # Errors
+    /// When there is no such user or product, there are fewer of it, or the database fails.
+    pub async fn buy(&self, cache: &Cache, purchase: Purchase) -> Result<(), ServiceError> {
+        let Purchase {
+            user_id,
+            product_id,
+            quantity,
+        } = purchase;
+        cache_runtime::sqlx::transaction(cache, &self.pool, async |tx| {
+            self.activate(tx, user_id).await?;
+            self.take(tx, product_id, quantity).await
+        })
+        .await
+    }
+
+    #[invalidates(User::RESOURCE, id = user_id, after_commit)]
+    async fn activate(&self, tx: &mut AnyConnection, user_id: i64) -> Result<(), ServiceError> {
+        let mut sql = Sql::new("UPDATE users SET active = ");
+        sql.bind(Value::Boolean(true));
+        sql.push(" WHERE id = ").bind(Value::Integer(user_id));
+        match sql.execute(tx).await? {
+            0 => Err(not_found::<User>(user_id)),
+            _ => Ok(()),
+        }
+    }
+
+    #[invalidates(Product::RESOURCE, id = product_id, after_commit)]
+    async fn take(
+        &self,
+        tx: &mut AnyConnection,
+        product_id: i64,
+        quantity: i64,
+    ) -> Result<(), ServiceError> {
+        let mut sql = Sql::new("UPDATE products SET stock = stock - ");
+        sql.bind(Value::Integer(quantity));
+        sql.push(" WHERE id = ").bind(Value::Integer(product_id));
+        sql.push(" RETURNING stock");
+        let left = match sql.fetch_all(tx).await?.first() {
+            Some(row) => row.try_get::<i64, _>("stock")?,
+            None => return Err(not_found::<Product>(product_id)),
+        };
+        if left < 0 {
+            let reason = format!("is more than the {} there are", left + quantity);
+            return Err(Invalid::new("quantity", reason).into());
+        }
+        Ok(())
+    }
+}
+
+fn not_found<R: Resource>(id: i64) -> ServiceError {
+    ServiceError::NotFound {
+        resource: R::RESOURCE,
+        id,
+    }
+}
