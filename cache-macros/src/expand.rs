@@ -173,7 +173,7 @@ fn body(item: &Item) -> Group {
     let statements = match item.form() {
         // The function's own statements make a future, and may return one early.
         Some(Form::Boxed) => {
-            let output = item.written_output();
+            let output = item.boxed_future();
             quote_spanned! {mixed()=>
                 let _ = __kind;
                 let __body = move || -> #output #original;
