@@ -1,6 +1,7 @@
 //! From the model to tokens. Nothing can fail here, and no other file writes a path into `cache-runtime`.
 //!
-//! Names: locals start with two underscores and are hygienic; paths are absolute, so that they mean the same whatever the
+//! Names: locals start with two underscores and are hygienic; the two items, `__cache` and `__CACHE_SITE`, are not, since
+//! no item is, and so have names that nobody else gives. Paths are absolute, so that they mean the same whatever the
 //! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
 //! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
 
@@ -24,12 +25,12 @@ use crate::words;
 // into
 //
 // pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-//     use ::cache_runtime::__private as __rt;
+//     use ::cache_runtime::__private as __cache;
 //     #[used]
 //     #[unsafe(link_section = "linkme_SITES")]
-//     static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
-//     __rt::Shape::<Result<Option<User>, DbError>>::OF
-//         .read(&__SITE, "users")
+//     static __CACHE_SITE: __cache::Site = __cache::cached("get", "users:{id: i64}, ttl 300");
+//     __cache::Shape::<Result<Option<User>, DbError>>::OF
+//         .read(&__CACHE_SITE, "users")
 //         .plan(|__plan| __plan.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
 //             let _ = __kind.unreached() && return __kind.value();
@@ -68,9 +69,11 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         _ => shape("Shape", &item),
     };
     let (read, cache) = env.method("read");
-    let unless = unless.map(|unless| quote_spanned!(mixed()=> .unless(#unless)));
+    // At the closure, which the compiler underlines there if it takes another type.
+    let unless =
+        unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#read(#cache &__SITE, #resource #ids).plan(|__plan| __plan #plan) #unless
+        #shape.#read(#cache &__CACHE_SITE, #resource #ids).plan(|__plan| __plan #plan) #unless
     };
     function_around(&item, &env, "cached", &words, call, run, arguments)
 }
@@ -83,11 +86,11 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 // into
 //
 // pub async fn create(&self, new: NewUser) -> Result<User, DbError> {
-//     use ::cache_runtime::__private as __rt;
+//     use ::cache_runtime::__private as __cache;
 //     #[used] ..
-//     static __SITE: __rt::Site = __rt::invalidates("create", "users:{result.id}, teams");
-//     __rt::Shape::<Result<User, DbError>>::OF
-//         .write(&__SITE, |__plan| __plan.resource("users").resource("teams"))
+//     static __CACHE_SITE: __cache::Site = __cache::invalidates("create", "users:{result.id}, teams");
+//     __cache::Shape::<Result<User, DbError>>::OF
+//         .write(&__CACHE_SITE, |__plan| __plan.resource("users").resource("teams"))
 //         .rejected(|e| matches!(e, DbError::Conflict))
 //         .result(move |__plan, result| __plan.resource("users").id(&result.id).resource("teams"))
 //         .run(async move |__kind| { .. BODY })
@@ -114,7 +117,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let shape = shape("Shape", &item);
     let (write, cache) = env.method("write");
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#write(#cache &__SITE, |__plan| __plan #(#known_before)* #tags) #on #result
+        #shape.#write(#cache &__CACHE_SITE, |__plan| __plan #(#known_before)* #tags) #on #result
     };
     function_around(&item, &env, "invalidates", &words, call, "run", None)
 }
@@ -158,7 +161,7 @@ fn function_around(
         original.delimiter(),
         quote_spanned! {mixed()=>
             #(#inner_attrs)*
-            use #private as __rt;
+            use #private as __cache;
             #site
             #answer
         },
@@ -180,11 +183,11 @@ fn body(item: &Item) -> Group {
                 __body().await
             }
         }
-        Some(Form::Opaque) => quote_spanned! {mixed()=>
-            let _ = __kind;
-            let __body = move || #original;
-            __body().await
-        },
+        Some(Form::Opaque) => {
+            // Where the compiler says of what the future should be.
+            let place = mixed().located_at(item.output_place());
+            quote_spanned!(place=> __kind.future(move || #original).await)
+        }
         Some(Form::Async) | None => {
             let statements = original.stream();
             // Where the compiler says from what it knows the type.
@@ -211,7 +214,7 @@ fn plan(function: &CachedFn) -> TokenStream {
     let policy = policy(function);
     let codec = function.codec.as_ref().map(|codec| {
         let name = &codec.name;
-        quote_spanned!(mixed()=> .codec(__rt::codec::#name))
+        quote_spanned!(mixed()=> .codec(__cache::codec::#name))
     });
     let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
     quote_spanned!(mixed()=> #key #when #(.depends(#depends))* #tags #policy #codec #shared)
@@ -268,8 +271,8 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
     let place = mixed().located_at(item.output_place());
     let chain = syn::Ident::new(chain, place);
     match item.output() {
-        Some(output) => quote_spanned!(place=> __rt::#chain::<#output>::OF),
-        None => quote_spanned!(place=> __rt::#chain::<()>::OF),
+        Some(output) => quote_spanned!(place=> __cache::#chain::<#output>::OF),
+        None => quote_spanned!(place=> __cache::#chain::<()>::OF),
     }
 }
 
@@ -277,12 +280,12 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
 /// its like; its attribute would say the same in eight more lines.
 fn site(role: &str, name: &str, words: &str) -> TokenStream {
     let role = syn::Ident::new(role, mixed());
-    let site = quote_spanned!(mixed()=> static __SITE: __rt::Site = __rt::#role(#name, #words););
+    let site = quote_spanned!(mixed()=> static __CACHE_SITE: __cache::Site = __cache::#role(#name, #words););
     // The unit tests read better without.
     if !cfg!(feature = "map") || cfg!(test) {
         return site;
     }
-    quote_spanned!(mixed()=> __rt::SITES! { #![linkme_macro = __rt::SITES] #site })
+    quote_spanned!(mixed()=> __cache::SITES! { #![linkme_macro = __cache::SITES] #site })
 }
 
 impl Key {

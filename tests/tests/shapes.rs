@@ -339,6 +339,12 @@ impl Service {
         async move { n + self.tenant }
     }
 
+    #[cached(resource = "boxes", op = "parsed", cache = self.cache)]
+    fn parsed(&self, text: &str) -> impl Future<Output = Result<u8, Box<dyn Error>>> {
+        let text = text.to_owned();
+        async move { Ok(text.parse()?) }
+    }
+
     #[invalidates("boxes", id = id, cache = self.cache)]
     fn unbox(&self, id: i64) -> BoxFuture<'_, Result<i64, Opaque>> {
         async move { Ok(id + i64::from(self.tenant)) }.boxed()
@@ -373,6 +379,10 @@ async fn functions_that_return_futures_are_cached() {
     assert_eq!(hit(service.local(1)).await.1, 8);
     assert_eq!(miss(sendable(service.opaque(2))).await.1, 9);
     assert_eq!(hit(service.opaque(2)).await.1, 9);
+
+    assert_eq!(miss(service.parsed("5")).await.1.unwrap(), 5);
+    assert_eq!(hit(service.parsed("5")).await.1.unwrap(), 5);
+    service.parsed("x").await.unwrap_err();
 
     let spawned = tokio::spawn(of_its_own(service.cache.clone(), 3));
     assert_eq!(spawned.await.unwrap(), 3);

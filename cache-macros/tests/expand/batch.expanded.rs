@@ -2,12 +2,15 @@ use std::collections::HashMap;
 use cache_runtime::cached;
 /// `users:1`, `users:2`, ..
 async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> {
-    use ::cache_runtime::__private as __rt;
+    use ::cache_runtime::__private as __cache;
     #[used]
     #[unsafe(link_section = "linkme_SITES")]
-    static __SITE: __rt::Site = __rt::cached("get_many", "users:{ids: i64}, batch");
-    __rt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
-        .read(&__SITE, "users", &ids)
+    static __CACHE_SITE: __cache::Site = __cache::cached(
+        "get_many",
+        "users:{ids: i64}, batch",
+    );
+    __cache::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
+        .read(&__CACHE_SITE, "users", &ids)
         .plan(|__plan| __plan)
         .run(async move |__kind, ids| {
             let _ = __kind.unreached() && return __kind.value();

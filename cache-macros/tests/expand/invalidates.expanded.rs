@@ -1,12 +1,18 @@
 use cache_runtime::invalidates;
 /// `users:1`, everything derived from `users`, and all of `teams`.
 pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Error> {
-    use ::cache_runtime::__private as __rt;
+    use ::cache_runtime::__private as __cache;
     #[used]
     #[unsafe(link_section = "linkme_SITES")]
-    static __SITE: __rt::Site = __rt::invalidates("rename", "users:{id: i64}, teams");
-    __rt::Shape::<Result<String, std::fmt::Error>>::OF
-        .write(&__SITE, |__plan| __plan.resource("users").id(&id).resource("teams"))
+    static __CACHE_SITE: __cache::Site = __cache::invalidates(
+        "rename",
+        "users:{id: i64}, teams",
+    );
+    __cache::Shape::<Result<String, std::fmt::Error>>::OF
+        .write(
+            &__CACHE_SITE,
+            |__plan| __plan.resource("users").id(&id).resource("teams"),
+        )
         .run(async move |__kind| {
             let _ = __kind.unreached() && return __kind.value();
             store(id, name).await

@@ -6,12 +6,15 @@ struct Users {
 impl Users {
     /// `users:7,1`
     async fn get(&self, user: &str) -> Option<String> {
-        use ::cache_runtime::__private as __rt;
+        use ::cache_runtime::__private as __cache;
         #[used]
         #[unsafe(link_section = "linkme_SITES")]
-        static __SITE: __rt::Site = __rt::cached("get", "users:{(self.tenant, user)}");
-        __rt::Shape::<Option<String>>::OF
-            .read_in(&self.cache, &__SITE, "users")
+        static __CACHE_SITE: __cache::Site = __cache::cached(
+            "get",
+            "users:{(self.tenant, user)}",
+        );
+        __cache::Shape::<Option<String>>::OF
+            .read_in(&self.cache, &__CACHE_SITE, "users")
             .plan(|__plan| __plan.id(&(&self.tenant, &user)))
             .run(async move |__kind| {
                 let _ = __kind.unreached() && return __kind.value();
