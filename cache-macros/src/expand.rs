@@ -1,6 +1,6 @@
 //! From the model to tokens. Nothing can fail here, and no other file writes a path into `cache-runtime`.
 //!
-//! Names: locals start with two underscores and are hygienic; the two items, `__cache` and `__CACHE_SITE`, are not, since
+//! Names: locals start with two underscores and are hygienic; the two items, `__crt` and `__CRT`, are not, since
 //! no item is, and so have names that nobody else gives. Paths are absolute, so that they mean the same whatever the
 //! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
 //! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
@@ -25,12 +25,12 @@ use crate::words;
 // into
 //
 // pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-//     use ::cache_runtime::__private as __cache;
+//     use ::cache_runtime::__private as __crt;
 //     #[used]
 //     #[unsafe(link_section = "linkme_SITES")]
-//     static __CACHE_SITE: __cache::Site = __cache::cached("get", "users:{id: i64}, ttl 300");
-//     __cache::Shape::<Result<Option<User>, DbError>>::OF
-//         .read(&__CACHE_SITE, "users")
+//     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300");
+//     __crt::Shape::<Result<Option<User>, DbError>>::OF
+//         .read(&__CRT, "users")
 //         .plan(|__plan| __plan.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
 //             let _ = __kind.unreached() && return __kind.value();
@@ -73,7 +73,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     let unless =
         unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#read(#cache &__CACHE_SITE, #resource #ids).plan(|__plan| __plan #plan) #unless
+        #shape.#read(#cache &__CRT, #resource #ids).plan(|__plan| __plan #plan) #unless
     };
     function_around(&item, &env, "cached", &words, call, run, arguments)
 }
@@ -86,11 +86,11 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 // into
 //
 // pub async fn create(&self, new: NewUser) -> Result<User, DbError> {
-//     use ::cache_runtime::__private as __cache;
+//     use ::cache_runtime::__private as __crt;
 //     #[used] ..
-//     static __CACHE_SITE: __cache::Site = __cache::invalidates("create", "users:{result.id}, teams");
-//     __cache::Shape::<Result<User, DbError>>::OF
-//         .write(&__CACHE_SITE, |__plan| __plan.resource("users").resource("teams"))
+//     static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
+//     __crt::Shape::<Result<User, DbError>>::OF
+//         .write(&__CRT, |__plan| __plan.resource("users").resource("teams"))
 //         .rejected(|e| matches!(e, DbError::Conflict))
 //         .result(move |__plan, result| __plan.resource("users").id(&result.id).resource("teams"))
 //         .run(async move |__kind| { .. BODY })
@@ -117,7 +117,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let shape = shape("Shape", &item);
     let (write, cache) = env.method("write");
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#write(#cache &__CACHE_SITE, |__plan| __plan #(#known_before)* #tags) #on #result
+        #shape.#write(#cache &__CRT, |__plan| __plan #(#known_before)* #tags) #on #result
     };
     function_around(&item, &env, "invalidates", &words, call, "run", None)
 }
@@ -161,7 +161,7 @@ fn function_around(
         original.delimiter(),
         quote_spanned! {mixed()=>
             #(#inner_attrs)*
-            use #private as __cache;
+            use #private as __crt;
             #site
             #answer
         },
@@ -214,7 +214,7 @@ fn plan(function: &CachedFn) -> TokenStream {
     let policy = policy(function);
     let codec = function.codec.as_ref().map(|codec| {
         let name = &codec.name;
-        quote_spanned!(mixed()=> .codec(__cache::codec::#name))
+        quote_spanned!(mixed()=> .codec(__crt::codec::#name))
     });
     let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
     quote_spanned!(mixed()=> #key #when #(.depends(#depends))* #tags #policy #codec #shared)
@@ -271,8 +271,8 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
     let place = mixed().located_at(item.output_place());
     let chain = syn::Ident::new(chain, place);
     match item.output() {
-        Some(output) => quote_spanned!(place=> __cache::#chain::<#output>::OF),
-        None => quote_spanned!(place=> __cache::#chain::<()>::OF),
+        Some(output) => quote_spanned!(place=> __crt::#chain::<#output>::OF),
+        None => quote_spanned!(place=> __crt::#chain::<()>::OF),
     }
 }
 
@@ -280,12 +280,12 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
 /// its like; its attribute would say the same in eight more lines.
 fn site(role: &str, name: &str, words: &str) -> TokenStream {
     let role = syn::Ident::new(role, mixed());
-    let site = quote_spanned!(mixed()=> static __CACHE_SITE: __cache::Site = __cache::#role(#name, #words););
+    let site = quote_spanned!(mixed()=> static __CRT: __crt::Site = __crt::#role(#name, #words););
     // The unit tests read better without.
     if !cfg!(feature = "map") || cfg!(test) {
         return site;
     }
-    quote_spanned!(mixed()=> __cache::SITES! { #![linkme_macro = __cache::SITES] #site })
+    quote_spanned!(mixed()=> __crt::SITES! { #![linkme_macro = __crt::SITES] #site })
 }
 
 impl Key {

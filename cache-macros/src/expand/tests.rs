@@ -44,10 +44,10 @@ fn a_cached_function_is_the_one_in_the_design() {
         r#"/// Finds a user.
 #[must_use]
 pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-    use ::cache_runtime::__private as __cache;
-    static __CACHE_SITE: __cache::Site = __cache::cached("get", "users:{id: i64}, ttl 300");
-    __cache::Shape::<Result<Option<User>, DbError>>::OF
-        .read(&__CACHE_SITE, "users")
+    use ::cache_runtime::__private as __crt;
+    static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300");
+    __crt::Shape::<Result<Option<User>, DbError>>::OF
+        .read(&__CRT, "users")
         .plan(|__plan| __plan.id(&id).ttl(300u64))
         .run(async move |__kind| {
             let _ = __kind.unreached() && return __kind.value();
@@ -68,10 +68,10 @@ fn an_invalidating_function_is_the_one_in_the_design() {
     assert_eq!(
         expanded,
         r#"async fn create(&self, new: NewUser) -> Result<User, DbError> {
-    use ::cache_runtime::__private as __cache;
-    static __CACHE_SITE: __cache::Site = __cache::invalidates("create", "users:{result.id}, teams");
-    __cache::Shape::<Result<User, DbError>>::OF
-        .write(&__CACHE_SITE, |__plan| __plan.resource("users").resource("teams"))
+    use ::cache_runtime::__private as __crt;
+    static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
+    __crt::Shape::<Result<User, DbError>>::OF
+        .write(&__CRT, |__plan| __plan.resource("users").resource("teams"))
         .rejected(|e| matches!(e, DbError::Conflict))
         .result(move |__plan, result| {
             __plan.resource("users").id(&result.id).resource("teams")
@@ -178,7 +178,7 @@ fn options_become_calls() {
             ".depends(\"teams\").depends(T::NAME)",
         ),
         (", when = id > 0", ".when(id>0)"),
-        (", codec = \"msgpack\"", ".codec(__cache::codec::msgpack)"),
+        (", codec = \"msgpack\"", ".codec(__crt::codec::msgpack)"),
         (", shared", ".shared()"),
         (", shared = false", ""),
     ] {
@@ -200,8 +200,7 @@ fn the_crate_and_the_cache_can_be_named() {
     .collect();
     assert!(!expanded.contains("::cache_runtime"), "{expanded}");
     assert!(
-        expanded
-            .contains(".read_in(&self.caches[0],&__CACHE_SITE,USERS).plan(|__plan|__plan.id(&id))"),
+        expanded.contains(".read_in(&self.caches[0],&__CRT,USERS).plan(|__plan|__plan.id(&id))"),
         "{expanded}"
     );
 }
@@ -268,7 +267,7 @@ fn what_is_around_the_body_survives() {
     for part in [
         "#[tracing::instrument(skip(self))]\n#[expect(dead_code, reason = \"..\")]\n",
         "pub(super) async unsafe fn get<'a, T>(self: &Arc<Self>, #[data] mut id: &'a T) -> Vec<T>",
-        "where\n    T: Key + 'a,\n{\n    #![allow(unused)]\n    use ::cache_runtime::__private as __cache;",
+        "where\n    T: Key + 'a,\n{\n    #![allow(unused)]\n    use ::cache_runtime::__private as __crt;",
         "half.typed",
     ] {
         assert!(expanded.contains(part), "{part}\nis missing in\n{expanded}");

@@ -2,15 +2,12 @@ use std::collections::HashMap;
 use cache_runtime::cached;
 /// `users:1`, `users:2`, ..
 async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> {
-    use ::cache_runtime::__private as __cache;
+    use ::cache_runtime::__private as __crt;
     #[used]
     #[unsafe(link_section = "linkme_SITES")]
-    static __CACHE_SITE: __cache::Site = __cache::cached(
-        "get_many",
-        "users:{ids: i64}, batch",
-    );
-    __cache::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
-        .read(&__CACHE_SITE, "users", &ids)
+    static __CRT: __crt::Site = __crt::cached("get_many", "users:{ids: i64}, batch");
+    __crt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
+        .read(&__CRT, "users", &ids)
         .plan(|__plan| __plan)
         .run(async move |__kind, ids| {
             let _ = __kind.unreached() && return __kind.value();

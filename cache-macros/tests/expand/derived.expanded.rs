@@ -5,12 +5,12 @@ struct Users {
 impl Users {
     /// `users:list:<hash>`
     pub async fn list(&self, pool: &str, skip: u32, limit: u32) -> Vec<String> {
-        use ::cache_runtime::__private as __cache;
+        use ::cache_runtime::__private as __crt;
         #[used]
         #[unsafe(link_section = "linkme_SITES")]
-        static __CACHE_SITE: __cache::Site = __cache::cached("list", "users:list");
-        __cache::Shape::<Vec<String>>::OF
-            .read(&__CACHE_SITE, "users")
+        static __CRT: __crt::Site = __crt::cached("list", "users:list");
+        __crt::Shape::<Vec<String>>::OF
+            .read(&__CRT, "users")
             .plan(|__plan| __plan.arg(&skip).arg(&limit).arg(&self.tenant))
             .run(async move |__kind| {
                 let _ = __kind.unreached() && return __kind.value();

@@ -2,15 +2,12 @@ use cache_runtime::invalidates;
 struct Users;
 impl Users {
     async fn create(&self, name: &str) -> Result<String, String> {
-        use ::cache_runtime::__private as __cache;
+        use ::cache_runtime::__private as __crt;
         #[used]
         #[unsafe(link_section = "linkme_SITES")]
-        static __CACHE_SITE: __cache::Site = __cache::invalidates(
-            "create",
-            "users:{result.len()}",
-        );
-        __cache::Shape::<Result<String, String>>::OF
-            .write(&__CACHE_SITE, |__plan| __plan.resource("users"))
+        static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.len()}");
+        __crt::Shape::<Result<String, String>>::OF
+            .write(&__CRT, |__plan| __plan.resource("users"))
             .rejected(|e| e.is_empty())
             .result(move |__plan, result| __plan.resource("users").id(&result.len()))
             .run(async move |__kind| {

@@ -6,15 +6,12 @@ struct Users {
 impl Users {
     /// `users:7,1`
     async fn get(&self, user: &str) -> Option<String> {
-        use ::cache_runtime::__private as __cache;
+        use ::cache_runtime::__private as __crt;
         #[used]
         #[unsafe(link_section = "linkme_SITES")]
-        static __CACHE_SITE: __cache::Site = __cache::cached(
-            "get",
-            "users:{(self.tenant, user)}",
-        );
-        __cache::Shape::<Option<String>>::OF
-            .read_in(&self.cache, &__CACHE_SITE, "users")
+        static __CRT: __crt::Site = __crt::cached("get", "users:{(self.tenant, user)}");
+        __crt::Shape::<Option<String>>::OF
+            .read_in(&self.cache, &__CRT, "users")
             .plan(|__plan| __plan.id(&(&self.tenant, &user)))
             .run(async move |__kind| {
                 let _ = __kind.unreached() && return __kind.value();
