@@ -33,6 +33,7 @@ use crate::words;
 //         .read(&__CRT, "users")
 //         .plan(|__plan| __plan.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
+//             #[allow(clippy::diverging_sub_expression)]
 //             let _ = __kind.unreached() && return __kind.value();
 //             BODY
 //         })
@@ -192,6 +193,7 @@ fn body(item: &Item) -> Group {
             let statements = original.stream();
             // Where the compiler says from what it knows the type.
             let typed = quote_spanned! {mixed().located_at(item.output_place())=>
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
             };
             quote!(#typed #statements)

@@ -123,3 +123,6 @@ fn push(out: &mut String, tokens: TokenStream) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

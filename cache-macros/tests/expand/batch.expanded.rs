@@ -10,6 +10,7 @@ async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> 
         .read(&__CRT, "users", &ids)
         .plan(|__plan| __plan)
         .run(async move |__kind, ids| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             Ok(ids.iter().map(|id| (*id, id.to_string())).collect())
         })

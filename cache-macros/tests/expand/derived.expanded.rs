@@ -13,6 +13,7 @@ impl Users {
             .read(&__CRT, "users")
             .plan(|__plan| __plan.arg(&skip).arg(&limit).arg(&self.tenant))
             .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
                 self.page(pool, skip, limit)
             })

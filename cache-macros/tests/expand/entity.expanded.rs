@@ -11,6 +11,7 @@ impl Users {
             .read(&__CRT, "users")
             .plan(|__plan| __plan.id(&id).ttl(300u64))
             .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
                 Ok(Some(id.to_string()))
             })

@@ -9,6 +9,7 @@ pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usi
         .read(&__CRT, "pages")
         .plan(|__plan| __plan.type_param::<T>().arg(&N).arg(&all).ttl(300u64))
         .run(async move |__kind| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             all.len().checked_sub(N)
         })

@@ -8,6 +8,7 @@ pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Erro
     __crt::Shape::<Result<String, std::fmt::Error>>::OF
         .write(&__CRT, |__plan| __plan.resource("users").id(&id).resource("teams"))
         .run(async move |__kind| {
+            #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
             store(id, name).await
         })

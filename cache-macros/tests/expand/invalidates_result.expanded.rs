@@ -11,6 +11,7 @@ impl Users {
             .rejected(|e| e.is_empty())
             .result(move |__plan, result| __plan.resource("users").id(&result.len()))
             .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
                 Ok(name.to_owned())
             })

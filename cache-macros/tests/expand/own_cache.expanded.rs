@@ -14,6 +14,7 @@ impl Users {
             .read_in(&self.cache, &__CRT, "users")
             .plan(|__plan| __plan.id(&(&self.tenant, &user)))
             .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();
                 Some(user.to_owned())
             })

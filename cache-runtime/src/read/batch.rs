@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use super::permit::{Package, Permit};
 use super::plan::ReadPlan;
 use super::reader::{Reader, Sight, Turn};
-use super::{AllBut, Call, Each, Everything, Unless, permit, ran_without, value_of};
+use super::{AllButEach, Call, Everything, Unless, permit, ran_without, value_of};
 use crate::engine::Handle;
 use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
@@ -98,14 +98,14 @@ impl<R, S, K> Batch<R, S, K> {
     pub fn unless<F: Fn(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Batch<R, S, K, AllBut<F, Each<F, R::Value>>>
+    ) -> Batch<R, S, K, AllButEach<F, R::Value>>
     where
         R: Gathered<S>,
     {
         Batch {
             ids: self.ids,
             calls: self.calls,
-            unless: AllBut::each(refuses),
+            unless: AllButEach::each(refuses),
             kind: PhantomData,
         }
     }

@@ -62,12 +62,12 @@ pub struct AllBut<F, C> {
     call: C,
 }
 
-/// How a function is called that is needed once.
-type Once<F, V> = fn(F, &V) -> bool;
-/// How a function is called that is needed for each of many values.
-type Each<F, V> = fn(&F, &V) -> bool;
+/// Of a function that is called once.
+type AllButOnce<F, V> = AllBut<F, fn(F, &V) -> bool>;
+/// Of a function that is called for each of many values.
+type AllButEach<F, V> = AllBut<F, fn(&F, &V) -> bool>;
 
-impl<F, V> AllBut<F, Once<F, V>> {
+impl<F, V> AllButOnce<F, V> {
     fn once(refuses: F) -> Self
     where
         F: FnOnce(&V) -> bool,
@@ -77,7 +77,7 @@ impl<F, V> AllBut<F, Once<F, V>> {
     }
 }
 
-impl<F, V> AllBut<F, Each<F, V>> {
+impl<F, V> AllButEach<F, V> {
     fn each(refuses: F) -> Self
     where
         F: Fn(&V) -> bool,
@@ -87,7 +87,7 @@ impl<F, V> AllBut<F, Each<F, V>> {
     }
 }
 
-impl<V, F> Unless<V> for AllBut<F, Once<F, V>> {
+impl<V, F> Unless<V> for AllButOnce<F, V> {
     fn refuses(self, value: &V) -> bool {
         (self.call)(self.refuses, value)
     }
@@ -99,7 +99,7 @@ impl<V> Unless<V> for &Everything {
     }
 }
 
-impl<V, F> Unless<V> for &AllBut<F, Each<F, V>> {
+impl<V, F> Unless<V> for &AllButEach<F, V> {
     fn refuses(self, value: &V) -> bool {
         (self.call)(&self.refuses, value)
     }
@@ -149,13 +149,13 @@ impl<R, S> Read<R, S> {
     pub fn unless<F: FnOnce(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Read<R, S, AllBut<F, Once<F, R::Value>>>
+    ) -> Read<R, S, AllButOnce<F, R::Value>>
     where
         R: Returns<S>,
     {
         Read {
             call: self.call,
-            unless: AllBut::once(refuses),
+            unless: AllButOnce::once(refuses),
             kind: PhantomData,
         }
     }

@@ -12,7 +12,7 @@ pub(crate) async fn cache() -> Cache {
 /// Runs one cached call whose function has to run, and whose value is kept; the key, and what it returned.
 #[track_caller]
 pub(crate) fn miss<T>(call: impl Future<Output = T>) -> impl Future<Output = (String, T)> {
-    let caller = Location::caller();
+    let (caller, call) = (Location::caller(), Box::pin(call));
     async move {
         let (key, status, value) = outcome(call).await;
         let stored = Status::Miss {
@@ -27,7 +27,7 @@ pub(crate) fn miss<T>(call: impl Future<Output = T>) -> impl Future<Output = (St
 /// Runs one cached call that has to be answered by the cache.
 #[track_caller]
 pub(crate) fn hit<T>(call: impl Future<Output = T>) -> impl Future<Output = (String, T)> {
-    let caller = Location::caller();
+    let (caller, call) = (Location::caller(), Box::pin(call));
     async move {
         let (key, status, value) = outcome(call).await;
         assert!(
@@ -40,7 +40,7 @@ pub(crate) fn hit<T>(call: impl Future<Output = T>) -> impl Future<Output = (Str
 
 /// How the cache answered a call, and what it returned.
 pub(crate) async fn status<T>(call: impl Future<Output = T>) -> (Status, T) {
-    let (_, status, value) = outcome(call).await;
+    let (_, status, value) = outcome(Box::pin(call)).await;
     (status, value)
 }
 
