@@ -157,7 +157,7 @@ fn in_transaction(attribute: &str, item: &Item, errors: &mut Errors) {
                 "what {what} reads may never be committed, and would be served to everybody; leave `#[cached]` to a function that reads from the pool"
             ),
             _ => format!(
-                "`#[{attribute}]` acts when the function returns, which is before the caller's {what} commits: a reader in between would keep the old data; begin and commit inside the function, or add `after_commit` and call it inside `Cache::after_commit`"
+                "`#[{attribute}]` acts when the function returns, which may be before the caller's transaction commits: a reader in between would keep the old data; begin and commit inside the function, or add `after_commit` and call it inside `Cache::after_commit`"
             ),
         };
         errors.on(ident, message);
@@ -517,6 +517,10 @@ fn all_in_id(id: &Expr, keyed: &[&Binding], args: &CachedArgs, errors: &mut Erro
 
 /// `key` and `id` each say all that is in the key.
 fn exclusive_key_options(args: &CachedArgs, errors: &mut Errors) {
+    if args.batch.key().is_some() {
+        // None of them has a place beside it, and who wrote two would be told twice.
+        return;
+    }
     if args.key.key().is_some() {
         for (name, clash) in [
             ("skip", args.skip.key()),

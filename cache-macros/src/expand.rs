@@ -1,6 +1,7 @@
 //! From the model to tokens. Nothing can fail here, and no other file writes a path into `cache-runtime`.
 //!
-//! Names: locals start with two underscores and are hygienic; paths are absolute, so that they mean the same whatever the
+//! Names: locals start with two underscores and are hygienic; the two items, `__crt` and `__CRT`, are not, since
+//! no item is, and so have names that nobody else gives. Paths are absolute, so that they mean the same whatever the
 //! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
 //! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
 
@@ -24,12 +25,12 @@ use crate::words;
 // into
 //
 // pub async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-//     use ::cache_runtime::__private as __rt;
+//     use ::cache_runtime::__private as __crt;
 //     #[used]
 //     #[unsafe(link_section = "linkme_SITES")]
-//     static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
-//     __rt::Shape::<Result<Option<User>, DbError>>::OF
-//         .read(&__SITE, "users", |__p| __p.id(&id).ttl(300u64))
+//     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300");
+//     __crt::Shape::<Result<Option<User>, DbError>>::OF
+//         .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
 //             #[allow(clippy::diverging_sub_expression)]
 //             let _ = __kind.unreached() && return __kind.value();
@@ -68,9 +69,11 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         _ => shape("Shape", &item),
     };
     let (read, cache) = env.method("read");
-    let unless = unless.map(|unless| quote_spanned!(mixed()=> .unless(#unless)));
+    // At the closure, which the compiler underlines there if it takes another type.
+    let unless =
+        unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#read(#cache &__SITE, #resource, #ids |__p| __p #plan) #unless
+        #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless
     };
     function_around(&item, &env, "cached", &words, call, run, arguments)
 }
@@ -83,11 +86,11 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 // into
 //
 // pub async fn create(&self, new: NewUser) -> Result<User, DbError> {
-//     use ::cache_runtime::__private as __rt;
+//     use ::cache_runtime::__private as __crt;
 //     #[used] ..
-//     static __SITE: __rt::Site = __rt::invalidates("create", "users:{result.id}, teams");
-//     __rt::Shape::<Result<User, DbError>>::OF
-//         .write(&__SITE, |__p| __p.resource("users").resource("teams"))
+//     static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
+//     __crt::Shape::<Result<User, DbError>>::OF
+//         .write(&__CRT, |__p| __p.resource("users").resource("teams"))
 //         .rejected(|e| matches!(e, DbError::Conflict))
 //         .result(move |__p, result| __p.resource("users").id(&result.id).resource("teams"))
 //         .run(async move |__kind| { .. BODY })
@@ -120,7 +123,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let shape = shape("Shape", &item);
     let (write, cache) = env.method("write");
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#write(#cache &__SITE, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
+        #shape.#write(#cache &__CRT, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
     };
     function_around(&item, &env, "invalidates", &words, call, "run", None)
 }
@@ -164,7 +167,7 @@ fn function_around(
         original.delimiter(),
         quote_spanned! {mixed()=>
             #(#inner_attrs)*
-            use #private as __rt;
+            use #private as __crt;
             #site
             #answer
         },
@@ -179,18 +182,18 @@ fn body(item: &Item) -> Group {
     let statements = match item.form() {
         // The function's own statements make a future, and may return one early.
         Some(Form::Boxed) => {
-            let output = item.written_output();
+            let output = item.boxed_future();
             quote_spanned! {mixed()=>
                 let _ = __kind;
                 let __body = move || -> #output #original;
                 __body().await
             }
         }
-        Some(Form::Opaque) => quote_spanned! {mixed()=>
-            let _ = __kind;
-            let __body = move || #original;
-            __body().await
-        },
+        Some(Form::Opaque) => {
+            // Where the compiler says of what the future should be.
+            let place = mixed().located_at(item.output_place());
+            quote_spanned!(place=> __kind.future(move || #original).await)
+        }
         Some(Form::Async) | None => {
             let statements = original.stream();
             // Where the compiler says from what it knows the type.
@@ -218,7 +221,7 @@ fn plan(function: &CachedFn) -> TokenStream {
     let policy = policy(function);
     let codec = function.codec.as_ref().map(|codec| {
         let name = &codec.name;
-        quote_spanned!(mixed()=> .codec(__rt::codec::#name))
+        quote_spanned!(mixed()=> .codec(__crt::codec::#name))
     });
     let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
     quote_spanned!(mixed()=> #key #when #(.depends(#depends))* #tags #policy #codec #shared)
@@ -275,8 +278,8 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
     let place = mixed().located_at(item.output_place());
     let chain = syn::Ident::new(chain, place);
     match item.output() {
-        Some(output) => quote_spanned!(place=> __rt::#chain::<#output>::OF),
-        None => quote_spanned!(place=> __rt::#chain::<()>::OF),
+        Some(output) => quote_spanned!(place=> __crt::#chain::<#output>::OF),
+        None => quote_spanned!(place=> __crt::#chain::<()>::OF),
     }
 }
 
@@ -284,12 +287,12 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
 /// its like; its attribute would say the same in eight more lines.
 fn site(role: &str, name: &str, words: &str) -> TokenStream {
     let role = syn::Ident::new(role, mixed());
-    let site = quote_spanned!(mixed()=> static __SITE: __rt::Site = __rt::#role(#name, #words););
+    let site = quote_spanned!(mixed()=> static __CRT: __crt::Site = __crt::#role(#name, #words););
     // The unit tests read better without.
     if !cfg!(feature = "map") || cfg!(test) {
         return site;
     }
-    quote_spanned!(mixed()=> __rt::SITES! { #![linkme_macro = __rt::SITES] #site })
+    quote_spanned!(mixed()=> __crt::SITES! { #![linkme_macro = __crt::SITES] #site })
 }
 
 impl Key {

@@ -9,8 +9,8 @@ use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{
-    Attribute, FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, PathSegment,
-    ReturnType, Signature, Token, Type, TypeParamBound, Visibility,
+    Attribute, FnArg, GenericArgument, GenericParam, Ident, Lifetime, Pat, PathArguments,
+    PathSegment, ReturnType, Signature, Token, Type, TypeParamBound, Visibility,
 };
 
 /// A function with its body in tokens.
@@ -189,6 +189,16 @@ impl Item {
         }
     }
 
+    /// The boxed future behind the arrow, for as long as the compiler finds: what a body borrows from the caller of its
+    /// closure lives shorter than the function's arguments.
+    pub(crate) fn boxed_future(&self) -> Option<Type> {
+        let mut written = self.written_output()?.clone();
+        if let Some(lifetime) = boxed_lifetime(&mut written) {
+            lifetime.ident = Ident::new("_", lifetime.ident.span());
+        }
+        Some(written)
+    }
+
     /// In which way the function is asynchronous; `None` if it is not.
     pub(crate) fn form(&self) -> Option<Form> {
         if self.sig.asyncness.is_some() {
@@ -234,6 +244,33 @@ fn awaited(ty: &Type) -> Option<(Form, &Type)> {
                 Type::TraitObject(object) => Some((Form::Boxed, output_of(&object.bounds)?)),
                 _ => None,
             }
+        }
+        _ => None,
+    }
+}
+
+/// The `'a` of `Pin<Box<dyn Future + 'a>>` and of `BoxFuture<'a, T>`.
+fn boxed_lifetime(ty: &mut Type) -> Option<&mut Lifetime> {
+    match ty {
+        Type::Paren(paren) => boxed_lifetime(&mut paren.elem),
+        Type::Group(group) => boxed_lifetime(&mut group.elem),
+        Type::TraitObject(object) => object.bounds.iter_mut().find_map(|bound| match bound {
+            TypeParamBound::Lifetime(lifetime) => Some(lifetime),
+            _ => None,
+        }),
+        Type::Path(path) => {
+            let last = path.path.segments.last_mut()?;
+            let PathArguments::AngleBracketed(arguments) = &mut last.arguments else {
+                return None;
+            };
+            arguments
+                .args
+                .iter_mut()
+                .find_map(|argument| match argument {
+                    GenericArgument::Lifetime(lifetime) => Some(lifetime),
+                    GenericArgument::Type(ty) => boxed_lifetime(ty),
+                    _ => None,
+                })
         }
         _ => None,
     }

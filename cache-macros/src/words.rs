@@ -128,3 +128,6 @@ fn push(out: &mut String, tokens: TokenStream) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ fn an_expansion_fits_a_glance() {
         let sites = lines
             .iter()
             .enumerate()
-            .filter(|(_, line)| line.contains("static __SITE"));
+            .filter(|(_, line)| line.contains("static __CRT"));
         for (site, _) in sites {
             let start = lines[..site]
                 .iter()

@@ -68,6 +68,11 @@ impl<R, S> Kind<R, S> {
     pub fn value(self) -> R {
         unreachable!("stands behind `unreached`, which is false")
     }
+
+    /// Awaits what a function without `async` returns. From here the compiler knows of what that is a future.
+    pub async fn future<F: Future<Output = R>>(self, body: impl FnOnce() -> F) -> R {
+        body().await
+    }
 }
 
 /// What a cached function's return value holds.
@@ -174,6 +179,7 @@ impl<S, R: Returns<S>, E> Returns<Fallible<S>> for Result<R, E> {
 /// What a function that takes many ids returns: a map from ids to values, or a `Result` of one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the return type of a batch",
+    label = "this is no map from ids to values",
     note = "a function with `batch = ..` returns `HashMap<K, V>` or `BTreeMap<K, V>`, where `K` is the type of the ids, or a `Result` of one; `V` (or the `V` of an `Arc<V>`) is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize`"
 )]
 pub trait Gathered<S>: Sized {

@@ -116,8 +116,9 @@ pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
 ///
 /// # Cancel safety
 /// As cancel safe as `call` is.
-pub async fn bypass<F: Future>(call: F) -> F::Output {
-    MODE.scope(Mode::Bypass, call).await
+// No `async fn`: that would hold the call twice, as its argument and where it is awaited.
+pub fn bypass<F: Future>(call: F) -> impl Future<Output = F::Output> {
+    MODE.scope(Mode::Bypass, call)
 }
 
 /// Runs `call` with every cached function in it loading anew and storing what it loads, whatever the cache holds. Who
@@ -134,6 +135,6 @@ pub async fn bypass<F: Future>(call: F) -> F::Output {
 ///
 /// # Cancel safety
 /// As cancel safe as `call` is.
-pub async fn refresh<F: Future>(call: F) -> F::Output {
-    MODE.scope(Mode::Refresh, call).await
+pub fn refresh<F: Future>(call: F) -> impl Future<Output = F::Output> {
+    MODE.scope(Mode::Refresh, call)
 }

@@ -1,5 +1,7 @@
 //! Annotated functions of every shape, compiled and run on the in-process tier.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
@@ -7,8 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cache_runtime::{BypassReason, Cache, CacheConfig, Status, cached, invalidates, observe};
+use cache_runtime::{BypassReason, Cache, CacheConfig, Status, cached, invalidates};
 use serde::{Deserialize, Serialize};
+
+use calls::{cache, hit, miss, op_of, status};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct User {
@@ -29,10 +33,6 @@ struct Users {
     runs: AtomicUsize,
 }
 
-async fn cache() -> Cache {
-    Cache::new(CacheConfig::default().local_mb(4)).await
-}
-
 async fn users() -> Users {
     Users {
         cache: cache().await,
@@ -46,47 +46,6 @@ fn user(id: i64) -> User {
         id,
         name: format!("user {id}"),
     }
-}
-
-/// Runs one cached call whose function has to run; the key, and what it returned.
-#[track_caller]
-fn miss<T>(call: impl Future<Output = T>) -> impl Future<Output = (String, T)> {
-    let caller = std::panic::Location::caller();
-    async move {
-        let (value, outcomes) = observe(call).await;
-        let outcome = outcomes.last().expect("a cached call has an outcome");
-        let stored = Status::Miss {
-            stored: true,
-            joined: false,
-        };
-        assert_eq!(outcome.status, stored, "{} at {caller}", outcome.key);
-        (outcome.key.clone(), value)
-    }
-}
-
-/// Runs one cached call that has to be answered by the cache.
-#[track_caller]
-fn hit<T>(call: impl Future<Output = T>) -> impl Future<Output = (String, T)> {
-    let caller = std::panic::Location::caller();
-    async move {
-        let (value, outcomes) = observe(call).await;
-        let outcome = outcomes.last().expect("a cached call has an outcome");
-        assert!(
-            matches!(outcome.status, Status::Hit { .. }),
-            "{outcome:?} at {caller}"
-        );
-        (outcome.key.clone(), value)
-    }
-}
-
-/// A key `users:<op>:<hash>` without the hash.
-fn op_of(key: &str) -> &str {
-    let (op, hash) = key.rsplit_once(':').expect("a derived key has parts");
-    assert!(
-        hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit()),
-        "{key}"
-    );
-    op
 }
 
 impl Users {
@@ -279,9 +238,9 @@ async fn without_a_cache_the_functions_run() {
         runs: AtomicUsize::new(0),
     };
     for _ in 0..2 {
-        let (found, outcomes) = observe(users.get(1)).await;
+        let (status, found) = status(users.get(1)).await;
         assert_eq!(found, Ok(Some(user(1))));
-        assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::Disabled));
+        assert_eq!(status, Status::Bypass(BypassReason::Disabled));
     }
     assert_eq!(users.runs.load(Ordering::Relaxed), 2);
     users.leave("ann".into()).await.unwrap();
@@ -599,9 +558,9 @@ async fn policies_reach_the_cache() {
     miss(no_absence(&cache, 1)).await;
     hit(no_absence(&cache, 1)).await;
     for _ in 0..2 {
-        let (_, outcomes) = observe(no_absence(&cache, 0)).await;
+        let (status, _) = status(no_absence(&cache, 0)).await;
         assert_eq!(
-            outcomes[0].status,
+            status,
             Status::Miss {
                 stored: false,
                 joined: false
@@ -614,9 +573,8 @@ async fn policies_reach_the_cache() {
     miss(lasting(&cache, 1, &1000)).await;
     miss(lasting(&cache, 0, &1000)).await;
     for (id, at_most) in [(1, 1000), (0, 2)] {
-        let (_, outcomes) = observe(lasting(&cache, id, &1000)).await;
-        let Status::Hit { ttl } = outcomes[0].status else {
-            panic!("{:?}", outcomes[0])
+        let (Status::Hit { ttl }, _) = status(lasting(&cache, id, &1000)).await else {
+            panic!("the entry of {id} is gone")
         };
         assert!(
             ttl.as_secs() <= at_most && ttl.as_secs() + 2 >= at_most,

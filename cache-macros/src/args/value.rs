@@ -214,7 +214,8 @@ impl Tag {
         };
         let written = text.value();
         if written.is_empty() {
-            return Err(wrong("this tag is empty"));
+            let message = "this tag is empty; name what it reaches, e.g. `\"team:{team_id}\"`";
+            return Err(syn::Error::new_spanned(text, message));
         }
         let (mut format, mut values) = (String::new(), Vec::new());
         let mut rest = written.as_str();
@@ -228,6 +229,9 @@ impl Tag {
             }
             let end = braced.find('}').filter(|_| braced.starts_with('{'));
             let end = end.ok_or_else(|| wrong("this tag has a brace without its pair"))?;
+            if braced[1..end].trim().is_empty() {
+                return Err(wrong("this tag has nothing between its braces"));
+            }
             let inner = LitStr::new(&braced[1..end], text.span());
             let value = inner
                 .parse::<Expr>()

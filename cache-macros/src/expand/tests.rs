@@ -44,10 +44,10 @@ fn a_cached_function_is_the_one_in_the_design() {
         r#"/// Finds a user.
 #[must_use]
 pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
-    use ::cache_runtime::__private as __rt;
-    static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
-    __rt::Shape::<Result<Option<User>, DbError>>::OF
-        .read(&__SITE, "users", |__p| __p.id(&id).ttl(300u64))
+    use ::cache_runtime::__private as __crt;
+    static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300");
+    __crt::Shape::<Result<Option<User>, DbError>>::OF
+        .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
         .run(async move |__kind| {
             #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();
@@ -68,10 +68,10 @@ fn an_invalidating_function_is_the_one_in_the_design() {
     assert_eq!(
         expanded,
         r#"async fn create(&self, new: NewUser) -> Result<User, DbError> {
-    use ::cache_runtime::__private as __rt;
-    static __SITE: __rt::Site = __rt::invalidates("create", "users:{result.id}, teams");
-    __rt::Shape::<Result<User, DbError>>::OF
-        .write(&__SITE, |__p| __p.resource("users").resource("teams"))
+    use ::cache_runtime::__private as __crt;
+    static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
+    __crt::Shape::<Result<User, DbError>>::OF
+        .write(&__CRT, |__p| __p.resource("users").resource("teams"))
         .rejected(|e| matches!(e, DbError::Conflict))
         .result(move |__p, result| {
             __p.resource("users").id(&result.id).resource("teams")
@@ -179,7 +179,7 @@ fn options_become_calls() {
             ".depends(\"teams\").depends(T::NAME)",
         ),
         (", when = id > 0", ".when(id>0)"),
-        (", codec = \"msgpack\"", ".codec(__rt::codec::msgpack)"),
+        (", codec = \"msgpack\"", ".codec(__crt::codec::msgpack)"),
         (", shared", ".shared()"),
         (", shared = false", ""),
     ] {
@@ -201,7 +201,7 @@ fn the_crate_and_the_cache_can_be_named() {
     .collect();
     assert!(!expanded.contains("::cache_runtime"), "{expanded}");
     assert!(
-        expanded.contains(".read_in(&self.caches[0],&__SITE,USERS,|__p|__p.id(&id))"),
+        expanded.contains(".read_in(&self.caches[0],&__CRT,USERS,|__p|__p.id(&id))"),
         "{expanded}"
     );
 }
@@ -267,7 +267,7 @@ fn what_is_around_the_body_survives() {
     for part in [
         "#[tracing::instrument(skip(self))]\n#[expect(dead_code, reason = \"..\")]\n",
         "pub(super) async unsafe fn get<'a, T>(self: &Arc<Self>, #[data] mut id: &'a T) -> Vec<T>",
-        "where\n    T: Key + 'a,\n{\n    #![allow(unused)]\n    use ::cache_runtime::__private as __rt;",
+        "where\n    T: Key + 'a,\n{\n    #![allow(unused)]\n    use ::cache_runtime::__private as __crt;",
         "half.typed",
     ] {
         assert!(expanded.contains(part), "{part}\nis missing in\n{expanded}");

@@ -2,12 +2,12 @@ use std::collections::HashMap;
 use cache_runtime::cached;
 /// `users:1`, `users:2`, ..
 async fn get_many(ids: &[i64]) -> Result<HashMap<i64, String>, std::fmt::Error> {
-    use ::cache_runtime::__private as __rt;
+    use ::cache_runtime::__private as __crt;
     #[used]
     #[unsafe(link_section = "linkme_SITES")]
-    static __SITE: __rt::Site = __rt::cached("get_many", "users:{ids: i64}, batch");
-    __rt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
-        .read(&__SITE, "users", &ids, |__p| __p)
+    static __CRT: __crt::Site = __crt::cached("get_many", "users:{ids: i64}, batch");
+    __crt::BatchShape::<Result<HashMap<i64, String>, std::fmt::Error>>::OF
+        .read(&__CRT, "users", &ids, |__p| __p)
         .run(async move |__kind, ids| {
             #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();

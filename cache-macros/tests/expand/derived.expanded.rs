@@ -5,12 +5,12 @@ struct Users {
 impl Users {
     /// `users:list:<hash>`
     pub async fn list(&self, pool: &str, skip: u32, limit: u32) -> Vec<String> {
-        use ::cache_runtime::__private as __rt;
+        use ::cache_runtime::__private as __crt;
         #[used]
         #[unsafe(link_section = "linkme_SITES")]
-        static __SITE: __rt::Site = __rt::cached("list", "users:list");
-        __rt::Shape::<Vec<String>>::OF
-            .read(&__SITE, "users", |__p| __p.arg(&skip).arg(&limit).arg(&self.tenant))
+        static __CRT: __crt::Site = __crt::cached("list", "users:list");
+        __crt::Shape::<Vec<String>>::OF
+            .read(&__CRT, "users", |__p| __p.arg(&skip).arg(&limit).arg(&self.tenant))
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();

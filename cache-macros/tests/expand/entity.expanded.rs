@@ -3,12 +3,12 @@ struct Users;
 impl Users {
     /// `users:1`
     pub async fn get(&self, id: i64) -> Result<Option<String>, std::fmt::Error> {
-        use ::cache_runtime::__private as __rt;
+        use ::cache_runtime::__private as __crt;
         #[used]
         #[unsafe(link_section = "linkme_SITES")]
-        static __SITE: __rt::Site = __rt::cached("get", "users:{id: i64}, ttl 300");
-        __rt::Shape::<Result<Option<String>, std::fmt::Error>>::OF
-            .read(&__SITE, "users", |__p| __p.id(&id).ttl(300u64))
+        static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300");
+        __crt::Shape::<Result<Option<String>, std::fmt::Error>>::OF
+            .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();

@@ -1,12 +1,12 @@
 use cache_runtime::cached;
 /// `pages:first:<hash>`
 pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usize> {
-    use ::cache_runtime::__private as __rt;
+    use ::cache_runtime::__private as __crt;
     #[used]
     #[unsafe(link_section = "linkme_SITES")]
-    static __SITE: __rt::Site = __rt::cached("first", "pages:first");
-    __rt::Shape::<Option<usize>>::OF
-        .read(&__SITE, "pages", |__p| __p.type_param::<T>().arg(&N).arg(&all))
+    static __CRT: __crt::Site = __crt::cached("first", "pages:first");
+    __crt::Shape::<Option<usize>>::OF
+        .read(&__CRT, "pages", |__p| __p.type_param::<T>().arg(&N).arg(&all))
         .run(async move |__kind| {
             #[allow(clippy::diverging_sub_expression)]
             let _ = __kind.unreached() && return __kind.value();

@@ -6,12 +6,12 @@ struct Users {
 impl Users {
     /// `users:7,1`
     async fn get(&self, user: &str) -> Option<String> {
-        use ::cache_runtime::__private as __rt;
+        use ::cache_runtime::__private as __crt;
         #[used]
         #[unsafe(link_section = "linkme_SITES")]
-        static __SITE: __rt::Site = __rt::cached("get", "users:{(self.tenant, user)}");
-        __rt::Shape::<Option<String>>::OF
-            .read_in(&self.cache, &__SITE, "users", |__p| __p.id(&(&self.tenant, &user)))
+        static __CRT: __crt::Site = __crt::cached("get", "users:{(self.tenant, user)}");
+        __crt::Shape::<Option<String>>::OF
+            .read_in(&self.cache, &__CRT, "users", |__p| __p.id(&(&self.tenant, &user)))
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();

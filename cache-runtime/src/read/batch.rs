@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use super::permit::{Package, Permit};
 use super::plan::ReadPlan;
 use super::reader::{Reader, Sight, Turn};
-use super::{AllBut, Call, Everything, Unless, permit, ran_without, value_of};
+use super::{AllButEach, Call, Everything, Unless, permit, ran_without, value_of};
 use crate::engine::Handle;
 use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
@@ -69,14 +69,17 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
 
 impl<R, S, K> Batch<R, S, K> {
     /// What is not worth keeping.
-    pub fn unless<F: Fn(&R::Value) -> bool>(self, refuses: F) -> Batch<R, S, K, AllBut<F>>
+    pub fn unless<F: Fn(&R::Value) -> bool>(
+        self,
+        refuses: F,
+    ) -> Batch<R, S, K, AllButEach<F, R::Value>>
     where
         R: Gathered<S>,
     {
         Batch {
             ids: self.ids,
             calls: self.calls,
-            unless: AllBut(refuses),
+            unless: AllButEach::each(refuses),
             kind: PhantomData,
         }
     }

@@ -55,13 +55,42 @@ impl<V> Unless<V> for Everything {
     }
 }
 
-/// Keeps what the function in it does not refuse.
+/// Keeps what the function in it does not refuse. It knows how to call it, so that what a wrong function lacks is
+/// reported where it is given and not once more where the body runs.
 #[derive(Debug)]
-pub struct AllBut<F>(F);
+pub struct AllBut<F, C> {
+    refuses: F,
+    call: C,
+}
 
-impl<V, F: FnOnce(&V) -> bool> Unless<V> for AllBut<F> {
+/// Of a function that is called once.
+type AllButOnce<F, V> = AllBut<F, fn(F, &V) -> bool>;
+/// Of a function that is called for each of many values.
+type AllButEach<F, V> = AllBut<F, fn(&F, &V) -> bool>;
+
+impl<F, V> AllButOnce<F, V> {
+    fn once(refuses: F) -> Self
+    where
+        F: FnOnce(&V) -> bool,
+    {
+        let call = |refuses: F, value: &V| refuses(value);
+        Self { refuses, call }
+    }
+}
+
+impl<F, V> AllButEach<F, V> {
+    fn each(refuses: F) -> Self
+    where
+        F: Fn(&V) -> bool,
+    {
+        let call = |refuses: &F, value: &V| refuses(value);
+        Self { refuses, call }
+    }
+}
+
+impl<V, F> Unless<V> for AllButOnce<F, V> {
     fn refuses(self, value: &V) -> bool {
-        self.0(value)
+        (self.call)(self.refuses, value)
     }
 }
 
@@ -71,9 +100,9 @@ impl<V> Unless<V> for &Everything {
     }
 }
 
-impl<V, F: Fn(&V) -> bool> Unless<V> for &AllBut<F> {
+impl<V, F> Unless<V> for &AllButEach<F, V> {
     fn refuses(self, value: &V) -> bool {
-        self.0(value)
+        (self.call)(&self.refuses, value)
     }
 }
 
@@ -95,13 +124,16 @@ impl<R, S> Read<R, S> {
     }
 
     /// What is not worth keeping.
-    pub fn unless<F: FnOnce(&R::Value) -> bool>(self, refuses: F) -> Read<R, S, AllBut<F>>
+    pub fn unless<F: FnOnce(&R::Value) -> bool>(
+        self,
+        refuses: F,
+    ) -> Read<R, S, AllButOnce<F, R::Value>>
     where
         R: Returns<S>,
     {
         Read {
             call: self.call,
-            unless: AllBut(refuses),
+            unless: AllButOnce::once(refuses),
             kind: PhantomData,
         }
     }

@@ -29,6 +29,9 @@ struct Shape;
 trait Clone {}
 trait Send {}
 trait Future {}
+trait AsRef {}
+trait Into {}
+mod linkme {}
 
 const USERS: &str = "users";
 
@@ -59,6 +62,24 @@ impl Users {
     }
 }
 
+#[cached(resource = "users", op = "boxed", tags("a{id}"), depends("teams"), when = id > 0, unless = |n| *n == 0)]
+fn boxed(id: u8) -> ::std::pin::Pin<::std::boxed::Box<dyn ::std::future::Future<Output = u8> + ::std::marker::Send>> {
+    ::std::boxed::Box::pin(async move { id })
+}
+
+#[cached(resource = "users", batch = ids, codec = "json", version = 1)]
+async fn many(ids: ::std::vec::Vec<i64>) -> ::std::collections::BTreeMap<i64, Text> {
+    ::std::iter::Iterator::collect(::std::iter::Iterator::map(
+        ::std::iter::IntoIterator::into_iter(ids),
+        |id| (id, Text::new()),
+    ))
+}
+
+#[invalidates(tags("a{id}"))]
+fn opaque(id: u8) -> impl ::std::future::Future<Output = u8> + ::std::marker::Send {
+    async move { id }
+}
+
 /// The user's names may even be those of the macro's locals.
 #[cached(resource = "users")]
 async fn locals(__cache_read: u8, __cache_plan: u8, __cache_returned: u8, body: u8, plan: u8) -> u8 {
@@ -71,6 +92,9 @@ async fn more_locals(__cache_write: u8, __cache_plan: u8, e: u8) -> u8 {
 }
 
 fn main() {
+    let _ = boxed(1);
+    let _ = many(::std::vec::Vec::new());
+    let _ = opaque(1);
     let _ = locals(1, 2, 3, 4, 5);
     let _ = more_locals(1, 2, 3);
 }

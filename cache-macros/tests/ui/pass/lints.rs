@@ -1,6 +1,8 @@
 //! No lint fires at what the attributes add, and those of the user's own code still do.
 
 #![deny(warnings, missing_docs, unused, unused_qualifications, unreachable_pub, nonstandard_style)]
+#![deny(unreachable_code, unused_mut, unused_lifetimes, redundant_lifetimes, explicit_outlives_requirements)]
+#![deny(keyword_idents, unused_results, variant_size_differences, unused_import_braces, unit_bindings)]
 #![deny(elided_lifetimes_in_paths, single_use_lifetimes, trivial_casts, let_underscore_drop)]
 #![forbid(unsafe_code)]
 
@@ -29,6 +31,35 @@ impl Users {
     #[cached(resource = "users")]
     async fn unfinished(&self, _id: i64) -> Option<i64> {
         todo!()
+    }
+
+    #[cached(resource = "users", op = "returning", tags("a{id}"), when = id > 0, unless = |n| *n == 0)]
+    async fn returning(&self, id: i64) -> i64 {
+        return id;
+    }
+
+    #[cached(resource = "users", op = "qualified", ttl = std::time::Duration::from_secs(5))]
+    async fn qualified<'a>(&'a self, id: &'a str) -> std::io::Result<Vec<u8>> {
+        std::fs::read(id)
+    }
+
+    #[cached(resource = "users", op = "boxed", depends("teams"))]
+    fn boxed<'a>(&'a self, id: &'a i64) -> std::pin::Pin<Box<dyn Future<Output = i64> + Send + 'a>> {
+        if *id == 0 {
+            return Box::pin(async { 0 });
+        }
+        Box::pin(async move { *id })
+    }
+
+    #[cached(resource = "users", op = "opaque", shared)]
+    fn opaque(&self, mut id: i64) -> impl Future<Output = i64> + Send {
+        id += 1;
+        async move { id }
+    }
+
+    #[cached(resource = "users", batch = ids)]
+    async fn many(&self, ids: &[i64]) -> std::collections::HashMap<i64, i64> {
+        ids.iter().map(|id| (*id, *id)).collect()
     }
 
     #[invalidates("users")]
@@ -61,6 +92,11 @@ fn main() {
     drop(users.get(1, "", true));
     drop(users.update(String::new()));
     drop(users.unfinished(1));
+    drop(users.returning(1));
+    drop(users.qualified(""));
+    drop(users.boxed(&1));
+    drop(users.opaque(1));
+    drop(users.many(&[]));
     drop(users.unit());
     drop(users.inner_attribute());
     drop(users.outer_attribute());
