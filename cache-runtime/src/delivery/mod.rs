@@ -6,6 +6,8 @@
 
 mod queue;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,6 +63,15 @@ impl Shared {
         self.is_distressed
             .store(queue.is_distressed(), Ordering::Release);
         changed
+    }
+
+    /// What was on its way waits again.
+    fn take_back(&self) {
+        // Told after the change: whoever hears `Pending` may read at once, and looks without the lock.
+        for receipt in self.change(Queue::take_back) {
+            // Whoever asked may be gone.
+            let _ = receipt.send(Acknowledgement::Pending);
+        }
     }
 }
 
@@ -233,7 +244,7 @@ impl Worker {
                     self.sweeper.request(resources.chain(namespace), at);
                 }
                 Err(error) => {
-                    self.shared.change(Queue::take_back);
+                    self.shared.take_back();
                     return Err(error);
                 }
             }

@@ -29,6 +29,9 @@ pub(crate) struct Order {
     pub(crate) sweeps: Vec<Sweep>,
 }
 
+/// Those who wait to be told how far their invalidations have come.
+pub(super) type Receipts = Vec<oneshot::Sender<Acknowledgement>>;
+
 /// Orders merged into one.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -37,7 +40,7 @@ pub(super) struct Batch {
     /// Per resource, whether only derived entries are concerned.
     pub(super) sweeps: HashMap<Box<str>, bool>,
     pub(super) whole_namespace: bool,
-    receipts: Vec<oneshot::Sender<Acknowledgement>>,
+    receipts: Receipts,
     /// The number of the last order in it.
     last: u64,
 }
@@ -237,18 +240,18 @@ impl Queue {
         batch
     }
 
-    /// The store did not take what was on its way: it waits again. Reads bypass before anybody is told.
-    pub(super) fn take_back(&mut self) {
+    /// The store did not take what was on its way: it waits again. Returns those who are to be told that it is
+    /// pending, once it is known to all that reads bypass.
+    #[must_use]
+    pub(super) fn take_back(&mut self) -> Receipts {
         self.is_distressed = true;
         let Some(mut batch) = self.in_flight.take() else {
-            return;
+            return Receipts::new();
         };
         let receipts = std::mem::take(&mut batch.receipts);
         self.ready.merge(batch);
         self.enforce_limit();
-        for receipt in receipts {
-            let _ = receipt.send(Acknowledgement::Pending);
-        }
+        receipts
     }
 
     /// One who waited has lost patience; says what to go on with.
@@ -356,8 +359,8 @@ mod tests {
         let mut queue = queue(10);
         let mut receipt = enter(&mut queue, kill("users:1"));
         queue.send(clock::now());
-        queue.take_back();
-        assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Pending));
+        assert_eq!(queue.take_back().len(), 1);
+        assert!(receipt.try_recv().is_err(), "its owner is told later");
         assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
         assert!(!queue.concerns(&probe("users:2")));
         queue.send(clock::now());
