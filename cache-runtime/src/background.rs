@@ -34,6 +34,15 @@ impl Background {
         })
     }
 
+    /// On the test's own runtime, whose time it may pause.
+    #[cfg(test)]
+    pub(crate) fn here() -> Self {
+        Self {
+            handle: Handle::current(),
+            _alive: oneshot::channel().0,
+        }
+    }
+
     #[cfg(feature = "redis")]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle

@@ -236,6 +236,8 @@ where
         let Some((cache, order)) = self.active else {
             return body(Kind::OF).await;
         };
+        // Before the guard, so that it is dropped after it: what the guard enqueues is waited for as well.
+        let running = cache.delivery.begin_write();
         let guard = Guard {
             cache: &cache,
             order: Some(order),
@@ -261,8 +263,10 @@ where
                 .delivery
                 .enqueue_at(clock::now() + cache.config.uncertainty, order.clone());
         }
+        let receipt = cache.delivery.enqueue(order);
+        drop(running);
         // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
-        let _ = cache.delivery.enqueue(order).acknowledged().await;
+        let _ = receipt.acknowledged().await;
         returned
     }
 }
