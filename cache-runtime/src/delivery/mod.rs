@@ -240,6 +240,8 @@ impl Worker {
             _ = closing.wait_for(|closing| *closing) => {}
         }
         self.last_attempt().await;
+        // Here, because the one who asked for it may have gone.
+        self.store.close().await;
         closed.send_replace(true);
     }
 

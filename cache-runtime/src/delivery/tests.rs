@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Wake, Waker};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -17,6 +18,9 @@ use crate::store::{
     ServerFacts,
 };
 use crate::write::{Never, Unchanged, Write};
+
+/// A test that hangs has failed.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A store that takes invalidations as its test lets it, and nothing else.
 #[derive(Debug)]
@@ -243,4 +247,30 @@ async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
     delivery.close().await;
     assert_eq!(receipt.acknowledged().await, Acknowledgement::Lost);
     assert_eq!(delivery.pending(), 1);
+    assert_eq!(store.closed.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn whoever_shuts_down_second_waits_as_well() {
+    let store = Held::shut();
+    let engine = engine(&store, Background::here());
+    drop(engine.delivery.enqueue(order("users")));
+    let mut first = pin!(engine.close());
+    let mut second = pin!(engine.close());
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    store.gate.add_permits(1);
+    second.await;
+    assert_eq!(store.taken.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_that_nobody_waits_for_goes_on() {
+    let store = Held::open();
+    let engine = engine(&store, Background::here());
+    drop(engine.delivery.enqueue(order("users")));
+    assert!(engine.close().now_or_never().is_none());
+    let closed = tokio::time::timeout(LIMIT, store.closed.acquire()).await;
+    closed.expect("in time").expect("never closed").forget();
+    assert_eq!(store.taken.available_permits(), 1);
 }
