@@ -116,7 +116,7 @@ impl Delivery {
             namespace: namespace.to_owned(),
             sweeper,
         };
-        background.spawn(worker.run(on_closing, on_closed));
+        background.spawn_to_finish(worker.run(on_closing, on_closed));
         Self {
             shared,
             closing,

@@ -274,3 +274,14 @@ async fn a_shutdown_that_nobody_waits_for_goes_on() {
     closed.expect("in time").expect("never closed").forget();
     assert_eq!(store.taken.available_permits(), 1);
 }
+
+#[tokio::test]
+async fn what_was_enqueued_by_the_last_to_leave_is_delivered() {
+    let store = Held::open();
+    store.refusals.store(5, Ordering::SeqCst);
+    let engine = engine(&store, Background::start().expect("a thread"));
+    drop(engine.delivery.enqueue(order("users")));
+    drop(engine);
+    let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+    taken.expect("in time").expect("never closed").forget();
+}
