@@ -329,3 +329,36 @@ async fn the_cache_outlives_the_runtime_that_made_it() {
     shop.rename(1, "newer").await.expect("written");
     assert_eq!(shop.name(1).await, "newer");
 }
+
+/// A failover that is planned (`FAILOVER`, `REPLICAOF`) closes no connection.
+#[tokio::test]
+async fn a_primary_that_is_demoted_is_given_up() {
+    for trust_restart in [false, true] {
+        let server = RedisServer::start();
+        let cache = Cache::new(over(&server).trust_restart(trust_restart)).await;
+        let shop = Shop::new(&cache);
+        assert_eq!(shop.name(1).await, "user 1");
+        // Of a primary that is not there, so it keeps its data and answers reads.
+        server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+        shop.rename(1, "new").await.expect("the write succeeds");
+        assert_eq!(shop.name(1).await, "new");
+        eventually(PATIENCE, async || !cache.is_available().await).await;
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+        eventually(PATIENCE, async || {
+            assert_eq!(shop.name(1).await, "new");
+            is_hit(status(shop.get(1)).await)
+        })
+        .await;
+        assert_eq!(cache.get_stats().await.counters.pending, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_refused() {
+    let server = RedisServer::start();
+    server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    for trust_restart in [false, true] {
+        let cache = Cache::new(over(&server).trust_restart(trust_restart)).await;
+        assert!(!cache.is_available().await);
+    }
+}

@@ -68,7 +68,8 @@ impl Link {
                 Ok(answer)
             }
             Ok(Err(error)) => {
-                if error.is_connection_dropped() || error.is_io_error() {
+                let is_over = error.is_connection_dropped() || error.is_io_error();
+                if is_over || is_read_only(&error) {
                     self.state.give_up();
                 } else {
                     self.state.unanswered.store(0, Ordering::Relaxed);
@@ -297,18 +298,26 @@ async fn identify(
         .await
         .map_err(described)?;
     let clock = RemoteClock::from_reading(Millis(seconds * 1000 + micros / 1000));
-    if trust_restart {
-        return Ok((Nonce::NONE, clock));
-    }
-    let info: String = redis::cmd("INFO").query_async(connection).await.map_err(|error| {
-        let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
-        Error::new(ErrorKind::Store, format!("INFO was refused ({}){hint}", described(error)))
-    })?;
+    let info: String = match redis::cmd("INFO").query_async(connection).await {
+        Ok(info) => info,
+        // Then a replica is found out by its refusing the first write.
+        Err(_) if trust_restart => return Ok((Nonce::NONE, clock)),
+        Err(error) => {
+            let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("INFO was refused ({}){hint}", described(error)),
+            ));
+        }
+    };
     if info_field(&info, "role") == Some("slave") {
         return Err(Error::new(
             ErrorKind::Store,
             "this is a replica; the cache needs the primary",
         ));
+    }
+    if trust_restart {
+        return Ok((Nonce::NONE, clock));
     }
     match (
         info_field(&info, "run_id"),
@@ -330,6 +339,15 @@ pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .map(str::trim_end)
+}
+
+/// Whether a replica refused to write. A primary that is demoted keeps its connections, so this is how they learn
+/// of it; Redis 6.2 wraps the refusal where a script ran into it.
+fn is_read_only(error: &RedisError) -> bool {
+    error.code() == Some("READONLY")
+        || error
+            .detail()
+            .is_some_and(|detail| detail.contains("READONLY"))
 }
 
 /// The client's error as a person should read it: without the number that the system gave it.
@@ -358,6 +376,24 @@ fn described(error: RedisError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replicas_refusal_is_known_in_each_form() {
+        let error = |text: &str| {
+            let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
+            reply
+                .and_then(Value::extract_error)
+                .expect_err("an error was sent")
+        };
+        for refusal in [
+            "READONLY You can't write against a read only replica.",
+            "READONLY You can't write against a read only replica. script: 5fd0, on @user_script:32.",
+            "ERR Error running script (call to f_5fd0): @user_script:32: @user_script: 32: -READONLY You can't write against a read only replica.",
+        ] {
+            assert!(is_read_only(&error(refusal)), "{refusal}");
+        }
+        assert!(!is_read_only(&error("OOM command not allowed")));
+    }
 
     #[test]
     fn info_fields() {
