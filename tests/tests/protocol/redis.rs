@@ -362,3 +362,44 @@ async fn a_replica_is_refused() {
         assert!(!cache.is_available().await);
     }
 }
+
+/// An application that blocks its only worker on the cache.
+#[tokio::test]
+async fn a_runtime_that_polls_nothing_holds_nobody_up() {
+    let server = RedisServer::start();
+    let config = over(&server);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("built");
+    let (made, cache) = tokio::sync::oneshot::channel();
+    runtime.spawn(async move {
+        let cache = block_on(Cache::new(config));
+        made.send(cache).expect("somebody waits");
+    });
+    let made = tokio::time::timeout(PATIENCE, cache).await;
+    // Also if its worker is blocked for good.
+    runtime.shutdown_background();
+    let cache = made.expect("in time").expect("made");
+    eventually(PATIENCE, async || cache.is_available().await).await;
+}
+
+/// Blocks the thread until the future is done, as executors other than tokio do.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
+    }
+}

@@ -26,6 +26,8 @@ use crate::nonce::{Nonce, hash128};
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
+/// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
+const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// So many commands in a row without an answer, and the connection is given up.
@@ -198,15 +200,17 @@ pub(super) async fn keep(
 
 async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
     if let Some(application) = &keeper.application {
-        let attempt = application.spawn(open(
+        let mut attempt = application.spawn(open(
             keeper.config.clone(),
             keeper.trust_restart,
             keeper.probe_key.clone(),
         ));
-        match attempt.await {
-            Ok(link) => return link,
+        match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
+            Ok(Ok(link)) => return link,
             // That runtime has ended.
-            Err(_) => keeper.application = None,
+            Ok(Err(_)) => keeper.application = None,
+            // Its threads are all blocked, perhaps by one who waits for this. The next link may be driven there.
+            Err(_) => attempt.abort(),
         }
     }
     open(
