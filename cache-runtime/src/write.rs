@@ -85,15 +85,13 @@ impl<'a> WritePlan<'a> {
     }
 
     pub(crate) fn finish(self) -> Order {
+        let mut order = Order::default();
         if !self.tags.is_empty() {
-            self.cache.registry.others.invalidations.add_one();
+            order.counted.push(Arc::clone(&self.cache.registry.others));
+            order.bumps = self.tags;
         }
-        let mut order = Order {
-            bumps: self.tags,
-            ..Order::default()
-        };
         for target in self.targets.into_iter().flatten() {
-            target.resource.counters.invalidations.add_one();
+            order.counted.push(Arc::clone(&target.resource.counters));
             let derived_only = target.entity.is_some();
             order.sweeps.push(Sweep {
                 resource: target.resource.name.clone(),

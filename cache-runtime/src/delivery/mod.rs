@@ -126,6 +126,9 @@ impl Delivery {
 
     /// Hands an invalidation in. It will take place whether or not anybody waits for the receipt.
     pub(crate) fn enqueue(&self, order: Order) -> Receipt {
+        for counters in &order.counted {
+            counters.invalidations.add_one();
+        }
         self.enter(Some(order))
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::Acknowledgement;
 use crate::clock::Instant;
 use crate::generation::Dep;
+use crate::stats::Counters;
 use crate::store::{Invalidation, Probe};
 
 /// What is to be repeated later is repeated together with what falls due within this time.
@@ -31,6 +32,8 @@ pub(crate) struct Order {
     pub(crate) kills: Vec<String>,
     pub(crate) bumps: Vec<Arc<Dep>>,
     pub(crate) sweeps: Vec<Sweep>,
+    /// Whose figures it belongs to, once it is enqueued.
+    pub(crate) counted: Vec<Arc<Counters>>,
 }
 
 /// Those who wait to be told how far their invalidations have come.
