@@ -120,6 +120,23 @@ async fn generations_that_were_flushed_make_misses() {
 }
 
 #[tokio::test]
+async fn what_is_no_generation_is_replaced_by_one() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    let nonce = "0123456789abcdef0123456789abcdef";
+    for junk in ["", "hello", &nonce.to_uppercase(), &format!("{nonce}x")] {
+        shop.name(1).await;
+        server.cli(&["SET", "@gen:users", junk]);
+        let miss = Status::Miss {
+            stored: true,
+            joined: false,
+        };
+        assert_eq!(status(shop.get(1)).await, miss, "{junk:?}");
+        assert!(is_hit(status(shop.get(1)).await), "{junk:?}");
+    }
+}
+
+#[tokio::test]
 async fn foreign_values_are_left_alone() {
     let server = RedisServer::start();
     let cache = Cache::new(over(&server)).await;
