@@ -36,6 +36,12 @@ pub(crate) struct Order {
     pub(crate) counted: Vec<Arc<Counters>>,
 }
 
+impl Order {
+    fn is_empty(&self) -> bool {
+        self.kills.is_empty() && self.bumps.is_empty()
+    }
+}
+
 /// Those who wait to be told how far their invalidations have come.
 pub(super) type Receipts = Vec<oneshot::Sender<Acknowledgement>>;
 
@@ -199,6 +205,12 @@ impl Queue {
         order: Option<Order>,
         receipt: oneshot::Sender<Acknowledgement>,
     ) -> Result<u64, Lost> {
+        if order.as_ref().is_some_and(Order::is_empty) {
+            // Nobody waits for nothing, least of all behind what the store does not take. Whoever asked may be
+            // gone.
+            let _ = receipt.send(Acknowledgement::Delivered);
+            return Ok(self.delivered);
+        }
         if self.is_closed {
             return Err(self.lose(Batch::of(order)));
         }
@@ -263,10 +275,6 @@ impl Queue {
         }
         let batch = std::mem::take(&mut self.ready);
         if batch.is_empty() {
-            for receipt in batch.receipts {
-                // Whoever asked may be gone.
-                let _ = receipt.send(Acknowledgement::Delivered);
-            }
             return None;
         }
         let invalidation = Invalidation {
@@ -469,6 +477,18 @@ mod tests {
         queue.acknowledge();
         assert!(!queue.is_distressed());
         assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+    }
+
+    #[test]
+    fn nobody_waits_for_an_order_of_nothing() {
+        let mut queue = queue(10);
+        let _waits = enter(&mut queue, kill("users:1"));
+        queue.send(clock::now());
+        let (sender, mut receipt) = oneshot::channel();
+        let number = queue.enter(Some(Order::default()), sender).expect("open");
+        assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+        assert!(!queue.is_distressed());
+        assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Delivered));
     }
 
     #[test]
