@@ -247,15 +247,23 @@ impl Queue {
         Ok(())
     }
 
+    fn waiting(&self) -> usize {
+        self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>()
+    }
+
     fn enforce_limit(&mut self) {
-        let waiting = self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>();
-        if waiting <= self.limit {
+        if self.waiting() <= self.limit {
             return;
         }
         self.ready.collapse();
-        if let Some((last, mut batch)) = std::mem::take(&mut self.delayed).pop_last() {
-            batch.collapse();
-            self.delayed.insert(last, batch);
+        // Each in its place: what is due soon must not wait for the last.
+        self.delayed.values_mut().for_each(Batch::collapse);
+        if self.waiting() <= self.limit {
+            return;
+        }
+        // More steps than there is room for: the last one covers all that came in.
+        if let Some(last) = std::mem::take(&mut self.delayed).pop_last() {
+            self.delayed.extend([last]);
         }
     }
 
@@ -492,20 +500,37 @@ mod tests {
     }
 
     #[test]
-    fn past_the_limit_everything_is_invalidated_now_and_later() {
+    fn past_the_limit_everything_is_invalidated_now_and_whenever_it_is_due() {
         let mut queue = queue(4);
-        let later = clock::now() + Duration::from_secs(5);
-        queue.enter_at(later, kill("users:0")).expect("open");
+        let [soon, later] = [1, 5].map(|s| clock::now() + Duration::from_secs(s));
+        for due in [later, soon] {
+            queue.enter_at(due, kill("users:0")).expect("open");
+        }
         for id in 0..9 {
             drop(enter(&mut queue, kill(&format!("users:{id}"))));
         }
         assert!(queue.concerns(&probe("teams:1")));
-        let sent = queue.send(clock::now()).expect("something to send");
-        assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+        for now in [clock::now(), soon + DUE_STEP, later + DUE_STEP] {
+            let sent = queue.send(now).expect("something to send");
+            assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+            queue.acknowledge();
+            assert!(queue.send(now).is_none());
+        }
+    }
+
+    #[test]
+    fn with_more_steps_than_room_the_last_covers_all() {
+        let mut queue = queue(4);
+        let due = |step: u32| clock::now() + DUE_STEP * step;
+        for step in 1..=9 {
+            queue.enter_at(due(step), kill("users:0")).expect("open");
+        }
+        queue.send(due(0));
         queue.acknowledge();
-        assert!(queue.send(clock::now()).is_none());
-        let again = queue.send(later + DUE_STEP).expect("something to send");
-        assert!(again.whole_namespace);
+        let sent = queue.send(due(10)).expect("something to send");
+        assert!(sent.whole_namespace);
+        queue.acknowledge();
+        assert!(queue.send(due(100)).is_none());
     }
 
     #[test]
