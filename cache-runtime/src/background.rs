@@ -5,33 +5,42 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-/// The runtime's handle. Dropping it ends the thread and every task on it.
+/// How long the thread outlives the cache at most, for tasks that have something to finish. They are bounded
+/// by themselves; this only ends one that hangs.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// The runtime's handle. Dropping it ends every task, those to be finished after a while, and the thread.
 #[derive(Debug)]
 pub(crate) struct Background {
     handle: Handle,
-    _alive: oneshot::Sender<()>,
+    to_finish: mpsc::UnboundedSender<JoinHandle<()>>,
 }
 
 impl Background {
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let (alive, gone) = oneshot::channel();
+        let (to_finish, finishing) = mpsc::unbounded_channel();
         // A thread owns the runtime because a runtime can't be dropped inside another one.
         std::thread::Builder::new()
             .name("cache-runtime".into())
-            .spawn(move || {
-                // The sender is never used: an error says that it was dropped.
-                let _ = runtime.block_on(gone);
-            })?;
-        Ok(Self {
-            handle,
-            _alive: alive,
-        })
+            .spawn(move || runtime.block_on(finish(finishing)))?;
+        Ok(Self { handle, to_finish })
+    }
+
+    /// On the test's own runtime, whose time it may pause.
+    #[cfg(test)]
+    pub(crate) fn here() -> Self {
+        Self {
+            handle: Handle::current(),
+            to_finish: mpsc::unbounded_channel().0,
+        }
     }
 
     #[cfg(feature = "redis")]
@@ -42,4 +51,25 @@ impl Background {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(task);
     }
+
+    /// Runs a task that ends by itself soon after the cache has gone, and is waited for then.
+    pub(crate) fn spawn_to_finish(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // The receiver is there as long as the thread, which is there as long as this.
+        let _ = self.to_finish.send(self.handle.spawn(task));
+    }
+}
+
+/// Returns when the cache has gone, and has finished what it had begun.
+async fn finish(mut tasks: mpsc::UnboundedReceiver<JoinHandle<()>>) {
+    let mut unfinished = Vec::new();
+    while let Some(task) = tasks.recv().await {
+        unfinished.push(task);
+    }
+    let finished = async {
+        for task in unfinished {
+            // A task that panicked has said so.
+            let _ = task.await;
+        }
+    };
+    let _ = tokio::time::timeout(GRACE, finished).await;
 }

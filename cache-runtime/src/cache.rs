@@ -575,6 +575,9 @@ impl Cache {
         let removed = cache.store.remove_matching(&everything).await;
         match cache.delivery.enqueue_namespace().acknowledged().await {
             Acknowledgement::Delivered => removed,
+            Acknowledgement::Lost => Err(Error::unavailable(
+                "the cache was shut down before the store had the invalidation",
+            )),
             _ => Err(Error::unavailable(
                 "the store could not be reached; everything will be invalidated when it can",
             )),
@@ -617,8 +620,15 @@ impl Cache {
         }
     }
 
-    /// Delivers what is still waiting, within two seconds, and ends the cache's connections and tasks.
-    /// Afterwards annotated functions simply run.
+    /// Delivers what is still waiting, and what the writes that are running hand in, within two seconds; then
+    /// ends the cache's connections and tasks. What could not be delivered is named in the log. Every call
+    /// returns when that is done.
+    ///
+    /// From the beginning of it, annotated functions simply run: a write that starts now invalidates nothing.
+    /// So this belongs after a program has ended taking requests, and outside of annotated functions.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on all the same.
     pub async fn shutdown(&self) {
         if let Some(engine) = &self.0.engine {
             engine.close().await;
@@ -635,7 +645,9 @@ async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
     match transaction::hand_over(cache, handover) {
         Ok(()) => Acknowledgement::Deferred,
         Err(handover) => {
-            let order = handover.write.map_or_else(Order::default, Planned::counted);
+            let order = handover
+                .write
+                .map_or_else(Order::default, Planned::into_order);
             cache.delivery.enqueue(order).acknowledged().await
         }
     }

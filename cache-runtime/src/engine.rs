@@ -58,11 +58,12 @@ impl Engine {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Returns when the cache is closed, whoever was the first to ask for it.
     pub(crate) async fn close(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            self.delivery.close().await;
-            self.store.close().await;
-        }
+        self.closed.store(true, Ordering::Release);
+        self.delivery.close().await;
+        // The delivery closes the store unless it has failed.
+        self.store.close().await;
     }
 }
 

@@ -112,7 +112,8 @@ pub struct Figures {
     pub stale_rejected: u64,
     /// See [`CounterSnapshot::invalidations`].
     pub invalidations: u64,
-    /// Invalidations that have not reached the store yet.
+    /// Invalidations that have not reached the store yet; once the cache has been shut down, those that never
+    /// will.
     pub pending: u64,
     /// See [`CounterSnapshot::errors`].
     pub errors: u64,

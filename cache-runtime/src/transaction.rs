@@ -6,7 +6,6 @@
 //! applies everything when it ends.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
@@ -15,6 +14,7 @@ use crate::clock;
 use crate::delivery::Order;
 use crate::engine::Handle;
 use crate::nonce::Nonce;
+use crate::stats::Counters;
 use crate::store::Intent;
 use crate::write::Planned;
 
@@ -107,14 +107,16 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
         collected: Mutex::default(),
         cache,
     });
+    let running = opened.cache.delivery.begin_write();
     let mut open = Open {
         block: Arc::clone(&opened),
         has_ended: false,
     };
     let block = BLOCK.scope(Arc::clone(&opened), block);
     let (output, ending) = renewing(&opened, block).await;
-    let order = open.ended(ending);
-    let _ = opened.cache.delivery.enqueue(order).acknowledged().await;
+    let receipt = opened.cache.delivery.enqueue(open.ended(ending));
+    drop(running);
+    let _ = receipt.acknowledged().await;
     output
 }
 
@@ -160,7 +162,7 @@ impl Open {
         if ending == Ending::RolledBack {
             return withdrawals;
         }
-        let writes = writes.into_iter().map(Planned::counted);
+        let writes = writes.into_iter().map(Planned::into_order);
         let order = writes.fold(Order::default(), Order::and);
         if ending == Ending::Unknown {
             let cache = &self.block.cache;
@@ -184,9 +186,9 @@ impl Drop for Open {
         for write in writes {
             leave_uncertain(cache, write, Nonce::fresh());
         }
-        let uncertainty = cache.config.uncertainty;
         for intent in intents {
-            announce(cache, intent, uncertainty);
+            let length = cache.config.uncertainty;
+            announce(cache, Intent { length, ..intent }, Vec::new());
         }
     }
 }
@@ -194,15 +196,16 @@ impl Drop for Open {
 /// Announces a write whose outcome nobody knows, until its commit must have arrived, and invalidates once more then.
 pub(crate) fn leave_uncertain(cache: &Handle, write: Planned, token: Nonce) {
     let uncertainty = cache.config.uncertainty;
-    announce(cache, write.intent(token, uncertainty), uncertainty);
-    cache
-        .delivery
-        .enqueue_at(clock::now() + uncertainty, write.counted());
+    let intent = write.intent(token, uncertainty);
+    let order = write.into_order();
+    announce(cache, intent, order.counted.clone());
+    cache.delivery.enqueue_at(clock::now() + uncertainty, order);
 }
 
-fn announce(cache: &Handle, intent: Intent, length: Duration) {
+fn announce(cache: &Handle, intent: Intent, counted: Vec<Arc<Counters>>) {
     let order = Order {
-        intents: vec![Intent { length, ..intent }],
+        intents: vec![intent],
+        counted,
         ..Order::default()
     };
     // Nobody is there to wait for the receipt.

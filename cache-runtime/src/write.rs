@@ -26,7 +26,6 @@ use crate::read::tag_dep;
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
 use crate::scope;
-use crate::stats::Counters;
 use crate::store::{Intent, IntentRow};
 use crate::transaction::{self, Handover};
 
@@ -115,13 +114,12 @@ impl<'a> WritePlan<'a> {
                 ..Order::default()
             },
             rows: Vec::new(),
-            counters: Vec::new(),
             crash_safe: self.crash_safe,
             after_commit: self.after_commit,
         };
         if !planned.order.bumps.is_empty() {
             let others = Arc::clone(&self.cache.registry.others);
-            planned.counters.push(others);
+            planned.order.counted.push(others);
         }
         let order = &mut planned.order;
         for target in self.targets.into_iter().flatten() {
@@ -139,7 +137,7 @@ impl<'a> WritePlan<'a> {
                 }
                 None => order.bumps.push(Arc::clone(&resource.whole)),
             }
-            planned.counters.push(Arc::clone(&resource.counters));
+            order.counted.push(Arc::clone(&resource.counters));
         }
         planned
     }
@@ -151,18 +149,12 @@ pub(crate) struct Planned {
     order: Order,
     /// The entries in the order, with what stands for each where it is somebody else's.
     rows: Vec<IntentRow>,
-    /// Whose invalidations these are.
-    counters: Vec<Arc<Counters>>,
     crash_safe: bool,
     after_commit: bool,
 }
 
 impl Planned {
-    /// The order, which is about to be handed in.
-    pub(crate) fn counted(self) -> Order {
-        for counters in &self.counters {
-            counters.invalidations.add_one();
-        }
+    pub(crate) fn into_order(self) -> Order {
         self.order
     }
 
@@ -303,6 +295,8 @@ where
         let Some((cache, planned)) = self.active else {
             return body(Kind::OF).await;
         };
+        // Before the guard, so that it is dropped after it: what the guard enqueues is waited for as well.
+        let running = cache.delivery.begin_write();
         let mut guard = Guard::new(&cache, planned);
         if let Some(refuse) = self.refuse {
             if let Err(error) = guard.ready().await {
@@ -342,7 +336,7 @@ where
             transaction::leave_uncertain(&cache, write.clone(), Nonce::fresh());
             return returned;
         }
-        let mut order = write.map_or_else(Order::default, Planned::counted);
+        let mut order = write.map_or_else(Order::default, Planned::into_order);
         if returned.error().is_some() && !wrote_nothing {
             let later = clock::now() + cache.config.uncertainty;
             cache.delivery.enqueue_at(later, order.clone());
@@ -353,7 +347,9 @@ where
             return returned;
         }
         // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
-        let _ = cache.delivery.enqueue(order).acknowledged().await;
+        let receipt = cache.delivery.enqueue(order);
+        drop(running);
+        let _ = receipt.acknowledged().await;
         returned
     }
 }
@@ -476,6 +472,8 @@ impl<'a> Guard<'a> {
     fn withdrawal(&self) -> Option<Order> {
         let Announced { token, on_whole } = self.announced?;
         let mut order = self.planned.order.clone();
+        // The invalidation that it goes with is counted.
+        order.counted.clear();
         if on_whole {
             let wholes = self.planned.rows.iter().map(|row| Arc::clone(&row.whole));
             order.bumps.extend(wholes);

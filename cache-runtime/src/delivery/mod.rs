@@ -2,20 +2,22 @@
 //!
 //! To enqueue is synchronous, so a guard can do it while it is dropped. What waits is merged; what the store
 //! did not take is tried again until it does, and meanwhile this process does not read what it concerns. The
-//! queue ends with the cache: [`shutdown`](crate::Cache::shutdown) makes a last attempt.
+//! queue ends with the cache: [`shutdown`](crate::Cache::shutdown) waits for the writes that are running, and
+//! tries for a bounded time to deliver what is left. What is lost then is counted and named in the log.
 
 mod queue;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
-use self::queue::Queue;
+use self::queue::{Lost, Queue};
 pub(crate) use self::queue::{Order, Sweep};
 use self::sweep::Sweeper;
 use crate::background::Background;
@@ -25,8 +27,12 @@ use crate::store::{Probe, Store};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-/// How long the last attempt at shutdown may take.
+/// How long delivering what is left may take at shutdown.
 const CLOSING_BUDGET: Duration = Duration::from_secs(2);
+/// The pause between two attempts at shutdown: short, because there is no time to lose.
+const CLOSING_RETRY: Duration = Duration::from_millis(50);
+/// The number of an order that was never taken in.
+const NEVER: u64 = u64::MAX;
 /// How long anybody waits for a receipt. The store's own budget ends the waiting long before, unless it is slow
 /// in many steps.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,8 +50,12 @@ pub enum Acknowledgement {
     /// A transaction is open around the call: the invalidation takes place when
     /// [`after_commit`](crate::Cache::after_commit) ends.
     Deferred,
-    /// The cache is off, or has been shut down, so there was nothing to invalidate.
+    /// The cache is off or has been shut down, and nothing was invalidated. This process is not served from a
+    /// cache then; other processes that share the store may be served older data, until its time to live ends.
     Disabled,
+    /// The cache was shut down before the store had it. As with [`Disabled`](Self::Disabled), other processes
+    /// may be served older data; the log names it.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -54,6 +64,8 @@ struct Shared {
     wake: Notify,
     /// [`Queue::is_distressed`], to spare reads the lock.
     is_distressed: AtomicBool,
+    /// How many writes are running: each may still hand an invalidation in.
+    running: watch::Sender<usize>,
 }
 
 impl Shared {
@@ -64,6 +76,15 @@ impl Shared {
         self.is_distressed
             .store(queue.is_distressed(), Ordering::Release);
         changed
+    }
+
+    /// What was on its way waits again.
+    fn take_back(&self) {
+        // Told after the change: whoever hears `Pending` may read at once, and looks without the lock.
+        for receipt in self.change(Queue::take_back) {
+            // Whoever asked may be gone.
+            let _ = receipt.send(Acknowledgement::Pending);
+        }
     }
 }
 
@@ -86,6 +107,7 @@ impl Delivery {
             queue: Mutex::new(Queue::new(limit, clock::now())),
             wake: Notify::new(),
             is_distressed: AtomicBool::new(false),
+            running: watch::Sender::new(0),
         });
         let (closing, on_closing) = watch::channel(false);
         let (on_closed, closed) = watch::channel(false);
@@ -97,7 +119,7 @@ impl Delivery {
             namespace: namespace.to_owned(),
             sweeper,
         };
-        background.spawn(worker.run(on_closing, on_closed));
+        background.spawn_to_finish(worker.run(on_closing, on_closed));
         Self {
             shared,
             closing,
@@ -107,6 +129,9 @@ impl Delivery {
 
     /// Hands an invalidation in. It will take place whether or not anybody waits for the receipt.
     pub(crate) fn enqueue(&self, order: Order) -> Receipt {
+        for counters in &order.counted {
+            counters.invalidations.add_one();
+        }
         self.enter(Some(order))
     }
 
@@ -117,8 +142,12 @@ impl Delivery {
 
     fn enter(&self, order: Option<Order>) -> Receipt {
         let (sender, acknowledged) = oneshot::channel();
-        let number = self.shared.change(|queue| queue.enter(order, sender));
+        let entered = self.shared.change(|queue| queue.enter(order, sender));
         self.shared.wake.notify_one();
+        let number = entered.unwrap_or_else(|lost| {
+            report_late(&lost);
+            NEVER
+        });
         Receipt {
             shared: Arc::clone(&self.shared),
             acknowledged,
@@ -128,8 +157,17 @@ impl Delivery {
 
     /// Hands an invalidation in that is to take place later.
     pub(crate) fn enqueue_at(&self, due: Instant, order: Order) {
-        self.shared.change(|queue| queue.enter_at(due, order));
+        let entered = self.shared.change(|queue| queue.enter_at(due, order));
         self.shared.wake.notify_one();
+        if let Err(lost) = entered {
+            report_late(&lost);
+        }
+    }
+
+    /// Says that a write is running, until the guard is dropped: a shutdown waits for what it will hand in.
+    pub(crate) fn begin_write(&self) -> RunningWrite<'_> {
+        self.shared.running.send_modify(|running| *running += 1);
+        RunningWrite(&self.shared)
     }
 
     /// Whether an invalidation that concerns this entry was reported as pending and is not delivered yet.
@@ -138,17 +176,36 @@ impl Delivery {
             && self.shared.queue.lock().concerns(probe)
     }
 
-    /// How many invalidations the store has not acknowledged.
+    /// How many invalidations the store has not acknowledged, be it that it never will.
     pub(crate) fn pending(&self) -> u64 {
         self.shared.queue.lock().len() as u64
     }
 
-    /// Tries once more to deliver what is left, for a bounded time, and ends the queue.
+    /// Waits for the writes that are running and delivers what is left, for a bounded time; then the queue and
+    /// the store are closed. Whoever calls this a second time waits as well.
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
         let mut closed = self.closed.clone();
         // The worker says that it is done, or is gone, or took too long.
         let _ = tokio::time::timeout(CLOSING_BUDGET * 2, closed.wait_for(|closed| *closed)).await;
+    }
+}
+
+/// A write that is running.
+#[derive(Debug)]
+pub(crate) struct RunningWrite<'a>(&'a Shared);
+
+impl Drop for RunningWrite<'_> {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
+    }
+}
+
+fn report_late(lost: &Lost) {
+    if lost.is_news() {
+        tracing::error!(
+            "an invalidation was handed in after the cache had been shut down, and is lost: {lost}"
+        );
     }
 }
 
@@ -165,11 +222,11 @@ impl Receipt {
     /// does not give it now; at the latest after two seconds.
     pub(crate) async fn acknowledged(self) -> Acknowledgement {
         // The write has taken place: whatever the caller runs on, this must not panic for want of a timer.
-        if Handle::try_current().is_err() {
-            return self.acknowledged.await.unwrap_or(Acknowledgement::Disabled);
+        if tokio::runtime::Handle::try_current().is_err() {
+            return self.acknowledged.await.unwrap_or(Acknowledgement::Lost);
         }
         match tokio::time::timeout(PATIENCE, self.acknowledged).await {
-            Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Disabled),
+            Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
             Err(_) => self.shared.change(|queue| queue.lose_patience(self.number)),
         }
     }
@@ -189,6 +246,8 @@ impl Worker {
             _ = closing.wait_for(|closing| *closing) => {}
         }
         self.last_attempt().await;
+        // Here, because the one who asked for it may have gone.
+        self.store.close().await;
         closed.send_replace(true);
     }
 
@@ -236,10 +295,7 @@ impl Worker {
                     self.sweeper.request(resources.chain(namespace), at);
                 }
                 Err(error) => {
-                    // Outside: whoever is told looks at what the change has left behind.
-                    for receipt in self.shared.change(Queue::take_back) {
-                        let _ = receipt.send(Acknowledgement::Pending);
-                    }
+                    self.shared.take_back();
                     return Err(error);
                 }
             }
@@ -263,18 +319,41 @@ impl Worker {
     }
 
     async fn last_attempt(&self) {
-        self.shared.change(Queue::hasten);
-        let lost = match tokio::time::timeout(CLOSING_BUDGET, self.deliver_ready()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {} s", CLOSING_BUDGET.as_secs())),
-        };
-        if let Some(lost) = lost {
+        let mut fault = None;
+        let attempts = self.deliver_the_rest(&mut fault);
+        // Whether it came to its end is seen from what is left.
+        let _ = tokio::time::timeout(CLOSING_BUDGET, attempts).await;
+        let lost = self.shared.change(Queue::close);
+        if lost.is_news() {
+            let reason = fault.map_or_else(
+                || format!("no answer within {} s", CLOSING_BUDGET.as_secs()),
+                |error: Error| error.to_string(),
+            );
             tracing::error!(
-                "invalidations were not delivered before the cache was shut down: {lost}"
+                "invalidations were not delivered before the cache was shut down: {reason}; lost: {lost}"
             );
         }
-        self.shared.change(Queue::close);
+    }
+
+    /// Delivers what is left, and what the writes that are running hand in, and ends the queue.
+    async fn deliver_the_rest(&self, fault: &mut Option<Error>) {
+        let mut running = self.shared.running.subscribe();
+        loop {
+            self.shared.change(Queue::hasten);
+            if let Err(error) = self.deliver_ready().await {
+                *fault = Some(error);
+                tokio::time::sleep(CLOSING_RETRY).await;
+                continue;
+            }
+            let is_quiet = *running.borrow_and_update() == 0;
+            if is_quiet && self.shared.change(Queue::close_if_done) {
+                return;
+            }
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                _ = running.changed() => {}
+            }
+        }
     }
 }
 

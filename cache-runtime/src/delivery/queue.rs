@@ -1,6 +1,7 @@
 //! What waits to be delivered, as plain data.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,14 @@ use super::Acknowledgement;
 use crate::clock::Instant;
 use crate::generation::Dep;
 use crate::nonce::Nonce;
+use crate::stats::Counters;
 use crate::store::{Intent, Invalidation, Probe};
 
 /// What is to be repeated later is repeated together with what falls due within this time.
 const DUE_STEP: Duration = Duration::from_millis(250);
+
+/// How many names a loss is reported with.
+const NAMES_SHOWN: usize = 10;
 
 /// Which dead entries a sweep may remove after an invalidation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub(crate) struct Order {
     pub(crate) withdraws: Vec<Nonce>,
     /// What is announced, because its outcome is not known.
     pub(crate) intents: Vec<Intent>,
+    /// Whose figures it belongs to, once it is enqueued.
+    pub(crate) counted: Vec<Arc<Counters>>,
 }
 
 impl Order {
@@ -42,9 +49,17 @@ impl Order {
         self.sweeps.extend(other.sweeps);
         self.withdraws.extend(other.withdraws);
         self.intents.extend(other.intents);
+        self.counted.extend(other.counted);
         self
     }
+
+    fn is_empty(&self) -> bool {
+        self.kills.is_empty() && self.bumps.is_empty() && self.intents.is_empty()
+    }
 }
+
+/// Those who wait to be told how far their invalidations have come.
+pub(super) type Receipts = Vec<oneshot::Sender<Acknowledgement>>;
 
 /// Orders merged into one.
 #[derive(Debug, Default)]
@@ -57,7 +72,7 @@ pub(super) struct Batch {
     /// Per resource, whether only derived entries are concerned.
     pub(super) sweeps: HashMap<Box<str>, bool>,
     pub(super) whole_namespace: bool,
-    receipts: Vec<oneshot::Sender<Acknowledgement>>,
+    receipts: Receipts,
     /// The number of the last order in it.
     last: u64,
 }
@@ -71,7 +86,17 @@ impl Batch {
         self.kills.len() + self.bumps.len() + self.intents.len() + usize::from(self.whole_namespace)
     }
 
-    fn add(&mut self, order: Order) {
+    fn of(order: Option<Order>) -> Self {
+        let mut batch = Self::default();
+        batch.add(order);
+        batch
+    }
+
+    /// Adds an order, or with `None` one for the whole namespace.
+    fn add(&mut self, order: Option<Order>) {
+        let Some(order) = order else {
+            return self.collapse();
+        };
         if self.whole_namespace {
             return;
         }
@@ -128,6 +153,31 @@ impl Batch {
     }
 }
 
+/// What will never be delivered, for the log. It names what entries depended on, and keys where nothing else was
+/// to be invalidated.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    names: Vec<String>,
+}
+
+impl Lost {
+    /// Whether there is anything that has not been reported before.
+    pub(super) fn is_news(&self) -> bool {
+        !self.names.is_empty()
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.names[..self.names.len().min(NAMES_SHOWN)];
+        write!(f, "{}", shown.join(", "))?;
+        match self.names.len() - shown.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
 /// What is to be sent now.
 #[derive(Debug)]
 pub(super) struct Delivery {
@@ -154,6 +204,10 @@ pub(super) struct Queue {
     /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
     is_distressed: bool,
     is_closed: bool,
+    /// How many invalidations will never be delivered.
+    lost: usize,
+    /// Which of them are in the log.
+    reported: HashSet<Arc<Dep>>,
 }
 
 impl Queue {
@@ -168,34 +222,45 @@ impl Queue {
             delivered: 0,
             is_distressed: false,
             is_closed: false,
+            lost: 0,
+            reported: HashSet::new(),
         }
     }
 
     /// Takes an order in, or with `None` one for the whole namespace; returns its number.
+    ///
+    /// # Errors
+    /// What is lost, if nothing is delivered any more. Dropping the receipt says so to its owner.
     pub(super) fn enter(
         &mut self,
         order: Option<Order>,
         receipt: oneshot::Sender<Acknowledgement>,
-    ) -> u64 {
-        self.entered += 1;
+    ) -> Result<u64, Lost> {
+        if order.as_ref().is_some_and(Order::is_empty) {
+            // Nobody waits for nothing, least of all behind what the store does not take. Whoever asked may be
+            // gone.
+            let _ = receipt.send(Acknowledgement::Delivered);
+            return Ok(self.delivered);
+        }
         if self.is_closed {
-            // Dropping the receipt says that nobody delivers any more.
-            return self.entered;
+            return Err(self.lose(Batch::of(order)));
         }
-        match order {
-            Some(order) => self.ready.add(order),
-            None => self.ready.collapse(),
-        }
+        self.entered += 1;
+        self.ready.add(order);
         self.ready.last = self.entered;
         self.ready.receipts.push(receipt);
         self.enforce_limit();
-        self.entered
+        Ok(self.entered)
     }
 
     /// Takes in an order for later.
-    pub(super) fn enter_at(&mut self, due: Instant, order: Order) {
+    ///
+    /// # Errors
+    /// What is lost, if nothing is delivered any more.
+    pub(super) fn enter_at(&mut self, due: Instant, order: Order) -> Result<(), Lost> {
+        let order = Some(order);
         if self.is_closed {
-            return;
+            return Err(self.lose(Batch::of(order)));
         }
         let steps = due
             .saturating_duration_since(self.origin)
@@ -210,17 +275,26 @@ impl Queue {
             None => self.ready.add(order),
         }
         self.enforce_limit();
+        Ok(())
+    }
+
+    fn waiting(&self) -> usize {
+        self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>()
     }
 
     fn enforce_limit(&mut self) {
-        let waiting = self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>();
-        if waiting <= self.limit {
+        if self.waiting() <= self.limit {
             return;
         }
         self.ready.collapse();
-        if let Some((last, mut batch)) = std::mem::take(&mut self.delayed).pop_last() {
-            batch.collapse();
-            self.delayed.insert(last, batch);
+        // Each in its place: what is due soon must not wait for the last.
+        self.delayed.values_mut().for_each(Batch::collapse);
+        if self.waiting() <= self.limit {
+            return;
+        }
+        // More steps than there is room for: the last one covers all that came in.
+        if let Some(last) = std::mem::take(&mut self.delayed).pop_last() {
+            self.delayed.extend([last]);
         }
     }
 
@@ -240,12 +314,6 @@ impl Queue {
         }
         let batch = std::mem::take(&mut self.ready);
         if batch.is_empty() {
-            self.delivered = self.delivered.max(batch.last);
-            self.is_distressed = false;
-            for receipt in batch.receipts {
-                // Whoever asked may be gone.
-                let _ = receipt.send(Acknowledgement::Delivered);
-            }
             return None;
         }
         let invalidation = Invalidation {
@@ -274,13 +342,13 @@ impl Queue {
         batch
     }
 
-    /// The store did not take what was on its way: it waits again. Returns whom to tell, which must not be done before
-    /// reads bypass: one who is told may read at once.
+    /// The store did not take what was on its way: it waits again. Returns those who are to be told that it is
+    /// pending, once it is known to all that reads bypass.
     #[must_use]
-    pub(super) fn take_back(&mut self) -> Vec<oneshot::Sender<Acknowledgement>> {
+    pub(super) fn take_back(&mut self) -> Receipts {
         self.is_distressed = true;
         let Some(mut batch) = self.in_flight.take() else {
-            return Vec::new();
+            return Receipts::new();
         };
         let receipts = std::mem::take(&mut batch.receipts);
         self.ready.merge(batch);
@@ -304,11 +372,43 @@ impl Queue {
         }
     }
 
-    /// Nothing is delivered any more; those who wait are told so.
-    pub(super) fn close(&mut self) {
+    /// Ends the queue if nothing is left in it; says whether it has ended.
+    pub(super) fn close_if_done(&mut self) -> bool {
+        let is_done = self.ready.is_empty() && self.in_flight.is_none() && self.delayed.is_empty();
+        self.is_closed |= is_done;
+        self.is_closed
+    }
+
+    /// Nothing is delivered any more; those who wait are told so. Returns what is lost with it.
+    pub(super) fn close(&mut self) -> Lost {
         self.is_closed = true;
-        self.ready.receipts.clear();
-        self.in_flight = None;
+        self.hasten();
+        let mut left = std::mem::take(&mut self.ready);
+        if let Some(interrupted) = self.in_flight.take() {
+            left.merge(interrupted);
+        }
+        self.lose(left)
+    }
+
+    fn lose(&mut self, batch: Batch) -> Lost {
+        self.lost += batch.len();
+        if batch.whole_namespace {
+            return Lost {
+                names: vec!["the whole namespace".into()],
+            };
+        }
+        if batch.bumps.is_empty() {
+            return Lost {
+                names: batch.kills.into_iter().collect(),
+            };
+        }
+        let mut names = Vec::new();
+        for dep in batch.bumps {
+            if self.reported.insert(Arc::clone(&dep)) {
+                names.push(dep.key().to_owned());
+            }
+        }
+        Lost { names }
     }
 
     pub(super) fn is_distressed(&self) -> bool {
@@ -324,9 +424,10 @@ impl Queue {
                 .is_some_and(|batch| batch.concerns(probe))
     }
 
-    /// How many invalidations the store has not acknowledged, those for later not counted.
+    /// How many invalidations the store has not acknowledged, be it that it never will; those for later are not
+    /// counted.
     pub(super) fn len(&self) -> usize {
-        self.ready.len() + self.in_flight.as_ref().map_or(0, Batch::len)
+        self.ready.len() + self.in_flight.as_ref().map_or(0, Batch::len) + self.lost
     }
 }
 
@@ -362,7 +463,8 @@ mod tests {
 
     fn enter(queue: &mut Queue, order: Order) -> oneshot::Receiver<Acknowledgement> {
         let (sender, receiver) = oneshot::channel();
-        queue.enter(Some(order), sender);
+        // Once the queue is closed, the receiver says so.
+        let _ = queue.enter(Some(order), sender);
         receiver
     }
 
@@ -393,12 +495,9 @@ mod tests {
         let mut queue = queue(10);
         let mut receipt = enter(&mut queue, kill("users:1"));
         queue.send(clock::now());
-        let told = queue.take_back();
+        assert_eq!(queue.take_back().len(), 1);
+        assert!(receipt.try_recv().is_err(), "its owner is told later");
         assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
-        for receipt in told {
-            receipt.send(Acknowledgement::Pending).expect("waited for");
-        }
-        assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Pending));
         assert!(!queue.concerns(&probe("users:2")));
         queue.send(clock::now());
         assert!(queue.concerns(&probe("users:1")), "on its way is not there");
@@ -412,7 +511,7 @@ mod tests {
         let _first = enter(&mut queue, kill("users:1"));
         queue.send(clock::now());
         let (sender, _second) = oneshot::channel();
-        let number = queue.enter(Some(kill("users:1")), sender);
+        let number = queue.enter(Some(kill("users:1")), sender).expect("open");
         assert_eq!(queue.lose_patience(number), Acknowledgement::Pending);
         queue.acknowledge();
         assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
@@ -423,20 +522,49 @@ mod tests {
     }
 
     #[test]
-    fn past_the_limit_everything_is_invalidated_now_and_later() {
+    fn nobody_waits_for_an_order_of_nothing() {
+        let mut queue = queue(10);
+        let _waits = enter(&mut queue, kill("users:1"));
+        queue.send(clock::now());
+        let (sender, mut receipt) = oneshot::channel();
+        let number = queue.enter(Some(Order::default()), sender).expect("open");
+        assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+        assert!(!queue.is_distressed());
+        assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Delivered));
+    }
+
+    #[test]
+    fn past_the_limit_everything_is_invalidated_now_and_whenever_it_is_due() {
         let mut queue = queue(4);
-        let later = clock::now() + Duration::from_secs(5);
-        queue.enter_at(later, kill("users:0"));
+        let [soon, later] = [1, 5].map(|s| clock::now() + Duration::from_secs(s));
+        for due in [later, soon] {
+            queue.enter_at(due, kill("users:0")).expect("open");
+        }
         for id in 0..9 {
             drop(enter(&mut queue, kill(&format!("users:{id}"))));
         }
         assert!(queue.concerns(&probe("teams:1")));
-        let sent = queue.send(clock::now()).expect("something to send");
-        assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+        for now in [clock::now(), soon + DUE_STEP, later + DUE_STEP] {
+            let sent = queue.send(now).expect("something to send");
+            assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+            queue.acknowledge();
+            assert!(queue.send(now).is_none());
+        }
+    }
+
+    #[test]
+    fn with_more_steps_than_room_the_last_covers_all() {
+        let mut queue = queue(4);
+        let due = |step: u32| clock::now() + DUE_STEP * step;
+        for step in 1..=9 {
+            queue.enter_at(due(step), kill("users:0")).expect("open");
+        }
+        queue.send(due(0));
         queue.acknowledge();
-        assert!(queue.send(clock::now()).is_none());
-        let again = queue.send(later + DUE_STEP).expect("something to send");
-        assert!(again.whole_namespace);
+        let sent = queue.send(due(10)).expect("something to send");
+        assert!(sent.whole_namespace);
+        queue.acknowledge();
+        assert!(queue.send(due(100)).is_none());
     }
 
     #[test]
@@ -444,13 +572,11 @@ mod tests {
         let mut queue = queue(4);
         let later = clock::now() + Duration::from_secs(5);
         for _ in 0..10_000 {
-            queue.enter_at(
-                later,
-                Order {
-                    bumps: vec![dep("users")],
-                    ..Order::default()
-                },
-            );
+            let order = Order {
+                bumps: vec![dep("users")],
+                ..Order::default()
+            };
+            queue.enter_at(later, order).expect("open");
         }
         assert!(queue.send(clock::now()).is_none());
         let sent = queue.send(later + DUE_STEP).expect("something to send");
@@ -470,20 +596,42 @@ mod tests {
     }
 
     #[test]
-    fn after_closing_nobody_waits() {
+    fn what_a_closed_queue_held_and_what_comes_after_is_lost_and_named() {
         let mut queue = queue(4);
         let mut before = enter(&mut queue, kill("users:1"));
-        queue.close();
-        let mut after = enter(&mut queue, kill("users:1"));
+        assert!(!queue.close_if_done());
+        assert_eq!(queue.close().to_string(), "@gen:users~derived");
+        assert!(before.try_recv().is_err(), "nobody waits");
+        assert_eq!(queue.len(), 2);
+
+        let mut lose = |order| {
+            let (sender, mut receipt) = oneshot::channel();
+            let lost = queue.enter(order, sender).expect_err("closed");
+            assert!(receipt.try_recv().is_err());
+            lost
+        };
+        assert!(!lose(Some(kill("users:2"))).is_news(), "it is in the log");
+        let teams = Order {
+            bumps: vec![dep("teams")],
+            ..Order::default()
+        };
+        assert_eq!(lose(Some(teams.clone())).to_string(), "@gen:teams");
+        assert_eq!(lose(None).to_string(), "the whole namespace");
         assert!(
-            before
-                .try_recv()
-                .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
+            !queue
+                .enter_at(clock::now(), teams)
+                .expect_err("closed")
+                .is_news()
         );
-        assert!(
-            after
-                .try_recv()
-                .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
+        assert_eq!(queue.len(), 2 + 2 + 1 + 1 + 1);
+    }
+
+    #[test]
+    fn a_loss_is_named_by_a_few_names() {
+        let names = (0..12).map(|n| n.to_string()).collect();
+        assert_eq!(
+            Lost { names }.to_string(),
+            "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
         );
     }
 }

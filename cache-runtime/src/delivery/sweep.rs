@@ -1,6 +1,7 @@
 //! Dead entries leave by their time to live; a sweep makes them leave sooner, because people look.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use crate::store::{Matching, Store, glob_literal};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A store with more keys than this is not swept: its dead entries leave by their time to live.
 const LIMIT: u64 = 1_000_000;
+
+/// No more resources than this wait for a sweep, since a name may come from outside. Dead entries of the others
+/// leave by their time to live.
+const MAX_SCOPES: usize = 256;
 
 /// Requests for sweeps, coalesced per resource.
 #[derive(Debug, Default)]
@@ -39,18 +44,11 @@ impl Sweeper {
             let mut requested = self.requested.lock();
             for (scope, derived_only) in scopes {
                 any = true;
-                // An entity that was stored between a whole sweep and a later derived one may be swept although
-                // it is alive. That costs one miss.
-                requested
-                    .entry(scope)
-                    .and_modify(|request| {
-                        request.derived_only &= derived_only;
-                        request.before = request.before.max(before);
-                    })
-                    .or_insert(Request {
-                        derived_only,
-                        before,
-                    });
+                let request = Request {
+                    derived_only,
+                    before,
+                };
+                add(&mut requested, scope, request);
             }
         }
         if any {
@@ -92,5 +90,39 @@ impl Sweeper {
             }
             tokio::time::sleep_until(next_round).await;
         }
+    }
+}
+
+fn add(requested: &mut HashMap<Scope, Request>, scope: Scope, new: Request) {
+    let is_full = requested.len() >= MAX_SCOPES && scope.is_some();
+    match requested.entry(scope) {
+        // An entity that was stored between a whole sweep and a later derived one may be swept although it is
+        // alive. That costs one miss.
+        Entry::Occupied(mut known) => {
+            let known = known.get_mut();
+            known.derived_only &= new.derived_only;
+            known.before = known.before.max(new.before);
+        }
+        Entry::Vacant(_) if is_full => {}
+        Entry::Vacant(place) => {
+            place.insert(new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_without_end_are_not_kept() {
+        let sweeper = Sweeper::default();
+        let names = (0..10_000).map(|n| (Some(n.to_string().into()), true));
+        sweeper.request(names, Millis(1));
+        // One that waits already, and the namespace, find room all the same.
+        sweeper.request([(Some("0".into()), false), (None, false)], Millis(2));
+        let requested = sweeper.requested.lock();
+        assert_eq!(requested.len(), MAX_SCOPES + 1);
+        assert!(!requested[&Some("0".into())].derived_only);
     }
 }

@@ -368,6 +368,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Asks the server about itself.
     async fn facts(&self) -> Result<ServerFacts, Error>;
 
-    /// Ends connections and tasks. Everything fails as unavailable afterwards.
+    /// Ends connections and tasks. Everything fails as unavailable afterwards. It may be called more than once.
     async fn close(&self) {}
 }

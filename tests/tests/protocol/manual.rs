@@ -5,7 +5,7 @@ use cache_runtime::{
     observe,
 };
 
-use crate::shop::{Gate, Shop, User};
+use crate::shop::{Fault, Gate, Shop, User};
 use crate::{Pair, over_each_store};
 
 over_each_store! {
@@ -20,6 +20,7 @@ over_each_store! {
     a_tag_reaches_its_entries;
     a_load_from_before_a_tags_invalidation_is_not_joined;
     clear_all_leaves_nothing;
+    an_invalidation_is_counted_when_it_is_made;
     figures_are_counted_per_resource;
     two_functions_do_not_share_a_key;
     ids_of_two_types_do_not_meet;
@@ -273,6 +274,26 @@ async fn clear_all_leaves_nothing(pair: Pair) {
     assert_eq!(
         shop.list(0, 1).await.expect("read")[0].name,
         "past the cache"
+    );
+}
+
+async fn an_invalidation_is_counted_when_it_is_made(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let counted = async || pair.a.get_stats().await.resources["users"].invalidations;
+    shop.create("four").await.expect("created");
+    assert_eq!(counted().await, 1, "of the result, and not of the guard");
+    let refused = shop.with_fault(Fault::Refused).rename(1, "new").await;
+    assert!(refused.is_err());
+    assert_eq!(counted().await, 1, "nothing was invalidated");
+    let lost = shop
+        .with_fault(Fault::LostAfterCommit)
+        .rename(1, "new")
+        .await;
+    assert!(lost.is_err());
+    assert_eq!(
+        counted().await,
+        2,
+        "that it is repeated later is the same one"
     );
 }
 

@@ -120,6 +120,23 @@ async fn generations_that_were_flushed_make_misses() {
 }
 
 #[tokio::test]
+async fn what_is_no_generation_is_replaced_by_one() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    let nonce = "0123456789abcdef0123456789abcdef";
+    for junk in ["", "hello", &nonce.to_uppercase(), &format!("{nonce}x")] {
+        shop.name(1).await;
+        server.cli(&["SET", "@gen:users", junk]);
+        let miss = Status::Miss {
+            stored: true,
+            joined: false,
+        };
+        assert_eq!(status(shop.get(1)).await, miss, "{junk:?}");
+        assert!(is_hit(status(shop.get(1)).await), "{junk:?}");
+    }
+}
+
+#[tokio::test]
 async fn foreign_values_are_left_alone() {
     let server = RedisServer::start();
     let cache = Cache::new(over(&server)).await;
@@ -328,4 +345,78 @@ async fn the_cache_outlives_the_runtime_that_made_it() {
     // Nobody delivers any more, and nobody waits for it.
     shop.rename(1, "newer").await.expect("written");
     assert_eq!(shop.name(1).await, "newer");
+}
+
+/// A failover that is planned (`FAILOVER`, `REPLICAOF`) closes no connection.
+#[tokio::test]
+async fn a_primary_that_is_demoted_is_given_up() {
+    for trust_restart in [false, true] {
+        let server = RedisServer::start();
+        let cache = Cache::new(over(&server).trust_restart(trust_restart)).await;
+        let shop = Shop::new(&cache);
+        assert_eq!(shop.name(1).await, "user 1");
+        // Of a primary that is not there, so it keeps its data and answers reads.
+        server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+        shop.rename(1, "new").await.expect("the write succeeds");
+        assert_eq!(shop.name(1).await, "new");
+        eventually(PATIENCE, async || !cache.is_available().await).await;
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+        eventually(PATIENCE, async || {
+            assert_eq!(shop.name(1).await, "new");
+            is_hit(status(shop.get(1)).await)
+        })
+        .await;
+        assert_eq!(cache.get_stats().await.counters.pending, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_refused() {
+    let server = RedisServer::start();
+    server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    for trust_restart in [false, true] {
+        let cache = Cache::new(over(&server).trust_restart(trust_restart)).await;
+        assert!(!cache.is_available().await);
+    }
+}
+
+/// An application that blocks its only worker on the cache.
+#[tokio::test]
+async fn a_runtime_that_polls_nothing_holds_nobody_up() {
+    let server = RedisServer::start();
+    let config = over(&server);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("built");
+    let (made, cache) = tokio::sync::oneshot::channel();
+    runtime.spawn(async move {
+        let cache = block_on(Cache::new(config));
+        made.send(cache).expect("somebody waits");
+    });
+    let made = tokio::time::timeout(PATIENCE, cache).await;
+    // Also if its worker is blocked for good.
+    runtime.shutdown_background();
+    let cache = made.expect("in time").expect("made");
+    eventually(PATIENCE, async || cache.is_available().await).await;
+}
+
+/// Blocks the thread until the future is done, as executors other than tokio do.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
+    }
 }

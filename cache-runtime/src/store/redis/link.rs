@@ -26,6 +26,8 @@ use crate::nonce::{Nonce, hash128};
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
+/// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
+const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// So many commands in a row without an answer, and the connection is given up.
@@ -68,7 +70,8 @@ impl Link {
                 Ok(answer)
             }
             Ok(Err(error)) => {
-                if error.is_connection_dropped() || error.is_io_error() {
+                let is_over = error.is_connection_dropped() || error.is_io_error();
+                if is_over || is_read_only(&error) {
                     self.state.give_up();
                 } else {
                     self.state.unanswered.store(0, Ordering::Relaxed);
@@ -197,15 +200,17 @@ pub(super) async fn keep(
 
 async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
     if let Some(application) = &keeper.application {
-        let attempt = application.spawn(open(
+        let mut attempt = application.spawn(open(
             keeper.config.clone(),
             keeper.trust_restart,
             keeper.probe_key.clone(),
         ));
-        match attempt.await {
-            Ok(link) => return link,
+        match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
+            Ok(Ok(link)) => return link,
             // That runtime has ended.
-            Err(_) => keeper.application = None,
+            Ok(Err(_)) => keeper.application = None,
+            // Its threads are all blocked, perhaps by one who waits for this. The next link may be driven there.
+            Err(_) => attempt.abort(),
         }
     }
     open(
@@ -297,18 +302,26 @@ async fn identify(
         .await
         .map_err(described)?;
     let clock = RemoteClock::from_reading(Millis(seconds * 1000 + micros / 1000));
-    if trust_restart {
-        return Ok((Nonce::NONE, clock));
-    }
-    let info: String = redis::cmd("INFO").query_async(connection).await.map_err(|error| {
-        let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
-        Error::new(ErrorKind::Store, format!("INFO was refused ({}){hint}", described(error)))
-    })?;
+    let info: String = match redis::cmd("INFO").query_async(connection).await {
+        Ok(info) => info,
+        // Then a replica is found out by its refusing the first write.
+        Err(_) if trust_restart => return Ok((Nonce::NONE, clock)),
+        Err(error) => {
+            let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("INFO was refused ({}){hint}", described(error)),
+            ));
+        }
+    };
     if info_field(&info, "role") == Some("slave") {
         return Err(Error::new(
             ErrorKind::Store,
             "this is a replica; the cache needs the primary",
         ));
+    }
+    if trust_restart {
+        return Ok((Nonce::NONE, clock));
     }
     match (
         info_field(&info, "run_id"),
@@ -330,6 +343,15 @@ pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .map(str::trim_end)
+}
+
+/// Whether a replica refused to write. A primary that is demoted keeps its connections, so this is how they learn
+/// of it; Redis 6.2 wraps the refusal where a script ran into it.
+fn is_read_only(error: &RedisError) -> bool {
+    error.code() == Some("READONLY")
+        || error
+            .detail()
+            .is_some_and(|detail| detail.contains("READONLY"))
 }
 
 /// The client's error as a person should read it: without the number that the system gave it.
@@ -358,6 +380,24 @@ fn described(error: RedisError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replicas_refusal_is_known_in_each_form() {
+        let error = |text: &str| {
+            let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
+            reply
+                .and_then(Value::extract_error)
+                .expect_err("an error was sent")
+        };
+        for refusal in [
+            "READONLY You can't write against a read only replica.",
+            "READONLY You can't write against a read only replica. script: 5fd0, on @user_script:32.",
+            "ERR Error running script (call to f_5fd0): @user_script:32: @user_script: 32: -READONLY You can't write against a read only replica.",
+        ] {
+            assert!(is_read_only(&error(refusal)), "{refusal}");
+        }
+        assert!(!is_read_only(&error("OOM command not allowed")));
+    }
 
     #[test]
     fn info_fields() {

@@ -154,7 +154,7 @@ impl RedisStore {
         .await
     }
 
-    /// The generations as they are in `values`, those that are missing created.
+    /// The generations as they are in `values`, those that are missing or are none made.
     async fn generations(
         &self,
         link: &Link,
@@ -165,7 +165,10 @@ impl RedisStore {
             .iter()
             .map(|value| text(value).map(Generation::parse))
             .collect();
-        if generations.iter().any(Option::is_none) {
+        if generations
+            .iter()
+            .any(|generation| !matches!(generation, Some(Some(_))))
+        {
             // What was there is read again with what is made: one answer, at one time.
             let ttl = millis(self.default_generation_ttl);
             let nonces = deps.iter().map(|_| Nonce::fresh().to_string().into_bytes());

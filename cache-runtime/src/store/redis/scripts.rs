@@ -107,17 +107,23 @@ fn script(body: &str) -> Script {
     Script::new(&format!("{}{body}", prelude()))
 }
 
-/// `KEYS` generations; `ARGV` time to live in ms, then a nonce each. Creates those that are missing and
-/// returns all of them.
+/// `KEYS` generations; `ARGV` time to live in ms, then a nonce each. Creates those that are missing, replaces
+/// what is none, and returns all of them.
 pub(super) static ENSURE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
+-- As `Generation::parse` reads it: a nonce, then nothing or intents.
+local function is_generation(value)
+  local rest = value:sub(33, 33)
+  return #value >= 32 and not value:sub(1, 32):find('[^0-9a-f]') and (rest == '' or rest == ' ')
+end
+
 local values = {}
 for i, key in ipairs(KEYS) do
   redis.call('SET', key, ARGV[i + 1], 'NX', 'PX', ARGV[1])
   local value = redis.pcall('GET', key)
-  if type(value) == 'string' and (#value < 32 or value:sub(1, 32):find('[^0-9a-f]')) then
-    -- Not a generation, so nothing depends on it.
+  if type(value) == 'string' and not is_generation(value) then
+    -- Nothing depends on it.
     value = ARGV[i + 1]
     redis.call('SET', key, value, 'PX', ARGV[1])
   end

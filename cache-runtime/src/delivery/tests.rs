@@ -1,0 +1,307 @@
+use std::pin::pin;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::config::CacheConfig;
+use crate::engine::{Engine, Handle};
+use crate::generation::Dep;
+use crate::nonce::Nonce;
+use crate::registry::{Role, Site};
+use crate::returns::Owned;
+use crate::store::{
+    Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
+    Look, Matching, ServerFacts,
+};
+use crate::write::{Never, Unchanged, Write};
+
+/// A test that hangs has failed.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A store that takes invalidations as its test lets it, and nothing else.
+#[derive(Debug)]
+struct Held {
+    /// So many invalidations are refused at once.
+    refusals: AtomicUsize,
+    /// The others wait here.
+    gate: Semaphore,
+    taken: Semaphore,
+    closed: Semaphore,
+}
+
+impl Held {
+    fn open() -> Arc<Self> {
+        let held = Self::shut();
+        held.gate.add_permits(1_000);
+        held
+    }
+
+    fn shut() -> Arc<Self> {
+        Arc::new(Self {
+            refusals: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+            taken: Semaphore::new(0),
+            closed: Semaphore::new(0),
+        })
+    }
+}
+
+fn refused<T>() -> Result<T, Error> {
+    Err(Error::unavailable("the test refuses it"))
+}
+
+#[async_trait]
+impl Store for Held {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+
+    async fn look(&self, _: &Probe) -> Result<Look, Error> {
+        refused()
+    }
+
+    async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
+        refused()
+    }
+
+    async fn renew(&self, _: &str, _: Nonce, _: Duration) -> Result<bool, Error> {
+        refused()
+    }
+
+    async fn release(&self, _: &str, _: Nonce) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn fill(&self, _: &Probe, _: Fill) -> Result<Filled, Error> {
+        refused()
+    }
+
+    async fn invalidate(&self, _: &Invalidation) -> Result<Invalidated, Error> {
+        let minus_one = |left: usize| left.checked_sub(1);
+        if self
+            .refusals
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, minus_one)
+            .is_ok()
+        {
+            return refused();
+        }
+        self.gate.acquire().await.expect("never closed").forget();
+        self.taken.add_permits(1);
+        Ok(Invalidated {
+            at: Millis(0),
+            removed: 0,
+        })
+    }
+
+    async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
+        let at = self.invalidate(&Invalidation::default()).await?.at;
+        Ok(Intended {
+            at,
+            on_whole: false,
+        })
+    }
+
+    async fn renew_intent(&self, _: &Intent) -> Result<Intended, Error> {
+        refused()
+    }
+
+    async fn prune(&self, _: &Probe) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn remove_matching(&self, _: &Matching) -> Result<u64, Error> {
+        refused()
+    }
+
+    async fn invalidate_namespace(&self, _: &str) -> Result<Millis, Error> {
+        refused()
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn facts(&self) -> Result<ServerFacts, Error> {
+        refused()
+    }
+
+    async fn close(&self) {
+        self.closed.add_permits(1);
+    }
+}
+
+fn over(store: &Arc<Held>) -> Delivery {
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    Delivery::start(store, "", 100, &Background::here())
+}
+
+fn engine(store: &Arc<Held>, background: Background) -> Engine {
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    Engine::new(CacheConfig::default().local_mb(1), store, background)
+}
+
+fn order(resource: &str) -> Order {
+    Order {
+        bumps: vec![Dep::new(format!("@gen:{resource}"))],
+        ..Order::default()
+    }
+}
+
+fn shared() -> Arc<Shared> {
+    Arc::new(Shared {
+        queue: Mutex::new(Queue::new(100, clock::now())),
+        wake: Notify::new(),
+        is_distressed: AtomicBool::new(false),
+        running: watch::Sender::new(0),
+    })
+}
+
+/// Writes down what a reader would have seen at the very moment at which a writer is told something.
+struct Witness {
+    shared: Arc<Shared>,
+    saw_distress: Mutex<Option<bool>>,
+}
+
+impl Wake for Witness {
+    fn wake(self: Arc<Self>) {
+        let is_distressed = self.shared.is_distressed.load(Ordering::Acquire);
+        *self.saw_distress.lock() = Some(is_distressed);
+    }
+}
+
+#[test]
+fn who_is_told_pending_reads_past_the_cache() {
+    let shared = shared();
+    let (sender, receipt) = oneshot::channel();
+    let entered = shared.change(|queue| queue.enter(Some(order("users")), sender));
+    entered.expect("open");
+    let witness = Arc::new(Witness {
+        shared: Arc::clone(&shared),
+        saw_distress: Mutex::default(),
+    });
+    let waker = Waker::from(Arc::clone(&witness));
+    let mut receipt = pin!(receipt);
+    let mut poll = || receipt.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(poll().is_pending());
+    shared.change(|queue| queue.send(clock::now()));
+    shared.take_back();
+    assert_eq!(poll(), Poll::Ready(Ok(Acknowledgement::Pending)));
+    assert_eq!(*witness.saw_distress.lock(), Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_tries_again_while_it_has_time() {
+    let store = Held::open();
+    store.refusals.store(5, Ordering::SeqCst);
+    let delivery = over(&store);
+    drop(delivery.enqueue(order("users")));
+    delivery.close().await;
+    assert_eq!(
+        (store.taken.available_permits(), delivery.pending()),
+        (1, 0)
+    );
+}
+
+/// Time is paused, and goes on when there is nothing else to do: the shutdown has got as far as it gets.
+async fn a_while_later() {
+    tokio::time::sleep(CLOSING_BUDGET / 2).await;
+}
+
+/// Runs a write of `users` while the cache is shut down, and says what the store has and what it has not.
+async fn shut_down_during(
+    write: impl AsyncFnOnce(Write<(), Owned, Never<(), Owned>, Unchanged<(), Owned>>),
+) -> (usize, u64) {
+    static SITE: Site = Site::new(Role::Writes, "write", "");
+    let store = Held::open();
+    let engine = Arc::new(engine(&store, Background::here()));
+    let handle = Handle::own(Arc::clone(&engine));
+    let prepared = Write::new(Some(handle), &SITE, |plan| plan.resource("users"));
+    tokio::join!(write(prepared), engine.close());
+    (store.taken.available_permits(), engine.delivery.pending())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_writes_that_are_running() {
+    let ended = shut_down_during(async |write| {
+        write.run(async |_| a_while_later().await).await;
+    });
+    assert_eq!(ended.await, (1, 0));
+    let dropped = shut_down_during(async |write| {
+        let body = async |_| std::future::pending().await;
+        tokio::select! {
+            () = write.run(body) => {}
+            () = a_while_later() => {}
+        }
+    });
+    assert_eq!(
+        dropped.await,
+        (2, 0),
+        "the announcement, and the invalidation that would have followed it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
+    let delivery = over(&Held::open());
+    let running = delivery.begin_write();
+    delivery.close().await;
+    let receipt = delivery.enqueue(order("users"));
+    drop(running);
+    assert_eq!(receipt.acknowledged().await, Acknowledgement::Lost);
+    assert_eq!(delivery.pending(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
+    let store = Held::shut();
+    let delivery = over(&store);
+    let receipt = delivery.enqueue(order("users"));
+    delivery.close().await;
+    assert_eq!(receipt.acknowledged().await, Acknowledgement::Lost);
+    assert_eq!(delivery.pending(), 1);
+    assert_eq!(store.closed.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn whoever_shuts_down_second_waits_as_well() {
+    let store = Held::shut();
+    let engine = engine(&store, Background::here());
+    drop(engine.delivery.enqueue(order("users")));
+    let mut first = pin!(engine.close());
+    let mut second = pin!(engine.close());
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    store.gate.add_permits(1);
+    second.await;
+    assert_eq!(store.taken.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_that_nobody_waits_for_goes_on() {
+    let store = Held::open();
+    let engine = engine(&store, Background::here());
+    drop(engine.delivery.enqueue(order("users")));
+    assert!(engine.close().now_or_never().is_none());
+    let closed = tokio::time::timeout(LIMIT, store.closed.acquire()).await;
+    closed.expect("in time").expect("never closed").forget();
+    assert_eq!(store.taken.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn what_was_enqueued_by_the_last_to_leave_is_delivered() {
+    let store = Held::open();
+    store.refusals.store(5, Ordering::SeqCst);
+    let engine = engine(&store, Background::start().expect("a thread"));
+    drop(engine.delivery.enqueue(order("users")));
+    drop(engine);
+    let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+    taken.expect("in time").expect("never closed").forget();
+}
