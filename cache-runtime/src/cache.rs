@@ -643,8 +643,8 @@ async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
         announced: None,
     };
     match transaction::hand_over(cache, handover) {
-        Ok(()) => Acknowledgement::Deferred,
-        Err(handover) => {
+        None => Acknowledgement::Deferred,
+        Some(handover) => {
             let order = handover
                 .write
                 .map_or_else(Order::default, Planned::into_order);

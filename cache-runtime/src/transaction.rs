@@ -77,9 +77,9 @@ pub(crate) fn is_open(cache: &Handle) -> bool {
 }
 
 /// Leaves a write with the block around the current task; gives it back if there is none.
-pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Result<(), Handover> {
+pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Option<Handover> {
     let Some(block) = Block::around(cache) else {
-        return Err(handover);
+        return Some(handover);
     };
     let mut collected = block.collected.lock();
     collected.writes.extend(handover.write);
@@ -87,7 +87,7 @@ pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Result<(), Handov
         collected.intents.push(intent);
         collected.withdrawals.push(withdrawal);
     }
-    Ok(())
+    None
 }
 
 /// Leaves an order with the block around the current task, to be sent when that has ended, however it has.

@@ -323,7 +323,7 @@ where
             announced: announced.zip(withdrawal),
         };
         // Inside its caller's transaction the outcome is not known yet.
-        let Err(Handover { write, announced }) = transaction::hand_over(&cache, handover) else {
+        let Some(Handover { write, announced }) = transaction::hand_over(&cache, handover) else {
             return returned;
         };
         if let Some(write) = &write
@@ -500,7 +500,7 @@ impl Drop for Guard<'_> {
                     write: Some(self.planned.clone()),
                     announced: self.announced().zip(self.withdrawal()),
                 };
-                if transaction::hand_over(self.cache, handover).is_err() {
+                if transaction::hand_over(self.cache, handover).is_some() {
                     // The commit may still be on its way: until it must have arrived, nothing is stored.
                     transaction::leave_uncertain(self.cache, self.planned.clone(), token);
                 }
