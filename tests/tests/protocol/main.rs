@@ -3,6 +3,7 @@
 mod loads;
 mod manual;
 mod redis;
+mod restless;
 mod shop;
 mod writes;
 
