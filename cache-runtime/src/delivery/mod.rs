@@ -17,7 +17,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
-use self::queue::{Lost, Queue};
+use self::queue::{Lost, Queue, Receipts};
 pub(crate) use self::queue::{Order, Sweep};
 use self::sweep::Sweeper;
 use crate::background::Background;
@@ -80,11 +80,24 @@ impl Shared {
 
     /// What was on its way waits again.
     fn take_back(&self) {
-        // Told after the change: whoever hears `Pending` may read at once, and looks without the lock.
-        for receipt in self.change(Queue::take_back) {
-            // Whoever asked may be gone.
-            let _ = receipt.send(Acknowledgement::Pending);
-        }
+        let receipts = self.change(Queue::take_back);
+        tell_pending(receipts);
+    }
+
+    /// What is ready goes on waiting; says whether anything is.
+    fn put_off(&self) -> bool {
+        let receipts = self.change(|queue| queue.put_off(clock::now()));
+        let any = receipts.is_some();
+        tell_pending(receipts.unwrap_or_default());
+        any
+    }
+}
+
+/// To be called after the change: whoever hears `Pending` may read at once, and looks without the lock.
+fn tell_pending(receipts: Receipts) {
+    for receipt in receipts {
+        // Whoever asked may be gone.
+        let _ = receipt.send(Acknowledgement::Pending);
     }
 }
 
@@ -283,7 +296,15 @@ impl Worker {
     }
 
     async fn deliver_ready(&self) -> Result<(), Error> {
-        while let Some(delivery) = self.shared.change(|queue| queue.send(clock::now())) {
+        loop {
+            // Known beforehand, it costs nothing, however much waits: a write in an outage is not to pay for all
+            // those before it.
+            if !self.store.is_connected() && self.shared.put_off() {
+                return Err(Error::unavailable("the store is not connected"));
+            }
+            let Some(delivery) = self.shared.change(|queue| queue.send(clock::now())) else {
+                return Ok(());
+            };
             match self.deliver(&delivery).await {
                 Ok(at) => {
                     let batch = self.shared.change(Queue::acknowledge);
@@ -300,7 +321,6 @@ impl Worker {
                 }
             }
         }
-        Ok(())
     }
 
     async fn deliver(&self, delivery: &queue::Delivery) -> Result<Millis, Error> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,8 +123,8 @@ impl Batch {
         if self.whole_namespace {
             return;
         }
-        self.kills.extend(other.kills);
-        self.bumps.extend(other.bumps);
+        unite(&mut self.kills, other.kills);
+        unite(&mut self.bumps, other.bumps);
         self.withdraws.extend(other.withdraws);
         self.intents.extend(other.intents);
         for (resource, derived_only) in other.sweeps {
@@ -151,6 +152,14 @@ impl Batch {
                     || intent.deps.iter().any(|dep| probe.deps.contains(dep))
             })
     }
+}
+
+/// Moves the fewer to the more: in an outage a few join many, again and again.
+fn unite<T: Eq + Hash>(set: &mut HashSet<T>, mut other: HashSet<T>) {
+    if set.len() < other.len() {
+        std::mem::swap(set, &mut other);
+    }
+    set.extend(other);
 }
 
 /// What will never be delivered, for the log. It names what entries depended on, and keys where nothing else was
@@ -302,8 +311,8 @@ impl Queue {
         self.delayed.first_key_value().map(|(due, _)| *due)
     }
 
-    /// Puts all that is ready on its way; `None` if there is nothing.
-    pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
+    /// Makes ready what is due, and what was interrupted on its way.
+    fn gather(&mut self, now: Instant) {
         while self.next_due().is_some_and(|due| due <= now)
             && let Some((_, batch)) = self.delayed.pop_first()
         {
@@ -312,6 +321,23 @@ impl Queue {
         if let Some(interrupted) = self.in_flight.take() {
             self.ready.merge(interrupted);
         }
+    }
+
+    /// Leaves what is ready where it is, since the store would not take it; returns those who are to be told that
+    /// it is pending, as [`take_back`](Self::take_back) does, or `None` if nothing is ready.
+    #[must_use]
+    pub(super) fn put_off(&mut self, now: Instant) -> Option<Receipts> {
+        self.gather(now);
+        if self.ready.is_empty() {
+            return None;
+        }
+        self.is_distressed = true;
+        Some(std::mem::take(&mut self.ready.receipts))
+    }
+
+    /// Puts all that is ready on its way; `None` if there is nothing.
+    pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
+        self.gather(now);
         let batch = std::mem::take(&mut self.ready);
         if batch.is_empty() {
             return None;

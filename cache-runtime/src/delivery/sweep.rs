@@ -87,6 +87,8 @@ impl Sweeper {
                         matching.pattern
                     );
                 }
+                // A store in this process may not have paused at all, and this thread delivers as well.
+                tokio::task::yield_now().await;
             }
             tokio::time::sleep_until(next_round).await;
         }

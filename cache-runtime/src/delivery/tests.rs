@@ -25,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A store that takes invalidations as its test lets it, and nothing else.
 #[derive(Debug)]
 struct Held {
+    is_away: AtomicBool,
+    attempts: AtomicUsize,
     /// So many invalidations are refused at once.
     refusals: AtomicUsize,
     /// The others wait here.
@@ -42,6 +44,8 @@ impl Held {
 
     fn shut() -> Arc<Self> {
         Arc::new(Self {
+            is_away: AtomicBool::new(false),
+            attempts: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             taken: Semaphore::new(0),
@@ -62,6 +66,10 @@ impl Store for Held {
 
     fn form(&self) -> Form {
         Form::Decoded
+    }
+
+    fn is_connected(&self) -> bool {
+        !self.is_away.load(Ordering::SeqCst)
     }
 
     async fn look(&self, _: &Probe) -> Result<Look, Error> {
@@ -85,6 +93,7 @@ impl Store for Held {
     }
 
     async fn invalidate(&self, _: &Invalidation) -> Result<Invalidated, Error> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
         let minus_one = |left: usize| left.checked_sub(1);
         if self
             .refusals
@@ -155,6 +164,14 @@ fn order(resource: &str) -> Order {
     }
 }
 
+fn probe(resource: &str) -> Probe {
+    Probe {
+        key: format!("{resource}:1"),
+        kind: crate::EntryKind::Entity,
+        deps: order(resource).bumps.into(),
+    }
+}
+
 fn shared() -> Arc<Shared> {
     Arc::new(Shared {
         queue: Mutex::new(Queue::new(100, clock::now())),
@@ -208,6 +225,26 @@ async fn a_shutdown_tries_again_while_it_has_time() {
         (store.taken.available_permits(), delivery.pending()),
         (1, 0)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
+    let store = Held::open();
+    store.is_away.store(true, Ordering::SeqCst);
+    let delivery = over(&store);
+    for resource in ["users", "teams", "users"] {
+        let receipt = delivery.enqueue(order(resource));
+        assert_eq!(receipt.acknowledged().await, Acknowledgement::Pending);
+    }
+    assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("posts")));
+    a_while_later().await;
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 0);
+    store.is_away.store(false, Ordering::SeqCst);
+    // The timer looks; nobody has to write.
+    let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+    taken.expect("in time").expect("never closed").forget();
+    assert!(!delivery.is_pending(&probe("teams")));
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 1);
 }
 
 /// Time is paused, and goes on when there is nothing else to do: the shutdown has got as far as it gets.

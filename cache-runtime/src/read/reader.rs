@@ -233,7 +233,10 @@ impl<'a> Reader<'a> {
             if self.suspect == Some(lease.token) {
                 return Met::GivesWay(Seen::Entry(lease));
             }
-            self.suspect = Some(lease.token);
+            // Another one each time, as where loads are refused and invalidated without end.
+            if self.suspect.replace(lease.token).is_some() && self.is_late() {
+                return Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
+            }
             return Met::LookAgain;
         }
         if lease.fingerprint != self.fingerprint {

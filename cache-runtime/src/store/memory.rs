@@ -37,11 +37,24 @@ const MAX_ESTIMATE: usize = 1 << 16;
 /// The intents on one key, and until when each stands.
 type Standing = Vec<(Nonce, Millis)>;
 
+/// How many entries one step of a walk takes.
+const STEP: usize = 1_000;
+
 struct Slot {
     key: Box<str>,
     header: Header,
     payload: Payload,
     weight: usize,
+}
+
+impl Slot {
+    fn fits(&self, matching: &Matching) -> bool {
+        (!matching.derived_only || self.header.kind == EntryKind::Derived)
+            && matching
+                .stored_before
+                .is_none_or(|before| self.header.stored < before)
+            && glob::matches(matching.pattern.as_bytes(), self.key.as_bytes())
+    }
 }
 
 #[derive(Clone)]
@@ -229,25 +242,26 @@ impl MemoryStore {
     fn kill(&self, key: &str) -> bool {
         let hash = self.hash(key);
         let _guard = self.lock(hash);
+        self.remove(hash)
+    }
+
+    /// Removes the entry if it is one of these, which it may no longer be.
+    fn remove_if(&self, hash: u128, matching: &Matching) -> bool {
+        let _guard = self.lock(hash);
+        let fits = self
+            .entries
+            .peek(&hash)
+            .is_some_and(|slot| slot.fits(matching));
+        fits && self.remove(hash)
+    }
+
+    /// Removes an entry whose lock is held; says whether it had content.
+    fn remove(&self, hash: u128) -> bool {
         let held = self
             .get(hash)
             .is_some_and(|slot| slot.header.content != Content::Nothing);
         self.entries.remove(&hash);
         held
-    }
-
-    fn matching(&self, matching: &Matching) -> Vec<Box<str>> {
-        self.entries
-            .iter()
-            .filter(|(_, slot)| {
-                (!matching.derived_only || slot.header.kind == EntryKind::Derived)
-                    && matching
-                        .stored_before
-                        .is_none_or(|before| slot.header.stored < before)
-                    && glob::matches(matching.pattern.as_bytes(), slot.key.as_bytes())
-            })
-            .map(|(_, slot)| slot.key.clone())
-            .collect()
     }
 
     /// Missing is unknown: whoever needs the generation next makes one that was never there.
@@ -424,11 +438,20 @@ impl Store for MemoryStore {
         {
             return Ok(0);
         }
-        Ok(self
-            .matching(matching)
-            .iter()
-            .filter(|key| self.kill(key))
-            .count() as u64)
+        let mut removed = 0;
+        let mut walk = self.entries.iter();
+        loop {
+            let step: Vec<_> = walk.by_ref().take(STEP).collect();
+            let fitting = step.iter().filter(|(_, slot)| slot.fits(matching));
+            removed += fitting
+                .filter(|(hash, _)| self.remove_if(*hash, matching))
+                .count() as u64;
+            if step.len() < STEP {
+                return Ok(removed);
+            }
+            // Others have waited: on the cache's own thread these are the invalidations.
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
@@ -483,7 +506,34 @@ fn human_bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::entry::Fingerprint;
+
+    #[tokio::test]
+    async fn a_walk_lets_others_have_their_turn() {
+        let store = MemoryStore::new(64 << 20);
+        for n in 0..2 * STEP {
+            let key = format!("users:{n}");
+            let request = LeaseRequest {
+                seen: Seen::Nothing,
+                token: Nonce::fresh(),
+                stamp: Stamp::of(Nonce::NONE, []),
+                fingerprint: Fingerprint::of::<String>(0),
+                length: Duration::from_secs(60),
+            };
+            let header = request.header(EntryKind::Entity, clock::wall());
+            store.put(store.hash(&key), &key, header, Payload::Empty, 0);
+        }
+        let everything = Matching::all("", "*");
+        let mut walk = pin!(store.remove_matching(&everything));
+        assert!(walk.as_mut().now_or_never().is_none());
+        walk.await.expect("it can't fail");
+        assert_eq!(store.entries.len(), 0);
+    }
 
     #[test]
     fn bytes_for_people() {

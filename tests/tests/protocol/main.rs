@@ -5,6 +5,7 @@ mod batch;
 mod loads;
 mod manual;
 mod redis;
+mod restless;
 mod shop;
 mod transactions;
 mod writes;

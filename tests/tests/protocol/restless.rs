@@ -1,0 +1,125 @@
+//! A store in which every look finds another dead lease, as where one writer invalidates while many load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cache_runtime::store::{
+    Fill, Filled, Fingerprint, Form, Found, Intended, Intent, Invalidated, Invalidation,
+    LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen, ServerFacts,
+    Stamp, Store,
+};
+use cache_runtime::{BypassReason, Cache, Error, ErrorKind, Status, observe};
+
+use crate::shop::Shop;
+use crate::{bounded, patient};
+
+/// After so many looks it comes to rest, so that a reader who goes on for ever ends and is found out.
+const LOOKS: usize = 1_000;
+const NOW: Millis = Millis(1_700_000_000_000);
+
+#[derive(Debug, Default)]
+struct Restless {
+    looks: AtomicUsize,
+}
+
+fn absent<T>() -> Result<T, Error> {
+    Err(Error::new(ErrorKind::Unavailable, "not in this store"))
+}
+
+fn stamp() -> Stamp {
+    Stamp::of(Nonce::fresh(), [])
+}
+
+#[async_trait]
+impl Store for Restless {
+    fn name(&self) -> &'static str {
+        "restless"
+    }
+
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+
+    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
+        let lease = LeaseRequest {
+            seen: Seen::Nothing,
+            token: Nonce::fresh(),
+            stamp: stamp(),
+            fingerprint: Fingerprint::of::<()>(0),
+            length: Duration::from_secs(3),
+        };
+        let found = if self.looks.fetch_add(1, Ordering::SeqCst) < LOOKS {
+            Found::Entry(lease.header(probe.kind, NOW), Payload::Empty)
+        } else {
+            Found::Nothing
+        };
+        Ok(Look {
+            found,
+            stamp: stamp(),
+            intended: None,
+            now: NOW,
+        })
+    }
+
+    async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
+        absent()
+    }
+
+    async fn renew(&self, _: &str, _: Nonce, _: Duration) -> Result<bool, Error> {
+        absent()
+    }
+
+    async fn release(&self, _: &str, _: Nonce) -> Result<(), Error> {
+        absent()
+    }
+
+    async fn fill(&self, _: &Probe, _: Fill) -> Result<Filled, Error> {
+        absent()
+    }
+
+    async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
+        absent()
+    }
+
+    async fn renew_intent(&self, _: &Intent) -> Result<Intended, Error> {
+        absent()
+    }
+
+    async fn prune(&self, _: &Probe) -> Result<(), Error> {
+        absent()
+    }
+
+    async fn invalidate(&self, _: &Invalidation) -> Result<Invalidated, Error> {
+        absent()
+    }
+
+    async fn remove_matching(&self, _: &Matching) -> Result<u64, Error> {
+        absent()
+    }
+
+    async fn invalidate_namespace(&self, _: &str) -> Result<Millis, Error> {
+        absent()
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        absent()
+    }
+
+    async fn facts(&self) -> Result<ServerFacts, Error> {
+        absent()
+    }
+}
+
+#[tokio::test]
+async fn a_reader_who_meets_one_dead_lease_after_another_gives_up() {
+    bounded(async {
+        let config = patient().wait_limit(Duration::ZERO);
+        let cache = Cache::with_store(config, Arc::new(Restless::default())).expect("a thread");
+        let (read, outcomes) = observe(Shop::new(&cache).get(1)).await;
+        assert!(read.expect("read").is_some());
+        assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::WaitLimit));
+    })
+    .await;
+}
