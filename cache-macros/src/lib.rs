@@ -404,8 +404,8 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// It goes on any `async fn` with a body, whatever that returns. If the future is dropped before it
 /// is done, or the body panics, the invalidation happens all the same: the write may have.
 ///
-/// A function with a parameter that is a transaction, or a connection that may be in one, is refused: it
-/// would invalidate before the caller commits.
+/// A function with a parameter that is a transaction, or a connection that may be in one, is refused unless
+/// it says `after_commit`: it would invalidate before the caller commits.
 ///
 /// # Options
 ///
@@ -481,6 +481,52 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// async fn store(path: &str) -> std::io::Result<()> {
 /// #   let _ = path;
 ///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `crash_safe`
+///
+/// Announces the write before the body runs, so that a process which is killed between its commit and the
+/// invalidation leaves nothing stale: what the write concerns is not cached until it is known how it ended,
+/// or the announcement is over (10 seconds after the process has ended). It costs two round trips, and needs
+/// that nobody evicts or flushes the announcement and that the process is not paused for that long right
+/// before its commit. If the store is away, the write goes on as if it had not asked for it.
+///
+/// An `id` that needs `result` is not known before: then the whole resource is announced, and invalidated.
+///
+/// ## `required`
+///
+/// Refuses the write, before the body runs, while the store is away: no other process is ever stale because
+/// an invalidation had to wait. The function returns a `Result` whose error is `From<cache_runtime::Error>`.
+/// With the cache off nothing is refused.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// # pub enum DbError { Cache(cache_runtime::Error) }
+/// # impl From<cache_runtime::Error> for DbError {
+/// #   fn from(error: cache_runtime::Error) -> Self { Self::Cache(error) }
+/// # }
+/// #[invalidates("prices", id = id, crash_safe, required)]
+/// async fn reprice(id: i64, cents: u64) -> Result<(), DbError> {
+/// #   let _ = (id, cents);
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `after_commit`
+///
+/// The function takes part in its caller's transaction, and is called inside `Cache::after_commit` or
+/// `cache_runtime::sqlx::transaction`, which invalidate when the transaction has ended. Called outside of
+/// them it is reported, and what it concerns is not cached until its commit must have arrived.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// # pub struct Transaction;
+/// #[invalidates("users", id = id, after_commit)]
+/// async fn rename(tx: &mut Transaction, id: i64, name: &str) {
+/// #   let _ = (tx, id, name);
 /// }
 /// # fn main() {}
 /// ```
