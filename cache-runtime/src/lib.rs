@@ -59,7 +59,7 @@
 //! |---|---|---|
 //! | `redis` | yes | the shared tier |
 //! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
-//! | `sqlx` | no | [`sqlx::transaction`](crate::sqlx::transaction): begin, run, commit, then invalidate |
+//! | `sqlx` | no | `sqlx::transaction`: begin, run, commit, then invalidate |
 //! | `msgpack` | no | `codec = "msgpack"` |
 //! | `postcard` | no | `codec = "postcard"` |
 //! | `redis-tls` | no | TLS to Redis, with rustls |

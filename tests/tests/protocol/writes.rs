@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use cache_tests::eventually;
+use cache_runtime::Cache;
+use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop};
-use crate::{Pair, over_each_store};
+use crate::{Pair, over, over_each_store, patient};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -74,6 +75,37 @@ async fn an_error_that_hides_a_commit_is_invalidated(pair: Pair) {
         .await;
     assert_eq!(lost, Err(DbError::ConnectionLost));
     assert_eq!(other.name(1).await, "new");
+}
+
+/// The connection breaks before the answer, and the database commits after a reader has looked.
+async fn a_commit_after_an_error(cache: Cache) {
+    let shop = Shop::new(&cache);
+    shop.name(1).await;
+    let lost = shop
+        .with_fault(Fault::LostBeforeCommit)
+        .rename(1, "new")
+        .await;
+    assert_eq!(lost, Err(DbError::ConnectionLost));
+    assert_eq!(
+        shop.name(1).await,
+        "user 1",
+        "invalidated, loaded again, stored"
+    );
+    shop.commit(1, "late");
+    eventually(PATIENCE, async || shop.name(1).await == "late").await;
+}
+
+const UNCERTAINTY: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn an_error_whose_commit_comes_later_is_invalidated_again_in_memory() {
+    a_commit_after_an_error(Cache::new(patient().local_mb(4).uncertainty(UNCERTAINTY)).await).await;
+}
+
+#[tokio::test]
+async fn an_error_whose_commit_comes_later_is_invalidated_again_in_redis() {
+    let server = RedisServer::start();
+    a_commit_after_an_error(Cache::new(over(&server).uncertainty(UNCERTAINTY)).await).await;
 }
 
 async fn a_caller_that_hangs_up_after_the_commit_leaves_nothing_stale(pair: Pair) {
