@@ -10,6 +10,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -266,6 +267,8 @@ impl Worker {
 
     async fn deliver_for_ever(&self) {
         let mut retry: Option<Duration> = None;
+        // One warning for each, and not one for each write in an outage.
+        let mut warned = HashSet::new();
         loop {
             let due = self.shared.queue.lock().next_due();
             let wake = [due, retry.map(|wait| clock::now() + wait)]
@@ -280,14 +283,16 @@ impl Worker {
                 Ok(()) => {
                     if retry.is_some() {
                         tracing::info!("the invalidations that waited have been delivered");
+                        warned.clear();
                     }
                     None
                 }
                 Err(error) => {
-                    if retry.is_none() {
-                        tracing::warn!(
-                            "an invalidation could not be delivered and is kept: {error}"
-                        );
+                    for name in self.shared.queue.lock().waiting_of() {
+                        if !warned.contains(&name) {
+                            tracing::warn!("invalidations of {name} wait for the store: {error}");
+                            warned.insert(name);
+                        }
                     }
                     Some(retry.map_or(FIRST_RETRY, |wait| (wait * 2).min(LAST_RETRY)))
                 }

@@ -450,6 +450,20 @@ impl Queue {
                 .is_some_and(|batch| batch.concerns(probe))
     }
 
+    /// What the invalidations that wait are of, by names that are fit for a log.
+    pub(super) fn waiting_of(&self) -> Vec<String> {
+        if self.ready.whole_namespace {
+            return vec!["everything".to_owned()];
+        }
+        let resources = self.ready.sweeps.keys();
+        let mut names: Vec<String> = resources.map(|name| format!("`{name}`")).collect();
+        if names.is_empty() && !self.ready.is_empty() {
+            names.push("single entries, tags or announced writes".to_owned());
+        }
+        names.sort_unstable();
+        names
+    }
+
     /// How many invalidations the store has not acknowledged, be it that it never will; those for later are not
     /// counted.
     pub(super) fn len(&self) -> usize {
@@ -514,6 +528,27 @@ mod tests {
         );
         assert!(queue.send(clock::now()).is_none());
         assert!(!queue.is_distressed());
+    }
+
+    #[test]
+    fn what_waits_is_named() {
+        let mut queue = queue(10);
+        assert_eq!(queue.waiting_of(), [""; 0]);
+        drop(enter(&mut queue, kill("users:1")));
+        assert_eq!(
+            queue.waiting_of(),
+            ["single entries, tags or announced writes"]
+        );
+        let sweep = |resource: &str| Order {
+            sweeps: vec![Sweep {
+                resource: resource.into(),
+                derived_only: true,
+            }],
+            ..kill("x")
+        };
+        drop(enter(&mut queue, sweep("users")));
+        drop(enter(&mut queue, sweep("teams")));
+        assert_eq!(queue.waiting_of(), ["`teams`", "`users`"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::registry::{Role, SITES, Site};
 ///
 /// A test of three lines keeps a slip such as `#[invalidates("usres")]` out of a program:
 ///
-/// ```
+/// ```standalone_crate
 /// # use cache_runtime::{cached, invalidates};
 /// # #[cached(resource = "users")] async fn get(id: i64) -> Option<String> { let _ = id; None }
 /// # #[invalidates("users", id = id)] async fn delete(id: i64) { let _ = id; }

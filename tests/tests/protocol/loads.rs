@@ -166,8 +166,19 @@ async fn a_reader_does_not_join_a_load_that_began_before_the_invalidation(pair: 
         } else {
             shop.rename(1, "new").await.expect("written");
         }
-        // The old load still stands at its gate, so this returns only if it does not wait for it.
-        assert_eq!(shop.name(1).await, "new");
+        // The old load still stands at its gate. Who waited for it would give up in the end, and store nothing.
+        let (read, outcomes) = observe(shop.name(1)).await;
+        assert_eq!(read, "new");
+        assert!(
+            matches!(
+                outcomes[0].status,
+                Status::Miss {
+                    stored: true,
+                    joined: false
+                }
+            ),
+            "{outcomes:?}"
+        );
         gate.open();
         assert_eq!(load.await.expect("the load ends"), "old");
         assert_eq!(shop.name(1).await, "new");

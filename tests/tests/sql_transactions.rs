@@ -1,0 +1,134 @@
+//! Transactions with SQLx: what the cache does when the database says yes, no, or nothing.
+
+use std::time::Duration;
+
+use cache_runtime::{Cache, CacheConfig, Status, cached, invalidates, observe};
+use cache_tests::{Mode, Postgres, Proxy, eventually};
+use sqlx::any::install_default_drivers;
+use sqlx::{AnyConnection, AnyPool};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Users {
+    cache: Cache,
+    /// What reads go to.
+    pool: AnyPool,
+}
+
+impl Users {
+    /// A table with one row, read once so that it is cached.
+    async fn on(url: &str) -> Self {
+        install_default_drivers();
+        let pool = AnyPool::connect(url).await.expect("the database is there");
+        for statement in [
+            "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL)",
+            "INSERT INTO users VALUES (1, 'old')",
+        ] {
+            sqlx::query(statement)
+                .execute(&pool)
+                .await
+                .expect("written");
+        }
+        let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+        let users = Self { cache, pool };
+        users.name().await;
+        assert_eq!(users.name().await, ("old".to_owned(), true));
+        users
+    }
+
+    #[cached(resource = "users", cache = self.cache)]
+    async fn get(&self, id: i64) -> Result<String, sqlx::Error> {
+        let name = sqlx::query_scalar("SELECT name FROM users WHERE id = $1");
+        name.bind(id).fetch_one(&self.pool).await
+    }
+
+    #[invalidates("users", id = id, after_commit, cache = self.cache)]
+    async fn rename(&self, tx: &mut AnyConnection, id: i64) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE users SET name = 'new' WHERE id = $1");
+        update.bind(id).execute(tx).await.map(drop)
+    }
+
+    /// The name that a reader gets, and whether from the cache.
+    async fn name(&self) -> (String, bool) {
+        let (name, outcomes) = observe(self.get(1)).await;
+        let is_hit = matches!(outcomes[0].status, Status::Hit { .. });
+        (name.expect("read"), is_hit)
+    }
+}
+
+async fn committed_and_rolled_back(url: &str) {
+    let users = Users::on(url).await;
+    let rolled_back: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&users.cache, &users.pool, async |tx| {
+            users.rename(tx, 1).await?;
+            Err(sqlx::Error::RowNotFound)
+        })
+        .await;
+    assert!(matches!(rolled_back, Err(sqlx::Error::RowNotFound)));
+    assert_eq!(
+        users.name().await,
+        ("old".to_owned(), true),
+        "and nothing was invalidated"
+    );
+
+    let committed: Result<&str, sqlx::Error> =
+        cache_runtime::sqlx::transaction(&users.cache, &users.pool, async |tx| {
+            users.rename(tx, 1).await?;
+            Ok("done")
+        })
+        .await;
+    assert_eq!(committed.expect("committed"), "done");
+    assert_eq!(users.name().await, ("new".to_owned(), false));
+    assert_eq!(users.name().await, ("new".to_owned(), true));
+}
+
+#[tokio::test]
+async fn on_sqlite_a_commit_invalidates_and_a_rollback_does_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("users.db");
+    committed_and_rolled_back(&format!("sqlite://{}?mode=rwc", file.display())).await;
+}
+
+#[tokio::test]
+async fn on_postgres_a_commit_invalidates_and_a_rollback_does_not() {
+    committed_and_rolled_back(&Postgres::shared().database()).await;
+}
+
+/// The database commits, and its answer is lost on the way.
+#[tokio::test]
+async fn a_commit_without_an_answer_invalidates_too() {
+    let postgres = Postgres::shared();
+    let url = postgres.database();
+    let users = Users::on(&url).await;
+    let port = url.rsplit_once(':').expect("a port").1;
+    let (port, database) = port.split_once('/').expect("a database");
+    let proxy = Proxy::start(port.parse().expect("a number"));
+    let url_of_proxy = url.replace(
+        &format!(":{port}/{database}"),
+        &format!(":{}/{database}", proxy.port()),
+    );
+    let through = AnyPool::connect(&url_of_proxy)
+        .await
+        .expect("the proxy passes");
+
+    let write = cache_runtime::sqlx::transaction(&users.cache, &through, async |tx| {
+        users.rename(tx, 1).await?;
+        proxy.set(Mode::SwallowAnswers);
+        Ok::<_, sqlx::Error>(())
+    });
+    let has_committed = eventually(PATIENCE, async || {
+        postgres.psql(&url, "SELECT name FROM users") == "new"
+    });
+    let cut = async {
+        has_committed.await;
+        assert_eq!(
+            users.name().await,
+            ("old".to_owned(), true),
+            "nobody knows of it yet"
+        );
+        proxy.set(Mode::Cut);
+    };
+    let (written, ()) = tokio::join!(write, cut);
+    written.expect_err("no answer");
+    assert_eq!(users.name().await, ("new".to_owned(), false));
+}
