@@ -210,7 +210,7 @@ impl Cache {
         {
             return None;
         }
-        let look = call.cache.store.look(&call.probe).await.ok()?;
+        let look = call.look().await.ok()?;
         let Found::Entry(header, payload) = look.found else {
             return None;
         };
@@ -269,7 +269,7 @@ impl Cache {
                 "an invalidation of this entry is still waiting for the store",
             ));
         }
-        let look = call.cache.store.look(&call.probe).await?;
+        let look = call.look().await?;
         if look.intended.is_some() {
             return Err(Error::new(
                 ErrorKind::Superseded,

@@ -1,5 +1,6 @@
 //! A process is killed between its commit and its invalidation.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -40,6 +41,12 @@ impl Node {
     #[cached(resource = "users", cache = self.cache)]
     async fn list(&self) -> std::io::Result<Vec<String>> {
         Ok(vec![std::fs::read_to_string(&self.database)?])
+    }
+
+    #[cached(resource = "users", batch = ids, cache = self.cache)]
+    async fn get_many(&self, ids: &[i64]) -> std::io::Result<BTreeMap<i64, String>> {
+        let name = std::fs::read_to_string(&self.database)?;
+        Ok(ids.iter().map(|id| (*id, name.clone())).collect())
     }
 
     #[invalidates("users", id = id, crash_safe, cache = self.cache)]
@@ -141,6 +148,22 @@ async fn a_crash_safe_write_leaves_nothing_stale() {
         assert_eq!(node.list().await.expect("read"), ["new"]);
         // In the end the announcement is over, and both are cached again.
         is_hit(node.get(1)).await && is_hit(node.list()).await
+    })
+    .await;
+}
+
+/// Whoever meets an announcement past its deadline ends it: also one who only reads many rows at once.
+#[tokio::test]
+async fn an_announcement_ends_for_batches_too() {
+    let (server, directory) = (
+        RedisServer::start(),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let node = node(&server, &directory).await;
+    Doomed::committed(&server, &node, true).kill();
+    eventually(PATIENCE, async || {
+        assert_eq!(node.get_many(&[1, 2]).await.expect("read")[&1], "new");
+        is_hit(node.get_many(&[1, 2])).await
     })
     .await;
 }

@@ -24,7 +24,7 @@ use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::registry::Site;
 use crate::returns::{Gathered, Kind};
 use crate::scope::{self, Mode};
-use crate::store::{Filled, LeaseReply, Probe, Seen};
+use crate::store::{Filled, LeaseReply, Look, Probe, Seen, Store};
 use crate::transaction;
 
 /// A call of a cached function that takes many ids, before its body runs.
@@ -237,7 +237,7 @@ async fn first_look<V: crate::Cacheable, K>(
         .map(|(_, call)| cache.delivery.is_pending(&call.probe))
         .collect();
     let probes: Vec<Probe> = calls.iter().map(|(_, call)| call.probe.clone()).collect();
-    let looks = match cache.store.look_many(&probes).await {
+    let looks = match look_at(&cache.store, &probes).await {
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
@@ -287,6 +287,24 @@ async fn first_look<V: crate::Cacheable, K>(
         }
     });
     join_all(answers).await
+}
+
+/// As a look at one, with intents whose time is over ended first.
+async fn look_at(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+    let looks = store.look_many(probes).await?;
+    let expired: Vec<&Probe> = probes
+        .iter()
+        .zip(&looks)
+        .filter(|(_, look)| look.has_expired_intents())
+        .map(|(probe, _)| probe)
+        .collect();
+    if expired.is_empty() {
+        return Ok(looks);
+    }
+    for pruned in join_all(expired.iter().map(|probe| store.prune(probe))).await {
+        pruned?;
+    }
+    store.look_many(probes).await
 }
 
 /// Waits for somebody else's load of one id.

@@ -27,7 +27,7 @@ use crate::policy::TtlRequest;
 use crate::registry::{Resource, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope::{self, Mode};
-use crate::store::{Filled, Form, Payload, Probe};
+use crate::store::{Filled, Form, Look, Payload, Probe};
 use crate::transaction;
 
 /// A call of a cached function, before its body runs.
@@ -260,6 +260,17 @@ impl Call {
 
     pub(crate) fn fingerprint<V>(&self) -> Fingerprint {
         Fingerprint::of::<V>(self.version)
+    }
+
+    /// Looks. Intents whose time is over are ended first: their writers are gone, and only who meets them can see to it.
+    pub(crate) async fn look(&self) -> Result<Look, Error> {
+        let store = &self.cache.store;
+        let look = store.look(&self.probe).await?;
+        if !look.has_expired_intents() {
+            return Ok(look);
+        }
+        store.prune(&self.probe).await?;
+        store.look(&self.probe).await
     }
 
     /// Looks, waits for others, or gets the permit to load.

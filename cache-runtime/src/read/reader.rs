@@ -64,8 +64,6 @@ pub(crate) struct Reader<'a> {
     rejected: Option<Header>,
     /// Whether somebody else was given the lease that this reader asked for.
     has_lost: bool,
-    /// Whether this reader has asked for the end of intents whose time is over.
-    has_pruned: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -78,7 +76,6 @@ impl<'a> Reader<'a> {
             suspect: None,
             rejected: None,
             has_lost: false,
-            has_pruned: false,
         }
     }
 
@@ -105,19 +102,11 @@ impl<'a> Reader<'a> {
             if call.cache.delivery.is_pending(&call.probe) {
                 return Turn::Bypass(BypassReason::Pending);
             }
-            let look = match call.cache.store.look(&call.probe).await {
+            let look = match call.look().await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
             let (stamp, now) = (look.stamp, look.now);
-            // Its writer is gone: who meets the intent removes it. Once, for this clock may be ahead of the store's.
-            if look.intended.is_some_and(|until| until < now) && !self.has_pruned {
-                self.has_pruned = true;
-                match call.cache.store.prune(&call.probe).await {
-                    Ok(()) => continue,
-                    Err(error) => return call.fault(&error),
-                }
-            }
             let seen = match self.judge(look) {
                 Sight::Hit(hit) => return Turn::Hit(hit),
                 Sight::Vacant(seen) => seen,
@@ -200,7 +189,7 @@ impl<'a> Reader<'a> {
         if call.cache.delivery.is_pending(&call.probe) {
             return Turn::Bypass(BypassReason::Pending);
         }
-        let look = match call.cache.store.look(&call.probe).await {
+        let look = match call.look().await {
             Ok(look) if look.intended.is_some() => return Turn::Bypass(BypassReason::Intended),
             Ok(look) => look,
             Err(error) => return call.fault(&error),

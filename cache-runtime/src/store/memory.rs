@@ -416,8 +416,8 @@ impl Store for MemoryStore {
         for dep in &invalidation.bumps {
             self.bump(dep.key());
         }
-        if !invalidation.withdraws.is_empty() {
-            // Last: until then nobody stores what depends on the new generations.
+        if !self.intents.read().is_empty() {
+            // Also those whose time is over: nobody may ever read what they stand on. Last: until then nobody stores what depends on the new generations.
             let kills = invalidation.kills.iter().map(String::as_str);
             let keys = kills.chain(invalidation.bumps.iter().map(|dep| dep.key()));
             let now = clock::wall();

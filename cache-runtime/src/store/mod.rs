@@ -83,6 +83,13 @@ pub struct Look {
     pub now: Millis,
 }
 
+impl Look {
+    /// Whether the last intent's time is over, as far as the store's clock is known here.
+    pub(crate) fn has_expired_intents(&self) -> bool {
+        self.intended.is_some_and(|until| until < self.now)
+    }
+}
+
 /// What lies under a key.
 #[derive(Debug)]
 pub enum Found {
