@@ -10,5 +10,7 @@
 //! there are, and what refutes a variant.
 
 mod check;
+mod local_tier;
 mod nonce;
 mod protocol;
+mod restart;
