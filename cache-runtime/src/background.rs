@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// How long the thread outlives the cache at most, for tasks that have something to finish. They are bounded
@@ -20,6 +20,7 @@ const GRACE: Duration = Duration::from_secs(4);
 pub(crate) struct Background {
     handle: Handle,
     to_finish: mpsc::UnboundedSender<JoinHandle<()>>,
+    closing: watch::Sender<bool>,
 }
 
 impl Background {
@@ -31,7 +32,11 @@ impl Background {
         std::thread::Builder::new()
             .name("cache-runtime".into())
             .spawn(move || runtime.block_on(finish(finishing)))?;
-        Ok(Self { handle, to_finish })
+        Ok(Self {
+            handle,
+            to_finish,
+            closing: watch::Sender::new(false),
+        })
     }
 
     /// On the test's own runtime, whose time it may pause.
@@ -40,6 +45,7 @@ impl Background {
         Self {
             handle: Handle::current(),
             to_finish: mpsc::unbounded_channel().0,
+            closing: watch::Sender::new(false),
         }
     }
 
@@ -48,8 +54,25 @@ impl Background {
         &self.handle
     }
 
+    /// How many tasks are alive.
+    pub(crate) fn tasks(&self) -> u64 {
+        self.handle.metrics().num_alive_tasks() as u64
+    }
+
+    /// Runs a task until it ends, or the cache is closed.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.handle.spawn(task);
+        let mut closing = self.closing.subscribe();
+        self.handle.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
+        });
+    }
+
+    /// Ends the tasks that would go on for ever.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
     }
 
     /// Runs a task that ends by itself soon after the cache has gone, and is waited for then.

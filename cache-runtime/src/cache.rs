@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::background::Background;
 use crate::config::CacheConfig;
-use crate::delivery::Acknowledgement;
-use crate::delivery::Order;
+use crate::delivery::{Acknowledgement, Order, PATIENCE};
 use crate::engine::{Engine, Handle};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
@@ -335,7 +334,12 @@ impl Cache {
         match call.cache.store.invalidate(&invalidation).await {
             Ok(done) => Ok(done.removed > 0),
             Err(error) => {
-                let _ = call.cache.delivery.enqueue(order).acknowledged().await;
+                let _ = call
+                    .cache
+                    .delivery
+                    .enqueue(order)
+                    .acknowledged(PATIENCE)
+                    .await;
                 Err(error)
             }
         }
@@ -573,7 +577,12 @@ impl Cache {
         // Removed first, because that can be counted. What is stored meanwhile is dead a moment later.
         let everything = Matching::all(&cache.space.namespace, "*");
         let removed = cache.store.remove_matching(&everything).await;
-        match cache.delivery.enqueue_namespace().acknowledged().await {
+        match cache
+            .delivery
+            .enqueue_namespace()
+            .acknowledged(PATIENCE)
+            .await
+        {
             Acknowledgement::Delivered => removed,
             Acknowledgement::Lost => Err(Error::unavailable(
                 "the cache was shut down before the store had the invalidation",
@@ -617,6 +626,10 @@ impl Cache {
             default_ttl: config.default_ttl.as_secs(),
             counters: Figures::new(resources.values().copied().chain(others).sum(), pending),
             resources,
+            circuit: engine.as_ref().map(|engine| engine.store.circuit()),
+            tasks: engine
+                .as_ref()
+                .map_or(0, |engine| engine.background.tasks()),
         }
     }
 
@@ -648,7 +661,7 @@ async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
             let order = handover
                 .write
                 .map_or_else(Order::default, Planned::into_order);
-            cache.delivery.enqueue(order).acknowledged().await
+            cache.delivery.enqueue(order).acknowledged(PATIENCE).await
         }
     }
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::Delivery;
+use crate::errands::Errands;
 use crate::flight::Flights;
 use crate::key::KeySpace;
+use crate::lane::Lanes;
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
 
@@ -19,8 +21,10 @@ pub(crate) struct Engine {
     pub(crate) space: KeySpace,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) flights: Arc<Flights>,
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) registry: Registry,
     pub(crate) delivery: Delivery,
+    pub(crate) errands: Errands,
     pub(crate) background: Background,
     closed: AtomicBool,
 }
@@ -34,13 +38,16 @@ impl Engine {
             config.pending_limit,
             &background,
         );
+        let errands = Errands::start(Arc::clone(&store), &background);
         Self {
             config,
             space,
             store,
             flights: Arc::default(),
+            lanes: Arc::default(),
             registry: Registry::default(),
             delivery,
+            errands,
             background,
             closed: AtomicBool::new(false),
         }
@@ -64,6 +71,7 @@ impl Engine {
         self.delivery.close().await;
         // The delivery closes the store unless it has failed.
         self.store.close().await;
+        self.background.close();
     }
 }
 

@@ -90,7 +90,7 @@ impl CodecId {
 }
 
 /// Which type a payload holds: a hash of the type's name and of the attribute's `version`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);
 
 impl Fingerprint {

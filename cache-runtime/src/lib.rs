@@ -66,6 +66,7 @@
 //! | `testing` | no | the contract suite for stores of one's own |
 
 // In reading order.
+mod allowance;
 mod background;
 mod cache;
 mod clock;
@@ -74,10 +75,12 @@ mod config;
 mod delivery;
 mod engine;
 mod entry;
+mod errands;
 mod error;
 mod flight;
 mod generation;
 mod key;
+mod lane;
 #[cfg(feature = "map")]
 mod map;
 mod nonce;
@@ -115,3 +118,4 @@ pub use crate::policy::IntoTtl;
 pub use crate::returns::Cacheable;
 pub use crate::scope::{bypass, key_of, refresh};
 pub use crate::stats::{CounterSnapshot, Figures, Stats};
+pub use crate::store::Circuit;

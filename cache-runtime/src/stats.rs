@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::store::Circuit;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         #[derive(Debug, Default)]
@@ -94,6 +96,10 @@ pub struct Stats {
     pub counters: Figures,
     /// Figures per resource.
     pub resources: BTreeMap<String, CounterSnapshot>,
+    /// Whether the store is asked; `None` with the cache off.
+    pub circuit: Option<Circuit>,
+    /// Tasks of the cache's own that are alive: a few, whatever the load; none after a shutdown.
+    pub tasks: u64,
 }
 
 /// The figures of [`Stats`] in the order in which they are documented.

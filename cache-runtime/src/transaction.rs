@@ -107,7 +107,7 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
         collected: Mutex::default(),
         cache,
     });
-    let running = opened.cache.delivery.begin_write();
+    let running = opened.cache.delivery.begin();
     let mut open = Open {
         block: Arc::clone(&opened),
         has_ended: false,
@@ -116,7 +116,9 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
     let (output, ending) = renewing(&opened, block).await;
     let receipt = opened.cache.delivery.enqueue(open.ended(ending));
     drop(running);
-    let _ = receipt.acknowledged().await;
+    let _ = receipt
+        .acknowledged(opened.cache.config.command_budget)
+        .await;
     output
 }
 

@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use crate::allowance::Allowance;
 use crate::clock;
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
+use crate::errands::Errand;
 use crate::error::{Error, ErrorKind};
 use crate::generation::Dep;
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
@@ -296,7 +298,7 @@ where
             return body(Kind::OF).await;
         };
         // Before the guard, so that it is dropped after it: what the guard enqueues is waited for as well.
-        let running = cache.delivery.begin_write();
+        let running = cache.delivery.begin();
         let mut guard = Guard::new(&cache, planned);
         if let Some(refuse) = self.refuse {
             if let Err(error) = guard.ready().await {
@@ -349,7 +351,7 @@ where
         // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
         let receipt = cache.delivery.enqueue(order);
         drop(running);
-        let _ = receipt.acknowledged().await;
+        let _ = receipt.acknowledged(guard.allowance.left()).await;
         returned
     }
 }
@@ -381,6 +383,8 @@ struct Guard<'a> {
     cache: &'a Handle,
     planned: Planned,
     state: State,
+    /// What the write may still wait for the store.
+    allowance: Allowance,
     /// The intent that was put before the body ran, or may have been.
     announced: Option<Announced>,
 }
@@ -409,6 +413,7 @@ impl<'a> Guard<'a> {
             cache,
             planned,
             state: State::Before,
+            allowance: Allowance::new(cache.config.command_budget),
             announced: None,
         }
     }
@@ -417,7 +422,7 @@ impl<'a> Guard<'a> {
     async fn ready(&mut self) -> Result<(), Error> {
         let store = &self.cache.store;
         if !self.planned.crash_safe {
-            return store.ping().await;
+            return self.allowance.spend(store.ping()).await;
         }
         let token = Nonce::fresh();
         // An announcement that is not answered may have taken place.
@@ -426,7 +431,8 @@ impl<'a> Guard<'a> {
             on_whole: true,
         });
         let intent = self.planned.intent(token, self.cache.config.intent);
-        announced.on_whole = store.intend(&intent).await?.on_whole;
+        let intended = self.allowance.spend(store.intend(&intent)).await?;
+        announced.on_whole = intended.on_whole;
         Ok(())
     }
 
@@ -455,11 +461,7 @@ impl<'a> Guard<'a> {
     }
 
     fn renew(&self, intent: Intent) {
-        let store = Arc::clone(&self.cache.store);
-        self.cache.background.spawn(async move {
-            // If it can't be renewed it ends with its time, as if the process had been killed.
-            let _ = store.renew_intent(&intent).await;
-        });
+        self.cache.errands.send(Errand::RenewIntent(intent));
     }
 
     /// The announcement, if there is one.

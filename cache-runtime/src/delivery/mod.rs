@@ -24,7 +24,7 @@ use self::sweep::Sweeper;
 use crate::background::Background;
 use crate::clock::{self, Instant, Millis};
 use crate::error::Error;
-use crate::store::{Probe, Store};
+use crate::store::{Circuit, Probe, Store};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(1);
@@ -34,9 +34,8 @@ const CLOSING_BUDGET: Duration = Duration::from_secs(2);
 const CLOSING_RETRY: Duration = Duration::from_millis(50);
 /// The number of an order that was never taken in.
 const NEVER: u64 = u64::MAX;
-/// How long anybody waits for a receipt. The store's own budget ends the waiting long before, unless it is slow
-/// in many steps.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long who invalidates by hand waits for the receipt: the store may be slow in many steps.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How far an invalidation has come when its caller goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +64,7 @@ struct Shared {
     wake: Notify,
     /// [`Queue::is_distressed`], to spare reads the lock.
     is_distressed: AtomicBool,
-    /// How many writes are running: each may still hand an invalidation in.
+    /// How many writes are running, each of which may still hand an invalidation in, and how many values are being stored.
     running: watch::Sender<usize>,
 }
 
@@ -178,10 +177,10 @@ impl Delivery {
         }
     }
 
-    /// Says that a write is running, until the guard is dropped: a shutdown waits for what it will hand in.
-    pub(crate) fn begin_write(&self) -> RunningWrite<'_> {
+    /// Says that a write is running, or a value being stored, until the guard is dropped: a shutdown waits for it.
+    pub(crate) fn begin(&self) -> Running<'_> {
         self.shared.running.send_modify(|running| *running += 1);
-        RunningWrite(&self.shared)
+        Running(&self.shared)
     }
 
     /// Whether an invalidation that concerns this entry was reported as pending and is not delivered yet.
@@ -205,11 +204,11 @@ impl Delivery {
     }
 }
 
-/// A write that is running.
+/// A write that is running, or a value that is being stored.
 #[derive(Debug)]
-pub(crate) struct RunningWrite<'a>(&'a Shared);
+pub(crate) struct Running<'a>(&'a Shared);
 
-impl Drop for RunningWrite<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.running.send_modify(|running| *running -= 1);
     }
@@ -233,13 +232,13 @@ pub(crate) struct Receipt {
 
 impl Receipt {
     /// Returns with the store's word, or with [`Acknowledgement::Pending`] as soon as it is known that the store
-    /// does not give it now; at the latest after two seconds.
-    pub(crate) async fn acknowledged(self) -> Acknowledgement {
+    /// does not give it now; at the latest after `patience`.
+    pub(crate) async fn acknowledged(self, patience: Duration) -> Acknowledgement {
         // The write has taken place: whatever the caller runs on, this must not panic for want of a timer.
         if tokio::runtime::Handle::try_current().is_err() {
             return self.acknowledged.await.unwrap_or(Acknowledgement::Lost);
         }
-        match tokio::time::timeout(PATIENCE, self.acknowledged).await {
+        match tokio::time::timeout(patience, self.acknowledged).await {
             Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
             Err(_) => self.shared.change(|queue| queue.lose_patience(self.number)),
         }
@@ -304,7 +303,7 @@ impl Worker {
         loop {
             // Known beforehand, it costs nothing, however much waits: a write in an outage is not to pay for all
             // those before it.
-            if !self.store.is_connected() && self.shared.put_off() {
+            if self.store.circuit() != Circuit::Closed && self.shared.put_off() {
                 return Err(Error::unavailable("the store is not connected"));
             }
             let Some(delivery) = self.shared.change(|queue| queue.send(clock::now())) else {

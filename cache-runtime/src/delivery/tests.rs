@@ -68,8 +68,12 @@ impl Store for Held {
         Form::Decoded
     }
 
-    fn is_connected(&self) -> bool {
-        !self.is_away.load(Ordering::SeqCst)
+    fn circuit(&self) -> Circuit {
+        if self.is_away.load(Ordering::SeqCst) {
+            Circuit::Open
+        } else {
+            Circuit::Closed
+        }
     }
 
     async fn look(&self, _: &Probe) -> Result<Look, Error> {
@@ -234,7 +238,10 @@ async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
     let delivery = over(&store);
     for resource in ["users", "teams", "users"] {
         let receipt = delivery.enqueue(order(resource));
-        assert_eq!(receipt.acknowledged().await, Acknowledgement::Pending);
+        assert_eq!(
+            receipt.acknowledged(PATIENCE).await,
+            Acknowledgement::Pending
+        );
     }
     assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("posts")));
     a_while_later().await;
@@ -288,11 +295,11 @@ async fn a_shutdown_waits_for_the_writes_that_are_running() {
 #[tokio::test(start_paused = true)]
 async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
     let delivery = over(&Held::open());
-    let running = delivery.begin_write();
+    let running = delivery.begin();
     delivery.close().await;
     let receipt = delivery.enqueue(order("users"));
     drop(running);
-    assert_eq!(receipt.acknowledged().await, Acknowledgement::Lost);
+    assert_eq!(receipt.acknowledged(PATIENCE).await, Acknowledgement::Lost);
     assert_eq!(delivery.pending(), 1);
 }
 
@@ -302,7 +309,7 @@ async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
     let delivery = over(&store);
     let receipt = delivery.enqueue(order("users"));
     delivery.close().await;
-    assert_eq!(receipt.acknowledged().await, Acknowledgement::Lost);
+    assert_eq!(receipt.acknowledged(PATIENCE).await, Acknowledgement::Lost);
     assert_eq!(delivery.pending(), 1);
     assert_eq!(store.closed.available_permits(), 1);
 }

@@ -15,6 +15,7 @@ use super::permit::{Package, Permit};
 use super::plan::ReadPlan;
 use super::reader::{Reader, Sight, Turn};
 use super::{AllButEach, Call, Everything, Unless, permit, ran_without, value_of};
+use crate::allowance::Allowance;
 use crate::engine::Handle;
 use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
@@ -237,7 +238,8 @@ async fn first_look<V: crate::Cacheable, K>(
         .map(|(_, call)| cache.delivery.is_pending(&call.probe))
         .collect();
     let probes: Vec<Probe> = calls.iter().map(|(_, call)| call.probe.clone()).collect();
-    let looks = match look_at(&cache.store, &probes).await {
+    let mut allowance = Allowance::new(cache.config.command_budget);
+    let looks = match allowance.spend(look_at(&cache.store, &probes)).await {
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
@@ -265,8 +267,10 @@ async fn first_look<V: crate::Cacheable, K>(
                 }
             },
         };
-        let permit = Permit::new(call, stamp, call.fingerprint::<V>());
-        match permit.take(call, seen).await {
+        let mut permit = Permit::new(call, stamp, call.fingerprint::<V>());
+        // They are taken all at once, and so each may spend what is left.
+        permit.allowance = allowance;
+        match permit.take_within(call, seen).await {
             Ok(LeaseReply::Granted) => Some(Answer::Load(permit)),
             Ok(LeaseReply::Taken(_)) => {
                 permit.forget();

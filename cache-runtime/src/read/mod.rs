@@ -15,6 +15,7 @@ pub use self::batch::Batch;
 pub(crate) use self::deps::{Extra, all_deps, tag_dep};
 pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
+use self::reader::Queued;
 pub(crate) use self::reader::{Reader, Turn};
 use crate::codec;
 use crate::engine::Handle;
@@ -22,12 +23,13 @@ use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
 use crate::key::Key;
+use crate::lane::Run;
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::TtlRequest;
 use crate::registry::{Resource, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope::{self, Mode};
-use crate::store::{Filled, Form, Look, Payload, Probe};
+use crate::store::{Circuit, Filled, Form, Look, Payload, Probe};
 use crate::transaction;
 
 /// A call of a cached function, before its body runs.
@@ -154,19 +156,19 @@ impl<R, S, U> Read<R, S, U> {
             return std::future::pending().await;
         }
         // The body is awaited in one place: each more would be another copy of it in every annotated function.
-        let permit = match &self.call {
+        let part = match &self.call {
             Some(call) => match call.answer().await {
                 Answer::Found(value) => return value,
-                Answer::Run(permit) => permit,
+                Answer::Run(part) => part,
             },
             None => {
                 ran_without();
-                None
+                Part::Alone
             }
         };
-        let returned = permit::renewing(permit.as_slice(), body(Kind::OF)).await;
-        if let (Some(call), Some(permit)) = (&self.call, permit) {
-            call.store(permit, &returned, self.unless).await;
+        let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
+        if let Some(call) = &self.call {
+            call.conclude(part, &returned, self.unless).await;
         }
         returned
     }
@@ -192,8 +194,28 @@ impl<R, S, U> Read<R, S, U> {
 enum Answer<R> {
     /// Return this.
     Found(R),
-    /// Run the body; with a permit, store what it returns.
-    Run(Option<Permit>),
+    /// Run the body.
+    Run(Part),
+}
+
+/// What a caller who runs the body does for others.
+enum Part {
+    /// Stores what it returns.
+    Leader(Permit),
+    /// Hands it to those who wait.
+    Runner(Run),
+    /// Nothing.
+    Alone,
+}
+
+impl Part {
+    /// The leases to renew meanwhile.
+    fn permits(&self) -> &[Permit] {
+        match self {
+            Self::Leader(permit) => std::slice::from_ref(permit),
+            Self::Runner(_) | Self::Alone => &[],
+        }
+    }
 }
 
 /// A call with its key.
@@ -303,29 +325,42 @@ impl Call {
                     }
                     None => break BypassReason::OtherType,
                 },
-                Turn::Lead(permit) => return Answer::Run(Some(permit)),
+                Turn::Lead(permit) => return Answer::Run(Part::Leader(permit)),
                 Turn::Bypass(reason) => break reason,
             }
         };
         self.answered(Status::Bypass(bypass));
-        Answer::Run(None)
+        match reader.queue(bypass).await {
+            Queued::Run(run) => Answer::Run(Part::Runner(run)),
+            Queued::Joined(landed) => match arrived(landed) {
+                Some(value) => Answer::Found(value),
+                None => Answer::Run(Part::Alone),
+            },
+            Queued::Alone => Answer::Run(Part::Alone),
+        }
     }
 
-    /// Hands what was loaded to those who wait, and stores it. The value is packed before anything is awaited,
+    /// Hands what was returned to those who wait, and stores it. The value is packed before anything is awaited,
     /// so that `R` need not be shared between threads.
-    fn store<R: Returns<S>, S>(
+    fn conclude<R: Returns<S>, S>(
         &self,
-        permit: Permit,
+        part: Part,
         returned: &R,
         unless: impl Unless<R::Value>,
     ) -> impl Future<Output = ()> {
-        permit.pilot.land(|| match returned.loaded() {
-            Loaded::Value(_) => returned.share().map(|value| Landed::Value(value)),
-            Loaded::Absent => Some(Landed::Absence),
-            Loaded::Failed => Some(Landed::Failure),
-        });
-        let package = self.pack(returned, unless);
+        match &part {
+            Part::Leader(permit) => permit.pilot.land(|| landed(returned)),
+            Part::Runner(run) => run.land(|| landed(returned)),
+            Part::Alone => {}
+        }
+        let leads = match part {
+            Part::Leader(permit) => Some((permit, self.pack(returned, unless))),
+            Part::Runner(_) | Part::Alone => None,
+        };
         async move {
+            let Some((permit, package)) = leads else {
+                return;
+            };
             let stored = match package {
                 Some(package) => permit.fill(self, package).await == Some(Filled::Stored),
                 None => false,
@@ -437,7 +472,7 @@ impl Call {
 
     fn fault(&self, error: &Error) -> Turn {
         // While the store is known to be away, that is one fault and not one per call.
-        if self.cache.store.is_connected() {
+        if self.cache.store.circuit() == Circuit::Closed {
             self.resource.counters.errors.add_one();
             tracing::debug!("`{}` is read without the cache: {error}", self.probe.key);
         }
@@ -475,6 +510,15 @@ pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Optio
 
 fn downcast<V: Send + Sync + 'static>(value: Arc<dyn Any + Send + Sync>) -> Option<Arc<V>> {
     value.downcast().ok()
+}
+
+/// What a return value is to those who waited for it.
+fn landed<R: Returns<S>, S>(returned: &R) -> Option<Landed> {
+    match returned.loaded() {
+        Loaded::Value(_) => returned.share().map(|value| Landed::Value(value)),
+        Loaded::Absent => Some(Landed::Absence),
+        Loaded::Failed => Some(Landed::Failure),
+    }
 }
 
 fn arrived<R: Returns<S>, S>(landed: Landed) -> Option<R> {

@@ -1,14 +1,15 @@
 //! The right to load an entry: held, renewed, used or given back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
 use super::Call;
+use crate::allowance::Allowance;
 use crate::clock;
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint, Stamp};
+use crate::errands::Errand;
 use crate::flight::Pilot;
 use crate::nonce::Nonce;
 use crate::policy;
@@ -42,6 +43,8 @@ pub(crate) struct Permit {
     stamp: Stamp,
     fingerprint: Fingerprint,
     pub(super) pilot: Pilot,
+    /// What the call may still spend on the store.
+    pub(super) allowance: Allowance,
     held: bool,
 }
 
@@ -56,6 +59,7 @@ impl Permit {
             fingerprint,
             // Before the lease is asked for: whoever meets it must find the flight.
             pilot: call.cache.flights.start(token),
+            allowance: Allowance::new(call.cache.config.command_budget),
             held: true,
         }
     }
@@ -63,6 +67,18 @@ impl Permit {
     /// Whether this is the right to load what `call` is about.
     pub(super) fn is_for(&self, call: &Call) -> bool {
         self.key == call.probe.key
+    }
+
+    /// Takes the lease within what the call may still spend.
+    pub(super) async fn take_within(
+        &mut self,
+        call: &Call,
+        seen: Seen,
+    ) -> Result<LeaseReply, crate::Error> {
+        let mut allowance = self.allowance;
+        let reply = allowance.spend(self.take(call, seen)).await;
+        self.allowance = allowance;
+        reply
     }
 
     pub(crate) async fn take(&self, call: &Call, seen: Seen) -> Result<LeaseReply, crate::Error> {
@@ -82,11 +98,10 @@ impl Permit {
     }
 
     fn renew(&self) {
-        let (store, key, token) = (Arc::clone(&self.cache.store), self.key.clone(), self.token);
-        let length = self.cache.config.lease;
-        self.cache.background.spawn(async move {
-            // If it can't be renewed it lapses, and the fill is refused.
-            let _ = store.renew(&key, token, length).await;
+        self.cache.errands.send(Errand::Renew {
+            key: self.key.clone(),
+            token: self.token,
+            length: self.cache.config.lease,
         });
     }
 
@@ -104,7 +119,10 @@ impl Permit {
             generation_ttl: policy::generation_ttl(package.fresh_for),
         };
         let counters = &call.resource.counters;
-        match self.cache.store.fill(&call.probe, fill).await {
+        // A shutdown waits for it.
+        let _running = call.cache.delivery.begin();
+        let filling = call.cache.store.fill(&call.probe, fill);
+        match self.allowance.spend(filling).await {
             Ok(filled) => {
                 self.held = false;
                 match filled {
@@ -144,15 +162,9 @@ pub(super) async fn renewing<F: Future>(permits: &[Permit], body: F) -> F::Outpu
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.held {
-            let (store, key, token) = (
-                Arc::clone(&self.cache.store),
-                std::mem::take(&mut self.key),
-                self.token,
-            );
-            self.cache.background.spawn(async move {
-                // If it can't be given back it lapses.
-                let _ = store.release(&key, token).await;
-            });
+            let key = std::mem::take(&mut self.key);
+            let token = self.token;
+            self.cache.errands.send(Errand::Release { key, token });
         }
     }
 }

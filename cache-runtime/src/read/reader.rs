@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::{Call, Permit};
+use crate::allowance::Allowance;
 use crate::clock::{self, Instant, Millis};
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::flight::{Arrival, Landed};
+use crate::lane::{self, Boarded, Entered, Run};
 use crate::nonce::Nonce;
 use crate::observe::BypassReason;
 use crate::store::{Found, LeaseReply, Look, Payload, Seen};
@@ -37,6 +39,17 @@ pub(crate) enum Turn {
     Bypass(BypassReason),
 }
 
+/// What becomes of a reader that is to load without a lease.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    /// Load, and hand the value to those who wait for it.
+    Run(Run),
+    /// Serve what somebody else has just loaded.
+    Joined(Landed),
+    /// Load.
+    Alone,
+}
+
 /// What lies under a key, to a reader who has not decided yet.
 #[derive(Debug)]
 pub(crate) enum Sight {
@@ -55,6 +68,7 @@ pub(crate) enum Sight {
 pub(crate) struct Reader<'a> {
     call: &'a Call,
     fingerprint: Fingerprint,
+    allowance: Allowance,
     /// Until when this reader waits for others.
     deadline: Option<Instant>,
     pause: Duration,
@@ -71,6 +85,7 @@ impl<'a> Reader<'a> {
         Self {
             call,
             fingerprint,
+            allowance: Allowance::new(call.cache.config.command_budget),
             deadline: None,
             pause: FIRST_PAUSE,
             suspect: None,
@@ -102,7 +117,7 @@ impl<'a> Reader<'a> {
             if call.cache.delivery.is_pending(&call.probe) {
                 return Turn::Bypass(BypassReason::Pending);
             }
-            let look = match call.look().await {
+            let look = match self.allowance.spend(call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
@@ -117,8 +132,11 @@ impl<'a> Reader<'a> {
                     Met::Turn(turn) => return turn,
                 },
             };
-            let permit = Permit::new(call, stamp, self.fingerprint);
-            match permit.take(call, seen).await {
+            let mut permit = Permit::new(call, stamp, self.fingerprint);
+            permit.allowance = self.allowance;
+            let reply = permit.take_within(call, seen).await;
+            self.allowance = permit.allowance;
+            match reply {
                 Ok(LeaseReply::Granted) => return Turn::Lead(permit),
                 Ok(LeaseReply::Foreign) => {
                     permit.forget();
@@ -189,13 +207,14 @@ impl<'a> Reader<'a> {
         if call.cache.delivery.is_pending(&call.probe) {
             return Turn::Bypass(BypassReason::Pending);
         }
-        let look = match call.look().await {
+        let look = match self.allowance.spend(call.look()).await {
             Ok(look) if look.intended.is_some() => return Turn::Bypass(BypassReason::Intended),
             Ok(look) => look,
             Err(error) => return call.fault(&error),
         };
-        let permit = Permit::new(call, look.stamp, self.fingerprint);
-        match permit.take(call, Seen::Anything).await {
+        let mut permit = Permit::new(call, look.stamp, self.fingerprint);
+        permit.allowance = self.allowance;
+        match permit.take_within(call, Seen::Anything).await {
             Ok(LeaseReply::Granted) => Turn::Lead(permit),
             Ok(LeaseReply::Foreign) => {
                 permit.forget();
@@ -233,6 +252,7 @@ impl<'a> Reader<'a> {
         }
         let deadline = self.deadline();
         if let Some(ticket) = self.call.cache.flights.join(lease.token) {
+            self.allowance.renew();
             return match ticket.wait(deadline).await {
                 // Its error is its own. Those who waited try by themselves.
                 Arrival::Landed(Landed::Failure) => {
@@ -254,9 +274,34 @@ impl<'a> Reader<'a> {
     }
 
     async fn pause(&mut self) {
+        self.allowance.renew();
         let end = self.deadline().min(clock::now() + self.pause);
         tokio::time::sleep_until(end).await;
         self.pause = (self.pause * 2).min(LAST_PAUSE);
+    }
+
+    /// Finds a place among those who load this without a lease.
+    pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
+        let mut width = match reason {
+            BypassReason::Unavailable | BypassReason::Pending => lane::WITHOUT_STORE,
+            BypassReason::LoadFailed => lane::AFTER_FAILURE,
+            _ => return Queued::Alone,
+        };
+        let call = self.call;
+        loop {
+            let lanes = &call.cache.lanes;
+            let waiting = match lanes.enter(&call.probe.key, self.fingerprint, width) {
+                Entered::Lead(run) => return Queued::Run(run),
+                Entered::Wait(waiting) => waiting,
+            };
+            match waiting.board(self.deadline()).await {
+                Boarded::Lead(run) => return Queued::Run(run),
+                Boarded::Landed(Landed::Failure) => width = lane::AFTER_FAILURE,
+                Boarded::Landed(landed) => return Queued::Joined(landed),
+                Boarded::Gone => {}
+                Boarded::TimedOut => return Queued::Alone,
+            }
+        }
     }
 
     fn deadline(&mut self) -> Instant {

@@ -305,6 +305,31 @@ pub struct ServerFacts {
     pub connected_clients: Option<u64>,
 }
 
+/// Whether a store is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Circuit {
+    /// It answers, and is asked.
+    Closed,
+    /// It did not answer; nobody asks until the pause is over.
+    Open,
+    /// It is being tried. Calls still go without it.
+    HalfOpen,
+}
+
+impl Circuit {
+    /// The state's name as it stands in logs and statistics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
 /// A place where entries and generations are kept.
 ///
 /// All verbs are bounded in time by the store itself. They are safe to drop at any point: what was sent may
@@ -317,9 +342,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// In which form values are kept.
     fn form(&self) -> Form;
 
-    /// Whether the store would be asked now; a guess that costs nothing.
-    fn is_connected(&self) -> bool {
-        true
+    /// Whether the store is asked now; the answer costs nothing.
+    fn circuit(&self) -> Circuit {
+        Circuit::Closed
     }
 
     /// Reads an entry and the generations it depends on, in any order. A generation that is missing is

@@ -4,6 +4,7 @@ mod announced;
 mod batch;
 mod loads;
 mod manual;
+mod outage;
 mod redis;
 mod restless;
 mod shop;

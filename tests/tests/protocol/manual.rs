@@ -335,6 +335,8 @@ async fn figures_are_counted_per_resource(pair: Pair) {
         "errors",
         "bypasses",
         "resources",
+        "circuit",
+        "tasks",
     ];
     let places: Vec<_> = order
         .iter()

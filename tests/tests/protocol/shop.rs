@@ -1,7 +1,7 @@
 //! A service over a database of one process, whose loads and commits can be held.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cache_runtime::{Cache, ErrorKind, cached, invalidates};
@@ -42,6 +42,8 @@ pub(crate) enum Fault {
 pub(crate) struct Gate {
     arrived: Semaphore,
     open: Semaphore,
+    standing: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Gate {
@@ -49,12 +51,22 @@ impl Gate {
         Arc::new(Self {
             arrived: Semaphore::new(0),
             open: Semaphore::new(0),
+            standing: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
         })
     }
 
     pub(crate) async fn pass(&self) {
+        let standing = self.standing.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(standing, Ordering::SeqCst);
         self.arrived.add_permits(1);
         self.open.acquire().await.expect("never closed").forget();
+        self.standing.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How many have stood here at the same time, at most.
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
     }
 
     /// Returns when somebody more stands at the gate.

@@ -6,10 +6,10 @@
 //! connection manager, which reconnects unseen.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind as RedisErrorKind, FromRedisValue,
@@ -19,19 +19,17 @@ use redis::{
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
-use crate::clock::{self, Millis, RemoteClock};
+use super::breaker::{Breaker, FAILURES, Failures};
+use crate::clock::{self, Instant, Millis, RemoteClock};
 use crate::config::RedisConfig;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::{Nonce, hash128};
+use crate::store::Circuit;
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
 /// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
 const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_secs(5);
-/// So many commands in a row without an answer, and the connection is given up.
-const GIVE_UP_AFTER: u32 = 5;
 
 /// One connection to one server.
 pub(super) struct Link {
@@ -45,14 +43,44 @@ pub(super) struct Link {
 #[derive(Default)]
 struct LinkState {
     broken: AtomicBool,
-    unanswered: AtomicU32,
+    /// Why it was given up.
+    reason: Mutex<Option<String>>,
+    failures: Failures,
     changed: Notify,
 }
 
 impl LinkState {
-    fn give_up(&self) {
-        self.broken.store(true, Ordering::Release);
+    fn give_up(&self, reason: impl FnOnce() -> String) {
+        if !self.broken.swap(true, Ordering::AcqRel) {
+            *self.reason.lock() = Some(reason());
+        }
         self.changed.notify_one();
+    }
+
+    fn unanswered(&self, budget: Duration) {
+        if self.failures.unanswered() {
+            self.give_up(|| {
+                let budget = budget.as_millis();
+                format!("{FAILURES} commands in a row had no answer within {budget} ms")
+            });
+        }
+    }
+}
+
+/// A command on its way. Whoever gives up waiting for it before the budget is over, because the call it is a part of has
+/// used up its own, has learnt the same of the server as one who waits to the end.
+struct OnItsWay<'a> {
+    state: &'a LinkState,
+    budget: Duration,
+    sent: Instant,
+    is_over: bool,
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.sent.elapsed() >= self.budget / 2 {
+            self.state.unanswered(self.budget);
+        }
     }
 }
 
@@ -64,24 +92,32 @@ impl Link {
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
         let mut connection = self.connection.clone();
-        match tokio::time::timeout(budget, ask(&mut connection)).await {
+        let mut sent = OnItsWay {
+            state: &self.state,
+            budget,
+            sent: clock::now(),
+            is_over: false,
+        };
+        let answer = tokio::time::timeout(budget, ask(&mut connection)).await;
+        sent.is_over = true;
+        match answer {
             Ok(Ok(answer)) => {
-                self.state.unanswered.store(0, Ordering::Relaxed);
+                self.state.failures.answered();
                 Ok(answer)
             }
             Ok(Err(error)) => {
                 let is_over = error.is_connection_dropped() || error.is_io_error();
-                if is_over || is_read_only(&error) {
-                    self.state.give_up();
+                let is_demoted = is_read_only(&error);
+                let error = described(error);
+                if is_over || is_demoted {
+                    self.state.give_up(|| error.to_string());
                 } else {
-                    self.state.unanswered.store(0, Ordering::Relaxed);
+                    self.state.failures.answered();
                 }
-                Err(described(error))
+                Err(error)
             }
             Err(_) => {
-                if self.state.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= GIVE_UP_AFTER {
-                    self.state.give_up();
-                }
+                self.state.unanswered(budget);
                 Err(Error::unavailable(format!(
                     "Redis did not answer within {} ms",
                     budget.as_millis()
@@ -99,6 +135,7 @@ impl Link {
 #[derive(Default)]
 pub(super) struct Links {
     current: RwLock<Option<Arc<Link>>>,
+    breaker: Breaker,
 }
 
 impl Links {
@@ -113,6 +150,14 @@ impl Links {
             .read()
             .as_ref()
             .is_some_and(|link| link.is_usable())
+    }
+
+    pub(super) fn circuit(&self) -> Circuit {
+        match self.breaker.circuit() {
+            // Given up, and the task that keeps it has not heard of it yet.
+            Circuit::Closed if !self.is_connected() => Circuit::Open,
+            circuit => circuit,
+        }
     }
 
     fn set(&self, link: Option<Arc<Link>>) {
@@ -144,54 +189,43 @@ pub(super) async fn keep(
     attempted: watch::Sender<bool>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut retry = FIRST_RETRY;
-    let mut outage_logged = false;
+    let mut is_out = false;
     loop {
+        links.breaker.probe();
         let attempt = tokio::select! {
             attempt = connect(&mut keeper) => attempt,
             _ = closing.wait_for(|closing| *closing) => break,
         };
-        let wait = match attempt {
+        let reason = match attempt {
             Ok(link) => {
+                is_out = false;
                 let state = Arc::clone(&link.state);
                 links.set(Some(Arc::new(link)));
-                let connected = clock::now();
+                links.breaker.close(clock::now());
                 tracing::info!(
                     "✓ Redis cache enabled at {}:{}",
                     keeper.config.host,
                     keeper.config.port
                 );
                 attempted.send_replace(true);
-                (retry, outage_logged) = (FIRST_RETRY, false);
                 tokio::select! {
                     () = state.changed.notified() => {}
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
-                // Whatever broke it, one immediate attempt is worth it: a restarted server is back at once. Not
-                // so if the link did not last, or a server that hangs up on us is asked without pause.
-                if connected.elapsed() > FIRST_RETRY {
-                    Duration::ZERO
-                } else {
-                    FIRST_RETRY
-                }
+                state.reason.lock().take().unwrap_or_default()
             }
-            Err(error) => {
-                if !outage_logged {
-                    outage_logged = true;
-                    tracing::warn!("✗ Redis connection failed: {error}");
-                    tracing::warn!(
-                        "  Running without the Redis cache; reconnecting in the background"
-                    );
-                }
-                attempted.send_replace(true);
-                let wait = retry;
-                retry = (retry * 2).min(LAST_RETRY);
-                wait
-            }
+            Err(error) => error.to_string(),
         };
+        let pause = links.breaker.open(clock::now());
+        attempted.send_replace(true);
+        // Once for each outage.
+        if !std::mem::replace(&mut is_out, true) {
+            tracing::warn!("✗ Redis connection failed: {reason}");
+            tracing::warn!("  Running without the Redis cache; reconnecting in the background");
+        }
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(pause) => {}
             _ = closing.wait_for(|closing| *closing) => break,
         }
     }
@@ -283,7 +317,7 @@ async fn dial(
         .set_response_timeout(None)
         .set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
-                state.give_up();
+                state.give_up(|| "the server closed the connection".into());
             }
             Ok::<(), redis::aio::SendError>(())
         });

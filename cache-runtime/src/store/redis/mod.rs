@@ -1,5 +1,6 @@
 //! The shared store: Redis or Valkey, 6.2 and later.
 
+mod breaker;
 mod link;
 mod scripts;
 
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 
 use self::link::{Keeper, Link, Links};
 use super::{
-    Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
+    Circuit, Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
     LeaseRequest, Look, Matching, Payload, Probe, Seen, ServerFacts, Store, glob,
 };
 use crate::clock::Millis;
@@ -353,8 +354,8 @@ impl Store for RedisStore {
         Form::Encoded
     }
 
-    fn is_connected(&self) -> bool {
-        self.links.is_connected()
+    fn circuit(&self) -> Circuit {
+        self.links.circuit()
     }
 
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {

@@ -1,0 +1,149 @@
+//! Redis is configured and away: loads are coalesced within the process all the same, and the end leaves nothing behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_runtime::{BypassReason, Cache, Circuit, RedisConfig, Status, observe};
+use cache_tests::{RedisServer, eventually, free_port};
+
+use crate::shop::{DbError, Fault, Gate, Shop};
+use crate::{bounded, over, patient};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn without_redis() -> Cache {
+    Cache::new(patient().redis(RedisConfig::at("127.0.0.1", free_port()))).await
+}
+
+/// Lets others get to where they wait.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reader_joins_only_a_load_that_begins_after_its_own_read() {
+    bounded(async {
+        let shop = Shop::new(&without_redis().await);
+        let gate = Gate::new();
+        let held = Arc::new(shop.with_read_gate(&gate));
+        let read = || {
+            let shop = Arc::clone(&held);
+            tokio::spawn(async move { observe(shop.get(1)).await })
+        };
+        let first = read();
+        gate.arrival().await;
+        shop.commit(1, "new");
+        let others: Vec<_> = (0..20).map(|_| read()).collect();
+        settle().await;
+        assert_eq!(shop.loads(), 1);
+
+        gate.open();
+        let (old, outcomes) = first.await.expect("answered");
+        assert_eq!(old.expect("read").expect("there").name, "user 1");
+        assert_eq!(
+            outcomes[0].status,
+            Status::Bypass(BypassReason::Unavailable)
+        );
+        gate.arrival().await;
+        gate.open();
+        for other in others {
+            let (new, _) = other.await.expect("answered");
+            assert_eq!(new.expect("read").expect("there").name, "new");
+        }
+        assert_eq!(shop.loads(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_who_hangs_up_or_fails_holds_nobody_up() {
+    bounded(async {
+        let shop = Shop::new(&without_redis().await);
+        let gate = Gate::new();
+        let held = shop.with_read_gate(&gate);
+        let first = tokio::spawn(async move { held.get(1).await });
+        gate.arrival().await;
+        let waiter = shop.clone();
+        let waiter = tokio::spawn(async move { waiter.name(1).await });
+        settle().await;
+        first.abort();
+        assert_eq!(waiter.await.expect("answered"), "user 1");
+
+        let failing = shop
+            .with_read_gate(&gate)
+            .with_fault(Fault::LostBeforeCommit);
+        let failing = tokio::spawn(async move { failing.get(1).await });
+        gate.arrival().await;
+        let waiter = shop.clone();
+        let waiter = tokio::spawn(async move { waiter.name(1).await });
+        settle().await;
+        gate.open();
+        assert_eq!(
+            failing.await.expect("it returns"),
+            Err(DbError::ConnectionLost)
+        );
+        assert_eq!(waiter.await.expect("answered"), "user 1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_circuit_opens_and_closes() {
+    bounded(async {
+        let mut server = RedisServer::start();
+        let cache = Cache::new(over(&server).command_budget(Duration::from_millis(50))).await;
+        let circuit = async || cache.get_stats().await.circuit;
+        assert_eq!(circuit().await, Some(Circuit::Closed));
+        server.pause();
+        let shop = Shop::new(&cache);
+        // Nobody else is asked to find it out.
+        eventually(PATIENCE, async || {
+            assert_eq!(shop.name(1).await, "user 1");
+            circuit().await != Some(Circuit::Closed)
+        })
+        .await;
+        server.resume();
+        eventually(PATIENCE, async || circuit().await == Some(Circuit::Closed)).await;
+        eventually(PATIENCE, async || {
+            let (_, outcomes) = observe(shop.get(1)).await;
+            matches!(outcomes[0].status, Status::Hit { .. })
+        })
+        .await;
+    })
+    .await;
+}
+
+async fn the_end_leaves_nothing() {
+    let server = RedisServer::start();
+    let clients = || server.cli(&["CLIENT", "LIST"]).lines().count();
+    let before = clients();
+    let cache = Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    assert_eq!(shop.name(1).await, "user 1");
+    shop.rename(1, "new").await.expect("written");
+    let loading = tokio::spawn(async move { held.get(2).await });
+    gate.arrival().await;
+    assert_eq!(clients(), before + 1);
+    assert!(cache.get_stats().await.tasks > 0);
+
+    cache.shutdown().await;
+    gate.open();
+    assert!(loading.await.expect("answered").is_ok());
+    eventually(PATIENCE, async || clients() == before).await;
+    drop(shop);
+    eventually(PATIENCE, async || cache.get_stats().await.tasks == 0).await;
+}
+
+#[tokio::test]
+async fn tasks_and_connections_end_with_the_cache() {
+    bounded(the_end_leaves_nothing()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_end_with_it_where_the_application_drives_the_connection() {
+    bounded(the_end_leaves_nothing()).await;
+}
