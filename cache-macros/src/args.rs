@@ -98,6 +98,13 @@ pub(crate) struct CachedArgs {
     pub(crate) codec: Setting<Codec>,
     pub(crate) shared: Setting<bool>,
     pub(crate) batch: Setting<Ident>,
+    /// Without a time it is the configuration's, as with `timeout`.
+    pub(crate) swr: Setting<Option<Ttl>>,
+    pub(crate) stale_if_error: Setting<Ttl>,
+    pub(crate) timeout: Setting<Option<Ttl>>,
+    pub(crate) early: Setting<Expr>,
+    pub(crate) jitter: Setting<Expr>,
+    pub(crate) context: Setting<Ident>,
 }
 
 /// How values are encoded: the names of the codecs.
@@ -191,6 +198,24 @@ const CACHED: Table<CachedArgs> = &[
     ("batch", |args, reading| {
         reading.into(&mut args.batch, Written::parameter)
     }),
+    ("swr", |args, reading| {
+        reading.into(&mut args.swr, Written::ttl_or_default)
+    }),
+    ("stale_if_error", |args, reading| {
+        reading.into(&mut args.stale_if_error, Written::ttl)
+    }),
+    ("timeout", |args, reading| {
+        reading.into(&mut args.timeout, Written::ttl_or_default)
+    }),
+    ("early", |args, reading| {
+        reading.into(&mut args.early, Written::beta)
+    }),
+    ("jitter", |args, reading| {
+        reading.into(&mut args.jitter, Written::part)
+    }),
+    ("context", |args, reading| {
+        reading.into(&mut args.context, Written::name)
+    }),
     ("cache", |args, reading| {
         reading.into(&mut args.common.cache, Written::expr)
     }),
@@ -239,7 +264,12 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("expiry", "ttl"),
     ("seconds", "ttl"),
     ("time", "ttl"),
-    ("timeout", "ttl"),
+    ("stale_while_revalidate", "swr"),
+    ("stale", "swr"),
+    ("fail_safe", "stale_if_error"),
+    ("load_timeout", "timeout"),
+    ("beta", "early"),
+    ("ctx", "context"),
     ("entity", "resource"),
     ("name", "resource"),
     ("namespace", "resource"),

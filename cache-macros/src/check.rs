@@ -1,5 +1,7 @@
 //! The rules that need two facts at once: an option and another, or an option and the signature.
 
+mod detached;
+
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
@@ -13,8 +15,8 @@ use crate::args::{
 use crate::diag::{Errors, listed, nearest};
 use crate::item::{Binding, Item, bindings_of, borrowed_value, first_type, impl_trait};
 use crate::model::{
-    Absence, AfterResult, Batch, BatchBy, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows,
-    Target,
+    Absence, AfterResult, Batch, BatchBy, CachedFn, Env, Grace, InvalidatesFn, Key, On, Op, Part,
+    Rows, Target,
 };
 
 /// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
@@ -43,6 +45,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         errors.on(&codec.name, message);
     }
     let key = key(&args, &item, errors);
+    let detached = detached::detached(&args, &item, errors);
     let absence = absence(args.cache_none, args.none_ttl, errors);
     Some(CachedFn {
         key: key?,
@@ -56,6 +59,15 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         unless: args.unless.into_value(),
         codec: args.codec.into_value(),
         shared: args.shared.into_value().unwrap_or_default(),
+        grace: Grace {
+            swr: args.swr.into_value(),
+            stale_if_error: args.stale_if_error.into_value(),
+            timeout: args.timeout.into_value(),
+            early: args.early.into_value(),
+            jitter: args.jitter.into_value(),
+        },
+        context: args.context.into_value(),
+        detached,
         env: env(args.common),
         item,
     })

@@ -5,6 +5,8 @@
 //! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
 //! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
 
+mod detached;
+
 use proc_macro2::{Group, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned as _;
@@ -47,6 +49,8 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         resource,
         key,
         unless,
+        context,
+        detached,
         ..
     } = function;
     let (ids, arguments, run) = match &key {
@@ -72,10 +76,19 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     // At the closure, which the compiler underlines there if it takes another type.
     let unless =
         unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
+    let says = context
+        .as_ref()
+        .map(|context| quote_spanned!(mixed()=> .context(&#context)));
+    let context =
+        context.map(|context| quote_spanned!(mixed()=> let #context = __crt::LoadContext::new();));
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
-        #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless
+        #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless #says
     };
-    function_around(&item, &env, "cached", &words, call, run, arguments)
+    let run = match &detached {
+        Some(detached) => detached.run(&item),
+        None => inline(&item, run, arguments),
+    };
+    function_around(&item, &env, "cached", &words, context, call, run)
 }
 
 // Turns
@@ -125,23 +138,31 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
         #shape.#write(#cache &__CRT, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
     };
-    function_around(&item, &env, "invalidates", &words, call, "run", None)
+    let run = inline(&item, "run", None);
+    function_around(&item, &env, "invalidates", &words, None, call, run)
+}
+
+/// `run(body)`, of a body that lives no longer than the call.
+///
+/// `run` is at the return type: a bound that isn't met is reported for an argument, the call and its future, and of
+/// reports for one place the compiler shows the first.
+fn inline(item: &Item, run: &str, arguments: Option<TokenStream>) -> TokenStream {
+    let place = mixed().located_at(item.output_place());
+    let (run, body) = (syn::Ident::new(run, place), body(item));
+    quote_spanned!(place=> #run(async move |__kind #arguments| #body))
 }
 
 /// The same function around `call.run(body).await`: exactly one item.
 ///
 /// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters.
-///
-/// `run` is at the return type: a bound that isn't met is reported for an argument, the call and its future, and of
-/// reports for one place the compiler shows the first.
 fn function_around(
     item: &Item,
     env: &Env,
     role: &str,
     words: &str,
+    before: Option<TokenStream>,
     call: TokenStream,
-    run: &str,
-    arguments: Option<TokenStream>,
+    run: TokenStream,
 ) -> TokenStream {
     let Item {
         attrs,
@@ -151,10 +172,7 @@ fn function_around(
         body: original,
     } = item;
     let place = mixed().located_at(item.output_place());
-    let (run, body) = (syn::Ident::new(run, place), body(item));
-    let answer = quote_spanned! {place=>
-        #call.#run(async move |__kind #arguments| #body).await
-    };
+    let answer = quote_spanned!(place=> #before #call.#run.await);
     let answer = match item.form() {
         Some(Form::Boxed) => {
             quote_spanned!(mixed()=> ::std::boxed::Box::pin(async move { #answer }))
@@ -373,6 +391,7 @@ fn policy(function: &CachedFn) -> TokenStream {
         ttl,
         absence,
         version,
+        grace,
         ..
     } = function;
     let ttl = ttl.as_ref().map(|ttl| quote_spanned!(mixed()=> .ttl(#ttl)));
@@ -382,7 +401,28 @@ fn policy(function: &CachedFn) -> TokenStream {
         Absence::NotKept => Some(quote_spanned!(mixed()=> .cache_none(false))),
     };
     let version = version.map(|version| quote_spanned!(mixed()=> .version(#version)));
-    quote!(#ttl #absence #version)
+    let time = |method: &str, time: &Option<Ttl>| {
+        let method = syn::Ident::new(method, mixed());
+        match time {
+            Some(time) => quote_spanned!(mixed()=> .#method(#time)),
+            None => quote_spanned!(mixed()=> .#method(__crt::AS_CONFIGURED)),
+        }
+    };
+    let swr = grace.swr.as_ref().map(|swr| time("swr", swr));
+    let timeout = grace.timeout.as_ref().map(|limit| time("timeout", limit));
+    let stale_if_error = &grace.stale_if_error;
+    let stale_if_error = stale_if_error
+        .as_ref()
+        .map(|time| quote_spanned!(mixed()=> .stale_if_error(#time)));
+    let early = &grace.early;
+    let early = early
+        .as_ref()
+        .map(|beta| quote_spanned!(mixed()=> .early(#beta)));
+    let jitter = &grace.jitter;
+    let jitter = jitter
+        .as_ref()
+        .map(|part| quote_spanned!(mixed()=> .jitter(#part)));
+    quote!(#ttl #absence #version #stale_if_error #swr #timeout #early #jitter)
 }
 
 impl ToTokens for Name {

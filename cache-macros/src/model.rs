@@ -23,6 +23,28 @@ pub(crate) struct CachedFn {
     pub(crate) unless: Option<Expr>,
     pub(crate) codec: Option<Codec>,
     pub(crate) shared: bool,
+    pub(crate) grace: Grace,
+    /// By what name the body knows its load context.
+    pub(crate) context: Option<Ident>,
+    /// Given if the body may go on when its caller has been answered.
+    pub(crate) detached: Option<Detached>,
+}
+
+/// What the function does while its source is slow or fails.
+pub(crate) struct Grace {
+    pub(crate) swr: Option<Option<Ttl>>,
+    pub(crate) stale_if_error: Option<Ttl>,
+    pub(crate) timeout: Option<Option<Ttl>>,
+    pub(crate) early: Option<Expr>,
+    pub(crate) jitter: Option<Expr>,
+}
+
+/// What a body that goes on by itself has to own.
+pub(crate) struct Detached {
+    /// The type of `self` in the body, if it is borrowed and the body mentions it.
+    pub(crate) this: Option<Type>,
+    /// The parameters that are borrowed, with the type each has in the body.
+    pub(crate) borrowed: Vec<(Ident, Type)>,
 }
 
 /// A function under `#[invalidates]`.

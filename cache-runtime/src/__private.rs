@@ -1,12 +1,43 @@
 //! All that generated code may name. Nothing here is for people, and none of it follows semantic versioning.
 
-pub use crate::read::{Batch, Read, ReadPlan};
+pub use crate::read::{Batch, LoadContext, Read, ReadPlan};
 use crate::registry::Role;
 #[cfg(feature = "map")]
 pub use crate::registry::SITES;
 pub use crate::registry::Site;
 pub use crate::shape::{BatchShape, Shape};
 pub use crate::write::{Write, WritePlan};
+
+/// Stands for the time that the configuration has.
+pub const AS_CONFIGURED: Option<std::time::Duration> = None;
+
+/// The owned form of what a load keeps that may outlive its caller.
+pub fn owned<T: Keep + ?Sized>(value: &T) -> T::Kept {
+    value.keep()
+}
+
+/// What a load can keep that may outlive its caller.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be kept by a load that may outlive its caller",
+    label = "borrowed here",
+    note = "with `swr` or `timeout` the load may go on in the background: derive `Clone` for `{Self}`, or take it by value"
+)]
+pub trait Keep {
+    /// The owned form.
+    type Kept: Send + Sync + 'static;
+
+    /// Makes the owned form.
+    fn keep(&self) -> Self::Kept;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: ToOwned<Owned: Send + Sync + 'static> + ?Sized> Keep for T {
+    type Kept = T::Owned;
+
+    fn keep(&self) -> T::Owned {
+        self.to_owned()
+    }
+}
 
 /// The site of a function under `#[cached]`, at the caller's place; `words` are for the map.
 #[must_use]

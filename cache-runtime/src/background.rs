@@ -40,7 +40,7 @@ impl Background {
     }
 
     /// On the test's own runtime, whose time it may pause.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn here() -> Self {
         Self {
             handle: Handle::current(),

@@ -151,6 +151,16 @@ impl Cache {
         Ok(Self::over(config, store, Background::start()?))
     }
 
+    /// On the caller's runtime, whose time the test may have paused; if there is none, on a thread of its own.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn for_tests(config: CacheConfig, store: Arc<dyn Store>) -> Self {
+        let background = match tokio::runtime::Handle::try_current() {
+            Ok(_) => Background::here(),
+            Err(_) => Background::start().expect("a thread for the cache"),
+        };
+        Self::over(config, store, background)
+    }
+
     fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
         let engine = Engine::new(config.clone(), store, background);
         Self(Arc::new(Inner {
@@ -387,16 +397,18 @@ impl Cache {
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
         let permit = loop {
             match reader.turn().await {
-                Turn::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
-                    Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
-                    None => reader.reject(hit.header),
-                },
+                Turn::Hit(hit) | Turn::Stale(hit, _) => {
+                    match value_of::<T>(hit.codec, &hit.payload) {
+                        Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
+                        None => reader.reject(hit.header),
+                    }
+                }
                 Turn::Joined(crate::flight::Landed::Value(value)) => match value.downcast::<T>() {
                     Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     Err(_) => break None,
                 },
                 Turn::Joined(_) | Turn::Bypass(_) => break None,
-                Turn::Lead(permit) => break Some(permit),
+                Turn::Lead(permit) | Turn::Revalidate(_, permit) => break Some(permit),
             }
         };
         miss(Some(Box::new((call, permit))))

@@ -1,13 +1,13 @@
 //! The entry as it lies in the store: one line of fixed-width ASCII, then the payload.
 //!
 //! ```text
-//! CRT1 e v j 00000000000000000000000000000000 0000000000000 9f…(32) 5b…(16) 1700000000000 1700000300000 1700000300000⏎
+//! CRT1 e v j 00000000000000000000000000000000 0000000000000 9f…(32) 5b…(16) 1700000000000 1700000300000 1700000300000 0000012⏎
 //! {"id":1,"name":"Ada"}
 //! ```
 //!
 //! Magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing there, `-` lease only), codec
-//! (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline, stamp, type fingerprint, stored-at, fresh-until, stale-until; all
-//! times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace single fields,
+//! (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline, stamp, type fingerprint, stored-at, fresh-until, stale-until, and
+//! how long the load took; all times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace single fields,
 //! and `redis-cli GET users:1` stays readable. A value that does not start with the magic is somebody else's.
 
 use std::fmt;
@@ -27,6 +27,7 @@ pub(crate) mod layout {
     use super::Nonce;
 
     pub(crate) const TIME_LEN: usize = 13;
+    const TOOK_LEN: usize = 7;
     const FINGERPRINT_LEN: usize = 16;
 
     pub(crate) const KIND: usize = super::MAGIC.len() + 1;
@@ -39,8 +40,9 @@ pub(crate) mod layout {
     pub(crate) const STORED: usize = FINGERPRINT + FINGERPRINT_LEN + 1;
     pub(crate) const FRESH: usize = STORED + TIME_LEN + 1;
     pub(crate) const STALE: usize = FRESH + TIME_LEN + 1;
+    pub(crate) const TOOK: usize = STALE + TIME_LEN + 1;
     /// The newline that ends the header.
-    pub(crate) const END: usize = STALE + TIME_LEN;
+    pub(crate) const END: usize = TOOK + TOOK_LEN;
     /// The header's length with its newline.
     pub(crate) const LEN: usize = END + 1;
 }
@@ -144,7 +146,12 @@ pub struct Header {
     pub fresh: Millis,
     /// Until when the content may be served in place of a slow or failing load.
     pub stale: Millis,
+    /// How long the load of the content took, in milliseconds.
+    pub took: u32,
 }
+
+/// The longest load that a header can tell of: close to three hours.
+pub(crate) const MAX_TOOK: u32 = 9_999_999;
 
 impl Header {
     /// How many bytes stand before the payload.
@@ -164,7 +171,7 @@ impl Header {
         };
         let codec = self.codec.letter();
         format!(
-            "{MAGIC} {kind} {content} {codec} {} {:013} {:032x} {:016x} {:013} {:013} {:013}\n",
+            "{MAGIC} {kind} {content} {codec} {} {:013} {:032x} {:016x} {:013} {:013} {:013} {:07}\n",
             self.token,
             self.deadline.0,
             self.stamp.0,
@@ -172,6 +179,7 @@ impl Header {
             self.stored.0,
             self.fresh.0,
             self.stale.0,
+            self.took.min(MAX_TOOK),
         )
     }
 
@@ -192,6 +200,7 @@ impl Header {
             STORED,
             FRESH,
             STALE,
+            TOOK,
         ];
         if !header.starts_with(MAGIC.as_bytes())
             || header[END] != b'\n'
@@ -218,7 +227,8 @@ impl Header {
             fingerprint: Fingerprint(hex64(&header[FINGERPRINT..STORED - 1])?),
             stored: time(&header[STORED..FRESH - 1])?,
             fresh: time(&header[FRESH..STALE - 1])?,
-            stale: time(&header[STALE..END])?,
+            stale: time(&header[STALE..TOOK - 1])?,
+            took: u32::try_from(time(&header[TOOK..END])?.0).ok()?,
         };
         Some((header, payload))
     }
@@ -227,6 +237,11 @@ impl Header {
     #[must_use]
     pub fn is_leased(&self) -> bool {
         self.token != Nonce::NONE
+    }
+
+    /// Whether a lease on `stamp` and `fingerprint` leaves the content where it is: it may still be served.
+    pub(crate) fn stays_under(&self, stamp: Stamp, fingerprint: Fingerprint) -> bool {
+        self.content != Content::Nothing && self.stamp == stamp && self.fingerprint == fingerprint
     }
 }
 
@@ -257,6 +272,7 @@ mod tests {
         fn header()(
             entity: bool, content in 0..3, token: u128, deadline in TIMES, stamp: u128,
             fingerprint: u64, codec in 0..3, stored in TIMES, fresh in TIMES, stale in TIMES,
+            took in 0..=MAX_TOOK,
         ) -> Header {
             Header {
                 kind: if entity { EntryKind::Entity } else { EntryKind::Derived },
@@ -269,6 +285,7 @@ mod tests {
                 stored: Millis(stored),
                 fresh: Millis(fresh),
                 stale: Millis(stale),
+                took,
             }
         }
     }
@@ -287,11 +304,12 @@ mod tests {
             stored: Millis(1_700_000_000_000),
             fresh: Millis(1_700_000_300_000),
             stale: Millis(1_700_000_300_000),
+            took: 12,
         };
         assert_eq!(
             header.encode(),
             "CRT1 e v j 00000000000000000000000000000000 0000000000000 00000000000000000000000000000abc \
-             0000000000000def 1700000000000 1700000300000 1700000300000\n"
+             0000000000000def 1700000000000 1700000300000 1700000300000 0000012\n"
         );
         assert_eq!(header.encode().len(), layout::LEN);
     }

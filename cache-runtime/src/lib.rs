@@ -113,8 +113,9 @@ pub use crate::error::{Error, ErrorKind};
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
 #[cfg(feature = "map")]
 pub use crate::map::{CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map};
-pub use crate::observe::{BypassReason, Outcome, Outcomes, Status, observe};
+pub use crate::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
 pub use crate::policy::IntoTtl;
+pub use crate::read::LoadContext;
 pub use crate::returns::Cacheable;
 pub use crate::scope::{bypass, key_of, refresh};
 pub use crate::stats::{CounterSnapshot, Figures, Stats};

@@ -66,6 +66,30 @@ impl BypassReason {
     }
 }
 
+/// Why an entry past its time was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StaleReason {
+    /// A new one is being loaded; the attribute's `swr`.
+    Revalidating,
+    /// Its load failed; the attribute's `stale_if_error`.
+    LoadFailed,
+    /// Its load is taking longer than the attribute's `timeout`, and goes on.
+    LoadSlow,
+}
+
+impl StaleReason {
+    /// The reason's name as it stands in logs, metrics and `Cache-Status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revalidating => "revalidating",
+            Self::LoadFailed => "load-failed",
+            Self::LoadSlow => "load-slow",
+        }
+    }
+}
+
 /// How a cached call was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,6 +98,13 @@ pub enum Status {
     Hit {
         /// For how long the entry will still be served.
         ttl: Duration,
+    },
+    /// From the cache, with an entry past its time; it has not been invalidated.
+    Stale {
+        /// How long its time has been over.
+        past: Duration,
+        /// Why it was served all the same.
+        reason: StaleReason,
     },
     /// By the function.
     Miss {
@@ -110,6 +141,10 @@ impl Outcome {
             Status::Hit { ttl } => {
                 let _ = write!(item, "; hit; ttl={}", ttl.as_secs());
             }
+            // RFC 9211 has a negative time to live for what is stale.
+            Status::Stale { past, .. } => {
+                let _ = write!(item, "; hit; ttl=-{}", past.as_secs().max(1));
+            }
             Status::Miss { stored, joined } => {
                 item.push_str("; fwd=miss");
                 item.push_str(if stored { "; stored" } else { "" });
@@ -133,6 +168,7 @@ impl Outcome {
         }
         let detail = match self.status {
             Status::Bypass(reason) => reason.as_str(),
+            Status::Stale { reason, .. } => reason.as_str(),
             _ => self.store,
         };
         if !detail.is_empty() {
@@ -215,6 +251,13 @@ mod tests {
                 joined: true
             }),
             r#"cache-runtime; fwd=miss; collapsed; key="users:1"; detail=redis"#
+        );
+        assert_eq!(
+            item(Status::Stale {
+                past: Duration::from_millis(5_100),
+                reason: StaleReason::LoadFailed
+            }),
+            r#"cache-runtime; hit; ttl=-5; key="users:1"; detail=load-failed"#
         );
         assert_eq!(
             item(Status::Bypass(BypassReason::OtherType)),

@@ -1,4 +1,4 @@
-//! Pure functions of time: how long an entry lives.
+//! Pure functions of time: how long an entry lives, and when it is loaded again.
 
 use std::time::Duration;
 
@@ -72,6 +72,49 @@ impl TtlRequest {
     }
 }
 
+/// What a function does while its source is slow or fails. All of it is off unless said.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Grace {
+    /// For how long past its time an entry is served while a new one is loaded in the background
+    /// (stale-while-revalidate, [RFC 5861](https://www.rfc-editor.org/rfc/rfc5861)).
+    pub(crate) swr: Duration,
+    /// For how long past its time an entry is served in place of an error (stale-if-error, RFC 5861).
+    pub(crate) stale_if_error: Duration,
+    /// After how long an entry past its time is served in place of a load that goes on.
+    pub(crate) timeout: Option<Duration>,
+    /// How eagerly an entry is loaded again before its time is over: the β of XFetch (Vattani, Chierichetti,
+    /// Lowenstein, *Optimal Probabilistic Cache Stampede Prevention*, VLDB 2015).
+    pub(crate) early: f64,
+    /// By which part of it a time to live is shortened at most, at random.
+    pub(crate) jitter: f64,
+}
+
+impl Grace {
+    /// For how long past its time an entry is kept.
+    pub(crate) fn kept_for(&self) -> Duration {
+        self.swr.max(self.stale_if_error)
+    }
+
+    /// A time to live shortened at random, so that entries stored together are not loaded together. `drawn` is from
+    /// `[0, 1)`.
+    pub(crate) fn jittered(&self, ttl: Duration, drawn: f64) -> Duration {
+        if self.jitter <= 0.0 {
+            return ttl;
+        }
+        ttl.mul_f64(1.0 - self.jitter.min(1.0) * drawn)
+    }
+
+    /// Whether an entry is to be loaded again although its time is not over, as XFetch has it: the more likely the
+    /// nearer its end is, measured by how long a load takes. `drawn` is from `[0, 1)`.
+    pub(crate) fn is_due_early(&self, ttl_left: Duration, took: Duration, drawn: f64) -> bool {
+        self.early > 0.0 && {
+            // In (0, 1], where the logarithm is finite.
+            let drawn = 1.0 - drawn;
+            took.as_secs_f64() * self.early * -drawn.ln() >= ttl_left.as_secs_f64()
+        }
+    }
+}
+
 /// How long a generation lives in the store when its longest-lived entry lives `longest_ttl`.
 ///
 /// A generation that is gone makes everything under it a miss, so it outlives its entries by far.
@@ -124,6 +167,38 @@ mod tests {
             generation_ttl(Duration::from_secs(86_400)),
             Duration::from_secs(172_800)
         );
+    }
+
+    #[test]
+    fn jitter_only_shortens() {
+        let grace = Grace {
+            jitter: 0.1,
+            ..Grace::default()
+        };
+        assert_eq!(grace.jittered(10 * SECOND, 0.0), 10 * SECOND);
+        assert_eq!(grace.jittered(10 * SECOND, 0.5), SECOND.mul_f64(9.5));
+        assert!(grace.jittered(10 * SECOND, 0.999_999) >= 9 * SECOND);
+        assert_eq!(Grace::default().jittered(10 * SECOND, 0.9), 10 * SECOND);
+    }
+
+    #[test]
+    fn early_loads_come_near_the_end_and_sooner_where_a_load_takes_long() {
+        let grace = Grace {
+            early: 1.0,
+            ..Grace::default()
+        };
+        let share = |left: Duration, took: Duration| {
+            let drawn = (0..1000).map(|n| f64::from(n) / 1000.0);
+            drawn
+                .filter(|&drawn| grace.is_due_early(left, took, drawn))
+                .count()
+        };
+        // Of an exponential distribution with the load's time as its mean.
+        assert_eq!(share(Duration::ZERO, SECOND), 1000);
+        assert_eq!(share(SECOND, SECOND), 367);
+        assert_eq!(share(10 * SECOND, SECOND), 0);
+        assert!(share(10 * SECOND, 10 * SECOND) > 300);
+        assert!(!Grace::default().is_due_early(Duration::from_millis(1), SECOND, 0.99));
     }
 
     #[test]

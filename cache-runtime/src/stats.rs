@@ -52,6 +52,10 @@ counters! {
     errors,
     /// Calls that ran their function without the cache.
     bypasses,
+    /// Hits on an entry past its time: while a new one was loaded, or because its load failed or was slow.
+    stale_served,
+    /// Loads in the background, while an entry past its time was served.
+    refreshes,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +129,10 @@ pub struct Figures {
     pub errors: u64,
     /// See [`CounterSnapshot::bypasses`].
     pub bypasses: u64,
+    /// See [`CounterSnapshot::stale_served`].
+    pub stale_served: u64,
+    /// See [`CounterSnapshot::refreshes`].
+    pub refreshes: u64,
 }
 
 impl Figures {
@@ -139,6 +147,8 @@ impl Figures {
             pending,
             errors: sum.errors,
             bypasses: sum.bypasses,
+            stale_served: sum.stale_served,
+            refreshes: sum.refreshes,
         }
     }
 }

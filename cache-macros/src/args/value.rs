@@ -1,8 +1,10 @@
 //! One reader for each kind of value.
 
+use proc_macro2::Literal;
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
-use syn::{Expr, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
+use syn::spanned::Spanned as _;
+use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
 use super::syntax::{Form, Written};
 use super::{CODECS, Codec, Name, Outcome, Ttl};
@@ -132,7 +134,59 @@ impl Written {
         }
     }
 
+    /// A time, or by itself the configuration's.
+    pub(super) fn ttl_or_default(&self) -> syn::Result<Option<Ttl>> {
+        match self.form {
+            Form::Nothing => Ok(None),
+            _ => self.ttl().map(Some),
+        }
+    }
+
+    /// How eager early loads are; by itself as eager as they are meant to be.
+    pub(super) fn beta(&self) -> syn::Result<Expr> {
+        match self.form {
+            Form::Nothing => Ok(syn::parse_quote!(1.0)),
+            _ => self.number("a number above 0, e.g. `early = 1.0`", |beta| beta > 0.0),
+        }
+    }
+
+    /// A part of one.
+    pub(super) fn part(&self) -> syn::Result<Expr> {
+        self.number(
+            "a part of the time to live, above 0 and up to 1, e.g. `jitter = 0.1`",
+            |part| part > 0.0 && part <= 1.0,
+        )
+    }
+
+    fn number(&self, what: &str, allows: impl Fn(f64) -> bool) -> syn::Result<Expr> {
+        let value = self.expr()?;
+        let number: Option<f64> = match literal(&value) {
+            Some(Lit::Float(number)) => number.base10_parse().ok(),
+            Some(Lit::Int(number)) => number.base10_parse().ok(),
+            None if !is_negative_number(&value) => return Ok(value),
+            _ => None,
+        };
+        let number = number.filter(|number| allows(*number));
+        let number = number.ok_or_else(|| self.error_on(&value, &format!("is {what}")))?;
+        let mut literal = Literal::f64_suffixed(number);
+        literal.set_span(value.span());
+        Ok(Expr::Lit(ExprLit {
+            attrs: Vec::new(),
+            lit: Lit::new(literal),
+        }))
+    }
+
+    /// A name that the body is to know something by.
+    pub(super) fn name(&self) -> syn::Result<Ident> {
+        let value = self.expr()?;
+        let name = single_ident(&value).cloned();
+        name.ok_or_else(|| self.error_on(&value, "is a name for the body, e.g. `context = load`"))
+    }
+
     fn zero(&self, value: &Expr) -> syn::Error {
+        if self.key == "swr" || self.key == "stale_if_error" || self.key == "timeout" {
+            return self.error_on(value, "is 0; use 1 or more seconds, or remove it");
+        }
         let fix = match self.key == "none_ttl" {
             true => "use 1 or more seconds, or `cache_none = false`",
             false => "use 1 or more seconds",

@@ -11,8 +11,8 @@ use crate::policy::MAX_TTL;
 impl CacheConfig {
     /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`,
     /// `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `CACHE_TTL`, `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`,
-    /// `CACHE_LOCAL_MB`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`. A variable that is
-    /// empty counts as unset.
+    /// `CACHE_LOCAL_MB`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
+    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`. A variable that is empty counts as unset.
     ///
     /// # Errors
     /// Values that can't be used, all of them: the variable, what it held, what it may hold.
@@ -78,6 +78,26 @@ impl CacheConfig {
         if let Some(trust) = vars.take("CACHE_TRUST_RESTART", TRUE_OR_FALSE, boolean) {
             config.trust_restart = trust;
         }
+        let grace = &mut config.grace;
+        if let Some(time) = vars.take("CACHE_STALE_IF_ERROR", SECONDS_OR_0, seconds_or_0) {
+            grace.stale_if_error = time;
+        }
+        if let Some(time) = vars.take("CACHE_SWR", SECONDS_OR_0, seconds_or_0) {
+            grace.swr = time;
+        }
+        if let Some(time) = vars.take(
+            "CACHE_LOAD_TIMEOUT_MS",
+            "milliseconds, 1 to 60000",
+            milliseconds,
+        ) {
+            grace.timeout = Some(time);
+        }
+        if let Some(beta) = vars.take("CACHE_EARLY", "a number, 0 to 100", number_to(100.0)) {
+            grace.early = beta;
+        }
+        if let Some(part) = vars.take("CACHE_JITTER", "a number, 0 to 1", number_to(1.0)) {
+            grace.jitter = part;
+        }
         vars.finish(config)
     }
 }
@@ -98,6 +118,7 @@ impl std::error::Error for ConfigError {}
 
 const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
 const SECONDS: &str = "whole seconds, 1 or more";
+const SECONDS_OR_0: &str = "whole seconds, 0 for never";
 
 /// Variables by name, and what was wrong with those looked at so far.
 struct Vars {
@@ -297,6 +318,19 @@ fn boolean(text: &str) -> Option<bool> {
         "true" | "1" | "yes" | "on" => Some(true),
         "false" | "0" | "no" | "off" => Some(false),
         _ => None,
+    }
+}
+
+fn seconds_or_0(text: &str) -> Option<Duration> {
+    let seconds = text.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_TTL))
+}
+
+fn number_to(limit: f64) -> impl Fn(&str) -> Option<f64> {
+    move |text| {
+        text.parse()
+            .ok()
+            .filter(|number| (0.0..=limit).contains(number))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub use self::env::ConfigError;
 use crate::key::KeySpace;
 use crate::nonce::hash128;
-use crate::policy::MAX_TTL;
+use crate::policy::{Grace, MAX_TTL};
 
 /// Settings are brought into these bounds: shorter times mean nothing to a store that counts in milliseconds, and
 /// longer ones overflow clocks.
@@ -117,6 +117,7 @@ pub struct CacheConfig {
     pub(crate) hash_key: [u8; 16],
     pub(crate) command_budget: Duration,
     pub(crate) trust_restart: bool,
+    pub(crate) grace: Grace,
     pub(crate) lease: Duration,
     pub(crate) wait: Duration,
     pub(crate) uncertainty: Duration,
@@ -136,6 +137,7 @@ impl Default for CacheConfig {
             hash_key: hash_key(""),
             command_budget: Duration::from_millis(100),
             trust_restart: false,
+            grace: Grace::default(),
             lease: Duration::from_secs(3),
             wait: Duration::from_secs(2),
             uncertainty: Duration::from_secs(5),
@@ -205,7 +207,47 @@ impl CacheConfig {
         self
     }
 
-    /// How long one command of the cache may take before the call goes on without it.
+    /// For how long past its time an entry is served in place of an error of its function, where that says nothing
+    /// else. Off by default. What was invalidated is never served.
+    #[must_use]
+    pub fn stale_if_error(mut self, time: Duration) -> Self {
+        self.grace.stale_if_error = time.min(MAX_TTL);
+        self
+    }
+
+    /// For how long past its time an entry is served while a new one is loaded in the background, by functions under
+    /// `#[cached(.., swr)]`. Off by default.
+    #[must_use]
+    pub fn swr(mut self, time: Duration) -> Self {
+        self.grace.swr = time.min(MAX_TTL);
+        self
+    }
+
+    /// After how long an entry past its time is served in place of a load that takes longer, by functions under
+    /// `#[cached(.., timeout)]`. Off by default.
+    #[must_use]
+    pub fn load_timeout(mut self, time: Duration) -> Self {
+        self.grace.timeout = Some(time.clamp(SHORTEST, LONGEST));
+        self
+    }
+
+    /// How eagerly entries are loaded again before their time is over, where the function says nothing else: the β of
+    /// XFetch. 1 is what its authors recommend; 0, the default, is never.
+    #[must_use]
+    pub fn early(mut self, beta: f64) -> Self {
+        self.grace.early = beta.max(0.0);
+        self
+    }
+
+    /// By which part of it a time to live is shortened at most, at random, where the function says nothing else: 0.1
+    /// makes 300 s some 270 to 300 s. 0, the default, is not at all.
+    #[must_use]
+    pub fn jitter(mut self, part: f64) -> Self {
+        self.grace.jitter = part.clamp(0.0, 1.0);
+        self
+    }
+
+    /// How long the cache's commands for one call may take, all together, before the call goes on without it.
     #[must_use]
     pub fn command_budget(mut self, budget: Duration) -> Self {
         self.command_budget = budget.clamp(SHORTEST, LONGEST);

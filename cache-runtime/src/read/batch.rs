@@ -258,14 +258,16 @@ async fn first_look<V: crate::Cacheable, K>(
             Sight::Bypass(reason) => return Some(Answer::Bypass(reason)),
             Sight::Leased(_) => return None,
             Sight::Vacant(seen) => seen,
-            Sight::Hit(hit) => match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
-                (Content::Absence, _) => return Some(Answer::Found(None)),
-                (_, Some(value)) => return Some(Answer::Found(Some(value))),
-                (_, None) => {
-                    reader.reject(hit.header);
-                    Seen::Entry(hit.header)
+            Sight::Hit(hit) | Sight::Past(hit, _) => {
+                match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
+                    (Content::Absence, _) => return Some(Answer::Found(None)),
+                    (_, Some(value)) => return Some(Answer::Found(Some(value))),
+                    (_, None) => {
+                        reader.reject(hit.header);
+                        Seen::Entry(hit.header)
+                    }
                 }
-            },
+            }
         };
         let mut permit = Permit::new(call, stamp, call.fingerprint::<V>());
         // They are taken all at once, and so each may spend what is left.
@@ -316,7 +318,7 @@ async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
     loop {
         match reader.turn().await {
             Turn::Hit(hit) if hit.content == Content::Absence => return Answer::Found(None),
-            Turn::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
+            Turn::Hit(hit) | Turn::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => return Answer::Found(Some(value)),
                 None => reader.reject(hit.header),
             },
@@ -336,7 +338,9 @@ fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {
         },
         Turn::Joined(Landed::Failure) => Answer::Bypass(BypassReason::LoadFailed),
         // Whoever waits has looked at it already; nobody else is given one.
-        Turn::Hit(_) => Answer::Bypass(BypassReason::OtherType),
+        Turn::Hit(_) | Turn::Stale(..) | Turn::Revalidate(..) => {
+            Answer::Bypass(BypassReason::OtherType)
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! One cached call: `Key → Lookup → Turn → Loaded → Outcome`.
 
 mod batch;
+mod context;
 mod deps;
+mod detached;
 mod permit;
 mod plan;
 mod reader;
@@ -12,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::batch::Batch;
+pub use self::context::LoadContext;
 pub(crate) use self::deps::{Extra, all_deps, tag_dep};
 pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
-use self::reader::Queued;
+use self::reader::{Fallback, Hit, Queued};
 pub(crate) use self::reader::{Reader, Turn};
 use crate::codec;
 use crate::engine::Handle;
@@ -24,8 +27,9 @@ use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
 use crate::key::Key;
 use crate::lane::Run;
+use crate::observe::StaleReason::{self, LoadFailed, LoadSlow};
 use crate::observe::{self, BypassReason, Outcome, Status};
-use crate::policy::TtlRequest;
+use crate::policy::{Grace, TtlRequest};
 use crate::registry::{Resource, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope::{self, Mode};
@@ -142,6 +146,14 @@ impl<R, S> Read<R, S> {
 }
 
 impl<R, S, U> Read<R, S, U> {
+    /// By which the body says how long what it loads is worth keeping.
+    pub fn context(mut self, context: &LoadContext) -> Self {
+        if let Some(call) = &mut self.call {
+            call.context = Some(context.clone());
+        }
+        self
+    }
+
     /// Answers from the cache, or runs `body` and stores what it returns.
     ///
     /// # Cancel safety
@@ -156,21 +168,61 @@ impl<R, S, U> Read<R, S, U> {
             return std::future::pending().await;
         }
         // The body is awaited in one place: each more would be another copy of it in every annotated function.
-        let part = match &self.call {
+        let (part, fallback) = match &self.call {
             Some(call) => match call.answer().await {
-                Answer::Found(value) => return value,
-                Answer::Run(part) => part,
+                // Without a body that outlives its caller there is nothing to load a new one with.
+                Answer::Found(value) | Answer::Revalidate(value, _) => return value,
+                Answer::Run(part, fallback) => (part, fallback),
             },
             None => {
                 ran_without();
-                Part::Alone
+                (Part::Alone, None)
             }
         };
         let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
         if let Some(call) = &self.call {
-            call.conclude(part, &returned, self.unless).await;
+            let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
+            let status = call.conclude(part, &returned, self.unless).await;
+            if let Some(instead) = fallback.and_then(|it| call.fall_back(*it, LoadFailed)) {
+                return instead;
+            }
+            call.said(status);
         }
         returned
+    }
+
+    /// The same with a body that owns all it needs, and so may go on when its caller has been answered: in the
+    /// background, on the caller's runtime.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run). What goes on in the background is no longer the caller's.
+    pub async fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> R
+    where
+        R: Returns<S> + Send + 'static,
+        S: 'static,
+        U: Unless<R::Value> + Send + 'static,
+        F: Future<Output = R> + Send + 'static,
+    {
+        if scope::takes_key(|| self.key()) {
+            return std::future::pending().await;
+        }
+        let Some(call) = self.call.map(Arc::new) else {
+            ran_without();
+            return body(Kind::OF).await;
+        };
+        match call.answer().await {
+            Answer::Found(value) => value,
+            Answer::Revalidate(value, permit) => {
+                call.resource.counters.refreshes.add_one();
+                let part = Part::Leader(permit);
+                tokio::spawn(detached::load(call, part, body(Kind::OF), self.unless));
+                value
+            }
+            Answer::Run(part, fallback) => {
+                let load = detached::load(Arc::clone(&call), part, body(Kind::OF), self.unless);
+                detached::race(&call, load, fallback).await
+            }
+        }
     }
 
     fn key(&self) -> Result<Key, Error> {
@@ -194,8 +246,10 @@ impl<R, S, U> Read<R, S, U> {
 enum Answer<R> {
     /// Return this.
     Found(R),
-    /// Run the body.
-    Run(Part),
+    /// Return this, and load a new one in the background.
+    Revalidate(R, Permit),
+    /// Run the body; there may be something to return in its place if it fails or is slow.
+    Run(Part, Option<Box<Fallback>>),
 }
 
 /// What a caller who runs the body does for others.
@@ -226,6 +280,8 @@ pub(crate) struct Call {
     pub(crate) probe: Probe,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
+    pub(crate) grace: Grace,
+    context: Option<LoadContext>,
     extras: Vec<Extra>,
     codec: CodecId,
     version: u32,
@@ -274,6 +330,9 @@ impl Call {
             probe,
             problem,
             ttl,
+            // An entry that is handled by hand is there, or it is not.
+            grace: Grace::default(),
+            context: None,
             extras: key.extras().to_vec(),
             codec: CodecId::default(),
             version: key.type_version(),
@@ -308,13 +367,21 @@ impl Call {
                 Mode::Refresh => reader.take().await,
             };
             match turn {
-                Turn::Hit(hit) => match restore(hit.content, hit.codec, &hit.payload) {
-                    Some(value) => {
-                        self.answered(Status::Hit { ttl: hit.ttl });
-                        return Answer::Found(value);
-                    }
+                Turn::Hit(hit) => match self.serve(&hit, LoadFailed) {
+                    Some(value) => return Answer::Found(value),
                     None => reader.reject(hit.header),
                 },
+                Turn::Stale(hit, reason) => match self.serve(&hit, reason) {
+                    Some(value) => return Answer::Found(value),
+                    None => reader.reject(hit.header),
+                },
+                Turn::Revalidate(hit, permit) => {
+                    match self.serve(&hit, StaleReason::Revalidating) {
+                        Some(value) => return Answer::Revalidate(value, permit),
+                        // It is there to be loaded, and nothing else.
+                        None => return Answer::Run(Part::Leader(permit), None),
+                    }
+                }
                 Turn::Joined(landed) => match arrived(landed) {
                     Some(value) => {
                         self.answered(Status::Miss {
@@ -325,29 +392,67 @@ impl Call {
                     }
                     None => break BypassReason::OtherType,
                 },
-                Turn::Lead(permit) => return Answer::Run(Part::Leader(permit)),
+                Turn::Lead(permit) => {
+                    return Answer::Run(Part::Leader(permit), reader.fallback());
+                }
                 Turn::Bypass(reason) => break reason,
             }
         };
+        let mut fallback = reader.fallback();
+        // Somebody else has tried already.
+        let instead = match bypass {
+            BypassReason::LoadFailed => fallback.take_if(|it| it.covers_errors),
+            BypassReason::WaitLimit => fallback.take(),
+            _ => None,
+        };
+        let reason = match bypass {
+            BypassReason::WaitLimit => LoadSlow,
+            _ => LoadFailed,
+        };
+        if let Some(value) = instead.and_then(|it| self.serve(&it.hit, reason)) {
+            return Answer::Found(value);
+        }
         self.answered(Status::Bypass(bypass));
         match reader.queue(bypass).await {
-            Queued::Run(run) => Answer::Run(Part::Runner(run)),
+            Queued::Run(run) => Answer::Run(Part::Runner(run), fallback),
             Queued::Joined(landed) => match arrived(landed) {
                 Some(value) => Answer::Found(value),
-                None => Answer::Run(Part::Alone),
+                None => Answer::Run(Part::Alone, fallback),
             },
-            Queued::Alone => Answer::Run(Part::Alone),
+            Queued::Alone => Answer::Run(Part::Alone, fallback),
         }
     }
 
+    /// The return value that an entry stands for, said and counted; `None` if it does not decode.
+    fn serve<R: Returns<S>, S>(&self, hit: &Hit, reason: StaleReason) -> Option<R> {
+        let value = restore(hit.content, hit.codec, &hit.payload)?;
+        self.answered(match hit.past.is_zero() {
+            true => Status::Hit { ttl: hit.ttl },
+            false => Status::Stale {
+                past: hit.past,
+                reason,
+            },
+        });
+        Some(value)
+    }
+
+    /// Serves an entry in place of a load.
+    fn fall_back<R: Returns<S>, S>(&self, fallback: Fallback, reason: StaleReason) -> Option<R> {
+        let value = self.serve(&fallback.hit, reason);
+        if value.is_none() {
+            self.resource.counters.errors.add_one();
+        }
+        value
+    }
+
     /// Hands what was returned to those who wait, and stores it. The value is packed before anything is awaited,
-    /// so that `R` need not be shared between threads.
+    /// so that `R` need not be shared between threads. Returns what there is to say of a call that had a lease.
     fn conclude<R: Returns<S>, S>(
         &self,
         part: Part,
         returned: &R,
         unless: impl Unless<R::Value>,
-    ) -> impl Future<Output = ()> {
+    ) -> impl Future<Output = Option<Status>> {
         match &part {
             Part::Leader(permit) => permit.pilot.land(|| landed(returned)),
             Part::Runner(run) => run.land(|| landed(returned)),
@@ -358,17 +463,21 @@ impl Call {
             Part::Runner(_) | Part::Alone => None,
         };
         async move {
-            let Some((permit, package)) = leads else {
-                return;
-            };
+            let (permit, package) = leads?;
             let stored = match package {
                 Some(package) => permit.fill(self, package).await == Some(Filled::Stored),
                 None => false,
             };
-            self.answered(Status::Miss {
+            Some(Status::Miss {
                 stored,
                 joined: false,
-            });
+            })
+        }
+    }
+
+    fn said(&self, status: Option<Status>) {
+        if let Some(status) = status {
+            self.answered(status);
         }
     }
 
@@ -378,6 +487,9 @@ impl Call {
         returned: &R,
         unless: impl Unless<R::Value>,
     ) -> Option<Package> {
+        if self.context.as_ref().is_some_and(LoadContext::is_no_store) {
+            return None;
+        }
         match returned.loaded() {
             Loaded::Failed => None,
             Loaded::Absent => self.pack_absence(),
@@ -394,7 +506,8 @@ impl Call {
             payload: Payload::Empty,
             codec: CodecId::default(),
             size: 4,
-            fresh_for: self.ttl.of_absence(self.resource.operator_ttl, default)?,
+            fresh_for: self.fresh_for(self.ttl.of_absence(self.resource.operator_ttl, default)?),
+            stale_for: self.grace.kept_for(),
         };
         package.lasts().then_some(package)
     }
@@ -406,7 +519,7 @@ impl Call {
         share: impl FnOnce() -> Option<Arc<V>>,
     ) -> Option<Package> {
         let default = self.cache.config.default_ttl;
-        let fresh_for = self.ttl.of_value(self.resource.operator_ttl, default);
+        let fresh_for = self.fresh_for(self.ttl.of_value(self.resource.operator_ttl, default));
         match self.pack_value(value, share, fresh_for) {
             Ok(package) => package.lasts().then_some(package),
             Err(reason) => {
@@ -415,6 +528,17 @@ impl Call {
                 None
             }
         }
+    }
+
+    /// How long what was loaded is served, in place of `otherwise` where the body has said so.
+    fn fresh_for(&self, otherwise: Duration) -> Duration {
+        let operator = self.resource.operator_ttl;
+        let said = self
+            .context
+            .as_ref()
+            .and_then(|context| context.ttl_within(operator));
+        self.grace
+            .jittered(said.unwrap_or(otherwise), fastrand::f64())
     }
 
     pub(crate) fn pack_value<V: Cacheable>(
@@ -448,6 +572,7 @@ impl Call {
             codec: self.codec,
             size,
             fresh_for,
+            stale_for: self.grace.kept_for(),
         })
     }
 
@@ -465,6 +590,10 @@ impl Call {
         let counters = &self.resource.counters;
         match status {
             Status::Hit { .. } => counters.hits.add_one(),
+            Status::Stale { .. } => {
+                counters.hits.add_one();
+                counters.stale_served.add_one();
+            }
             Status::Miss { .. } => counters.misses.add_one(),
             Status::Bypass(_) => counters.bypasses.add_one(),
         }

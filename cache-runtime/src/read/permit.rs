@@ -6,7 +6,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Call;
 use crate::allowance::Allowance;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint, Stamp};
 use crate::errands::Errand;
@@ -23,6 +23,7 @@ pub(crate) struct Package {
     pub(super) codec: CodecId,
     pub(super) size: usize,
     pub(super) fresh_for: Duration,
+    pub(super) stale_for: Duration,
 }
 
 impl Package {
@@ -45,6 +46,8 @@ pub(crate) struct Permit {
     pub(super) pilot: Pilot,
     /// What the call may still spend on the store.
     pub(super) allowance: Allowance,
+    /// When the load began.
+    began: Instant,
     held: bool,
 }
 
@@ -60,6 +63,7 @@ impl Permit {
             // Before the lease is asked for: whoever meets it must find the flight.
             pilot: call.cache.flights.start(token),
             allowance: Allowance::new(call.cache.config.command_budget),
+            began: clock::now(),
             held: true,
         }
     }
@@ -107,6 +111,7 @@ impl Permit {
 
     /// Stores what was loaded; `None` if the store failed.
     pub(crate) async fn fill(mut self, call: &Call, package: Package) -> Option<Filled> {
+        let took = self.began.elapsed();
         let fill = Fill {
             token: self.token,
             stamp: self.stamp,
@@ -116,7 +121,9 @@ impl Permit {
             codec: package.codec,
             size: package.size,
             fresh_for: package.fresh_for,
-            generation_ttl: policy::generation_ttl(package.fresh_for),
+            stale_for: package.stale_for,
+            took,
+            generation_ttl: policy::generation_ttl(package.fresh_for + package.stale_for),
         };
         let counters = &call.resource.counters;
         // A shutdown waits for it.

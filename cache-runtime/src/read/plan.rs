@@ -2,13 +2,14 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Call, Extra, all_deps};
 use crate::engine::Handle;
 use crate::entry::CodecId;
 use crate::key::{EntryKind, KeyPart, KeyWriter};
 use crate::observe::BypassReason;
-use crate::policy::{IntoTtl, TtlRequest};
+use crate::policy::{Grace, IntoTtl, MAX_TTL, TtlRequest};
 use crate::registry::{Resource, Site};
 use crate::store::Probe;
 
@@ -27,6 +28,7 @@ pub struct ReadPlan<'a> {
     codec: CodecId,
     problem: Option<BypassReason>,
     ttl: TtlRequest,
+    grace: Grace,
     version: u32,
 }
 
@@ -52,6 +54,12 @@ impl<'a> ReadPlan<'a> {
             codec: CodecId::default(),
             problem: None,
             ttl: TtlRequest::default(),
+            grace: Grace {
+                // They need a body that outlives its caller, which only the attribute can make.
+                swr: Duration::ZERO,
+                timeout: None,
+                ..cache.config.grace
+            },
             version: 0,
         }
     }
@@ -165,6 +173,36 @@ impl<'a> ReadPlan<'a> {
         self
     }
 
+    /// For how long past its time an entry is served while a new one is loaded in the background.
+    pub fn swr(mut self, time: impl IntoTtl) -> Self {
+        self.grace.swr = bounded(time).unwrap_or(self.cache.config.grace.swr);
+        self
+    }
+
+    /// For how long past its time an entry is served in place of an error.
+    pub fn stale_if_error(mut self, time: impl IntoTtl) -> Self {
+        self.grace.stale_if_error = bounded(time).unwrap_or(self.cache.config.grace.stale_if_error);
+        self
+    }
+
+    /// After how long an entry past its time is served in place of a load that goes on.
+    pub fn timeout(mut self, time: impl IntoTtl) -> Self {
+        self.grace.timeout = time.into_ttl().or(self.cache.config.grace.timeout);
+        self
+    }
+
+    /// How eagerly an entry is loaded again before its time is over.
+    pub fn early(mut self, beta: f64) -> Self {
+        self.grace.early = beta;
+        self
+    }
+
+    /// By which part of it a time to live is shortened at most, at random.
+    pub fn jitter(mut self, part: f64) -> Self {
+        self.grace.jitter = part;
+        self
+    }
+
     /// The version of the value's type; entries of another one are misses.
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
@@ -192,6 +230,8 @@ impl<'a> ReadPlan<'a> {
                 },
                 problem: self.problem.or(problem),
                 ttl: self.ttl,
+                grace: self.grace,
+                context: None,
                 extras: self.extras.clone(),
                 codec: self.codec,
                 version: self.version,
@@ -226,9 +266,15 @@ impl<'a> ReadPlan<'a> {
             probe,
             problem: self.problem,
             ttl: self.ttl,
+            grace: self.grace,
+            context: None,
             extras: self.extras,
             codec: self.codec,
             version: self.version,
         })
     }
+}
+
+fn bounded(time: impl IntoTtl) -> Option<Duration> {
+    time.into_ttl().map(|time| time.min(MAX_TTL))
 }

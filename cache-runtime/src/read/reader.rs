@@ -9,7 +9,7 @@ use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::flight::{Arrival, Landed};
 use crate::lane::{self, Boarded, Entered, Run};
 use crate::nonce::Nonce;
-use crate::observe::BypassReason;
+use crate::observe::{BypassReason, StaleReason};
 use crate::store::{Found, LeaseReply, Look, Payload, Seen};
 
 /// The first pause of one who waits for another process's load, and the longest.
@@ -23,7 +23,18 @@ pub(crate) struct Hit {
     pub(crate) content: Content,
     pub(crate) codec: CodecId,
     pub(crate) payload: Payload,
+    /// For how long it will be served yet; zero if its time is over.
     pub(crate) ttl: Duration,
+    /// How long its time has been over.
+    pub(crate) past: Duration,
+}
+
+/// An entry to be served in place of a load that fails or is slow.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    pub(crate) hit: Hit,
+    /// Whether it may be served in place of an error.
+    pub(crate) covers_errors: bool,
 }
 
 /// What a reader is to do.
@@ -31,6 +42,10 @@ pub(crate) struct Hit {
 pub(crate) enum Turn {
     /// Serve this.
     Hit(Hit),
+    /// Serve this, past its time.
+    Stale(Hit, StaleReason),
+    /// Serve this, past its time, and load a new one in the background.
+    Revalidate(Hit, Permit),
     /// Serve what somebody else has just loaded.
     Joined(Landed),
     /// Load, and store under this lease.
@@ -55,6 +70,8 @@ pub(crate) enum Queued {
 pub(crate) enum Sight {
     /// What may be served.
     Hit(Hit),
+    /// What is past its time and served all the same, and what a lease may replace unless somebody is loading.
+    Past(Hit, Option<Seen>),
     /// A lease, whoever holds it.
     Leased(Header),
     /// What a lease may replace.
@@ -76,6 +93,8 @@ pub(crate) struct Reader<'a> {
     suspect: Option<Nonce>,
     /// An entry that did not decode.
     rejected: Option<Header>,
+    /// What the last look saw, if it can be served in place of what is to be loaded.
+    fallback: Option<Box<Fallback>>,
     /// Whether somebody else was given the lease that this reader asked for.
     has_lost: bool,
 }
@@ -90,6 +109,7 @@ impl<'a> Reader<'a> {
             pause: FIRST_PAUSE,
             suspect: None,
             rejected: None,
+            fallback: None,
             has_lost: false,
         }
     }
@@ -122,12 +142,14 @@ impl<'a> Reader<'a> {
                 Err(error) => return call.fault(&error),
             };
             let (stamp, now) = (look.stamp, look.now);
-            let seen = match self.judge(look) {
+            let (past, seen) = match self.judge(look) {
                 Sight::Hit(hit) => return Turn::Hit(hit),
-                Sight::Vacant(seen) => seen,
+                Sight::Past(hit, None) => return Turn::Stale(hit, StaleReason::Revalidating),
+                Sight::Past(hit, Some(seen)) => (Some(hit), seen),
+                Sight::Vacant(seen) => (None, seen),
                 Sight::Bypass(reason) => return Turn::Bypass(reason),
                 Sight::Leased(header) => match self.meet_lease(header, stamp, now).await {
-                    Met::GivesWay(seen) => seen,
+                    Met::GivesWay(seen) => (None, seen),
                     Met::LookAgain => continue,
                     Met::Turn(turn) => return turn,
                 },
@@ -136,6 +158,16 @@ impl<'a> Reader<'a> {
             permit.allowance = self.allowance;
             let reply = permit.take_within(call, seen).await;
             self.allowance = permit.allowance;
+            if let Some(hit) = past {
+                if let Ok(LeaseReply::Granted) = reply {
+                    return Turn::Revalidate(hit, permit);
+                }
+                if reply.is_ok() {
+                    permit.forget();
+                }
+                // Somebody else sees to the new one, or nobody can now.
+                return Turn::Stale(hit, StaleReason::Revalidating);
+            }
             match reply {
                 Ok(LeaseReply::Granted) => return Turn::Lead(permit),
                 Ok(LeaseReply::Foreign) => {
@@ -165,34 +197,80 @@ impl<'a> Reader<'a> {
     }
 
     /// What a look means to this reader.
-    pub(crate) fn judge(&self, look: Look) -> Sight {
+    pub(crate) fn judge(&mut self, look: Look) -> Sight {
+        self.fallback = None;
         if look.intended.is_some() {
             return Sight::Bypass(BypassReason::Intended);
         }
         let (header, payload) = match look.found {
             Found::Foreign => return Sight::Bypass(BypassReason::Foreign),
             Found::Nothing => return Sight::Vacant(Seen::Nothing),
-            Found::Entry(header, _) if header.is_leased() => return Sight::Leased(header),
             Found::Entry(header, payload) => (header, payload),
         };
-        if self.is_fresh(&header, look.stamp, look.now) {
+        if !self.is_live(&header, look.stamp) {
+            if header.is_leased() {
+                return Sight::Leased(header);
+            }
+            if header.stamp != look.stamp {
+                self.call.resource.counters.stale_rejected.add_one();
+            }
+            return Sight::Vacant(Seen::Entry(header));
+        }
+        self.judge_live(header, payload, look.now)
+    }
+
+    /// What an entry means that was not invalidated: served, or kept for when its load fails or is slow.
+    fn judge_live(&mut self, header: Header, payload: Payload, now: Millis) -> Sight {
+        let grace = &self.call.grace;
+        let past = now.since(header.fresh);
+        let hit = Hit {
+            header,
+            content: header.content,
+            codec: header.codec,
+            payload,
             // The store's time is estimated between its answers: never more than it was given.
-            let ttl = header
+            ttl: header
                 .fresh
-                .since(look.now)
-                .min(header.fresh.since(header.stored));
-            return Sight::Hit(Hit {
-                header,
-                content: header.content,
-                codec: header.codec,
-                payload,
-                ttl,
-            });
+                .since(now)
+                .min(header.fresh.since(header.stored)),
+            past,
+        };
+        // Whoever holds the lease may have died.
+        let is_loading = header.is_leased() && now <= header.deadline;
+        if now < header.fresh {
+            let took = Duration::from_millis(header.took.into());
+            if header.is_leased() || !grace.is_due_early(hit.ttl, took, fastrand::f64()) {
+                return Sight::Hit(hit);
+            }
+            self.fallback = Some(Box::new(Fallback {
+                hit,
+                covers_errors: true,
+            }));
+            return Sight::Vacant(Seen::Past(header));
         }
-        if header.stamp != look.stamp {
-            self.call.resource.counters.stale_rejected.add_one();
+        let seen = match header.is_leased() {
+            true => Seen::Leased,
+            false => Seen::Past(header),
+        };
+        if now < header.stale && past < grace.swr {
+            return Sight::Past(hit, (!is_loading).then_some(seen));
         }
-        Sight::Vacant(Seen::Entry(header))
+        if now < header.stale {
+            self.fallback = Some(Box::new(Fallback {
+                covers_errors: past < grace.stale_if_error,
+                hit,
+            }));
+        }
+        if is_loading {
+            Sight::Leased(header)
+        } else {
+            Sight::Vacant(seen)
+        }
+    }
+
+    /// What can be served in place of what is to be loaded.
+    pub(crate) fn fallback(&mut self) -> Option<Box<Fallback>> {
+        self.fallback.take()
     }
 
     /// Takes the entry's place whatever is there, as one who loads anew.
@@ -228,11 +306,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_fresh(&self, header: &Header, stamp: Stamp, now: Millis) -> bool {
-        header.stamp == stamp
-            && header.fingerprint == self.fingerprint
-            && now < header.fresh
-            && self.rejected.as_ref() != Some(header)
+    /// Whether there is content that was not invalidated, of the right type and whole.
+    fn is_live(&self, header: &Header, stamp: Stamp) -> bool {
+        header.stays_under(stamp, self.fingerprint) && self.rejected.as_ref() != Some(header)
     }
 
     async fn meet_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> Met {
@@ -306,6 +382,11 @@ impl<'a> Reader<'a> {
 
     fn deadline(&mut self) -> Instant {
         let wait = self.call.cache.config.wait;
+        let wait = match self.call.grace.timeout {
+            // There is something else to serve then.
+            Some(timeout) if self.fallback.is_some() => wait.min(timeout),
+            _ => wait,
+        };
         *self.deadline.get_or_insert_with(|| clock::now() + wait)
     }
 

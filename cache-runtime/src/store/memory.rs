@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -77,6 +78,8 @@ pub struct MemoryStore {
     hash_key: [u8; 16],
     server: Nonce,
     started: Millis,
+    /// By how many milliseconds a test has moved this store's clock.
+    ahead: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -124,7 +127,19 @@ impl MemoryStore {
             hash_key: Nonce::fresh().0.to_le_bytes(),
             server: Nonce::fresh(),
             started: clock::wall(),
+            ahead: Arc::default(),
         }
+    }
+
+    /// A store whose clock is ahead of the process's by so many milliseconds.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn ahead_by(mut self, ahead: Arc<AtomicU64>) -> Self {
+        self.ahead = ahead;
+        self
+    }
+
+    fn now(&self) -> Millis {
+        Millis(clock::wall().0 + self.ahead.load(Ordering::Relaxed))
     }
 
     fn hash(&self, key: &str) -> u128 {
@@ -138,12 +153,9 @@ impl MemoryStore {
     /// The entry under a key unless its time is over. What is past it stays until it is replaced or evicted.
     fn get(&self, hash: u128) -> Option<Arc<Slot>> {
         let slot = self.entries.get(&hash)?;
-        let ends = if slot.header.is_leased() {
-            slot.header.deadline
-        } else {
-            slot.header.stale
-        };
-        (clock::wall() < ends).then_some(slot)
+        // Of a lease alone `stale` is zero, and of an entry alone the deadline.
+        let ends = slot.header.deadline.max(slot.header.stale);
+        (self.now() < ends).then_some(slot)
     }
 
     fn put(&self, hash: u128, key: &str, header: Header, payload: Payload, size: usize) {
@@ -155,6 +167,19 @@ impl MemoryStore {
                 header,
                 payload,
                 weight,
+            }),
+        );
+    }
+
+    /// The same entry under another header.
+    fn change(&self, hash: u128, slot: &Slot, header: Header) {
+        self.entries.insert(
+            hash,
+            Arc::new(Slot {
+                key: slot.key.clone(),
+                header,
+                payload: slot.payload.clone(),
+                weight: slot.weight,
             }),
         );
     }
@@ -200,7 +225,7 @@ impl MemoryStore {
 
     /// Adds an intent, or moves its deadline; returns the keys on which it was not.
     fn announce<'i>(&self, intent: &'i Intent) -> Vec<&'i str> {
-        let deadline = clock::wall().after(intent.length);
+        let deadline = self.now().after(intent.length);
         let rows = intent.rows.iter().map(|row| row.key.as_str());
         let keys = rows.chain(intent.deps.iter().map(|dep| dep.key()));
         let mut intents = self.intents.write();
@@ -291,7 +316,7 @@ impl Store for MemoryStore {
             stamp,
             // Behind the generations: whoever announces a write adds the intent before it replaces them.
             intended: self.intended(probe_keys(probe)),
-            now: clock::wall(),
+            now: self.now(),
         })
     }
 
@@ -301,23 +326,38 @@ impl Store for MemoryStore {
         if self.intended([probe.key.as_str()]).is_some() {
             return Ok(LeaseReply::Intended);
         }
+        let now = self.now();
         if let Some(slot) = self.get(hash) {
-            let gives_way = match &request.seen {
-                Seen::Anything => true,
-                // Whoever holds the lease may have renewed it since.
-                Seen::Entry(seen) => {
-                    Header {
-                        deadline: slot.header.deadline,
-                        ..*seen
-                    } == slot.header
-                }
-                Seen::Nothing | Seen::Leased => false,
-            };
+            let there = slot.header;
+            let is_over = there.is_leased() && there.deadline < now;
+            let gives_way = is_over
+                || match &request.seen {
+                    Seen::Anything => true,
+                    // Whoever holds the lease may have renewed it since.
+                    Seen::Entry(seen) | Seen::Past(seen) => {
+                        Header {
+                            deadline: there.deadline,
+                            ..*seen
+                        } == there
+                    }
+                    Seen::Nothing | Seen::Leased => false,
+                };
             if !gives_way {
-                return Ok(LeaseReply::Taken(slot.header));
+                return Ok(LeaseReply::Taken(there));
+            }
+            let keeps = matches!(request.seen, Seen::Past(_) | Seen::Leased)
+                && there.stays_under(request.stamp, request.fingerprint);
+            if keeps {
+                let header = Header {
+                    token: request.token,
+                    deadline: now.after(request.length),
+                    ..there
+                };
+                self.change(hash, &slot, header);
+                return Ok(LeaseReply::Granted);
             }
         }
-        let header = request.header(probe.kind, clock::wall());
+        let header = request.header(probe.kind, now);
         self.put(hash, &probe.key, header, Payload::Empty, 0);
         Ok(LeaseReply::Granted)
     }
@@ -329,21 +369,27 @@ impl Store for MemoryStore {
             return Ok(false);
         };
         let header = Header {
-            deadline: clock::wall().after(length),
+            deadline: self.now().after(length),
             ..slot.header
         };
-        self.put(hash, key, header, slot.payload.clone(), 0);
+        self.change(hash, &slot, header);
         Ok(true)
     }
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
         let hash = self.hash(key);
         let _guard = self.lock(hash);
-        if self
-            .get(hash)
-            .is_some_and(|slot| slot.header.token == token)
-        {
-            self.entries.remove(&hash);
+        if let Some(slot) = self.get(hash).filter(|slot| slot.header.token == token) {
+            if slot.header.content == Content::Nothing {
+                self.entries.remove(&hash);
+            } else {
+                let header = Header {
+                    token: Nonce::NONE,
+                    deadline: Millis(0),
+                    ..slot.header
+                };
+                self.change(hash, &slot, header);
+            }
         }
         Ok(())
     }
@@ -364,7 +410,7 @@ impl Store for MemoryStore {
                 "the value is too large for the in-process tier",
             ));
         }
-        let header = fill.header(probe.kind, clock::wall());
+        let header = fill.header(probe.kind, self.now());
         self.put(hash, &probe.key, header, fill.payload, fill.size);
         Ok(Filled::Stored)
     }
@@ -378,7 +424,7 @@ impl Store for MemoryStore {
         for dep in &intent.deps {
             self.bump(dep.key());
         }
-        Ok(intended_now())
+        Ok(intended_at(self.now()))
     }
 
     async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
@@ -387,11 +433,11 @@ impl Store for MemoryStore {
             self.kill(key);
             self.bump(key);
         }
-        Ok(intended_now())
+        Ok(intended_at(self.now()))
     }
 
     async fn prune(&self, probe: &Probe) -> Result<(), Error> {
-        let now = clock::wall();
+        let now = self.now();
         let is_over = |_, deadline| deadline <= now;
         for dep in probe.deps.iter() {
             let has_expired = self
@@ -420,13 +466,13 @@ impl Store for MemoryStore {
             // Also those whose time is over: nobody may ever read what they stand on. Last: until then nobody stores what depends on the new generations.
             let kills = invalidation.kills.iter().map(String::as_str);
             let keys = kills.chain(invalidation.bumps.iter().map(|dep| dep.key()));
-            let now = clock::wall();
+            let now = self.now();
             self.end_intents(keys, |token, deadline| {
                 deadline <= now || invalidation.withdraws.contains(&token)
             });
         }
         Ok(Invalidated {
-            at: clock::wall(),
+            at: self.now(),
             removed: removed as u64,
         })
     }
@@ -460,7 +506,7 @@ impl Store for MemoryStore {
         self.generations
             .write()
             .retain(|key, _| !key.starts_with(&own));
-        Ok(clock::wall())
+        Ok(self.now())
     }
 
     async fn ping(&self) -> Result<(), Error> {
@@ -471,7 +517,7 @@ impl Store for MemoryStore {
         Ok(ServerFacts {
             total_keys: Some(self.entries.len() as u64),
             used_memory: Some(human_bytes(self.entries.weight())),
-            uptime_seconds: Some(clock::wall().since(self.started).as_secs()),
+            uptime_seconds: Some(self.now().since(self.started).as_secs()),
             connected_clients: Some(1),
         })
     }
@@ -481,9 +527,9 @@ fn probe_keys(probe: &Probe) -> impl Iterator<Item = &str> {
     std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()))
 }
 
-fn intended_now() -> Intended {
+fn intended_at(at: Millis) -> Intended {
     Intended {
-        at: clock::wall(),
+        at,
         // Nobody else keeps anything here.
         on_whole: false,
     }
@@ -525,7 +571,7 @@ mod tests {
                 fingerprint: Fingerprint::of::<String>(0),
                 length: Duration::from_secs(60),
             };
-            let header = request.header(EntryKind::Entity, clock::wall());
+            let header = request.header(EntryKind::Entity, store.now());
             store.put(store.hash(&key), &key, header, Payload::Empty, 0);
         }
         let everything = Matching::all("", "*");

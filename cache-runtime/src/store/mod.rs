@@ -22,6 +22,7 @@ pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use crate::clock::Millis;
+use crate::entry::MAX_TOOK;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::error::Error;
 pub use crate::generation::{Dep, Generation};
@@ -108,7 +109,10 @@ pub enum Seen {
     Nothing,
     /// This header was there, with a stamp or content of no use. Its deadline may have moved since.
     Entry(Header),
-    /// A live lease of somebody else was there; only its expiry gives way.
+    /// This header was there, with a live stamp; it is past its time, or soon will be. Its content stays under the lease,
+    /// to be served in place of a slow or failing load.
+    Past(Header),
+    /// A live lease of somebody else was there; only its expiry gives way. Content of the same stamp and type stays.
     Leased,
     /// Whatever is there: the caller vouches for what it is about to store.
     Anything,
@@ -144,6 +148,7 @@ impl LeaseRequest {
             stored: now,
             fresh: Millis(0),
             stale: Millis(0),
+            took: 0,
         }
     }
 }
@@ -214,6 +219,10 @@ pub struct Fill {
     pub size: usize,
     /// For how long the value is served.
     pub fresh_for: Duration,
+    /// For how long after that it may be served in place of a slow or failing load.
+    pub stale_for: Duration,
+    /// How long the load took.
+    pub took: Duration,
     /// How long the generations it depends on have to live from now, at least.
     pub generation_ttl: Duration,
 }
@@ -222,7 +231,7 @@ impl Fill {
     /// The header of the filled entry, if it is stored `now`.
     #[must_use]
     pub fn header(&self, kind: EntryKind, now: Millis) -> Header {
-        let until = now.after(self.fresh_for);
+        let fresh = now.after(self.fresh_for);
         Header {
             kind,
             content: self.content,
@@ -232,8 +241,11 @@ impl Fill {
             stamp: self.stamp,
             fingerprint: self.fingerprint,
             stored: now,
-            fresh: until,
-            stale: until,
+            fresh,
+            stale: fresh.after(self.stale_for),
+            took: u32::try_from(self.took.as_millis())
+                .unwrap_or(MAX_TOOK)
+                .min(MAX_TOOK),
         }
     }
 }

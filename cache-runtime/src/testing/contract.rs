@@ -42,6 +42,9 @@ pub async fn check_store(store: &dyn Store) {
     case("force")
         .a_lease_by_force_refuses_the_older_fill()
         .await;
+    case("past")
+        .content_past_its_time_stays_under_a_lease()
+        .await;
     case("expiry").an_entry_leaves_by_its_time().await;
     case("sweep").a_sweep_takes_what_it_is_told().await;
     case("pattern").a_pattern_is_of_its_namespace().await;
@@ -143,6 +146,18 @@ impl Case<'_> {
         value: Option<&str>,
         ttl: Duration,
     ) -> Filled {
+        self.fill_kept(probe, token, stamp, value, (ttl, Duration::ZERO))
+            .await
+    }
+
+    async fn fill_kept(
+        &self,
+        probe: &Probe,
+        token: Nonce,
+        stamp: Stamp,
+        value: Option<&str>,
+        (fresh_for, stale_for): (Duration, Duration),
+    ) -> Filled {
         let payload = match (value, self.store.form()) {
             (None, _) => Payload::Empty,
             (Some(value), Form::Encoded) => Payload::Encoded(value.to_owned().into()),
@@ -160,7 +175,9 @@ impl Case<'_> {
             payload,
             codec: CodecId::Json,
             size: value.map_or(4, str::len),
-            fresh_for: ttl,
+            fresh_for,
+            stale_for,
+            took: Duration::from_millis(12),
             generation_ttl: LONG * 2,
         };
         self.ok(self.store.fill(probe, fill).await)
@@ -419,12 +436,11 @@ impl Case<'_> {
         self.granted(&probe, Seen::Entry(second), LONG).await;
     }
 
-    async fn a_lapsed_lease_gives_way(&self) {
-        let probe = self.entity();
-        let lapsing = self.granted(&probe, Seen::Nothing, SHORT).await;
+    /// Takes over a lease that is about to lapse.
+    async fn granted_once_lapsed(&self, probe: &Probe) -> Nonce {
         let taken_over = async {
             loop {
-                let (token, reply) = self.lease(&probe, Seen::Leased, LONG).await;
+                let (token, reply) = self.lease(probe, Seen::Leased, LONG).await;
                 if reply == LeaseReply::Granted {
                     return token;
                 }
@@ -432,7 +448,13 @@ impl Case<'_> {
             }
         };
         let taken_over = tokio::time::timeout(PATIENCE, taken_over).await;
-        let token = taken_over.unwrap_or_else(|_| panic!("{}: it never lapsed", self.name));
+        taken_over.unwrap_or_else(|_| panic!("{}: it never lapsed", self.name))
+    }
+
+    async fn a_lapsed_lease_gives_way(&self) {
+        let probe = self.entity();
+        let lapsing = self.granted(&probe, Seen::Nothing, SHORT).await;
+        let token = self.granted_once_lapsed(&probe).await;
         assert_eq!(
             self.fill(&probe, lapsing, "late", LONG).await,
             Filled::Refused,
@@ -511,6 +533,62 @@ impl Case<'_> {
             "{}",
             self.name
         );
+    }
+
+    async fn content_past_its_time_stays_under_a_lease(&self) {
+        let probe = self.entity();
+        let kept = async |value| {
+            let stamp = self.look(&probe).await.stamp;
+            let seen = match self.read(&probe).await {
+                Some((header, _)) => Seen::Entry(header),
+                None => Seen::Nothing,
+            };
+            let token = self.granted(&probe, seen, LONG).await;
+            let times = (Duration::from_millis(1), LONG);
+            let filled = self.fill_kept(&probe, token, stamp, Some(value), times);
+            assert_eq!(filled.await, Filled::Stored, "{}", self.name);
+            self.header(&probe).await
+        };
+        let text = async || self.read(&probe).await.and_then(|(_, text)| text);
+        let old = kept("old").await;
+        assert_eq!(old.took, 12, "{}: how long the load took", self.name);
+        assert!(old.stale > old.fresh, "{}", self.name);
+
+        // Given back, it is as it was.
+        let token = self.granted(&probe, Seen::Past(old), LONG).await;
+        let leased = self.header(&probe).await;
+        assert_eq!(leased.token, token, "{}", self.name);
+        assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
+        assert!(self.ok(self.store.renew(&probe.key, token, LONG).await));
+        assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
+        self.ok(self.store.release(&probe.key, token).await);
+        let released = self.header(&probe).await;
+        assert!(!released.is_leased(), "{}", self.name);
+        assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
+
+        // Whoever takes a lapsed lease over keeps it, too, and a fill replaces it.
+        self.granted(&probe, Seen::Past(released), SHORT).await;
+        let token = self.granted_once_lapsed(&probe).await;
+        assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
+        assert_eq!(self.fill(&probe, token, "new", LONG).await, Filled::Stored);
+        assert_eq!(text().await.as_deref(), Some("new"), "{}", self.name);
+
+        // Killed, both are gone.
+        self.kill(&probe).await;
+        let old = kept("old").await;
+        let token = self.granted(&probe, Seen::Past(old), LONG).await;
+        self.kill(&probe).await;
+        assert!(self.read(&probe).await.is_none(), "{}", self.name);
+        assert_eq!(
+            self.fill(&probe, token, "late", LONG).await,
+            Filled::Refused
+        );
+
+        // Of other generations it does not stay.
+        let old = kept("old").await;
+        self.bump("users").await;
+        self.granted(&probe, Seen::Past(old), LONG).await;
+        assert_eq!(text().await, None, "{}", self.name);
     }
 
     async fn an_entry_leaves_by_its_time(&self) {

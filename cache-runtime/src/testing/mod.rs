@@ -1,5 +1,9 @@
 //! For tests: of stores, and of programs that use the cache.
 
+mod cache;
 mod contract;
+mod faults;
 
+pub use self::cache::TestCache;
 pub use self::contract::check_store;
+pub use self::faults::Fault;

@@ -376,6 +376,7 @@ impl Store for RedisStore {
         let (mode, seen) = match &request.seen {
             Seen::Nothing => ("nothing", String::new()),
             Seen::Entry(header) => ("entry", header.encode()),
+            Seen::Past(header) => ("past", header.encode()),
             Seen::Leased => ("leased", String::new()),
             Seen::Anything => ("anything", String::new()),
         };
@@ -427,6 +428,7 @@ impl Store for RedisStore {
             header.encode().into_bytes(),
             payload,
             millis(fill.fresh_for),
+            millis(fill.stale_for),
             millis(fill.generation_ttl),
         ];
         let keys =

@@ -13,7 +13,7 @@ use crate::nonce::Nonce;
 
 /// Functions all scripts share. Lua counts from one, so a field that begins at `n` is `sub(n + 1, ..)`.
 fn prelude() -> String {
-    use layout::{DEADLINE, FRESH, LEN, STAMP, STORED, TIME_LEN, TOKEN};
+    use layout::{DEADLINE, FINGERPRINT, FRESH, LEN, STALE, STAMP, STORED, TIME_LEN, TOKEN};
     format!(
         r"
 local NO_TOKEN = '{none}'
@@ -82,10 +82,16 @@ local function same(a, b)
   return a:sub(1, {DEADLINE}) == b:sub(1, {DEADLINE}) and a:sub({STAMP}) == b:sub({STAMP})
 end
 
-local function without_token(h) return h:sub(1, {TOKEN}) .. NO_TOKEN .. h:sub({DEADLINE}) end
+-- Whether two headers speak of the same generations and the same type.
+local function same_value(a, b)
+  return a:sub({stamp}, {stamp_end}) == b:sub({stamp}, {stamp_end})
+    and a:sub({fingerprint}, {fingerprint_end}) == b:sub({fingerprint}, {fingerprint_end})
+end
+
+local function with_token(h, token) return h:sub(1, {TOKEN}) .. token .. h:sub({DEADLINE}) end
 local function with_deadline(h, ms) return h:sub(1, {DEADLINE}) .. time(ms) .. h:sub({STAMP}) end
 local function with_times(h, stored, fresh, stale)
-  return h:sub(1, {STORED}) .. time(stored) .. ' ' .. time(fresh) .. ' ' .. time(stale) .. h:sub({LEN})
+  return h:sub(1, {STORED}) .. time(stored) .. ' ' .. time(fresh) .. ' ' .. time(stale) .. h:sub({stale_end} + 1)
 end
 ",
         none = Nonce::NONE,
@@ -100,6 +106,11 @@ end
         content = layout::CONTENT + 1,
         stored = STORED + 1,
         stored_end = FRESH - 1,
+        stamp = STAMP + 1,
+        stamp_end = FINGERPRINT - 1,
+        fingerprint = FINGERPRINT + 1,
+        fingerprint_end = STORED - 1,
+        stale_end = STALE + TIME_LEN,
     )
 }
 
@@ -134,7 +145,7 @@ return values
     )
 });
 
-/// `KEYS` entry; `ARGV` mode (`nothing`, `entry`, `leased`, `anything`), the header seen, the lease's header,
+/// `KEYS` entry; `ARGV` mode (`nothing`, `entry`, `past`, `leased`, `anything`), the header seen, the lease's header,
 /// its length in ms. Returns nothing if granted, else the header that is there, `foreign` or `intended`.
 pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| {
     script(
@@ -143,8 +154,14 @@ local there, t = header(KEYS[1]), now()
 if there == false then return is_intent(KEYS[1]) and 'intended' or 'foreign' end
 if there then
   local expired = token(there) ~= NO_TOKEN and deadline(there) < t
-  local gives_way = expired or ARGV[1] == 'anything' or (ARGV[1] == 'entry' and same(there, ARGV[2]))
+  local gives_way = expired or ARGV[1] == 'anything' or ((ARGV[1] == 'entry' or ARGV[1] == 'past') and same(there, ARGV[2]))
   if not gives_way then return there end
+  if (ARGV[1] == 'past' or ARGV[1] == 'leased') and has_content(there) and same_value(there, ARGV[3]) then
+    local rest = redis.call('PTTL', KEYS[1])
+    redis.call('SETRANGE', KEYS[1], 0, with_deadline(with_token(there, token(ARGV[3])), t + ARGV[4]))
+    if rest < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+    return ''
+  end
 end
 local lease = with_deadline(with_times(ARGV[3], t, 0, 0), t + ARGV[4])
 redis.call('SET', KEYS[1], lease, 'PX', ARGV[4])
@@ -174,7 +191,7 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 local there = header(KEYS[1])
 if not there or token(there) ~= ARGV[1] then return 0 end
 if has_content(there) then
-  redis.call('SETRANGE', KEYS[1], 0, without_token(there))
+  redis.call('SETRANGE', KEYS[1], 0, with_token(there, NO_TOKEN))
 else
   redis.call('DEL', KEYS[1])
 end
@@ -183,18 +200,19 @@ return 1
     )
 });
 
-/// `KEYS` entry, then its generations; `ARGV` token, header, payload, time to live in ms, that of the
-/// generations in ms. Stores if the key still holds the lease; returns whether it did.
+/// `KEYS` entry, then its generations; `ARGV` token, header, payload, how long it is fresh and how long it is kept after that, and
+/// the time to live of the generations, all in ms. Stores if the key still holds the lease; returns whether it did.
 pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
 local there = header(KEYS[1])
 if not there or token(there) ~= ARGV[1] then return 0 end
 local t = now()
-redis.call('SET', KEYS[1], with_times(ARGV[2], t, t + ARGV[4], t + ARGV[4]) .. ARGV[3], 'PX', ARGV[4])
+local fresh, stale = t + ARGV[4], t + ARGV[4] + ARGV[5]
+redis.call('SET', KEYS[1], with_times(ARGV[2], t, fresh, stale) .. ARGV[3], 'PX', stale - t)
 for i = 2, #KEYS do
   local rest = redis.call('PTTL', KEYS[i])
-  if rest >= 0 and rest < ARGV[5] / 2 then redis.call('PEXPIRE', KEYS[i], ARGV[5]) end
+  if rest >= 0 and rest < ARGV[6] / 2 then redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
 end
 return 1
 ",

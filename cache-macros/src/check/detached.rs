@@ -1,0 +1,153 @@
+//! Whether a body can own all it needs, so that it may go on when its caller has been answered.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{FnArg, Ident, Pat, ReceiverKind, Type, TypeReference};
+
+use super::mention;
+use crate::args::CachedArgs;
+use crate::diag::Errors;
+use crate::item::{Form, Item};
+use crate::model::Detached;
+
+/// What the body has to own, if an option needs that.
+pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Detached> {
+    if let Some(timeout) = args.timeout.key()
+        && args.swr.is_absent()
+        && args.stale_if_error.is_absent()
+    {
+        errors.on(timeout, "`timeout` serves an entry past its time, and nothing says for how long one is kept; add e.g. `stale_if_error = 600`");
+    }
+    let (option, key) = [("swr", args.swr.key()), ("timeout", args.timeout.key())]
+        .into_iter()
+        .find_map(|(name, key)| Some((name, key?)))?;
+    if args.batch.key().is_some() {
+        let message = format!(
+            "`{option}` has no place beside `batch`, whose entries are loaded together; remove it"
+        );
+        errors.on(key, message);
+        return None;
+    }
+    if matches!(item.form(), Some(Form::Boxed | Form::Opaque)) {
+        let message = format!(
+            "`{option}` needs an `async fn`: the load may outlive its caller, and a returned future borrows from it; put the attribute on an inherent `async fn` that this one calls"
+        );
+        errors.on(key, message);
+        return None;
+    }
+    let mut detached = Detached {
+        this: None,
+        borrowed: Vec::new(),
+    };
+    for input in &item.sig.inputs {
+        match input {
+            FnArg::Receiver(receiver) => {
+                let (mutable, ty) = match &receiver.kind {
+                    ReceiverKind::Reference(_, _, mutable) => {
+                        (mutable.is_some(), syn::parse_quote!(&Self))
+                    }
+                    ReceiverKind::Typed(_, ty) => match &**ty {
+                        Type::Reference(ty) => (ty.mutability.is_some(), without_lifetime(ty)),
+                        _ => continue,
+                    },
+                    _ => continue,
+                };
+                if mutable {
+                    let message = format!(
+                        "with `{option}` the load may outlive its caller, and can't keep a `&mut self`; take `&self`"
+                    );
+                    errors.on(receiver.self_token, message);
+                } else if mention(item.body.stream(), "self").is_some() {
+                    detached.this = Some(ty);
+                }
+            }
+            FnArg::Typed(parameter) => match (&*parameter.pat, &*parameter.ty) {
+                (Pat::Ident(name), Type::Reference(ty)) => {
+                    detached
+                        .borrowed
+                        .extend(kept(option, &name.ident, ty, errors));
+                }
+                (_, ty) => {
+                    if let Some(borrow) = borrow(ty) {
+                        errors.on(borrow, not_owned(option));
+                    }
+                }
+            },
+        }
+    }
+    Some(detached)
+}
+
+/// A borrowed parameter whose value can be kept.
+fn kept(
+    option: &str,
+    name: &Ident,
+    ty: &TypeReference,
+    errors: &mut Errors,
+) -> Option<(Ident, Type)> {
+    if ty
+        .lifetime
+        .as_ref()
+        .is_some_and(|lifetime| lifetime.ident == "static")
+    {
+        return None;
+    }
+    if let Some(mutability) = &ty.mutability {
+        let message = format!(
+            "with `{option}` the load may outlive its caller, and can't keep what is borrowed mutably; take `{name}` by value"
+        );
+        errors.on(mutability, message);
+        return None;
+    }
+    if matches!(&*ty.elem, Type::TraitObject(_) | Type::ImplTrait(_)) {
+        let message = format!(
+            "with `{option}` the load may outlive its caller, and this has no type that could be kept; take `{name}` by value"
+        );
+        errors.on(&ty.elem, message);
+        return None;
+    }
+    if let Some(borrow) = borrow(&ty.elem) {
+        errors.on(borrow, not_owned(option));
+        return None;
+    }
+    Some((name.clone(), without_lifetime(ty)))
+}
+
+fn without_lifetime(ty: &TypeReference) -> Type {
+    Type::Reference(TypeReference {
+        lifetime: None,
+        ..ty.clone()
+    })
+}
+
+fn not_owned(option: &str) -> String {
+    format!(
+        "with `{option}` the load may outlive its caller, and can't keep what is borrowed; take an owned value"
+    )
+}
+
+/// The first borrow within a type.
+fn borrow(ty: &Type) -> Option<TokenStream> {
+    fn find(tokens: TokenStream) -> Option<TokenStream> {
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            let found = match &token {
+                TokenTree::Punct(punct) if punct.as_char() == '&' => true,
+                TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+                    !matches!(tokens.peek(), Some(TokenTree::Ident(name)) if name == "static")
+                }
+                TokenTree::Group(group) => match find(group.stream()) {
+                    Some(found) => return Some(found),
+                    None => false,
+                },
+                _ => false,
+            };
+            if found {
+                // With the name of the lifetime, or what is borrowed.
+                return Some(std::iter::once(token).chain(tokens.next()).collect());
+            }
+        }
+        None
+    }
+    find(ty.to_token_stream())
+}

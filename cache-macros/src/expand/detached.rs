@@ -1,0 +1,66 @@
+//! A body that may go on when its caller has been answered, and so owns all it needs.
+
+use proc_macro2::{Group, TokenStream, TokenTree};
+use quote::{format_ident, quote_spanned};
+use syn::ext::IdentExt as _;
+
+use super::{body, mixed};
+use crate::item::Item;
+use crate::model::Detached;
+
+impl Detached {
+    // With `swr` or `timeout` the body owns what the function borrows:
+    //
+    // .run_detached(move |__kind| {
+    //     let __this = __crt::owned(self);
+    //     let __query = __crt::owned(query);
+    //     async move {
+    //         let (__this, query): (&Self, &UserFilter) = (&__this, &__query);
+    //         BODY, in which `self` is `__this`
+    //     }
+    // })
+    pub(super) fn run(&self, item: &Item) -> TokenStream {
+        let place = mixed().located_at(item.output_place());
+        let this = syn::Ident::new("__this", mixed());
+        let mut statements = body(item).stream();
+        if self.this.is_some() {
+            statements = with_this(statements, &this);
+        }
+        let receiver = self.this.as_ref().map(|ty| {
+            let own = syn::Ident::new("self", item.body.span());
+            let owned = quote_spanned!(mixed()=> let #this = __crt::owned(#own););
+            let borrowed = quote_spanned!(mixed()=> let #this: #ty = &#this;);
+            (owned, borrowed)
+        });
+        let (mut owned, mut borrowed): (Vec<_>, Vec<_>) = receiver.into_iter().unzip();
+        for (name, ty) in &self.borrowed {
+            let keeps = format_ident!("__{}", name.unraw(), span = mixed());
+            owned.push(quote_spanned!(mixed()=> let #keeps = __crt::owned(#name);));
+            borrowed.push(quote_spanned!(mixed()=> let #name: #ty = &#keeps;));
+        }
+        let mut block = Group::new(
+            item.body.delimiter(),
+            quote_spanned!(mixed()=> #(#[allow(unused_variables)] #borrowed)* #statements),
+        );
+        block.set_span(item.body.span());
+        quote_spanned!(place=> run_detached(move |__kind| { #(#owned)* async move #block }))
+    }
+}
+
+/// The same tokens with another name for `self`.
+fn with_this(tokens: TokenStream, this: &syn::Ident) -> TokenStream {
+    let renamed = tokens.into_iter().map(|token| match token {
+        TokenTree::Ident(name) if name == "self" => {
+            let mut this = this.clone();
+            this.set_span(mixed().located_at(name.span()));
+            TokenTree::Ident(this)
+        }
+        TokenTree::Group(group) => {
+            let mut renamed = Group::new(group.delimiter(), with_this(group.stream(), this));
+            renamed.set_span(group.span());
+            TokenTree::Group(renamed)
+        }
+        other => other,
+    });
+    renamed.collect()
+}

@@ -1,0 +1,124 @@
+//! A cache for the tests of programs that use one.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::faults::{Fault, Faulty, Switch};
+use crate::cache::Cache;
+use crate::config::CacheConfig;
+use crate::store::MemoryStore;
+
+const BYTES: u64 = 64 << 20;
+
+/// A cache in memory, with a clock that the test moves and faults that the test causes. It is used as a [`Cache`] is,
+/// and each one is empty at first.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use std::time::Duration;
+/// use cache_runtime::testing::{Fault, TestCache};
+/// use cache_runtime::{Cache, cached};
+///
+/// struct Users { cache: Cache }
+///
+/// impl Users {
+///     #[cached(resource = "users", ttl = 60, cache = self.cache)]
+///     async fn get(&self, id: i64) -> Option<String> {
+///         Some(format!("user {id}"))
+///     }
+/// }
+///
+/// let cache = TestCache::new();
+/// let users = Users { cache: cache.clone() };
+/// users.get(1).await;
+/// users.get(1).await;
+/// assert_eq!(cache.get_stats().await.counters.hits, 1);
+///
+/// cache.advance(Duration::from_secs(61)); // its time is over
+/// users.get(1).await;
+/// assert_eq!(cache.get_stats().await.counters.misses, 2);
+///
+/// cache.fail(Fault::Away); // and nobody notices
+/// assert_eq!(users.get(1).await.as_deref(), Some("user 1"));
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TestCache {
+    cache: Cache,
+    ahead: Arc<AtomicU64>,
+    faults: Arc<Switch>,
+}
+
+impl TestCache {
+    /// An empty cache with the default configuration.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(CacheConfig::default())
+    }
+
+    /// An empty cache with this configuration, of which the tiers are left aside.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime if the system gives no thread.
+    #[must_use]
+    pub fn with(config: CacheConfig) -> Self {
+        let ahead = Arc::<AtomicU64>::default();
+        let faults = Arc::new(Switch::new(config.command_budget));
+        let store = MemoryStore::new(BYTES).ahead_by(Arc::clone(&ahead));
+        let store = Faulty::new(store, Arc::clone(&faults));
+        let cache = Cache::for_tests(config.local_mb(64), Arc::new(store));
+        Self {
+            cache,
+            ahead,
+            faults,
+        }
+    }
+
+    /// Moves the store's clock: by it entries, leases and announcements end. What waits (for an answer, or for somebody
+    /// else's load) waits by Tokio's clock, which `tokio::time::pause` and `advance` move.
+    pub fn advance(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.ahead.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// From now on the store fails like this.
+    pub fn fail(&self, fault: Fault) {
+        self.faults.set(Some(fault));
+    }
+
+    /// From now on the store works. What had to wait for that is delivered soon.
+    pub fn recover(&self) {
+        self.faults.set(None);
+    }
+}
+
+impl Default for TestCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for TestCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestCache")
+            .field("fault", &self.faults.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deref for TestCache {
+    type Target = Cache;
+
+    fn deref(&self) -> &Cache {
+        &self.cache
+    }
+}
+
+impl AsRef<Cache> for TestCache {
+    fn as_ref(&self) -> &Cache {
+        &self.cache
+    }
+}

@@ -1,0 +1,147 @@
+//! A store that fails on request.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind};
+use crate::nonce::Nonce;
+use crate::store::{
+    Circuit, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, Look, Matching, Millis, Probe, ServerFacts, Store,
+};
+
+/// In what way the store of a [`TestCache`](super::TestCache) fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It is known to be away: nothing is asked.
+    Away,
+    /// It does not answer: each call waits for as long as it is configured to.
+    Hung,
+    /// It refuses everything with an error.
+    Refusing,
+    /// It is over its memory limit: what is there can be read and invalidated, and nothing new is stored.
+    Full,
+    /// It does what it is told, and its answers are lost.
+    AnswersLost,
+}
+
+/// Which fault there is now.
+#[derive(Debug)]
+pub(super) struct Switch {
+    fault: Mutex<Option<Fault>>,
+    budget: Duration,
+}
+
+impl Switch {
+    pub(super) fn new(budget: Duration) -> Self {
+        Self {
+            fault: Mutex::new(None),
+            budget,
+        }
+    }
+
+    pub(super) fn set(&self, fault: Option<Fault>) {
+        *self.fault.lock() = fault;
+    }
+
+    pub(super) fn get(&self) -> Option<Fault> {
+        *self.fault.lock()
+    }
+
+    async fn run<T>(
+        &self,
+        adds: bool,
+        ask: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match self.get() {
+            None => ask.await,
+            Some(Fault::Full) if !adds => ask.await,
+            Some(Fault::Full) => Err(refused("OOM command not allowed")),
+            Some(Fault::Refusing) => Err(refused("the test refuses it")),
+            Some(Fault::Away) => Err(Error::unavailable("the test has the store away")),
+            Some(Fault::AnswersLost) => {
+                let _ = ask.await;
+                Err(self.unanswered().await)
+            }
+            Some(Fault::Hung) => Err(self.unanswered().await),
+        }
+    }
+
+    async fn unanswered(&self) -> Error {
+        tokio::time::sleep(self.budget).await;
+        Error::unavailable("the test has the store hang")
+    }
+}
+
+fn refused(text: &str) -> Error {
+    Error::new(ErrorKind::Store, text)
+}
+
+/// A store behind a switch.
+pub(super) struct Faulty<S> {
+    store: S,
+    faults: std::sync::Arc<Switch>,
+}
+
+impl<S> Faulty<S> {
+    pub(super) fn new(store: S, faults: std::sync::Arc<Switch>) -> Self {
+        Self { store, faults }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+macro_rules! verbs {
+    ($($adds:literal $verb:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl<S: Store> Store for Faulty<S> {
+            fn name(&self) -> &'static str {
+                self.store.name()
+            }
+
+            fn form(&self) -> Form {
+                self.store.form()
+            }
+
+            fn circuit(&self) -> Circuit {
+                match self.faults.get() {
+                    Some(Fault::Away) => Circuit::Open,
+                    _ => self.store.circuit(),
+                }
+            }
+
+            $(async fn $verb(&self, $($arg: $type),*) -> Result<$answer, Error> {
+                self.faults.run($adds, self.store.$verb($($arg),*)).await
+            })*
+
+            async fn close(&self) {
+                self.store.close().await;
+            }
+        }
+    };
+}
+
+// With `true`, what puts something new into the store.
+verbs! {
+    false look(probe: &Probe) -> Look;
+    true lease(probe: &Probe, request: &LeaseRequest) -> LeaseReply;
+    true renew(key: &str, token: Nonce, length: Duration) -> bool;
+    false release(key: &str, token: Nonce) -> ();
+    true fill(probe: &Probe, fill: Fill) -> Filled;
+    false intend(intent: &Intent) -> Intended;
+    false renew_intent(intent: &Intent) -> Intended;
+    false prune(probe: &Probe) -> ();
+    false invalidate(invalidation: &Invalidation) -> Invalidated;
+    false remove_matching(matching: &Matching) -> u64;
+    false invalidate_namespace(namespace: &str) -> Millis;
+    false ping() -> ();
+    false facts() -> ServerFacts;
+}

@@ -1,0 +1,390 @@
+//! A source that is slow or fails, and entries past their time: over memory, whose clock the test moves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cache_runtime::testing::TestCache;
+use cache_runtime::{Cache, CacheConfig, StaleReason, Status, cached, invalidates, observe};
+use tokio::sync::Semaphore;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Failed;
+
+/// Prices that change with each load.
+#[derive(Clone)]
+struct Prices {
+    cache: Cache,
+    source: Arc<Source>,
+}
+
+#[derive(Default)]
+struct Source {
+    loads: AtomicU32,
+    fails: std::sync::atomic::AtomicBool,
+    /// Where loads stand, if there is one.
+    gate: Option<Semaphore>,
+    ended: Option<Semaphore>,
+}
+
+impl Prices {
+    fn new(cache: &Cache) -> Self {
+        Self {
+            cache: cache.clone(),
+            source: Arc::default(),
+        }
+    }
+
+    /// With loads that wait until each is let through.
+    fn gated(cache: &Cache) -> Self {
+        let source = Source {
+            gate: Some(Semaphore::new(0)),
+            ended: Some(Semaphore::new(0)),
+            ..Source::default()
+        };
+        Self {
+            cache: cache.clone(),
+            source: Arc::new(source),
+        }
+    }
+
+    fn fails(&self, fails: bool) {
+        self.source.fails.store(fails, Ordering::SeqCst);
+    }
+
+    fn let_through(&self, loads: usize) {
+        self.source
+            .gate
+            .as_ref()
+            .expect("a gate")
+            .add_permits(loads);
+    }
+
+    /// Returns when one more load has ended.
+    async fn end_of_load(&self) {
+        let ended = self.source.ended.as_ref().expect("a gate");
+        ended.acquire().await.expect("open").forget();
+        // What it loaded is stored by the same task, next.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn loads(&self) -> u32 {
+        self.source.loads.load(Ordering::SeqCst)
+    }
+
+    async fn load(&self) -> Result<u32, Failed> {
+        if let Some(gate) = &self.source.gate {
+            gate.acquire().await.expect("open").forget();
+        }
+        let load = self.source.loads.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(ended) = &self.source.ended {
+            ended.add_permits(1);
+        }
+        match self.source.fails.load(Ordering::SeqCst) {
+            true => Err(Failed),
+            false => Ok(load),
+        }
+    }
+
+    #[cached(resource = "prices", ttl = 10, cache = self.cache)]
+    async fn plain(&self, id: u8) -> Result<u32, Failed> {
+        self.load().await
+    }
+
+    #[cached(resource = "prices", op = "kept", ttl = 10, stale_if_error = "20s", cache = self.cache)]
+    async fn kept(&self, id: u8) -> Result<u32, Failed> {
+        self.load().await
+    }
+
+    #[cached(resource = "prices", op = "swr", ttl = 10, swr = 20, cache = self.cache)]
+    async fn swr(&self, id: u8, market: &str) -> Result<u32, Failed> {
+        assert_eq!(market, "XETR");
+        self.load().await
+    }
+
+    #[cached(resource = "prices", op = "timely", ttl = 10, stale_if_error = 20, timeout = "2s", cache = self.cache)]
+    async fn timely(&self, id: u8) -> Result<u32, Failed> {
+        self.load().await
+    }
+
+    #[cached(resource = "prices", op = "early", ttl = 10, early = 1.0, skip(takes), cache = self.cache)]
+    async fn early(&self, id: u8, takes: Duration) -> Result<u32, Failed> {
+        tokio::time::sleep(takes).await;
+        self.load().await
+    }
+
+    #[cached(resource = "prices", op = "jitter", ttl = 100, jitter = 0.5, cache = self.cache)]
+    async fn jittered(&self, id: u32) -> Result<u32, Failed> {
+        self.load().await
+    }
+
+    #[cached(resource = "prices", op = "said", ttl = 10, context = load, cache = self.cache)]
+    async fn said(&self, id: u8) -> Result<u32, Failed> {
+        match id {
+            0 => load.no_store(),
+            seconds => load.ttl(seconds),
+        }
+        self.load().await
+    }
+
+    #[invalidates("prices", cache = self.cache)]
+    async fn change(&self) -> Result<(), Failed> {
+        Ok(())
+    }
+}
+
+async fn seen<T>(call: impl Future<Output = T>) -> (T, Status) {
+    let (value, outcomes) = observe(call).await;
+    assert_eq!(outcomes.len(), 1, "{outcomes:?}");
+    (value, outcomes[0].status)
+}
+
+fn stale(reason: StaleReason, past: u64) -> Status {
+    Status::Stale {
+        past: Duration::from_secs(past),
+        reason,
+    }
+}
+
+const LOADED: Status = Status::Miss {
+    stored: true,
+    joined: false,
+};
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_answered_by_what_is_past_its_time() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    assert_eq!(seen(prices.kept(1)).await, (Ok(1), LOADED));
+    prices.fails(true);
+    cache.advance(15 * SECOND);
+    assert_eq!(
+        seen(prices.kept(1)).await,
+        (Ok(1), stale(StaleReason::LoadFailed, 5))
+    );
+    assert_eq!(prices.loads(), 2);
+    // The source is asked each time, and what it says counts as soon as it says something.
+    prices.fails(false);
+    assert_eq!(seen(prices.kept(1)).await, (Ok(3), LOADED));
+
+    prices.fails(true);
+    cache.advance(31 * SECOND);
+    assert_eq!(prices.kept(1).await, Err(Failed));
+    let stats = cache.get_stats().await;
+    assert_eq!(stats.counters.stale_served, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_being_asked_to_nothing_is_kept() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    assert_eq!(prices.plain(1).await, Ok(1));
+    prices.fails(true);
+    cache.advance(11 * SECOND);
+    assert_eq!(prices.plain(1).await, Err(Failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_configuration_asks_for_all() {
+    let cache = TestCache::with(CacheConfig::default().stale_if_error(20 * SECOND));
+    let prices = Prices::new(&cache);
+    assert_eq!(prices.plain(1).await, Ok(1));
+    prices.fails(true);
+    cache.advance(11 * SECOND);
+    assert_eq!(prices.plain(1).await, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_invalidated_is_never_served() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    for load in [
+        prices.kept(1).await,
+        prices.swr(1, "XETR").await,
+        prices.timely(1).await,
+    ] {
+        assert!(load.is_ok());
+    }
+    cache.advance(11 * SECOND);
+    prices.change().await.expect("written");
+    prices.fails(true);
+    assert_eq!(prices.kept(1).await, Err(Failed));
+    assert_eq!(prices.swr(1, "XETR").await, Err(Failed));
+    assert_eq!(prices.timely(1).await, Err(Failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_past_its_time_is_served_while_a_new_one_is_loaded() {
+    let cache = TestCache::new();
+    let prices = Prices::gated(&cache);
+    prices.let_through(1);
+    assert_eq!(seen(prices.swr(1, "XETR")).await, (Ok(1), LOADED));
+    prices.end_of_load().await;
+    cache.advance(15 * SECOND);
+    // The load stands at the gate, and nobody waits for it.
+    for _ in 0..3 {
+        assert_eq!(
+            seen(prices.swr(1, "XETR")).await,
+            (Ok(1), stale(StaleReason::Revalidating, 5))
+        );
+    }
+    prices.let_through(1);
+    prices.end_of_load().await;
+    let (value, status) = seen(prices.swr(1, "XETR")).await;
+    assert_eq!(value, Ok(2));
+    assert!(matches!(status, Status::Hit { .. }), "{status:?}");
+    assert_eq!(prices.loads(), 2);
+    let stats = cache.get_stats().await.counters;
+    assert_eq!(
+        (stats.refreshes, stats.stale_served, stats.misses),
+        (1, 3, 1)
+    );
+
+    // Past that, too, everybody waits.
+    cache.advance(31 * SECOND);
+    prices.let_through(1);
+    assert_eq!(seen(prices.swr(1, "XETR")).await, (Ok(3), LOADED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_load_that_began_before_an_invalidation_is_not_stored() {
+    let cache = TestCache::new();
+    let prices = Prices::gated(&cache);
+    prices.let_through(1);
+    assert_eq!(prices.swr(1, "XETR").await, Ok(1));
+    prices.end_of_load().await;
+    cache.advance(15 * SECOND);
+    assert_eq!(prices.swr(1, "XETR").await, Ok(1));
+    tokio::task::yield_now().await;
+    prices.change().await.expect("written");
+    prices.let_through(1);
+    prices.end_of_load().await;
+    prices.let_through(1);
+    assert_eq!(seen(prices.swr(1, "XETR")).await, (Ok(3), LOADED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_load_goes_on_while_what_is_past_its_time_is_served() {
+    let cache = TestCache::new();
+    let prices = Prices::gated(&cache);
+    prices.let_through(1);
+    assert_eq!(prices.timely(1).await, Ok(1));
+    prices.end_of_load().await;
+    cache.advance(15 * SECOND);
+    // Paused time goes on by itself where everybody waits.
+    let before = tokio::time::Instant::now();
+    assert_eq!(
+        seen(prices.timely(1)).await,
+        (Ok(1), stale(StaleReason::LoadSlow, 5))
+    );
+    assert_eq!(before.elapsed().as_secs(), 2);
+    // One who meets the load waits no longer.
+    assert_eq!(
+        seen(prices.timely(1)).await.1,
+        stale(StaleReason::LoadSlow, 7)
+    );
+    prices.let_through(1);
+    prices.end_of_load().await;
+    assert_eq!(prices.timely(1).await, Ok(2));
+    assert_eq!(prices.loads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_failing_load_have_what_is_past_its_time() {
+    let cache = TestCache::new();
+    let prices = Prices::gated(&cache);
+    prices.let_through(1);
+    assert_eq!(prices.kept(1).await, Ok(1));
+    cache.advance(15 * SECOND);
+    prices.fails(true);
+    let callers: Vec<_> = (0..10)
+        .map(|_| {
+            let prices = prices.clone();
+            tokio::spawn(async move { seen(prices.kept(1)).await })
+        })
+        .collect();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    prices.let_through(1);
+    for caller in callers {
+        assert_eq!(
+            caller.await.expect("answered"),
+            (Ok(1), stale(StaleReason::LoadFailed, 5))
+        );
+    }
+    assert_eq!(prices.loads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_take_long_to_load_are_loaded_before_their_time_is_over() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    // A load as long as its time to live is due from the start, more often than not; one of no time never is.
+    let read_often = async |id, takes| {
+        let before = prices.loads();
+        for _ in 0..200 {
+            assert!(prices.early(id, takes).await.is_ok());
+            // A lease is given back by another task.
+            tokio::task::yield_now().await;
+        }
+        prices.loads() - before
+    };
+    assert!(read_often(1, 10 * SECOND).await > 10);
+    assert_eq!(read_often(2, Duration::ZERO).await, 1);
+
+    // Whoever loads early has something to serve if that fails.
+    prices.fails(true);
+    assert!(read_often(1, Duration::ZERO).await > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_to_live_are_spread() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    for id in 0..200 {
+        assert!(prices.jittered(id).await.is_ok());
+    }
+    cache.advance(75 * SECOND);
+    let mut hits = 0;
+    for id in 0..200 {
+        let (_, status) = seen(prices.jittered(id)).await;
+        hits += u32::from(matches!(status, Status::Hit { .. }));
+    }
+    // Each with an even chance: outside once in 10^12 runs.
+    assert!((50..150).contains(&hits), "{hits}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_says_for_how_long() {
+    let cache = TestCache::new();
+    let prices = Prices::new(&cache);
+    for _ in 0..2 {
+        let (_, status) = seen(prices.said(0)).await;
+        assert_eq!(
+            status,
+            Status::Miss {
+                stored: false,
+                joined: false
+            }
+        );
+    }
+    assert_eq!(seen(prices.said(60)).await, (Ok(3), LOADED));
+    cache.advance(50 * SECOND);
+    assert_eq!(prices.said(60).await, Ok(3));
+    cache.advance(11 * SECOND);
+    assert_eq!(prices.said(60).await, Ok(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_shortens_what_the_body_says() {
+    let cache = TestCache::with(CacheConfig::default().ttl_of("prices", 20 * SECOND));
+    let prices = Prices::new(&cache);
+    assert_eq!(prices.said(60).await, Ok(1));
+    cache.advance(21 * SECOND);
+    assert_eq!(prices.said(60).await, Ok(2));
+}
