@@ -217,6 +217,73 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
+/// ## `stale_if_error`, `swr`, `timeout`
+///
+/// What is served while the source is slow or fails: an entry past its time that has not been invalidated. Each is a
+/// time, written as `ttl` is, and off unless said.
+///
+/// * `stale_if_error = 600`: for 600 seconds past its time an entry is served in place of an `Err`. The default is the
+///   configuration's (`CACHE_STALE_IF_ERROR`), which is off.
+/// * `swr = 60` (stale-while-revalidate): for 60 seconds past its time an entry is served at once, while one caller's
+///   run of the function goes on in the background. `swr` by itself takes the configuration's time (`CACHE_SWR`).
+/// * `timeout = "2s"`: a load that takes longer is answered by the entry past its time, if there is one, and goes on.
+///   Without one, or at the first load, callers wait. `timeout` by itself takes the configuration's
+///   (`CACHE_LOAD_TIMEOUT_MS`). How long an entry is kept past its time is what the other two say.
+///
+/// With `swr` and `timeout` the function may run on when its caller has been answered. So it owns what it uses: `self`
+/// and arguments behind `&` are cloned when it runs (not for a hit), and its future is `Send`. What runs on has none of
+/// its caller's task-local values.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[derive(Clone)]
+/// struct Rates; // holds a client, which is cheap to clone
+///
+/// impl Rates {
+///     #[cached(resource = "rates", ttl = 60, swr = "5m", stale_if_error = "1h", timeout = "2s")]
+///     async fn rate(&self, currency: &str) -> Result<f64, std::io::Error> {
+///         self.fetch(currency).await
+///     }
+/// #   async fn fetch(&self, currency: &str) -> Result<f64, std::io::Error> {
+/// #       Ok(currency.len() as f64)
+/// #   }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `early`, `jitter`
+///
+/// Against many loads at the same time. With `early = 1.0`, or `early` by itself, one of many callers loads anew
+/// shortly before an entry's time is over, while the others are served; the more likely, the longer a load takes
+/// (XFetch). `jitter = 0.1` shortens each time to live by up to a tenth, at random. Their defaults are the
+/// configuration's (`CACHE_EARLY`, `CACHE_JITTER`), which are off.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "reports", ttl = "1h", early, jitter = 0.1)]
+/// async fn report(month: u32) -> Vec<u64> {
+/// #   let _ = month;
+///     Vec::new()
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `context`
+///
+/// The name by which the body knows its `LoadContext`: where only the body can tell how long a value is good for
+/// (`load.ttl(max_age)`), or that it is not to be stored (`load.no_store()`).
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "feeds", context = load)]
+/// async fn feed(url: &str) -> String {
+///     let (body, max_age) = (url.to_owned(), 90); // fetched
+///     load.ttl(max_age);
+///     body
+/// }
+/// # fn main() {}
+/// ```
+///
 /// ## `tags(..)`, `depends(..)`
 ///
 /// What else makes the entry stale. `tags` adds marks that

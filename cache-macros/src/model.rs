@@ -3,7 +3,7 @@
 //! Nothing here can contradict itself, which is why `expand` has no error to report.
 
 use proc_macro2::Span;
-use syn::{Expr, Ident, Path, Type};
+use syn::{Expr, Ident, Path, Token, Type};
 
 use crate::args::{Codec, Name, Tag, Ttl};
 use crate::item::{Binding, Item};
@@ -41,8 +41,8 @@ pub(crate) struct Grace {
 
 /// What a body that goes on by itself has to own.
 pub(crate) struct Detached {
-    /// The type of `self` in the body, if it is borrowed and the body mentions it.
-    pub(crate) this: Option<Type>,
+    /// `self` as it was written, and its type in the body, if it is borrowed and the body mentions it.
+    pub(crate) this: Option<(Token![self], Type)>,
     /// The parameters that are borrowed, with the type each has in the body.
     pub(crate) borrowed: Vec<(Ident, Type)>,
 }

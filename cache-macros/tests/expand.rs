@@ -11,6 +11,9 @@ fn snapshots() {
 
 /// More than this is not read at a glance: something belongs into the runtime.
 const MOST_LINES: usize = 15;
+/// What two options add: a body that may outlive its caller has to say what it keeps, and one that is given its load
+/// context what it calls that.
+const MORE_LINES: [(&str, usize); 2] = [("run_detached", 9), ("LoadContext", 2)];
 
 #[test]
 fn an_expansion_fits_a_glance() {
@@ -35,7 +38,10 @@ fn an_expansion_fits_a_glance() {
             let end = format!("{}}}", " ".repeat(indent));
             let length = lines[start..].iter().position(|line| *line == end);
             let length = length.expect("a function ends") + 1;
-            assert!(length <= MOST_LINES, "{length} lines in {}", path.display());
+            let text = lines[start..start + length].join("\n");
+            let more = MORE_LINES.iter().filter(|(word, _)| text.contains(word));
+            let most = MOST_LINES + more.map(|(_, lines)| lines).sum::<usize>();
+            assert!(length <= most, "{length} lines in {}", path.display());
             functions += 1;
         }
     }

@@ -408,7 +408,8 @@ impl Cache {
                     Err(_) => break None,
                 },
                 Turn::Joined(_) | Turn::Bypass(_) => break None,
-                Turn::Lead(permit) | Turn::Revalidate(_, permit) => break Some(permit),
+                Turn::Lead(permit) => break Some(permit),
+                Turn::Revalidate(both) => break Some(both.1),
             }
         };
         miss(Some(Box::new((call, permit))))

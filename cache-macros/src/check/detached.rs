@@ -58,7 +58,7 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
                     );
                     errors.on(receiver.self_token, message);
                 } else if mention(item.body.stream(), "self").is_some() {
-                    detached.this = Some(ty);
+                    detached.this = Some((receiver.self_token, ty));
                 }
             }
             FnArg::Typed(parameter) => match (&*parameter.pat, &*parameter.ty) {

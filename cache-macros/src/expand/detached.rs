@@ -1,7 +1,7 @@
 //! A body that may go on when its caller has been answered, and so owns all it needs.
 
 use proc_macro2::{Group, TokenStream, TokenTree};
-use quote::{format_ident, quote_spanned};
+use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
 
 use super::{body, mixed};
@@ -12,8 +12,7 @@ impl Detached {
     // With `swr` or `timeout` the body owns what the function borrows:
     //
     // .run_detached(move |__kind| {
-    //     let __this = __crt::owned(self);
-    //     let __query = __crt::owned(query);
+    //     let (__this, __query) = (__crt::owned(self), __crt::owned(query));
     //     async move {
     //         let (__this, query): (&Self, &UserFilter) = (&__this, &__query);
     //         BODY, in which `self` is `__this`
@@ -26,24 +25,35 @@ impl Detached {
         if self.this.is_some() {
             statements = with_this(statements, &this);
         }
-        let receiver = self.this.as_ref().map(|ty| {
-            let own = syn::Ident::new("self", item.body.span());
-            let owned = quote_spanned!(mixed()=> let #this = __crt::owned(#own););
-            let borrowed = quote_spanned!(mixed()=> let #this: #ty = &#this;);
-            (owned, borrowed)
-        });
-        let (mut owned, mut borrowed): (Vec<_>, Vec<_>) = receiver.into_iter().unzip();
-        for (name, ty) in &self.borrowed {
+        let receiver = self
+            .this
+            .as_ref()
+            .map(|(own, ty)| (quote!(#own), this.clone(), this.clone(), ty));
+        let borrowed = self.borrowed.iter().map(|(name, ty)| {
             let keeps = format_ident!("__{}", name.unraw(), span = mixed());
-            owned.push(quote_spanned!(mixed()=> let #keeps = __crt::owned(#name);));
-            borrowed.push(quote_spanned!(mixed()=> let #name: #ty = &#keeps;));
-        }
+            (quote!(#name), keeps, name.clone(), ty)
+        });
+        let kept: Vec<_> = receiver.into_iter().chain(borrowed).collect();
+        let given = kept.iter().map(|(given, ..)| given);
+        let keeps: Vec<_> = kept.iter().map(|(_, keeps, ..)| keeps).collect();
+        let names = kept.iter().map(|(.., name, _)| name);
+        let types = kept.iter().map(|(.., ty)| ty);
+        let (owned, borrowed) = match kept.is_empty() {
+            true => (None, None),
+            false => (
+                Some(quote_spanned!(mixed()=> let (#(#keeps,)*) = (#(__crt::owned(#given),)*);)),
+                Some(quote_spanned! {mixed()=>
+                    #[allow(unused_variables)]
+                    let (#(#names,)*): (#(#types,)*) = (#(&#keeps,)*);
+                }),
+            ),
+        };
         let mut block = Group::new(
             item.body.delimiter(),
-            quote_spanned!(mixed()=> #(#[allow(unused_variables)] #borrowed)* #statements),
+            quote_spanned!(mixed()=> #borrowed #statements),
         );
         block.set_span(item.body.span());
-        quote_spanned!(place=> run_detached(move |__kind| { #(#owned)* async move #block }))
+        quote_spanned!(place=> run_detached(move |__kind| { #owned async move #block }))
     }
 }
 

@@ -375,12 +375,13 @@ impl Call {
                     Some(value) => return Answer::Found(value),
                     None => reader.reject(hit.header),
                 },
-                Turn::Revalidate(hit, permit) => {
-                    match self.serve(&hit, StaleReason::Revalidating) {
-                        Some(value) => return Answer::Revalidate(value, permit),
+                Turn::Revalidate(both) => {
+                    let (hit, permit) = *both;
+                    return match self.serve(&hit, StaleReason::Revalidating) {
+                        Some(value) => Answer::Revalidate(value, permit),
                         // It is there to be loaded, and nothing else.
-                        None => return Answer::Run(Part::Leader(permit), None),
-                    }
+                        None => Answer::Run(Part::Leader(permit), None),
+                    };
                 }
                 Turn::Joined(landed) => match arrived(landed) {
                     Some(value) => {

@@ -45,7 +45,7 @@ pub(crate) enum Turn {
     /// Serve this, past its time.
     Stale(Hit, StaleReason),
     /// Serve this, past its time, and load a new one in the background.
-    Revalidate(Hit, Permit),
+    Revalidate(Box<(Hit, Permit)>),
     /// Serve what somebody else has just loaded.
     Joined(Landed),
     /// Load, and store under this lease.
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
             self.allowance = permit.allowance;
             if let Some(hit) = past {
                 if let Ok(LeaseReply::Granted) = reply {
-                    return Turn::Revalidate(hit, permit);
+                    return Turn::Revalidate(Box::new((hit, permit)));
                 }
                 if reply.is_ok() {
                     permit.forget();

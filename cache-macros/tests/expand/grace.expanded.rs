@@ -1,0 +1,57 @@
+use cache_runtime::cached;
+struct Prices {
+    source: String,
+}
+#[automatically_derived]
+impl ::core::clone::Clone for Prices {
+    #[inline]
+    fn clone(&self) -> Prices {
+        Prices {
+            source: ::core::clone::Clone::clone(&self.source),
+        }
+    }
+}
+impl Prices {
+    /// Served past its time while a new one is loaded.
+    async fn price(&self, market: &str, id: i64) -> Result<u32, String> {
+        use ::cache_runtime::__private as __crt;
+        #[used]
+        #[unsafe(link_section = "linkme_SITES")]
+        static __CRT: __crt::Site = __crt::cached("price", "prices:in");
+        __crt::Shape::<Result<u32, String>>::OF
+            .read(
+                &__CRT,
+                "prices",
+                |__p| __p.op("in").arg(&market).arg(&id).swr(300u64).timeout(2u64),
+            )
+            .run_detached(move |__kind| {
+                let (__this, __market) = (__crt::owned(self), __crt::owned(market));
+                async move {
+                    #[allow(unused_variables)]
+                    let (__this, market): (&Self, &str) = (&__this, &__market);
+                    #[allow(clippy::diverging_sub_expression)]
+                    let _ = __kind.unreached() && return __kind.value();
+                    Ok((__this.source.len() + market.len()) as u32 + id as u32)
+                }
+            })
+            .await
+    }
+    /// The body says for how long.
+    async fn rate(&self, id: i64) -> Result<u32, String> {
+        use ::cache_runtime::__private as __crt;
+        #[used]
+        #[unsafe(link_section = "linkme_SITES")]
+        static __CRT: __crt::Site = __crt::cached("rate", "prices:{id: i64}");
+        let load = __crt::LoadContext::new();
+        __crt::Shape::<Result<u32, String>>::OF
+            .read(&__CRT, "prices", |__p| __p.id(&id).early(1.0).jitter(0.1f64))
+            .context(&load)
+            .run(async move |__kind| {
+                #[allow(clippy::diverging_sub_expression)]
+                let _ = __kind.unreached() && return __kind.value();
+                load.ttl(60);
+                Ok(id as u32)
+            })
+            .await
+    }
+}
