@@ -56,6 +56,10 @@ pub(crate) fn invalidates(function: &InvalidatesFn) -> String {
         })
         .collect();
     words.extend(function.tags.iter().map(tag));
+    if function.crash_safe {
+        // A space, because a resource may be named like any single word.
+        words.push("crash safe".to_owned());
+    }
     words.join(", ")
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::advisor::{self, Checkup};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
@@ -163,6 +164,7 @@ impl Cache {
 
     fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
         let engine = Engine::new(config.clone(), store, background);
+        advisor::advise_once(&engine);
         Self(Arc::new(Inner {
             config,
             engine: Some(Arc::new(engine)),
@@ -643,6 +645,29 @@ impl Cache {
             tasks: engine
                 .as_ref()
                 .map_or(0, |engine| engine.background.tasks()),
+        }
+    }
+
+    /// Looks for what operators forget: a Redis without a password or a memory limit, commands that its user may not
+    /// send, a namespace that another program uses, values kept for a day that nothing invalidates. It changes nothing,
+    /// and takes a bounded time whatever Redis holds.
+    ///
+    /// A cache makes this by itself once it is connected, and logs the advice; see
+    /// [`CacheConfig::advice`](crate::CacheConfig::advice).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use cache_runtime::{Cache, CacheConfig};
+    ///
+    /// let cache = Cache::new(CacheConfig::default().local_mb(16)).await;
+    /// let checkup = cache.checkup().await;
+    /// assert!(checkup.advice.is_empty(), "{checkup}");
+    /// # }
+    /// ```
+    pub async fn checkup(&self) -> Checkup {
+        match self.handle() {
+            Some(cache) => advisor::checkup(&cache.config, &*cache.store).await,
+            None => Checkup::of_nothing(),
         }
     }
 

@@ -66,6 +66,7 @@
 //! | `testing` | no | the contract suite for stores of one's own |
 
 // In reading order.
+mod advisor;
 mod allowance;
 mod background;
 mod cache;
@@ -106,6 +107,7 @@ pub mod __private;
 
 pub use cache_macros::{cached, invalidates};
 
+pub use crate::advisor::{Advice, AdviceKind, Checkup};
 pub use crate::cache::{Cache, Lease, Lookup, cache, init};
 pub use crate::config::{CacheConfig, ConfigError, RedisConfig};
 pub use crate::delivery::Acknowledgement;

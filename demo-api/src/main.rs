@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cache_runtime::CacheConfig;
+use cache_runtime::{Cache, CacheConfig};
 use demo_api::config::{Config, ConfigError};
 use demo_api::{api, db};
 use poem::Server;
@@ -24,7 +24,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match start() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("demo-api: {failure}");
             ExitCode::FAILURE
@@ -35,46 +35,66 @@ fn main() -> ExitCode {
 const HELP: &str = "The demo API of cache-runtime.
 
   demo-api              serves HTTP, as the environment says (see .env.example)
+  demo-api doctor       looks for what operators forget; ends with 1 if it found something
   demo-api map          what the annotated functions cache and invalidate, as a table
   demo-api map json     the same in JSON
   demo-api map mermaid  the same as a Mermaid diagram
 ";
 
-fn start() -> Result<(), Failure> {
+fn start() -> Result<ExitCode, Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let map = demo_api::cache_map;
     match arguments[..] {
-        [] => run(),
+        [] => with_runtime("info,poem=warn,sqlx=warn", serve()),
+        // What the connection has to say is in the checkup.
+        ["doctor"] => with_runtime("error", doctor()),
         ["map"] => print(&map().to_string()),
         ["map", "json"] => print(&format!("{}\n", serde_json::to_string_pretty(&map())?)),
         ["map", "mermaid"] => print(&map().to_mermaid()),
         ["help" | "--help" | "-h"] => print(HELP),
         _ => {
             let given = arguments.join(" ");
-            Err(format!("`{given}` is no command; it may be `map`, `map json`, `map mermaid`, or nothing to serve").into())
+            Err(format!("`{given}` is no command; it may be `doctor`, `map`, `map json`, `map mermaid`, or nothing to serve").into())
         }
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn run() -> Result<(), Failure> {
+fn with_runtime(
+    log_level: &str,
+    run: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
     // Before there is a second thread: it changes the environment. Variables that are set already win.
     match dotenvy::dotenv() {
         Err(error) if !error.not_found() => return Err(format!(".env: {error}").into()),
         _ => {}
     }
-    log()?;
+    log(log_level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve())
+    runtime.block_on(run)
 }
 
-async fn serve() -> Result<(), Failure> {
+/// Prints what had better be changed, and what was looked at.
+async fn doctor() -> Result<ExitCode, Failure> {
+    let cache = Cache::new(cache_config()?.advice(false)).await;
+    let checkup = cache.checkup().await;
+    cache.shutdown().await;
+    print(&checkup.to_string())?;
+    Ok(if checkup.advice.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn serve() -> Result<ExitCode, Failure> {
     let config = Config::from_env()?;
     let cache_config = cache_config()?;
 
@@ -95,7 +115,7 @@ async fn serve() -> Result<(), Failure> {
     // In this order: invalidations still on their way are delivered before the process ends.
     cache.shutdown().await;
     pool.close().await;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
@@ -108,7 +128,7 @@ fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
 
 /// As the environment says; where it asks for no tier and does not refuse the in-process one, that is on.
 fn cache_config() -> Result<CacheConfig, Failure> {
-    let config = CacheConfig::from_env()?;
+    let config = CacheConfig::from_env()?.map(demo_api::cache_map());
     let unset = std::env::var("CACHE_LOCAL_MB").map_or(true, |value| value.trim().is_empty());
     Ok(if unset && !config.is_enabled() {
         config.local_mb(LOCAL_MB)
@@ -154,14 +174,14 @@ Ctrl-C stops.
         .and_then(|()| out.flush());
 }
 
-/// The cache's own lines and whatever goes wrong, on standard error; `RUST_LOG` asks for more.
-fn log() -> Result<(), ConfigError> {
+/// What `default` lets through, on standard error; `RUST_LOG` asks for more or less.
+fn log(default: &str) -> Result<(), ConfigError> {
     let wanted = std::env::var("RUST_LOG")
         .ok()
         .filter(|wanted| !wanted.trim().is_empty());
     let targets: Targets = wanted
         .as_deref()
-        .unwrap_or("info,poem=warn,sqlx=warn")
+        .unwrap_or(default)
         .parse()
         .map_err(|error| ConfigError::new("RUST_LOG", format!("can't be used: {error}")))?;
     let lines = tracing_subscriber::fmt::layer()

@@ -36,7 +36,7 @@ impl Demo {
     /// When it can't be built or started; the message holds what it wrote.
     pub fn start<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory for the demo");
-        let mut command = Command::new(executable());
+        let mut command = Command::new(demo_program());
         command
             .current_dir(directory.path())
             .env("HOST", "127.0.0.1")
@@ -276,7 +276,12 @@ fn port_of(output: &Output) -> Option<u16> {
 }
 
 /// The demo's executable, next to this test's; built first if it is missing or older than its sources.
-fn executable() -> &'static Path {
+/// The demo's executable, beside the tests; built first, if it is older than its sources.
+///
+/// # Panics
+///
+/// When it can't be built.
+pub fn demo_program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let test = std::env::current_exe().expect("a test knows its executable");

@@ -15,7 +15,7 @@ mod proxy;
 mod redis;
 mod wait;
 
-pub use demo::{Answer, CacheStatus, Demo};
+pub use demo::{Answer, CacheStatus, Demo, demo_program};
 pub use postgres::Postgres;
 pub use process::Output;
 pub use proxy::{Mode, Proxy};

@@ -124,6 +124,9 @@ pub struct CacheConfig {
     pub(crate) intent: Duration,
     pub(crate) value_limit: usize,
     pub(crate) pending_limit: usize,
+    pub(crate) advice: bool,
+    #[cfg(feature = "map")]
+    pub(crate) map: Option<std::sync::Arc<crate::map::CacheMap>>,
 }
 
 impl Default for CacheConfig {
@@ -144,6 +147,9 @@ impl Default for CacheConfig {
             intent: Duration::from_secs(10),
             value_limit: 1 << 20,
             pending_limit: 10_000,
+            advice: true,
+            #[cfg(feature = "map")]
+            map: None,
         }
     }
 }
@@ -295,6 +301,23 @@ impl CacheConfig {
     #[must_use]
     pub fn trust_restart(mut self, trust: bool) -> Self {
         self.trust_restart = trust;
+        self
+    }
+
+    /// Whether a [checkup](crate::Cache::checkup) is made once after the first connection, and its advice logged; it
+    /// is, unless this says no.
+    #[must_use]
+    pub fn advice(mut self, wanted: bool) -> Self {
+        self.advice = wanted;
+        self
+    }
+
+    /// What the advice goes by in place of [`map`](crate::map()): the same with its constants
+    /// [bound](crate::CacheMap::bind), and with what is invalidated by hand.
+    #[cfg(feature = "map")]
+    #[must_use]
+    pub fn map(mut self, map: crate::CacheMap) -> Self {
+        self.map = Some(std::sync::Arc::new(map));
         self
     }
 

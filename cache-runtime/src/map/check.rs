@@ -117,27 +117,24 @@ impl CacheMap {
         findings
     }
 
+    /// Whether a function of this program, or a hand, invalidates what a function caches.
+    pub(crate) fn reaches(&self, reader: &Reader) -> bool {
+        let targets = || self.writers.iter().flat_map(|writer| &writer.targets);
+        let tags = || self.writers.iter().flat_map(|writer| &writer.tags);
+        targets().any(|target| target.resource == reader.resource)
+            || self.by_hand.contains(&reader.resource)
+            || reader
+                .tags
+                .iter()
+                .any(|tag| tags().any(|other| blanked(other) == blanked(tag)))
+    }
+
     fn never_invalidated(&self) -> Vec<Finding> {
-        let resources: BTreeSet<&str> = self
-            .writers
-            .iter()
-            .flat_map(|writer| &writer.targets)
-            .map(|target| target.resource.as_str())
-            .chain(self.by_hand.iter().map(String::as_str))
-            .collect();
-        let tags: BTreeSet<String> = self
-            .writers
-            .iter()
-            .flat_map(|writer| &writer.tags)
-            .map(|tag| blanked(tag))
-            .collect();
-        let is_reached = |reader: &Reader| {
-            resources.contains(reader.resource.as_str())
-                || reader.tags.iter().any(|tag| tags.contains(&blanked(tag)))
-        };
         self.readers
             .iter()
-            .filter(|reader| seconds(reader).is_some_and(|ttl| ttl > LONG) && !is_reached(reader))
+            .filter(|reader| {
+                seconds(reader).is_some_and(|ttl| ttl > LONG) && !self.reaches(reader)
+            })
             .map(|reader| Finding {
                 kind: FindingKind::NeverInvalidated,
                 text: format!(
@@ -269,7 +266,7 @@ fn seconds(reader: &Reader) -> Option<u64> {
 }
 
 /// Whether a name stands for one that the map does not know.
-fn is_constant(name: &str) -> bool {
+pub(crate) fn is_constant(name: &str) -> bool {
     name.starts_with('{')
 }
 

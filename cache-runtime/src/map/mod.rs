@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub(crate) use self::check::is_constant;
 pub use self::check::{Finding, FindingKind};
 use self::words::Word;
 use crate::registry::{Role, SITES, Site};
@@ -84,6 +85,9 @@ pub struct Writer {
     /// Tags, as written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// Whether it is announced before its body runs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub crash_safe: bool,
     /// Where its attribute stands.
     pub place: Place,
 }
@@ -249,7 +253,7 @@ impl Reader {
                 Word::Tag(tag) => reader.tags.push(tag),
                 Word::Shared => reader.shared = true,
                 Word::Batch => reader.batch = true,
-                Word::Name { .. } => {}
+                Word::Name { .. } | Word::CrashSafe => {}
             }
         }
         Some(reader)
@@ -272,12 +276,14 @@ impl Writer {
             function: site.function().to_owned(),
             targets: Vec::new(),
             tags: Vec::new(),
+            crash_safe: false,
             place: Place::of(site),
         };
         for word in words {
             match word {
                 Word::Name { resource, rest } => writer.targets.push(Target { resource, id: rest }),
                 Word::Tag(tag) => writer.tags.push(tag),
+                Word::CrashSafe => writer.crash_safe = true,
                 _ => {}
             }
         }

@@ -21,11 +21,12 @@ impl fmt::Display for CacheMap {
             }
             for (writer, target) in writers {
                 let tags = writer.tags.iter().map(|tag| format!("tag {tag}"));
-                let tags = tags.collect::<Vec<_>>().join(", ");
+                let crash_safe = writer.crash_safe.then(|| "crash_safe".to_owned());
+                let options: Vec<String> = tags.chain(crash_safe).collect();
                 rows.push(Row::function(
                     "invalidates",
                     name(target),
-                    tags,
+                    options.join(", "),
                     &writer.function,
                     &writer.place,
                 ));

@@ -14,6 +14,7 @@ pub(super) enum Word {
     Tag(String),
     Shared,
     Batch,
+    CrashSafe,
 }
 
 pub(super) fn read(words: &str) -> Vec<Word> {
@@ -25,6 +26,7 @@ pub(super) fn read(words: &str) -> Vec<Word> {
             Some(("ttl", ttl)) => Word::Ttl(ttl.to_owned()),
             Some(("depends", name)) => Word::Depends(name.to_owned()),
             Some(("tag", tag)) => Word::Tag(tag.replace("%2C", ",")),
+            Some(("crash", "safe")) => Word::CrashSafe,
             None if word == "shared" => Word::Shared,
             None if word == "batch" => Word::Batch,
             _ => {
@@ -98,7 +100,10 @@ mod tests {
             read("{R::RESOURCE}:filter:{id: i64}, batch"),
             [name("{R::RESOURCE}", "filter:{id: i64}"), Word::Batch]
         );
-        assert_eq!(read("users, teams"), [name("users", ""), name("teams", "")]);
+        assert_eq!(
+            read("users, teams, crash safe"),
+            [name("users", ""), name("teams", ""), Word::CrashSafe]
+        );
         assert_eq!(read(""), []);
     }
 

@@ -7,6 +7,7 @@ mod glob;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod survey;
 
 use std::any::Any;
 use std::fmt;
@@ -21,6 +22,7 @@ pub(crate) use self::glob::literal as glob_literal;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
+pub use self::survey::{Inquiry, Survey};
 pub use crate::clock::Millis;
 use crate::entry::MAX_TOOK;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
@@ -411,6 +413,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Asks the server about itself.
     async fn facts(&self) -> Result<ServerFacts, Error>;
+
+    /// Looks at how the server is set up, without changing anything and in bounded time however much it holds; for
+    /// [`Cache::checkup`](crate::Cache::checkup). A store without a server has nothing to say.
+    async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
+        let _ = inquiry;
+        Ok(Survey::default())
+    }
 
     /// Ends connections and tasks. Everything fails as unavailable afterwards. It may be called more than once.
     async fn close(&self) {}

@@ -136,6 +136,8 @@ impl Link {
 pub(super) struct Links {
     current: RwLock<Option<Arc<Link>>>,
     breaker: Breaker,
+    /// Why there was none, the last time.
+    failure: Mutex<Option<String>>,
 }
 
 impl Links {
@@ -158,6 +160,10 @@ impl Links {
             Circuit::Closed if !self.is_connected() => Circuit::Open,
             circuit => circuit,
         }
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
     }
 
     fn set(&self, link: Option<Arc<Link>>) {
@@ -217,6 +223,7 @@ pub(super) async fn keep(
             }
             Err(error) => error.to_string(),
         };
+        *links.failure.lock() = Some(reason.clone());
         let pause = links.breaker.open(clock::now());
         attempted.send_replace(true);
         // Once for each outage.

@@ -3,6 +3,7 @@
 mod breaker;
 mod link;
 mod scripts;
+mod survey;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use tokio::sync::watch;
 
 use self::link::{Keeper, Link, Links};
 use super::{
-    Circuit, Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Payload, Probe, Seen, ServerFacts, Store, glob,
+    Circuit, Fill, Filled, Form, Found, Inquiry, Intended, Intent, Invalidated, Invalidation,
+    LeaseReply, LeaseRequest, Look, Matching, Payload, Probe, Seen, ServerFacts, Store, Survey,
+    glob,
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};
@@ -557,6 +559,10 @@ impl Store for RedisStore {
             uptime_seconds: number("uptime_in_seconds"),
             connected_clients: number("connected_clients"),
         })
+    }
+
+    async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
+        self.surveyed(inquiry).await
     }
 
     async fn close(&self) {

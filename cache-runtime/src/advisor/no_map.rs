@@ -1,0 +1,27 @@
+//! In place of the annotated functions, where the map is left out: what the settings say of the program.
+
+use super::Checkup;
+use crate::config::CacheConfig;
+use crate::key::is_resource;
+
+pub(super) struct Program<'a>(&'a CacheConfig);
+
+impl<'a> Program<'a> {
+    pub(super) fn of(config: &'a CacheConfig) -> Self {
+        Self(config)
+    }
+
+    pub(super) fn resources(&self) -> Vec<String> {
+        let names = self.0.ttl_by_resource.keys();
+        names.filter(|name| is_resource(name)).cloned().collect()
+    }
+
+    pub(super) fn has_crash_safe(&self) -> bool {
+        false
+    }
+
+    pub(super) fn ttls(&self, checkup: &mut Checkup, _: &CacheConfig) {
+        let functions = "the annotated functions, because the feature `map` is off";
+        checkup.not_checked.push(functions.into());
+    }
+}

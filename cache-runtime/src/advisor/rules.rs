@@ -1,0 +1,180 @@
+//! What is wrong with a server, given what it says of itself: no I/O.
+
+use std::net::IpAddr;
+
+use super::program::Program;
+use super::{AdviceKind, Checkup};
+use crate::config::{CacheConfig, RedisConfig};
+use crate::store::Survey;
+
+/// The oldest server that the protocol was tried with.
+const OLDEST: (u32, u32) = (6, 2);
+
+/// Redis did not answer, or not as it should.
+pub(super) fn unreachable(checkup: &mut Checkup, redis: &RedisConfig, reason: &str) {
+    let fix = if reason.contains("NOPERM") {
+        "permit its user what the README lists under \"Securing Redis\""
+    } else if ["WRONGPASS", "NOAUTH", "AUTH"]
+        .iter()
+        .any(|code| reason.contains(code))
+    {
+        "correct REDIS_PASSWORD and REDIS_USERNAME"
+    } else {
+        "start it, or correct REDIS_HOST and REDIS_PORT"
+    };
+    let RedisConfig { host, port, .. } = redis;
+    checkup.advise(
+        AdviceKind::Unreachable,
+        format!("Redis at {host}:{port} can't be used ({reason}); {fix}"),
+    );
+    checkup
+        .not_checked
+        .push("how Redis is set up, because it can't be asked".into());
+}
+
+/// Redis answered.
+pub(super) fn server(
+    checkup: &mut Checkup,
+    program: &Program,
+    config: &CacheConfig,
+    redis: &RedisConfig,
+    survey: &Survey,
+) {
+    password(checkup, redis);
+    match &survey.version {
+        Some(version) => old_server(checkup, version),
+        None => checkup
+            .not_checked
+            .push("Redis's version and memory, because its user may not run INFO".into()),
+    }
+    memory(checkup, program, survey);
+    permissions(checkup, redis, survey);
+    foreign(checkup, config, survey);
+}
+
+fn password(checkup: &mut Checkup, redis: &RedisConfig) {
+    let RedisConfig { host, port, .. } = redis;
+    checkup.checked.push("the password".into());
+    if redis.password.is_none() && !is_loopback(host) {
+        checkup.advise(
+            AdviceKind::NoPassword,
+            format!(
+                "Redis at {host}:{port} is not on this machine and asks for no password; set `requirepass`, or an ACL user, there and REDIS_PASSWORD here"
+            ),
+        );
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let named = host.eq_ignore_ascii_case("localhost") || host.ends_with(".localhost");
+    named
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+fn old_server(checkup: &mut Checkup, version: &str) {
+    checkup
+        .checked
+        .push(format!("the version of Redis ({version})"));
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    if let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next())
+        && (major, minor) < OLDEST
+    {
+        checkup.advise(
+            AdviceKind::OldServer,
+            format!("Redis is of version {version}, and the cache needs 6.2 or later; upgrade the server"),
+        );
+    }
+}
+
+fn memory(checkup: &mut Checkup, program: &Program, survey: &Survey) {
+    let Some(policy) = survey.eviction.as_deref() else {
+        return;
+    };
+    checkup.checked.push("its memory limit and eviction".into());
+    let replacement =
+        "`maxmemory-policy allkeys-lru`, or `volatile-lru` where it also holds data without a ttl";
+    if survey.memory_limit == Some(0) {
+        checkup.advise(
+            AdviceKind::NoMemoryLimit,
+            format!("Redis has no memory limit and may take all of its machine; set `maxmemory`, such as 256mb, and {replacement}"),
+        );
+    } else if policy == "noeviction" {
+        checkup.advise(
+            AdviceKind::NoEviction,
+            format!("Redis has `maxmemory-policy noeviction`, so once full it stores nothing new and every call runs its function; set {replacement}"),
+        );
+    }
+    if policy == "volatile-ttl" && program.has_crash_safe() {
+        checkup.advise(
+            AdviceKind::EvictsIntents,
+            "Redis has `maxmemory-policy volatile-ttl`, which evicts the announcements of `crash_safe` writes first; set `maxmemory-policy volatile-lru` or `allkeys-lru`".into(),
+        );
+    }
+}
+
+fn permissions(checkup: &mut Checkup, redis: &RedisConfig, survey: &Survey) {
+    checkup.checked.push("permissions".into());
+    let user = redis.username.as_deref().unwrap_or("default");
+    let commands = &survey.refused_commands;
+    if !commands.is_empty() {
+        checkup.advise(
+            AdviceKind::Permissions,
+            format!(
+                "the Redis user `{user}` may not run {}; permit it: `ACL SETUSER {user} +{}`",
+                commands.join(", "),
+                commands.join(" +"),
+            ),
+        );
+    }
+    let keys = &survey.refused_keys;
+    if !keys.is_empty() {
+        checkup.advise(
+            AdviceKind::Permissions,
+            format!(
+                "the Redis user `{user}` may not use the keys {}; permit it: `ACL SETUSER {user} ~{}`",
+                keys.join(", "),
+                keys.join(" ~"),
+            ),
+        );
+    }
+}
+
+fn foreign(checkup: &mut Checkup, config: &CacheConfig, survey: &Survey) {
+    match survey.keys_seen {
+        Some(keys) => checkup.checked.push(format!("{keys} of the cache's keys")),
+        None => checkup.not_checked.push(
+            "whether other programs use the namespace, because permissions are missing".into(),
+        ),
+    }
+    if survey.foreign.is_empty() {
+        return;
+    }
+    let names: Vec<String> = survey.foreign.iter().map(|key| printable(key)).collect();
+    let place = match config.namespace.trim_end_matches(':') {
+        "" => "this database without a namespace".to_owned(),
+        name => format!("the namespace `{name}`"),
+    };
+    checkup.advise(
+        AdviceKind::Foreign,
+        format!(
+            "another program uses {place}: {} {} not of this cache; set CACHE_NAMESPACE to a name of its own",
+            names.join(", "),
+            if names.len() == 1 { "is" } else { "are" },
+        ),
+    );
+}
+
+/// A key that somebody else has chosen, for one line of a log.
+fn printable(key: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut text: String = key.escape_debug().take(LONGEST).collect();
+    if key.escape_debug().count() > LONGEST {
+        text.push('…');
+    }
+    format!("`{text}`")
+}
+
+#[cfg(test)]
+mod tests;

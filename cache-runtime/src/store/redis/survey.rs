@@ -1,0 +1,299 @@
+//! How the server is set up, found out by commands that change nothing and that the cache sends anyway.
+//!
+//! `ACL DRYRUN` would say what is permitted, but only to a user who is permitted more than the cache needs, and only
+//! from Redis 7.0 on. So the commands themselves are tried, on a key that is not there.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use redis::{Script, Value};
+
+use super::link::{Link, info_field};
+use super::{RedisStore, Walk, glob, text};
+use crate::error::{Error, ErrorKind};
+use crate::store::{Inquiry, Survey};
+
+/// No more steps of a scan than these: a sample, in a big database.
+const STEPS: usize = 16;
+/// No more keys than these are looked into.
+const SAMPLE: usize = 256;
+/// So many foreign keys are named.
+const NAMED: usize = 3;
+/// What follows the resource in the key that commands are tried on; an id would have it escaped.
+const PROBE: &str = "@probe";
+/// As much of a value as tells what it is.
+const HEAD: usize = 40;
+
+/// `KEYS` one that is not there. Tries what the scripts do with a key, and returns command and error by turns where
+/// there is one. Each of them changes nothing while the key is missing.
+static TRY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local refusals = {}
+local function try(command, ...)
+  local answer = redis.pcall(command, ...)
+  if type(answer) == 'table' and answer.err then
+    refusals[#refusals + 1] = string.lower(command)
+    refusals[#refusals + 1] = answer.err
+  end
+  return answer
+end
+
+try('TIME')
+try('GET', KEYS[1])
+try('GETRANGE', KEYS[1], 0, 0)
+try('PTTL', KEYS[1])
+if try('EXISTS', KEYS[1]) == 1 then return refusals end
+try('SET', KEYS[1], '', 'XX', 'PX', 1)
+try('SETRANGE', KEYS[1], 0, '')
+try('PEXPIRE', KEYS[1], 1)
+try('DEL', KEYS[1])
+try('UNLINK', KEYS[1])
+return refusals
+",
+    )
+});
+
+/// `KEYS` to look into; `ARGV` how far. Returns how each value begins, `!` for what is no string, and nothing for what is
+/// not there.
+static HEADS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local heads = {}
+for i, key in ipairs(KEYS) do
+  local head = redis.pcall('GETRANGE', key, 0, ARGV[1] - 1)
+  if type(head) ~= 'string' then
+    head = head.err:find('WRONGTYPE', 1, true) and '!' or ''
+  elseif head == '' and redis.call('EXISTS', key) == 1 then
+    head = '!'
+  end
+  heads[i] = head
+end
+return heads
+",
+    )
+});
+
+impl RedisStore {
+    pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
+        let link = self
+            .links
+            .current()
+            .map_err(|error| self.links.failure().map_or(error, Error::unavailable))?;
+        let mut survey = Survey::default();
+        // Where INFO is not permitted, the operator has vouched for what it would say.
+        if let Permitted::Yes(info) = self.try_command::<String>(&link, &["INFO"]).await? {
+            let number = |name| info_field(&info, name).and_then(|value| value.parse().ok());
+            survey.version = info_field(&info, "redis_version").map(str::to_owned);
+            survey.memory_limit = number("maxmemory");
+            survey.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
+        }
+        let usable = self.usable_keys(&link, inquiry, &mut survey).await?;
+        self.try_commands(&link, &usable, &mut survey).await?;
+        if survey.refused_commands.is_empty() {
+            self.look_for_foreign_values(&link, &usable, inquiry, &mut survey)
+                .await?;
+        }
+        Ok(survey)
+    }
+
+    /// The beginnings of keys that may be used; those that may not are noted.
+    async fn usable_keys(
+        &self,
+        link: &Link,
+        inquiry: &Inquiry,
+        survey: &mut Survey,
+    ) -> Result<Vec<String>, Error> {
+        let namespace = &inquiry.namespace;
+        let resources = inquiry.resources.iter();
+        let beginnings = std::iter::once(format!("{namespace}@gen:"))
+            .chain(resources.map(|resource| format!("{namespace}{resource}:")));
+        let mut usable = Vec::new();
+        for beginning in beginnings {
+            let probe = format!("{beginning}{PROBE}");
+            match self.try_command::<Value>(link, &["MGET", &probe]).await? {
+                Permitted::Yes(_) => usable.push(beginning),
+                Permitted::No(_) => survey.refused_keys.push(format!("{beginning}*")),
+            }
+        }
+        Ok(usable)
+    }
+
+    async fn try_commands(
+        &self,
+        link: &Link,
+        usable: &[String],
+        survey: &mut Survey,
+    ) -> Result<(), Error> {
+        let mut refused = BTreeSet::new();
+        for command in [&["SCAN", "0", "COUNT", "1"][..], &["DBSIZE"]] {
+            if let Permitted::No(name) = self.try_command::<Value>(link, command).await? {
+                refused.insert(name.unwrap_or_else(|| command[0].to_lowercase()));
+            }
+        }
+        if let Some(beginning) = usable.first() {
+            let key = format!("{beginning}{PROBE}");
+            let tried = self.script(link, &TRY, [key.as_str()], []).await;
+            match permitted::<Vec<String>>(tried)? {
+                Permitted::Yes(refusals) => {
+                    let refusals = refusals.chunks_exact(2);
+                    let refusals = refusals.filter(|refusal| is_refusal(&refusal[1]));
+                    refused.extend(refusals.map(|refusal| refusal[0].clone()));
+                }
+                Permitted::No(name) => {
+                    refused.insert(name.unwrap_or_else(|| "evalsha".into()));
+                }
+            }
+        }
+        survey.refused_commands = refused.into_iter().collect();
+        Ok(())
+    }
+
+    /// Looks into the generations of the resources, and into a sample of all keys.
+    async fn look_for_foreign_values(
+        &self,
+        link: &Link,
+        usable: &[String],
+        inquiry: &Inquiry,
+        survey: &mut Survey,
+    ) -> Result<(), Error> {
+        let generations = format!("{}@gen:", inquiry.namespace);
+        let mut keys = BTreeSet::new();
+        if usable.contains(&generations) {
+            for resource in &inquiry.resources {
+                keys.insert(format!("{generations}{resource}"));
+                keys.insert(format!("{generations}{resource}~derived"));
+            }
+        }
+        let mut walk = Walk::new(format!("{}*", glob::literal(&inquiry.namespace)));
+        for _ in 0..STEPS {
+            match self.scan(link, &mut walk).await? {
+                Some(step) if keys.len() < SAMPLE => keys.extend(step.into_iter().filter(|key| {
+                    usable
+                        .iter()
+                        .any(|beginning| key.starts_with(beginning.as_str()))
+                })),
+                _ => break,
+            }
+        }
+        let keys: Vec<String> = keys.into_iter().take(SAMPLE).collect();
+        let names = keys.iter().map(String::as_str);
+        let length = HEAD.to_string().into_bytes();
+        let heads: Vec<Value> = match keys.is_empty() {
+            true => Vec::new(),
+            false => self.script(link, &HEADS, names, [length]).await?,
+        };
+        let heads = keys
+            .iter()
+            .zip(heads.iter().map(|head| text(head).unwrap_or_default()));
+        let there: Vec<_> = heads.filter(|(_, head)| !head.is_empty()).collect();
+        survey.keys_seen = Some(there.len());
+        survey.foreign = there
+            .into_iter()
+            .filter(|(key, head)| match key.starts_with(&generations) {
+                true => !is_generation(head),
+                false => !is_entry(head),
+            })
+            .map(|(key, _)| key.clone())
+            .take(NAMED)
+            .collect();
+        Ok(())
+    }
+
+    async fn try_command<T: redis::FromRedisValue>(
+        &self,
+        link: &Link,
+        words: &[&str],
+    ) -> Result<Permitted<T>, Error> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        let answer = link.ask(self.budget, async |connection| {
+            command.query_async(connection).await
+        });
+        permitted(answer.await)
+    }
+}
+
+enum Permitted<T> {
+    Yes(T),
+    /// The command, where the server names it.
+    No(Option<String>),
+}
+
+fn permitted<T>(answer: Result<T, Error>) -> Result<Permitted<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Permitted::Yes(answer)),
+        Err(error) if error.kind() == ErrorKind::Store && is_refusal(&error.to_string()) => {
+            Ok(Permitted::No(named(&error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that the user may not do this, in the words of Redis 6.2, 7.0 or later.
+fn is_refusal(error: &str) -> bool {
+    [
+        "NOPERM",
+        "no permissions",
+        "can't run this command",
+        "can't access at least one of the keys",
+    ]
+    .iter()
+    .any(|words| error.contains(words))
+}
+
+/// The command in `.. has no permissions to run the 'script|load' command`.
+fn named(error: &str) -> Option<String> {
+    let (_, rest) = error.split_once("run the '")?;
+    Some(rest.split_once('\'')?.0.to_lowercase())
+}
+
+/// Of whatever version.
+fn is_entry(head: &[u8]) -> bool {
+    matches!(head, [b'C', b'R', b'T', version, b' ', ..] if version.is_ascii_digit())
+}
+
+fn is_generation(head: &[u8]) -> bool {
+    let (nonce, rest) = head.split_at(head.len().min(32));
+    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    nonce.len() == 32 && nonce.iter().all(is_hex) && matches!(rest.first(), None | Some(b' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_each_version_are_known() {
+        let seven = "NOPERM User app has no permissions to run the 'script|load' command";
+        let six =
+            "NOPERM this user has no permissions to run the 'evalsha' command or its subcommand";
+        assert_eq!(named(seven).as_deref(), Some("script|load"));
+        assert_eq!(named(six).as_deref(), Some("evalsha"));
+        let in_scripts = [
+            "ERR The user executing the script can't run this command or subcommand script: 5fd0",
+            "The user executing the script can't access at least one of the keys mentioned in the command arguments",
+        ];
+        for refusal in [seven, six].into_iter().chain(in_scripts) {
+            assert!(is_refusal(refusal), "{refusal}");
+        }
+        assert!(!is_refusal(
+            "OOM command not allowed when used memory > 'maxmemory'."
+        ));
+        assert!(!is_refusal(
+            "READONLY You can't write against a read only replica."
+        ));
+    }
+
+    #[test]
+    fn what_is_ours_is_known_by_its_beginning() {
+        assert!(is_entry(b"CRT1 e v j 0000") && is_entry(b"CRT1 i abc@1"));
+        assert!(!is_entry(b"{\"id\":1}") && !is_entry(b"!"));
+        let nonce = [b'a'; 32];
+        assert!(is_generation(&nonce));
+        assert!(is_generation(&[&nonce[..], b" 00ff"].concat()));
+        assert!(!is_generation(b"17") && !is_generation(&[&nonce[..], b"a"].concat()));
+    }
+}

@@ -1,0 +1,30 @@
+//! What the advisor asks of a store, and what a store has to say.
+
+/// What [`Store::survey`](super::Store::survey) is to look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inquiry {
+    /// What stands before every key.
+    pub namespace: String,
+    /// The resources that the program caches.
+    pub resources: Vec<String>,
+}
+
+/// How a server is set up, as far as it can be seen from a client with few permissions; empty where it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Survey {
+    /// The server's version of the Redis protocol's features, such as `7.0.15`.
+    pub version: Option<String>,
+    /// The most memory that it takes, in bytes; 0 for no limit.
+    pub memory_limit: Option<u64>,
+    /// What it does at that limit, such as `noeviction`.
+    pub eviction: Option<String>,
+    /// Commands that the cache sends and may not, as an ACL writes them.
+    pub refused_commands: Vec<String>,
+    /// Patterns of keys that the cache uses and may not.
+    pub refused_keys: Vec<String>,
+    /// Some keys that are the cache's by name and hold values of another program.
+    pub foreign: Vec<String>,
+    /// How many keys were looked at; `None` if none could be.
+    pub keys_seen: Option<usize>,
+}
