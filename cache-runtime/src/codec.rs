@@ -7,26 +7,28 @@
 use std::fmt::Display;
 use std::io;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::entry::CodecId;
 use crate::error::{Error, ErrorKind};
-use crate::returns::Cacheable;
 
 /// Encodes a value.
-pub(crate) fn encode<V: Cacheable>(codec: CodecId, value: &V) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode<V: Serialize>(codec: CodecId, value: &V) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     write(codec, value, &mut bytes)?;
     Ok(bytes)
 }
 
 /// The length of a value's encoding, without keeping the encoding.
-pub(crate) fn encoded_len<V: Cacheable>(codec: CodecId, value: &V) -> Result<usize, Error> {
+pub(crate) fn encoded_len<V: Serialize>(codec: CodecId, value: &V) -> Result<usize, Error> {
     let mut counter = Counter(0);
     write(codec, value, &mut counter)?;
     Ok(counter.0)
 }
 
 /// Decodes what [`encode`] wrote; `None` if the bytes are not that.
-pub(crate) fn decode<V: Cacheable>(codec: CodecId, bytes: &[u8]) -> Option<V> {
+pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Option<V> {
     match codec {
         CodecId::Json => serde_json::from_slice(bytes).ok(),
         #[cfg(feature = "msgpack")]
@@ -38,11 +40,9 @@ pub(crate) fn decode<V: Cacheable>(codec: CodecId, bytes: &[u8]) -> Option<V> {
     }
 }
 
-fn write<V: Cacheable>(codec: CodecId, value: &V, into: &mut impl io::Write) -> Result<(), Error> {
+fn write<V: Serialize>(codec: CodecId, value: &V, into: &mut impl io::Write) -> Result<(), Error> {
     match codec {
-        CodecId::Json => {
-            serde_json::to_writer(into, value).map_err(|error| unstorable("JSON", error))
-        }
+        CodecId::Json => write_json(value, into),
         // With the names of fields, so that one may be added without all entries being misses.
         #[cfg(feature = "msgpack")]
         CodecId::MsgPack => rmp_serde::encode::write_named(into, value)
@@ -57,6 +57,10 @@ fn write<V: Cacheable>(codec: CodecId, value: &V, into: &mut impl io::Write) -> 
             "cache-runtime was built without this codec",
         )),
     }
+}
+
+pub(crate) fn write_json<V: Serialize>(value: &V, into: &mut impl io::Write) -> Result<(), Error> {
+    serde_json::to_writer(into, value).map_err(|error| unstorable("JSON", error))
 }
 
 fn unstorable(form: &str, why: impl Display) -> Error {

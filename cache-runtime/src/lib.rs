@@ -60,6 +60,8 @@
 //! | `redis` | yes | the shared tier |
 //! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
 //! | `sqlx` | no | `sqlx::transaction`: begin, run, commit, then invalidate |
+//! | `poem` | no | [`Encoded`] as a response, and `poem::NotModified` |
+//! | `poem-openapi` | no | [`Encoded`] as a documented response |
 //! | `msgpack` | no | `codec = "msgpack"` |
 //! | `postcard` | no | `codec = "postcard"` |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
@@ -74,6 +76,7 @@ mod clock;
 mod codec;
 mod config;
 mod delivery;
+mod encoded;
 mod engine;
 mod entry;
 mod errands;
@@ -86,6 +89,8 @@ mod lane;
 mod map;
 mod nonce;
 mod observe;
+#[cfg(feature = "poem")]
+pub mod poem;
 mod policy;
 mod read;
 mod registry;
@@ -111,6 +116,7 @@ pub use crate::advisor::{Advice, AdviceKind, Checkup};
 pub use crate::cache::{Cache, Lease, Lookup, cache, init};
 pub use crate::config::{CacheConfig, ConfigError, RedisConfig};
 pub use crate::delivery::Acknowledgement;
+pub use crate::encoded::Encoded;
 pub use crate::error::{Error, ErrorKind};
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
 #[cfg(feature = "map")]

@@ -11,23 +11,48 @@ use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec;
+use crate::entry::CodecId;
+use crate::error::Error;
+
 /// A value that can be kept in the cache.
 ///
-/// Implemented for every type that is `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`.
+/// Implemented for every type that is `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`, and for
+/// [`Encoded`](crate::Encoded).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cached",
     label = "this is what the function would store",
     note = "a cached value is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize` without borrowing",
     note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to it, or return an owned type"
 )]
-pub trait Cacheable: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
+pub trait Cacheable: Clone + Send + Sync + 'static {
+    #[doc(hidden)]
+    fn to_bytes(&self, codec: CodecId) -> Result<Bytes, Error>;
+    #[doc(hidden)]
+    fn encoded_len(&self, codec: CodecId) -> Result<usize, Error>;
+    #[doc(hidden)]
+    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self>;
+}
 
 // The message above is better than one that names a single missing bound.
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {}
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {
+    fn to_bytes(&self, codec: CodecId) -> Result<Bytes, Error> {
+        codec::encode(codec, self).map(Bytes::from)
+    }
+
+    fn encoded_len(&self, codec: CodecId) -> Result<usize, Error> {
+        codec::encoded_len(codec, self)
+    }
+
+    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
+        codec::decode(codec, bytes)
+    }
+}
 
 /// The shape of a plain `T`.
 #[derive(Debug)]

@@ -45,6 +45,9 @@ pub enum ServiceError {
     /// The database failed, or could not be reached.
     #[error("database error")]
     Db(#[from] sqlx::Error),
+    /// Rows have no JSON. No type of this API does that.
+    #[error("the answer could not be encoded")]
+    Encoding(#[from] cache_runtime::Error),
 }
 
 impl ServiceError {
@@ -54,7 +57,7 @@ impl ServiceError {
     pub fn wrote_nothing(&self) -> bool {
         match self {
             Self::NotFound { .. } | Self::Conflict { .. } | Self::Invalid(_) => true,
-            Self::Db(_) => false,
+            Self::Db(_) | Self::Encoding(_) => false,
         }
     }
 }

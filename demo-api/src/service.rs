@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use cache_runtime::{cached, invalidates};
+use cache_runtime::{Encoded, cached, invalidates};
 use poem_openapi::Object;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,8 @@ use crate::sql::{Sql, Value, to_micros};
 
 /// Create, read, update and delete the rows of `R`.
 ///
-/// Reads return an `Arc`, so that a hit in the in-process tier copies a pointer and not a list.
+/// Lists go to the client as they are stored: a hit neither decodes nor encodes them. Rows are shared behind an `Arc`, so
+/// that a hit in the in-process tier copies a pointer.
 #[derive(Debug)]
 pub struct CrudService<R> {
     pool: AnyPool,
@@ -72,12 +73,12 @@ impl<R: Resource> CrudService<R> {
     /// # Errors
     /// When the database fails.
     #[cached(resource = R::RESOURCE, op = "list")]
-    pub async fn list(&self, skip: u32, limit: u32) -> Result<Arc<Vec<R>>, ServiceError> {
+    pub async fn list(&self, skip: u32, limit: u32) -> Result<Encoded<Vec<R>>, ServiceError> {
         let mut sql = select::<R>();
         sql.push(" ORDER BY id LIMIT ")
             .bind(Value::Integer(limit.into()));
         sql.push(" OFFSET ").bind(Value::Integer(skip.into()));
-        Ok(Arc::new(rows(sql.fetch_all(&self.pool).await?)?))
+        Ok(Encoded::new(&rows(sql.fetch_all(&self.pool).await?)?)?)
     }
 
     /// The rows that a filter lets through, cached as `users:filter:<hash>`.
@@ -85,8 +86,8 @@ impl<R: Resource> CrudService<R> {
     /// # Errors
     /// When the database fails.
     #[cached(resource = R::RESOURCE, op = "filter")]
-    pub async fn filter(&self, filter: &Filter) -> Result<Arc<Vec<R>>, ServiceError> {
-        Ok(Arc::new(self.select_filtered(filter).await?))
+    pub async fn filter(&self, filter: &Filter) -> Result<Encoded<Vec<R>>, ServiceError> {
+        Ok(Encoded::new(&self.select_filtered(filter).await?)?)
     }
 
     /// The same with the number of all matching rows, cached as `users:filter:paginated:<hash>`.
@@ -94,7 +95,10 @@ impl<R: Resource> CrudService<R> {
     /// # Errors
     /// When the database fails.
     #[cached(resource = R::RESOURCE, op = "filter:paginated")]
-    pub async fn filter_paginated(&self, filter: &Filter) -> Result<Arc<Page<R>>, ServiceError> {
+    pub async fn filter_paginated(
+        &self,
+        filter: &Filter,
+    ) -> Result<Encoded<Page<R>>, ServiceError> {
         // A write between the two statements makes a page that no moment had, but not a stale entry: that
         // write's invalidation refuses to have this result stored.
         let mut sql = Sql::new(format!("SELECT count(*) AS total FROM {}", R::RESOURCE));
@@ -104,7 +108,11 @@ impl<R: Resource> CrudService<R> {
             None => 0,
         };
         let items = self.select_filtered(filter).await?;
-        Ok(Arc::new(Page::new(items, total.unsigned_abs(), filter)))
+        Ok(Encoded::new(&Page::new(
+            items,
+            total.unsigned_abs(),
+            filter,
+        ))?)
     }
 
     /// Adds a row.

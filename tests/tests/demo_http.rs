@@ -35,6 +35,7 @@ on_each_database! {
     a_product_write_leaves_other_products_cached
     bodies_that_mean_the_same_share_an_entry
     a_purchase_writes_both_or_neither
+    a_list_that_the_client_has_is_not_sent_again
     the_cache_forgets_on_request
     bad_input_is_a_4xx_that_names_the_field
     nothing_is_a_plain_text_error
@@ -521,6 +522,33 @@ async fn bodies_that_mean_the_same_share_an_entry(demo: &Demo) {
     }
     let different = json!({"conditions": first["conditions"], "limit": 99});
     assert!(!hit(&demo.post("/users/filter", &different).await));
+}
+
+async fn a_list_that_the_client_has_is_not_sent_again(demo: &Demo) {
+    let list = demo.get("/users?limit=5").await;
+    let etag = list.headers["etag"].to_str().expect("text").to_owned();
+    let again = async |method, etag: &str| {
+        let request = demo.client().request(method, demo.url("/users?limit=5"));
+        let request = request.header("if-none-match", etag);
+        request.send().await.expect("answered")
+    };
+    let known = again(Method::GET, &etag).await;
+    assert_eq!(
+        (known.status().as_u16(), &known.headers()["etag"]),
+        (304, &list.headers["etag"])
+    );
+    assert!(known.headers().contains_key("cache-status"), "{known:?}");
+    assert_eq!(known.text().await.expect("read"), "");
+    assert_eq!(again(Method::GET, "\"other\"").await.status(), 200);
+
+    // Another body has another tag, with and without a cache in between.
+    let user = json!({"name": "Tag", "email": "tag@example.com", "age": 30, "active": true});
+    let first = list.json()[0]["id"].clone();
+    let changed = demo.put(&format!("/users/{first}"), &user).await;
+    assert_eq!(changed.status, 200, "{changed:?}");
+    let new = again(Method::GET, &etag).await;
+    assert_eq!(new.status(), 200);
+    assert_ne!(new.headers()["etag"], list.headers["etag"]);
 }
 
 async fn a_purchase_writes_both_or_neither(demo: &Demo) {

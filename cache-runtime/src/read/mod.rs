@@ -20,7 +20,6 @@ pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Hit, Queued};
 pub(crate) use self::reader::{Reader, Turn};
-use crate::codec;
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
@@ -550,12 +549,12 @@ impl Call {
     ) -> Result<Package, Error> {
         let (payload, size) = match self.cache.store.form() {
             Form::Encoded => {
-                let bytes = codec::encode(self.codec, value)?;
+                let bytes = value.to_bytes(self.codec)?;
                 let size = bytes.len();
-                (Payload::Encoded(bytes.into()), size)
+                (Payload::Encoded(bytes), size)
             }
             Form::Decoded => {
-                let size = codec::encoded_len(self.codec, value)?;
+                let size = value.encoded_len(self.codec)?;
                 (
                     share().map_or(Payload::Empty, |value| Payload::Decoded(value)),
                     size,
@@ -633,7 +632,7 @@ fn restore<R: Returns<S>, S>(content: Content, codec: CodecId, payload: &Payload
 pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Option<Arc<V>> {
     match payload {
         Payload::Empty => None,
-        Payload::Encoded(bytes) => codec::decode(codec, bytes).map(Arc::new),
+        Payload::Encoded(bytes) => V::from_bytes(codec, bytes).map(Arc::new),
         Payload::Decoded(value) => downcast(Arc::clone(value)),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cache_runtime::Encoded;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sqlx::AnyPool;
@@ -42,17 +43,16 @@ impl<R: Resource> CrudApi<R> {
         /// How many rows to return at most, 1 to 1000.
         #[oai(default = "default_limit")]
         limit: Query<i64>,
-    ) -> Result<Found<Vec<R>>, ApiError> {
+    ) -> Result<Encoded<Vec<R>>, ApiError> {
         if let Some(ids) = ids.0 {
             let ids = parse_ids(&ids)?;
             let mut rows = self.service.get_many(&ids).await?;
             let found = ids.iter().filter_map(|id| rows.remove(id));
-            return Ok(Found::new(Arc::new(
-                found.map(Arc::unwrap_or_clone).collect(),
-            )));
+            let found: Vec<R> = found.map(Arc::unwrap_or_clone).collect();
+            return Ok(Encoded::new(&found).map_err(ServiceError::from)?);
         }
         let (skip, limit) = (checked_skip(skip.0)?, checked_limit(limit.0)?);
-        Ok(Found::new(self.service.list(skip, limit).await?))
+        Ok(self.service.list(skip, limit).await?)
     }
 
     /// One row
@@ -70,16 +70,16 @@ impl<R: Resource> CrudApi<R> {
 
     /// The rows that meet conditions
     #[oai(path = "/filter", method = "post")]
-    async fn filter(&self, body: Body<FilterBody>) -> Result<Found<Vec<R>>, ApiError> {
+    async fn filter(&self, body: Body<FilterBody>) -> Result<Encoded<Vec<R>>, ApiError> {
         let filter = Filter::parse::<R>(body.into_value())?;
-        Ok(Found::new(self.service.filter(&filter).await?))
+        Ok(self.service.filter(&filter).await?)
     }
 
     /// The rows that meet conditions, and how many there are
     #[oai(path = "/filter-paginated", method = "post")]
-    async fn filter_paginated(&self, body: Body<FilterBody>) -> Result<Found<Page<R>>, ApiError> {
+    async fn filter_paginated(&self, body: Body<FilterBody>) -> Result<Encoded<Page<R>>, ApiError> {
         let filter = Filter::parse::<R>(body.into_value())?;
-        Ok(Found::new(self.service.filter_paginated(&filter).await?))
+        Ok(self.service.filter_paginated(&filter).await?)
     }
 
     /// Add a row

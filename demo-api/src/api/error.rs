@@ -77,6 +77,10 @@ impl From<ServiceError> for ApiError {
             ServiceError::Conflict { field } => {
                 Self::Conflict(Json(ErrorBody::of_field(field, error.to_string())))
             }
+            ServiceError::Encoding(source) => {
+                tracing::error!(error = %source, "an answer could not be encoded");
+                Self::Internal(Json(ErrorBody::new("internal error")))
+            }
             ServiceError::Db(source) => {
                 tracing::error!(error = %source, "the database failed");
                 Self::Internal(Json(ErrorBody::new("the database failed")))

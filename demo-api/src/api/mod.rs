@@ -8,6 +8,7 @@ mod health;
 mod json;
 mod purchases;
 
+use cache_runtime::poem::NotModified;
 use poem::middleware::CatchPanic;
 use poem::{Endpoint, EndpointExt, Response, Route};
 use poem_openapi::{OpenApiService, Tags};
@@ -60,5 +61,6 @@ pub fn routes(pool: AnyPool) -> impl Endpoint<Output = Response> + 'static {
         .nest("/", api)
         .with(CatchPanic::new().with_handler(error::after_panic))
         .catch_all_error(error::to_response)
+        .with(NotModified)
         .around(cache_status::add_header)
 }

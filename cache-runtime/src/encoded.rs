@@ -1,0 +1,207 @@
+//! Values that stay encoded on their way from the store to an HTTP response.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::entry::CodecId;
+use crate::error::{Error, ErrorKind};
+use crate::nonce::hash128;
+use crate::returns::Cacheable;
+
+/// A `T` as JSON, for functions whose value goes to a client as it is: a hit neither decodes nor encodes, it hands
+/// over the bytes that are stored.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
+/// use cache_runtime::{Cache, CacheConfig, Encoded, cached};
+///
+/// struct Users { cache: Cache }
+///
+/// impl Users {
+///     #[cached(resource = "users", op = "list", cache = self.cache)]
+///     async fn list(&self) -> Result<Encoded<Vec<String>>, cache_runtime::Error> {
+///         Encoded::new(&vec!["Ada".to_owned()])
+///     }
+/// }
+///
+/// # let users = Users { cache: Cache::new(CacheConfig::default().local_mb(4)).await };
+/// let list = users.list().await?;
+/// assert_eq!(list.json(), br#"["Ada"]"#);
+/// assert_eq!(list.decode()?, ["Ada"]);
+/// # Ok(()) }
+/// ```
+///
+/// With the feature `poem` it is a response, with an `ETag`; `cache_runtime::poem::NotModified` answers
+/// `If-None-Match`. Cheap to clone. It is JSON whatever the attribute's `codec` says, and with another one it is not
+/// stored. What lies in the store is taken as it is: that it is the JSON of a `T` rests on the type's fingerprint.
+pub struct Encoded<T> {
+    shared: Arc<Shared>,
+    value: PhantomData<fn() -> T>,
+}
+
+struct Shared {
+    json: Bytes,
+    etag: OnceLock<String>,
+}
+
+impl<T> Encoded<T> {
+    /// Encodes a value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unstorable`] for a value that has no JSON, such as a map whose keys are not strings.
+    pub fn new(value: &T) -> Result<Self, Error>
+    where
+        T: Serialize,
+    {
+        let mut json = Vec::new();
+        codec::write_json(value, &mut json)?;
+        Ok(Self::of(json.into()))
+    }
+
+    fn of(json: Bytes) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                json,
+                etag: OnceLock::new(),
+            }),
+            value: PhantomData,
+        }
+    }
+
+    /// The JSON.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.shared.json
+    }
+
+    /// The JSON as bytes that share their memory with this value.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.shared.json.clone()
+    }
+
+    /// Decodes the value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unstorable`] if the JSON is not that of a `T`.
+    pub fn decode(&self) -> Result<T, Error>
+    where
+        T: DeserializeOwned,
+    {
+        serde_json::from_slice(&self.shared.json)
+            .map_err(|error| Error::new(ErrorKind::Unstorable, error.to_string()))
+    }
+
+    /// The entity tag of the JSON ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3)), quotes included: equal
+    /// bytes have equal tags, in every process. Computed once for each value that the in-process tier shares.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        self.shared
+            .etag
+            .get_or_init(|| format!("\"{:016x}\"", hash128(&[0; 16], &self.shared.json) as u64))
+    }
+
+    /// Whether a client that sends this `If-None-Match` has the value already.
+    #[must_use]
+    pub fn is_known_by(&self, if_none_match: &str) -> bool {
+        is_known_by(self.etag(), if_none_match)
+    }
+}
+
+/// The weak comparison of RFC 9110: `*`, or one of the tags in a list, `W/` left aside.
+pub(crate) fn is_known_by(etag: &str, if_none_match: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    if_none_match.trim() == "*"
+        || if_none_match
+            .split(',')
+            .any(|known| opaque(known) == opaque(etag))
+}
+
+impl<T> Clone for Encoded<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            value: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Encoded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Encoded")
+            .field(&String::from_utf8_lossy(self.json()))
+            .finish()
+    }
+}
+
+impl<T> PartialEq for Encoded<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json()
+    }
+}
+
+impl<T> Eq for Encoded<T> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: 'static> Cacheable for Encoded<T> {
+    fn to_bytes(&self, codec: CodecId) -> Result<Bytes, Error> {
+        self.encoded_len(codec).map(|_| self.shared.json.clone())
+    }
+
+    fn encoded_len(&self, codec: CodecId) -> Result<usize, Error> {
+        match codec {
+            CodecId::Json => Ok(self.shared.json.len()),
+            _ => Err(Error::new(
+                ErrorKind::Unstorable,
+                "an `Encoded` is JSON; leave out the attribute's `codec`",
+            )),
+        }
+    }
+
+    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
+        (codec == CodecId::Json).then(|| Self::of(bytes.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_bytes_have_equal_tags() {
+        let of = |value: &[u8]| Encoded::new(&value.to_vec()).expect("JSON");
+        assert_eq!(of(&[1, 2]).etag(), of(&[1, 2]).etag());
+        assert_ne!(of(&[1, 2]).etag(), of(&[1, 3]).etag());
+        assert_eq!(of(&[]).etag().len(), 18);
+    }
+
+    #[test]
+    fn clients_know_what_they_name() {
+        for (header, known) in [
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("*", true),
+            ("\"b\"", false),
+            ("a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_known_by("\"a\"", header), known, "{header}");
+        }
+    }
+
+    #[test]
+    fn other_codecs_do_not_take_it() {
+        let value = Encoded::new(&7u8).expect("JSON");
+        assert!(value.to_bytes(CodecId::MsgPack).is_err());
+        let bytes = value.to_bytes(CodecId::Json).expect("stored");
+        assert_eq!(Encoded::<u8>::from_bytes(CodecId::MsgPack, &bytes), None);
+        assert_eq!(Encoded::from_bytes(CodecId::Json, &bytes), Some(value));
+    }
+}
