@@ -85,6 +85,7 @@ mod flight;
 mod generation;
 mod key;
 mod lane;
+mod local;
 #[cfg(feature = "map")]
 mod map;
 mod nonce;
