@@ -8,6 +8,7 @@ mod canonical;
 mod id;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Serialize;
@@ -94,6 +95,23 @@ impl KeySpace {
     }
 }
 
+thread_local! {
+    /// Memory for the next key: a hit in the process ends with its key, and most calls are hits.
+    static SPARE: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// A key that is larger is not worth holding on to.
+const SPARE_LIMIT: usize = 512;
+
+/// Gives a key's memory back.
+pub(crate) fn reuse(mut key: String) {
+    if key.capacity() <= SPARE_LIMIT {
+        key.clear();
+        // While the thread ends there is no place for it.
+        let _ = SPARE.try_with(|spare| spare.set(key));
+    }
+}
+
 /// Builds one key from left to right, without a copy.
 pub(crate) struct KeyWriter<'a> {
     space: &'a KeySpace,
@@ -103,7 +121,8 @@ pub(crate) struct KeyWriter<'a> {
 
 impl<'a> KeyWriter<'a> {
     pub(crate) fn new(space: &'a KeySpace, resource: &str) -> Self {
-        let mut text = String::with_capacity(space.namespace.len() + resource.len() + 48);
+        let mut text = SPARE.try_with(Cell::take).unwrap_or_default();
+        text.reserve(space.namespace.len() + resource.len() + 48);
         text.push_str(&space.namespace);
         text.push_str(resource);
         text.push(':');

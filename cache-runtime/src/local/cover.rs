@@ -95,6 +95,10 @@ impl Cover {
         true
     }
 
+    pub(super) fn is_open(&self, session: Session) -> bool {
+        self.state.lock().open == Some(session)
+    }
+
     /// Everything has changed.
     pub(super) fn forget(&self) {
         let mut state = self.state.lock();

@@ -44,6 +44,8 @@ pub(crate) struct Found {
     pub(crate) value: Option<Shared>,
     /// For how long the value is fresh.
     pub(crate) ttl: Duration,
+    /// How old the last heartbeat is.
+    pub(crate) age: Duration,
 }
 
 pub(super) struct Entry {
@@ -82,7 +84,7 @@ impl Entry {
         self.cells.iter().all(|cell| cell.is_quiet())
     }
 
-    pub(super) fn serve(&self, asked: &Asked<'_>, now: Tick) -> Option<Found> {
+    pub(super) fn serve(&self, asked: &Asked<'_>, now: Tick, age: Duration) -> Option<Found> {
         let fits = now < self.until
             && self.type_id == asked.type_id
             && self.version == asked.version
@@ -90,6 +92,7 @@ impl Entry {
         fits.then(|| Found {
             value: self.value.clone(),
             ttl: self.fresh.since(now),
+            age,
         })
     }
 }

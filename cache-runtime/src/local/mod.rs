@@ -31,7 +31,7 @@ use self::cover::{Cover, NO_EPOCH};
 pub(crate) use self::entry::{Asked, Copy, Found};
 use self::entry::{ByBytes, Entry};
 use self::figures::Figures;
-pub(crate) use self::figures::LocalFigures;
+pub use self::figures::LocalFigures;
 use self::tick::Tick;
 use crate::nonce::{Nonce, hash128};
 use crate::store::Probe;
@@ -131,9 +131,12 @@ impl Local {
             self.drop_dead(hash, &entry);
             return None;
         }
-        let found = entry.serve(asked, now)?;
-        self.figures.hit(age);
-        Some(found)
+        entry.serve(asked, now, age)
+    }
+
+    /// Notes how old the last heartbeat was at the `n`th hit.
+    pub(crate) fn note(&self, n: u64, age: Duration) {
+        self.figures.hit(n, age);
     }
 
     /// Takes the cells of a read that is about to be sent; `None` if what it reads could not be kept.
@@ -223,6 +226,10 @@ impl Local {
         self.cover.close(session);
     }
 
+    pub(crate) fn is_open(&self, session: Session) -> bool {
+        self.cover.is_open(session)
+    }
+
     /// How often a heartbeat is to be sent.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.heartbeat
@@ -257,6 +264,7 @@ impl Local {
         }
     }
 
+    /// The figures but for the hits, which each resource counts.
     pub(crate) fn figures(&self) -> LocalFigures {
         let is_covered = self.cover.age(Tick::now()).is_some();
         LocalFigures {

@@ -7,6 +7,7 @@ mod detached;
 mod permit;
 mod plan;
 mod reader;
+mod start;
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -20,6 +21,7 @@ pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Hit, Queued};
 pub(crate) use self::reader::{Reader, Turn};
+use self::start::{Begun, Copies};
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
@@ -39,7 +41,7 @@ use crate::transaction;
 #[derive(Debug)]
 pub struct Read<R, S, U = Everything> {
     /// `None` if the cache is off.
-    call: Option<Call>,
+    call: Option<Begun>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -119,8 +121,10 @@ impl<R, S> Read<R, S> {
         resource: &'static str,
         plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
     ) -> Self {
-        let call =
-            cache.and_then(|cache| plan(ReadPlan::new(&cache, site, resource)).finish(&cache));
+        let call = cache.and_then(|cache| {
+            let sketch = plan(ReadPlan::new(&cache, site, resource)).finish()?;
+            Some(Begun::Start(sketch.start(cache)))
+        });
         Self {
             call,
             unless: Everything,
@@ -148,7 +152,7 @@ impl<R, S, U> Read<R, S, U> {
     /// By which the body says how long what it loads is worth keeping.
     pub fn context(mut self, context: &LoadContext) -> Self {
         if let Some(call) = &mut self.call {
-            call.context = Some(context.clone());
+            call.set_context(context);
         }
         self
     }
@@ -157,7 +161,7 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R
+    pub async fn run(mut self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R
     where
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
         R: Returns<S>,
@@ -166,8 +170,12 @@ impl<R, S, U> Read<R, S, U> {
         if scope::takes_key(|| self.key()) {
             return std::future::pending().await;
         }
+        if let Some(value) = self.call.as_mut().and_then(Begun::find) {
+            return value;
+        }
+        let call = self.call.map(Begun::into_call);
         // The body is awaited in one place: each more would be another copy of it in every annotated function.
-        let (part, fallback) = match &self.call {
+        let (part, fallback) = match &call {
             Some(call) => match call.answer().await {
                 // Without a body that outlives its caller there is nothing to load a new one with.
                 Answer::Found(value) | Answer::Revalidate(value, _) => return value,
@@ -179,7 +187,7 @@ impl<R, S, U> Read<R, S, U> {
             }
         };
         let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
-        if let Some(call) = &self.call {
+        if let Some(call) = &call {
             let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
             let status = call.conclude(part, &returned, self.unless).await;
             if let Some(instead) = fallback.and_then(|it| call.fall_back(*it, LoadFailed)) {
@@ -195,7 +203,7 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// As [`run`](Self::run). What goes on in the background is no longer the caller's.
-    pub async fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> R
+    pub async fn run_detached<F>(mut self, body: impl FnOnce(Kind<R, S>) -> F) -> R
     where
         R: Returns<S> + Send + 'static,
         S: 'static,
@@ -205,7 +213,11 @@ impl<R, S, U> Read<R, S, U> {
         if scope::takes_key(|| self.key()) {
             return std::future::pending().await;
         }
-        let Some(call) = self.call.map(Arc::new) else {
+        if let Some(value) = self.call.as_mut().and_then(Begun::find) {
+            return value;
+        }
+        let call = self.call.map(|call| Arc::new(call.into_call()));
+        let Some(call) = call else {
             ran_without();
             return body(Kind::OF).await;
         };
@@ -231,13 +243,7 @@ impl<R, S, U> Read<R, S, U> {
                 "this call has no key: its cache is off",
             )
         })?;
-        match call.problem {
-            Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
-                let text = format!("this call has no key of its own ({})", problem.as_str());
-                Err(Error::new(ErrorKind::InvalidKey, text))
-            }
-            _ => Ok(call.key()),
-        }
+        call.key()
     }
 }
 
@@ -280,6 +286,7 @@ pub(crate) struct Call {
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
     pub(crate) grace: Grace,
+    copies: Copies,
     context: Option<LoadContext>,
     extras: Vec<Extra>,
     codec: CodecId,
@@ -290,23 +297,10 @@ impl Call {
     /// The same as a call of an annotated function.
     pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
         Read {
-            call: Some(self),
+            call: Some(Begun::Call(self)),
             unless: Everything,
             kind: PhantomData,
         }
-    }
-
-    /// The call's key as it is used by hand.
-    fn key(&self) -> Key {
-        let namespace = self.cache.space.namespace.len() + self.resource.name.len() + 1;
-        let rest = self.probe.key.get(namespace..).unwrap_or_default();
-        Key::rendered(
-            &self.resource.name,
-            rest,
-            self.probe.kind,
-            self.extras.clone(),
-            self.version,
-        )
     }
 
     /// The call that a manual operation on `key` amounts to.
@@ -331,6 +325,7 @@ impl Call {
             ttl,
             // An entry that is handled by hand is there, or it is not.
             grace: Grace::default(),
+            copies: Copies::default(),
             context: None,
             extras: key.extras().to_vec(),
             codec: CodecId::default(),
@@ -366,7 +361,7 @@ impl Call {
                 Mode::Refresh => reader.take().await,
             };
             match turn {
-                Turn::Hit(hit) => match self.serve(&hit, LoadFailed) {
+                Turn::Hit(hit) => match self.serve_and_keep(&hit, reader.mark()) {
                     Some(value) => return Answer::Found(value),
                     None => reader.reject(hit.header),
                 },

@@ -4,13 +4,14 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::start::{Copies, Start};
 use super::{Call, Extra, all_deps};
 use crate::engine::Handle;
 use crate::entry::CodecId;
 use crate::key::{EntryKind, KeyPart, KeyWriter};
 use crate::observe::BypassReason;
 use crate::policy::{Grace, IntoTtl, MAX_TTL, TtlRequest};
-use crate::registry::{Resource, Site};
+use crate::registry::{Res, Site};
 use crate::store::Probe;
 
 /// Collects what a function's attribute says about its key and its entries.
@@ -19,7 +20,8 @@ use crate::store::Probe;
 pub struct ReadPlan<'a> {
     cache: &'a Handle,
     site: &'static Site,
-    resource: Option<Arc<Resource>>,
+    name: &'static str,
+    resource: Option<Res>,
     key: Option<KeyWriter<'a>>,
     op: Option<&'static str>,
     has_id: bool,
@@ -29,12 +31,15 @@ pub struct ReadPlan<'a> {
     problem: Option<BypassReason>,
     ttl: TtlRequest,
     grace: Grace,
+    copies: Copies,
     version: u32,
 }
 
 impl<'a> ReadPlan<'a> {
     pub(super) fn new(cache: &'a Handle, site: &'static Site, name: &'static str) -> Self {
-        let resource = cache.resource(name);
+        let resource = site
+            .knows(cache.id, name)
+            .or_else(|| cache.resource(name).map(Res::Own));
         if resource.is_none() {
             site.report(|| {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
@@ -43,6 +48,7 @@ impl<'a> ReadPlan<'a> {
         Self {
             cache,
             site,
+            name,
             key: resource
                 .as_ref()
                 .map(|_| KeyWriter::new(&cache.space, name)),
@@ -60,6 +66,7 @@ impl<'a> ReadPlan<'a> {
                 timeout: None,
                 ..cache.config.grace
             },
+            copies: Copies::default(),
             version: 0,
         }
     }
@@ -203,6 +210,24 @@ impl<'a> ReadPlan<'a> {
         self
     }
 
+    /// Whether the store is asked whatever lies in the process.
+    pub fn strict(mut self) -> Self {
+        self.copies.strict = true;
+        self
+    }
+
+    /// Whether copies are kept in the process at all.
+    pub fn local(mut self, kept: bool) -> Self {
+        self.copies.kept = kept;
+        self
+    }
+
+    /// For how long a copy in the process is served.
+    pub fn local_ttl(mut self, ttl: impl IntoTtl) -> Self {
+        self.copies.ttl = bounded(ttl).unwrap_or(MAX_TTL);
+        self
+    }
+
     /// The version of the value's type; entries of another one are misses.
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
@@ -211,7 +236,7 @@ impl<'a> ReadPlan<'a> {
 
     /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
     pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Option<Vec<Call>> {
-        let resource = self.resource?;
+        let resource = self.resource?.into_arc();
         let deps = all_deps(cache, &resource, EntryKind::Entity, &self.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
@@ -231,6 +256,7 @@ impl<'a> ReadPlan<'a> {
                 problem: self.problem.or(problem),
                 ttl: self.ttl,
                 grace: self.grace,
+                copies: self.copies,
                 context: None,
                 extras: self.extras.clone(),
                 codec: self.codec,
@@ -240,7 +266,7 @@ impl<'a> ReadPlan<'a> {
         Some(calls.collect())
     }
 
-    pub(super) fn finish(mut self, cache: &Handle) -> Option<Call> {
+    pub(super) fn finish(mut self) -> Option<Sketch> {
         if !self.has_id {
             self.default_op();
         }
@@ -252,26 +278,58 @@ impl<'a> ReadPlan<'a> {
         } else {
             EntryKind::Derived
         };
-        if !resource.claim(self.op, self.site, self.shared) {
+        let (op, shared) = (self.op, self.shared);
+        if !self
+            .site
+            .claims(self.cache.id, self.name, &resource, op, shared)
+        {
             self.problem.get_or_insert(BypassReason::Claimed);
         }
-        let probe = Probe {
+        Some(Sketch {
+            resource,
             key: key.finish(!self.has_id),
             kind,
-            deps: all_deps(cache, &resource, kind, &self.extras),
-        };
-        Some(Call {
-            cache: cache.clone(),
-            resource,
-            probe,
             problem: self.problem,
             ttl: self.ttl,
             grace: self.grace,
-            context: None,
+            copies: self.copies,
             extras: self.extras,
             codec: self.codec,
             version: self.version,
         })
+    }
+}
+
+/// What a plan comes to.
+pub(super) struct Sketch {
+    resource: Res,
+    key: String,
+    kind: EntryKind,
+    problem: Option<BypassReason>,
+    ttl: TtlRequest,
+    grace: Grace,
+    copies: Copies,
+    extras: Vec<Extra>,
+    codec: CodecId,
+    version: u32,
+}
+
+impl Sketch {
+    pub(super) fn start(self, cache: Handle) -> Start {
+        Start {
+            cache,
+            resource: self.resource,
+            key: self.key,
+            kind: self.kind,
+            problem: self.problem,
+            ttl: self.ttl,
+            grace: self.grace,
+            copies: self.copies,
+            context: None,
+            extras: self.extras,
+            codec: self.codec,
+            version: self.version,
+        }
     }
 }
 
