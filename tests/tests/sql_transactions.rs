@@ -48,6 +48,13 @@ impl Users {
         update.bind(id).execute(tx).await.map(drop)
     }
 
+    /// Commits by itself, whatever is around it.
+    #[invalidates("users", cache = self.cache)]
+    async fn rename_alone(&self, name: &str) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE users SET name = $1").bind(name.to_owned());
+        update.execute(&self.pool).await.map(drop)
+    }
+
     /// The name that a reader gets, and whether from the cache.
     async fn name(&self) -> (String, bool) {
         let (name, outcomes) = observe(self.get(1)).await;
@@ -80,6 +87,36 @@ async fn committed_and_rolled_back(url: &str) {
     assert_eq!(committed.expect("committed"), "done");
     assert_eq!(users.name().await, ("new".to_owned(), false));
     assert_eq!(users.name().await, ("new".to_owned(), true));
+}
+
+/// A write of its own inside of a transaction that is rolled back, and an inner transaction that is not.
+#[tokio::test]
+async fn what_has_committed_by_itself_is_invalidated_whatever_becomes_of_the_rest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!(
+        "sqlite://{}?mode=rwc",
+        directory.path().join("users.db").display()
+    );
+    let users = Users::on(&url).await;
+    let rolled_back: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&users.cache, &users.pool, async |_| {
+            users.rename_alone("alone").await?;
+            Err(sqlx::Error::RowNotFound)
+        })
+        .await;
+    rolled_back.expect_err("rolled back");
+    assert_eq!(users.name().await, ("alone".to_owned(), false));
+    assert_eq!(users.name().await, ("alone".to_owned(), true));
+
+    let rolled_back: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&users.cache, &users.pool, async |_| {
+            let inner = async |tx: &mut AnyConnection| users.rename(tx, 1).await;
+            cache_runtime::sqlx::transaction(&users.cache, &users.pool, inner).await?;
+            Err(sqlx::Error::RowNotFound)
+        })
+        .await;
+    rolled_back.expect_err("rolled back");
+    assert_eq!(users.name().await, ("new".to_owned(), false));
 }
 
 #[tokio::test]
