@@ -26,6 +26,8 @@ pub(crate) struct Stage {
     pub(crate) lease: Duration,
     pub(crate) uncertainty: Duration,
     pub(crate) written: AtomicU32,
+    /// About to be killed: writes stand between their commit and their invalidation, so that some are met there.
+    pub(crate) doomed: AtomicBool,
     pub(crate) reads: AtomicU64,
     /// Writes of which it is not known yet whether their invalidation is out.
     pub(crate) unsettled: AtomicU32,
@@ -309,7 +311,7 @@ async fn peek<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
 
 /// `set`, where its contract holds: the row is locked, so that nobody commits a newer one before it is stored.
 async fn vouch<K: Kind>(shop: &Shop<K>, id: i64) {
-    let Ok(mut tx) = shop.pool.begin().await else {
+    let Ok(mut tx) = shop.begin().await else {
         return;
     };
     let version: Result<i64, _> =

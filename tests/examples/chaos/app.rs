@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cache_runtime::{Cache, CacheConfig, RedisConfig};
@@ -27,7 +27,7 @@ pub(crate) const INTENT: Duration = Duration::from_secs(4);
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// A statement is given up by the database after this time: then a commit without a caller is there, or never will be.
 pub(crate) const STATEMENT: Duration = Duration::from_millis(1_000);
-const CONNECTIONS: u32 = 8;
+pub(crate) const CONNECTIONS: u32 = 8;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What an app process is told.
@@ -46,6 +46,11 @@ pub(crate) struct Brief {
 impl Brief {
     pub(crate) fn history(&self) -> PathBuf {
         self.directory.join(format!("app-{}.jsonl", self.process))
+    }
+
+    /// The file that says that this process is about to be killed.
+    pub(crate) fn doom(&self) -> PathBuf {
+        self.history().with_extension("doomed")
     }
 }
 
@@ -150,6 +155,7 @@ async fn live(brief: Brief) {
         lease: LEASE,
         uncertainty: UNCERTAINTY,
         written: AtomicU32::new(0),
+        doomed: AtomicBool::new(false),
         reads: AtomicU64::new(0),
         unsettled: AtomicU32::new(0),
     });
@@ -164,6 +170,7 @@ async fn live(brief: Brief) {
     loop {
         tokio::time::sleep(LOOK).await;
         stage.recorder.flush();
+        stage.doomed.store(brief.doom().exists(), Ordering::SeqCst);
         let reads = stage.reads.load(Ordering::Relaxed).to_string();
         std::fs::write(brief.history().with_extension("reads"), reads)
             .expect("figures can be written");

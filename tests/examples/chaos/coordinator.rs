@@ -53,6 +53,11 @@ impl App {
         }
     }
 
+    /// Has the writes that begin from now on stand between their commit and their invalidation.
+    pub(crate) fn doom(&self) {
+        std::fs::write(self.brief.doom(), "").expect("the apps can be told");
+    }
+
     /// Kills the process, and starts the next at once.
     pub(crate) fn kill_and_start(&mut self) {
         // SIGKILL is its last signal anyway; when this returns it is certainly gone.

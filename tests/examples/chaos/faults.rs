@@ -82,7 +82,7 @@ impl Havoc {
             Evict,
         ];
         while self.goes_on() {
-            self.wait(200..1_500, &mut rng);
+            self.wait(400..2_500, &mut rng);
             let Some(kind) = self.choose(&among, &mut rng) else {
                 return;
             };
@@ -159,8 +159,11 @@ impl Havoc {
             if !self.goes_on() {
                 return;
             }
-            let from = now();
+            let mut from = now();
             if kind == FaultKind::Kill {
+                apps[slot].doom();
+                self.wait(60..400, &mut rng);
+                from = now();
                 apps[slot].kill_and_start();
             } else {
                 let rested =
@@ -181,7 +184,7 @@ impl Havoc {
     pub(crate) fn at_links(&self, proxies: &[(usize, &Proxy)], mut rng: Rng) {
         use FaultKind::{Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests};
         while self.goes_on() {
-            self.wait(300..2_500, &mut rng);
+            self.wait(800..4_000, &mut rng);
             let among = [Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests];
             let Some(kind) = self.choose(&among, &mut rng) else {
                 return;

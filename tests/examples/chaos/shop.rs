@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cache_runtime::{Cache, cached, invalidates};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::clock::now;
 use crate::history::{ABSENT_EVERY, Event, Mark, Recorder, Step, WriteId};
@@ -337,6 +337,14 @@ impl<K: Kind> Shop<K> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// In a task of its own, so that nobody hangs up on it: SQLx 0.9.0 then loses track of the transaction, and whoever has
+    /// the connection next is in it unawares.
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Trouble> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        Ok(begun.map_err(|_| Trouble::Database)??)
     }
 
     async fn commit_now(&self, id: i64) -> Result<(), Trouble> {

@@ -41,6 +41,9 @@ fn mishap<K: Kind>(stage: &Stage, rng: &mut Rng) -> Mishap {
     if !stage.mishaps {
         return Mishap::None;
     }
+    if stage.doomed.load(Ordering::SeqCst) {
+        return Mishap::Pause(pause(300..500, rng));
+    }
     if rng.u32(..100) < 15 {
         return Mishap::Pause(pause(1..60, rng));
     }
@@ -236,7 +239,7 @@ async fn transaction<K: Kind>(shop: &Shop<K>, id: i64, crash_safe: bool) -> Resu
                 }
             }
             match shop.mishap {
-                Mishap::Pause(time) => tokio::time::sleep(time / 4).await,
+                Mishap::Pause(time) => tokio::time::sleep(time / 8).await,
                 Mishap::Panic => panic!("{}", crate::shop::PLANNED),
                 Mishap::Fail => return Err(Trouble::Planned),
                 _ => {}
@@ -249,7 +252,7 @@ async fn transaction<K: Kind>(shop: &Shop<K>, id: i64, crash_safe: bool) -> Resu
 
 async fn after_commit<K: Kind>(shop: &Shop<K>, id: i64) -> Result<(), Trouble> {
     let block = async {
-        let mut tx = shop.pool.begin().await?;
+        let mut tx = shop.begin().await?;
         shop.touch(&mut tx, id).await?;
         tx.commit().await?;
         shop.mark(Step::Committed);
