@@ -19,7 +19,7 @@ mod wait;
 pub use demo::{Answer, CacheStatus, Demo, demo_program};
 pub use document::{documents, write_section};
 pub use postgres::Postgres;
-pub use process::Output;
+pub use process::{Output, Process};
 pub use proxy::{Mode, Proxy};
 pub use redis::{RedisOptions, RedisServer};
 pub use wait::{eventually, free_port};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_runtime::{Cache, CacheConfig, Status, cached, invalidates, observe};
 use cache_tests::{Mode, Postgres, Proxy, eventually};
-use sqlx::any::install_default_drivers;
+use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyConnection, AnyPool};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -168,4 +168,39 @@ async fn a_commit_without_an_answer_invalidates_too() {
     let (written, ()) = tokio::join!(write, cut);
     written.expect_err("no answer");
     assert_eq!(users.name().await, ("new".to_owned(), false));
+}
+
+/// The caller hangs up while the database begins the transaction: whoever has the connection next is not in it.
+#[tokio::test]
+async fn a_transaction_whose_beginning_is_dropped_is_over() {
+    let postgres = Postgres::shared();
+    let url = postgres.database();
+    let users = Users::on(&url).await;
+    let port = url.rsplit_once(':').expect("a port").1;
+    let (port, database) = port.split_once('/').expect("a database");
+    let proxy = Proxy::start(port.parse().expect("a number"));
+    let url_of_proxy = url.replace(
+        &format!(":{port}/{database}"),
+        &format!(":{}/{database}", proxy.port()),
+    );
+    let through = AnyPoolOptions::new().max_connections(1);
+    let through = through.connect(&url_of_proxy).await.expect("a connection");
+
+    proxy.set(Mode::HoldAnswers);
+    let transaction =
+        cache_runtime::sqlx::transaction(
+            &users.cache,
+            &through,
+            async |_| Ok::<_, sqlx::Error>(()),
+        );
+    tokio::select! {
+        _ = transaction => unreachable!("it can't begin"),
+        () = eventually(PATIENCE, async || proxy.held() > 0) => {}
+    }
+    proxy.set(Mode::Pass);
+    sqlx::query("UPDATE users SET name = 'new'")
+        .execute(&through)
+        .await
+        .expect("written");
+    assert_eq!(postgres.psql(&url, "SELECT name FROM users"), "new");
 }
