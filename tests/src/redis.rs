@@ -154,16 +154,6 @@ impl RedisServer {
         }
     }
 
-    /// As [`restart`](Self::restart), with one more line of `redis.conf` from now on.
-    ///
-    /// # Panics
-    ///
-    /// When it does not start.
-    pub fn restart_with(&mut self, line: &str) {
-        self.options.config.push(line.to_owned());
-        self.restart();
-    }
-
     /// Kills the server and starts it again on the same port, without any data.
     ///
     /// # Panics

@@ -209,5 +209,5 @@ fn load_slowly(stage: &mut Stage) {
     let populate = "for n = 1, 2000 do redis.call('SET', 'other:' .. n, string.rep('x', 100)) end";
     stage.cli(&["EVAL", populate, "0"]);
     stage.cli(&["SAVE"]);
-    stage.server().restart_with("key-load-delay 1000");
+    stage.server().restart_with(&["key-load-delay 1000"]);
 }
