@@ -45,7 +45,7 @@ impl Stage {
         let options = RedisServer::options()
             .port(self.port)
             .config("user app on >app-word ~* +@all")
-            // A microsecond for each key, later more; and an ear for clients in between.
+            // While it loads it listens in between, and says so.
             .config("loading-process-events-interval-bytes 1024");
         self.server = Some(options.start());
     }

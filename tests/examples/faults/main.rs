@@ -4,8 +4,8 @@
 //!     cargo run --release -p cache-tests --example faults
 //!
 //! Sixteen tasks read 200 rows at random, and write one in fifty calls; the function takes 1 ms, and each task thinks for
-//! 4 ms before it asks again. *Added* is what a call took beyond its body, from the beginning of the fault until hits have
-//! returned. A call is lost if it has no answer within 5 s, or a wrong one.
+//! 4 ms before it asks again. *Added* is what a call took beyond its body, from the beginning of the fault until a second
+//! after hits have returned. A call is lost if it has no answer within 5 s, or a wrong one.
 
 #![allow(clippy::print_stdout, reason = "it prints tables")]
 
@@ -124,13 +124,12 @@ async fn row(fault: &Fault) -> String {
         .filter(|sample| sample.kind == Kind::Hit && sample.at >= ended)
         .map(|sample| sample.at + sample.added)
         .min();
-    let until = first_hit.unwrap_or(stopped);
     let within = |from, to| -> Vec<&Sample> {
         let is_within = |sample: &&Sample| sample.at >= from && sample.at <= to;
         samples.iter().filter(is_within).collect()
     };
     // A call that was on its way when it began has met it, too.
-    let met = within(begun - Duration::from_millis(20), until.max(ended));
+    let met = within(begun - Duration::from_millis(20), stopped);
     let during = match fault.lasts.is_zero() {
         true => within(begun, caused),
         false => within(caused, ending),

@@ -54,6 +54,7 @@ async fn main() {
         &text,
     );
     println!("{text}");
+    // What went wrong, if anything did.
     for sample in samples
         .iter()
         .filter(|sample| sample.error.is_some())
@@ -61,7 +62,6 @@ async fn main() {
     {
         println!("at {:?}: {:?}", sample.at, sample.error);
     }
-    println!("{}", demo.stderr().lines().join("\n"));
 }
 
 /// Returns when each outage began and ended.

@@ -116,10 +116,10 @@ fn grid(
     }
     let legend = [
         (LATENCY.0 - 26.0, LEFT, "#000", "latency of a request:"),
-        (LATENCY.0 - 26.0, LEFT + 124.0, "#1f5f8b", "p50"),
-        (LATENCY.0 - 26.0, LEFT + 156.0, "#d1701f", "p99"),
-        (LATENCY.0 - 26.0, LEFT + 188.0, "#a58c3f", "max"),
-        (LATENCY.0 - 26.0, LEFT + 222.0, "#c00", "✗ errors"),
+        (LATENCY.0 - 26.0, LEFT + 130.0, "#1f5f8b", "p50"),
+        (LATENCY.0 - 26.0, LEFT + 162.0, "#d1701f", "p99"),
+        (LATENCY.0 - 26.0, LEFT + 194.0, "#a58c3f", "max"),
+        (LATENCY.0 - 26.0, LEFT + 228.0, "#c00", "✗ errors"),
         (HITS.0 - 8.0, LEFT, "#2f7d4f", "hits among reads"),
     ];
     for (y, x, colour, text) in legend {
