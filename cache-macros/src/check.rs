@@ -273,7 +273,7 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
         if named("id", id, &bindings, errors) && skips {
             all_in_id(id, &keyed, args, errors);
         }
-        return with_id(&args.op, part(id, &bindings));
+        return with_id(args, part(id, &bindings), item, errors);
     }
     if args.key.is_absent() {
         ordered(&keyed, errors);
@@ -291,7 +291,7 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
         return parts
             .into_iter()
             .next()
-            .and_then(|id| with_id(&args.op, id));
+            .and_then(|id| with_id(args, id, item, errors));
     }
     let op = match &args.op {
         Setting::Absent => function_op(item, errors)?,
@@ -304,12 +304,55 @@ fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
     })
 }
 
-/// `users:1`, or `users:avatar:1` if there is an op.
-fn with_id(op: &Setting<Name>, id: Part) -> Option<Key> {
-    match op {
-        Setting::Absent => Some(Key::Entity(id)),
-        op => Some(Key::Row(op.value()?.clone(), id)),
+/// `users:1`, or `users:avatar:1` if there is an op. Calls with other types are told apart by a hash.
+fn with_id(args: &CachedArgs, id: Part, item: &Item, errors: &mut Errors) -> Option<Key> {
+    let types = telling_types(&id, item);
+    if args.op.is_absent() {
+        if let Some(name) = types.first() {
+            let message = format!(
+                "`{name}` is not in the key of a row, and calls with other types would get each other's values; add an `op`, which has it in the key"
+            );
+            errors.on(name, message);
+        }
+        return Some(Key::Entity(id));
     }
+    let op = args.op.value()?.clone();
+    if types.is_empty() {
+        return Some(Key::Row(op, id));
+    }
+    Some(Key::Derived {
+        op: Op::Given(op),
+        types,
+        parts: vec![id],
+    })
+}
+
+/// The function's type parameters that the value may depend on: all but those that only stand in the types of parameters
+/// which the author has left out of the key.
+fn telling_types(id: &Part, item: &Item) -> Vec<Ident> {
+    fn names(tokens: TokenStream, name: &Ident) -> bool {
+        tokens.into_iter().any(|token| match token {
+            TokenTree::Ident(ident) => ident == *name,
+            TokenTree::Group(group) => names(group.stream(), name),
+            _ => false,
+        })
+    }
+    let in_type = |ty: &Type, name: &Ident| names(ty.to_token_stream(), name);
+    let is_left_out = |name: &&Ident| {
+        let (bindings, _) = item.bindings();
+        let mut of: Vec<&Binding> = bindings
+            .iter()
+            .filter(|binding| binding.ty.as_ref().is_some_and(|ty| in_type(ty, name)))
+            .collect();
+        let stands_somewhere = !of.is_empty();
+        of.retain(|binding| mention(id.value.to_token_stream(), &binding.name()).is_some());
+        let is_returned = item.output().is_some_and(|ty| in_type(ty, name));
+        stands_somewhere && of.is_empty() && !is_returned
+    };
+    item.type_params()
+        .filter(|name| !is_left_out(name))
+        .cloned()
+        .collect()
 }
 
 fn function_op(item: &Item, errors: &mut Errors) -> Option<Op> {

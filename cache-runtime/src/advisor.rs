@@ -171,10 +171,9 @@ pub(crate) fn advise_once(engine: &Engine) {
 }
 
 fn log(Advice { kind, text }: &Advice) {
-    let name = kind.as_str();
     if kind.is_a_hint() {
-        tracing::info!(advice = name, "{text}");
+        tracing::info!("{text}");
     } else {
-        tracing::warn!(advice = name, "{text}");
+        tracing::warn!("{text}");
     }
 }

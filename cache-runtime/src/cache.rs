@@ -17,7 +17,7 @@ use crate::returns::{Cacheable, Fallible, Owned};
 use crate::scope;
 use crate::stats::{Figures, Stats};
 use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store};
-use crate::transaction::{self, Ending, Handover};
+use crate::transaction::{self, Doubt, Ending, Handover};
 use crate::write::{Planned, WritePlan};
 
 static PROCESS: OnceLock<Cache> = OnceLock::new();
@@ -581,7 +581,8 @@ impl Cache {
     /// Removes the entries whose keys match a pattern such as `users:list:*`, with loads of them that are in
     /// flight; returns how many entries there were. Foreign values stay.
     ///
-    /// The store is walked step by step: its cost grows with the number of all keys. To invalidate a resource
+    /// It acts on what is there, also inside of [`after_commit`](Self::after_commit): what is loaded again before the commit
+    /// stays. The store is walked step by step: its cost grows with the number of all keys. To invalidate a resource
     /// use [`invalidate_all`](Self::invalidate_all), which costs the same whatever there is.
     ///
     /// # Errors
@@ -613,6 +614,8 @@ impl Cache {
             return Ok(0);
         };
         cache.registry.others.invalidations.add_one();
+        // Once more when a transaction that is open has ended: somebody may load the old rows until then.
+        transaction::hand_over_everything(&cache);
         // Removed first, because that can be counted. What is stored meanwhile is dead a moment later.
         let everything = Matching::all(&cache.space.namespace, "*");
         let removed = cache.store.remove_matching(&everything).await;
@@ -724,6 +727,7 @@ impl Cache {
 async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
     let handover = Handover {
         write: Some(planned),
+        doubt: Doubt::None,
         announced: None,
     };
     match transaction::hand_over(cache, handover) {

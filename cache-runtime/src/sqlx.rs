@@ -1,7 +1,8 @@
 //! Transactions with [SQLx](https://docs.rs/sqlx), and the invalidations in them.
 
+use sqlx_core::acquire::Acquire;
 use sqlx_core::database::Database;
-use sqlx_core::pool::Pool;
+use sqlx_core::pool::{Pool, PoolConnection};
 
 use crate::cache::Cache;
 use crate::transaction::Ending;
@@ -50,7 +51,16 @@ where
 {
     cache
         .transaction(Box::pin(async {
-            let mut transaction = match pool.begin().await {
+            let mut session = match pool.acquire().await {
+                Ok(connection) => Session {
+                    connection,
+                    begins: true,
+                },
+                Err(error) => return (Err(error.into()), Ending::RolledBack),
+            };
+            let begun = session.connection.begin().await;
+            session.begins = false;
+            let mut transaction = match begun {
                 Ok(transaction) => transaction,
                 Err(error) => return (Err(error.into()), Ending::RolledBack),
             };
@@ -67,4 +77,21 @@ where
             }
         }))
         .await
+}
+
+/// A connection that is not given back to the pool while a transaction begins.
+///
+/// SQLx 0.9.0 loses track of a transaction whose beginning is dropped (its issues 4385 and 4393): whoever got the
+/// connection next would write into it and never commit, and read, and cache, what nobody has committed.
+struct Session<DB: Database> {
+    connection: PoolConnection<DB>,
+    begins: bool,
+}
+
+impl<DB: Database> Drop for Session<DB> {
+    fn drop(&mut self) {
+        if self.begins {
+            self.connection.close_on_drop();
+        }
+    }
 }

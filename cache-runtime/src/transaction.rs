@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use crate::clock;
-use crate::delivery::Order;
+use crate::delivery::{Order, Receipt};
 use crate::engine::Handle;
+use crate::errands::Errand;
 use crate::nonce::Nonce;
 use crate::stats::Counters;
 use crate::store::Intent;
@@ -36,17 +37,43 @@ pub(crate) enum Ending {
 struct Block {
     cache: Handle,
     collected: Mutex<Collected>,
-    /// The block around it, of another cache.
+    /// The block around it, of this cache or another.
     outer: Option<Arc<Block>>,
 }
 
 #[derive(Debug, Default)]
 struct Collected {
-    writes: Vec<Planned>,
+    writes: Vec<Deferred>,
+    /// What was removed by hand.
+    orders: Vec<Order>,
+    /// Whether everything was invalidated by hand.
+    everything: bool,
     /// Announcements that stand until the block ends.
     intents: Vec<Intent>,
     /// What ends them.
     withdrawals: Vec<Order>,
+}
+
+/// A write that waits for the end of a block.
+#[derive(Debug)]
+struct Deferred {
+    write: Planned,
+    doubt: Doubt,
+    /// Whether it is undone if the block's transaction is. Only of an `after_commit` write is that known, and only by the
+    /// block that it runs in: another one may have committed on a connection of its own, and to invalidate what
+    /// was not written costs a miss.
+    is_undone: bool,
+}
+
+/// What is not known of a write when it leaves its invalidation to a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// It has returned.
+    None,
+    /// It has returned an error, which may hide a commit.
+    Failed,
+    /// It was dropped, or panicked: its commit may be on its way.
+    Dropped,
 }
 
 /// What a write leaves with the block it runs in.
@@ -54,6 +81,7 @@ struct Collected {
 pub(crate) struct Handover {
     /// What it invalidates; nothing if it wrote nothing.
     pub(crate) write: Option<Planned>,
+    pub(crate) doubt: Doubt,
     /// Its announcement, and what ends that.
     pub(crate) announced: Option<(Intent, Order)>,
 }
@@ -62,12 +90,87 @@ impl Block {
     /// The innermost block of this cache around the current task.
     fn around(cache: &Handle) -> Option<Arc<Self>> {
         let innermost = BLOCK.try_with(Arc::clone).ok();
+        Self::of(innermost, cache)
+    }
+
+    fn of(innermost: Option<Arc<Self>>, cache: &Handle) -> Option<Arc<Self>> {
         std::iter::successors(innermost, |block| block.outer.clone())
             .find(|block| block.cache.is(cache))
     }
 
     fn take(&self) -> Collected {
         std::mem::take(&mut self.collected.lock())
+    }
+}
+
+impl Collected {
+    /// Settles which writes are undone, and of which nobody knows, now that the block has ended.
+    fn ended(&mut self, ending: Ending) {
+        if ending == Ending::RolledBack {
+            self.writes.retain(|write| !write.is_undone);
+        }
+        for write in &mut self.writes {
+            // What is around it may be undone without it.
+            write.is_undone = false;
+            if ending == Ending::Unknown && write.doubt == Doubt::None {
+                write.doubt = Doubt::Failed;
+            }
+        }
+    }
+
+    fn dropped(&mut self) {
+        for write in &mut self.writes {
+            write.doubt = Doubt::Dropped;
+        }
+    }
+
+    /// Hands all of it to the block around.
+    fn into_block(self, outer: &Block) {
+        let mut collected = outer.collected.lock();
+        collected.writes.extend(self.writes);
+        collected.orders.extend(self.orders);
+        collected.everything |= self.everything;
+        collected.intents.extend(self.intents);
+        collected.withdrawals.extend(self.withdrawals);
+    }
+
+    /// What is to be invalidated now; what is in doubt is seen to later as well.
+    fn into_order(self, cache: &Handle, ending: Ending) -> Order {
+        if self.everything {
+            drop(cache.delivery.enqueue_namespace());
+        }
+        let mut now = self
+            .withdrawals
+            .into_iter()
+            .fold(Order::default(), Order::and);
+        let mut later = Order::default();
+        for order in self.orders {
+            if ending == Ending::Unknown {
+                later = later.and(order.clone());
+            }
+            now = now.and(order);
+        }
+        for Deferred { write, doubt, .. } in self.writes {
+            if doubt == Doubt::Dropped {
+                drop(leave_uncertain(cache, write.clone(), Nonce::fresh()));
+            }
+            let order = write.into_order();
+            if doubt == Doubt::Failed {
+                later = later.and(order.clone());
+            }
+            // Also what is announced: whoever waits for the end of the block waits for that.
+            now = now.and(order);
+        }
+        repeat(cache, later);
+        now
+    }
+}
+
+/// Has an order carried out once more when a commit that is on its way must have arrived.
+fn repeat(cache: &Handle, order: Order) {
+    if !order.is_empty() {
+        let deadline = clock::now() + cache.config.uncertainty;
+        cache.delivery.enqueue_at(deadline, order);
     }
 }
 
@@ -82,7 +185,13 @@ pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Option<Handover> 
         return Some(handover);
     };
     let mut collected = block.collected.lock();
-    collected.writes.extend(handover.write);
+    collected
+        .writes
+        .extend(handover.write.map(|write| Deferred {
+            is_undone: write.takes_part(),
+            doubt: handover.doubt,
+            write,
+        }));
     if let Some((intent, withdrawal)) = handover.announced {
         collected.intents.push(intent);
         collected.withdrawals.push(withdrawal);
@@ -90,18 +199,22 @@ pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Option<Handover> 
     None
 }
 
-/// Leaves an order with the block around the current task, to be sent when that has ended, however it has.
+/// Leaves an order with the block around the current task, to be sent once more when that has ended, however it has.
 pub(crate) fn hand_over_order(cache: &Handle, order: Order) {
     if let Some(block) = Block::around(cache) {
-        block.collected.lock().withdrawals.push(order);
+        block.collected.lock().orders.push(order);
     }
 }
 
-/// Runs a block; applies what was collected in it when it is the outermost of its cache.
-pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending)>) -> T {
-    if is_open(&cache) {
-        return block.await.0;
+/// The same of an invalidation of everything.
+pub(crate) fn hand_over_everything(cache: &Handle) {
+    if let Some(block) = Block::around(cache) {
+        block.collected.lock().everything = true;
     }
+}
+
+/// Runs a block. When it ends, what was collected in it goes to the block around it, or takes place if there is none.
+pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending)>) -> T {
     let opened = Arc::new(Block {
         outer: BLOCK.try_with(Arc::clone).ok(),
         collected: Mutex::default(),
@@ -114,7 +227,10 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
     };
     let block = BLOCK.scope(Arc::clone(&opened), block);
     let (output, ending) = renewing(&opened, block).await;
-    let receipt = opened.cache.delivery.enqueue(open.ended(ending));
+    let Some(order) = open.ended(ending) else {
+        return output;
+    };
+    let receipt = opened.cache.delivery.enqueue(order);
     drop(running);
     let _ = receipt
         .acknowledged(opened.cache.config.command_budget)
@@ -133,14 +249,9 @@ async fn renewing<F: Future>(block: &Block, body: F) -> F::Output {
             biased;
             output = &mut body => return output,
             _ = renewal.tick() => {
-                let intents = block.collected.lock().intents.clone();
-                let store = Arc::clone(&block.cache.store);
-                block.cache.background.spawn(async move {
-                    for intent in intents {
-                        // If it can't be renewed it ends with its time, as if the process had been killed.
-                        let _ = store.renew_intent(&intent).await;
-                    }
-                });
+                for intent in block.collected.lock().intents.clone() {
+                    block.cache.errands.send(Errand::RenewIntent(intent));
+                }
             }
         }
     }
@@ -153,25 +264,23 @@ struct Open {
 }
 
 impl Open {
-    fn ended(&mut self, ending: Ending) -> Order {
+    /// What is to be invalidated now, unless it was handed to the block around.
+    fn ended(&mut self, ending: Ending) -> Option<Order> {
         self.has_ended = true;
-        let Collected {
-            writes,
-            withdrawals,
-            ..
-        } = self.block.take();
-        let withdrawals = withdrawals.into_iter().fold(Order::default(), Order::and);
-        if ending == Ending::RolledBack {
-            return withdrawals;
+        let mut collected = self.block.take();
+        collected.ended(ending);
+        match self.outer() {
+            Some(outer) => {
+                collected.into_block(&outer);
+                None
+            }
+            None => Some(collected.into_order(&self.block.cache, ending)),
         }
-        let writes = writes.into_iter().map(Planned::into_order);
-        let order = writes.fold(Order::default(), Order::and);
-        if ending == Ending::Unknown {
-            let cache = &self.block.cache;
-            let later = clock::now() + cache.config.uncertainty;
-            cache.delivery.enqueue_at(later, order.clone());
-        }
-        order.and(withdrawals)
+    }
+
+    /// The block of the same cache around this one.
+    fn outer(&self) -> Option<Arc<Block>> {
+        Block::of(self.block.outer.clone(), &self.block.cache)
     }
 }
 
@@ -182,34 +291,41 @@ impl Drop for Open {
         }
         // Nobody knows whether the commit was sent, and whether it arrives.
         let cache = &self.block.cache;
-        let Collected {
-            writes, intents, ..
-        } = self.block.take();
-        for write in writes {
-            leave_uncertain(cache, write, Nonce::fresh());
+        let mut collected = self.block.take();
+        collected.dropped();
+        if let Some(outer) = self.outer() {
+            return collected.into_block(&outer);
         }
-        for intent in intents {
+        // These stand until then; nothing withdraws them.
+        for intent in collected.intents.drain(..) {
             let length = cache.config.uncertainty;
-            announce(cache, Intent { length, ..intent }, Vec::new());
+            drop(announce(cache, Intent { length, ..intent }, Vec::new()));
+        }
+        collected.withdrawals.clear();
+        let order = collected.into_order(cache, Ending::Unknown);
+        if !order.is_empty() {
+            // Nobody is there to wait for the receipt.
+            drop(cache.delivery.enqueue(order));
         }
     }
 }
 
-/// Announces a write whose outcome nobody knows, until its commit must have arrived, and invalidates once more then.
-pub(crate) fn leave_uncertain(cache: &Handle, write: Planned, token: Nonce) {
+/// Announces a write whose outcome nobody knows, until its commit must have arrived, and invalidates once more then. The
+/// receipt is for the announcement.
+pub(crate) fn leave_uncertain(cache: &Handle, write: Planned, token: Nonce) -> Receipt {
     let uncertainty = cache.config.uncertainty;
     let intent = write.intent(token, uncertainty);
     let order = write.into_order();
-    announce(cache, intent, order.counted.clone());
+    let receipt = announce(cache, intent, order.counted.clone());
     cache.delivery.enqueue_at(clock::now() + uncertainty, order);
+    receipt
 }
 
-fn announce(cache: &Handle, intent: Intent, counted: Vec<Arc<Counters>>) {
+fn announce(cache: &Handle, intent: Intent, counted: Vec<Arc<Counters>>) -> Receipt {
     let order = Order {
         intents: vec![intent],
         counted,
         ..Order::default()
     };
-    // Nobody is there to wait for the receipt.
-    drop(cache.delivery.enqueue(order));
+    cache.delivery.enqueue(order)
 }

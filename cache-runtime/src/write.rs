@@ -29,7 +29,7 @@ use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
 use crate::scope;
 use crate::store::{Intent, IntentRow};
-use crate::transaction::{self, Handover};
+use crate::transaction::{self, Doubt, Handover};
 
 /// Collects what a function's attribute says it invalidates.
 #[derive(Debug)]
@@ -116,9 +116,11 @@ impl<'a> WritePlan<'a> {
                 ..Order::default()
             },
             rows: Vec::new(),
+            tags: Vec::new(),
             crash_safe: self.crash_safe,
             after_commit: self.after_commit,
         };
+        planned.tags.clone_from(&planned.order.bumps);
         if !planned.order.bumps.is_empty() {
             let others = Arc::clone(&self.cache.registry.others);
             planned.order.counted.push(others);
@@ -151,11 +153,34 @@ pub(crate) struct Planned {
     order: Order,
     /// The entries in the order, with what stands for each where it is somebody else's.
     rows: Vec<IntentRow>,
+    /// The tags among the bumps.
+    tags: Vec<Arc<Dep>>,
     crash_safe: bool,
     after_commit: bool,
 }
 
 impl Planned {
+    /// Whether it is undone if the transaction around it is.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.after_commit
+    }
+
+    /// What was planned before the body ran, with the rows that are known by now.
+    fn with_rows_of(&self, known: Self, cache: &Handle) -> Self {
+        let mut narrowed = Self {
+            tags: self.tags.clone(),
+            crash_safe: self.crash_safe,
+            after_commit: self.after_commit,
+            ..known
+        };
+        if !self.tags.is_empty() {
+            narrowed.order.bumps.extend(self.tags.iter().cloned());
+            let others = Arc::clone(&cache.registry.others);
+            narrowed.order.counted.push(others);
+        }
+        narrowed
+    }
+
     pub(crate) fn into_order(self) -> Order {
         self.order
     }
@@ -318,14 +343,26 @@ where
         let planned = self
             .result
             .zip(returned.value())
-            .map(|(result, value)| result(WritePlan::new(&cache, Some(self.site)), value).finish())
+            .map(|(result, value)| {
+                let known = result(WritePlan::new(&cache, Some(self.site)), value).finish();
+                guard.planned.with_rows_of(known, &cache)
+            })
             .unwrap_or_else(|| guard.planned.clone());
         let handover = Handover {
             write: (!wrote_nothing).then_some(planned),
+            doubt: match returned.error() {
+                Some(_) => Doubt::Failed,
+                None => Doubt::None,
+            },
             announced: announced.zip(withdrawal),
         };
+        // Not before: what the user's code above leaves undone by a panic, the guard does.
+        guard.state = State::Over;
         // Inside its caller's transaction the outcome is not known yet.
-        let Some(Handover { write, announced }) = transaction::hand_over(&cache, handover) else {
+        let Some(Handover {
+            write, announced, ..
+        }) = transaction::hand_over(&cache, handover)
+        else {
             return returned;
         };
         if let Some(write) = &write
@@ -335,7 +372,10 @@ where
                 let site = self.site;
                 format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
             });
-            transaction::leave_uncertain(&cache, write.clone(), Nonce::fresh());
+            let receipt = transaction::leave_uncertain(&cache, write.clone(), Nonce::fresh());
+            drop(running);
+            // The caller is about to commit: by then the announcement stands.
+            let _ = receipt.acknowledged(guard.allowance.left()).await;
             return returned;
         }
         let mut order = write.map_or_else(Order::default, Planned::into_order);
@@ -440,7 +480,7 @@ impl<'a> Guard<'a> {
     async fn watch<F: Future>(&mut self, body: F) -> F::Output {
         self.state = State::Running;
         let mut body = std::pin::pin!(body);
-        let output = match self.announced {
+        match self.announced {
             None => body.await,
             Some(Announced { token, .. }) => {
                 let intent = self.planned.intent(token, self.cache.config.intent);
@@ -450,14 +490,12 @@ impl<'a> Guard<'a> {
                 loop {
                     tokio::select! {
                         biased;
-                        output = &mut body => break output,
+                        output = &mut body => return output,
                         _ = renewal.tick() => self.renew(intent.clone()),
                     }
                 }
             }
-        };
-        self.state = State::Over;
-        output
+        }
     }
 
     fn renew(&self, intent: Intent) {
@@ -500,11 +538,13 @@ impl Drop for Guard<'_> {
                     .map_or_else(Nonce::fresh, |announced| announced.token);
                 let handover = Handover {
                     write: Some(self.planned.clone()),
+                    doubt: Doubt::Dropped,
                     announced: self.announced().zip(self.withdrawal()),
                 };
                 if transaction::hand_over(self.cache, handover).is_some() {
                     // The commit may still be on its way: until it must have arrived, nothing is stored.
-                    transaction::leave_uncertain(self.cache, self.planned.clone(), token);
+                    let write = self.planned.clone();
+                    drop(transaction::leave_uncertain(self.cache, write, token));
                 }
             }
         }

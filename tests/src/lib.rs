@@ -9,6 +9,7 @@
 //! skipped one.
 
 mod demo;
+mod document;
 mod postgres;
 mod process;
 mod proxy;
@@ -16,8 +17,9 @@ mod redis;
 mod wait;
 
 pub use demo::{Answer, CacheStatus, Demo, demo_program};
+pub use document::{documents, write_section};
 pub use postgres::Postgres;
-pub use process::Output;
+pub use process::{Output, Process};
 pub use proxy::{Mode, Proxy};
 pub use redis::{RedisOptions, RedisServer};
 pub use wait::{eventually, free_port};

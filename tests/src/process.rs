@@ -54,7 +54,7 @@ impl Output {
 /// (Ctrl-C, a time limit, a static that is never dropped), a shell that waits for our end of a pipe to close
 /// does the same.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     reaper: Option<Child>,
     last_signal: Signal,
@@ -74,7 +74,10 @@ const REAPER: &str = r#"
 
 impl Process {
     /// Starts `command`, which ends with `last_signal`; if this process dies first, `directory` goes too.
-    pub(crate) fn start(
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start(
         command: &mut Command,
         last_signal: Signal,
         directory: Option<&Path>,
@@ -120,35 +123,54 @@ impl Process {
         })
     }
 
-    pub(crate) fn stdout(&self) -> &Output {
+    /// What it has written to its standard output.
+    pub fn stdout(&self) -> &Output {
         &self.stdout
     }
 
-    pub(crate) fn stderr(&self) -> &Output {
+    /// What it has written to its standard error.
+    pub fn stderr(&self) -> &Output {
         &self.stderr
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends `signal`; an ended process gets none.
-    pub(crate) fn signal(&mut self, signal: Signal) {
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
             kill_process(self.pid(), signal).expect("a child can be signalled");
         }
     }
 
     /// Sends SIGSTOP and returns once the process has stopped.
-    pub(crate) fn pause(&mut self) {
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn pause(&mut self) {
         self.signal(Signal::STOP);
         self.wait_state(WaitIdOptions::STOPPED);
     }
 
     /// Sends SIGCONT and returns once the process runs again.
-    pub(crate) fn resume(&mut self) {
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn resume(&mut self) {
         self.signal(Signal::CONT);
         self.wait_state(WaitIdOptions::CONTINUED);
     }
 
     /// How it ended, if it has.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().expect("a child can be waited for");
         if status.is_some() {
             self.disarm();
@@ -157,12 +179,12 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         poll(limit, || self.ended())
     }
 
     /// Sends the last signal and waits; what does not end within ten seconds is killed.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.signal(self.last_signal);
         if self.wait(Duration::from_secs(10)).is_none() {
             self.signal(Signal::KILL);

@@ -36,10 +36,17 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    weather: watch::Sender<Weather>,
     state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    mode: Mode,
+    /// Connections of an earlier one are closed.
+    epoch: usize,
 }
 
 #[derive(Debug)]
@@ -81,7 +88,10 @@ impl Proxy {
             .enable_all()
             .build();
         let runtime = runtime.expect("a runtime for the proxy");
-        let (mode, modes) = watch::channel(Mode::Pass);
+        let (weather, changes) = watch::channel(Weather {
+            mode: Mode::Pass,
+            epoch: 0,
+        });
         let (stop, stopped) = oneshot::channel();
         let state = Arc::new(State::default());
         let for_thread = Arc::clone(&state);
@@ -89,14 +99,14 @@ impl Proxy {
             runtime.block_on(async move {
                 let listener = TcpListener::from_std(listener).expect("a listener for the runtime");
                 tokio::select! {
-                    () = accept(listener, server, modes, for_thread) => {}
+                    () = accept(listener, server, changes, for_thread) => {}
                     _ = stopped => {}
                 }
             });
         });
         Self {
             address,
-            mode,
+            weather,
             state,
             stop: Some(stop),
             thread: Some(thread),
@@ -110,7 +120,16 @@ impl Proxy {
 
     /// From now on, `mode`.
     pub fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
+        self.weather.send_modify(|weather| weather.mode = mode);
+    }
+
+    /// From now on `mode`, for new connections; those that are open are closed. After something was swallowed nothing
+    /// else is possible between two real hosts: what arrives on a connection is without a gap.
+    pub fn cut_then(&self, mode: Mode) {
+        self.weather.send_modify(|weather| {
+            weather.mode = mode;
+            weather.epoch += 1;
+        });
     }
 
     /// Lets the piece at the gate of [`Mode::Hold`] or [`Mode::HoldAnswers`] pass, and holds what comes behind it.
@@ -154,16 +173,18 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     server: u16,
-    modes: watch::Receiver<Mode>,
+    changes: watch::Receiver<Weather>,
     state: Arc<State>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
         state.accepted.fetch_add(1, Ordering::SeqCst);
-        let (modes, state) = (modes.clone(), Arc::clone(&state));
+        let (changes, state) = (changes.clone(), Arc::clone(&state));
         tokio::spawn(async move {
-            if *modes.borrow() == Mode::Cut {
+            let Weather { mode, epoch } = *changes.borrow();
+            if mode == Mode::Cut {
                 return;
             }
+            let link = Link { changes, epoch };
             let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
                 return;
             };
@@ -180,13 +201,31 @@ async fn accept(
                     request,
                     from_client,
                     to_server,
-                    modes.clone(),
+                    link.clone(),
                     injected,
                     &state
                 ),
-                pump(answer, from_server, to_client, modes, nothing, &state),
+                pump(answer, from_server, to_client, link, nothing, &state),
             );
         });
+    }
+}
+
+/// What a connection knows of the weather.
+#[derive(Clone)]
+struct Link {
+    changes: watch::Receiver<Weather>,
+    epoch: usize,
+}
+
+impl Link {
+    fn fate(&mut self, direction: Direction) -> Fate {
+        let Weather { mode, epoch } = *self.changes.borrow_and_update();
+        if epoch == self.epoch {
+            direction.fate(mode)
+        } else {
+            Fate::End
+        }
     }
 }
 
@@ -224,7 +263,7 @@ async fn pump(
     direction: Direction,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut modes: watch::Receiver<Mode>,
+    mut link: Link,
     mut injected: mpsc::UnboundedReceiver<Vec<u8>>,
     state: &State,
 ) {
@@ -241,22 +280,22 @@ async fn pump(
                 }
                 continue;
             }
-            changed = modes.changed() => {
-                if changed.is_err() || matches!(direction.fate(*modes.borrow()), Fate::End) {
+            changed = link.changes.changed() => {
+                if changed.is_err() || matches!(link.fate(direction), Fate::End) {
                     return;
                 }
                 continue;
             }
         };
         loop {
-            let fate = direction.fate(*modes.borrow_and_update());
+            let fate = link.fate(direction);
             match fate {
                 Fate::Pass => break,
                 Fate::Swallow => continue 'pieces,
                 Fate::End => return,
                 Fate::Delay(time) => tokio::select! {
                     () = tokio::time::sleep(time) => break,
-                    changed = modes.changed() => if changed.is_err() { return },
+                    changed = link.changes.changed() => if changed.is_err() { return },
                 },
                 Fate::Hold => {
                     state.held.fetch_add(1, Ordering::SeqCst);
@@ -265,7 +304,7 @@ async fn pump(
                             ticket.expect("never closed").forget();
                             true
                         }
-                        changed = modes.changed() => {
+                        changed = link.changes.changed() => {
                             if changed.is_err() {
                                 return;
                             }
@@ -380,6 +419,19 @@ mod tests {
         let end = client.read_u8().await.map_err(|error| error.kind());
         assert_eq!(end, Err(ErrorKind::UnexpectedEof));
         client.write_u8(1).await.expect("the other half is open");
+    }
+
+    #[tokio::test]
+    async fn closes_what_is_open_and_passes_what_comes() {
+        let (proxy, mut client) = connected().await;
+        proxy.set(Mode::SwallowAnswers);
+        client.write_u8(50).await.expect("a request");
+        proxy.cut_then(Mode::Pass);
+        assert!(client.read_u8().await.is_err());
+        let mut again = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .expect("a connection");
+        assert_eq!(ask(&mut again, 3).await, 4);
     }
 
     #[tokio::test]

@@ -134,8 +134,22 @@ impl RedisServer {
     ///
     /// When it does not start.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same with more configuration, this once: `appendonly yes`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub fn restart_with(&mut self, lines: &[&str]) {
         self.stop();
-        if let Err(lines) = self.launch() {
+        let usual = self.options.config.len();
+        let more = lines.iter().map(|line| (*line).to_owned());
+        self.options.config.extend(more);
+        let launched = self.launch();
+        self.options.config.truncate(usual);
+        if let Err(lines) = launched {
             panic!("redis-server did not start again:\n{lines}");
         }
     }

@@ -364,3 +364,42 @@ async fn a_caller_may_go_past_the_cache_or_renew_it() {
     bypass(shop.sell(1)).await;
     miss(shop.stock(1)).await;
 }
+
+trait Format {
+    fn format(id: i64) -> String;
+}
+
+struct Json;
+struct Xml;
+
+impl Format for Json {
+    fn format(id: i64) -> String {
+        format!("{{\"id\":{id}}}")
+    }
+}
+
+impl Format for Xml {
+    fn format(id: i64) -> String {
+        format!("<id>{id}</id>")
+    }
+}
+
+#[cached(resource = "views", op = "view", skip(cache), cache = cache)]
+async fn view<F: Format>(cache: &Cache, id: i64) -> String {
+    F::format(id)
+}
+
+#[cached(resource = "views", skip(cache, source), cache = cache)]
+async fn from_source<S: Fn(i64) -> String>(cache: &Cache, source: S, id: i64) -> String {
+    source(id)
+}
+
+#[tokio::test]
+async fn calls_with_other_types_have_other_keys() {
+    let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    assert_eq!(view::<Json>(&cache, 1).await, "{\"id\":1}");
+    assert_eq!(view::<Xml>(&cache, 1).await, "<id>1</id>");
+    // What only stands in the type of a parameter that is left out is left out with it.
+    let key = key_of(from_source(&cache, |id| id.to_string(), 1));
+    assert_eq!(key.expect("a key").kind(), EntryKind::Entity);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cache_runtime::{Cache, CacheConfig, Status, cached, invalidates, observe};
 use cache_tests::{Mode, Postgres, Proxy, eventually};
-use sqlx::any::install_default_drivers;
+use sqlx::any::{AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyConnection, AnyPool};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,6 +48,13 @@ impl Users {
         update.bind(id).execute(tx).await.map(drop)
     }
 
+    /// Commits by itself, whatever is around it.
+    #[invalidates("users", cache = self.cache)]
+    async fn rename_alone(&self, name: &str) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE users SET name = $1").bind(name.to_owned());
+        update.execute(&self.pool).await.map(drop)
+    }
+
     /// The name that a reader gets, and whether from the cache.
     async fn name(&self) -> (String, bool) {
         let (name, outcomes) = observe(self.get(1)).await;
@@ -80,6 +87,36 @@ async fn committed_and_rolled_back(url: &str) {
     assert_eq!(committed.expect("committed"), "done");
     assert_eq!(users.name().await, ("new".to_owned(), false));
     assert_eq!(users.name().await, ("new".to_owned(), true));
+}
+
+/// A write of its own inside of a transaction that is rolled back, and an inner transaction that is not.
+#[tokio::test]
+async fn what_has_committed_by_itself_is_invalidated_whatever_becomes_of_the_rest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!(
+        "sqlite://{}?mode=rwc",
+        directory.path().join("users.db").display()
+    );
+    let users = Users::on(&url).await;
+    let rolled_back: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&users.cache, &users.pool, async |_| {
+            users.rename_alone("alone").await?;
+            Err(sqlx::Error::RowNotFound)
+        })
+        .await;
+    rolled_back.expect_err("rolled back");
+    assert_eq!(users.name().await, ("alone".to_owned(), false));
+    assert_eq!(users.name().await, ("alone".to_owned(), true));
+
+    let rolled_back: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&users.cache, &users.pool, async |_| {
+            let inner = async |tx: &mut AnyConnection| users.rename(tx, 1).await;
+            cache_runtime::sqlx::transaction(&users.cache, &users.pool, inner).await?;
+            Err(sqlx::Error::RowNotFound)
+        })
+        .await;
+    rolled_back.expect_err("rolled back");
+    assert_eq!(users.name().await, ("new".to_owned(), false));
 }
 
 #[tokio::test]
@@ -131,4 +168,39 @@ async fn a_commit_without_an_answer_invalidates_too() {
     let (written, ()) = tokio::join!(write, cut);
     written.expect_err("no answer");
     assert_eq!(users.name().await, ("new".to_owned(), false));
+}
+
+/// The caller hangs up while the database begins the transaction: whoever has the connection next is not in it.
+#[tokio::test]
+async fn a_transaction_whose_beginning_is_dropped_is_over() {
+    let postgres = Postgres::shared();
+    let url = postgres.database();
+    let users = Users::on(&url).await;
+    let port = url.rsplit_once(':').expect("a port").1;
+    let (port, database) = port.split_once('/').expect("a database");
+    let proxy = Proxy::start(port.parse().expect("a number"));
+    let url_of_proxy = url.replace(
+        &format!(":{port}/{database}"),
+        &format!(":{}/{database}", proxy.port()),
+    );
+    let through = AnyPoolOptions::new().max_connections(1);
+    let through = through.connect(&url_of_proxy).await.expect("a connection");
+
+    proxy.set(Mode::HoldAnswers);
+    let transaction =
+        cache_runtime::sqlx::transaction(
+            &users.cache,
+            &through,
+            async |_| Ok::<_, sqlx::Error>(()),
+        );
+    tokio::select! {
+        _ = transaction => unreachable!("it can't begin"),
+        () = eventually(PATIENCE, async || proxy.held() > 0) => {}
+    }
+    proxy.set(Mode::Pass);
+    sqlx::query("UPDATE users SET name = 'new'")
+        .execute(&through)
+        .await
+        .expect("written");
+    assert_eq!(postgres.psql(&url, "SELECT name FROM users"), "new");
 }

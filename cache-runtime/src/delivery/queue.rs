@@ -54,7 +54,7 @@ impl Order {
         self
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.kills.is_empty() && self.bumps.is_empty() && self.intents.is_empty()
     }
 }

@@ -133,8 +133,7 @@ async fn nothing_is_served_while_pushes_do_not_arrive() {
         other.rename(1, "new").await;
         eventually(PATIENCE, async || node.name(1).await == "new").await;
         // What has lost a part is no connection any more.
-        proxy.set(Mode::Cut);
-        proxy.set(Mode::Pass);
+        proxy.cut_then(Mode::Pass);
         node.warm(1).await;
         assert_eq!(node.name(1).await, "new", "{mode:?}");
     }

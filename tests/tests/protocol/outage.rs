@@ -47,12 +47,19 @@ async fn a_reader_joins_only_a_load_that_begins_after_its_own_read() {
             Status::Bypass(BypassReason::Unavailable)
         );
         gate.arrival().await;
+        // This one comes while the second load runs, and is for the third.
+        shop.commit(1, "newer");
+        let late = read();
+        settle().await;
         gate.open();
         for other in others {
             let (new, _) = other.await.expect("answered");
             assert_eq!(new.expect("read").expect("there").name, "new");
         }
-        assert_eq!(shop.loads(), 2);
+        assert_eq!(shop.loads(), 3);
+        gate.open();
+        let (newer, _) = late.await.expect("answered");
+        assert_eq!(newer.expect("read").expect("there").name, "newer");
     })
     .await;
 }

@@ -287,4 +287,29 @@ impl Shop {
     pub(crate) async fn name(&self, id: i64) -> String {
         self.get(id).await.expect("read").expect("there").name
     }
+
+    /// The rows of one page, which a tag names.
+    #[cached(resource = "pages", tags("page:{page}"), cache = self.cache)]
+    pub(crate) async fn page(&self, page: usize) -> Result<Vec<User>, DbError> {
+        self.read(|rows| rows.values().skip(page * 10).take(10).cloned().collect())
+            .await
+    }
+
+    /// Writes a row whose id is only known by its result.
+    #[invalidates("users", id = result.id, tags("page:{page}"), cache = self.cache)]
+    pub(crate) async fn rename_on_page(&self, page: usize, name: &str) -> Result<User, DbError> {
+        self.write(1, name).await
+    }
+
+    /// Its author has made a mistake: there need not be a row.
+    #[invalidates("users", id = result[0].id, cache = self.cache)]
+    pub(crate) async fn rename_all(&self, name: &str) -> Result<Vec<User>, DbError> {
+        self.write(1, name).await?;
+        Ok(Vec::new())
+    }
+
+    #[invalidates("users", id = id, rejected = |_| panic!("its author has made a mistake"), cache = self.cache)]
+    pub(crate) async fn rename_misjudged(&self, id: i64, name: &str) -> Result<User, DbError> {
+        self.write(id, name).await
+    }
 }

@@ -19,6 +19,8 @@ over_each_store! {
     a_panic_after_the_commit_leaves_nothing_stale;
     a_created_row_is_named_by_the_result;
     a_caller_that_hangs_up_before_the_body_changes_nothing;
+    tags_are_invalidated_beside_a_row_named_by_the_result;
+    a_mistake_in_the_attribute_leaves_nothing_stale;
 }
 
 async fn a_write_is_seen_by_the_next_read(pair: Pair) {
@@ -157,4 +159,27 @@ async fn a_caller_that_hangs_up_before_the_body_changes_nothing(pair: Pair) {
     drop(shop.rename(1, "new"));
     shop.name(1).await;
     assert_eq!(shop.loads(), 1);
+}
+
+async fn tags_are_invalidated_beside_a_row_named_by_the_result(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    assert_eq!(other.page(0).await.expect("read")[0].name, "user 1");
+    shop.rename_on_page(0, "new").await.expect("written");
+    assert_eq!(other.page(0).await.expect("read")[0].name, "new");
+}
+
+async fn a_mistake_in_the_attribute_leaves_nothing_stale(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    assert_eq!(other.name(1).await, "user 1");
+    let writer = shop.clone();
+    let write = tokio::spawn(async move { writer.rename_all("new").await });
+    assert!(write.await.expect_err("it panics").is_panic());
+    eventually(PATIENCE, async || other.name(1).await == "new").await;
+
+    let writer = shop.with_fault(Fault::LostAfterCommit);
+    let write = tokio::spawn(async move { writer.rename_misjudged(1, "newer").await });
+    assert!(write.await.expect_err("it panics").is_panic());
+    eventually(PATIENCE, async || other.name(1).await == "newer").await;
 }

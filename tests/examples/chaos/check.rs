@@ -1,0 +1,485 @@
+//! Judges a history.
+//!
+//! **What a read shows.** Every value carries the versions of the rows it was made of. Versions grow by one with each
+//! commit on a row, and the database says afterwards which write made which version. A read *misses* a write if it began
+//! when that write was known to be committed, covers what the write invalidates, and shows an older version of the row.
+//!
+//! **When a missed write is a violation.** A write obliges a reader from the moment at which the promise begins:
+//!
+//! | the write | obliges its own process | obliges the others |
+//! |---|---|---|
+//! | returned (`Ok`, or an error after its commit) | at once | at once, unless the invalidation was seen to wait for Redis; then when it waits no more |
+//! | returned an error whose commit came later, was dropped, panicked | once the invalidation of the uncertainty deadline is out, or the announcement if the commit was there before | the same |
+//! | `crash_safe`, its announcement seen to stand, and its process killed | – | at once if the commit was there, else when a commit without a process must have landed |
+//! | anything else whose process was killed | – | never |
+//!
+//! A manual invalidation says itself whether Redis has it, so it obliges others exactly from its return on. An annotated
+//! write doesn't; after it returned its task asks, by a read, whether the process holds something back. Between the return
+//! and that answer lies a fraction of a millisecond in which a stale read of *another* process is only excused
+//! (`unconfirmed`) if a fault was about that can make an invalidation wait. Without one it is a violation.
+//!
+//! **What is excused** is counted apart, by reason, and most have a bound, beyond which it is a violation all the same:
+//!
+//! | reason | why | bound |
+//! |---|---|---|
+//! | `running` | not acknowledged yet | the callers' deadline |
+//! | `pending` | acknowledged as pending; reads of other processes until it is delivered | seen to be delivered |
+//! | `unconfirmed` | as above | the answer |
+//! | `unknown-outcome` | dropped, panicked, or an error that hid a commit; until the uncertainty deadline | seen to be out |
+//! | `killed` | the process was killed before the invalidation, and the write was not `crash_safe` | TTL |
+//! | `killed-pending` | the process was killed while the invalidation waited for Redis, or before it was known not to | TTL |
+//! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction or a restart may have taken the announcement | TTL |
+//! | `intent-unseen` | `crash_safe`, and killed, but the announcement was not seen to stand (Redis was away) | TTL |
+//! | `late-commit` | a commit behind an error landed after the uncertainty deadline: the premise was broken | TTL |
+//!
+//! The TTL counts from the end of the longest load that can have begun before the commit.
+//!
+//! **What else is a violation**: a version that nobody has committed, or whose write began after the read had ended; a
+//! value of another call or type; a caller without an answer at the deadline.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::history::{
+    ABSENT_EVERY, Answer, Begin, Event, FIRST_VERSION, Fault, Life, MILLISECOND, Mark, Outcome,
+    Read, ReadKind, Run, Step, Stuck, Time, Truth, WriteId,
+};
+
+/// A link that was in trouble may be without a connection for so long afterwards.
+const AFTERMATH: Time = 8_000 * MILLISECOND;
+
+/// Why a read that misses a write breaks no promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Reason {
+    Running,
+    Pending,
+    Unconfirmed,
+    UnknownOutcome,
+    Killed,
+    KilledPending,
+    IntentLost,
+    IntentUnseen,
+    LateCommit,
+}
+
+impl Reason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Pending => "pending",
+            Self::Unconfirmed => "unconfirmed",
+            Self::UnknownOutcome => "unknown-outcome",
+            Self::Killed => "killed",
+            Self::KilledPending => "killed-pending",
+            Self::IntentLost => "intent-lost",
+            Self::IntentUnseen => "intent-unseen",
+            Self::LateCommit => "late-commit",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Violation {
+    /// The read shows `shown` of row `id`, though `missed` obliged it; late by so much.
+    Stale {
+        read: Read,
+        id: u32,
+        shown: u64,
+        missed: WriteId,
+        late: Time,
+    },
+    /// It was excused, but for longer than the reason holds.
+    Unbounded {
+        read: Read,
+        id: u32,
+        missed: WriteId,
+        reason: Reason,
+        late: Time,
+    },
+    /// Nobody had committed that version when the read ended.
+    Invented {
+        read: Read,
+        id: u32,
+        shown: u64,
+    },
+    /// Another call's value, or another type's.
+    Wrong {
+        read: Read,
+        text: String,
+    },
+    Stuck(Stuck),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Excused {
+    pub(crate) reads: u64,
+    pub(crate) latest: Time,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) reads: u64,
+    pub(crate) rows: u64,
+    pub(crate) by_kind: BTreeMap<ReadKind, u64>,
+    pub(crate) by_answer: BTreeMap<Answer, u64>,
+    pub(crate) writes: u64,
+    pub(crate) committed: u64,
+    /// Writes whose process was killed after their commit and before their end, and that obliged readers all the same.
+    pub(crate) crash_safe_kills: u64,
+    pub(crate) stale: u64,
+    pub(crate) latest: Time,
+    pub(crate) excused: BTreeMap<Reason, Excused>,
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// All that is known of one write.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub(crate) begin: Begin,
+    pub(crate) announced: Option<Time>,
+    pub(crate) committed: Option<Time>,
+    pub(crate) done: Option<(Time, Outcome)>,
+    pub(crate) delivered: Option<Time>,
+    pub(crate) pending: Option<Time>,
+    pub(crate) in_force: Option<Time>,
+}
+
+impl Write {
+    fn new(begin: Begin) -> Self {
+        Self {
+            begin,
+            announced: None,
+            committed: None,
+            done: None,
+            delivered: None,
+            pending: None,
+            in_force: None,
+        }
+    }
+
+    fn mark(&mut self, mark: &Mark) {
+        let at = mark.at;
+        match mark.step {
+            Step::Announced => self.announced = Some(at),
+            Step::Committed => self.committed = Some(at),
+            Step::Done(outcome) => self.done = Some((at, outcome)),
+            Step::Delivered => self.delivered = Some(at),
+            Step::Pending => self.pending = Some(at),
+            Step::InForce => self.in_force = Some(at),
+        }
+    }
+}
+
+/// What a missed write means to one who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duty {
+    /// The read had to show it, from this time on.
+    Owed(Time),
+    /// It need not, until this time at the latest.
+    Excused(Reason, Option<Time>),
+}
+
+/// Everything but the reads.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) run: Run,
+    pub(crate) lives: HashMap<u32, Life>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) writes: HashMap<WriteId, Write>,
+    /// Per row, by version from `FIRST_VERSION + 1` on: who made it.
+    pub(crate) rows: HashMap<(u8, u32), Vec<WriteId>>,
+    /// The same with the time by which it was certainly committed.
+    known: HashMap<(u8, u32), Vec<Time>>,
+}
+
+impl World {
+    pub(crate) fn new(events: impl Iterator<Item = Event>) -> Self {
+        let mut world = Self::default();
+        let (mut marks, mut truths) = (Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::Run(run) => world.run = run,
+                Event::Life(life) => {
+                    world.lives.insert(life.process, life);
+                }
+                Event::Fault(fault) => world.faults.push(fault),
+                Event::Begin(begin) => {
+                    world.writes.insert(begin.write, Write::new(begin));
+                }
+                Event::Mark(mark) => marks.push(mark),
+                Event::Truth(truth) => truths.push(truth),
+                Event::Read(_) | Event::Stuck(_) => {}
+            }
+        }
+        for mark in marks {
+            if let Some(write) = world.writes.get_mut(&mark.write) {
+                write.mark(&mark);
+            }
+        }
+        truths.sort_by_key(|truth| truth.version);
+        for Truth {
+            write, kind, id, ..
+        } in truths
+        {
+            world.rows.entry((kind, id)).or_default().push(write);
+        }
+        for (row, makers) in &world.rows {
+            let mut known: Vec<Time> = makers.iter().map(|id| world.known_by(*id)).collect();
+            // A later version is there only when all before it are.
+            for at in (1..known.len()).rev() {
+                known[at - 1] = known[at - 1].min(known[at]);
+            }
+            world.known.insert(*row, known);
+        }
+        world
+    }
+
+    fn killed(&self, process: u32) -> Option<Time> {
+        self.lives.get(&process)?.killed
+    }
+
+    /// By when a committed write had certainly been committed.
+    fn known_by(&self, id: WriteId) -> Time {
+        let Some(write) = self.writes.get(&id) else {
+            return Time::MAX;
+        };
+        let returned = match write.done {
+            Some((at, Outcome::Returned)) => Some(at),
+            _ => None,
+        };
+        let landed = self.killed(write.begin.process);
+        let landed = landed.map(|killed| killed + self.run.landing);
+        [write.committed, returned, write.in_force, landed]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Time::MAX)
+    }
+
+    /// By when nothing that was loaded before the commit can be served any more.
+    fn expired(&self, from: Time) -> Time {
+        from + self.run.load + self.run.ttl
+    }
+
+    fn duty(&self, id: WriteId, known: Time, process: u32) -> Duty {
+        let write = &self.writes[&id];
+        let killed = self.killed(write.begin.process);
+        let lost = |reason| {
+            let from = killed.unwrap_or_default().max(known);
+            Duty::Excused(reason, Some(self.expired(from)))
+        };
+        let is_own = write.begin.process == process;
+        match write.done {
+            Some((done, Outcome::Returned)) if is_own => Duty::Owed(done),
+            Some((done, Outcome::Returned)) => match (write.delivered, write.in_force) {
+                (Some(delivered), _) => Duty::Owed(delivered),
+                (None, Some(_)) if write.pending.is_none() => Duty::Owed(done),
+                (None, Some(in_force)) => Duty::Owed(in_force),
+                (None, None) if killed.is_some() => lost(Reason::KilledPending),
+                (None, None) => Duty::Excused(Reason::Pending, None),
+            },
+            Some((done, _)) => {
+                let is_late = write
+                    .committed
+                    .is_some_and(|committed| committed > done + self.run.uncertainty);
+                match write.in_force {
+                    _ if is_late => Duty::Excused(Reason::LateCommit, Some(self.expired(known))),
+                    Some(in_force) => Duty::Owed(in_force),
+                    None if killed.is_some() => self.after_kill(write, lost),
+                    None => Duty::Excused(Reason::UnknownOutcome, None),
+                }
+            }
+            None if killed.is_some() => self.after_kill(write, lost),
+            None => Duty::Excused(Reason::Running, Some(write.begin.at + self.run.deadline)),
+        }
+    }
+
+    /// A write whose process was killed before the invalidation was out.
+    fn after_kill(&self, write: &Write, lost: impl Fn(Reason) -> Duty) -> Duty {
+        let killed = self.killed(write.begin.process).unwrap_or_default();
+        if !write.begin.form.is_crash_safe() {
+            return lost(Reason::Killed);
+        }
+        let Some(announced) = write.announced else {
+            return lost(Reason::IntentUnseen);
+        };
+        let end = killed + self.run.intent + 1_000 * MILLISECOND;
+        let is_lost = self
+            .faults
+            .iter()
+            .any(|fault| fault.kind.loses_intents() && fault.from <= end && fault.to >= announced);
+        if is_lost {
+            return lost(Reason::IntentLost);
+        }
+        match write.committed {
+            Some(committed) => Duty::Owed(committed.max(killed)),
+            None => Duty::Owed(killed + self.run.landing),
+        }
+    }
+
+    /// Whether something was about that can make an invalidation of this write wait.
+    fn was_troubled(&self, write: &Write, until: Time) -> bool {
+        let slot = self.lives.get(&write.begin.process).map(|life| life.slot);
+        self.faults.iter().any(|fault| {
+            fault.kind.holds_invalidations_up()
+                && fault.from <= until
+                && fault.to + AFTERMATH >= write.begin.at
+                && (fault.slot.is_none() || fault.slot == slot)
+        })
+    }
+
+    /// What a read that begins now may not show of a row, and why: the worst of the writes that it misses.
+    fn missed(&self, read: &Read, id: u32, shown: u64) -> Option<(WriteId, Duty)> {
+        let row = (read.kind, id);
+        let (makers, known) = (self.rows.get(&row)?, self.known.get(&row)?);
+        let first = usize::try_from(shown.saturating_sub(FIRST_VERSION)).ok()?;
+        let mut excused = None;
+        for (maker, known) in makers.iter().zip(known).skip(first) {
+            let Some(write) = self.writes.get(maker) else {
+                continue;
+            };
+            if write.begin.at >= read.start {
+                // Whatever came after it was committed later still.
+                break;
+            }
+            if *known >= read.start || !write.begin.form.covers(read.read) {
+                continue;
+            }
+            let duty = match self.duty(*maker, *known, read.process) {
+                Duty::Owed(from) if from >= read.start => match write.done {
+                    None => Duty::Excused(Reason::Running, None),
+                    Some((_, Outcome::Returned)) => Duty::Excused(Reason::Pending, Some(from)),
+                    Some(_) => Duty::Excused(Reason::UnknownOutcome, Some(from)),
+                },
+                // Its own process knows; of the others none can say when exactly it was acknowledged.
+                Duty::Owed(from) if write.begin.process != read.process => {
+                    match (write.in_force, write.done, write.delivered, write.pending) {
+                        (Some(in_force), Some((_, Outcome::Returned)), None, None)
+                            if read.start <= in_force && self.was_troubled(write, in_force) =>
+                        {
+                            Duty::Excused(Reason::Unconfirmed, Some(in_force))
+                        }
+                        _ => Duty::Owed(from),
+                    }
+                }
+                duty => match write.done {
+                    // Nothing was promised of it when the read began.
+                    Some((done, _)) if done >= read.start => Duty::Excused(Reason::Running, None),
+                    _ => duty,
+                },
+            };
+            match duty {
+                Duty::Owed(_) => return Some((*maker, duty)),
+                Duty::Excused(_, until) if until.is_some_and(|until| until < read.start) => {
+                    return Some((*maker, duty));
+                }
+                Duty::Excused(..) => excused = excused.or(Some((*maker, duty))),
+            }
+        }
+        excused
+    }
+
+    /// The newest version of a row that can have been committed when a read ended.
+    fn newest(&self, read: &Read, id: u32) -> u64 {
+        let makers = self.rows.get(&(read.kind, id));
+        let makers = makers.map(Vec::as_slice).unwrap_or_default();
+        let begun = |maker: &WriteId| {
+            let write = self.writes.get(maker);
+            write.is_none_or(|write| write.begin.at < read.end)
+        };
+        let count = makers.iter().rposition(begun).map_or(0, |last| last + 1);
+        FIRST_VERSION + count as u64
+    }
+}
+
+impl Verdict {
+    /// Judges everything in `events`, which the world was made of.
+    pub(crate) fn of(world: &World, events: impl Iterator<Item = Event>) -> Self {
+        let mut verdict = Self {
+            writes: world.writes.len() as u64,
+            ..Self::default()
+        };
+        for (id, write) in &world.writes {
+            let is_unended_crash =
+                write.done.is_none() && matches!(world.duty(*id, 0, u32::MAX), Duty::Owed(_));
+            verdict.crash_safe_kills += u64::from(is_unended_crash);
+        }
+        verdict.committed = world.rows.values().map(|makers| makers.len() as u64).sum();
+        for event in events {
+            match event {
+                Event::Read(read) => verdict.read(world, read),
+                Event::Stuck(stuck) => verdict.violations.push(Violation::Stuck(stuck)),
+                _ => {}
+            }
+        }
+        verdict
+    }
+
+    fn read(&mut self, world: &World, read: Read) {
+        self.reads += 1;
+        *self.by_kind.entry(read.read).or_default() += 1;
+        *self.by_answer.entry(read.answer).or_default() += 1;
+        if let Some(text) = read.wrong.clone() {
+            let read = read.clone();
+            self.violations.push(Violation::Wrong { read, text });
+        }
+        let mut excuse: Option<(Reason, Time)> = None;
+        let mut is_stale = false;
+        for &(id, version) in &read.rows {
+            self.rows += 1;
+            let newest = world.newest(&read, id);
+            let shown = match version {
+                // The newest that would read as absent: nobody can say which it was.
+                0 => newest - newest % ABSENT_EVERY,
+                version => version,
+            };
+            if shown > newest || shown < FIRST_VERSION {
+                let read = read.clone();
+                self.violations
+                    .push(Violation::Invented { read, id, shown });
+                continue;
+            }
+            let Some((missed, duty)) = world.missed(&read, id, shown) else {
+                continue;
+            };
+            match duty {
+                Duty::Owed(from) => {
+                    let late = read.start - from;
+                    self.latest = self.latest.max(late);
+                    is_stale = true;
+                    let read = read.clone();
+                    self.violations.push(Violation::Stale {
+                        read,
+                        id,
+                        shown,
+                        missed,
+                        late,
+                    });
+                }
+                Duty::Excused(reason, until) => {
+                    let late = read.start - world.known_by(missed).min(read.start);
+                    if let Some(until) = until
+                        && until < read.start
+                    {
+                        is_stale = true;
+                        let read = read.clone();
+                        self.violations.push(Violation::Unbounded {
+                            read,
+                            id,
+                            missed,
+                            reason,
+                            late,
+                        });
+                    } else if excuse.is_none_or(|(_, latest)| late > latest) {
+                        excuse = Some((reason, late));
+                    }
+                }
+            }
+        }
+        self.stale += u64::from(is_stale);
+        if let Some((reason, late)) = excuse.filter(|_| !is_stale) {
+            let excused = self.excused.entry(reason).or_default();
+            excused.reads += 1;
+            excused.latest = excused.latest.max(late);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Starts everything, lets the faults loose, and sees what is left.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cache_tests::{Postgres, Process, Proxy, RedisServer};
+use fastrand::Rng;
+
+use crate::aftermath::{self, Aftermath};
+use crate::app::{Brief, DEADLINE, Figures, INTENT, Phase, TTL, UNCERTAINTY};
+use crate::clock::now;
+use crate::faults::Havoc;
+use crate::history::{Event, Life, Run, Time, Truth};
+use crate::options::Options;
+use crate::report;
+use crate::shop::{IDS, KINDS};
+
+const APPS: usize = 4;
+const TASKS: u32 = 16;
+const WARM_UP: Duration = Duration::from_secs(3);
+/// The longest a load can take: its pause, a connection of the pool, and its statement.
+const LOAD: Duration = Duration::from_secs(6);
+/// A statement of a killed process goes on until the database gives it up.
+const LANDING: Duration = Duration::from_millis(1_500);
+/// Apps that start, and those that come to rest.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One of the four: its process now, and all it was before.
+pub(crate) struct App {
+    pub(crate) process: Process,
+    pub(crate) brief: Brief,
+    pub(crate) lives: Vec<Life>,
+}
+
+impl App {
+    fn start(brief: Brief) -> Self {
+        let from = now();
+        let life = Life {
+            process: brief.process,
+            slot: brief.slot,
+            from,
+            killed: None,
+        };
+        Self {
+            process: spawn(&brief),
+            brief,
+            lives: vec![life],
+        }
+    }
+
+    /// Has the writes that begin from now on stand between their commit and their invalidation.
+    pub(crate) fn doom(&self) {
+        std::fs::write(self.brief.doom(), "").expect("the apps can be told");
+    }
+
+    /// Kills the process, and starts the next at once.
+    pub(crate) fn kill_and_start(&mut self) {
+        // SIGKILL is its last signal anyway; when this returns it is certainly gone.
+        self.process.stop();
+        if let Some(life) = self.lives.last_mut() {
+            life.killed = Some(now());
+        }
+        self.brief.process += u32::try_from(APPS).unwrap_or_default();
+        let next = Self::start(self.brief.clone());
+        self.process = next.process;
+        self.lives.extend(next.lives);
+    }
+
+    /// What it says of itself since it was told to be in this phase.
+    pub(crate) fn figures(&self, phase: &str) -> Option<Figures> {
+        let lines = self.process.stdout().lines();
+        let figures = lines
+            .iter()
+            .rev()
+            .filter_map(|line| serde_json::from_str::<Figures>(line).ok());
+        figures.take(1).find(|figures| figures.phase == phase)
+    }
+}
+
+fn spawn(brief: &Brief) -> Process {
+    let program = std::env::current_exe().expect("this program has a path");
+    let brief = serde_json::to_string(brief).expect("plain data");
+    let mut command = Command::new(program);
+    command.args(["app", &brief]);
+    Process::start(&mut command, rustix::process::Signal::KILL, None)
+        .expect("this program can be started again")
+}
+
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let postgres = Postgres::start();
+    let database = postgres.database();
+    postgres.psql(&database, &tables());
+    let mut redis = RedisServer::start();
+    let proxies: Vec<Proxy> = (0..APPS).map(|_| Proxy::start(redis.port())).collect();
+
+    let stage = Stage {
+        directory: directory.path(),
+        phase: Mutex::new((Phase::Rest, 0)),
+    };
+    stage.tell(Phase::Rest);
+    let mut apps: Vec<App> = (0..APPS)
+        .map(|slot| {
+            App::start(Brief {
+                process: u32::try_from(slot).unwrap_or_default(),
+                slot,
+                seed: options.seed,
+                tasks: TASKS,
+                redis: proxies[slot].port(),
+                postgres: database.clone(),
+                directory: directory.path().to_owned(),
+                mishaps: options.mishaps,
+            })
+        })
+        .collect();
+    stage.settled(&apps, PATIENCE);
+    stage.tell(Phase::Load);
+    std::thread::sleep(WARM_UP);
+    stage.tell(Phase::Rest);
+    stage.settled(&apps, PATIENCE);
+    let before = Aftermath::measure(&apps, &stage.phase(), &redis, &postgres, &database);
+
+    stage.tell(Phase::Load);
+    let havoc = Havoc::new(&options.faults);
+    let began = Instant::now();
+    let mut rng = Rng::with_seed(options.seed);
+    std::thread::scope(|scope| {
+        let hands: Vec<Rng> = (0..4).map(|_| rng.fork()).collect();
+        let (redis, apps, havoc) = (&mut redis, &mut apps, &havoc);
+        let proxies: Vec<(usize, &Proxy)> = proxies.iter().enumerate().collect();
+        let (some, others) = proxies.split_at(APPS / 2);
+        let (some, others) = (some.to_vec(), others.to_vec());
+        let [at_redis, at_apps, at_some, at_others] = <[Rng; 4]>::try_from(hands).expect("four");
+        scope.spawn(move || havoc.at_redis(redis, at_redis));
+        scope.spawn(move || havoc.at_apps(apps, at_apps));
+        scope.spawn(move || havoc.at_links(&some, at_some));
+        scope.spawn(move || havoc.at_links(&others, at_others));
+        let until = Duration::from_secs(options.seconds);
+        while began.elapsed() < until || reads(directory.path()) < options.reads {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        havoc.over.store(true, Ordering::SeqCst);
+    });
+    let lasted = began.elapsed();
+
+    let over = Instant::now();
+    stage.tell(Phase::Rest);
+    let recovered = stage
+        .settled(&apps, aftermath::RECOVERY)
+        .then(|| over.elapsed());
+    let after = Aftermath::measure(&apps, &stage.phase(), &redis, &postgres, &database);
+    for _ in 0..2 {
+        stage.tell(Phase::Sweep);
+        stage.settled(&apps, PATIENCE);
+    }
+    stage.tell(Phase::End);
+    for app in &mut apps {
+        app.process.wait(PATIENCE);
+    }
+
+    let run = Run {
+        seed: options.seed,
+        seconds: lasted.as_secs(),
+        ttl: nanos(TTL),
+        load: nanos(LOAD),
+        landing: nanos(LANDING),
+        uncertainty: nanos(UNCERTAINTY),
+        intent: nanos(INTENT),
+        deadline: nanos(DEADLINE),
+        kinds: KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
+    };
+    let lives: Vec<Life> = apps.iter().flat_map(|app| app.lives.clone()).collect();
+    let evicted = *havoc.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+    let faults = havoc
+        .faults
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    let log = postgres.psql(&database, "SELECT write, kind, id, version FROM log");
+    let mut events = vec![Event::Run(run)];
+    events.extend(lives.iter().cloned().map(Event::Life));
+    events.extend(faults.into_iter().map(Event::Fault));
+    events.extend(log.lines().filter_map(truth).map(Event::Truth));
+    let history = options
+        .history
+        .clone()
+        .unwrap_or_else(|| default_history(options.seed));
+    write_history(&history, &events, directory.path(), &lives).expect("the history can be written");
+
+    let complaints = after.compared_with(&before, recovered, evicted);
+    let is_right = report::judge(&history, &complaints);
+    if is_right && options.history.is_none() {
+        let _ = std::fs::remove_file(&history);
+    }
+    if is_right {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// What the apps are told, and how they answer.
+struct Stage<'a> {
+    directory: &'a Path,
+    phase: Mutex<(Phase, u32)>,
+}
+
+impl Stage<'_> {
+    fn tell(&self, phase: Phase) {
+        let mut told = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = (phase, told.1 + 1);
+        phase
+            .tell(self.directory, told.1)
+            .expect("the apps can be told");
+    }
+
+    fn phase(&self) -> String {
+        let (phase, number) = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("{} {number}", phase.name())
+    }
+
+    /// Waits until all rest, are connected, and hold nothing back; says whether they do in time.
+    fn settled(&self, apps: &[App], patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        let phase = self.phase();
+        let is_settled = |app: &App| {
+            app.figures(&phase).is_some_and(|figures| {
+                figures.connected && figures.pending == 0 && figures.unsettled == 0
+            })
+        };
+        while Instant::now() < end {
+            if apps.iter().all(is_settled) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+}
+
+fn nanos(time: Duration) -> Time {
+    Time::try_from(time.as_nanos()).unwrap_or(Time::MAX)
+}
+
+fn tables() -> String {
+    format!(
+        "CREATE UNLOGGED TABLE rows (kind smallint, id bigint, version bigint NOT NULL, PRIMARY KEY (kind, id)) WITH (fillfactor = 20); \
+         CREATE UNLOGGED TABLE log (write bigint, kind smallint, id bigint, version bigint); \
+         INSERT INTO rows SELECT kind, id, 1 FROM generate_series(0, {}) kind, generate_series(1, {IDS}) id",
+        KINDS.len() - 1
+    )
+}
+
+fn truth(line: &str) -> Option<Truth> {
+    let mut numbers = line.split('|').map(str::parse::<u64>);
+    let mut next = || numbers.next()?.ok();
+    Some(Truth {
+        write: next()?,
+        kind: u8::try_from(next()?).ok()?,
+        id: u32::try_from(next()?).ok()?,
+        version: next()?,
+    })
+}
+
+/// How many reads all processes have made, those that were killed included.
+fn reads(directory: &Path) -> u64 {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let counts = files.filter(|file| {
+        file.path()
+            .extension()
+            .is_some_and(|extension| extension == "reads")
+    });
+    counts
+        .filter_map(|file| {
+            std::fs::read_to_string(file.path())
+                .ok()?
+                .parse::<u64>()
+                .ok()
+        })
+        .sum()
+}
+
+fn default_history(seed: u64) -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    target.join("chaos").join(format!("seed-{seed}.jsonl"))
+}
+
+fn write_history(
+    to: &Path,
+    events: &[Event],
+    directory: &Path,
+    lives: &[Life],
+) -> std::io::Result<()> {
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut file = BufWriter::new(File::create(to)?);
+    for event in events {
+        serde_json::to_writer(&mut file, event)?;
+        file.write_all(b"\n")?;
+    }
+    for life in lives {
+        // A process that was killed while it started has none.
+        let Ok(part) = File::open(directory.join(format!("app-{}.jsonl", life.process))) else {
+            continue;
+        };
+        for line in BufReader::new(part).split(b'\n') {
+            file.write_all(&line?)?;
+            file.write_all(b"\n")?;
+        }
+    }
+    file.flush()
+}

@@ -1,0 +1,224 @@
+//! The faults: four hands that each know what they break, and mend it before they break something else.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cache_tests::{Mode, Proxy, RedisServer};
+use fastrand::Rng;
+
+use crate::clock::now;
+use crate::coordinator::App;
+use crate::history::{Fault, FaultKind};
+
+/// An app is stopped for no longer than its announcements outlast, and not again before it has renewed them.
+const LONGEST_STOP: u64 = 1_000;
+const BETWEEN_STOPS: Duration = Duration::from_secs(3);
+
+/// What all hands share.
+pub(crate) struct Havoc {
+    pub(crate) kinds: Vec<FaultKind>,
+    pub(crate) over: AtomicBool,
+    pub(crate) faults: Mutex<Vec<Fault>>,
+    pub(crate) evicted: Mutex<u64>,
+}
+
+impl Havoc {
+    pub(crate) fn new(kinds: &[FaultKind]) -> Self {
+        Self {
+            kinds: kinds.to_vec(),
+            over: AtomicBool::new(false),
+            faults: Mutex::default(),
+            evicted: Mutex::default(),
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::SeqCst)
+    }
+
+    /// Waits for some time within `ms`, and no longer than there are faults.
+    fn wait(&self, ms: std::ops::Range<u64>, rng: &mut Rng) {
+        let end = now() + rng.u64(ms) * 1_000_000;
+        while now() < end && self.goes_on() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn choose(&self, among: &[FaultKind], rng: &mut Rng) -> Option<FaultKind> {
+        let among: Vec<FaultKind> = among
+            .iter()
+            .copied()
+            .filter(|kind| self.kinds.contains(kind))
+            .collect();
+        rng.choice(among)
+    }
+
+    fn note(&self, kind: FaultKind, from: u64, slot: Option<usize>) {
+        let to = now();
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.push(Fault {
+            kind,
+            from,
+            to,
+            slot,
+        });
+    }
+
+    /// Breaks Redis.
+    pub(crate) fn at_redis(&self, redis: &mut RedisServer, mut rng: Rng) {
+        use FaultKind::{
+            ClientKill, Evict, Flush, RedisStop, RestartAof, RestartEmpty, RestartSnapshot,
+            ScriptFlush,
+        };
+        let among = [
+            RedisStop,
+            RestartEmpty,
+            RestartSnapshot,
+            RestartAof,
+            Flush,
+            ScriptFlush,
+            ClientKill,
+            Evict,
+        ];
+        while self.goes_on() {
+            self.wait(400..2_500, &mut rng);
+            let Some(kind) = self.choose(&among, &mut rng) else {
+                return;
+            };
+            if !self.goes_on() {
+                return;
+            }
+            let mut from = now();
+            match kind {
+                RedisStop => {
+                    redis.pause();
+                    self.wait(30..2_000, &mut rng);
+                    redis.resume();
+                }
+                RestartSnapshot => {
+                    redis.cli(&["SAVE"]);
+                    self.wait(50..2_000, &mut rng);
+                    from = now();
+                    redis.stop();
+                    self.wait(0..1_000, &mut rng);
+                    redis.restart();
+                }
+                RestartEmpty => {
+                    redis.stop();
+                    self.wait(0..1_000, &mut rng);
+                    redis.restart_empty();
+                }
+                RestartAof => {
+                    redis.cli(&["CONFIG", "SET", "appendonly", "yes"]);
+                    while redis
+                        .cli(&["INFO", "persistence"])
+                        .contains("aof_rewrite_in_progress:1")
+                    {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    self.wait(50..500, &mut rng);
+                    from = now();
+                    redis.restart_with(&["appendonly yes"]);
+                    redis.cli(&["CONFIG", "SET", "appendonly", "no"]);
+                }
+                Flush => drop(redis.cli(&["FLUSHDB"])),
+                ScriptFlush => drop(redis.cli(&["SCRIPT", "FLUSH"])),
+                ClientKill => drop(redis.cli(&["CLIENT", "KILL", "TYPE", "normal"])),
+                _ => self.evict(redis, &mut rng),
+            }
+            self.note(kind, from, None);
+        }
+    }
+
+    /// Less memory than there is data: keys go as they come, entries, generations and announcements alike.
+    fn evict(&self, redis: &RedisServer, rng: &mut Rng) {
+        let before = figure(redis, "stats", "evicted_keys:");
+        redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+        let end = now() + rng.u64(200..1_500) * 1_000_000;
+        while now() < end && self.goes_on() {
+            let used = figure(redis, "memory", "used_memory:");
+            let limit = used.saturating_sub(rng.u64(4_000..40_000)).to_string();
+            redis.cli(&["CONFIG", "SET", "maxmemory", &limit]);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        let evicted = figure(redis, "stats", "evicted_keys:").saturating_sub(before);
+        *self.evicted.lock().unwrap_or_else(PoisonError::into_inner) += evicted;
+    }
+
+    /// Kills and stops apps.
+    pub(crate) fn at_apps(&self, apps: &mut [App], mut rng: Rng) {
+        let mut stopped = vec![None; apps.len()];
+        while self.goes_on() {
+            self.wait(300..2_000, &mut rng);
+            let Some(kind) = self.choose(&[FaultKind::Kill, FaultKind::AppStop], &mut rng) else {
+                return;
+            };
+            let slot = rng.usize(..apps.len());
+            if !self.goes_on() {
+                return;
+            }
+            let mut from = now();
+            if kind == FaultKind::Kill {
+                apps[slot].doom();
+                self.wait(60..400, &mut rng);
+                from = now();
+                apps[slot].kill_and_start();
+            } else {
+                let rested =
+                    stopped[slot].is_none_or(|at: std::time::Instant| at.elapsed() > BETWEEN_STOPS);
+                if !rested {
+                    continue;
+                }
+                apps[slot].process.pause();
+                self.wait(50..LONGEST_STOP, &mut rng);
+                apps[slot].process.resume();
+                stopped[slot] = Some(std::time::Instant::now());
+            }
+            self.note(kind, from, Some(slot));
+        }
+    }
+
+    /// Breaks the links of some apps.
+    pub(crate) fn at_links(&self, proxies: &[(usize, &Proxy)], mut rng: Rng) {
+        use FaultKind::{Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests};
+        while self.goes_on() {
+            self.wait(800..4_000, &mut rng);
+            let among = [Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests];
+            let Some(kind) = self.choose(&among, &mut rng) else {
+                return;
+            };
+            let Some((slot, proxy)) = rng.choice(proxies) else {
+                return;
+            };
+            if !self.goes_on() {
+                return;
+            }
+            let from = now();
+            proxy.set(match kind {
+                Delay => Mode::Delay(Duration::from_millis(rng.u64(1..150))),
+                HalfClose => Mode::HalfClose,
+                Hold => Mode::Hold,
+                SwallowRequests => Mode::SwallowRequests,
+                SwallowAnswers => Mode::SwallowAnswers,
+                _ => Mode::Cut,
+            });
+            self.wait(30..1_500, &mut rng);
+            match kind {
+                SwallowRequests | SwallowAnswers => proxy.cut_then(Mode::Pass),
+                _ => proxy.set(Mode::Pass),
+            }
+            self.note(kind, from, Some(*slot));
+        }
+    }
+}
+
+/// One number of what the server says of itself.
+pub(crate) fn figure(redis: &RedisServer, section: &str, name: &str) -> u64 {
+    let info = redis.cli(&["INFO", section]);
+    let value = info
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(name)?.parse().ok());
+    value.unwrap_or_default()
+}

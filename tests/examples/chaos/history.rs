@@ -1,0 +1,344 @@
+//! What a run leaves behind: one event per line, as JSON.
+//!
+//! Times are nanoseconds of the machine's monotonic clock. Lines are in no order, and the last line of a process that
+//! was killed may be cut short.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// Names one write: the number of its process, then its own.
+pub(crate) type WriteId = u64;
+pub(crate) type Time = u64;
+
+pub(crate) const MILLISECOND: Time = 1_000_000;
+/// The version with which every row begins.
+pub(crate) const FIRST_VERSION: u64 = 1;
+/// A row whose version is a multiple of this reads as absent where one row is read.
+pub(crate) const ABSENT_EVERY: u64 = 8;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Event {
+    Run(Run),
+    Life(Life),
+    Fault(Fault),
+    #[serde(rename = "T")]
+    Truth(Truth),
+    #[serde(rename = "B")]
+    Begin(Begin),
+    #[serde(rename = "M")]
+    Mark(Mark),
+    #[serde(rename = "R")]
+    Read(Read),
+    Stuck(Stuck),
+}
+
+/// What was run. The times are those that the promises speak of.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) seconds: u64,
+    /// For how long entries are served.
+    pub(crate) ttl: Time,
+    /// For how long a load may take, and a commit whose process was killed.
+    pub(crate) load: Time,
+    pub(crate) landing: Time,
+    pub(crate) uncertainty: Time,
+    pub(crate) intent: Time,
+    pub(crate) deadline: Time,
+    pub(crate) kinds: Vec<String>,
+}
+
+/// One app process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Life {
+    pub(crate) process: u32,
+    pub(crate) slot: usize,
+    pub(crate) from: Time,
+    /// When it was killed, if it was.
+    pub(crate) killed: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FaultKind {
+    Kill,
+    AppStop,
+    RedisStop,
+    RestartEmpty,
+    RestartSnapshot,
+    RestartAof,
+    Flush,
+    ScriptFlush,
+    ClientKill,
+    Evict,
+    Cut,
+    Delay,
+    HalfClose,
+    SwallowRequests,
+    SwallowAnswers,
+    Hold,
+}
+
+impl FaultKind {
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Kill,
+        Self::AppStop,
+        Self::RedisStop,
+        Self::RestartEmpty,
+        Self::RestartSnapshot,
+        Self::RestartAof,
+        Self::Flush,
+        Self::ScriptFlush,
+        Self::ClientKill,
+        Self::Evict,
+        Self::Cut,
+        Self::Delay,
+        Self::HalfClose,
+        Self::SwallowRequests,
+        Self::SwallowAnswers,
+        Self::Hold,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::AppStop => "app-stop",
+            Self::RedisStop => "redis-stop",
+            Self::RestartEmpty => "restart-empty",
+            Self::RestartSnapshot => "restart-snapshot",
+            Self::RestartAof => "restart-aof",
+            Self::Flush => "flush",
+            Self::ScriptFlush => "script-flush",
+            Self::ClientKill => "client-kill",
+            Self::Evict => "evict",
+            Self::Cut => "cut",
+            Self::Delay => "delay",
+            Self::HalfClose => "half-close",
+            Self::SwallowRequests => "swallow-requests",
+            Self::SwallowAnswers => "swallow-answers",
+            Self::Hold => "hold",
+        }
+    }
+
+    /// Whether announcements in Redis may be lost by it.
+    pub(crate) fn loses_intents(self) -> bool {
+        matches!(
+            self,
+            Self::RestartEmpty
+                | Self::RestartSnapshot
+                | Self::RestartAof
+                | Self::Flush
+                | Self::Evict
+        )
+    }
+
+    /// Whether an invalidation may have to wait because of it.
+    pub(crate) fn holds_invalidations_up(self) -> bool {
+        !matches!(self, Self::Kill | Self::Flush | Self::ScriptFlush)
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    pub(crate) from: Time,
+    pub(crate) to: Time,
+    /// Of one app only.
+    pub(crate) slot: Option<usize>,
+}
+
+/// Which write made which version of a row, as the database says afterwards.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Truth {
+    #[serde(rename = "w")]
+    pub(crate) write: WriteId,
+    #[serde(rename = "k")]
+    pub(crate) kind: u8,
+    #[serde(rename = "i")]
+    pub(crate) id: u32,
+    #[serde(rename = "v")]
+    pub(crate) version: u64,
+}
+
+/// A write begins.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Begin {
+    #[serde(rename = "w")]
+    pub(crate) write: WriteId,
+    #[serde(rename = "p")]
+    pub(crate) process: u32,
+    pub(crate) at: Time,
+    pub(crate) form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Form {
+    ById,
+    Whole,
+    CrashSafe,
+    CrashSafeWhole,
+    Required,
+    Transaction,
+    AfterCommit,
+    TransactionCrashSafe,
+    Invalidate,
+    InvalidateAll,
+    ClearAll,
+    Pattern,
+    Delete,
+}
+
+impl Form {
+    /// Whether it reaches what is derived from the resource as well as the row.
+    pub(crate) fn covers(self, read: ReadKind) -> bool {
+        self != Self::Delete || read.is_entity()
+    }
+
+    pub(crate) fn is_crash_safe(self) -> bool {
+        matches!(
+            self,
+            Self::CrashSafe | Self::CrashSafeWhole | Self::TransactionCrashSafe
+        )
+    }
+}
+
+/// What is known of a write from a point in time on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    #[serde(rename = "w")]
+    pub(crate) write: WriteId,
+    pub(crate) at: Time,
+    pub(crate) step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Step {
+    /// Its announcement was seen to stand.
+    Announced,
+    /// The database has committed it.
+    Committed,
+    /// The caller has got its answer.
+    Done(Outcome),
+    /// The cache said in so many words that the store has the invalidation.
+    Delivered,
+    /// The process was seen to hold the invalidation back for the store.
+    Pending,
+    /// The invalidation was seen not to wait any more, be it the one at the uncertainty deadline.
+    InForce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// It returned, be it an error, and what it committed it had committed by then.
+    Returned,
+    /// It returned an error behind which a commit may come.
+    Unknown,
+    /// Its caller hung up.
+    Dropped,
+    Panicked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReadKind {
+    Get,
+    Batch,
+    Lookup,
+    Peek,
+    List,
+    Filter,
+    Tagged,
+    Dependent,
+    ByHand,
+    Typed,
+}
+
+impl ReadKind {
+    pub(crate) fn is_entity(self) -> bool {
+        matches!(self, Self::Get | Self::Batch | Self::Lookup | Self::Peek)
+    }
+}
+
+/// How a read was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    Hit,
+    Miss,
+    Joined,
+    Bypass,
+}
+
+/// A read that returned something.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Read {
+    #[serde(rename = "p")]
+    pub(crate) process: u32,
+    #[serde(rename = "s")]
+    pub(crate) start: Time,
+    #[serde(rename = "e")]
+    pub(crate) end: Time,
+    #[serde(rename = "r")]
+    pub(crate) read: ReadKind,
+    #[serde(rename = "k")]
+    pub(crate) kind: u8,
+    #[serde(rename = "a")]
+    pub(crate) argument: i64,
+    #[serde(rename = "h")]
+    pub(crate) answer: Answer,
+    /// Rows with their versions; version 0 is a row that reads as absent.
+    #[serde(rename = "v")]
+    pub(crate) rows: Vec<(u32, u64)>,
+    /// What is wrong with it besides its age: another call's value, or another type's.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wrong: Option<String>,
+}
+
+/// A caller who got no answer before the deadline.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Stuck {
+    pub(crate) process: u32,
+    pub(crate) start: Time,
+    pub(crate) end: Time,
+    pub(crate) what: String,
+}
+
+/// Writes events to a file; those of reads are buffered.
+#[derive(Debug)]
+pub(crate) struct Recorder(Mutex<BufWriter<File>>);
+
+impl Recorder {
+    pub(crate) fn create(path: &Path) -> std::io::Result<Self> {
+        let file = File::create(path)?;
+        Ok(Self(Mutex::new(BufWriter::with_capacity(1 << 16, file))))
+    }
+
+    /// Adds an event. What is said of writes outlives the process from here on: it may be killed at any time.
+    pub(crate) fn note(&self, event: &Event) {
+        let line = serde_json::to_vec(event).expect("events are plain data");
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = file.write_all(&line).and_then(|()| file.write_all(b"\n"));
+        written.expect("the history can be written");
+        if !matches!(event, Event::Read(_)) {
+            file.flush().expect("the history can be written");
+        }
+    }
+
+    pub(crate) fn flush(&self) {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        file.flush().expect("the history can be written");
+    }
+}
+
+/// All events of a file, one after the other; lines that are cut short are left out.
+pub(crate) fn events(path: &Path) -> std::io::Result<impl Iterator<Item = Event>> {
+    let lines = BufReader::new(File::open(path)?).split(b'\n');
+    Ok(lines
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_slice(&line).ok()))
+}

@@ -1,0 +1,39 @@
+//! Every fault at once, and every read checked.
+//!
+//!     cargo run --release -p cache-tests --example chaos -- --seed 1 --seconds 20
+//!     cargo run --release -p cache-tests --example chaos -- check HISTORY
+//!
+//! Four processes with sixteen tasks each read and write through annotated functions and by hand, on a private Redis
+//! behind proxies and a private PostgreSQL that holds the truth, while faults come in a mix that the seed decides. What
+//! every read showed is then judged; `check.rs` has the rules. See `--help` for the options.
+
+mod act;
+mod aftermath;
+mod app;
+mod check;
+mod clock;
+mod coordinator;
+mod faults;
+mod history;
+mod options;
+mod report;
+mod shop;
+mod writes;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("app") => app::run(&arguments[1]),
+        Some("check") => report::check_file(&arguments[1..]),
+        _ => match options::Options::read(&arguments) {
+            Ok(Some(options)) => coordinator::run(&options),
+            Ok(None) => ExitCode::SUCCESS,
+            Err(mistake) => {
+                eprintln!("chaos: {mistake}; see --help");
+                ExitCode::from(2)
+            }
+        },
+    }
+}

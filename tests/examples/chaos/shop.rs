@@ -1,0 +1,410 @@
+//! The service under test: cached reads and invalidating writes over rows whose versions only grow.
+//!
+//! Every value says which call it answers and which versions of which rows it was made of.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cache_runtime::{Cache, cached, invalidates};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use crate::clock::now;
+use crate::history::{ABSENT_EVERY, Event, Mark, Recorder, Step, WriteId};
+
+pub(crate) const IDS: i64 = 12;
+/// Rows are in teams, by their ids; what is tagged is a team's.
+pub(crate) const TEAMS: i64 = 4;
+
+/// A table of its own, and a resource of its own.
+pub(crate) trait Kind: Send + Sync + 'static {
+    const RESOURCE: &'static str;
+    const NUMBER: u8;
+}
+
+macro_rules! kinds {
+    ($($kind:ident $name:literal $number:literal,)*) => {
+        $(
+            #[derive(Debug, Clone, Copy)]
+            pub(crate) struct $kind;
+
+            impl Kind for $kind {
+                const RESOURCE: &'static str = $name;
+                const NUMBER: u8 = $number;
+            }
+        )*
+        pub(crate) const KINDS: &[&str] = &[$($name),*];
+    };
+}
+
+kinds! {
+    Apples "apples" 0,
+    Pears "pears" 1,
+    Plums "plums" 2,
+    Figs "figs" 3,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) of: String,
+    pub(crate) id: u32,
+    pub(crate) version: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Page {
+    pub(crate) of: String,
+    pub(crate) rows: Vec<(u32, u64)>,
+}
+
+/// What half of the processes keep under a key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OneType {
+    pub(crate) of: String,
+    pub(crate) version: u64,
+}
+
+/// What the other half keeps under the same key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OtherType {
+    pub(crate) of: String,
+    pub(crate) version: u64,
+    pub(crate) twice: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Filter {
+    pub(crate) team: i64,
+    pub(crate) from: i64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Database,
+    /// The answer is lost; the commit is not.
+    Lost,
+    /// The same, and the commit comes later.
+    Later,
+    Planned,
+    Refused,
+}
+
+impl From<sqlx::Error> for Trouble {
+    fn from(_: sqlx::Error) -> Self {
+        Self::Database
+    }
+}
+
+impl From<cache_runtime::Error> for Trouble {
+    fn from(_: cache_runtime::Error) -> Self {
+        Self::Refused
+    }
+}
+
+/// What a body does besides its work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Mishap {
+    None,
+    /// Lets others have their turn, between reading and returning or between commit and return.
+    Pause(Duration),
+    /// Keeps its thread, so that nothing is renewed meanwhile.
+    Block(Duration),
+    Panic,
+    PanicAfter,
+    Fail,
+    /// Fails after the commit.
+    Lose,
+    /// Fails, and commits later.
+    CommitLater(Duration),
+}
+
+/// The words of a planned panic.
+pub(crate) const PLANNED: &str = "planned";
+
+pub(crate) struct Shop<K> {
+    pub(crate) cache: Cache,
+    pub(crate) pool: PgPool,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) mishap: Mishap,
+    pub(crate) write: WriteId,
+    pub(crate) committed: Arc<AtomicBool>,
+    pub(crate) kind: PhantomData<K>,
+}
+
+impl<K> Clone for Shop<K> {
+    fn clone(&self) -> Self {
+        Self {
+            cache: self.cache.clone(),
+            pool: self.pool.clone(),
+            recorder: Arc::clone(&self.recorder),
+            committed: Arc::clone(&self.committed),
+            ..*self
+        }
+    }
+}
+
+pub(crate) fn team_of(id: i64) -> i64 {
+    id % TEAMS
+}
+
+impl<K: Kind> Shop<K> {
+    pub(crate) fn calm(&self) -> Self {
+        Self {
+            mishap: Mishap::None,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn of(call: &str, argument: i64) -> String {
+        format!("{} {call} {argument}", K::RESOURCE)
+    }
+
+    // --- reads
+
+    async fn rows(
+        &self,
+        first: i64,
+        last: i64,
+        team: Option<i64>,
+    ) -> Result<Vec<(u32, u64)>, Trouble> {
+        match self.mishap {
+            Mishap::Panic => panic!("{PLANNED}"),
+            Mishap::Fail => return Err(Trouble::Planned),
+            _ => {}
+        }
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT id, version FROM rows WHERE kind = $1 AND id BETWEEN $2 AND $3 AND ($4 IS NULL OR id % $5 = $4) ORDER BY id",
+        )
+        .bind(i16::from(K::NUMBER))
+        .bind(first)
+        .bind(last)
+        .bind(team)
+        .bind(TEAMS)
+        .fetch_all(&self.pool)
+        .await?;
+        match self.mishap {
+            Mishap::Pause(time) => tokio::time::sleep(time).await,
+            Mishap::Block(time) => tokio::task::block_in_place(|| std::thread::sleep(time)),
+            Mishap::PanicAfter => panic!("{PLANNED}"),
+            _ => {}
+        }
+        let unsigned = |(id, version): (i64, i64)| {
+            Some((u32::try_from(id).ok()?, u64::try_from(version).ok()?))
+        };
+        Ok(rows.into_iter().filter_map(unsigned).collect())
+    }
+
+    async fn page(
+        &self,
+        call: &str,
+        argument: i64,
+        first: i64,
+        last: i64,
+        team: Option<i64>,
+    ) -> Result<Page, Trouble> {
+        let rows = self.rows(first, last, team).await?;
+        let of = Self::of(call, argument);
+        Ok(Page { of, rows })
+    }
+
+    pub(crate) fn row((id, version): (u32, u64)) -> Option<Row> {
+        let of = Self::of("row", id.into());
+        (version % ABSENT_EVERY != 0).then_some(Row { of, id, version })
+    }
+
+    pub(crate) async fn load(&self, id: i64) -> Result<Option<Row>, Trouble> {
+        let rows = self.rows(id, id, None).await?;
+        Ok(rows.first().copied().and_then(Self::row))
+    }
+
+    #[cached(resource = K::RESOURCE, cache = self.cache)]
+    pub(crate) async fn get(&self, id: i64) -> Result<Option<Row>, Trouble> {
+        self.load(id).await
+    }
+
+    #[cached(resource = K::RESOURCE, batch = ids, cache = self.cache)]
+    pub(crate) async fn get_many(&self, ids: &[i64]) -> Result<BTreeMap<i64, Row>, Trouble> {
+        let rows = self.rows(1, IDS, None).await?;
+        let wanted = rows
+            .into_iter()
+            .filter(|(id, _)| ids.contains(&i64::from(*id)));
+        Ok(wanted
+            .filter_map(|row| Some((row.0.into(), Self::row(row)?)))
+            .collect())
+    }
+
+    #[cached(resource = K::RESOURCE, cache = self.cache)]
+    pub(crate) async fn list(&self, skip: i64, limit: i64) -> Result<Page, Trouble> {
+        self.page("list", skip, skip + 1, skip + limit, None).await
+    }
+
+    #[cached(resource = K::RESOURCE, op = "filter:team", cache = self.cache)]
+    pub(crate) async fn filter(&self, filter: &Filter) -> Result<Page, Trouble> {
+        self.page("filter", filter.team, filter.from, IDS, Some(filter.team))
+            .await
+    }
+
+    /// Nothing but the tag makes it stale.
+    #[cached(resource = "boards", include(K::RESOURCE), tags("{K::RESOURCE}:{team}"), cache = self.cache)]
+    pub(crate) async fn board(&self, team: i64) -> Result<Page, Trouble> {
+        self.page("board", team, 1, IDS, Some(team)).await
+    }
+
+    #[cached(resource = "totals", include(K::RESOURCE), depends(K::RESOURCE), cache = self.cache)]
+    pub(crate) async fn total(&self, half: i64) -> Result<Page, Trouble> {
+        let first = half * IDS / 2;
+        self.page("total", half, first + 1, first + IDS / 2, None)
+            .await
+    }
+
+    pub(crate) async fn by_hand(&self, first: i64) -> Result<Page, Trouble> {
+        self.page("by hand", first, first, first + 1, None).await
+    }
+
+    #[cached(resource = K::RESOURCE, op = "typed", cache = self.cache)]
+    pub(crate) async fn one_type(&self, id: i64) -> Result<OneType, Trouble> {
+        let page = self.page("typed", id, id, id, None).await?;
+        let version = page.rows[0].1;
+        Ok(OneType {
+            of: page.of,
+            version,
+        })
+    }
+
+    #[cached(resource = K::RESOURCE, op = "typed", cache = self.cache)]
+    pub(crate) async fn other_type(&self, id: i64) -> Result<OtherType, Trouble> {
+        let OneType { of, version } =
+            Self::one_type_of(self.page("typed", id, id, id, None).await?);
+        Ok(OtherType {
+            of,
+            version,
+            twice: 2 * version,
+        })
+    }
+
+    fn one_type_of(page: Page) -> OneType {
+        OneType {
+            of: page.of,
+            version: page.rows[0].1,
+        }
+    }
+
+    // --- writes
+
+    pub(crate) fn mark(&self, step: Step) {
+        let (write, at) = (self.write, now());
+        self.recorder.note(&Event::Mark(Mark { write, at, step }));
+    }
+
+    /// One statement: the new version and who made it are committed together.
+    pub(crate) async fn update(&self, to: &mut PgConnection, id: i64) -> Result<(), sqlx::Error> {
+        let write = i64::try_from(self.write).unwrap_or_default();
+        sqlx::query(
+            "WITH changed AS (UPDATE rows SET version = version + 1 WHERE kind = $1 AND id = $2 RETURNING version) \
+             INSERT INTO log SELECT $3, $1, $2, version FROM changed",
+        )
+        .bind(i16::from(K::NUMBER))
+        .bind(id)
+        .bind(write)
+        .execute(to)
+        .await
+        .map(drop)
+    }
+
+    pub(crate) async fn commit(&self, id: i64) -> Result<(), Trouble> {
+        match self.mishap {
+            Mishap::Panic => panic!("{PLANNED}"),
+            Mishap::Fail => return Err(Trouble::Planned),
+            Mishap::CommitLater(time) => {
+                let later = self.calm();
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    // If it fails, then nothing was committed.
+                    let _ = later.commit_now(id).await;
+                });
+                return Err(Trouble::Later);
+            }
+            _ => {}
+        }
+        self.commit_now(id).await?;
+        match self.mishap {
+            Mishap::Pause(time) => tokio::time::sleep(time).await,
+            Mishap::PanicAfter => panic!("{PLANNED}"),
+            Mishap::Lose => return Err(Trouble::Lost),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// In a task of its own, so that nobody hangs up on it: SQLx 0.9.0 then loses track of the transaction, and whoever has
+    /// the connection next is in it unawares.
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Trouble> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        Ok(begun.map_err(|_| Trouble::Database)??)
+    }
+
+    async fn commit_now(&self, id: i64) -> Result<(), Trouble> {
+        let mut connection = self.pool.acquire().await?;
+        self.update(&mut connection, id).await?;
+        self.mark(Step::Committed);
+        self.committed.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), cache = self.cache)]
+    pub(crate) async fn write_by_id(&self, id: i64) -> Result<(), Trouble> {
+        self.commit(id).await
+    }
+
+    #[invalidates(K::RESOURCE, tags("{K::RESOURCE}:{team_of(id)}"), cache = self.cache)]
+    pub(crate) async fn write_whole(&self, id: i64) -> Result<(), Trouble> {
+        self.commit(id).await
+    }
+
+    #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), crash_safe, cache = self.cache)]
+    pub(crate) async fn write_crash_safe(&self, id: i64) -> Result<(), Trouble> {
+        self.look_for_announcement(id).await;
+        self.commit(id).await
+    }
+
+    #[invalidates(K::RESOURCE, tags("{K::RESOURCE}:{team_of(id)}"), crash_safe, cache = self.cache)]
+    pub(crate) async fn write_whole_crash_safe(&self, id: i64) -> Result<(), Trouble> {
+        self.look_for_announcement(id).await;
+        self.commit(id).await
+    }
+
+    #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), required, cache = self.cache)]
+    pub(crate) async fn write_required(&self, id: i64) -> Result<(), Trouble> {
+        self.commit(id).await
+    }
+
+    #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), after_commit, cache = self.cache)]
+    pub(crate) async fn touch(&self, tx: &mut PgConnection, id: i64) -> Result<(), Trouble> {
+        Ok(self.update(tx, id).await?)
+    }
+
+    #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), after_commit, crash_safe, cache = self.cache)]
+    pub(crate) async fn touch_crash_safe(
+        &self,
+        tx: &mut PgConnection,
+        id: i64,
+    ) -> Result<(), Trouble> {
+        Ok(self.update(tx, id).await?)
+    }
+
+    /// What a crash must not undo is worth nothing if Redis was away: a read of the row says whether it was.
+    async fn look_for_announcement(&self, id: i64) {
+        use cache_runtime::{BypassReason, Status, observe};
+        let (_, outcomes) = observe(self.calm().get(id)).await;
+        if outcomes
+            .iter()
+            .any(|outcome| outcome.status == Status::Bypass(BypassReason::Intended))
+        {
+            self.mark(Step::Announced);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What a task does: writes, each noted from its beginning to where its invalidation is known to be out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cache_runtime::{Acknowledgement, BypassReason, Key, Status};
+use fastrand::Rng;
+
+use crate::act::{Stage, get, id};
+use crate::clock::now;
+use crate::history::{Begin, Event, Form, Outcome, Step, WriteId};
+use crate::shop::{Kind, Mishap, Shop, TEAMS, Trouble, team_of};
+
+/// Steps of a wait that a process which was stopped meanwhile does not skip.
+const STEP: Duration = Duration::from_millis(25);
+/// What falls due is delivered within this time, unless the store is away.
+const GRACE: Duration = Duration::from_millis(1_250);
+
+fn form(rng: &mut Rng) -> Form {
+    match rng.u32(..1_000) {
+        0..330 => Form::ById,
+        330..370 => Form::Whole,
+        370..570 => Form::CrashSafe,
+        570..590 => Form::CrashSafeWhole,
+        590..650 => Form::Required,
+        650..750 => Form::Transaction,
+        750..810 => Form::AfterCommit,
+        810..850 => Form::TransactionCrashSafe,
+        850..920 => Form::Invalidate,
+        920..940 => Form::InvalidateAll,
+        940..945 => Form::ClearAll,
+        945..965 => Form::Pattern,
+        _ => Form::Delete,
+    }
+}
+
+/// Long bypasses follow from what goes wrong with a write, so it goes wrong only now and then.
+fn mishap<K: Kind>(stage: &Stage, rng: &mut Rng) -> Mishap {
+    let pause = |ms: std::ops::Range<u64>, rng: &mut Rng| Duration::from_millis(rng.u64(ms));
+    if !stage.mishaps {
+        return Mishap::None;
+    }
+    if stage.doomed.load(Ordering::SeqCst) {
+        return Mishap::Pause(pause(300..500, rng));
+    }
+    if rng.u32(..100) < 15 {
+        return Mishap::Pause(pause(1..60, rng));
+    }
+    if stage.weather::<K>(1, Duration::from_secs(2)) >= 15 {
+        return Mishap::None;
+    }
+    match rng.u32(..100) {
+        0..2 => Mishap::Panic,
+        2..4 => Mishap::PanicAfter,
+        4..6 => Mishap::Fail,
+        6..10 => Mishap::Lose,
+        10..13 => Mishap::CommitLater(pause(1..700, rng)),
+        _ => Mishap::None,
+    }
+}
+
+/// When the caller hangs up, if it does.
+fn hang_up<K: Kind>(stage: &Stage, rng: &mut Rng) -> Option<Duration> {
+    let is_stormy = stage.mishaps && stage.weather::<K>(1, Duration::from_secs(2)) < 15;
+    (is_stormy && rng.u32(..100) < 10).then(|| Duration::from_micros(rng.u64(100..20_000)))
+}
+
+/// How many of a thousand operations write.
+pub(crate) fn share<K: Kind>(stage: &Stage) -> u32 {
+    match stage.weather::<K>(2, Duration::from_secs(1)) {
+        0..30 => 3,
+        30..60 => 12,
+        60..90 => 40,
+        _ => 120,
+    }
+}
+
+/// What came of a write as far as its caller knows.
+enum Ended {
+    Returned(Result<(), Trouble>),
+    /// A manual invalidation that says where it is.
+    Told {
+        delivered: bool,
+    },
+    Dropped,
+}
+
+pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
+    let form = form(rng);
+    let number = stage.written.fetch_add(1, Ordering::Relaxed);
+    let write: WriteId = (u64::from(stage.process) << 32) | u64::from(number);
+    let is_manual = matches!(
+        form,
+        Form::Invalidate | Form::InvalidateAll | Form::ClearAll | Form::Pattern | Form::Delete
+    );
+    let (mishap, hang_up) = if is_manual {
+        // Nobody sees to it but the caller, who therefore goes through with it.
+        (Mishap::None, None)
+    } else {
+        (mishap::<K>(stage, rng), hang_up::<K>(stage, rng))
+    };
+    let shop = stage.shop::<K>(write, mishap);
+    let id = id(rng);
+    let process = stage.process;
+    let at = now();
+    stage.recorder.note(&Event::Begin(Begin {
+        write,
+        process,
+        at,
+        form,
+    }));
+    stage.unsettled.fetch_add(1, Ordering::SeqCst);
+    let running = {
+        let shop = shop.clone();
+        tokio::spawn(async move {
+            match hang_up {
+                None => run(&shop, form, id).await,
+                Some(patience) => {
+                    let written = tokio::time::timeout(patience, run(&shop, form, id)).await;
+                    written.unwrap_or(Ended::Dropped)
+                }
+            }
+        })
+    };
+    let ended = running.await;
+    let had_committed = shop.committed.load(Ordering::SeqCst);
+    match ended {
+        Ok(Ended::Returned(Ok(()) | Err(Trouble::Lost | Trouble::Planned | Trouble::Refused))) => {
+            shop.mark(Step::Done(Outcome::Returned));
+            if is_pending(stage, &shop, id).await {
+                shop.mark(Step::Pending);
+                settle(stage, shop, Duration::ZERO);
+            } else {
+                shop.mark(Step::InForce);
+                settled(stage);
+            }
+        }
+        Ok(Ended::Told { delivered }) => {
+            shop.mark(Step::Done(Outcome::Returned));
+            if delivered {
+                shop.mark(Step::Delivered);
+                settled(stage);
+            } else {
+                shop.mark(Step::Pending);
+                settle(stage, shop, Duration::ZERO);
+            }
+        }
+        Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) if is_manual => {
+            shop.mark(Step::Done(Outcome::Unknown));
+            settled(stage);
+        }
+        Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) => {
+            shop.mark(Step::Done(Outcome::Unknown));
+            settle(stage, shop, stage.uncertainty + GRACE);
+        }
+        Ok(Ended::Dropped) => {
+            shop.mark(Step::Done(Outcome::Dropped));
+            let wait = if had_committed {
+                Duration::ZERO
+            } else {
+                stage.uncertainty + GRACE
+            };
+            settle(stage, shop, wait);
+        }
+        Err(_) => {
+            shop.mark(Step::Done(Outcome::Panicked));
+            let wait = if had_committed {
+                Duration::ZERO
+            } else {
+                stage.uncertainty + GRACE
+            };
+            settle(stage, shop, wait);
+        }
+    }
+}
+
+fn settled(stage: &Stage) {
+    stage.unsettled.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Reads what was just written, as callers do; says whether this process holds an invalidation of it back.
+async fn is_pending<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> bool {
+    let outcomes = get(stage, &shop.calm(), id).await;
+    let pending = Status::Bypass(BypassReason::Pending);
+    outcomes.iter().any(|outcome| outcome.status == pending)
+}
+
+/// Notes, in the background, when nothing waits in this process any more that was there after `wait`.
+fn settle<K: Kind>(stage: &Arc<Stage>, shop: Shop<K>, wait: Duration) {
+    let stage = Arc::clone(stage);
+    tokio::spawn(async move {
+        let mut waited = Duration::ZERO;
+        while waited < wait {
+            tokio::time::sleep(STEP).await;
+            waited += STEP;
+        }
+        while stage.cache.get_stats().await.counters.pending > 0 {
+            tokio::time::sleep(STEP).await;
+        }
+        shop.mark(Step::InForce);
+        settled(&stage);
+    });
+}
+
+async fn run<K: Kind>(shop: &Shop<K>, form: Form, id: i64) -> Ended {
+    Ended::Returned(match form {
+        Form::ById => shop.write_by_id(id).await,
+        Form::Whole => shop.write_whole(id).await,
+        Form::CrashSafe => shop.write_crash_safe(id).await,
+        Form::CrashSafeWhole => shop.write_whole_crash_safe(id).await,
+        Form::Required => shop.write_required(id).await,
+        Form::Transaction => transaction(shop, id, false).await,
+        Form::TransactionCrashSafe => transaction(shop, id, true).await,
+        Form::AfterCommit => after_commit(shop, id).await,
+        _ => match shop.commit(id).await {
+            Ok(()) => return by_hand(shop, form, id).await,
+            Err(trouble) => Err(trouble),
+        },
+    })
+}
+
+/// Two rows, in the order of their ids, so that nobody waits for each other.
+fn pair(id: i64) -> [i64; 2] {
+    let other = 1 + id % TEAMS;
+    [id.min(other), id.max(other)]
+}
+
+async fn transaction<K: Kind>(shop: &Shop<K>, id: i64, crash_safe: bool) -> Result<(), Trouble> {
+    cache_runtime::sqlx::transaction(
+        &shop.cache,
+        &shop.pool,
+        async |tx: &mut sqlx::PgConnection| {
+            for id in pair(id) {
+                if crash_safe {
+                    shop.touch_crash_safe(tx, id).await?;
+                } else {
+                    shop.touch(tx, id).await?;
+                }
+            }
+            match shop.mishap {
+                Mishap::Pause(time) => tokio::time::sleep(time / 8).await,
+                Mishap::Panic => panic!("{}", crate::shop::PLANNED),
+                Mishap::Fail => return Err(Trouble::Planned),
+                _ => {}
+            }
+            Ok(())
+        },
+    )
+    .await
+}
+
+async fn after_commit<K: Kind>(shop: &Shop<K>, id: i64) -> Result<(), Trouble> {
+    let block = async {
+        let mut tx = shop.begin().await?;
+        shop.touch(&mut tx, id).await?;
+        tx.commit().await?;
+        shop.mark(Step::Committed);
+        shop.committed.store(true, Ordering::SeqCst);
+        match shop.mishap {
+            Mishap::Pause(time) => tokio::time::sleep(time).await,
+            Mishap::PanicAfter => panic!("{}", crate::shop::PLANNED),
+            Mishap::Lose => return Err(Trouble::Lost),
+            _ => {}
+        }
+        Ok(())
+    };
+    shop.cache.after_commit(block).await
+}
+
+/// The manual operations, after a commit that no annotation knows of.
+async fn by_hand<K: Kind>(shop: &Shop<K>, form: Form, id: i64) -> Ended {
+    let cache = &shop.cache;
+    let is_delivered = |told: Acknowledgement| told == Acknowledgement::Delivered;
+    let tag = format!("{}:{}", K::RESOURCE, team_of(id));
+    let delivered = match form {
+        Form::Invalidate => {
+            let row = cache.invalidate(K::RESOURCE, &id).await;
+            let board = cache.invalidate_tag(&tag).await;
+            is_delivered(row) && is_delivered(board)
+        }
+        Form::ClearAll => cache.clear_all().await.is_ok(),
+        Form::Delete => {
+            let key = Key::entity(K::RESOURCE, id).expect("a key");
+            cache.delete(&key).await.is_ok()
+        }
+        Form::Pattern if remove(shop).await => true,
+        _ => {
+            let all = cache.invalidate_all(K::RESOURCE).await;
+            let board = cache.invalidate_tag(&tag).await;
+            is_delivered(all) && is_delivered(board)
+        }
+    };
+    Ended::Told { delivered }
+}
+
+async fn remove<K: Kind>(shop: &Shop<K>) -> bool {
+    for pattern in [&format!("{}:*", K::RESOURCE), "boards:*", "totals:*"] {
+        if shop.cache.invalidate_pattern(pattern).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
