@@ -54,8 +54,8 @@ impl Cell {
 }
 
 /// Keys are hashes already.
-#[derive(Default)]
-struct Unhashed(u64);
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unhashed(u64);
 
 impl Hasher for Unhashed {
     fn finish(&self) -> u64 {
@@ -70,9 +70,11 @@ impl Hasher for Unhashed {
     }
 }
 
+pub(super) type ByHash = BuildHasherDefault<Unhashed>;
+
 #[derive(Default)]
 struct Shard {
-    cells: HashMap<u128, Arc<Cell>, BuildHasherDefault<Unhashed>>,
+    cells: HashMap<u128, Arc<Cell>, ByHash>,
     /// How many there may be before those that nobody holds are dropped.
     limit: usize,
 }

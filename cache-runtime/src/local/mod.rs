@@ -25,7 +25,7 @@ use std::time::Duration;
 use quick_cache::OptionsBuilder;
 use tokio::sync::Notify;
 
-use self::cells::{Cell, Cells};
+use self::cells::{ByHash, Cell, Cells};
 pub(crate) use self::cover::{Beat, Session};
 use self::cover::{Cover, NO_EPOCH};
 pub(crate) use self::entry::{Asked, Copy, Found};
@@ -43,7 +43,7 @@ const MAX_SHARDS: u64 = 64;
 const USUAL_ENTRY: u64 = 1024;
 const MAX_ESTIMATE: u64 = 1 << 16;
 
-type Entries = quick_cache::sync::Cache<u128, Arc<Entry>, ByBytes>;
+type Entries = quick_cache::sync::Cache<u128, Arc<Entry>, ByBytes, ByHash>;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
@@ -102,7 +102,13 @@ impl Local {
                 Entries::with_options(options, ByBytes, Default::default(), Default::default())
             }
             // Both of its required options are set above.
-            Err(_) => Entries::with_weighter(64, max_bytes, ByBytes),
+            Err(_) => Entries::with(
+                64,
+                max_bytes,
+                ByBytes,
+                ByHash::default(),
+                Default::default(),
+            ),
         };
         Self {
             entries,

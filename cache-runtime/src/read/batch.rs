@@ -46,11 +46,12 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
         site: &'static Site,
         resource: &'static str,
         ids: &[K],
-        plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
         let calls = cache.and_then(|cache| {
-            let plan = plan(ReadPlan::new(&cache, site, resource));
-            let calls = plan.finish_each(&cache, ids)?;
+            let mut planned = ReadPlan::new(cache, site, resource);
+            plan(&mut planned);
+            let calls = planned.finish_each(ids)?;
             let mut seen = HashSet::with_capacity(calls.len());
             // An id that has no key of its own keeps its place: the function may know it all the same.
             let once =

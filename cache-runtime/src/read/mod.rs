@@ -119,11 +119,12 @@ impl<R, S> Read<R, S> {
         cache: Option<Handle>,
         site: &'static Site,
         resource: &'static str,
-        plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
         let call = cache.and_then(|cache| {
-            let sketch = plan(ReadPlan::new(&cache, site, resource)).finish()?;
-            Some(Begun::Start(sketch.start(cache)))
+            let mut planned = ReadPlan::new(cache, site, resource);
+            plan(&mut planned);
+            planned.finish().map(Begun::Start)
         });
         Self {
             call,
