@@ -162,41 +162,59 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    pub async fn run(mut self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R
+    // No `async fn`: that would carry the call into the future, and most calls are over before there is one.
+    pub fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> impl Future<Output = R>
     where
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
         R: Returns<S>,
         U: Unless<R::Value>,
     {
-        if scope::takes_key(|| self.key()) {
-            return std::future::pending().await;
+        let (opening, unless) = self.open();
+        async move {
+            let call = match opening {
+                Opening::Found(value) => return value,
+                Opening::Ask(call) => call,
+                Opening::KeyOnly => return std::future::pending().await,
+            };
+            // The body is awaited in one place: each more would be another copy of it in every annotated function.
+            let (part, fallback) = match &call {
+                Some(call) => match call.answer().await {
+                    // Without a body that outlives its caller there is nothing to load a new one with.
+                    Answer::Found(value) | Answer::Revalidate(value, _) => return value,
+                    Answer::Run(part, fallback) => (part, fallback),
+                },
+                None => {
+                    ran_without();
+                    (Part::Alone, None)
+                }
+            };
+            let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
+            if let Some(call) = &call {
+                let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
+                let status = call.conclude(part, &returned, unless).await;
+                if let Some(instead) = fallback.and_then(|it| call.fall_back(*it, LoadFailed)) {
+                    return instead;
+                }
+                call.said(status);
+            }
+            returned
         }
-        if let Some(value) = self.call.as_mut().and_then(Begun::find) {
-            return value;
-        }
-        let call = self.call.map(Begun::into_call);
-        // The body is awaited in one place: each more would be another copy of it in every annotated function.
-        let (part, fallback) = match &call {
-            Some(call) => match call.answer().await {
-                // Without a body that outlives its caller there is nothing to load a new one with.
-                Answer::Found(value) | Answer::Revalidate(value, _) => return value,
-                Answer::Run(part, fallback) => (part, fallback),
-            },
-            None => {
-                ran_without();
-                (Part::Alone, None)
+    }
+
+    /// What can be done before anything is waited for.
+    fn open(mut self) -> (Opening<R>, U)
+    where
+        R: Returns<S>,
+    {
+        let opening = if scope::takes_key(|| self.key()) {
+            Opening::KeyOnly
+        } else {
+            match self.call.as_mut().and_then(Begun::find) {
+                Some(value) => Opening::Found(value),
+                None => Opening::Ask(self.call.map(|call| Arc::new(call.into_call()))),
             }
         };
-        let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
-        if let Some(call) = &call {
-            let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
-            let status = call.conclude(part, &returned, self.unless).await;
-            if let Some(instead) = fallback.and_then(|it| call.fall_back(*it, LoadFailed)) {
-                return instead;
-            }
-            call.said(status);
-        }
-        returned
+        (opening, self.unless)
     }
 
     /// The same with a body that owns all it needs, and so may go on when its caller has been answered: in the
@@ -204,35 +222,36 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// As [`run`](Self::run). What goes on in the background is no longer the caller's.
-    pub async fn run_detached<F>(mut self, body: impl FnOnce(Kind<R, S>) -> F) -> R
+    pub fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         R: Returns<S> + Send + 'static,
         S: 'static,
         U: Unless<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
-        if scope::takes_key(|| self.key()) {
-            return std::future::pending().await;
-        }
-        if let Some(value) = self.call.as_mut().and_then(Begun::find) {
-            return value;
-        }
-        let call = self.call.map(|call| Arc::new(call.into_call()));
-        let Some(call) = call else {
-            ran_without();
-            return body(Kind::OF).await;
-        };
-        match call.answer().await {
-            Answer::Found(value) => value,
-            Answer::Revalidate(value, permit) => {
-                call.resource.counters.refreshes.add_one();
-                let part = Part::Leader(permit);
-                tokio::spawn(detached::load(call, part, body(Kind::OF), self.unless));
-                value
-            }
-            Answer::Run(part, fallback) => {
-                let load = detached::load(Arc::clone(&call), part, body(Kind::OF), self.unless);
-                detached::race(&call, load, fallback).await
+        let (opening, unless) = self.open();
+        async move {
+            let call = match opening {
+                Opening::Found(value) => return value,
+                Opening::Ask(Some(call)) => call,
+                Opening::Ask(None) => {
+                    ran_without();
+                    return body(Kind::OF).await;
+                }
+                Opening::KeyOnly => return std::future::pending().await,
+            };
+            match call.answer().await {
+                Answer::Found(value) => value,
+                Answer::Revalidate(value, permit) => {
+                    call.resource.counters.refreshes.add_one();
+                    let part = Part::Leader(permit);
+                    tokio::spawn(detached::load(call, part, body(Kind::OF), unless));
+                    value
+                }
+                Answer::Run(part, fallback) => {
+                    let load = detached::load(Arc::clone(&call), part, body(Kind::OF), unless);
+                    detached::race(&call, load, fallback).await
+                }
             }
         }
     }
@@ -246,6 +265,16 @@ impl<R, S, U> Read<R, S, U> {
         })?;
         call.key()
     }
+}
+
+/// What is known of a call before anything is waited for.
+enum Opening<R> {
+    /// Nobody wants more than the key, which they have.
+    KeyOnly,
+    /// Return this.
+    Found(R),
+    /// The store is to be asked; with `None` the cache is off.
+    Ask(Option<Arc<Call>>),
 }
 
 /// What the cache has to say to a call.
