@@ -116,11 +116,12 @@ impl<R, S, K: Clone, U> Batch<R, S, K, U> {
             return body(Kind::OF, self.ids).await;
         };
         let answers = look_up::<R, S, K>(&calls).await;
-        let statuses: Vec<Status> = answers.iter().map(Answer::status).collect();
+        let statuses = answers.iter().map(|it| (it.status(), it.tier()));
+        let statuses: Vec<(Status, Tier)> = statuses.collect();
         let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
         for ((id, _), answer) in calls.iter().zip(answers) {
             match answer {
-                Answer::Found(value) => {
+                Answer::Found(value, _) => {
                     found.extend(value.map(|value| (id.clone(), value)));
                     continue;
                 }
@@ -154,17 +155,32 @@ fn many_keys() -> Error {
 /// What the cache has to say to one id of a batch.
 enum Answer<V> {
     /// A value, or the knowledge that there is none.
-    Found(Option<Arc<V>>),
+    Found(Option<Arc<V>>, Tier),
     /// Load it, and store it under this lease.
     Load(Permit),
     /// Load it, and store nothing.
     Bypass(BypassReason),
 }
 
+/// Who had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    /// A copy in the process, which is counted already.
+    Local,
+    Store,
+}
+
 impl<V> Answer<V> {
+    fn tier(&self) -> Tier {
+        match self {
+            Self::Found(_, tier) => *tier,
+            Self::Load(_) | Self::Bypass(_) => Tier::Store,
+        }
+    }
+
     fn status(&self) -> Status {
         match self {
-            Self::Found(_) => Status::Hit {
+            Self::Found(..) => Status::Hit {
                 ttl: Duration::ZERO,
             },
             Self::Load(_) => Status::Miss {
@@ -238,17 +254,37 @@ async fn first_look<V: crate::Cacheable, K>(
         .iter()
         .map(|(_, call)| cache.delivery.is_pending(&call.probe))
         .collect();
-    let probes: Vec<Probe> = calls.iter().map(|(_, call)| call.probe.clone()).collect();
+    // In the process first: only the rest is asked for.
+    let copies = calls.iter().map(|(_, call)| call.find::<V>());
+    let mut answers: Vec<Option<Answer<V>>> = copies
+        .map(|copy| copy.map(|(value, _)| Answer::Found(value, Tier::Local)))
+        .collect();
+    let is_asked: Vec<bool> = answers.iter().map(Option::is_none).collect();
+    let asked = || {
+        is_asked
+            .iter()
+            .zip(calls)
+            .filter(|(is_asked, _)| **is_asked)
+    };
+    let marks: Vec<_> = asked().map(|(_, (_, call))| call.mark()).collect();
+    let probes: Vec<Probe> = asked().map(|(_, (_, call))| call.probe.clone()).collect();
     let mut allowance = Allowance::new(cache.config.command_budget);
     let looks = match allowance.spend(look_at(&cache.store, &probes)).await {
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
-            return bypass_all(BypassReason::Unavailable);
+            let bypass = |answer: Option<Answer<V>>| {
+                Some(answer.unwrap_or(Answer::Bypass(BypassReason::Unavailable)))
+            };
+            return answers.into_iter().map(bypass).collect();
         }
     };
-    let looked = readers.iter_mut().zip(looks).zip(pending);
-    let answers = looked.map(async |((reader, look), is_pending)| {
+    let readers = readers.iter_mut().zip(&is_asked);
+    let readers = readers.filter_map(|(reader, is_asked)| is_asked.then_some(reader));
+    let pending = pending.into_iter().zip(&is_asked);
+    let pending = pending.filter_map(|(is_pending, is_asked)| is_asked.then_some(is_pending));
+    let looked = readers.zip(looks).zip(marks).zip(pending);
+    let rest = looked.map(async |(((reader, look), mark), is_pending)| {
         let call = reader.call();
         let pending = is_pending.then_some(BypassReason::Pending);
         if let Some(reason) = call.problem.or(pending) {
@@ -261,8 +297,14 @@ async fn first_look<V: crate::Cacheable, K>(
             Sight::Vacant(seen) => seen,
             Sight::Hit(hit) | Sight::Past(hit, _) => {
                 match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
-                    (Content::Absence, _) => return Some(Answer::Found(None)),
-                    (_, Some(value)) => return Some(Answer::Found(Some(value))),
+                    (Content::Absence, _) => {
+                        call.keep::<V>(&hit, None, mark);
+                        return Some(Answer::Found(None, Tier::Store));
+                    }
+                    (_, Some(value)) => {
+                        call.keep(&hit, Some(&value), mark);
+                        return Some(Answer::Found(Some(value), Tier::Store));
+                    }
                     (_, None) => {
                         reader.reject(hit.header);
                         Seen::Entry(hit.header)
@@ -293,7 +335,12 @@ async fn first_look<V: crate::Cacheable, K>(
             }
         }
     });
-    join_all(answers).await
+    let rest = join_all(rest).await;
+    let open = answers.iter_mut().filter(|answer| answer.is_none());
+    for (answer, found) in open.zip(rest) {
+        *answer = found;
+    }
+    answers
 }
 
 /// As a look at one, with intents whose time is over ended first.
@@ -318,9 +365,11 @@ async fn look_at(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, 
 async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
     loop {
         match reader.turn().await {
-            Turn::Hit(hit) if hit.content == Content::Absence => return Answer::Found(None),
+            Turn::Hit(hit) if hit.content == Content::Absence => {
+                return Answer::Found(None, Tier::Store);
+            }
             Turn::Hit(hit) | Turn::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
-                Some(value) => return Answer::Found(Some(value)),
+                Some(value) => return Answer::Found(Some(value), Tier::Store),
                 None => reader.reject(hit.header),
             },
             other => return settled(other),
@@ -332,9 +381,9 @@ fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {
     match turn {
         Turn::Lead(permit) => Answer::Load(permit),
         Turn::Bypass(reason) => Answer::Bypass(reason),
-        Turn::Joined(Landed::Absence) => Answer::Found(None),
+        Turn::Joined(Landed::Absence) => Answer::Found(None, Tier::Store),
         Turn::Joined(Landed::Value(value)) => match value.downcast() {
-            Ok(value) => Answer::Found(Some(value)),
+            Ok(value) => Answer::Found(Some(value), Tier::Store),
             Err(_) => Answer::Bypass(BypassReason::OtherType),
         },
         Turn::Joined(Landed::Failure) => Answer::Bypass(BypassReason::LoadFailed),
@@ -389,22 +438,25 @@ where
 }
 
 /// Counts each id, and leaves one outcome for all of them: the best that one of those had which were not hits.
-fn report<K>(calls: &[(K, Call)], statuses: &[Status]) {
+fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
     /// More would be longer than a header is read.
     const SHOWN: usize = 8;
 
-    for ((_, call), status) in calls.iter().zip(statuses) {
-        call.count(*status);
+    for ((_, call), (status, tier)) in calls.iter().zip(statuses) {
+        if *tier == Tier::Store {
+            call.count(*status);
+        }
     }
     let (Some((_, first)), Some(best)) = (calls.first(), statuses.first()) else {
         return;
     };
-    let is_miss = |status: &&Status| matches!(status, Status::Miss { .. });
-    let is_hit = |status: &&Status| matches!(status, Status::Hit { .. });
-    let status = statuses
+    let is_miss = |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { .. });
+    let is_hit = |(status, _): &&(Status, Tier)| matches!(status, Status::Hit { .. });
+    let (status, tier) = statuses
         .iter()
         .find(is_miss)
         .or_else(|| statuses.iter().find(|status| !is_hit(status)))
+        .or_else(|| statuses.iter().find(|(_, tier)| *tier == Tier::Store))
         .unwrap_or(best);
     observe::record(|| {
         let keys: Vec<&str> = calls
@@ -416,7 +468,10 @@ fn report<K>(calls: &[(K, Call)], statuses: &[Status]) {
         Outcome {
             key: keys.join(" ") + more,
             resource: first.resource.name.to_string(),
-            store: first.cache.store.name(),
+            store: match tier {
+                Tier::Local => "local",
+                Tier::Store => first.cache.store.name(),
+            },
             status: *status,
         }
     });

@@ -124,7 +124,7 @@ impl<R, S> Read<R, S> {
         let call = cache.and_then(|cache| {
             let mut planned = ReadPlan::new(cache, site, resource);
             plan(&mut planned);
-            planned.finish().map(Begun::Start)
+            planned.finish().map(Begun::start)
         });
         Self {
             call,
@@ -202,16 +202,17 @@ impl<R, S, U> Read<R, S, U> {
     }
 
     /// What can be done before anything is waited for.
-    fn open(mut self) -> (Opening<R>, U)
+    fn open(self) -> (Opening<R>, U)
     where
         R: Returns<S>,
     {
         let opening = if scope::takes_key(|| self.key()) {
             Opening::KeyOnly
         } else {
-            match self.call.as_mut().and_then(Begun::find) {
-                Some(value) => Opening::Found(value),
-                None => Opening::Ask(self.call.map(|call| Arc::new(call.into_call()))),
+            match self.call.map(Begun::find) {
+                Some(Ok(value)) => Opening::Found(value),
+                Some(Err(call)) => Opening::Ask(call.into_call().map(Arc::new)),
+                None => Opening::Ask(None),
             }
         };
         (opening, self.unless)
@@ -257,13 +258,10 @@ impl<R, S, U> Read<R, S, U> {
     }
 
     fn key(&self) -> Result<Key, Error> {
-        let call = self.call.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidKey,
-                "this call has no key: its cache is off",
-            )
-        })?;
-        call.key()
+        self.call.as_ref().and_then(Begun::key).unwrap_or_else(|| {
+            let text = "this call has no key: its cache is off";
+            Err(Error::new(ErrorKind::InvalidKey, text))
+        })
     }
 }
 
@@ -327,7 +325,7 @@ impl Call {
     /// The same as a call of an annotated function.
     pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
         Read {
-            call: Some(Begun::Call(self)),
+            call: Some(Begun::call(self)),
             unless: Everything,
             kind: PhantomData,
         }

@@ -4,6 +4,7 @@
 //! not counted, and the key's text is written into memory that the thread keeps.
 
 use std::any::{Any, TypeId};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ pub(super) struct Start {
 }
 
 impl Start {
-    fn into_call(self) -> Call {
+    pub(super) fn into_call(self) -> Call {
         let deps = all_deps(&self.cache, &self.resource, self.kind, &self.extras);
         Call {
             resource: self.resource.into_arc(),
@@ -86,48 +87,92 @@ impl Start {
     }
 }
 
-/// A call that has begun.
+/// A call that has begun. It is moved often before it is known whether there is a copy, so it lies on the heap, in memory
+/// that the thread keeps.
 #[derive(Debug)]
+pub(super) struct Begun(Box<Stage>);
+
+#[derive(Debug, Default)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "both are about as large, and the one in a box would be the one of every hit"
+    reason = "one box for both, since the memory is kept for the next"
 )]
-pub(super) enum Begun {
+enum Stage {
     Start(Start),
     Call(Call),
+    #[default]
+    Over,
+}
+
+thread_local! {
+    /// Memory for the next call.
+    static SPARE: Cell<Option<Box<Stage>>> = const { Cell::new(None) };
+}
+
+fn spare(memory: Box<Stage>) {
+    // While the thread ends there is no place for it.
+    let _ = SPARE.try_with(|spare| spare.set(Some(memory)));
 }
 
 impl Begun {
-    pub(super) fn into_call(self) -> Call {
-        match self {
-            Self::Start(start) => start.into_call(),
-            Self::Call(call) => call,
+    pub(super) fn start(start: Start) -> Self {
+        Self::at(Stage::Start(start))
+    }
+
+    pub(super) fn call(call: Call) -> Self {
+        Self::at(Stage::Call(call))
+    }
+
+    fn at(stage: Stage) -> Self {
+        match SPARE.try_with(Cell::take) {
+            Ok(Some(mut spare)) => {
+                *spare = stage;
+                Self(spare)
+            }
+            _ => Self(Box::new(stage)),
+        }
+    }
+
+    /// What it was, and its memory for the next.
+    fn end(mut self) -> Stage {
+        let stage = std::mem::take(&mut *self.0);
+        spare(self.0);
+        stage
+    }
+
+    /// For those who ask the store.
+    pub(super) fn into_call(self) -> Option<Call> {
+        match self.end() {
+            Stage::Start(start) => Some(start.into_call()),
+            Stage::Call(call) => Some(call),
+            Stage::Over => None,
         }
     }
 
     pub(super) fn set_context(&mut self, context: &LoadContext) {
-        let place = match self {
-            Self::Start(start) => &mut start.context,
-            Self::Call(call) => &mut call.context,
+        let place = match &mut *self.0 {
+            Stage::Start(start) => &mut start.context,
+            Stage::Call(call) => &mut call.context,
+            Stage::Over => return,
         };
         *place = Some(context.clone());
     }
 
     /// The key as it is used by hand.
-    pub(super) fn key(&self) -> Result<Key, Error> {
-        let asking = self.asking();
-        match asking.problem {
+    pub(super) fn key(&self) -> Option<Result<Key, Error>> {
+        let asking = self.asking()?;
+        Some(match asking.problem {
             Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
                 let text = format!("this call has no key of its own ({})", problem.as_str());
                 Err(Error::new(ErrorKind::InvalidKey, text))
             }
             _ => Ok(asking.key()),
-        }
+        })
     }
 
-    fn asking(&self) -> Asking<'_> {
-        match self {
-            Self::Start(start) => Asking {
+    fn asking(&self) -> Option<Asking<'_>> {
+        match &*self.0 {
+            Stage::Start(start) => Some(Asking {
                 cache: &start.cache,
                 resource: &start.resource,
                 key: &start.key,
@@ -136,25 +181,25 @@ impl Begun {
                 copies: start.copies,
                 extras: &start.extras,
                 version: start.version,
-            },
-            Self::Call(call) => call.asking(),
+            }),
+            Stage::Call(call) => Some(call.asking()),
+            Stage::Over => None,
         }
     }
 
-    /// The copy in the process, if there is one that may be served.
-    pub(super) fn find<R: Returns<S>, S>(&mut self) -> Option<R> {
-        let asking = self.asking();
-        let (value, ttl) = asking.find::<R::Value>()?;
-        let returned = match value {
-            Some(value) => R::from_value(value),
-            None => R::from_absence()?,
+    /// The copy in the process, or the call if there is none that may be served.
+    pub(super) fn find<R: Returns<S>, S>(mut self) -> Result<R, Self> {
+        let Some(returned) = self.asking().and_then(|asking| asking.answer()) else {
+            return Err(self);
         };
-        asking.answered(ttl);
-        if let Self::Start(start) = self {
+        if let Stage::Start(start) = &mut *self.0 {
             // Nobody asks for it any more.
             key::reuse(std::mem::take(&mut start.key));
         }
-        Some(returned)
+        // In its place: what is over is not moved once more.
+        *self.0 = Stage::Over;
+        spare(self.0);
+        Ok(returned)
     }
 }
 
@@ -199,6 +244,17 @@ impl Asking<'_> {
         };
         local.note(self.resource.counters.local_hits.count(), found.age);
         Some((value, found.ttl))
+    }
+
+    /// The return value that a copy stands for.
+    fn answer<R: Returns<S>, S>(&self) -> Option<R> {
+        let (value, ttl) = self.find::<R::Value>()?;
+        let returned = match value {
+            Some(value) => R::from_value(value),
+            None => R::from_absence()?,
+        };
+        self.answered(ttl);
+        Some(returned)
     }
 
     fn answered(&self, ttl: Duration) {
