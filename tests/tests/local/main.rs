@@ -79,6 +79,27 @@ impl Node {
         self.load(id)
     }
 
+    #[cached(resource = "users", op = "exact", strict, cache = self.cache)]
+    async fn exact(&self, id: i64) -> Option<Arc<String>> {
+        self.load(id)
+    }
+
+    #[cached(resource = "users", op = "remote", local = false, cache = self.cache)]
+    async fn remote(&self, id: i64) -> Option<Arc<String>> {
+        self.load(id)
+    }
+
+    #[cached(resource = "users", op = "brief", local_ttl = "200ms", cache = self.cache)]
+    async fn brief(&self, id: i64) -> Option<Arc<String>> {
+        self.load(id)
+    }
+
+    #[cached(resource = "users", batch = ids, cache = self.cache)]
+    async fn get_many(&self, ids: &[i64]) -> HashMap<i64, Arc<String>> {
+        let found = ids.iter().map(|id| Some((*id, self.load(*id)?)));
+        found.flatten().collect()
+    }
+
     #[cached(resource = "users", op = "all", cache = self.cache)]
     async fn all(&self) -> Arc<Vec<String>> {
         self.loads.fetch_add(1, Ordering::SeqCst);
