@@ -2,6 +2,7 @@
 //! before the push or the write that it is to meet has been handled.
 
 use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use cache_tests::{Mode, RedisServer, eventually};
@@ -137,6 +138,27 @@ async fn nothing_is_served_while_pushes_do_not_arrive() {
         node.warm(1).await;
         assert_eq!(node.name(1).await, "new", "{mode:?}");
     }
+}
+
+#[tokio::test]
+async fn a_copy_is_not_served_past_the_bound() {
+    // Nothing else ends it: the connection is not given up in this time.
+    let (server, proxy, node) = behind_a_proxy(|port| {
+        over(port)
+            .command_budget(Duration::from_secs(60))
+            .local_max_staleness(Duration::from_millis(500))
+    })
+    .await;
+    let other = node.beside(over(server.port())).await;
+    proxy.set(Mode::HoldAnswers);
+    other.rename(1, "new").await;
+    eventually(PATIENCE, async || {
+        std::future::poll_fn(|context| Poll::Ready(pin!(node.get(1)).poll(context).is_pending()))
+            .await
+    })
+    .await;
+    proxy.set(Mode::Pass);
+    assert_eq!(node.name(1).await, "new");
 }
 
 #[tokio::test]
