@@ -36,10 +36,10 @@ pub(crate) fn cached(function: &CachedFn) -> String {
     );
     words.extend(function.tags.iter().map(tag));
     if function.shared {
-        words.push("shared".to_owned());
+        words.push("keys shared".to_owned());
     }
     if let Key::Batch(_) = function.key {
-        words.push("batch".to_owned());
+        words.push("in batches".to_owned());
     }
     words.join(", ")
 }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::nonce::Nonce;
 
 /// What a load brought, for those who wait for it.
@@ -39,9 +40,32 @@ impl fmt::Debug for Landed {
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
     by_token: Mutex<HashMap<Nonce, watch::Receiver<Option<Landed>>>>,
+    /// Leases that nobody of this process holds any more, until they lapse. The store may not have heard of it yet, or may
+    /// never hear of it, as when it was away.
+    given_up: Mutex<HashMap<Nonce, Instant>>,
 }
 
+/// Past so many, those that have lapsed are forgotten.
+const GIVEN_UP: usize = 1024;
+
 impl Flights {
+    /// Says that whoever held this lease has gone, so that those who meet it need not wait for it to lapse.
+    pub(crate) fn give_up(&self, token: Nonce, lapses: Instant) {
+        let mut given_up = self.given_up.lock();
+        if given_up.len() >= GIVEN_UP {
+            let now = clock::now();
+            given_up.retain(|_, lapses| *lapses > now);
+            if given_up.len() >= GIVEN_UP {
+                return;
+            }
+        }
+        given_up.insert(token, lapses);
+    }
+
+    pub(crate) fn is_given_up(&self, token: Nonce) -> bool {
+        self.given_up.lock().contains_key(&token)
+    }
+
     /// Starts a flight. It ends when the pilot is dropped, with or without a value.
     pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Pilot {
         let (sender, receiver) = watch::channel(None);
@@ -157,6 +181,21 @@ mod tests {
         let _pilot = flights.start(token);
         let ticket = flights.join(token).expect("under way");
         assert!(matches!(ticket.wait(soon()).await, Arrival::TimedOut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_up_is_forgotten_when_it_has_lapsed() {
+        let flights = Flights::default();
+        let first = Nonce::fresh();
+        flights.give_up(first, soon());
+        assert!(flights.is_given_up(first));
+        for _ in 1..GIVEN_UP {
+            flights.give_up(Nonce::fresh(), soon());
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let last = Nonce::fresh();
+        flights.give_up(last, soon());
+        assert!(flights.is_given_up(last) && !flights.is_given_up(first));
     }
 
     #[test]

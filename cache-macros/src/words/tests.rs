@@ -64,12 +64,12 @@ fn the_name_of_an_entry_comes_first() {
         (
             ", batch = ids",
             "many(ids: &[i64])",
-            "users:{ids: i64}, batch",
+            "users:{ids: i64}, in batches",
         ),
         (
             ", batch = ids",
             "many(ids: Vec<Id<'a>>)",
-            "users:{ids: Id<'a>}, batch",
+            "users:{ids: Id<'a>}, in batches",
         ),
     ] {
         assert_eq!(read(options, signature), expected, "{options} {signature}");
@@ -108,10 +108,10 @@ fn options_follow_behind_commas_in_one_order() {
         ("ttl = 300", "ttl 300"),
         ("ttl = \"1m30s\"", "ttl 90"),
         ("ttl = \"1500ms\"", "ttl 1500ms"),
-        ("shared", "shared"),
+        ("shared", "keys shared"),
         (
             "tags(\"all\", \"{{x}}\"), depends(\"teams\", \"roles\"), ttl = 5, shared",
-            "ttl 5, depends teams, depends roles, tag all, tag {{x}}, shared",
+            "ttl 5, depends teams, depends roles, tag all, tag {{x}}, keys shared",
         ),
     ] {
         let words = read(&format!(", {options}"), "get(id: i64)");

@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(
             found(&[
                 reads("get", "users:{id: i64}, ttl 86400"),
-                reads("get_many", "users:{ids: i64}, ttl 86400, batch"),
+                reads("get_many", "users:{ids: i64}, ttl 86400, in batches"),
                 reads(
                     "list",
                     "users:list, ttl 86400, depends teams, tag t:{self.team}"
@@ -361,19 +361,19 @@ mod tests {
                 Some(FindingKind::TwoClaimants),
             ),
             (
-                "users:list, shared",
+                "users:list, keys shared",
                 "users:list",
                 Some(FindingKind::TwoClaimants),
             ),
-            ("users:list, shared", "users:list, shared", None),
+            ("users:list, keys shared", "users:list, keys shared", None),
             (
-                "users:list, ttl 5, shared",
-                "users:list, shared",
+                "users:list, ttl 5, keys shared",
+                "users:list, keys shared",
                 Some(FindingKind::Ttls),
             ),
             (
                 "users:{id: i64}",
-                "users:{ids: i64}, ttl 5, batch",
+                "users:{ids: i64}, ttl 5, in batches",
                 Some(FindingKind::Ttls),
             ),
             ("users:a:{id: i64}", "users:b:{id: i64}", None),

@@ -27,8 +27,8 @@ pub(super) fn read(words: &str) -> Vec<Word> {
             Some(("depends", name)) => Word::Depends(name.to_owned()),
             Some(("tag", tag)) => Word::Tag(tag.replace("%2C", ",")),
             Some(("crash", "safe")) => Word::CrashSafe,
-            None if word == "shared" => Word::Shared,
-            None if word == "batch" => Word::Batch,
+            Some(("keys", "shared")) => Word::Shared,
+            Some(("in", "batches")) => Word::Batch,
             _ => {
                 let mut parts = outside_braces(word, ':').into_iter();
                 let resource = parts.next().unwrap_or_default();
@@ -86,7 +86,7 @@ mod tests {
     fn words_are_told_apart() {
         assert_eq!(
             read(
-                "users:{(self.tenant, id)}, ttl 300, depends teams, tag t:{a::b(1, 2)}%2Cx, shared"
+                "users:{(self.tenant, id)}, ttl 300, depends teams, tag t:{a::b(1, 2)}%2Cx, keys shared"
             ),
             [
                 name("users", "{(self.tenant, id)}"),
@@ -97,12 +97,17 @@ mod tests {
             ]
         );
         assert_eq!(
-            read("{R::RESOURCE}:filter:{id: i64}, batch"),
+            read("{R::RESOURCE}:filter:{id: i64}, in batches"),
             [name("{R::RESOURCE}", "filter:{id: i64}"), Word::Batch]
         );
         assert_eq!(
             read("users, teams, crash safe"),
             [name("users", ""), name("teams", ""), Word::CrashSafe]
+        );
+        // Names that are options elsewhere: a name has no spaces, and these options have.
+        assert_eq!(
+            read("shared, batch"),
+            [name("shared", ""), name("batch", "")]
         );
         assert_eq!(read(""), []);
     }

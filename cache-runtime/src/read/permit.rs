@@ -171,6 +171,8 @@ impl Drop for Permit {
         if self.held {
             let key = std::mem::take(&mut self.key);
             let token = self.token;
+            let lapses = clock::now() + self.cache.config.lease;
+            self.cache.flights.give_up(token, lapses);
             self.cache.errands.send(Errand::Release { key, token });
         }
     }

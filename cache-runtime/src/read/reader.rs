@@ -352,6 +352,9 @@ impl<'a> Reader<'a> {
         if lease.deadline < now {
             return Met::GivesWay(Seen::Leased);
         }
+        if self.call.cache.flights.is_given_up(lease.token) {
+            return Met::GivesWay(Seen::Past(lease));
+        }
         if self.is_late() {
             return Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
         }

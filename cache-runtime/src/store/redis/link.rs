@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -20,6 +21,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
+use super::scripts;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
 use crate::config::RedisConfig;
@@ -301,6 +303,12 @@ async fn open(
             .query_async::<Value>(&mut connection)
             .await
             .map_err(described)?;
+        let loads = scripts::all().map(|script| {
+            let mut connection = connection.clone();
+            async move { script.prepare_invoke().load_async(&mut connection).await }
+        });
+        // Who may not load them may not run them, and is told so by each.
+        let _ = join_all(loads).await;
         if let Some(tracker) = &state.tracker {
             tracker.start(&mut connection).await;
         }

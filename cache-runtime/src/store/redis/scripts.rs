@@ -118,6 +118,21 @@ fn script(body: &str) -> Script {
     Script::new(&format!("{}{body}", prelude()))
 }
 
+/// All of them, to be loaded before a connection is used: a call that finds one missing pays for three commands.
+pub(super) fn all() -> [&'static Script; 9] {
+    [
+        &ENSURE,
+        &LEASE,
+        &RENEW,
+        &RELEASE,
+        &FILL,
+        &INVALIDATE,
+        &INTEND,
+        &PRUNE,
+        &REMOVE,
+    ]
+}
+
 /// `KEYS` generations; `ARGV` time to live in ms, then a nonce each. Creates those that are missing, replaces
 /// what is none, and returns all of them.
 pub(super) static ENSURE: LazyLock<Script> = LazyLock::new(|| {
