@@ -5,6 +5,7 @@
 //! queue ends with the cache: [`shutdown`](crate::Cache::shutdown) waits for the writes that are running, and
 //! tries for a bounded time to deliver what is left. What is lost then is counted and named in the log.
 
+mod batch;
 mod queue;
 mod sweep;
 #[cfg(test)]
@@ -18,8 +19,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
-use self::queue::{Lost, Queue, Receipts};
-pub(crate) use self::queue::{Order, Sweep};
+use self::batch::Receipts;
+pub(crate) use self::batch::{Order, Sweep};
+use self::queue::{Lost, Queue};
 use self::sweep::Sweeper;
 use crate::background::Background;
 use crate::clock::{self, Instant, Millis};

@@ -1,0 +1,154 @@
+//! What is handed in, and what of it waits together.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Acknowledgement;
+use crate::generation::Dep;
+use crate::nonce::Nonce;
+use crate::stats::Counters;
+use crate::store::{Intent, Probe};
+
+/// Which dead entries a sweep may remove after an invalidation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sweep {
+    pub(crate) resource: Box<str>,
+    pub(crate) derived_only: bool,
+}
+
+/// One invalidation, as it is enqueued.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Order {
+    pub(crate) kills: Vec<String>,
+    pub(crate) bumps: Vec<Arc<Dep>>,
+    pub(crate) sweeps: Vec<Sweep>,
+    /// Own intents that end with it.
+    pub(crate) withdraws: Vec<Nonce>,
+    /// What is announced, because its outcome is not known.
+    pub(crate) intents: Vec<Intent>,
+    /// Whose figures it belongs to, once it is enqueued.
+    pub(crate) counted: Vec<Arc<Counters>>,
+}
+
+impl Order {
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.kills.extend(other.kills);
+        self.bumps.extend(other.bumps);
+        self.sweeps.extend(other.sweeps);
+        self.withdraws.extend(other.withdraws);
+        self.intents.extend(other.intents);
+        self.counted.extend(other.counted);
+        self
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.kills.is_empty() && self.bumps.is_empty() && self.intents.is_empty()
+    }
+}
+
+/// Those who wait to be told how far their invalidations have come.
+pub(super) type Receipts = Vec<oneshot::Sender<Acknowledgement>>;
+
+/// Orders merged into one.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) kills: HashSet<String>,
+    pub(super) bumps: HashSet<Arc<Dep>>,
+    pub(super) withdraws: HashSet<Nonce>,
+    /// Never merged: no bump says what an intent says.
+    pub(super) intents: Vec<Intent>,
+    /// Per resource, whether only derived entries are concerned.
+    pub(super) sweeps: HashMap<Box<str>, bool>,
+    pub(super) whole_namespace: bool,
+    pub(super) receipts: Receipts,
+    /// The number of the last order in it.
+    pub(super) last: u64,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kills.len() + self.bumps.len() + self.intents.len() + usize::from(self.whole_namespace)
+    }
+
+    pub(super) fn of(order: Option<Order>) -> Self {
+        let mut batch = Self::default();
+        batch.add(order);
+        batch
+    }
+
+    /// Adds an order, or with `None` one for the whole namespace.
+    pub(super) fn add(&mut self, order: Option<Order>) {
+        let Some(order) = order else {
+            return self.collapse();
+        };
+        if self.whole_namespace {
+            return;
+        }
+        self.kills.extend(order.kills);
+        self.bumps.extend(order.bumps);
+        self.withdraws.extend(order.withdraws);
+        self.intents.extend(order.intents);
+        for Sweep {
+            resource,
+            derived_only,
+        } in order.sweeps
+        {
+            *self.sweeps.entry(resource).or_insert(true) &= derived_only;
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        self.receipts.extend(other.receipts);
+        self.last = self.last.max(other.last);
+        if other.whole_namespace {
+            self.collapse();
+        }
+        if self.whole_namespace {
+            return;
+        }
+        unite(&mut self.kills, other.kills);
+        unite(&mut self.bumps, other.bumps);
+        self.withdraws.extend(other.withdraws);
+        self.intents.extend(other.intents);
+        for (resource, derived_only) in other.sweeps {
+            *self.sweeps.entry(resource).or_insert(true) &= derived_only;
+        }
+    }
+
+    /// One invalidation of everything, in place of any number of something.
+    pub(super) fn collapse(&mut self) {
+        self.kills = HashSet::new();
+        self.bumps = HashSet::new();
+        // An intent that is not withdrawn ends with its time, and what is announced here is repeated at that time.
+        self.withdraws = HashSet::new();
+        self.intents = Vec::new();
+        self.sweeps = HashMap::new();
+        self.whole_namespace = true;
+    }
+
+    pub(super) fn concerns(&self, probe: &Probe) -> bool {
+        self.whole_namespace
+            || self.kills.contains(probe.key.as_str())
+            || probe.deps.iter().any(|dep| self.bumps.contains(dep))
+            || self.intents.iter().any(|intent| {
+                intent.rows.iter().any(|row| row.key == probe.key)
+                    || intent.deps.iter().any(|dep| probe.deps.contains(dep))
+            })
+    }
+}
+
+/// Moves the fewer to the more: in an outage a few join many, again and again.
+fn unite<T: Eq + Hash>(set: &mut HashSet<T>, mut other: HashSet<T>) {
+    if set.len() < other.len() {
+        std::mem::swap(set, &mut other);
+    }
+    set.extend(other);
+}

@@ -1,0 +1,223 @@
+use super::super::batch::Sweep;
+use super::*;
+use crate::clock;
+use crate::key::EntryKind;
+
+fn dep(name: &str) -> Arc<Dep> {
+    Dep::new(format!("@gen:{name}"))
+}
+
+fn kill(key: &str) -> Order {
+    Order {
+        kills: vec![key.into()],
+        bumps: vec![dep("users~derived")],
+        ..Order::default()
+    }
+}
+
+fn probe(key: &str) -> Probe {
+    Probe {
+        key: key.into(),
+        kind: EntryKind::Entity,
+        deps: [dep("users")].into(),
+    }
+}
+
+fn queue(limit: usize) -> Queue {
+    Queue::new(limit, clock::now())
+}
+
+fn enter(queue: &mut Queue, order: Order) -> oneshot::Receiver<Acknowledgement> {
+    let (sender, receiver) = oneshot::channel();
+    // Once the queue is closed, the receiver says so.
+    let _ = queue.enter(Some(order), sender);
+    receiver
+}
+
+#[test]
+fn what_waits_is_sent_once_and_acknowledged_to_all() {
+    let mut queue = queue(10);
+    let mut receipts = [
+        enter(&mut queue, kill("users:1")),
+        enter(&mut queue, kill("users:1")),
+    ];
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(
+        (sent.invalidation.kills.len(), sent.invalidation.bumps.len()),
+        (1, 1)
+    );
+    queue.acknowledge();
+    assert!(
+        receipts
+            .iter_mut()
+            .all(|r| r.try_recv() == Ok(Acknowledgement::Delivered))
+    );
+    assert!(queue.send(clock::now()).is_none());
+    assert!(!queue.is_distressed());
+}
+
+#[test]
+fn what_waits_is_named() {
+    let mut queue = queue(10);
+    assert_eq!(queue.waiting_of(), [""; 0]);
+    drop(enter(&mut queue, kill("users:1")));
+    assert_eq!(
+        queue.waiting_of(),
+        ["single entries, tags or announced writes"]
+    );
+    let sweep = |resource: &str| Order {
+        sweeps: vec![Sweep {
+            resource: resource.into(),
+            derived_only: true,
+        }],
+        ..kill("x")
+    };
+    drop(enter(&mut queue, sweep("users")));
+    drop(enter(&mut queue, sweep("teams")));
+    assert_eq!(queue.waiting_of(), ["`teams`", "`users`"]);
+}
+
+#[test]
+fn what_was_refused_concerns_its_readers_until_it_is_delivered() {
+    let mut queue = queue(10);
+    let mut receipt = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    assert_eq!(queue.take_back().len(), 1);
+    assert!(receipt.try_recv().is_err(), "its owner is told later");
+    assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
+    assert!(!queue.concerns(&probe("users:2")));
+    queue.send(clock::now());
+    assert!(queue.concerns(&probe("users:1")), "on its way is not there");
+    queue.acknowledge();
+    assert!(!queue.is_distressed() && !queue.concerns(&probe("users:1")));
+}
+
+#[test]
+fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() {
+    let mut queue = queue(10);
+    let _first = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    let (sender, _second) = oneshot::channel();
+    let number = queue.enter(Some(kill("users:1")), sender).expect("open");
+    assert_eq!(queue.lose_patience(number), Acknowledgement::Pending);
+    queue.acknowledge();
+    assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
+    queue.send(clock::now());
+    queue.acknowledge();
+    assert!(!queue.is_distressed());
+    assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+}
+
+#[test]
+fn nobody_waits_for_an_order_of_nothing() {
+    let mut queue = queue(10);
+    let _waits = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    let (sender, mut receipt) = oneshot::channel();
+    let number = queue.enter(Some(Order::default()), sender).expect("open");
+    assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+    assert!(!queue.is_distressed());
+    assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Delivered));
+}
+
+#[test]
+fn past_the_limit_everything_is_invalidated_now_and_whenever_it_is_due() {
+    let mut queue = queue(4);
+    let [soon, later] = [1, 5].map(|s| clock::now() + Duration::from_secs(s));
+    for due in [later, soon] {
+        queue.enter_at(due, kill("users:0")).expect("open");
+    }
+    for id in 0..9 {
+        drop(enter(&mut queue, kill(&format!("users:{id}"))));
+    }
+    assert!(queue.concerns(&probe("teams:1")));
+    for now in [clock::now(), soon + DUE_STEP, later + DUE_STEP] {
+        let sent = queue.send(now).expect("something to send");
+        assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+        queue.acknowledge();
+        assert!(queue.send(now).is_none());
+    }
+}
+
+#[test]
+fn with_more_steps_than_room_the_last_covers_all() {
+    let mut queue = queue(4);
+    let due = |step: u32| clock::now() + DUE_STEP * step;
+    for step in 1..=9 {
+        queue.enter_at(due(step), kill("users:0")).expect("open");
+    }
+    queue.send(due(0));
+    queue.acknowledge();
+    let sent = queue.send(due(10)).expect("something to send");
+    assert!(sent.whole_namespace);
+    queue.acknowledge();
+    assert!(queue.send(due(100)).is_none());
+}
+
+#[test]
+fn repetitions_of_one_resource_take_one_place() {
+    let mut queue = queue(4);
+    let later = clock::now() + Duration::from_secs(5);
+    for _ in 0..10_000 {
+        let order = Order {
+            bumps: vec![dep("users")],
+            ..Order::default()
+        };
+        queue.enter_at(later, order).expect("open");
+    }
+    assert!(queue.send(clock::now()).is_none());
+    let sent = queue.send(later + DUE_STEP).expect("something to send");
+    assert_eq!(
+        (sent.whole_namespace, sent.invalidation.bumps.len()),
+        (false, 1)
+    );
+}
+
+#[test]
+fn what_was_interrupted_is_sent_again() {
+    let mut queue = queue(4);
+    let _receipt = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    let again = queue.send(clock::now()).expect("something to send");
+    assert_eq!(again.invalidation.kills, ["users:1"]);
+}
+
+#[test]
+fn what_a_closed_queue_held_and_what_comes_after_is_lost_and_named() {
+    let mut queue = queue(4);
+    let mut before = enter(&mut queue, kill("users:1"));
+    assert!(!queue.close_if_done());
+    assert_eq!(queue.close().to_string(), "@gen:users~derived");
+    assert!(before.try_recv().is_err(), "nobody waits");
+    assert_eq!(queue.len(), 2);
+
+    let mut lose = |order| {
+        let (sender, mut receipt) = oneshot::channel();
+        let lost = queue.enter(order, sender).expect_err("closed");
+        assert!(receipt.try_recv().is_err());
+        lost
+    };
+    assert!(!lose(Some(kill("users:2"))).is_news(), "it is in the log");
+    let teams = Order {
+        bumps: vec![dep("teams")],
+        ..Order::default()
+    };
+    assert_eq!(lose(Some(teams.clone())).to_string(), "@gen:teams");
+    assert_eq!(lose(None).to_string(), "the whole namespace");
+    assert!(
+        !queue
+            .enter_at(clock::now(), teams)
+            .expect_err("closed")
+            .is_news()
+    );
+    assert_eq!(queue.len(), 2 + 2 + 1 + 1 + 1);
+}
+
+#[test]
+fn a_loss_is_named_by_a_few_names() {
+    let names = (0..12).map(|n| n.to_string()).collect();
+    assert_eq!(
+        Lost { names }.to_string(),
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    );
+}
