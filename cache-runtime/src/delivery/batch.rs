@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -87,11 +88,9 @@ impl Batch {
     /// Adds an order, or with `None` one for the whole namespace.
     pub(super) fn add(&mut self, order: Option<Order>) {
         let Some(order) = order else {
-            return self.collapse();
+            self.whole_namespace = true;
+            return self.absorb();
         };
-        if self.whole_namespace {
-            return;
-        }
         self.kills.extend(order.kills);
         self.bumps.extend(order.bumps);
         self.withdraws.extend(order.withdraws);
@@ -103,17 +102,13 @@ impl Batch {
         {
             *self.sweeps.entry(resource).or_insert(true) &= derived_only;
         }
+        self.absorb();
     }
 
     pub(super) fn merge(&mut self, other: Self) {
         self.receipts.extend(other.receipts);
         self.last = self.last.max(other.last);
-        if other.whole_namespace {
-            self.collapse();
-        }
-        if self.whole_namespace {
-            return;
-        }
+        self.whole_namespace |= other.whole_namespace;
         unite(&mut self.kills, other.kills);
         unite(&mut self.bumps, other.bumps);
         self.withdraws.extend(other.withdraws);
@@ -121,17 +116,31 @@ impl Batch {
         for (resource, derived_only) in other.sweeps {
             *self.sweeps.entry(resource).or_insert(true) &= derived_only;
         }
+        self.absorb();
     }
 
-    /// One invalidation of everything, in place of any number of something.
-    pub(super) fn collapse(&mut self) {
-        self.kills = HashSet::new();
-        self.bumps = HashSet::new();
-        // An intent that is not withdrawn ends with its time, and what is announced here is repeated at that time.
-        self.withdraws = HashSet::new();
-        self.intents = Vec::new();
+    /// An invalidation of everything stands for any number of something. Of announcements it says nothing, and what is
+    /// withdrawn is to be looked for where it stands.
+    fn absorb(&mut self) {
+        if !self.whole_namespace {
+            return;
+        }
+        if self.withdraws.is_empty() {
+            self.kills = HashSet::new();
+            self.bumps = HashSet::new();
+        }
         self.sweeps = HashMap::new();
+    }
+
+    /// One invalidation of everything in place of all that is here; returns for how long the longest of the
+    /// announcements would have stood that are lost with it.
+    pub(super) fn collapse(&mut self) -> Option<Duration> {
+        // An intent that is not withdrawn ends with its time.
+        self.withdraws = HashSet::new();
+        let intents = std::mem::take(&mut self.intents);
         self.whole_namespace = true;
+        self.absorb();
+        intents.iter().map(|intent| intent.length).max()
     }
 
     pub(super) fn concerns(&self, probe: &Probe) -> bool {

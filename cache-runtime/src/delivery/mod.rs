@@ -330,11 +330,11 @@ impl Worker {
     }
 
     async fn deliver(&self, delivery: &queue::Delivery) -> Result<Millis, Error> {
-        if delivery.whole_namespace {
-            return self.store.invalidate_namespace(&self.namespace).await;
-        }
         let invalidation = &delivery.invalidation;
         let mut at = Millis(0);
+        if delivery.whole_namespace {
+            at = self.store.invalidate_namespace(&self.namespace).await?;
+        }
         if !(invalidation.kills.is_empty() && invalidation.bumps.is_empty()) {
             at = self.store.invalidate(invalidation).await?.at;
         }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Acknowledgement;
 use super::batch::{Batch, Order, Receipts};
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::generation::Dep;
 use crate::store::{Intent, Invalidation, Probe};
 
@@ -128,6 +128,13 @@ impl Queue {
         if self.is_closed {
             return Err(self.lose(Batch::of(order)));
         }
+        self.put(due, Batch::of(order));
+        self.enforce_limit();
+        Ok(())
+    }
+
+    /// Keeps something for later.
+    fn put(&mut self, due: Instant, batch: Batch) {
         let steps = due
             .saturating_duration_since(self.origin)
             .as_millis()
@@ -137,24 +144,29 @@ impl Queue {
             .and_then(|steps| self.origin.checked_add(DUE_STEP * steps));
         // What lies beyond time itself is repeated now: better early than never.
         match due {
-            Some(due) => self.delayed.entry(due).or_default().add(order),
-            None => self.ready.add(order),
+            Some(due) => self.delayed.entry(due).or_default().merge(batch),
+            None => self.ready.merge(batch),
         }
-        self.enforce_limit();
-        Ok(())
     }
 
     fn waiting(&self) -> usize {
         self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>()
     }
 
+    /// Past the limit everything is invalidated: now, at each time at which something was to be repeated, and once the
+    /// announcements would have ended that are lost with it.
     fn enforce_limit(&mut self) {
         if self.waiting() <= self.limit {
             return;
         }
-        self.ready.collapse();
+        let mut longest = self.ready.collapse();
         // Each in its place: what is due soon must not wait for the last.
-        self.delayed.values_mut().for_each(Batch::collapse);
+        for batch in self.delayed.values_mut() {
+            longest = longest.max(batch.collapse());
+        }
+        if let Some(longest) = longest {
+            self.put(clock::now() + longest, Batch::of(None));
+        }
         if self.waiting() <= self.limit {
             return;
         }

@@ -299,3 +299,25 @@ async fn an_announcement_spares_what_somebody_else_keeps_under_the_rows_key() {
     assert!(is_hit(status(shop.get(2)).await));
     assert_eq!(server.cli(&["GET", "users:1"]).trim(), "somebody else's");
 }
+
+/// What nobody has seen yet is not forgotten because somebody clears the cache.
+#[tokio::test]
+async fn an_announcement_that_waits_is_not_lost_in_a_clearing() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server).uncertainty(Duration::from_secs(60))).await;
+    let shop = Shop::new(&cache);
+    let other = shop.node(&Cache::new(over(&server)).await);
+    server.stop();
+    let (gate, write) = held(&shop, |shop| async move { shop.rename(1, "new").await }).await;
+    write.abort();
+    assert!(write.await.expect_err("aborted").is_cancelled());
+    drop(gate);
+    cache.clear_all().await.expect_err("Redis is away");
+    server.restart();
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0 && other.cache.is_available().await
+    })
+    .await;
+    assert_eq!(status(other.get(1)).await, ANNOUNCED);
+    assert_eq!(status(other.list(0, 1)).await, ANNOUNCED);
+}

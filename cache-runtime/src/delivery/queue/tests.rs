@@ -2,6 +2,10 @@ use super::super::batch::Sweep;
 use super::*;
 use crate::clock;
 use crate::key::EntryKind;
+use crate::nonce::Nonce;
+use crate::store::IntentRow;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn dep(name: &str) -> Arc<Dep> {
     Dep::new(format!("@gen:{name}"))
@@ -13,6 +17,33 @@ fn kill(key: &str) -> Order {
         bumps: vec![dep("users~derived")],
         ..Order::default()
     }
+}
+
+fn announcement(key: &str) -> Order {
+    Order {
+        intents: vec![Intent {
+            token: Nonce::fresh(),
+            rows: vec![IntentRow {
+                key: key.into(),
+                whole: dep("users"),
+            }],
+            deps: vec![dep("users~derived")],
+            length: 5 * SECOND,
+        }],
+        ..Order::default()
+    }
+}
+
+fn withdrawal(key: &str) -> Order {
+    Order {
+        withdraws: vec![Nonce::fresh()],
+        ..kill(key)
+    }
+}
+
+fn enter_namespace(queue: &mut Queue) {
+    let (sender, _) = oneshot::channel();
+    queue.enter(None, sender).expect("open");
 }
 
 fn probe(key: &str) -> Probe {
@@ -220,4 +251,38 @@ fn a_loss_is_named_by_a_few_names() {
         Lost { names }.to_string(),
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
     );
+}
+
+#[test]
+fn an_invalidation_of_everything_absorbs_no_announcement_and_no_withdrawal() {
+    for namespace_first in [false, true] {
+        let mut queue = queue(10);
+        if namespace_first {
+            enter_namespace(&mut queue);
+        }
+        drop(enter(&mut queue, announcement("users:1")));
+        drop(enter(&mut queue, withdrawal("users:2")));
+        enter_namespace(&mut queue);
+        for _ in 0..2 {
+            let sent = queue.send(clock::now()).expect("something to send");
+            assert!(sent.whole_namespace);
+            assert_eq!(sent.intents.len(), 1);
+            assert_eq!(sent.invalidation.withdraws.len(), 1);
+            assert_eq!(sent.invalidation.kills, ["users:2"], "where it stands");
+            drop(queue.take_back());
+        }
+    }
+}
+
+#[test]
+fn past_the_limit_everything_is_invalidated_again_when_the_announcements_would_have_ended() {
+    let mut queue = queue(4);
+    for id in 0..9 {
+        drop(enter(&mut queue, announcement(&format!("users:{id}"))));
+    }
+    for now in [clock::now(), clock::now() + 5 * SECOND + DUE_STEP] {
+        let sent = queue.send(now).expect("something to send");
+        assert!(sent.whole_namespace);
+        queue.acknowledge();
+    }
 }
