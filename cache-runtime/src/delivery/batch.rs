@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Acknowledgement;
+use crate::clock::Instant;
 use crate::generation::Dep;
 use crate::nonce::Nonce;
 use crate::stats::Counters;
@@ -59,7 +60,8 @@ pub(super) type Receipts = Vec<oneshot::Sender<Acknowledgement>>;
 pub(super) struct Batch {
     pub(super) kills: HashSet<String>,
     pub(super) bumps: HashSet<Arc<Dep>>,
-    pub(super) withdraws: HashSet<Nonce>,
+    /// Own intents that end with it, and when each will have ended by itself.
+    pub(super) withdraws: HashMap<Nonce, Instant>,
     /// Never merged: no bump says what an intent says.
     pub(super) intents: Vec<Intent>,
     /// Per resource, whether only derived entries are concerned.
@@ -76,24 +78,30 @@ impl Batch {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.kills.len() + self.bumps.len() + self.intents.len() + usize::from(self.whole_namespace)
+        self.kills.len()
+            + self.bumps.len()
+            + self.withdraws.len()
+            + self.intents.len()
+            + usize::from(self.whole_namespace)
     }
 
-    pub(super) fn of(order: Option<Order>) -> Self {
+    /// An order, or with `None` one for the whole namespace. What it withdraws will have ended by itself at `end`.
+    pub(super) fn of(order: Option<Order>, end: Instant) -> Self {
         let mut batch = Self::default();
-        batch.add(order);
+        batch.add(order, end);
         batch
     }
 
-    /// Adds an order, or with `None` one for the whole namespace.
-    pub(super) fn add(&mut self, order: Option<Order>) {
+    /// Adds an order, as [`of`](Self::of) takes it.
+    pub(super) fn add(&mut self, order: Option<Order>, end: Instant) {
         let Some(order) = order else {
             self.whole_namespace = true;
             return self.absorb();
         };
         self.kills.extend(order.kills);
         self.bumps.extend(order.bumps);
-        self.withdraws.extend(order.withdraws);
+        let withdraws = order.withdraws.into_iter().map(|token| (token, end));
+        self.withdraws.extend(withdraws);
         self.intents.extend(order.intents);
         for Sweep {
             resource,
@@ -132,11 +140,17 @@ impl Batch {
         self.sweeps = HashMap::new();
     }
 
+    /// Forgets what need not be withdrawn any more. What went with it is invalidated all the same.
+    pub(super) fn forget_ended(&mut self, now: Instant) {
+        self.withdraws.retain(|_, end| now < *end);
+        self.absorb();
+    }
+
     /// One invalidation of everything in place of all that is here; returns for how long the longest of the
     /// announcements would have stood that are lost with it.
     pub(super) fn collapse(&mut self) -> Option<Duration> {
         // An intent that is not withdrawn ends with its time.
-        self.withdraws = HashSet::new();
+        self.withdraws = HashMap::new();
         let intents = std::mem::take(&mut self.intents);
         self.whole_namespace = true;
         self.absorb();

@@ -116,10 +116,11 @@ impl Delivery {
         store: Arc<dyn Store>,
         namespace: &str,
         limit: usize,
+        intent: Duration,
         background: &Background,
     ) -> Self {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(limit, clock::now())),
+            queue: Mutex::new(Queue::new(limit, intent, clock::now())),
             wake: Notify::new(),
             is_distressed: AtomicBool::new(false),
             running: watch::Sender::new(0),

@@ -63,6 +63,8 @@ pub(super) struct Queue {
     /// Where the steps of `delayed` are counted from.
     origin: Instant,
     limit: usize,
+    /// For how long an announced write's intent stands unless it is renewed, which ends with the write.
+    intent: Duration,
     /// How many orders have come in; each has its number.
     entered: u64,
     /// The number of the last order that the store has acknowledged.
@@ -77,13 +79,14 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(limit: usize, origin: Instant) -> Self {
+    pub(super) fn new(limit: usize, intent: Duration, origin: Instant) -> Self {
         Self {
             ready: Batch::default(),
             in_flight: None,
             delayed: BTreeMap::new(),
             origin,
             limit,
+            intent,
             entered: 0,
             delivered: 0,
             is_distressed: false,
@@ -109,10 +112,11 @@ impl Queue {
             return Ok(self.delivered);
         }
         if self.is_closed {
-            return Err(self.lose(Batch::of(order)));
+            let batch = self.batch_of(order);
+            return Err(self.lose(batch));
         }
         self.entered += 1;
-        self.ready.add(order);
+        self.ready.add(order, clock::now() + self.intent);
         self.ready.last = self.entered;
         self.ready.receipts.push(receipt);
         self.enforce_limit();
@@ -126,11 +130,17 @@ impl Queue {
     pub(super) fn enter_at(&mut self, due: Instant, order: Order) -> Result<(), Lost> {
         let order = Some(order);
         if self.is_closed {
-            return Err(self.lose(Batch::of(order)));
+            let batch = self.batch_of(order);
+            return Err(self.lose(batch));
         }
-        self.put(due, Batch::of(order));
+        let batch = self.batch_of(order);
+        self.put(due, batch);
         self.enforce_limit();
         Ok(())
+    }
+
+    fn batch_of(&self, order: Option<Order>) -> Batch {
+        Batch::of(order, clock::now() + self.intent)
     }
 
     /// Keeps something for later.
@@ -159,13 +169,19 @@ impl Queue {
         if self.waiting() <= self.limit {
             return;
         }
+        let now = clock::now();
+        self.ready.forget_ended(now);
+        if self.waiting() <= self.limit {
+            return;
+        }
         let mut longest = self.ready.collapse();
         // Each in its place: what is due soon must not wait for the last.
         for batch in self.delayed.values_mut() {
             longest = longest.max(batch.collapse());
         }
         if let Some(longest) = longest {
-            self.put(clock::now() + longest, Batch::of(None));
+            let everything = self.batch_of(None);
+            self.put(now + longest, everything);
         }
         if self.waiting() <= self.limit {
             return;
@@ -207,6 +223,7 @@ impl Queue {
     /// Puts all that is ready on its way; `None` if there is nothing.
     pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
         self.gather(now);
+        self.ready.forget_ended(now);
         let batch = std::mem::take(&mut self.ready);
         if batch.is_empty() {
             return None;
@@ -214,7 +231,7 @@ impl Queue {
         let invalidation = Invalidation {
             kills: batch.kills.iter().cloned().collect(),
             bumps: batch.bumps.iter().cloned().collect(),
-            withdraws: batch.withdraws.iter().copied().collect(),
+            withdraws: batch.withdraws.keys().copied().collect(),
         };
         let intents = batch.intents.clone();
         let whole_namespace = batch.whole_namespace;

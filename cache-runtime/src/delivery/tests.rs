@@ -21,6 +21,7 @@ use crate::write::{Never, Unchanged, Write};
 
 /// A test that hangs has failed.
 const LIMIT: Duration = Duration::from_secs(60);
+const INTENT: Duration = Duration::from_secs(10);
 
 /// A store that takes invalidations as its test lets it, and nothing else.
 #[derive(Debug)]
@@ -153,7 +154,7 @@ impl Store for Held {
 
 fn over(store: &Arc<Held>) -> Delivery {
     let store: Arc<dyn Store> = Arc::clone(store) as _;
-    Delivery::start(store, "", 100, &Background::here())
+    Delivery::start(store, "", 100, INTENT, &Background::here())
 }
 
 fn engine(store: &Arc<Held>, background: Background) -> Engine {
@@ -178,7 +179,7 @@ fn probe(resource: &str) -> Probe {
 
 fn shared() -> Arc<Shared> {
     Arc::new(Shared {
-        queue: Mutex::new(Queue::new(100, clock::now())),
+        queue: Mutex::new(Queue::new(100, INTENT, clock::now())),
         wake: Notify::new(),
         is_distressed: AtomicBool::new(false),
         running: watch::Sender::new(0),

@@ -1,5 +1,7 @@
 //! What every store has to do, whatever it is made of.
 
+mod many;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,7 @@ pub async fn check_store(store: &dyn Store) {
         .an_announced_write_stands_until_it_is_withdrawn()
         .await;
     case("names").intents_are_told_apart_by_name().await;
+    case("many names").intents_end_among_many().await;
     case("deadline").an_intent_ends_with_its_time().await;
     case("renewal")
         .a_renewed_intent_changes_nothing_else()

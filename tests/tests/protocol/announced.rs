@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_runtime::{BypassReason, Cache, ErrorKind, Status, observe};
+use cache_runtime::{BypassReason, Cache, Circuit, ErrorKind, Status, observe};
 use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop};
@@ -320,4 +320,27 @@ async fn an_announcement_that_waits_is_not_lost_in_a_clearing() {
     .await;
     assert_eq!(status(other.get(1)).await, ANNOUNCED);
     assert_eq!(status(other.list(0, 1)).await, ANNOUNCED);
+}
+
+#[tokio::test]
+async fn announced_writes_in_an_outage_leave_no_more_than_others() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    server.stop();
+    let circuit = async || cache.get_stats().await.circuit;
+    eventually(PATIENCE, async || circuit().await != Some(Circuit::Closed)).await;
+    for _ in 0..100 {
+        shop.rename_crash_safe(1, "new").await.expect("written");
+    }
+    assert_eq!(
+        cache.get_stats().await.counters.pending,
+        2,
+        "the row, and what is derived"
+    );
+    server.restart();
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0
+    })
+    .await;
 }

@@ -6,6 +6,7 @@ use crate::nonce::Nonce;
 use crate::store::IntentRow;
 
 const SECOND: Duration = Duration::from_secs(1);
+const INTENT: Duration = Duration::from_secs(10);
 
 fn dep(name: &str) -> Arc<Dep> {
     Dep::new(format!("@gen:{name}"))
@@ -55,7 +56,7 @@ fn probe(key: &str) -> Probe {
 }
 
 fn queue(limit: usize) -> Queue {
-    Queue::new(limit, clock::now())
+    Queue::new(limit, INTENT, clock::now())
 }
 
 fn enter(queue: &mut Queue, order: Order) -> oneshot::Receiver<Acknowledgement> {
@@ -285,4 +286,27 @@ fn past_the_limit_everything_is_invalidated_again_when_the_announcements_would_h
         assert!(sent.whole_namespace);
         queue.acknowledge();
     }
+}
+
+#[test]
+fn what_is_withdrawn_is_forgotten_once_it_has_ended_by_itself() {
+    let mut queue = queue(10);
+    drop(enter(&mut queue, withdrawal("users:1")));
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(sent.invalidation.withdraws.len(), 1);
+    drop(queue.take_back());
+    let sent = queue.send(clock::now() + INTENT).expect("still to be sent");
+    assert_eq!(sent.invalidation.withdraws, []);
+    assert_eq!(sent.invalidation.kills, ["users:1"]);
+}
+
+#[test]
+fn withdrawals_of_one_row_are_bounded() {
+    let mut queue = queue(10);
+    for _ in 0..100 {
+        drop(enter(&mut queue, withdrawal("users:1")));
+        assert!(queue.len() <= 10);
+    }
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert!(sent.whole_namespace && sent.invalidation.withdraws.len() < 10);
 }

@@ -257,6 +257,33 @@ impl RedisStore {
         })
     }
 
+    async fn invalidate_in_steps(
+        &self,
+        link: &Link,
+        kills: &[&str],
+        bumps: &[&str],
+        withdraws: &str,
+    ) -> Result<Invalidated, Error> {
+        if kills.len() + bumps.len() <= STEP {
+            return self.invalidate_on(link, kills, bumps, withdraws).await;
+        }
+        let mut done = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
+        for kills in kills.chunks(STEP) {
+            let step = self.invalidate_on(link, kills, &[], withdraws).await?;
+            done = Invalidated {
+                at: step.at,
+                removed: done.removed + step.removed,
+            };
+        }
+        for bumps in bumps.chunks(STEP) {
+            done.at = self.invalidate_on(link, &[], bumps, withdraws).await?.at;
+        }
+        Ok(done)
+    }
+
     async fn invalidate_on(
         &self,
         link: &Link,
@@ -474,23 +501,21 @@ impl Store for RedisStore {
             .iter()
             .map(Nonce::to_string)
             .collect();
-        let withdraws = withdraws.join(" ");
-        if kills.len() + bumps.len() <= STEP {
-            return self.invalidate_on(&link, &kills, &bumps, &withdraws).await;
-        }
         let mut done = Invalidated {
             at: Millis(0),
             removed: 0,
         };
-        for kills in kills.chunks(STEP) {
-            let step = self.invalidate_on(&link, kills, &[], &withdraws).await?;
+        // Without any it is one round all the same.
+        let rounds = withdraws.len().div_ceil(STEP).max(1);
+        for round in 0..rounds {
+            let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
+            let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
+            let step = self.invalidate_in_steps(&link, &kills, &bumps, &withdraws);
+            let step = step.await?;
             done = Invalidated {
                 at: step.at,
                 removed: done.removed + step.removed,
             };
-        }
-        for bumps in bumps.chunks(STEP) {
-            done.at = self.invalidate_on(&link, &[], bumps, &withdraws).await?.at;
         }
         Ok(done)
     }
