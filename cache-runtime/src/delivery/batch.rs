@@ -68,8 +68,11 @@ pub(super) struct Batch {
     pub(super) sweeps: HashMap<Box<str>, bool>,
     pub(super) whole_namespace: bool,
     pub(super) receipts: Receipts,
-    /// The number of the last order in it.
+    /// Of those orders that announce something: these are told when all of it has been delivered.
+    pub(super) announcers: Receipts,
+    /// The number of the last order in it, and of the last one that announces something.
     pub(super) last: u64,
+    pub(super) last_announcing: u64,
 }
 
 impl Batch {
@@ -83,6 +86,22 @@ impl Batch {
             + self.withdraws.len()
             + self.intents.len()
             + usize::from(self.whole_namespace)
+    }
+
+    /// Whether anything is to be invalidated besides what is announced.
+    pub(super) fn invalidates(&self) -> bool {
+        self.whole_namespace || !(self.kills.is_empty() && self.bumps.is_empty())
+    }
+
+    /// Takes out all but what is announced.
+    pub(super) fn take_invalidation(&mut self) -> Self {
+        let rest = Self {
+            intents: std::mem::take(&mut self.intents),
+            announcers: std::mem::take(&mut self.announcers),
+            last_announcing: self.last_announcing,
+            ..Self::default()
+        };
+        std::mem::replace(self, rest)
     }
 
     /// An order, or with `None` one for the whole namespace. What it withdraws will have ended by itself at `end`.
@@ -115,7 +134,9 @@ impl Batch {
 
     pub(super) fn merge(&mut self, other: Self) {
         self.receipts.extend(other.receipts);
+        self.announcers.extend(other.announcers);
         self.last = self.last.max(other.last);
+        self.last_announcing = self.last_announcing.max(other.last_announcing);
         self.whole_namespace |= other.whole_namespace;
         unite(&mut self.kills, other.kills);
         unite(&mut self.bumps, other.bumps);
@@ -155,6 +176,16 @@ impl Batch {
         self.whole_namespace = true;
         self.absorb();
         intents.iter().map(|intent| intent.length).max()
+    }
+
+    pub(super) fn place_of(&self, token: Nonce) -> Option<usize> {
+        self.intents.iter().position(|intent| intent.token == token)
+    }
+
+    pub(super) fn take_receipts(&mut self) -> Receipts {
+        let mut receipts = std::mem::take(&mut self.receipts);
+        receipts.append(&mut self.announcers);
+        receipts
     }
 
     pub(super) fn concerns(&self, probe: &Probe) -> bool {

@@ -11,6 +11,7 @@ use super::Acknowledgement;
 use super::batch::{Batch, Order, Receipts};
 use crate::clock::{self, Instant};
 use crate::generation::Dep;
+use crate::nonce::Nonce;
 use crate::store::{Intent, Invalidation, Probe};
 
 /// What is to be repeated later is repeated together with what falls due within this time.
@@ -47,9 +48,26 @@ impl fmt::Display for Lost {
 /// What is to be sent now.
 #[derive(Debug)]
 pub(super) struct Delivery {
+    /// Whether there is more than announcements.
+    pub(super) invalidates: bool,
     pub(super) whole_namespace: bool,
     pub(super) invalidation: Invalidation,
     pub(super) intents: Vec<Intent>,
+}
+
+/// Which order somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    number: u64,
+    announces: bool,
+}
+
+impl Ticket {
+    /// Of an order that was never taken in.
+    pub(super) const NEVER: Self = Self {
+        number: u64::MAX,
+        announces: false,
+    };
 }
 
 /// What waits, what is on its way, and what is to be repeated later.
@@ -67,8 +85,10 @@ pub(super) struct Queue {
     intent: Duration,
     /// How many orders have come in; each has its number.
     entered: u64,
-    /// The number of the last order that the store has acknowledged.
+    /// The number of the last order that the store has acknowledged, but for what it announces, and of the last whose
+    /// announcements it has acknowledged too.
     delivered: u64,
+    announced: u64,
     /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
     is_distressed: bool,
     is_closed: bool,
@@ -89,6 +109,7 @@ impl Queue {
             intent,
             entered: 0,
             delivered: 0,
+            announced: 0,
             is_distressed: false,
             is_closed: false,
             lost: 0,
@@ -96,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// Takes an order in, or with `None` one for the whole namespace; returns its number.
+    /// Takes an order in, or with `None` one for the whole namespace; returns its ticket.
     ///
     /// # Errors
     /// What is lost, if nothing is delivered any more. Dropping the receipt says so to its owner.
@@ -104,23 +125,37 @@ impl Queue {
         &mut self,
         order: Option<Order>,
         receipt: oneshot::Sender<Acknowledgement>,
-    ) -> Result<u64, Lost> {
+    ) -> Result<Ticket, Lost> {
         if order.as_ref().is_some_and(Order::is_empty) {
             // Nobody waits for nothing, least of all behind what the store does not take. Whoever asked may be
             // gone.
             let _ = receipt.send(Acknowledgement::Delivered);
-            return Ok(self.delivered);
+            return Ok(Ticket {
+                number: 0,
+                announces: false,
+            });
         }
         if self.is_closed {
             let batch = self.batch_of(order);
             return Err(self.lose(batch));
         }
         self.entered += 1;
+        let ticket = Ticket {
+            number: self.entered,
+            announces: order
+                .as_ref()
+                .is_some_and(|order| !order.intents.is_empty()),
+        };
         self.ready.add(order, clock::now() + self.intent);
-        self.ready.last = self.entered;
-        self.ready.receipts.push(receipt);
+        self.ready.last = ticket.number;
+        if ticket.announces {
+            self.ready.last_announcing = ticket.number;
+            self.ready.announcers.push(receipt);
+        } else {
+            self.ready.receipts.push(receipt);
+        }
         self.enforce_limit();
-        Ok(self.entered)
+        Ok(ticket)
     }
 
     /// Takes in an order for later.
@@ -217,7 +252,7 @@ impl Queue {
             return None;
         }
         self.is_distressed = true;
-        Some(std::mem::take(&mut self.ready.receipts))
+        Some(self.ready.take_receipts())
     }
 
     /// Puts all that is ready on its way; `None` if there is nothing.
@@ -234,43 +269,74 @@ impl Queue {
             withdraws: batch.withdraws.keys().copied().collect(),
         };
         let intents = batch.intents.clone();
-        let whole_namespace = batch.whole_namespace;
+        let (invalidates, whole_namespace) = (batch.invalidates(), batch.whole_namespace);
         self.in_flight = Some(batch);
         Some(Delivery {
+            invalidates,
             whole_namespace,
             invalidation,
             intents,
         })
     }
 
-    /// The store has acknowledged what was on its way; returns it, for the sweep.
+    /// The store has acknowledged what was on its way, but for what is announced; returns it, for the sweep.
     pub(super) fn acknowledge(&mut self) -> Batch {
-        let mut batch = self.in_flight.take().unwrap_or_default();
-        self.delivered = self.delivered.max(batch.last);
-        self.is_distressed &= !self.ready.is_empty();
-        for receipt in batch.receipts.drain(..) {
-            let _ = receipt.send(Acknowledgement::Delivered);
-        }
-        batch
+        let Some(batch) = &mut self.in_flight else {
+            return Batch::default();
+        };
+        let mut done = batch.take_invalidation();
+        self.delivered = self.delivered.max(done.last);
+        tell_delivered(&mut done.receipts);
+        self.settle();
+        done
     }
 
-    /// The store did not take what was on its way: it waits again. Returns those who are to be told that it is
-    /// pending, once it is known to all that reads bypass.
+    /// The store has acknowledged an announcement.
+    pub(super) fn acknowledge_intent(&mut self, token: Nonce) {
+        if let Some(batch) = &mut self.in_flight
+            && let Some(place) = batch.place_of(token)
+        {
+            batch.intents.remove(place);
+        }
+        self.settle();
+    }
+
+    /// The store did not take an announcement: the next time the others are first.
+    pub(super) fn defer_intent(&mut self, token: Nonce) {
+        if let Some(batch) = &mut self.in_flight
+            && let Some(place) = batch.place_of(token)
+        {
+            let intent = batch.intents.remove(place);
+            batch.intents.push(intent);
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(mut done) = self.in_flight.take_if(|batch| batch.is_empty()) {
+            self.announced = self.announced.max(done.last_announcing);
+            tell_delivered(&mut done.announcers);
+        }
+        self.is_distressed &= self.in_flight.is_some() || !self.ready.is_empty();
+    }
+
+    /// The store did not take what is left of what was on its way: it waits again. Returns those who are to be told
+    /// that it is pending, once it is known to all that reads bypass.
     #[must_use]
     pub(super) fn take_back(&mut self) -> Receipts {
         self.is_distressed = true;
         let Some(mut batch) = self.in_flight.take() else {
             return Receipts::new();
         };
-        let receipts = std::mem::take(&mut batch.receipts);
+        let receipts = batch.take_receipts();
         self.ready.merge(batch);
         self.enforce_limit();
         receipts
     }
 
     /// One who waited has lost patience; says what to go on with.
-    pub(super) fn lose_patience(&mut self, number: u64) -> Acknowledgement {
-        if number <= self.delivered {
+    pub(super) fn lose_patience(&mut self, ticket: Ticket) -> Acknowledgement {
+        let is_announced = !ticket.announces || ticket.number <= self.announced;
+        if ticket.number <= self.delivered && is_announced {
             return Acknowledgement::Delivered;
         }
         self.is_distressed = true;
@@ -354,6 +420,13 @@ impl Queue {
     /// counted.
     pub(super) fn len(&self) -> usize {
         self.ready.len() + self.in_flight.as_ref().map_or(0, Batch::len) + self.lost
+    }
+}
+
+fn tell_delivered(receipts: &mut Receipts) {
+    for receipt in receipts.drain(..) {
+        // Whoever asked may be gone.
+        let _ = receipt.send(Acknowledgement::Delivered);
     }
 }
 

@@ -310,3 +310,33 @@ fn withdrawals_of_one_row_are_bounded() {
     let sent = queue.send(clock::now()).expect("something to send");
     assert!(sent.whole_namespace && sent.invalidation.withdraws.len() < 10);
 }
+
+#[test]
+fn each_part_is_done_with_when_it_is_delivered() {
+    let mut queue = queue(10);
+    let mut plain = enter(&mut queue, kill("users:1"));
+    let (sender, mut one) = oneshot::channel();
+    let ticket = queue
+        .enter(Some(announcement("users:2")), sender)
+        .expect("open");
+    let mut other = enter(&mut queue, announcement("teams:1"));
+    let sent = queue.send(clock::now()).expect("something to send");
+    queue.acknowledge();
+    assert_eq!(plain.try_recv(), Ok(Acknowledgement::Delivered));
+    assert!(one.try_recv().is_err());
+    assert_eq!(queue.lose_patience(ticket), Acknowledgement::Pending);
+
+    queue.defer_intent(sent.intents[0].token);
+    queue.acknowledge_intent(sent.intents[1].token);
+    assert_eq!(queue.take_back().len(), 2, "one of them, but nobody knows");
+    assert!(queue.concerns(&probe("users:2")));
+    assert!(!queue.concerns(&probe("users:1")) && !queue.concerns(&probe("teams:1")));
+
+    let sent = queue.send(clock::now()).expect("the one that is left");
+    assert!(!sent.invalidates && sent.intents.len() == 1);
+    queue.acknowledge_intent(sent.intents[0].token);
+    assert!(!queue.is_distressed());
+    assert_eq!(queue.lose_patience(ticket), Acknowledgement::Delivered);
+    assert!(other.try_recv().is_err());
+    assert!(queue.send(clock::now()).is_none());
+}
