@@ -56,6 +56,7 @@ pub async fn check_store(store: &dyn Store) {
     case("names").intents_are_told_apart_by_name().await;
     case("many names").intents_end_among_many().await;
     case("deadline").an_intent_ends_with_its_time().await;
+    case("over").an_intent_may_end_at_once().await;
     case("renewal")
         .a_renewed_intent_changes_nothing_else()
         .await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_runtime::{BypassReason, Cache, Circuit, ErrorKind, Status, observe};
+use cache_runtime::{Acknowledgement, BypassReason, Cache, Circuit, ErrorKind, Status, observe};
 use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop};
@@ -343,4 +343,22 @@ async fn announced_writes_in_an_outage_leave_no_more_than_others() {
         cache.get_stats().await.counters.pending == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn without_uncertainty_a_dropped_write_holds_nothing_up() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server).uncertainty(Duration::ZERO)).await;
+    let shop = Shop::new(&cache);
+    let (_gate, write) = held(&shop, |shop| async move { shop.rename(1, "new").await }).await;
+    write.abort();
+    assert!(write.await.expect_err("aborted").is_cancelled());
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0
+    })
+    .await;
+    assert_eq!(
+        cache.invalidate("users", &2).await,
+        Acknowledgement::Delivered
+    );
 }

@@ -50,14 +50,14 @@ local function is_intent(key) return redis.pcall('GETRANGE', key, 0, #INTENTS - 
 
 -- The intents in a value that stand after `t`, without those named, and the last of their deadlines.
 local function standing(value, t, without)
-  local intents, last = '', 0
+  local intents, last = {{}}, 0
   for name, ends in value:gmatch(' (%x+)@(%d+)') do
     if tonumber(ends) > t and not without[name] then
-      intents = intents .. ' ' .. name .. '@' .. ends
+      intents[#intents + 1] = ' ' .. name .. '@' .. ends
       if tonumber(ends) > last then last = tonumber(ends) end
     end
   end
-  return intents, last
+  return table.concat(intents), last
 end
 
 -- A server that is over its memory limit and may not evict refuses SET, but not after a DEL.
@@ -66,9 +66,9 @@ local function put(key, value, ttl)
   redis.call('SET', key, value, 'PX', ttl)
 end
 
--- Puts intents in the place of an entry; without any, nothing.
+-- Puts intents in the place of an entry; without any, nothing. One that ends now is kept for as long as Redis can.
 local function put_intents(key, intents, last, t)
-  if intents == '' then redis.call('DEL', key) else put(key, INTENTS .. intents, last - t) end
+  if intents == '' then redis.call('DEL', key) else put(key, INTENTS .. intents, math.max(last - t, 1)) end
 end
 
 local function token(h) return h:sub({token}, {token_end}) end

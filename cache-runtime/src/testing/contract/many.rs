@@ -24,4 +24,13 @@ impl Case<'_> {
             assert!(!self.is_intended(probe).await, "{}", self.name);
         }
     }
+
+    /// A deadline that is over as soon as it is set must not be an error: whoever set it would try for ever.
+    pub(super) async fn an_intent_may_end_at_once(&self) {
+        let row = self.entity();
+        let intent = self.intent(&row, Duration::ZERO);
+        self.ok(self.store.intend(&intent).await);
+        self.ok(self.store.renew_intent(&intent).await);
+        self.until_pruned(&row).await;
+    }
 }
