@@ -60,6 +60,7 @@ pub async fn check_store(store: &dyn Store) {
     case("renewal")
         .a_renewed_intent_changes_nothing_else()
         .await;
+    case("many").many_are_leased_and_filled().await;
     case("namespace")
         .an_invalidation_of_a_namespace_spares_others()
         .await;
@@ -160,14 +161,25 @@ impl Case<'_> {
         token: Nonce,
         stamp: Stamp,
         value: Option<&str>,
-        (fresh_for, stale_for): (Duration, Duration),
+        kept: (Duration, Duration),
     ) -> Filled {
+        let fill = self.fill_with(token, stamp, value, kept);
+        self.ok(self.store.fill(probe, fill).await)
+    }
+
+    fn fill_with(
+        &self,
+        token: Nonce,
+        stamp: Stamp,
+        value: Option<&str>,
+        (fresh_for, stale_for): (Duration, Duration),
+    ) -> Fill {
         let payload = match (value, self.store.form()) {
             (None, _) => Payload::Empty,
             (Some(value), Form::Encoded) => Payload::Encoded(value.to_owned().into()),
             (Some(value), Form::Decoded) => Payload::Decoded(Arc::new(value.to_owned())),
         };
-        let fill = Fill {
+        Fill {
             token,
             stamp,
             fingerprint: fingerprint(),
@@ -183,8 +195,7 @@ impl Case<'_> {
             stale_for,
             took: Duration::from_millis(12),
             generation_ttl: LONG * 2,
-        };
-        self.ok(self.store.fill(probe, fill).await)
+        }
     }
 
     async fn stored(&self, probe: &Probe, value: &str) {

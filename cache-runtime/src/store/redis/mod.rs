@@ -157,6 +157,92 @@ impl RedisStore {
         .await
     }
 
+    async fn lease_step(
+        &self,
+        requests: &[(&Probe, LeaseRequest)],
+    ) -> Result<Vec<LeaseReply>, Error> {
+        let Some((_, first)) = requests.first() else {
+            return Ok(Vec::new());
+        };
+        let link = self.links.current()?;
+        let each = requests.iter().flat_map(|(probe, request)| {
+            let (mode, seen) = match &request.seen {
+                Seen::Nothing => ("nothing", String::new()),
+                Seen::Entry(header) => ("entry", header.encode()),
+                Seen::Past(header) => ("past", header.encode()),
+                Seen::Leased => ("leased", String::new()),
+                Seen::Anything => ("anything", String::new()),
+            };
+            let lease = request.header(probe.kind, SCRIPT_SETS_IT);
+            [mode.into(), seen.into_bytes(), lease.encode().into_bytes()]
+        });
+        debug_assert!(requests.iter().all(|(_, it)| it.length == first.length));
+        let args = std::iter::once(millis(first.length)).chain(each);
+        let keys = requests.iter().map(|(probe, _)| probe.key.as_str());
+        let replies: Vec<Vec<u8>> = self.script(&link, &scripts::LEASE, keys, args).await?;
+        let replies: Vec<_> = replies
+            .iter()
+            .map(|reply| match reply.as_slice() {
+                b"" => LeaseReply::Granted,
+                b"intended" => LeaseReply::Intended,
+                reply => Header::parse(reply)
+                    .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
+            })
+            .collect();
+        counted(replies, requests.len())
+    }
+
+    async fn renew_step<'l>(
+        &self,
+        leases: impl Iterator<Item = (&'l str, Nonce)> + Clone,
+        length: Duration,
+    ) -> Result<Vec<bool>, Error> {
+        let link = self.links.current()?;
+        let keys = leases.clone().map(|(key, _)| key);
+        let tokens = leases.map(|(_, token)| token.to_string().into_bytes());
+        let args = std::iter::once(millis(length)).chain(tokens);
+        self.script(&link, &scripts::RENEW, keys, args).await
+    }
+
+    async fn fill_step(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+        let Some((Probe { deps, .. }, _)) = fills.first() else {
+            return Ok(Vec::new());
+        };
+        debug_assert!(fills.iter().all(|(probe, _)| probe.deps == *deps));
+        let link = self.links.current()?;
+        let entries = fills.iter().map(|(probe, _)| probe.key.as_str());
+        let keys: Vec<&str> = entries.chain(deps.iter().map(|dep| dep.key())).collect();
+        let count = fills.len();
+        let ttl = fills.iter().map(|(_, fill)| fill.generation_ttl).max();
+        let mut args = Vec::with_capacity(2 + 5 * count);
+        args.push(count.to_string().into_bytes());
+        args.push(millis(ttl.unwrap_or(self.default_generation_ttl)));
+        for (probe, fill) in fills {
+            let header = fill.header(probe.kind, SCRIPT_SETS_IT);
+            let payload = match fill.payload {
+                Payload::Encoded(bytes) => Vec::from(bytes),
+                // For people who look: an absence reads as one.
+                Payload::Empty => b"null".to_vec(),
+                Payload::Decoded(_) => {
+                    return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
+                }
+            };
+            args.extend([
+                fill.token.to_string().into_bytes(),
+                header.encode().into_bytes(),
+                payload,
+                millis(fill.fresh_for),
+                millis(fill.stale_for),
+            ]);
+        }
+        let stored: Vec<bool> = self.script(&link, &scripts::FILL, keys, args).await?;
+        let filled = stored.into_iter().map(|stored| match stored {
+            true => Filled::Stored,
+            false => Filled::Refused,
+        });
+        counted(filled.collect(), count)
+    }
+
     /// The generations as they are in `values`, those that are missing or are none made.
     async fn generations(
         &self,
@@ -333,8 +419,14 @@ impl Walk {
 fn miscounted() -> Error {
     Error::new(
         ErrorKind::Store,
-        "MGET answered with another number of values",
+        "Redis answered with another number of values",
     )
+}
+
+fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, Error> {
+    (answers.len() == asked)
+        .then_some(answers)
+        .ok_or_else(miscounted)
 }
 
 /// The last deadline of the intents that stand in the place of an entry.
@@ -401,36 +493,32 @@ impl Store for RedisStore {
     }
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
-        let link = self.links.current()?;
-        let (mode, seen) = match &request.seen {
-            Seen::Nothing => ("nothing", String::new()),
-            Seen::Entry(header) => ("entry", header.encode()),
-            Seen::Past(header) => ("past", header.encode()),
-            Seen::Leased => ("leased", String::new()),
-            Seen::Anything => ("anything", String::new()),
-        };
-        let lease = request.header(probe.kind, SCRIPT_SETS_IT);
-        let args = [
-            mode.into(),
-            seen.into_bytes(),
-            lease.encode().into_bytes(),
-            millis(request.length),
-        ];
-        let reply: Vec<u8> = self
-            .script(&link, &scripts::LEASE, [probe.key.as_str()], args)
-            .await?;
-        Ok(match reply.as_slice() {
-            b"" => LeaseReply::Granted,
-            b"intended" => LeaseReply::Intended,
-            reply => Header::parse(reply)
-                .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
-        })
+        let mut replies = self.lease_step(&[(probe, request.clone())]).await?;
+        replies.pop().ok_or_else(miscounted)
+    }
+
+    async fn lease_many(
+        &self,
+        requests: &[(&Probe, LeaseRequest)],
+    ) -> Result<Vec<LeaseReply>, Error> {
+        let mut replies = Vec::with_capacity(requests.len());
+        for step in requests.chunks(STEP) {
+            replies.append(&mut self.lease_step(step).await?);
+        }
+        Ok(replies)
     }
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
-        let link = self.links.current()?;
-        let args = [token.to_string().into_bytes(), millis(length)];
-        self.script(&link, &scripts::RENEW, [key], args).await
+        let renewed = self.renew_step(std::iter::once((key, token)), length);
+        Ok(renewed.await?.contains(&true))
+    }
+
+    async fn renew_many(&self, leases: &[(String, Nonce)], length: Duration) -> Result<(), Error> {
+        for step in leases.chunks(STEP) {
+            let step = step.iter().map(|(key, token)| (key.as_str(), *token));
+            self.renew_step(step, length).await?;
+        }
+        Ok(())
     }
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
@@ -442,32 +530,18 @@ impl Store for RedisStore {
     }
 
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
-        let link = self.links.current()?;
-        let header = fill.header(probe.kind, SCRIPT_SETS_IT);
-        let payload = match fill.payload {
-            Payload::Encoded(bytes) => Vec::from(bytes),
-            // For people who look: an absence reads as one.
-            Payload::Empty => b"null".to_vec(),
-            Payload::Decoded(_) => {
-                return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
-            }
-        };
-        let args = [
-            fill.token.to_string().into_bytes(),
-            header.encode().into_bytes(),
-            payload,
-            millis(fill.fresh_for),
-            millis(fill.stale_for),
-            millis(fill.generation_ttl),
-        ];
-        let keys =
-            std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
-        let stored: bool = self.script(&link, &scripts::FILL, keys, args).await?;
-        Ok(if stored {
-            Filled::Stored
-        } else {
-            Filled::Refused
-        })
+        let mut filled = self.fill_step(vec![(probe, fill)]).await?;
+        filled.pop().ok_or_else(miscounted)
+    }
+
+    async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+        let mut filled = Vec::with_capacity(fills.len());
+        let mut fills = fills.into_iter().peekable();
+        while fills.peek().is_some() {
+            let step = fills.by_ref().take(STEP).collect();
+            filled.append(&mut self.fill_step(step).await?);
+        }
+        Ok(filled)
     }
 
     async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {

@@ -33,4 +33,70 @@ impl Case<'_> {
         self.ok(self.store.renew_intent(&intent).await);
         self.until_pruned(&row).await;
     }
+
+    pub(super) async fn many_are_leased_and_filled(&self) {
+        let probes: Vec<Probe> = (0..MANY)
+            .map(|id| self.probe(&format!("users:{id}"), EntryKind::Entity))
+            .collect();
+        let taken = self.granted(&probes[7], Seen::Nothing, LONG).await;
+        let stamp = self.look(&probes[0]).await.stamp;
+        let requests: Vec<_> = probes
+            .iter()
+            .map(|probe| {
+                let request = LeaseRequest {
+                    seen: Seen::Nothing,
+                    token: Nonce::fresh(),
+                    stamp,
+                    fingerprint: fingerprint(),
+                    length: LONG,
+                };
+                (probe, request)
+            })
+            .collect();
+        let replies = self.ok(self.store.lease_many(&requests).await);
+        assert_eq!(replies.len(), MANY, "{}", self.name);
+        for (id, reply) in replies.iter().enumerate() {
+            let fits = match reply {
+                LeaseReply::Taken(header) => id == 7 && header.token == taken,
+                reply => id != 7 && *reply == LeaseReply::Granted,
+            };
+            assert!(fits, "{}: {id}: {reply:?}", self.name);
+        }
+
+        let leases: Vec<_> = requests
+            .iter()
+            .map(|(probe, request)| (probe.key.clone(), request.token))
+            .collect();
+        let deadline = self.header(&probes[MANY - 1]).await.deadline;
+        self.ok(self.store.renew_many(&leases, LONG * 2).await);
+        assert!(
+            self.header(&probes[MANY - 1]).await.deadline > deadline,
+            "{}",
+            self.name
+        );
+        assert_eq!(self.header(&probes[7]).await.token, taken, "{}", self.name);
+
+        self.kill(&probes[9]).await;
+        let fills = requests
+            .iter()
+            .map(|(probe, request)| {
+                let value = Some(probe.key.as_str());
+                let kept = (LONG, Duration::ZERO);
+                (*probe, self.fill_with(request.token, stamp, value, kept))
+            })
+            .collect();
+        let filled = self.ok(self.store.fill_many(fills).await);
+        for (id, (filled, probe)) in filled.iter().zip(&probes).enumerate() {
+            let is_stored = *filled == Filled::Stored;
+            assert_eq!(is_stored, id != 7 && id != 9, "{}: {id}", self.name);
+            let content = self.read(probe).await.and_then(|(_, content)| content);
+            assert_eq!(
+                content.as_deref(),
+                is_stored.then_some(probe.key.as_str()),
+                "{}",
+                self.name
+            );
+        }
+        assert_eq!(filled.len(), MANY, "{}", self.name);
+    }
 }
