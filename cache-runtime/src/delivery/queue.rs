@@ -259,6 +259,7 @@ impl Queue {
     pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
         self.gather(now);
         self.ready.forget_ended(now);
+        self.ready.seal();
         let batch = std::mem::take(&mut self.ready);
         if batch.is_empty() {
             return None;
@@ -375,13 +376,14 @@ impl Queue {
                 names: vec!["the whole namespace".into()],
             };
         }
-        if batch.bumps.is_empty() {
-            return Lost {
-                names: batch.kills.into_iter().collect(),
-            };
+        let (deps, mut keys) = batch.names();
+        if deps.is_empty() {
+            keys.sort_unstable();
+            keys.dedup();
+            return Lost { names: keys };
         }
         let mut names = Vec::new();
-        for dep in batch.bumps {
+        for dep in deps {
             if self.reported.insert(Arc::clone(&dep)) {
                 names.push(dep.key().to_owned());
             }

@@ -314,21 +314,25 @@ fn withdrawals_of_one_row_are_bounded() {
 #[test]
 fn each_part_is_done_with_when_it_is_delivered() {
     let mut queue = queue(10);
-    let mut plain = enter(&mut queue, kill("users:1"));
-    let (sender, mut one) = oneshot::channel();
+    let (sender, one) = oneshot::channel();
     let ticket = queue
         .enter(Some(announcement("users:2")), sender)
         .expect("open");
+    queue.send(clock::now());
+    assert_eq!(queue.take_back().len(), 1);
+    drop(one);
+    let mut plain = enter(&mut queue, kill("users:1"));
     let mut other = enter(&mut queue, announcement("teams:1"));
     let sent = queue.send(clock::now()).expect("something to send");
     queue.acknowledge();
     assert_eq!(plain.try_recv(), Ok(Acknowledgement::Delivered));
-    assert!(one.try_recv().is_err());
     assert_eq!(queue.lose_patience(ticket), Acknowledgement::Pending);
 
+    assert_eq!(sent.intents[0].rows[0].key, "users:2");
     queue.defer_intent(sent.intents[0].token);
     queue.acknowledge_intent(sent.intents[1].token);
-    assert_eq!(queue.take_back().len(), 2, "one of them, but nobody knows");
+    assert!(other.try_recv().is_err(), "nobody knows which it was");
+    assert_eq!(queue.take_back().len(), 1);
     assert!(queue.concerns(&probe("users:2")));
     assert!(!queue.concerns(&probe("users:1")) && !queue.concerns(&probe("teams:1")));
 
@@ -337,6 +341,58 @@ fn each_part_is_done_with_when_it_is_delivered() {
     queue.acknowledge_intent(sent.intents[0].token);
     assert!(!queue.is_distressed());
     assert_eq!(queue.lose_patience(ticket), Acknowledgement::Delivered);
-    assert!(other.try_recv().is_err());
     assert!(queue.send(clock::now()).is_none());
+}
+
+fn token(order: &Order) -> Nonce {
+    order.intents[0].token
+}
+
+#[test]
+fn announcements_that_were_not_sent_become_one_that_nobody_can_withdraw() {
+    let mut queue = queue(10_000);
+    let alone = announcement("users:0");
+    let name = token(&alone);
+    drop(enter(&mut queue, alone));
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(sent.intents[0].token, name);
+    drop(queue.take_back());
+
+    let mut names = HashSet::from([name]);
+    for id in 1..=600 {
+        let mut order = announcement(&format!("users:{id}"));
+        names.insert(token(&order));
+        if id == 7 {
+            order.intents[0].length = 60 * SECOND;
+        }
+        drop(enter(&mut queue, order));
+    }
+    assert!(queue.concerns(&probe("users:600")));
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(sent.intents[0].token, name, "it may have arrived");
+    let together = &sent.intents[1..];
+    assert_eq!(together.len(), 3);
+    let rows: HashSet<_> = together
+        .iter()
+        .flat_map(|intent| &intent.rows)
+        .map(|row| &row.key)
+        .collect();
+    assert_eq!(rows.len(), 600);
+    assert_eq!(together[0].deps, [dep("users~derived")]);
+    for intent in together {
+        assert_eq!(intent.length, 60 * SECOND);
+        assert!(names.insert(intent.token), "a name of its own");
+    }
+}
+
+#[test]
+fn an_announcement_that_is_lost_is_named() {
+    let mut queue = queue(10);
+    drop(enter(&mut queue, announcement("users:1")));
+    assert_eq!(queue.close().to_string(), "@gen:users~derived");
+    let mut row = announcement("users:1");
+    row.intents[0].deps.clear();
+    let (sender, _) = oneshot::channel();
+    let lost = queue.enter(Some(row), sender).expect_err("closed");
+    assert_eq!(lost.to_string(), "users:1");
 }
