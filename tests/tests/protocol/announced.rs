@@ -362,3 +362,35 @@ async fn without_uncertainty_a_dropped_write_holds_nothing_up() {
         Acknowledgement::Delivered
     );
 }
+
+#[tokio::test]
+async fn writes_that_are_dropped_at_once_are_announced_together() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server).uncertainty(Duration::from_secs(60))).await;
+    let shop = Shop::new(&cache);
+    server.stop();
+    let gate = Gate::new();
+    let slow = shop.with_write_gate(&gate);
+    let mut writes = Vec::new();
+    for id in 1..=200 {
+        let slow = slow.clone();
+        writes.push(tokio::spawn(async move { slow.rename(id, "new").await }));
+        gate.arrival().await;
+    }
+    for write in writes {
+        write.abort();
+        assert!(write.await.expect_err("aborted").is_cancelled());
+    }
+    server.restart();
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0
+    })
+    .await;
+    for id in [1, 200] {
+        assert_eq!(status(shop.get(id)).await, ANNOUNCED);
+    }
+    assert_eq!(status(shop.list(0, 1)).await, ANNOUNCED);
+    let derived = server.cli(&["GET", "@gen:users~derived"]);
+    // The first may have been on its way by itself.
+    assert!(derived.matches('@').count() <= 3, "{derived}");
+}

@@ -123,10 +123,11 @@ fn script(body: &str) -> Script {
 pub(super) static ENSURE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
--- As `Generation::parse` reads it: a nonce, then nothing or intents.
+-- As `Generation::parse` reads it: a nonce, then nothing or intents, whose deadlines it can count.
 local function is_generation(value)
-  local rest = value:sub(33, 33)
-  return #value >= 32 and not value:sub(1, 32):find('[^0-9a-f]') and (rest == '' or rest == ' ')
+  local function leave_out(ends) return #ends < 20 and '' or nil end
+  local rest = value:sub(33):gsub(' %x+@(%d+)', leave_out)
+  return #value >= 32 and not value:sub(1, 32):find('[^0-9a-f]') and rest == ''
 end
 
 local values = {}
