@@ -36,6 +36,7 @@ impl Engine {
             Arc::clone(&store),
             &space.namespace,
             config.pending_limit,
+            config.intent,
             &background,
         );
         let errands = Errands::start(Arc::clone(&store), &background);

@@ -7,6 +7,7 @@ mod detached;
 mod permit;
 mod plan;
 mod reader;
+mod steps;
 
 use std::any::Any;
 use std::marker::PhantomData;

@@ -114,10 +114,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn call(&self) -> &'a Call {
-        self.call
-    }
-
     /// Treats an entry as if it were not there.
     pub(crate) fn reject(&mut self, header: Header) {
         self.call.resource.counters.errors.add_one();
@@ -391,6 +387,11 @@ impl<'a> Reader<'a> {
             _ => wait,
         };
         *self.deadline.get_or_insert_with(|| clock::now() + wait)
+    }
+
+    /// The wait limit counts from here.
+    pub(crate) fn begin_to_wait(&mut self) {
+        self.deadline();
     }
 
     fn is_late(&mut self) -> bool {
