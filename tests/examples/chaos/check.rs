@@ -346,9 +346,13 @@ impl World {
             }
             let duty = match self.duty(*maker, *known, read.process) {
                 Duty::Owed(from) if from >= read.start => match write.done {
-                    None => Duty::Excused(Reason::Running, None),
-                    Some((_, Outcome::Returned)) => Duty::Excused(Reason::Pending, Some(from)),
-                    Some(_) => Duty::Excused(Reason::UnknownOutcome, Some(from)),
+                    Some((done, Outcome::Returned)) if done < read.start => {
+                        Duty::Excused(Reason::Pending, Some(from))
+                    }
+                    Some((done, _)) if done < read.start => {
+                        Duty::Excused(Reason::UnknownOutcome, Some(from))
+                    }
+                    _ => Duty::Excused(Reason::Running, None),
                 },
                 // Its own process knows; of the others none can say when exactly it was acknowledged.
                 Duty::Owed(from) if write.begin.process != read.process => {
