@@ -189,6 +189,8 @@ pub(crate) struct World {
     pub(crate) rows: HashMap<(u8, u32), Vec<WriteId>>,
     /// The same with the time by which it was certainly committed.
     known: HashMap<(u8, u32), Vec<Time>>,
+    /// The same with the time before which neither it nor a later one had begun.
+    begun: HashMap<(u8, u32), Vec<Time>>,
 }
 
 impl World {
@@ -229,6 +231,17 @@ impl World {
                 known[at - 1] = known[at - 1].min(known[at]);
             }
             world.known.insert(*row, known);
+            let begun = |id| {
+                world
+                    .writes
+                    .get(id)
+                    .map_or(0, |write: &Write| write.begin.at)
+            };
+            let mut begun: Vec<Time> = makers.iter().map(begun).collect();
+            for at in (1..begun.len()).rev() {
+                begun[at - 1] = begun[at - 1].min(begun[at]);
+            }
+            world.begun.insert(*row, begun);
         }
         world
     }
@@ -384,13 +397,9 @@ impl World {
 
     /// The newest version of a row that can have been committed when a read ended.
     fn newest(&self, read: &Read, id: u32) -> u64 {
-        let makers = self.rows.get(&(read.kind, id));
-        let makers = makers.map(Vec::as_slice).unwrap_or_default();
-        let begun = |maker: &WriteId| {
-            let write = self.writes.get(maker);
-            write.is_none_or(|write| write.begin.at < read.end)
-        };
-        let count = makers.iter().rposition(begun).map_or(0, |last| last + 1);
+        let begun = self.begun.get(&(read.kind, id));
+        let begun = begun.map(Vec::as_slice).unwrap_or_default();
+        let count = begun.partition_point(|begun| *begun < read.end);
         FIRST_VERSION + count as u64
     }
 }

@@ -15,6 +15,7 @@ mod clock;
 mod coordinator;
 mod faults;
 mod history;
+mod minimise;
 mod options;
 mod report;
 mod shop;
