@@ -19,6 +19,7 @@ mod minimise;
 mod options;
 mod report;
 mod shop;
+mod verdict;
 mod writes;
 
 use std::process::ExitCode;

@@ -6,5 +6,8 @@ mod check;
 #[allow(dead_code, reason = "the example uses all of it")]
 #[path = "../../examples/chaos/history.rs"]
 mod history;
+#[allow(dead_code, reason = "the example uses all of it")]
+#[path = "../../examples/chaos/verdict.rs"]
+mod verdict;
 
 mod planted;

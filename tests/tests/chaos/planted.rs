@@ -333,11 +333,13 @@ fn a_killed_crash_safe_write_is_shown_at_once() {
     // Nobody knows when the commit landed: by then at the latest.
     let unknown = world(Form::CrashSafe, Some(150), &announced[..1]);
     assert_eq!(stale(&with(unknown, read(OTHER, 1_700, 1))), Some(50));
+    // Not announced at all, and nothing was in the way.
     let unseen = world(Form::CrashSafe, Some(150), &announced[1..]);
-    assert_eq!(
-        excused(&with(unseen, read(OTHER, 160, 1))),
-        [Reason::IntentUnseen]
-    );
+    assert_eq!(stale(&with(unseen.clone(), read(OTHER, 160, 1))), Some(10));
+    for trouble in [mark(105, Step::Away), fault(FaultKind::Cut, 90, 104)] {
+        let troubled = with(with(unseen.clone(), trouble), read(OTHER, 160, 1));
+        assert_eq!(excused(&troubled), [Reason::IntentUnseen]);
+    }
 }
 
 #[test]
