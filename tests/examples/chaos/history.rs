@@ -220,6 +220,8 @@ pub(crate) struct Mark {
 pub(crate) enum Step {
     /// Its announcement was seen to stand.
     Announced,
+    /// It was not, because Redis did not answer.
+    Away,
     /// The database has committed it.
     Committed,
     /// The caller has got its answer.
