@@ -8,7 +8,7 @@ use cache_rivals::figures::Findings;
 use cache_rivals::machine::Machine;
 use cache_rivals::progress::Step;
 use cache_rivals::rivals::NAMES;
-use cache_rivals::suite::{Failed, PARTS, Settings};
+use cache_rivals::suite::{Failed, PARTS, Part, Settings};
 use cache_rivals::{plot, report, worker};
 
 const HELP: &str = "The benchmark suite of cache-runtime.
@@ -34,23 +34,26 @@ fn main() -> ExitCode {
 
 fn start(arguments: &[String]) -> Result<(), Failed> {
     let (first, rest) = arguments.split_first().ok_or(HELP)?;
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-    };
     match first.as_str() {
         "bench" => bench(rest),
-        "part" => runtime()?.block_on(part(rest)),
-        "course" => runtime()?.block_on(course(rest)),
+        "part" => part(rest),
+        "course" => runtime(None)?.block_on(course(rest)),
         "profile" => cache_rivals::profile::run(rest),
-        "worker" => runtime()?.block_on(worker::run(rest)),
+        "worker" => runtime(None)?.block_on(worker::run(rest)),
         "help" | "--help" | "-h" => {
             eprint!("{HELP}");
             Ok(())
         }
         other => Err(format!("`{other}` is no command\n\n{HELP}").into()),
     }
+}
+
+fn runtime(threads: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()
 }
 
 /// `--name value` and `--flag`, taken out one by one.
@@ -97,13 +100,11 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
     options.nothing_left()?;
     let wanted: Vec<&str> = match &only {
         Some(names) => names.split(',').collect(),
-        None => PARTS.iter().map(|(name, ..)| *name).collect(),
+        None => PARTS.iter().map(|part| part.name).collect(),
     };
-    if let Some(unknown) = wanted
-        .iter()
-        .find(|name| PARTS.iter().all(|(part, ..)| part != *name))
-    {
-        let known = PARTS.map(|(name, ..)| name).join(", ");
+    let unknown = |name: &&&str| PARTS.iter().all(|part| part.name != **name);
+    if let Some(unknown) = wanted.iter().find(unknown) {
+        let known = PARTS.map(|part| part.name).join(", ");
         return Err(format!("no part `{unknown}`; there are {known}").into());
     }
     let mut findings = Findings::default();
@@ -142,13 +143,18 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
 }
 
 /// One part in this process; its findings go to standard output.
-async fn part(arguments: &[String]) -> Result<(), Failed> {
+fn part(arguments: &[String]) -> Result<(), Failed> {
     let [name, place, rest @ ..] = arguments else {
         return Err("`part NAME PLACE`".into());
     };
-    let (_, title, run) = PARTS
-        .iter()
-        .find(|(part, ..)| part == name)
+    let Part {
+        title,
+        threads,
+        run,
+        ..
+    } = PARTS
+        .into_iter()
+        .find(|part| part.name == name)
         .ok_or("no such part")?;
     let settings = Settings {
         quick: rest.iter().any(|argument| argument == "--quick"),
@@ -156,7 +162,7 @@ async fn part(arguments: &[String]) -> Result<(), Failed> {
         root: root().to_owned(),
     };
     let step = Step::begin(place, title);
-    let findings = run(&settings, &step).await?;
+    let findings = runtime(threads)?.block_on(run(&settings, &step))?;
     drop(step);
     serde_json::to_writer(std::io::stdout(), &findings)?;
     Ok(())

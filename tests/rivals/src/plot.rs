@@ -35,9 +35,9 @@ pub fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let y = if plot.log_y {
-        y.start * 0.7..y.end * 1.4
+        y.start * 0.7..y.end * 3.0
     } else {
-        0.0..y.end * 1.1
+        0.0..y.end * 1.35
     };
     match (plot.log_x, plot.log_y) {
         (true, true) => draw_over(plot, &file, x.log_scale(), y.log_scale()),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, join_all, try_join_all};
 use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::data::{self, Source};
@@ -132,8 +133,17 @@ impl Source for Counted {
     }
 }
 
-/// All callers want the same cold row at once; how long each waited, in microseconds. One that fails is left out.
-async fn stampede<R: Rival>(port: u16, callers: usize, start: u64) -> Vec<u64> {
+/// What became of the callers of one process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stampede {
+    /// Microseconds of each that was answered.
+    pub waited: Vec<u64>,
+    /// What one of the others was told.
+    pub failure: Option<String>,
+}
+
+/// All callers want the same cold row at once.
+async fn stampede<R: Rival>(port: u16, callers: usize, start: u64) -> Stampede {
     let rival = Arc::new(R::start(port).await);
     // The connection and the scripts, as in a process that has been running for a while.
     drop(rival.page(0).await);
@@ -143,16 +153,21 @@ async fn stampede<R: Rival>(port: u16, callers: usize, start: u64) -> Vec<u64> {
         tokio::spawn(async move {
             let begun = Instant::now();
             let answer = tokio::time::timeout(Duration::from_secs(30), rival.user(1)).await;
-            let waited = begun.elapsed().as_micros() as u64;
-            matches!(answer, Ok(Ok(_))).then_some(waited)
+            match answer {
+                Ok(Ok(_)) => Ok(begun.elapsed().as_micros() as u64),
+                Ok(Err(failure)) => Err(failure.to_string()),
+                Err(_) => Err("no answer in 30 s".to_owned()),
+            }
         })
     });
-    let waited = join_all(calls).await;
-    waited
-        .into_iter()
-        .filter_map(Result::ok)
-        .flatten()
-        .collect()
+    let mut outcome = Stampede::default();
+    for answer in join_all(calls).await {
+        match answer.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(waited) => outcome.waited.push(waited),
+            Err(failure) => outcome.failure = Some(failure),
+        }
+    }
+    outcome
 }
 
 /// Hits until the time is over; calls per second.

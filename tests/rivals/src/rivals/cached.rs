@@ -12,7 +12,7 @@ use crate::data::{self, User};
 
 static URL: OnceLock<String> = OnceLock::new();
 
-/// What the macro's `create` makes once per function. Not its connection manager: with that, hits take longer.
+/// What the macro's `create` makes once per function. On its default connection, as the hand-written rival.
 async fn store<V: Serialize + DeserializeOwned + Send>(prefix: &str) -> AsyncRedisCache<i64, V> {
     let url = URL.get().expect("the rival has been started");
     AsyncRedisCache::builder(prefix)
@@ -26,7 +26,7 @@ async fn store<V: Serialize + DeserializeOwned + Send>(prefix: &str) -> AsyncRed
 #[concurrent_cached(
     ty = "AsyncRedisCache<i64, User>",
     create = r#"{ store("users").await }"#,
-    map_error = r#"|error| Failure::new(error)"#
+    map_error = r#"|error| Failure(error.to_string())"#
 )]
 async fn cached_user(id: i64) -> Result<User, Failure> {
     Ok(data::load(id).await)
@@ -35,7 +35,7 @@ async fn cached_user(id: i64) -> Result<User, Failure> {
 #[concurrent_cached(
     ty = "AsyncRedisCache<i64, Vec<User>>",
     create = r#"{ store("pages").await }"#,
-    map_error = r#"|error| Failure::new(error)"#
+    map_error = r#"|error| Failure(error.to_string())"#
 )]
 async fn cached_page(number: i64) -> Result<Vec<User>, Failure> {
     Ok(data::page(number))
@@ -44,7 +44,7 @@ async fn cached_page(number: i64) -> Result<Vec<User>, Failure> {
 #[concurrent_cached(
     ty = "AsyncRedisCache<i64, String>",
     create = r#"{ store("texts").await }"#,
-    map_error = r#"|error| Failure::new(error)"#
+    map_error = r#"|error| Failure(error.to_string())"#
 )]
 async fn cached_text(size: i64) -> Result<String, Failure> {
     Ok(data::text(size))

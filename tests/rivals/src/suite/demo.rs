@@ -289,6 +289,12 @@ fn ask(question: &Question, ports: &[(&str, u16)], loads: &[Vec<Load>], findings
         title: format!("The demo: {}", question.name),
         text: match question.body {
             Some(body) => format!("`POST {}` with `{body}`, 32 connections.", question.path),
+            None if question.path.ends_with('/') => {
+                format!(
+                    "One of a thousand rows: `GET {}{{id}}`, 32 connections.",
+                    question.path
+                )
+            }
             None => format!("`GET {}`, 32 connections.", question.path),
         },
         rows: rows.collect(),

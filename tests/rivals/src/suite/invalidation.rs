@@ -103,7 +103,7 @@ async fn keys_in_lua(connection: &mut MultiplexedConnection) -> Result<(), Faile
     Ok(script.invoke_async(connection).await?)
 }
 
-/// What one way took, and what the bystander waited for, over all rounds.
+/// What one way took while nobody else did anything, and what the bystander waited for, over all rounds.
 #[derive(Default)]
 struct Taken {
     calls: Vec<f64>,
@@ -113,23 +113,30 @@ struct Taken {
 }
 
 impl Taken {
+    /// Twice: the bystander would take its share of the processors from what is timed.
     async fn round<T>(
         &mut self,
         port: u16,
-        call: impl Future<Output = Result<T, Failed>>,
-        afterwards: impl Future<Output = ()>,
+        warm: impl AsyncFn(),
+        mut call: impl AsyncFnMut() -> Result<T, Failed>,
+        afterwards: impl AsyncFn(),
     ) -> Result<(), Failed> {
+        warm().await;
+        let start = Instant::now();
+        call().await?;
+        self.calls.push(start.elapsed().as_nanos() as f64);
+        afterwards().await;
+
+        warm().await;
         let bystander = Bystander::start(port).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let start = Instant::now();
-        let result = call.await;
-        self.calls.push(start.elapsed().as_nanos() as f64);
-        afterwards.await;
+        call().await?;
+        afterwards().await;
         let waited = bystander.stop().await;
         self.longest
             .push(waited.iter().copied().fold(0.0, f64::max));
         self.waited.extend(waited);
-        result.map(|_| ())
+        Ok(())
     }
 
     fn row(self, name: &str, first: f64) -> Row {
@@ -169,27 +176,33 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
     for number in 1..=rounds {
         step.say(&format!("round {number} of {rounds}"));
         // How long the bystander waits when nobody does anything: the noise of the machine.
-        let idle = tokio::time::sleep(Duration::from_millis(500));
-        nothing.round(port, async { Ok(()) }, idle).await?;
+        let idle = async || tokio::time::sleep(Duration::from_millis(500)).await;
+        nothing
+            .round(port, async || {}, async || Ok(()), idle)
+            .await?;
 
-        warm(&ours).await;
-        let invalidate = async { Ok(ours.0.cache.invalidate_all("users").await) };
-        own.round(port, invalidate, swept(port)).await?;
+        let invalidate = async || Ok(ours.0.cache.invalidate_all("users").await);
+        own.round(
+            port,
+            async || warm(&ours).await,
+            invalidate,
+            async || {
+                swept(port).await;
+            },
+        )
+        .await?;
 
-        warm(&hand_written).await;
+        let by_hand = async || warm(&hand_written).await;
         let mut other = connection.clone();
-        scanned
-            .round(port, scan_and_unlink(&mut other), async {})
-            .await?;
+        let scan = async || scan_and_unlink(&mut other).await;
+        scanned.round(port, by_hand, scan, async || {}).await?;
 
-        warm(&hand_written).await;
-        scripted
-            .round(port, keys_in_lua(&mut other), async {})
-            .await?;
+        let keys = async || keys_in_lua(&mut other).await;
+        scripted.round(port, by_hand, keys, async || {}).await?;
 
-        warm(&cached).await;
-        let clear = async { Ok(cached.clear_users().await?) };
-        cleared.round(port, clear, async {}).await?;
+        let clear = async || Ok(cached.clear_users().await?);
+        let filled = async || warm(&cached).await;
+        cleared.round(port, filled, clear, async || {}).await?;
     }
 
     let million = format!(

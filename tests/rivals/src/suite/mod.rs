@@ -53,37 +53,62 @@ impl Settings {
 type Running<'a> = Pin<Box<dyn Future<Output = Result<Findings, Failed>> + 'a>>;
 type Run = for<'a> fn(&'a Settings, &'a Step) -> Running<'a>;
 
-/// Name, what the progress display calls it, and the part itself.
-pub const PARTS: [(&str, &str, Run); 9] = [
-    ("redis-hits", "Redis hits", |settings, step| {
-        Box::pin(redis_hits::run(settings, step))
-    }),
-    (
+/// One part.
+pub struct Part {
+    /// As in `--only`.
+    pub name: &'static str,
+    /// What the progress display calls it.
+    pub title: &'static str,
+    /// Threads that run tasks; as many as processors if it does not say.
+    ///
+    /// One where a single caller is timed: with more it is chance whether caller and connection share a thread, and waking
+    /// another costs several times what is measured.
+    pub threads: Option<usize>,
+    /// Does it.
+    pub run: Run,
+}
+
+macro_rules! part {
+    ($name:literal, $title:literal, $threads:expr, $run:path) => {
+        Part {
+            name: $name,
+            title: $title,
+            threads: $threads,
+            run: |settings, step| Box::pin($run(settings, step)),
+        }
+    };
+}
+
+/// All of them, in the order of the page.
+pub const PARTS: [Part; 10] = [
+    part!(
+        "redis-hits",
+        "Redis hits, one caller",
+        Some(1),
+        redis_hits::alone
+    ),
+    part!(
+        "redis-load",
+        "Redis hits, many callers",
+        None,
+        redis_hits::load
+    ),
+    part!(
         "local-hits",
         "Local hits, and the cache off",
-        |settings, step| Box::pin(local_hits::run(settings, step)),
+        None,
+        local_hits::run
     ),
-    (
+    part!(
         "invalidation",
         "Whole-resource invalidation",
-        |settings, step| Box::pin(invalidation::run(settings, step)),
+        None,
+        invalidation::run
     ),
-    ("stampede", "Cold stampede", |settings, step| {
-        Box::pin(stampede::run(settings, step))
-    }),
-    ("course", "Stale reads", |settings, step| {
-        Box::pin(course::run(settings, step))
-    }),
-    ("demo", "The demo over PostgreSQL", |settings, step| {
-        Box::pin(demo::run(settings, step))
-    }),
-    ("compile-time", "Compile time", |settings, step| {
-        Box::pin(compile_time::run(settings, step))
-    }),
-    ("growth", "Growth", |settings, step| {
-        Box::pin(growth::run(settings, step))
-    }),
-    ("memory", "Memory", |settings, step| {
-        Box::pin(memory::run(settings, step))
-    }),
+    part!("stampede", "Cold stampede", None, stampede::run),
+    part!("course", "Stale reads", None, course::run),
+    part!("demo", "The demo over PostgreSQL", None, demo::run),
+    part!("compile-time", "Compile time", None, compile_time::run),
+    part!("growth", "Growth", Some(1), growth::run),
+    part!("memory", "Memory", None, memory::run),
 ];

@@ -6,7 +6,7 @@ use super::{Failed, Settings};
 use crate::figures::{Bound, Findings, Goal, Row, Table};
 use crate::measure::{median, quantile};
 use crate::progress::Step;
-use crate::worker::{self, LOAD};
+use crate::worker::{self, LOAD, Stampede};
 
 const PROCESSES: usize = 4;
 const RIVALS: [(&str, &str); 6] = [
@@ -26,6 +26,7 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
     let mut beyond = Vec::new();
     let mut loads = vec![Vec::new(); RIVALS.len()];
     let mut waited = vec![Vec::new(); RIVALS.len()];
+    let mut failures = vec![None; RIVALS.len()];
     for round in 1..=rounds {
         for (place, (rival, name)) in RIVALS.iter().enumerate() {
             step.say(&format!("{name}, round {round} of {rounds}"));
@@ -39,13 +40,11 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
                 callers.to_string(),
                 start.to_string(),
             ];
-            let times: Vec<Vec<u64>> = worker::start(PROCESSES, &arguments).await?;
-            waited[place].extend(
-                times
-                    .into_iter()
-                    .flatten()
-                    .map(|micros| micros as f64 * 1e3),
-            );
+            for outcome in worker::start::<Stampede>(PROCESSES, &arguments).await? {
+                let nanos = outcome.waited.into_iter().map(|micros| micros as f64 * 1e3);
+                waited[place].extend(nanos);
+                failures[place] = failures[place].take().or(outcome.failure);
+            }
             loads[place].push(truth.cli(&["GET", "loads:1"]).parse().unwrap_or(0.0));
         }
     }
@@ -60,7 +59,8 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
         };
         rows.push(
             row.with("loads", crate::report::count(median(loads[place].clone())))
-                .with("failed, or no answer in 30 s", unanswered.to_string()),
+                .with("failed", unanswered.to_string())
+                .with("with", failures[place].take().unwrap_or_default()),
         );
     }
     let all = crate::report::count((callers * PROCESSES) as f64);
