@@ -97,6 +97,9 @@ pub(crate) struct CachedArgs {
     pub(crate) unless: Setting<Expr>,
     pub(crate) codec: Setting<Codec>,
     pub(crate) shared: Setting<bool>,
+    pub(crate) strict: Setting<bool>,
+    pub(crate) local: Setting<bool>,
+    pub(crate) local_ttl: Setting<Ttl>,
     pub(crate) batch: Setting<Ident>,
     /// Without a time it is the configuration's, as with `timeout`.
     pub(crate) swr: Setting<Option<Ttl>>,
@@ -194,6 +197,15 @@ const CACHED: Table<CachedArgs> = &[
     }),
     ("shared", |args, reading| {
         reading.into(&mut args.shared, Written::flag)
+    }),
+    ("strict", |args, reading| {
+        reading.into(&mut args.strict, Written::flag)
+    }),
+    ("local", |args, reading| {
+        reading.into(&mut args.local, Written::bool)
+    }),
+    ("local_ttl", |args, reading| {
+        reading.into(&mut args.local_ttl, Written::ttl)
     }),
     ("batch", |args, reading| {
         reading.into(&mut args.batch, Written::parameter)

@@ -15,8 +15,8 @@ use crate::args::{
 use crate::diag::{Errors, listed, nearest};
 use crate::item::{Binding, Item, bindings_of, borrowed_value, first_type, impl_trait};
 use crate::model::{
-    Absence, AfterResult, Batch, BatchBy, CachedFn, Env, Grace, InvalidatesFn, Key, On, Op, Part,
-    Rows, Target,
+    Absence, AfterResult, Batch, BatchBy, CachedFn, Copies, Env, Grace, InvalidatesFn, Key, On, Op,
+    Part, Rows, Target,
 };
 
 /// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
@@ -47,6 +47,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     let key = key(&args, &item, errors);
     let detached = detached::detached(&args, &item, errors);
     let absence = absence(args.cache_none, args.none_ttl, errors);
+    let copies = copies(args.strict, args.local, args.local_ttl, errors);
     Some(CachedFn {
         key: key?,
         resource: args.resource.into_value()?,
@@ -59,6 +60,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         unless: args.unless.into_value(),
         codec: args.codec.into_value(),
         shared: args.shared.into_value().unwrap_or_default(),
+        copies,
         grace: Grace {
             swr: args.swr.into_value(),
             stale_if_error: args.stale_if_error.into_value(),
@@ -237,6 +239,37 @@ fn env(common: Common) -> Env {
         krate: common.krate.into_value(),
         cache: common.cache.into_value(),
     }
+}
+
+fn copies(
+    strict: Setting<bool>,
+    local: Setting<bool>,
+    local_ttl: Setting<Ttl>,
+    errors: &mut Errors,
+) -> Copies {
+    let is_strict = strict.value() == Some(&true);
+    if is_strict || local.value() == Some(&false) {
+        if let Some(key) = local_ttl.key() {
+            let why = if is_strict {
+                "`strict`, under which nothing is served from the process"
+            } else {
+                "`local = false`, which keeps nothing in the process"
+            };
+            errors.on(
+                key,
+                format!("`local_ttl` has no place beside {why}; keep one of them"),
+            );
+        }
+        if is_strict && local.value() == Some(&true) {
+            errors.on(local.key(), "`local` has no place beside `strict`, under which nothing is served from the process; keep one of them");
+        }
+        return if is_strict {
+            Copies::Strict
+        } else {
+            Copies::NotKept
+        };
+    }
+    Copies::Kept(local_ttl.into_value())
 }
 
 fn absence(cache_none: Setting<bool>, none_ttl: Setting<Ttl>, errors: &mut Errors) -> Absence {

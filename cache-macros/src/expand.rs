@@ -15,7 +15,8 @@ use syn::{Expr, ExprReference, Token};
 use crate::args::{Name, Tag, Ttl};
 use crate::item::{Form, Item};
 use crate::model::{
-    Absence, AfterResult, BatchBy, CachedFn, Env, InvalidatesFn, Key, On, Op, Part, Rows, Target,
+    Absence, AfterResult, BatchBy, CachedFn, Copies, Env, InvalidatesFn, Key, On, Op, Part, Rows,
+    Target,
 };
 use crate::words;
 
@@ -242,7 +243,13 @@ fn plan(function: &CachedFn) -> TokenStream {
         quote_spanned!(mixed()=> .codec(__crt::codec::#name))
     });
     let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
-    quote_spanned!(mixed()=> #key #when #(.depends(#depends))* #tags #policy #codec #shared)
+    let copies = match &function.copies {
+        Copies::Kept(None) => None,
+        Copies::Kept(Some(ttl)) => Some(quote_spanned!(mixed()=> .local_ttl(#ttl))),
+        Copies::NotKept => Some(quote_spanned!(mixed()=> .local(false))),
+        Copies::Strict => Some(quote_spanned!(mixed()=> .strict())),
+    };
+    quote_spanned!(mixed()=> #key #when #(.depends(#depends))* #tags #policy #codec #shared #copies)
 }
 
 impl Tag {

@@ -365,6 +365,38 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
+/// ## `strict`, `local`, `local_ttl`
+///
+/// With Redis on and `CACHE_LOCAL_MB` set, what was read from Redis is kept in the process as well, and follows the
+/// writes of other processes as Redis tells of them: within its push's latency, and within
+/// `CACHE_LOCAL_MAX_STALENESS` (1 s) however the network misbehaves. Writes of the own process are seen at once. A
+/// function whose result may never be older than that of a write that has returned anywhere is `strict`: it asks Redis
+/// each time. With `local = false` nothing of it is kept in the process, for values that are large and rarely read twice;
+/// with `local_ttl = ..`, no copy is served for longer. Without Redis, the process's memory is the cache itself, and
+/// these have no effect.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "balances", strict)]
+/// async fn balance(account: i64) -> Option<i64> {
+/// #   let _ = account;
+///     None
+/// }
+///
+/// #[cached(resource = "reports", local = false)]
+/// async fn report(year: i32) -> String {
+/// #   let _ = year;
+///     String::new()
+/// }
+///
+/// #[cached(resource = "prices", ttl = "1h", local_ttl = 5)]
+/// async fn price(id: i64) -> Option<i64> {
+/// #   let _ = id;
+///     None
+/// }
+/// # fn main() {}
+/// ```
+///
 /// ## `codec`
 ///
 /// How values are encoded in Redis: `"json"`, the default, which people can read; `"msgpack"`, with

@@ -23,11 +23,22 @@ pub(crate) struct CachedFn {
     pub(crate) unless: Option<Expr>,
     pub(crate) codec: Option<Codec>,
     pub(crate) shared: bool,
+    pub(crate) copies: Copies,
     pub(crate) grace: Grace,
     /// By what name the body knows its load context.
     pub(crate) context: Option<Ident>,
     /// Given if the body may go on when its caller has been answered.
     pub(crate) detached: Option<Detached>,
+}
+
+/// What becomes of copies in the process.
+pub(crate) enum Copies {
+    /// They are kept, for no longer than this if it says so.
+    Kept(Option<Ttl>),
+    /// None is kept.
+    NotKept,
+    /// None answers, nor is one kept.
+    Strict,
 }
 
 /// What the function does while its source is slow or fails.

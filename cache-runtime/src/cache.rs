@@ -10,9 +10,11 @@ use crate::delivery::{Acknowledgement, Order, PATIENCE};
 use crate::engine::{Engine, Handle};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
+use crate::local::Local;
 use crate::policy::IntoTtl;
 use crate::read::{Call, Permit, Read, Reader, Turn, value_of};
 use crate::returns::{Cacheable, Fallible, Owned};
+use crate::scope;
 use crate::stats::{Figures, Stats};
 use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store};
 use crate::transaction::{self, Doubt, Ending, Handover};
@@ -140,8 +142,8 @@ impl Cache {
                 }));
             }
         };
-        let store = store(&config, &background).await;
-        Self::over(config, store, background)
+        let (store, local) = store(&config, &background).await;
+        Self::around(Engine::new(config, store, background).with_local(local))
     }
 
     /// Makes a cache over a store of one's own.
@@ -163,10 +165,13 @@ impl Cache {
     }
 
     fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
-        let engine = Engine::new(config.clone(), store, background);
+        Self::around(Engine::new(config, store, background))
+    }
+
+    fn around(engine: Engine) -> Self {
         advisor::advise_once(&engine);
         Self(Arc::new(Inner {
-            config,
+            config: engine.config.clone(),
             engine: Some(Arc::new(engine)),
         }))
     }
@@ -551,6 +556,25 @@ impl Cache {
         .await
     }
 
+    /// Runs `future` with every cached function in it asking Redis, and none answered by a copy in the process: as under
+    /// `#[cached(.., strict)]`, but the caller's choice. Calls in tasks that it spawns are not concerned.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # use cache_runtime::{Cache, CacheConfig};
+    /// # let cache = Cache::new(CacheConfig::default()).await;
+    /// # let balance = async { 7 };
+    /// let now = cache.strict(balance).await;
+    /// # assert_eq!(now, 7);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// As cancel safe as `future` is.
+    pub fn strict<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        scope::strict(future)
+    }
+
     pub(crate) async fn transaction<T>(&self, block: impl Future<Output = (T, Ending)>) -> T {
         match self.handle() {
             Some(cache) => transaction::run(cache, block).await,
@@ -635,6 +659,14 @@ impl Cache {
         let pending = engine
             .as_ref()
             .map_or(0, |engine| engine.delivery.pending());
+        let counters = Figures::new(resources.values().copied().chain(others).sum(), pending);
+        let local = engine
+            .as_ref()
+            .and_then(|engine| engine.local.as_ref())
+            .map(|local| crate::local::LocalFigures {
+                hits: counters.local_hits,
+                ..local.figures()
+            });
         Stats {
             enabled: engine.is_some(),
             connected,
@@ -646,12 +678,13 @@ impl Cache {
             uptime_seconds: facts.uptime_seconds,
             connected_clients: facts.connected_clients,
             default_ttl: config.default_ttl.as_secs(),
-            counters: Figures::new(resources.values().copied().chain(others).sum(), pending),
+            counters,
             resources,
             circuit: engine.as_ref().map(|engine| engine.store.circuit()),
             tasks: engine
                 .as_ref()
                 .map_or(0, |engine| engine.background.tasks()),
+            local,
         }
     }
 
@@ -712,20 +745,21 @@ async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
     }
 }
 
-async fn store(config: &CacheConfig, background: &Background) -> Arc<dyn Store> {
+/// The store, and the copies in this process of what lies in it.
+async fn store(
+    config: &CacheConfig,
+    background: &Background,
+) -> (Arc<dyn Store>, Option<Arc<Local>>) {
     #[cfg(feature = "redis")]
     if let Some(redis) = &config.redis {
-        if config.local_bytes > 0 {
-            tracing::info!("the in-process tier stays off while the Redis tier is on");
-        }
-        return Arc::new(
-            crate::store::RedisStore::connect(redis, config, background.handle()).await,
-        );
+        let store = crate::store::RedisStore::connect(redis, config, background.handle()).await;
+        let local = store.local();
+        return (Arc::new(store), local);
     }
     let _ = background;
     tracing::info!(
         "✓ In-process cache enabled, {} MB",
         config.local_bytes >> 20
     );
-    Arc::new(MemoryStore::new(config.local_bytes))
+    (Arc::new(MemoryStore::new(config.local_bytes)), None)
 }

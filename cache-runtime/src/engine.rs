@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::background::Background;
 use crate::config::CacheConfig;
@@ -11,15 +11,20 @@ use crate::errands::Errands;
 use crate::flight::Flights;
 use crate::key::KeySpace;
 use crate::lane::Lanes;
+use crate::local::Local;
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
 
 /// The parts that a read or a write needs.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    /// No other engine of the process has it, or ever had.
+    pub(crate) id: u64,
     pub(crate) config: CacheConfig,
     pub(crate) space: KeySpace,
     pub(crate) store: Arc<dyn Store>,
+    /// Copies in the process of what lies in the store.
+    pub(crate) local: Option<Arc<Local>>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) registry: Registry,
@@ -31,6 +36,8 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
+        static ENGINES: AtomicU64 = AtomicU64::new(1);
+
         let space = config.key_space();
         let delivery = Delivery::start(
             Arc::clone(&store),
@@ -41,9 +48,11 @@ impl Engine {
         );
         let errands = Errands::start(Arc::clone(&store), &background);
         Self {
+            id: ENGINES.fetch_add(1, Ordering::Relaxed),
             config,
             space,
             store,
+            local: None,
             flights: Arc::default(),
             lanes: Arc::default(),
             registry: Registry::default(),
@@ -52,6 +61,12 @@ impl Engine {
             background,
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// With copies in the process.
+    pub(crate) fn with_local(mut self, local: Option<Arc<Local>>) -> Self {
+        self.local = local;
+        self
     }
 
     pub(crate) fn resource(&self, name: &str) -> Option<Arc<Resource>> {

@@ -85,6 +85,7 @@ mod flight;
 mod generation;
 mod key;
 mod lane;
+mod local;
 #[cfg(feature = "map")]
 mod map;
 mod nonce;
@@ -119,6 +120,7 @@ pub use crate::delivery::Acknowledgement;
 pub use crate::encoded::Encoded;
 pub use crate::error::{Error, ErrorKind};
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
+pub use crate::local::LocalFigures;
 #[cfg(feature = "map")]
 pub use crate::map::{CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map};
 pub use crate::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};

@@ -1,9 +1,10 @@
 //! Which function owns which keys, and what is known of each resource.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::panic::Location;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -30,6 +31,45 @@ pub struct Site {
     words: &'static str,
     place: &'static Location<'static>,
     reported: AtomicBool,
+    /// What the function's first call found out, to spare the others the registry's locks.
+    known: OnceLock<Known>,
+}
+
+/// What is known of a function in one cache.
+#[derive(Debug)]
+struct Known {
+    engine: u64,
+    name: &'static str,
+    op: Option<&'static str>,
+    shared: bool,
+    resource: Arc<Resource>,
+}
+
+/// A resource, which a call need not count if its function knows it.
+#[derive(Debug)]
+pub(crate) enum Res {
+    Known(&'static Arc<Resource>),
+    Own(Arc<Resource>),
+}
+
+impl Res {
+    pub(crate) fn into_arc(self) -> Arc<Resource> {
+        match self {
+            Self::Known(resource) => Arc::clone(resource),
+            Self::Own(resource) => resource,
+        }
+    }
+}
+
+impl Deref for Res {
+    type Target = Resource;
+
+    fn deref(&self) -> &Resource {
+        match self {
+            Self::Known(resource) => resource,
+            Self::Own(resource) => resource,
+        }
+    }
 }
 
 /// Every annotated function of the program: the linker puts them side by side.
@@ -54,7 +94,43 @@ impl Site {
             words,
             place: Location::caller(),
             reported: AtomicBool::new(false),
+            known: OnceLock::new(),
         }
+    }
+
+    /// The resource of this name, if it is the one of the function's first call.
+    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<Res> {
+        let known = self.known.get()?;
+        (known.engine == engine && known.name == name).then_some(Res::Known(&known.resource))
+    }
+
+    /// As [`Resource::claim`].
+    pub(crate) fn claims(
+        &'static self,
+        engine: u64,
+        name: &'static str,
+        resource: &Res,
+        op: Option<&'static str>,
+        shared: bool,
+    ) -> bool {
+        if let (Res::Known(_), Some(known)) = (resource, self.known.get())
+            && known.op == op
+            && known.shared == shared
+        {
+            // A claim that was granted is not taken back.
+            return true;
+        }
+        let is_granted = resource.claim(op, self, shared);
+        if let (true, Res::Own(resource)) = (is_granted, resource) {
+            self.known.get_or_init(|| Known {
+                engine,
+                name,
+                op,
+                shared,
+                resource: Arc::clone(resource),
+            });
+        }
+        is_granted
     }
 
     pub(crate) fn function(&self) -> &'static str {
@@ -110,7 +186,7 @@ pub(crate) struct Resource {
     pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
     claims: RwLock<HashMap<&'static str, Claim>>,
-    id_form: RwLock<Option<(IdForm, &'static Site)>>,
+    id_form: OnceLock<(IdForm, &'static Site)>,
 }
 
 /// Who owns the keys of an op.
@@ -138,7 +214,7 @@ impl Resource {
             counters,
             operator_ttl: config.operator_ttl(name),
             claims: RwLock::default(),
-            id_form: RwLock::default(),
+            id_form: OnceLock::new(),
         }
     }
 
@@ -182,12 +258,9 @@ impl Resource {
 
     /// Whether ids of this form are the resource's. The first form seen is.
     pub(crate) fn fits(&self, form: IdForm, site: Option<&'static Site>) -> bool {
-        let known = *self.id_form.read();
-        let Some((known, first)) = known else {
+        let Some((known, first)) = self.id_form.get() else {
             if let Some(site) = site.filter(|_| !form.is_open()) {
-                let mut slot = self.id_form.write();
-                let (known, _) = *slot.get_or_insert((form, site));
-                return known.fits(form);
+                return self.id_form.get_or_init(|| (form, site)).0.fits(form);
             }
             return true;
         };

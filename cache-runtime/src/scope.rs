@@ -21,6 +21,7 @@ thread_local! {
 
 tokio::task_local! {
     static MODE: Mode;
+    static STRICT: ();
 }
 
 type Slot = Mutex<Option<Result<Key, Error>>>;
@@ -39,6 +40,16 @@ pub(crate) enum Mode {
 /// The mode that the current task is in.
 pub(crate) fn mode() -> Mode {
     MODE.try_with(|mode| *mode).unwrap_or(Mode::Usual)
+}
+
+/// Whether the current task wants what the store says, and no copy of it.
+pub(crate) fn is_strict() -> bool {
+    STRICT.try_with(|()| ()).is_ok()
+}
+
+/// Runs `call` without copies in the process.
+pub(crate) fn strict<F: Future>(call: F) -> impl Future<Output = F::Output> + use<F> {
+    STRICT.scope((), call)
 }
 
 /// The key under which a call of a function annotated with [`#[cached]`](macro@crate::cached) is kept. The function

@@ -48,7 +48,7 @@ macro_rules! shapes {
                 &self,
                 site: &'static Site,
                 resource: &'static str,
-                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
                 Read::new(process_handle(), site, resource, plan)
             }
@@ -59,7 +59,7 @@ macro_rules! shapes {
                 cache: &impl AsRef<Cache>,
                 site: &'static Site,
                 resource: &'static str,
-                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
                 Read::new(cache.as_ref().handle(), site, resource, plan)
             }
@@ -133,7 +133,7 @@ macro_rules! batch_shapes {
                 site: &'static Site,
                 resource: &'static str,
                 ids: &[Id],
-                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Batch<$form, $shape, Id> {
                 Batch::new(process_handle(), site, resource, ids, plan)
             }
@@ -145,7 +145,7 @@ macro_rules! batch_shapes {
                 site: &'static Site,
                 resource: &'static str,
                 ids: &[Id],
-                plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Batch<$form, $shape, Id> {
                 Batch::new(cache.as_ref().handle(), site, resource, ids, plan)
             }

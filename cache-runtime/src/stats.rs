@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::local::LocalFigures;
 use crate::store::Circuit;
 
 macro_rules! counters {
@@ -23,7 +24,10 @@ macro_rules! counters {
 
         impl Counters {
             pub(crate) fn snapshot(&self) -> CounterSnapshot {
-                CounterSnapshot { $($name: self.$name.get(),)* }
+                let mut snapshot = CounterSnapshot { $($name: self.$name.get(),)* };
+                // Apart, so that a hit in the process counts once.
+                snapshot.hits += snapshot.local_hits;
+                snapshot
             }
         }
 
@@ -56,6 +60,8 @@ counters! {
     stale_served,
     /// Loads in the background, while an entry past its time was served.
     refreshes,
+    /// Those of the hits that a copy in the process answered, beside Redis.
+    local_hits,
 }
 
 #[derive(Debug, Default)]
@@ -63,10 +69,15 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add_one(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.count();
     }
 
-    fn get(&self) -> u64 {
+    /// Adds one, and returns what it was.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -104,6 +115,8 @@ pub struct Stats {
     pub circuit: Option<Circuit>,
     /// Tasks of the cache's own that are alive: a few, whatever the load; none after a shutdown.
     pub tasks: u64,
+    /// The copies in the process beside Redis; `None` unless both tiers are on.
+    pub local: Option<LocalFigures>,
 }
 
 /// The figures of [`Stats`] in the order in which they are documented.
@@ -133,6 +146,8 @@ pub struct Figures {
     pub stale_served: u64,
     /// See [`CounterSnapshot::refreshes`].
     pub refreshes: u64,
+    /// See [`CounterSnapshot::local_hits`].
+    pub local_hits: u64,
 }
 
 impl Figures {
@@ -149,6 +164,7 @@ impl Figures {
             bypasses: sum.bypasses,
             stale_served: sum.stale_served,
             refreshes: sum.refreshes,
+            local_hits: sum.local_hits,
         }
     }
 }

@@ -126,11 +126,11 @@ fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
     ConfigError::new("DATABASE_URL", problem)
 }
 
-/// As the environment says; where it asks for no tier and does not refuse the in-process one, that is on.
+/// As the environment says; where it does not refuse the in-process tier, that is on, beside Redis or without.
 fn cache_config() -> Result<CacheConfig, Failure> {
     let config = CacheConfig::from_env()?.map(demo_api::cache_map());
     let unset = std::env::var("CACHE_LOCAL_MB").map_or(true, |value| value.trim().is_empty());
-    Ok(if unset && !config.is_enabled() {
+    Ok(if unset {
         config.local_mb(LOCAL_MB)
     } else {
         config

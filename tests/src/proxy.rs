@@ -1,15 +1,15 @@
 //! A proxy that misbehaves on request.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// What a [`Proxy`] does with what it gets. A new mode also holds for connections that are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,25 @@ struct Weather {
     epoch: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     accepted: AtomicUsize,
     held: AtomicUsize,
+    passed: AtomicUsize,
+    tickets: Semaphore,
+    injectors: Mutex<Vec<mpsc::UnboundedSender<Vec<u8>>>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            accepted: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            passed: AtomicUsize::new(0),
+            tickets: Semaphore::new(0),
+            injectors: Mutex::default(),
+        }
+    }
 }
 
 impl Proxy {
@@ -117,6 +132,24 @@ impl Proxy {
         });
     }
 
+    /// Lets the piece at the gate of [`Mode::Hold`] or [`Mode::HoldAnswers`] pass, and holds what comes behind it.
+    pub fn pass_one(&self) {
+        self.state.tickets.add_permits(1);
+    }
+
+    /// How many pieces have passed by [`pass_one`](Self::pass_one).
+    pub fn passed(&self) -> usize {
+        self.state.passed.load(Ordering::SeqCst)
+    }
+
+    /// Sends these bytes to the server as if the client had, on every open connection, behind what the client has sent.
+    pub fn inject(&self, bytes: &[u8]) {
+        for injector in self.state.injectors.lock().expect("sound").iter() {
+            // The connection may have ended.
+            let _ended = injector.send(bytes.to_vec());
+        }
+    }
+
     /// How many connections there have been.
     pub fn accepted(&self) -> usize {
         self.state.accepted.load(Ordering::SeqCst)
@@ -158,15 +191,21 @@ async fn accept(
             let _both = (client.set_nodelay(true), server.set_nodelay(true));
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
+            let (injector, injected) = mpsc::unbounded_channel();
+            state.injectors.lock().expect("sound").push(injector);
+            // The server's pieces are never injected; its channel stays empty.
+            let (_idle, nothing) = mpsc::unbounded_channel();
+            let (request, answer) = (Direction::Request, Direction::Answer);
             tokio::join!(
                 pump(
-                    Direction::Request,
+                    request,
                     from_client,
                     to_server,
                     link.clone(),
+                    injected,
                     &state
                 ),
-                pump(Direction::Answer, from_server, to_client, link, &state),
+                pump(answer, from_server, to_client, link, nothing, &state),
             );
         });
     }
@@ -225,6 +264,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut link: Link,
+    mut injected: mpsc::UnboundedReceiver<Vec<u8>>,
     state: &State,
 ) {
     let mut buffer = vec![0; 64 * 1024];
@@ -234,6 +274,12 @@ async fn pump(
                 Ok(0) | Err(_) => return,
                 Ok(length) => length,
             },
+            Some(bytes) = injected.recv() => {
+                if to.write_all(&bytes).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             changed = link.changes.changed() => {
                 if changed.is_err() || matches!(link.fate(direction), Fate::End) {
                     return;
@@ -253,10 +299,22 @@ async fn pump(
                 },
                 Fate::Hold => {
                     state.held.fetch_add(1, Ordering::SeqCst);
-                    let changed = link.changes.changed().await;
+                    let has_ticket = tokio::select! {
+                        ticket = state.tickets.acquire() => {
+                            ticket.expect("never closed").forget();
+                            true
+                        }
+                        changed = link.changes.changed() => {
+                            if changed.is_err() {
+                                return;
+                            }
+                            false
+                        }
+                    };
                     state.held.fetch_sub(1, Ordering::SeqCst);
-                    if changed.is_err() {
-                        return;
+                    if has_ticket {
+                        state.passed.fetch_add(1, Ordering::SeqCst);
+                        break;
                     }
                 }
             }

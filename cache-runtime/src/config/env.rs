@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{CacheConfig, RedisConfig, terminated};
+use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, terminated};
 use crate::key::is_resource;
 use crate::policy::MAX_TTL;
 
 impl CacheConfig {
     /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`,
     /// `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `CACHE_TTL`, `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`,
-    /// `CACHE_LOCAL_MB`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
+    /// `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
     /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`. A variable that is empty counts as unset.
     ///
     /// # Errors
@@ -65,6 +65,13 @@ impl CacheConfig {
             megabytes,
         ) {
             config = config.local_mb(megabytes);
+        }
+        if let Some(staleness) = vars.take(
+            "CACHE_LOCAL_MAX_STALENESS",
+            "seconds, 0.05 to 3600",
+            staleness,
+        ) {
+            config = config.local_max_staleness(staleness);
         }
         if let Some(secret) = vars.take("CACHE_HASH_KEY", "a secret", |text| Some(text.to_owned()))
         {
@@ -324,6 +331,12 @@ fn boolean(text: &str) -> Option<bool> {
 fn seconds_or_0(text: &str) -> Option<Duration> {
     let seconds = text.parse().ok()?;
     Some(Duration::from_secs(seconds).min(MAX_TTL))
+}
+
+fn staleness(text: &str) -> Option<Duration> {
+    let seconds = number_to(3600.0)(text)?;
+    let staleness = Duration::from_secs_f64(seconds);
+    (staleness >= SHORTEST_STALENESS).then_some(staleness)
 }
 
 fn number_to(limit: f64) -> impl Fn(&str) -> Option<f64> {

@@ -15,6 +15,8 @@ use crate::policy::{Grace, MAX_TTL};
 /// longer ones overflow clocks.
 const SHORTEST: Duration = Duration::from_millis(1);
 const SHORTEST_LEASE: Duration = Duration::from_millis(10);
+/// Shorter, and the heartbeats would be what a process does.
+pub(crate) const SHORTEST_STALENESS: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Where Redis or Valkey is, and how to log in.
@@ -111,6 +113,7 @@ impl fmt::Debug for RedisConfig {
 pub struct CacheConfig {
     pub(crate) redis: Option<RedisConfig>,
     pub(crate) local_bytes: u64,
+    pub(crate) local_max_staleness: Duration,
     pub(crate) default_ttl: Duration,
     pub(crate) ttl_by_resource: HashMap<String, Duration>,
     pub(crate) namespace: String,
@@ -134,6 +137,7 @@ impl Default for CacheConfig {
         Self {
             redis: None,
             local_bytes: 0,
+            local_max_staleness: Duration::from_secs(1),
             default_ttl: Duration::from_secs(300),
             ttl_by_resource: HashMap::new(),
             namespace: String::new(),
@@ -175,11 +179,21 @@ impl CacheConfig {
         self
     }
 
-    /// Gives the in-process tier this many megabytes; 0 turns it off. While the Redis tier is on, the
-    /// in-process tier stays off.
+    /// Gives the in-process tier this many megabytes; 0 turns it off. Beside Redis it holds copies, which follow the
+    /// writes of other processes as Redis pushes them; see [`local_max_staleness`](Self::local_max_staleness).
     #[must_use]
     pub fn local_mb(mut self, megabytes: u32) -> Self {
         self.local_bytes = u64::from(megabytes) << 20;
+        self
+    }
+
+    /// How long after a write in another process a copy in this one may still be served, however the network
+    /// misbehaves; 1 s by default. Usually it is as long as Redis's push takes. A heartbeat in a quarter of this time
+    /// tells whether pushes still arrive; where it does not, every read asks Redis. `#[cached(.., strict)]` and
+    /// [`Cache::strict`](crate::Cache::strict) are for reads that can't bear it.
+    #[must_use]
+    pub fn local_max_staleness(mut self, staleness: Duration) -> Self {
+        self.local_max_staleness = staleness.clamp(SHORTEST_STALENESS, LONGEST);
         self
     }
 

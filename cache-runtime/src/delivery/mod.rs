@@ -184,10 +184,14 @@ impl Delivery {
         Running(&self.shared)
     }
 
+    /// Whether anything was reported as pending and is not delivered yet.
+    pub(crate) fn is_distressed(&self) -> bool {
+        self.shared.is_distressed.load(Ordering::Acquire)
+    }
+
     /// Whether an invalidation that concerns this entry was reported as pending and is not delivered yet.
     pub(crate) fn is_pending(&self, probe: &Probe) -> bool {
-        self.shared.is_distressed.load(Ordering::Acquire)
-            && self.shared.queue.lock().concerns(probe)
+        self.is_distressed() && self.shared.queue.lock().concerns(probe)
     }
 
     /// How many invalidations the store has not acknowledged, be it that it never will.

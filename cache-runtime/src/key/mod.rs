@@ -8,6 +8,7 @@ mod canonical;
 mod id;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Serialize;
@@ -94,21 +95,39 @@ impl KeySpace {
     }
 }
 
+thread_local! {
+    /// Memory for the next key: a hit in the process ends with its key, and most calls are hits.
+    static SPARE: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// A key that is larger is not worth holding on to.
+const SPARE_LIMIT: usize = 512;
+
+/// Gives a key's memory back.
+pub(crate) fn reuse(mut key: String) {
+    if key.capacity() <= SPARE_LIMIT {
+        key.clear();
+        // While the thread ends there is no place for it.
+        let _ = SPARE.try_with(|spare| spare.set(key));
+    }
+}
+
 /// Builds one key from left to right, without a copy.
-pub(crate) struct KeyWriter<'a> {
-    space: &'a KeySpace,
+pub(crate) struct KeyWriter {
+    hash_key: [u8; 16],
     text: String,
     hasher: Option<SipHasher13>,
 }
 
-impl<'a> KeyWriter<'a> {
-    pub(crate) fn new(space: &'a KeySpace, resource: &str) -> Self {
-        let mut text = String::with_capacity(space.namespace.len() + resource.len() + 48);
+impl KeyWriter {
+    pub(crate) fn new(space: &KeySpace, resource: &str) -> Self {
+        let mut text = SPARE.try_with(Cell::take).unwrap_or_default();
+        text.reserve(space.namespace.len() + resource.len() + 48);
         text.push_str(&space.namespace);
         text.push_str(resource);
         text.push(':');
         Self {
-            space,
+            hash_key: space.hash_key,
             text,
             hasher: None,
         }
@@ -124,7 +143,7 @@ impl<'a> KeyWriter<'a> {
     }
 
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
-        let key = &self.space.hash_key;
+        let key = &self.hash_key;
         canonical::encode(
             arg,
             self.hasher
@@ -135,7 +154,7 @@ impl<'a> KeyWriter<'a> {
     /// The finished key. With `hashed`, the hash of the arguments (there may be none) ends it.
     pub(crate) fn finish(mut self, hashed: bool) -> String {
         if hashed {
-            let key = &self.space.hash_key;
+            let key = &self.hash_key;
             let hasher = self
                 .hasher
                 .unwrap_or_else(|| SipHasher13::new_with_key(key));
@@ -147,12 +166,13 @@ impl<'a> KeyWriter<'a> {
 
 fn push_hash(text: &mut String, hash: u128) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for shift in (0..32).rev() {
-        text.push(char::from(DIGITS[(hash >> (shift * 4)) as usize & 15]));
-    }
+    let bytes = hash.to_be_bytes();
+    text.extend(bytes.iter().flat_map(|byte| {
+        [byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)]))
+    }));
 }
 
-impl fmt::Debug for KeyWriter<'_> {
+impl fmt::Debug for KeyWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("KeyWriter").field(&self.text).finish()
     }

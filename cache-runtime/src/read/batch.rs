@@ -22,6 +22,7 @@ use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
 use crate::key::KeyPart;
+use crate::local::Mark;
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::registry::Site;
 use crate::returns::{Gathered, Kind};
@@ -50,11 +51,12 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
         site: &'static Site,
         resource: &'static str,
         ids: &[K],
-        plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
         let calls = cache.and_then(|cache| {
-            let plan = plan(ReadPlan::new(&cache, site, resource));
-            let calls = plan.finish_each(&cache, ids)?;
+            let mut planned = ReadPlan::new(cache, site, resource);
+            plan(&mut planned);
+            let calls = planned.finish_each(ids)?;
             let mut seen = HashSet::with_capacity(calls.len());
             // An id that has no key of its own keeps its place: the function may know it all the same.
             let once =
@@ -139,11 +141,12 @@ where
     for<'u> &'u U: Unless<R::Value>,
 {
     let answers = look_up::<R, S, K>(calls, leases).await;
-    let statuses: Vec<Status> = answers.iter().map(Answer::status).collect();
+    let statuses = answers.iter().map(|it| (it.status(), it.tier()));
+    let statuses: Vec<(Status, Tier)> = statuses.collect();
     let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
     for ((id, _), answer) in calls.iter().zip(answers) {
         match answer {
-            Answer::Found(value) => {
+            Answer::Found(value, _) => {
                 found.extend(value.map(|value| (id.clone(), value)));
                 continue;
             }
@@ -177,17 +180,32 @@ fn many_keys() -> Error {
 /// What the cache has to say to one id of a batch.
 enum Answer<V> {
     /// A value, or the knowledge that there is none.
-    Found(Option<Arc<V>>),
+    Found(Option<Arc<V>>, Tier),
     /// Load it, and store it under this lease.
     Load(Permit),
     /// Load it, and store nothing.
     Bypass(BypassReason),
 }
 
+/// Who had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    /// A copy in the process, which is counted already.
+    Local,
+    Store,
+}
+
 impl<V> Answer<V> {
+    fn tier(&self) -> Tier {
+        match self {
+            Self::Found(_, tier) => *tier,
+            Self::Load(_) | Self::Bypass(_) => Tier::Store,
+        }
+    }
+
     fn status(&self) -> Status {
         match self {
-            Self::Found(_) => Status::Hit {
+            Self::Found(..) => Status::Hit {
                 ttl: Duration::ZERO,
             },
             Self::Load(_) => Status::Miss {
@@ -276,13 +294,29 @@ async fn first_look<V: crate::Cacheable, K>(
         .iter()
         .map(|(_, call)| cache.delivery.is_pending(&call.probe))
         .collect();
-    let probes: Vec<Probe> = calls.iter().map(|(_, call)| call.probe.clone()).collect();
+    // In the process first: only the rest is asked for.
+    let copies = calls.iter().map(|(_, call)| call.find::<V>());
+    let mut answers: Vec<Option<Answer<V>>> = copies
+        .map(|copy| copy.map(|(value, _)| Answer::Found(value, Tier::Local)))
+        .collect();
+    let is_asked: Vec<bool> = answers.iter().map(Option::is_none).collect();
+    let asked = || {
+        is_asked
+            .iter()
+            .zip(calls)
+            .filter(|(is_asked, _)| **is_asked)
+    };
+    let marks: Vec<_> = asked().map(|(_, (_, call))| call.mark()).collect();
+    let probes: Vec<Probe> = asked().map(|(_, (_, call))| call.probe.clone()).collect();
     let mut allowance = Allowance::new(cache.config.command_budget);
     let looks = match allowance.spend(look_at(&cache.store, &probes)).await {
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
-            return bypass_all(BypassReason::Unavailable);
+            let bypass = |answer: Option<Answer<V>>| {
+                Some(answer.unwrap_or(Answer::Bypass(BypassReason::Unavailable)))
+            };
+            return answers.into_iter().map(bypass).collect();
         }
     };
     if calls.len() > steps::STEP {
@@ -290,16 +324,23 @@ async fn first_look<V: crate::Cacheable, K>(
         allowance.renew();
     }
     let mut wanted = Vec::new();
-    let mut answers = Vec::with_capacity(calls.len());
-    let looked = readers.iter_mut().zip(looks).zip(pending).zip(calls);
-    for (place, (((reader, look), is_pending), (_, call))) in looked.enumerate() {
+    // In the order of those that were asked for.
+    let mut seen = looks.into_iter().zip(marks);
+    let places = readers.iter_mut().zip(calls).zip(pending).zip(&mut answers);
+    for (place, (((reader, (_, call)), is_pending), answer)) in places.enumerate() {
+        if answer.is_some() {
+            continue;
+        }
+        let Some((look, mark)) = seen.next() else {
+            break;
+        };
         let pending = is_pending.then_some(BypassReason::Pending);
         if let Some(reason) = call.problem.or(pending) {
-            answers.push(Some(Answer::Bypass(reason)));
+            *answer = Some(Answer::Bypass(reason));
             continue;
         }
         let stamp = look.stamp;
-        answers.push(match judged(reader, look) {
+        *answer = match judged(reader, call, look, mark) {
             Ok(answer) => answer,
             Err(seen) => {
                 wanted.push(Wanted {
@@ -310,7 +351,7 @@ async fn first_look<V: crate::Cacheable, K>(
                 });
                 None
             }
-        });
+        };
     }
     leases.hold(wanted.iter().map(|wanted| &wanted.permit));
     for (place, asked) in steps::lease_all(cache.clone(), wanted, allowance).await {
@@ -328,7 +369,9 @@ async fn first_look<V: crate::Cacheable, K>(
 /// What a look means to one id: an answer, or `None` for what somebody else is loading, or else what a lease may replace.
 fn judged<V: crate::Cacheable>(
     reader: &mut Reader<'_>,
+    call: &Call,
     look: Look,
+    mark: Option<Mark>,
 ) -> Result<Option<Answer<V>>, Seen> {
     match reader.judge(look) {
         Sight::Bypass(reason) => Ok(Some(Answer::Bypass(reason))),
@@ -336,8 +379,14 @@ fn judged<V: crate::Cacheable>(
         Sight::Vacant(seen) => Err(seen),
         Sight::Hit(hit) | Sight::Past(hit, _) => {
             match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
-                (Content::Absence, _) => Ok(Some(Answer::Found(None))),
-                (_, Some(value)) => Ok(Some(Answer::Found(Some(value)))),
+                (Content::Absence, _) => {
+                    call.keep::<V>(&hit, None, mark);
+                    Ok(Some(Answer::Found(None, Tier::Store)))
+                }
+                (_, Some(value)) => {
+                    call.keep(&hit, Some(&value), mark);
+                    Ok(Some(Answer::Found(Some(value), Tier::Store)))
+                }
                 (_, None) => {
                     reader.reject(hit.header);
                     Err(Seen::Entry(hit.header))
@@ -382,9 +431,11 @@ fn expired<'p>(probes: &'p [Probe], looks: &'p [Look]) -> impl Iterator<Item = &
 async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
     loop {
         match reader.turn().await {
-            Turn::Hit(hit) if hit.content == Content::Absence => return Answer::Found(None),
+            Turn::Hit(hit) if hit.content == Content::Absence => {
+                return Answer::Found(None, Tier::Store);
+            }
             Turn::Hit(hit) | Turn::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
-                Some(value) => return Answer::Found(Some(value)),
+                Some(value) => return Answer::Found(Some(value), Tier::Store),
                 None => reader.reject(hit.header),
             },
             other => return settled(other),
@@ -396,9 +447,9 @@ fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {
     match turn {
         Turn::Lead(permit) => Answer::Load(permit),
         Turn::Bypass(reason) => Answer::Bypass(reason),
-        Turn::Joined(Landed::Absence) => Answer::Found(None),
+        Turn::Joined(Landed::Absence) => Answer::Found(None, Tier::Store),
         Turn::Joined(Landed::Value(value)) => match value.downcast() {
-            Ok(value) => Answer::Found(Some(value)),
+            Ok(value) => Answer::Found(Some(value), Tier::Store),
             Err(_) => Answer::Bypass(BypassReason::OtherType),
         },
         Turn::Joined(Landed::Failure) => Answer::Bypass(BypassReason::LoadFailed),
@@ -454,22 +505,25 @@ where
 }
 
 /// Counts each id, and leaves one outcome for all of them: the best that one of those had which were not hits.
-fn report<K>(calls: &[(K, Call)], statuses: &[Status]) {
+fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
     /// More would be longer than a header is read.
     const SHOWN: usize = 8;
 
-    for ((_, call), status) in calls.iter().zip(statuses) {
-        call.count(*status);
+    for ((_, call), (status, tier)) in calls.iter().zip(statuses) {
+        if *tier == Tier::Store {
+            call.count(*status);
+        }
     }
     let (Some((_, first)), Some(best)) = (calls.first(), statuses.first()) else {
         return;
     };
-    let is_miss = |status: &&Status| matches!(status, Status::Miss { .. });
-    let is_hit = |status: &&Status| matches!(status, Status::Hit { .. });
-    let status = statuses
+    let is_miss = |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { .. });
+    let is_hit = |(status, _): &&(Status, Tier)| matches!(status, Status::Hit { .. });
+    let (status, tier) = statuses
         .iter()
         .find(is_miss)
         .or_else(|| statuses.iter().find(|status| !is_hit(status)))
+        .or_else(|| statuses.iter().find(|(_, tier)| *tier == Tier::Store))
         .unwrap_or(best);
     observe::record(|| {
         let keys: Vec<&str> = calls
@@ -481,7 +535,10 @@ fn report<K>(calls: &[(K, Call)], statuses: &[Status]) {
         Outcome {
             key: keys.join(" ") + more,
             resource: first.resource.name.to_string(),
-            store: first.cache.store.name(),
+            store: match tier {
+                Tier::Local => "local",
+                Tier::Store => first.cache.store.name(),
+            },
             status: *status,
         }
     });

@@ -7,6 +7,7 @@ mod detached;
 mod permit;
 mod plan;
 mod reader;
+mod start;
 mod steps;
 
 use std::any::Any;
@@ -21,6 +22,7 @@ pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Hit, Queued};
 pub(crate) use self::reader::{Reader, Turn};
+use self::start::{Begun, Copies};
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
@@ -40,7 +42,7 @@ use crate::transaction;
 #[derive(Debug)]
 pub struct Read<R, S, U = Everything> {
     /// `None` if the cache is off.
-    call: Option<Call>,
+    call: Option<Begun>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -118,10 +120,13 @@ impl<R, S> Read<R, S> {
         cache: Option<Handle>,
         site: &'static Site,
         resource: &'static str,
-        plan: impl for<'a> FnOnce(ReadPlan<'a>) -> ReadPlan<'a>,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
-        let call =
-            cache.and_then(|cache| plan(ReadPlan::new(&cache, site, resource)).finish(&cache));
+        let call = cache.and_then(|cache| {
+            let mut planned = ReadPlan::new(cache, site, resource);
+            plan(&mut planned);
+            planned.finish().map(Begun::start)
+        });
         Self {
             call,
             unless: Everything,
@@ -149,7 +154,7 @@ impl<R, S, U> Read<R, S, U> {
     /// By which the body says how long what it loads is worth keeping.
     pub fn context(mut self, context: &LoadContext) -> Self {
         if let Some(call) = &mut self.call {
-            call.context = Some(context.clone());
+            call.set_context(context);
         }
         self
     }
@@ -158,37 +163,60 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R
+    // No `async fn`: that would carry the call into the future, and most calls are over before there is one.
+    pub fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> impl Future<Output = R>
     where
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
         R: Returns<S>,
         U: Unless<R::Value>,
     {
-        if scope::takes_key(|| self.key()) {
-            return std::future::pending().await;
+        let (opening, unless) = self.open();
+        async move {
+            let call = match opening {
+                Opening::Found(value) => return value,
+                Opening::Ask(call) => call,
+                Opening::KeyOnly => return std::future::pending().await,
+            };
+            // The body is awaited in one place: each more would be another copy of it in every annotated function.
+            let (part, fallback) = match &call {
+                Some(call) => match call.answer().await {
+                    // Without a body that outlives its caller there is nothing to load a new one with.
+                    Answer::Found(value) | Answer::Revalidate(value, _) => return value,
+                    Answer::Run(part, fallback) => (part, fallback),
+                },
+                None => {
+                    ran_without();
+                    (Part::Alone, None)
+                }
+            };
+            let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
+            if let Some(call) = &call {
+                let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
+                let status = call.conclude(part, &returned, unless).await;
+                if let Some(instead) = fallback.and_then(|it| call.fall_back(*it, LoadFailed)) {
+                    return instead;
+                }
+                call.said(status);
+            }
+            returned
         }
-        // The body is awaited in one place: each more would be another copy of it in every annotated function.
-        let (part, fallback) = match &self.call {
-            Some(call) => match call.answer().await {
-                // Without a body that outlives its caller there is nothing to load a new one with.
-                Answer::Found(value) | Answer::Revalidate(value, _) => return value,
-                Answer::Run(part, fallback) => (part, fallback),
-            },
-            None => {
-                ran_without();
-                (Part::Alone, None)
+    }
+
+    /// What can be done before anything is waited for.
+    fn open(self) -> (Opening<R>, U)
+    where
+        R: Returns<S>,
+    {
+        let opening = if scope::takes_key(|| self.key()) {
+            Opening::KeyOnly
+        } else {
+            match self.call.map(Begun::find) {
+                Some(Ok(value)) => Opening::Found(value),
+                Some(Err(call)) => Opening::Ask(call.into_call().map(Arc::new)),
+                None => Opening::Ask(None),
             }
         };
-        let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
-        if let Some(call) = &self.call {
-            let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
-            let status = call.conclude(part, &returned, self.unless).await;
-            if let Some(instead) = fallback.and_then(|it| call.fall_back(*it, LoadFailed)) {
-                return instead;
-            }
-            call.said(status);
-        }
-        returned
+        (opening, self.unless)
     }
 
     /// The same with a body that owns all it needs, and so may go on when its caller has been answered: in the
@@ -196,50 +224,56 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// As [`run`](Self::run). What goes on in the background is no longer the caller's.
-    pub async fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> R
+    pub fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         R: Returns<S> + Send + 'static,
         S: 'static,
         U: Unless<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
-        if scope::takes_key(|| self.key()) {
-            return std::future::pending().await;
-        }
-        let Some(call) = self.call.map(Arc::new) else {
-            ran_without();
-            return body(Kind::OF).await;
-        };
-        match call.answer().await {
-            Answer::Found(value) => value,
-            Answer::Revalidate(value, permit) => {
-                call.resource.counters.refreshes.add_one();
-                let part = Part::Leader(permit);
-                tokio::spawn(detached::load(call, part, body(Kind::OF), self.unless));
-                value
-            }
-            Answer::Run(part, fallback) => {
-                let load = detached::load(Arc::clone(&call), part, body(Kind::OF), self.unless);
-                detached::race(&call, load, fallback).await
+        let (opening, unless) = self.open();
+        async move {
+            let call = match opening {
+                Opening::Found(value) => return value,
+                Opening::Ask(Some(call)) => call,
+                Opening::Ask(None) => {
+                    ran_without();
+                    return body(Kind::OF).await;
+                }
+                Opening::KeyOnly => return std::future::pending().await,
+            };
+            match call.answer().await {
+                Answer::Found(value) => value,
+                Answer::Revalidate(value, permit) => {
+                    call.resource.counters.refreshes.add_one();
+                    let part = Part::Leader(permit);
+                    tokio::spawn(detached::load(call, part, body(Kind::OF), unless));
+                    value
+                }
+                Answer::Run(part, fallback) => {
+                    let load = detached::load(Arc::clone(&call), part, body(Kind::OF), unless);
+                    detached::race(&call, load, fallback).await
+                }
             }
         }
     }
 
     fn key(&self) -> Result<Key, Error> {
-        let call = self.call.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidKey,
-                "this call has no key: its cache is off",
-            )
-        })?;
-        match call.problem {
-            Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
-                let text = format!("this call has no key of its own ({})", problem.as_str());
-                Err(Error::new(ErrorKind::InvalidKey, text))
-            }
-            _ => Ok(call.key()),
-        }
+        self.call.as_ref().and_then(Begun::key).unwrap_or_else(|| {
+            let text = "this call has no key: its cache is off";
+            Err(Error::new(ErrorKind::InvalidKey, text))
+        })
     }
+}
+
+/// What is known of a call before anything is waited for.
+enum Opening<R> {
+    /// Nobody wants more than the key, which they have.
+    KeyOnly,
+    /// Return this.
+    Found(R),
+    /// The store is to be asked; with `None` the cache is off.
+    Ask(Option<Arc<Call>>),
 }
 
 /// What the cache has to say to a call.
@@ -281,6 +315,7 @@ pub(crate) struct Call {
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
     pub(crate) grace: Grace,
+    copies: Copies,
     context: Option<LoadContext>,
     extras: Vec<Extra>,
     codec: CodecId,
@@ -291,23 +326,10 @@ impl Call {
     /// The same as a call of an annotated function.
     pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
         Read {
-            call: Some(self),
+            call: Some(Begun::call(self)),
             unless: Everything,
             kind: PhantomData,
         }
-    }
-
-    /// The call's key as it is used by hand.
-    fn key(&self) -> Key {
-        let namespace = self.cache.space.namespace.len() + self.resource.name.len() + 1;
-        let rest = self.probe.key.get(namespace..).unwrap_or_default();
-        Key::rendered(
-            &self.resource.name,
-            rest,
-            self.probe.kind,
-            self.extras.clone(),
-            self.version,
-        )
     }
 
     /// The call that a manual operation on `key` amounts to.
@@ -332,6 +354,7 @@ impl Call {
             ttl,
             // An entry that is handled by hand is there, or it is not.
             grace: Grace::default(),
+            copies: Copies::default(),
             context: None,
             extras: key.extras().to_vec(),
             codec: CodecId::default(),
@@ -367,7 +390,7 @@ impl Call {
                 Mode::Refresh => reader.take().await,
             };
             match turn {
-                Turn::Hit(hit) => match self.serve(&hit, LoadFailed) {
+                Turn::Hit(hit) => match self.serve_and_keep(&hit, reader.mark()) {
                     Some(value) => return Answer::Found(value),
                     None => reader.reject(hit.header),
                 },

@@ -4,23 +4,25 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::start::{Copies, Start};
 use super::{Call, Extra, all_deps};
 use crate::engine::Handle;
 use crate::entry::CodecId;
 use crate::key::{EntryKind, KeyPart, KeyWriter};
 use crate::observe::BypassReason;
 use crate::policy::{Grace, IntoTtl, MAX_TTL, TtlRequest};
-use crate::registry::{Resource, Site};
+use crate::registry::{Res, Site};
 use crate::store::Probe;
 
 /// Collects what a function's attribute says about its key and its entries.
 #[derive(Debug)]
 #[must_use]
-pub struct ReadPlan<'a> {
-    cache: &'a Handle,
+pub struct ReadPlan {
+    cache: Handle,
     site: &'static Site,
-    resource: Option<Arc<Resource>>,
-    key: Option<KeyWriter<'a>>,
+    name: &'static str,
+    resource: Option<Res>,
+    key: Option<KeyWriter>,
     op: Option<&'static str>,
     has_id: bool,
     shared: bool,
@@ -29,20 +31,24 @@ pub struct ReadPlan<'a> {
     problem: Option<BypassReason>,
     ttl: TtlRequest,
     grace: Grace,
+    copies: Copies,
     version: u32,
 }
 
-impl<'a> ReadPlan<'a> {
-    pub(super) fn new(cache: &'a Handle, site: &'static Site, name: &'static str) -> Self {
-        let resource = cache.resource(name);
+// By reference, and inline: what a hit costs is in the end how often this is moved.
+impl ReadPlan {
+    pub(super) fn new(cache: Handle, site: &'static Site, name: &'static str) -> Self {
+        let resource = site
+            .knows(cache.id, name)
+            .or_else(|| cache.resource(name).map(Res::Own));
         if resource.is_none() {
             site.report(|| {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
         Self {
-            cache,
             site,
+            name,
             key: resource
                 .as_ref()
                 .map(|_| KeyWriter::new(&cache.space, name)),
@@ -60,7 +66,9 @@ impl<'a> ReadPlan<'a> {
                 timeout: None,
                 ..cache.config.grace
             },
+            copies: Copies::default(),
             version: 0,
+            cache,
         }
     }
 
@@ -70,7 +78,8 @@ impl<'a> ReadPlan<'a> {
 
     /// What is computed of the resource; makes the entry a derived one. First of all, and by default the function's
     /// name unless there is an id.
-    pub fn op(mut self, op: &'static str) -> Self {
+    #[inline]
+    pub fn op(&mut self, op: &'static str) -> &mut Self {
         self.op = Some(op);
         if let Some(key) = &mut self.key {
             key.op(op);
@@ -79,7 +88,8 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// The id, readable in the key.
-    pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
+    #[inline]
+    pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         self.has_id = true;
         let (Some(key), Some(resource)) = (&mut self.key, &self.resource) else {
             return self;
@@ -94,7 +104,8 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// One argument, hashed.
-    pub fn arg<T: KeyPart + ?Sized>(mut self, arg: &T) -> Self {
+    #[inline]
+    pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
         if self.key.as_mut().is_some_and(|key| key.arg(arg).is_err()) {
             self.refuse(BypassReason::Unkeyable);
@@ -103,7 +114,8 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// A type parameter of the function, hashed by its name.
-    pub fn type_param<T: ?Sized>(self) -> Self {
+    #[inline]
+    pub fn type_param<T: ?Sized>(&mut self) -> &mut Self {
         self.arg(std::any::type_name::<T>())
     }
 
@@ -115,13 +127,15 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// The entry depends on this tag, too.
-    pub fn tag(mut self, tag: impl Display) -> Self {
+    #[inline]
+    pub fn tag(&mut self, tag: impl Display) -> &mut Self {
         self.extras.push(Extra::Tag(tag.to_string()));
         self
     }
 
     /// The entry depends on everything of this resource, too.
-    pub fn depends(mut self, resource: &'static str) -> Self {
+    #[inline]
+    pub fn depends(&mut self, resource: &'static str) -> &mut Self {
         if self.cache.resource(resource).is_some() {
             self.extras.push(Extra::Resource(resource.into()));
         } else {
@@ -136,7 +150,8 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// Whether this call uses the cache at all.
-    pub fn when(mut self, condition: bool) -> Self {
+    #[inline]
+    pub fn when(&mut self, condition: bool) -> &mut Self {
         if !condition {
             self.refuse(BypassReason::Condition);
         }
@@ -144,74 +159,106 @@ impl<'a> ReadPlan<'a> {
     }
 
     /// How the value is encoded.
-    pub fn codec(mut self, codec: CodecId) -> Self {
+    #[inline]
+    pub fn codec(&mut self, codec: CodecId) -> &mut Self {
         self.codec = codec;
         self
     }
 
     /// Others that say so, too, may use the same keys.
-    pub fn shared(mut self) -> Self {
+    #[inline]
+    pub fn shared(&mut self) -> &mut Self {
         self.shared = true;
         self
     }
 
     /// For how long a value is served.
-    pub fn ttl(mut self, ttl: impl IntoTtl) -> Self {
+    #[inline]
+    pub fn ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         self.ttl.value = ttl.into_ttl();
         self
     }
 
     /// For how long an absence is served.
-    pub fn none_ttl(mut self, ttl: impl IntoTtl) -> Self {
+    #[inline]
+    pub fn none_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         self.ttl.absence = ttl.into_ttl();
         self
     }
 
     /// Whether absences are stored at all.
-    pub fn cache_none(mut self, cache_none: bool) -> Self {
+    #[inline]
+    pub fn cache_none(&mut self, cache_none: bool) -> &mut Self {
         self.ttl.never_absence = !cache_none;
         self
     }
 
     /// For how long past its time an entry is served while a new one is loaded in the background.
-    pub fn swr(mut self, time: impl IntoTtl) -> Self {
+    #[inline]
+    pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
         self.grace.swr = bounded(time).unwrap_or(self.cache.config.grace.swr);
         self
     }
 
     /// For how long past its time an entry is served in place of an error.
-    pub fn stale_if_error(mut self, time: impl IntoTtl) -> Self {
+    #[inline]
+    pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
         self.grace.stale_if_error = bounded(time).unwrap_or(self.cache.config.grace.stale_if_error);
         self
     }
 
     /// After how long an entry past its time is served in place of a load that goes on.
-    pub fn timeout(mut self, time: impl IntoTtl) -> Self {
+    #[inline]
+    pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
         self.grace.timeout = time.into_ttl().or(self.cache.config.grace.timeout);
         self
     }
 
     /// How eagerly an entry is loaded again before its time is over.
-    pub fn early(mut self, beta: f64) -> Self {
+    #[inline]
+    pub fn early(&mut self, beta: f64) -> &mut Self {
         self.grace.early = beta;
         self
     }
 
     /// By which part of it a time to live is shortened at most, at random.
-    pub fn jitter(mut self, part: f64) -> Self {
+    #[inline]
+    pub fn jitter(&mut self, part: f64) -> &mut Self {
         self.grace.jitter = part;
         self
     }
 
+    /// Whether the store is asked whatever lies in the process.
+    #[inline]
+    pub fn strict(&mut self) -> &mut Self {
+        self.copies.strict = true;
+        self
+    }
+
+    /// Whether copies are kept in the process at all.
+    #[inline]
+    pub fn local(&mut self, kept: bool) -> &mut Self {
+        self.copies.kept = kept;
+        self
+    }
+
+    /// For how long a copy in the process is served.
+    #[inline]
+    pub fn local_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
+        self.copies.ttl = bounded(ttl).unwrap_or(MAX_TTL);
+        self
+    }
+
     /// The version of the value's type; entries of another one are misses.
-    pub fn version(mut self, version: u32) -> Self {
+    #[inline]
+    pub fn version(&mut self, version: u32) -> &mut Self {
         self.version = version;
         self
     }
 
     /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
-    pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Option<Vec<Call>> {
-        let resource = self.resource?;
+    pub(super) fn finish_each<K: KeyPart>(self, ids: &[K]) -> Option<Vec<Call>> {
+        let (cache, resource) = (&self.cache, self.resource?.into_arc());
         let deps = all_deps(cache, &resource, EntryKind::Entity, &self.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
@@ -231,6 +278,7 @@ impl<'a> ReadPlan<'a> {
                 problem: self.problem.or(problem),
                 ttl: self.ttl,
                 grace: self.grace,
+                copies: self.copies,
                 context: None,
                 extras: self.extras.clone(),
                 codec: self.codec,
@@ -240,7 +288,7 @@ impl<'a> ReadPlan<'a> {
         Some(calls.collect())
     }
 
-    pub(super) fn finish(mut self, cache: &Handle) -> Option<Call> {
+    pub(super) fn finish(mut self) -> Option<Start> {
         if !self.has_id {
             self.default_op();
         }
@@ -252,21 +300,22 @@ impl<'a> ReadPlan<'a> {
         } else {
             EntryKind::Derived
         };
-        if !resource.claim(self.op, self.site, self.shared) {
+        let (op, shared) = (self.op, self.shared);
+        if !self
+            .site
+            .claims(self.cache.id, self.name, &resource, op, shared)
+        {
             self.problem.get_or_insert(BypassReason::Claimed);
         }
-        let probe = Probe {
+        Some(Start {
+            cache: self.cache,
+            resource,
             key: key.finish(!self.has_id),
             kind,
-            deps: all_deps(cache, &resource, kind, &self.extras),
-        };
-        Some(Call {
-            cache: cache.clone(),
-            resource,
-            probe,
             problem: self.problem,
             ttl: self.ttl,
             grace: self.grace,
+            copies: self.copies,
             context: None,
             extras: self.extras,
             codec: self.codec,

@@ -8,6 +8,7 @@ use crate::clock::{self, Instant, Millis};
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::flight::{Arrival, Landed};
 use crate::lane::{self, Boarded, Entered, Run};
+use crate::local::Mark;
 use crate::nonce::Nonce;
 use crate::observe::{BypassReason, StaleReason};
 use crate::store::{Found, LeaseReply, Look, Payload, Seen};
@@ -93,6 +94,8 @@ pub(crate) struct Reader<'a> {
     suspect: Option<Nonce>,
     /// An entry that did not decode.
     rejected: Option<Header>,
+    /// The keys of the last look, taken before it.
+    mark: Option<Mark>,
     /// What the last look saw, if it can be served in place of what is to be loaded.
     fallback: Option<Box<Fallback>>,
     /// Whether somebody else was given the lease that this reader asked for.
@@ -109,9 +112,15 @@ impl<'a> Reader<'a> {
             pause: FIRST_PAUSE,
             suspect: None,
             rejected: None,
+            mark: None,
             fallback: None,
             has_lost: false,
         }
+    }
+
+    /// What is needed to keep a copy of what the last look saw.
+    pub(crate) fn mark(&mut self) -> Option<Mark> {
+        self.mark.take()
     }
 
     /// Treats an entry as if it were not there.
@@ -133,6 +142,7 @@ impl<'a> Reader<'a> {
             if call.cache.delivery.is_pending(&call.probe) {
                 return Turn::Bypass(BypassReason::Pending);
             }
+            self.mark = call.mark();
             let look = match self.allowance.spend(call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
@@ -351,7 +361,17 @@ impl<'a> Reader<'a> {
     async fn pause(&mut self) {
         self.allowance.renew();
         let end = self.deadline().min(clock::now() + self.pause);
-        tokio::time::sleep_until(end).await;
+        // Whoever loads ends with a change of the entry, of which there is word.
+        let word = async {
+            match &self.mark {
+                Some(mark) => mark.word().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(end) => {}
+            () = word => {}
+        }
         self.pause = (self.pause * 2).min(LAST_PAUSE);
     }
 

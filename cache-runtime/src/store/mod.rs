@@ -53,6 +53,16 @@ pub enum Payload {
     Decoded(Arc<dyn Any + Send + Sync>),
 }
 
+impl Payload {
+    /// How many bytes the encoded value has; 0 where it is not encoded.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Encoded(bytes) => bytes.len(),
+            Self::Empty | Self::Decoded(_) => 0,
+        }
+    }
+}
+
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -42,6 +42,17 @@ impl Pair {
         }
     }
 
+    /// One cache twice, as in memory, with copies in the process beside Redis.
+    async fn both() -> Self {
+        let server = RedisServer::start();
+        let a = Cache::new(over(&server).local_mb(16)).await;
+        Self {
+            b: a.clone(),
+            a,
+            _server: Some(server),
+        }
+    }
+
     async fn redis() -> Self {
         let server = RedisServer::start();
         let (a, b) = (
@@ -80,6 +91,13 @@ macro_rules! over_each_store {
             #[tokio::test]
             async fn $test() {
                 crate::bounded(super::$test(crate::Pair::redis().await)).await;
+            })*
+        }
+        mod both {
+            $($(#[$meta])*
+            #[tokio::test]
+            async fn $test() {
+                crate::bounded(super::$test(crate::Pair::both().await)).await;
             })*
         }
     };

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
 use super::scripts;
+use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
 use crate::config::RedisConfig;
 use crate::error::{Error, ErrorKind};
@@ -49,10 +50,15 @@ struct LinkState {
     reason: Mutex<Option<String>>,
     failures: Failures,
     changed: Notify,
+    /// What the local tier learns over this connection, if there is one.
+    tracker: Option<Tracker>,
 }
 
 impl LinkState {
     fn give_up(&self, reason: impl FnOnce() -> String) {
+        if let Some(tracker) = &self.tracker {
+            tracker.lost();
+        }
         if !self.broken.swap(true, Ordering::AcqRel) {
             *self.reason.lock() = Some(reason());
         }
@@ -128,6 +134,10 @@ impl Link {
         }
     }
 
+    pub(super) fn tracker(&self) -> Option<&Tracker> {
+        self.state.tracker.as_ref()
+    }
+
     fn is_usable(&self) -> bool {
         !self.state.broken.load(Ordering::Acquire)
     }
@@ -178,6 +188,7 @@ pub(super) struct Keeper {
     pub(super) config: RedisConfig,
     pub(super) trust_restart: bool,
     pub(super) probe_key: String,
+    pub(super) tracking: Option<Tracking>,
     /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
     /// answers without waking another thread. When that runtime ends, the next link is driven here.
     pub(super) application: Option<Handle>,
@@ -209,6 +220,9 @@ pub(super) async fn keep(
                 is_out = false;
                 let state = Arc::clone(&link.state);
                 links.set(Some(Arc::new(link)));
+                if let Some(tracker) = &state.tracker {
+                    tracker.open();
+                }
                 links.breaker.close(clock::now());
                 tracing::info!(
                     "✓ Redis cache enabled at {}:{}",
@@ -238,6 +252,9 @@ pub(super) async fn keep(
             _ = closing.wait_for(|closing| *closing) => break,
         }
     }
+    if let Ok(link) = links.current() {
+        link.state.give_up(|| "the cache was shut down".into());
+    }
     links.set(None);
 }
 
@@ -247,6 +264,7 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
             keeper.config.clone(),
             keeper.trust_restart,
             keeper.probe_key.clone(),
+            keeper.tracking.clone(),
         ));
         match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
             Ok(Ok(link)) => return link,
@@ -260,13 +278,22 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
         keeper.config.clone(),
         keeper.trust_restart,
         keeper.probe_key.clone(),
+        keeper.tracking.clone(),
     )
     .await
 }
 
-async fn open(config: RedisConfig, trust_restart: bool, probe_key: String) -> Result<Link, Error> {
+async fn open(
+    config: RedisConfig,
+    trust_restart: bool,
+    probe_key: String,
+    tracking: Option<Tracking>,
+) -> Result<Link, Error> {
     let opened = tokio::time::timeout(CONNECT_BUDGET, async {
-        let state = Arc::new(LinkState::default());
+        let state = Arc::new(LinkState {
+            tracker: tracking.as_ref().map(Tracking::tracker),
+            ..LinkState::default()
+        });
         let mut connection = dial(&config, Arc::clone(&state)).await.map_err(described)?;
         let (server, clock) = identify(&mut connection, trust_restart).await?;
         // A server that is loading, or lets us log in but not read, is not one to send reads to.
@@ -282,6 +309,9 @@ async fn open(config: RedisConfig, trust_restart: bool, probe_key: String) -> Re
         });
         // Who may not load them may not run them, and is told so by each.
         let _ = join_all(loads).await;
+        if let Some(tracker) = &state.tracker {
+            tracker.start(&mut connection).await;
+        }
         Ok(Link {
             connection,
             server,
@@ -331,8 +361,12 @@ async fn dial(
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                state.give_up(|| "the server closed the connection".into());
+            match (push.kind, &state.tracker) {
+                (PushKind::Disconnection, _) => {
+                    state.give_up(|| "the server closed the connection".into());
+                }
+                (PushKind::Invalidate, Some(tracker)) => tracker.pushed(&push.data),
+                _ => {}
             }
             Ok::<(), redis::aio::SendError>(())
         });

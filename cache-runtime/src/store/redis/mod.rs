@@ -5,6 +5,7 @@ mod link;
 mod scripts;
 mod steps;
 mod survey;
+mod tracking;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::link::{Keeper, Link, Links};
+use self::tracking::Tracking;
 use super::{
     Circuit, Fill, Filled, Form, Found, Inquiry, Intended, Intent, Invalidated, Invalidation,
     LeaseReply, LeaseRequest, Look, Matching, Payload, Probe, ServerFacts, Store, Survey, glob,
@@ -26,6 +28,7 @@ use crate::config::{CacheConfig, RedisConfig};
 use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Dep, Generation, last_deadline};
+use crate::local::Local;
 use crate::nonce::Nonce;
 use crate::policy::generation_ttl;
 
@@ -46,6 +49,7 @@ const SCRIPT_SETS_IT: Millis = Millis(0);
 /// Entries and generations in Redis.
 pub struct RedisStore {
     links: Arc<Links>,
+    local: Option<Arc<Local>>,
     budget: Duration,
     default_generation_ttl: Duration,
     closing: watch::Sender<bool>,
@@ -70,10 +74,24 @@ impl RedisStore {
         let links = Arc::new(Links::default());
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);
+        let local = (config.local_bytes > 0)
+            .then(|| Arc::new(Local::new(config.local_bytes, config.local_max_staleness)));
+        let tracking = local
+            .as_ref()
+            .map(|local| Tracking::new(Arc::clone(local), &config.namespace));
+        if let Some(tracking) = &tracking {
+            background.spawn(tracking::keep_beating(
+                Arc::clone(&links),
+                tracking.clone(),
+                config.command_budget,
+                on_closing.clone(),
+            ));
+        }
         let keeper = Keeper {
             config: redis.clone(),
             trust_restart: config.trust_restart,
             probe_key: config.key_space().generation("probe"),
+            tracking,
             application: link::driving_runtime(),
         };
         background.spawn(link::keep(
@@ -86,11 +104,25 @@ impl RedisStore {
         let _ = first_attempt.wait_for(|attempted| *attempted).await;
         Self {
             links,
+            local,
             budget: config.command_budget,
             default_generation_ttl: generation_ttl(config.default_ttl),
             closing,
             host: redis.host.clone(),
             port: redis.port,
+        }
+    }
+
+    /// The copies in this process, if there are any.
+    pub(crate) fn local(&self) -> Option<Arc<Local>> {
+        self.local.clone()
+    }
+
+    /// What this process has changed, as the server has just acknowledged. It takes effect on the copies here before
+    /// anybody is told; the server's push of it comes at any time.
+    fn changed<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
+        if let Some(local) = &self.local {
+            local.forget(keys);
         }
     }
 
@@ -251,6 +283,11 @@ impl RedisStore {
             .map(|_| Nonce::fresh().to_string().into_bytes());
         let args = args.into_iter().chain(nonces);
         let (at, on_whole) = self.script(&link, &scripts::INTEND, keys, args).await?;
+        self.changed(intent.rows.iter().map(|row| row.key.as_str()));
+        self.changed(intent.deps.iter().map(|dep| dep.key()));
+        if on_whole {
+            self.changed(intent.rows.iter().map(|row| row.whole.key()));
+        }
         Ok(Intended {
             at: Millis(at),
             on_whole,
@@ -420,8 +457,10 @@ impl Store for RedisStore {
             .map(|_| Nonce::fresh().to_string().into_bytes());
         let args = std::iter::once(millis(self.default_generation_ttl)).chain(nonces);
         self.script::<u8>(&link, &scripts::PRUNE, keys, args)
-            .await
-            .map(drop)
+            .await?;
+        self.changed([probe.key.as_str()]);
+        self.changed(probe.deps.iter().map(|dep| dep.key()));
+        Ok(())
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
@@ -474,8 +513,9 @@ impl Store for RedisStore {
                 let args = [which.into(), before.clone().into_bytes()];
                 let keys = keys.iter().map(String::as_str);
                 removed += self
-                    .script::<u64>(&link, &scripts::REMOVE, keys, args)
+                    .script::<u64>(&link, &scripts::REMOVE, keys.clone(), args)
                     .await?;
+                self.changed(keys);
             }
         }
         Ok(removed)

@@ -33,7 +33,10 @@ impl RedisStore {
         debug_assert!(requests.iter().all(|(_, it)| it.length == first.length));
         let args = std::iter::once(millis(first.length)).chain(each);
         let keys = requests.iter().map(|(probe, _)| probe.key.as_str());
-        let replies: Vec<Vec<u8>> = self.script(&link, &scripts::LEASE, keys, args).await?;
+        let replies: Vec<Vec<u8>> = self
+            .script(&link, &scripts::LEASE, keys.clone(), args)
+            .await?;
+        self.changed(keys);
         let replies: Vec<_> = replies
             .iter()
             .map(|reply| match reply.as_slice() {
@@ -89,7 +92,9 @@ impl RedisStore {
                 millis(fill.stale_for),
             ]);
         }
+        let entries: Vec<&str> = keys.iter().copied().take(count).collect();
         let stored: Vec<bool> = self.script(&link, &scripts::FILL, keys, args).await?;
+        self.changed(entries);
         let filled = stored.into_iter().map(|stored| match stored {
             true => Filled::Stored,
             false => Filled::Refused,
@@ -147,6 +152,7 @@ impl RedisStore {
                 args.into_iter().chain(nonces),
             )
             .await?;
+        self.changed(kills.iter().chain(bumps).copied());
         Ok(Invalidated {
             at: Millis(at),
             removed,

@@ -1,0 +1,176 @@
+//! Whether anything has been heard of a key since somebody asked for it.
+//!
+//! A reader takes the cells of all its keys *before* its read is sent, and what it reads is kept together with these very
+//! cells. Word of a key ends its cell. So it does not matter whether a push is handled before or after the answer that
+//! it follows: what was read belongs to a cell that has ended, and is not served.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+const SHARDS: usize = 16;
+/// A shard with fewer cells is not looked through for those that nobody holds.
+const FEW: usize = 256;
+
+/// One key, from when it was asked for until word of it comes.
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    ended: AtomicBool,
+    /// Made by the first who waits.
+    word: OnceLock<Box<Notify>>,
+}
+
+impl Cell {
+    /// Whether nothing has been heard of the key.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        // Either this sees the one who waits, or that one sees the end.
+        fence(Ordering::SeqCst);
+        if let Some(word) = self.word.get() {
+            word.notify_waiters();
+        }
+    }
+
+    /// Returns when word of the key has come.
+    pub(super) async fn ended(&self) {
+        let word = self.word.get_or_init(Box::default);
+        let mut notified = std::pin::pin!(word.notified());
+        notified.as_mut().enable();
+        fence(Ordering::SeqCst);
+        if self.is_quiet() {
+            notified.await;
+        }
+    }
+}
+
+/// Keys are hashes already.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u128(&mut self, hash: u128) {
+        // The low bits choose the shard.
+        self.0 = (hash >> 64) as u64;
+    }
+}
+
+pub(super) type ByHash = BuildHasherDefault<Unhashed>;
+
+#[derive(Default)]
+struct Shard {
+    cells: HashMap<u128, Arc<Cell>, ByHash>,
+    /// How many there may be before those that nobody holds are dropped.
+    limit: usize,
+}
+
+/// The cells of all keys that are in flight, or of which something is kept.
+pub(super) struct Cells {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl Cells {
+    fn shard(&self, hash: u128) -> &Mutex<Shard> {
+        &self.shards[hash as usize % SHARDS]
+    }
+
+    /// The key's cell, to be taken before the key is read.
+    pub(super) fn take(&self, hash: u128) -> Arc<Cell> {
+        let mut shard = self.shard(hash).lock();
+        if shard.cells.len() >= shard.limit.max(FEW) {
+            // Word of a key that nobody holds concerns nobody.
+            shard.cells.retain(|_, cell| Arc::strong_count(cell) > 1);
+            shard.limit = shard.cells.len() * 2;
+        }
+        match shard.cells.entry(hash) {
+            MapEntry::Occupied(cell) => Arc::clone(cell.get()),
+            MapEntry::Vacant(place) => Arc::clone(place.insert(Arc::default())),
+        }
+    }
+
+    /// Word of a key; says whether anybody held it.
+    pub(super) fn end(&self, hash: u128) -> bool {
+        let Some(cell) = self.shard(hash).lock().cells.remove(&hash) else {
+            return false;
+        };
+        cell.end();
+        Arc::strong_count(&cell) > 1
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().cells.len())
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn word_ends_what_was_taken_before_it() {
+        let cells = Cells::default();
+        let (before, other) = (cells.take(1), cells.take(2));
+        assert!(Arc::ptr_eq(&before, &cells.take(1)));
+        assert!(cells.end(1));
+        assert!(!cells.end(1), "nobody has asked since");
+        assert!(!before.is_quiet());
+        assert!(other.is_quiet() && cells.take(1).is_quiet());
+    }
+
+    #[test]
+    fn cells_that_nobody_holds_are_dropped() {
+        let cells = Cells::default();
+        let held = cells.take(0);
+        for hash in 0..(10 * SHARDS * FEW) as u128 {
+            drop(cells.take(hash));
+        }
+        assert!(cells.len() <= SHARDS * FEW, "{}", cells.len());
+        assert!(cells.end(0) && !held.is_quiet(), "what is held stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn word_wakes_those_who_wait() {
+        let cells = Cells::default();
+        let cell = cells.take(1);
+        let waiter = tokio::spawn({
+            let cell = Arc::clone(&cell);
+            async move { cell.ended().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        cells.end(1);
+        let limit = Duration::from_secs(1);
+        let woken = tokio::time::timeout(limit, waiter).await;
+        woken.expect("woken").expect("no panic");
+        cell.ended().await;
+    }
+}

@@ -1,0 +1,221 @@
+//! For how long what is kept is covered by the connection over which changes are pushed.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::tick::{TICK, Tick};
+
+/// What nothing belongs to.
+pub(super) const NO_EPOCH: u64 = 0;
+
+/// Names one connection. Word from an earlier one does not count for a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Session(u64);
+
+/// Names one heartbeat of a session.
+pub(crate) type Beat = u64;
+
+/// More heartbeats than these are never on their way: one that is so late covers nothing any more.
+const MAX_BEATS: usize = 64;
+
+/// The connection's state, with what a hit has to know of it in atomics.
+#[derive(Debug)]
+pub(super) struct Cover {
+    /// What is kept belongs to an epoch, and is served in no other one. To raise it is to forget everything.
+    epoch: AtomicU64,
+    /// Until when anything is served: as long after the last heartbeat that has come back was sent as is bearable.
+    until: AtomicU64,
+    /// When that heartbeat was sent.
+    sent: AtomicU64,
+    max_staleness: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: u64,
+    epochs: u64,
+    open: Option<Session>,
+    beats: Beat,
+    on_their_way: VecDeque<(Beat, Tick)>,
+}
+
+impl Cover {
+    pub(super) fn new(max_staleness: Duration) -> Self {
+        Self {
+            epoch: AtomicU64::new(NO_EPOCH),
+            until: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            max_staleness: max_staleness.saturating_sub(TICK),
+            state: Mutex::default(),
+        }
+    }
+
+    /// What a read that is marked now belongs to.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// How old the last heartbeat is; `None` if nothing is to be served at this time.
+    pub(super) fn age(&self, now: Tick) -> Option<Duration> {
+        let is_covered = now.0 < self.until.load(Ordering::Acquire);
+        is_covered.then(|| now.since(Tick(self.sent.load(Ordering::Relaxed))))
+    }
+
+    /// A connection is being made.
+    pub(super) fn announce(&self) -> Session {
+        let mut state = self.state.lock();
+        state.sessions += 1;
+        Session(state.sessions)
+    }
+
+    /// From now on reads go over this connection, and it tracks them. Nothing is served before its first heartbeat.
+    pub(super) fn open(&self, session: Session) {
+        let mut state = self.state.lock();
+        state.open = Some(session);
+        state.on_their_way.clear();
+        self.until.store(0, Ordering::Release);
+        state.epochs += 1;
+        self.epoch.store(state.epochs, Ordering::Release);
+    }
+
+    /// The connection is lost, and with it the word of all that changes; says whether it was in use.
+    pub(super) fn close(&self, session: Session) -> bool {
+        let mut state = self.state.lock();
+        if state.open != Some(session) {
+            return false;
+        }
+        state.open = None;
+        state.on_their_way.clear();
+        self.until.store(0, Ordering::Release);
+        self.epoch.store(NO_EPOCH, Ordering::Release);
+        true
+    }
+
+    pub(super) fn is_open(&self, session: Session) -> bool {
+        self.state.lock().open == Some(session)
+    }
+
+    /// Everything has changed.
+    pub(super) fn forget(&self) {
+        let mut state = self.state.lock();
+        if state.open.is_some() {
+            state.epochs += 1;
+            self.epoch.store(state.epochs, Ordering::Release);
+        }
+    }
+
+    pub(super) fn epochs(&self) -> u64 {
+        self.state.lock().epochs
+    }
+
+    /// A heartbeat is about to be sent, if the session is open.
+    pub(super) fn beat(&self, session: Session, now: Tick) -> Option<Beat> {
+        let mut state = self.state.lock();
+        if state.open != Some(session) {
+            return None;
+        }
+        state.beats += 1;
+        let beat = state.beats;
+        state.on_their_way.push_back((beat, now));
+        if state.on_their_way.len() > MAX_BEATS {
+            state.on_their_way.pop_front();
+        }
+        Some(beat)
+    }
+
+    /// A heartbeat has come back, behind the pushes of all that changed before it was sent.
+    pub(super) fn returned(&self, session: Session, beat: Beat) {
+        let mut state = self.state.lock();
+        if state.open != Some(session) {
+            return;
+        }
+        let known = state.on_their_way.iter().position(|(on, _)| *on == beat);
+        // Those before it are later than this one, and cover less.
+        if let Some((_, sent)) = known.and_then(|at| state.on_their_way.drain(..=at).next_back()) {
+            self.sent.store(sent.0, Ordering::Relaxed);
+            self.until
+                .store(sent.after(self.max_staleness).0, Ordering::Release);
+        }
+    }
+
+    /// Whether a heartbeat that was sent has not come back yet.
+    pub(super) fn is_missing(&self, session: Session, beat: Beat) -> bool {
+        let state = self.state.lock();
+        state.open == Some(session) && state.on_their_way.iter().any(|(on, _)| *on == beat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const START: Tick = Tick(1_000_000_000_000);
+
+    fn open() -> (Cover, Session) {
+        let cover = Cover::new(SECOND);
+        let session = cover.announce();
+        cover.open(session);
+        (cover, session)
+    }
+
+    fn at(millis: u64) -> Tick {
+        START.after(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_heartbeat_covers_from_when_it_was_sent() {
+        let (cover, session) = open();
+        assert_eq!(cover.age(at(0)), None, "nothing has come back yet");
+        let beat = cover.beat(session, at(0)).expect("open");
+        assert!(cover.is_missing(session, beat));
+        // It was on its way for 900 ms.
+        cover.returned(session, beat);
+        assert_eq!(cover.age(at(900)), Some(Duration::from_millis(900)));
+        assert_eq!(cover.age(at(1000)), None);
+    }
+
+    #[test]
+    fn a_late_heartbeat_is_not_taken_for_a_later_one() {
+        let (cover, session) = open();
+        let first = cover.beat(session, at(0)).expect("open");
+        let second = cover.beat(session, at(800)).expect("open");
+        cover.returned(session, first);
+        assert_eq!(cover.age(at(1100)), None);
+        cover.returned(session, second);
+        assert_eq!(cover.age(at(1100)), Some(Duration::from_millis(300)));
+        cover.returned(session, first);
+        assert_eq!(cover.age(at(1100)), Some(Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn an_earlier_connection_has_no_say() {
+        let (cover, old) = open();
+        let beat = cover.beat(old, at(0)).expect("open");
+        let epoch = cover.epoch();
+        assert!(cover.close(old));
+        assert_eq!(cover.epoch(), NO_EPOCH);
+        let new = cover.announce();
+        cover.open(new);
+        assert_ne!(cover.epoch(), epoch);
+        cover.returned(old, beat);
+        assert_eq!(cover.age(at(1)), None);
+        assert!(!cover.close(old), "it is closed already");
+        assert_ne!(cover.epoch(), NO_EPOCH);
+    }
+
+    #[test]
+    fn to_forget_everything_is_a_new_epoch() {
+        let (cover, session) = open();
+        let epoch = cover.epoch();
+        cover.forget();
+        assert_ne!(cover.epoch(), epoch);
+        cover.close(session);
+        cover.forget();
+        assert_eq!(cover.epoch(), NO_EPOCH);
+    }
+}

@@ -1,0 +1,109 @@
+//! One copy: the value, and until when and to whom it may be served.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::Weighter;
+
+use super::cells::Cell;
+use super::tick::Tick;
+use crate::read::Extra;
+
+/// What an entry takes besides its value: itself, its cells with their places, its place in the table, reference counts.
+pub(super) const OVERHEAD: u64 = 384;
+
+/// A value behind an `Arc` of its own type.
+pub(crate) type Shared = Arc<dyn Any + Send + Sync>;
+
+/// What a read has brought, to be kept.
+pub(crate) struct Copy {
+    /// `None` for an absence.
+    pub(crate) value: Option<Shared>,
+    pub(crate) type_id: TypeId,
+    pub(crate) version: u32,
+    pub(crate) extras: Box<[Extra]>,
+    /// For how long the value is fresh.
+    pub(crate) ttl: Duration,
+    /// For how long it may be served from here.
+    pub(crate) local_ttl: Duration,
+    /// The length of the encoded value.
+    pub(crate) encoded: usize,
+}
+
+/// Who asks: another type, version or list of tags is another value.
+pub(crate) struct Asked<'a> {
+    pub(crate) type_id: TypeId,
+    pub(crate) version: u32,
+    pub(crate) extras: &'a [Extra],
+}
+
+/// A copy that may be served.
+pub(crate) struct Found {
+    /// `None` for an absence.
+    pub(crate) value: Option<Shared>,
+    /// For how long the value is fresh.
+    pub(crate) ttl: Duration,
+    /// How old the last heartbeat is.
+    pub(crate) age: Duration,
+}
+
+pub(super) struct Entry {
+    value: Option<Shared>,
+    type_id: TypeId,
+    version: u32,
+    extras: Box<[Extra]>,
+    cells: Box<[Arc<Cell>]>,
+    pub(super) epoch: u64,
+    /// Until when it may be served.
+    until: Tick,
+    /// Until when the value is fresh.
+    fresh: Tick,
+    weight: u64,
+}
+
+impl Entry {
+    /// `None` if its time is over before it has begun.
+    pub(super) fn new(copy: Copy, cells: Box<[Arc<Cell>]>, epoch: u64, read: Tick) -> Option<Self> {
+        let lasts = copy.ttl.min(copy.local_ttl);
+        (!lasts.is_zero()).then(|| Self {
+            value: copy.value,
+            type_id: copy.type_id,
+            version: copy.version,
+            extras: copy.extras,
+            cells,
+            epoch,
+            until: read.after(lasts),
+            fresh: read.after(copy.ttl),
+            weight: copy.encoded as u64 + OVERHEAD,
+        })
+    }
+
+    /// Whether nothing has been heard of its keys since they were asked for.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.cells.iter().all(|cell| cell.is_quiet())
+    }
+
+    pub(super) fn serve(&self, asked: &Asked<'_>, now: Tick, age: Duration) -> Option<Found> {
+        let fits = now < self.until
+            && self.type_id == asked.type_id
+            && self.version == asked.version
+            && *self.extras == *asked.extras;
+        fits.then(|| Found {
+            value: self.value.clone(),
+            ttl: self.fresh.since(now),
+            age,
+        })
+    }
+}
+
+/// The length of the encoded value and a fixed overhead. A decoded value may take more, and nobody can ask it how much;
+/// with its encoding it grows, and that is known for nothing.
+#[derive(Clone)]
+pub(super) struct ByBytes;
+
+impl Weighter<u128, Arc<Entry>> for ByBytes {
+    fn weight(&self, _: &u128, entry: &Arc<Entry>) -> u64 {
+        entry.weight
+    }
+}

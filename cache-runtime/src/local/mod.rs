@@ -1,0 +1,287 @@
+//! Decoded copies in the process of what lies in Redis, kept coherent by the server's pushes.
+//!
+//! A hit is one look-up by the key's hash and a few comparisons: no round trip, no string, no allocation. What makes it
+//! right are five rules, each of which serves stale data when it is left out:
+//!
+//! 1. A read takes the [cells](cells) of its keys, and the epoch, before it is sent. A push, or an own invalidation, ends
+//!    a cell, and what is kept under a cell that has ended is not served: pushes and answers are handled by different tasks.
+//! 2. A lost connection forgets everything at once, by a new [epoch](cover).
+//! 3. A heartbeat is a push of a key that this process owns, behind all pushes before it. It covers what is kept for as
+//!    long after it was *sent* as is bearable, and past that nothing is served.
+//! 4. Own invalidations take effect here after Redis has answered and before they return.
+//! 5. Time is the kernel's [coarse clock](tick), and not a task that ticks.
+
+mod cells;
+mod cover;
+mod entry;
+mod figures;
+mod tick;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quick_cache::OptionsBuilder;
+use tokio::sync::Notify;
+
+use self::cells::{ByHash, Cell, Cells};
+pub(crate) use self::cover::{Beat, Session};
+use self::cover::{Cover, NO_EPOCH};
+pub(crate) use self::entry::{Asked, Copy, Found};
+use self::entry::{ByBytes, Entry};
+use self::figures::Figures;
+pub use self::figures::LocalFigures;
+use self::tick::Tick;
+use crate::nonce::{Nonce, hash128};
+use crate::store::Probe;
+
+/// A shard admits nothing larger than its own share: few shards, so that large values fit.
+const SHARD_BYTES: u64 = 8 << 20;
+const MAX_SHARDS: u64 = 64;
+/// What an entry is taken to weigh when room is set aside, and the most entries for which it is.
+const USUAL_ENTRY: u64 = 1024;
+const MAX_ESTIMATE: u64 = 1 << 16;
+
+type Entries = quick_cache::sync::Cache<u128, Arc<Entry>, ByBytes, ByHash>;
+
+/// The local tier of one cache.
+pub(crate) struct Local {
+    entries: Entries,
+    cells: Cells,
+    cover: Cover,
+    /// Drawn anew for each tier: nobody outside can look for keys that meet.
+    hash_key: [u8; 16],
+    heartbeat: Duration,
+    opened: Notify,
+    has_warned: AtomicBool,
+    figures: Figures,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("entries", &self.entries.len())
+            .field("bytes", &self.entries.weight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys of one read, taken before it is sent.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    /// The entry's, then those of its generations.
+    cells: Box<[Arc<Cell>]>,
+    hash: u128,
+    epoch: u64,
+    at: Tick,
+}
+
+impl Mark {
+    /// Returns when word of the entry has come.
+    pub(crate) async fn word(&self) {
+        match self.cells.first() {
+            Some(entry) => entry.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Local {
+    /// A tier of up to `max_bytes`, which serves nothing that may be older than `max_staleness`.
+    pub(crate) fn new(max_bytes: u64, max_staleness: Duration) -> Self {
+        let shards = (max_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
+        let estimate = (max_bytes / USUAL_ENTRY).clamp(64, MAX_ESTIMATE);
+        let options = OptionsBuilder::new()
+            .shards(shards as usize)
+            .weight_capacity(max_bytes)
+            .estimated_items_capacity(estimate as usize)
+            .build();
+        let entries = match options {
+            Ok(options) => {
+                Entries::with_options(options, ByBytes, Default::default(), Default::default())
+            }
+            // Both of its required options are set above.
+            Err(_) => Entries::with(
+                64,
+                max_bytes,
+                ByBytes,
+                ByHash::default(),
+                Default::default(),
+            ),
+        };
+        Self {
+            entries,
+            cells: Cells::default(),
+            cover: Cover::new(max_staleness),
+            hash_key: Nonce::fresh().0.to_le_bytes(),
+            heartbeat: max_staleness / 4,
+            opened: Notify::new(),
+            has_warned: AtomicBool::new(false),
+            figures: Figures::default(),
+        }
+    }
+
+    fn hash(&self, key: &[u8]) -> u128 {
+        hash128(&self.hash_key, key)
+    }
+
+    /// The copy under a key, if it may be served now.
+    pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
+        let now = Tick::now();
+        // First of all: without a connection nothing is looked up.
+        let age = self.cover.age(now)?;
+        let hash = self.hash(key.as_bytes());
+        let entry = self.entries.get(&hash)?;
+        if entry.epoch != self.cover.epoch() || !entry.is_quiet() {
+            self.drop_dead(hash, &entry);
+            return None;
+        }
+        entry.serve(asked, now, age)
+    }
+
+    /// Notes how old the last heartbeat was at the `n`th hit.
+    pub(crate) fn note(&self, n: u64, age: Duration) {
+        self.figures.hit(n, age);
+    }
+
+    /// Takes the cells of a read that is about to be sent; `None` if what it reads could not be kept.
+    pub(crate) fn mark(&self, probe: &Probe) -> Option<Mark> {
+        let epoch = self.cover.epoch();
+        if epoch == NO_EPOCH {
+            return None;
+        }
+        let hash = self.hash(probe.key.as_bytes());
+        let deps = probe.deps.iter().map(|dep| self.hash(dep.key().as_bytes()));
+        let cells = std::iter::once(hash)
+            .chain(deps)
+            .map(|hash| self.cells.take(hash))
+            .collect();
+        Some(Mark {
+            cells,
+            hash,
+            epoch,
+            at: Tick::now(),
+        })
+    }
+
+    /// Keeps what a read has brought, unless there was word of its keys meanwhile.
+    pub(crate) fn keep(&self, mark: Mark, copy: Copy) {
+        let is_poisoned =
+            mark.epoch != self.cover.epoch() || !mark.cells.iter().all(|cell| cell.is_quiet());
+        if is_poisoned {
+            self.figures.poisoned.add_one();
+            return;
+        }
+        // Word that comes from here on ends the cells of what is kept.
+        if let Some(entry) = Entry::new(copy, mark.cells, mark.epoch, mark.at) {
+            self.entries.insert(mark.hash, Arc::new(entry));
+            self.figures.kept.add_one();
+        }
+    }
+
+    /// Own changes of these keys, which Redis has acknowledged.
+    pub(crate) fn forget<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
+        for key in keys {
+            self.end(key.as_bytes());
+        }
+    }
+
+    /// The server says that a key has changed.
+    pub(crate) fn pushed(&self, key: &[u8]) {
+        self.figures.pushes.add_one();
+        self.end(key);
+    }
+
+    fn end(&self, key: &[u8]) {
+        let hash = self.hash(key);
+        if self.cells.end(hash)
+            && let Some(entry) = self.entries.peek(&hash)
+        {
+            self.drop_dead(hash, &entry);
+        }
+    }
+
+    /// Makes room at once; what came in its place meanwhile stays.
+    fn drop_dead(&self, hash: u128, dead: &Arc<Entry>) {
+        let epoch = self.cover.epoch();
+        self.entries.remove_if(&hash, |entry| {
+            Arc::ptr_eq(entry, dead) && (entry.epoch != epoch || !entry.is_quiet())
+        });
+    }
+
+    /// The server says that everything has changed.
+    pub(crate) fn pushed_all(&self) {
+        self.figures.pushes.add_one();
+        self.cover.forget();
+    }
+
+    /// A connection is being made.
+    pub(crate) fn announce(&self) -> Session {
+        self.cover.announce()
+    }
+
+    /// From now on reads go over this connection, and it tracks them.
+    pub(crate) fn open(&self, session: Session) {
+        self.cover.open(session);
+        self.opened.notify_one();
+    }
+
+    /// The connection is lost.
+    pub(crate) fn close(&self, session: Session) {
+        self.cover.close(session);
+    }
+
+    pub(crate) fn is_open(&self, session: Session) -> bool {
+        self.cover.is_open(session)
+    }
+
+    /// How often a heartbeat is to be sent.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// Returns when a connection has been opened since the last time.
+    pub(crate) async fn opened(&self) {
+        self.opened.notified().await;
+    }
+
+    /// A heartbeat is about to be sent.
+    pub(crate) fn beat(&self, session: Session) -> Option<Beat> {
+        self.cover.beat(session, Tick::now())
+    }
+
+    /// A heartbeat has come back.
+    pub(crate) fn returned(&self, session: Session, beat: Beat) {
+        self.cover.returned(session, beat);
+    }
+
+    /// Whether a heartbeat that was sent has not come back yet.
+    pub(crate) fn is_missing(&self, session: Session, beat: Beat) -> bool {
+        self.cover.is_missing(session, beat)
+    }
+
+    /// Logs that the server does not do what the tier needs, once.
+    pub(crate) fn warn(&self, why: impl fmt::Display) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the server does not say what changes, so nothing is kept in the process and every read asks it: {why}"
+            );
+        }
+    }
+
+    /// The figures but for the hits, which each resource counts.
+    pub(crate) fn figures(&self) -> LocalFigures {
+        let is_covered = self.cover.age(Tick::now()).is_some();
+        LocalFigures {
+            serving: is_covered,
+            entries: self.entries.len() as u64,
+            bytes: self.entries.weight(),
+            epochs: self.cover.epochs(),
+            ..self.figures.snapshot()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use std::any::TypeId;
+
+use super::*;
+use crate::generation::Dep;
+use crate::key::EntryKind;
+use crate::read::Extra;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn covered(max_bytes: u64) -> (Local, Session) {
+    let local = Local::new(max_bytes, MINUTE);
+    let session = local.announce();
+    local.open(session);
+    let beat = local.beat(session).expect("open");
+    local.returned(session, beat);
+    (local, session)
+}
+
+fn probe(key: &str) -> Probe {
+    Probe {
+        key: key.into(),
+        kind: EntryKind::Entity,
+        deps: [Dep::new("@gen:users".into())].into(),
+    }
+}
+
+fn copy(value: u32) -> Copy {
+    Copy {
+        value: Some(Arc::new(value)),
+        type_id: TypeId::of::<u32>(),
+        version: 0,
+        extras: [].into(),
+        ttl: MINUTE,
+        local_ttl: MINUTE,
+        encoded: 100,
+    }
+}
+
+fn find(local: &Local, key: &str) -> Option<u32> {
+    let asked = Asked {
+        type_id: TypeId::of::<u32>(),
+        version: 0,
+        extras: &[],
+    };
+    let value = local.find(key, &asked)?.value?;
+    value.downcast_ref().copied()
+}
+
+fn keep(local: &Local, key: &str, value: u32) {
+    let mark = local.mark(&probe(key)).expect("covered");
+    local.keep(mark, copy(value));
+}
+
+#[test]
+fn what_is_kept_is_served_until_there_is_word_of_it() {
+    let (local, _) = covered(1 << 20);
+    for word in ["users:1", "@gen:users"] {
+        keep(&local, "users:1", 7);
+        assert_eq!(find(&local, "users:1"), Some(7));
+        local.pushed(b"users:2");
+        assert_eq!(find(&local, "users:1"), Some(7));
+        local.pushed(word.as_bytes());
+        assert_eq!(find(&local, "users:1"), None, "{word}");
+        assert_eq!(local.figures().entries, 0, "{word}");
+    }
+}
+
+#[test]
+fn word_before_the_answer_is_handled_poisons_the_read() {
+    let (local, _) = covered(1 << 20);
+    for word in ["users:1", "@gen:users"] {
+        let mark = local.mark(&probe("users:1")).expect("covered");
+        local.forget([word]);
+        local.keep(mark, copy(7));
+        assert_eq!(find(&local, "users:1"), None, "{word}");
+    }
+    assert_eq!((local.figures().poisoned, local.figures().kept), (2, 0));
+}
+
+#[test]
+fn a_lost_connection_or_a_flush_forgets_everything() {
+    let (local, session) = covered(1 << 20);
+    keep(&local, "users:1", 7);
+    let on_its_way = local.mark(&probe("users:2")).expect("covered");
+    local.pushed_all();
+    local.keep(on_its_way, copy(7));
+    assert_eq!(find(&local, "users:1"), None);
+    assert_eq!(find(&local, "users:2"), None);
+    keep(&local, "users:1", 8);
+    assert_eq!(find(&local, "users:1"), Some(8));
+    local.close(session);
+    assert_eq!(find(&local, "users:1"), None);
+    assert!(local.mark(&probe("users:1")).is_none());
+    let again = local.announce();
+    local.open(again);
+    let beat = local.beat(again).expect("open");
+    local.returned(again, beat);
+    assert_eq!(find(&local, "users:1"), None);
+}
+
+#[test]
+fn nothing_is_served_before_the_first_heartbeat() {
+    let local = Local::new(1 << 20, MINUTE);
+    local.open(local.announce());
+    keep(&local, "users:1", 7);
+    assert_eq!(find(&local, "users:1"), None);
+    assert!(!local.figures().serving);
+}
+
+#[test]
+fn another_type_version_or_list_of_tags_is_another_value() {
+    let (local, _) = covered(1 << 20);
+    keep(&local, "users:1", 7);
+    let right = Asked {
+        type_id: TypeId::of::<u32>(),
+        version: 0,
+        extras: &[],
+    };
+    assert!(local.find("users:1", &right).is_some());
+    let tags = [Extra::Tag("red".into())];
+    for wrong in [
+        Asked {
+            type_id: TypeId::of::<i32>(),
+            ..right
+        },
+        Asked {
+            version: 1,
+            ..right
+        },
+        Asked {
+            extras: &tags,
+            ..right
+        },
+    ] {
+        assert!(local.find("users:1", &wrong).is_none());
+    }
+}
+
+#[test]
+fn a_copy_has_its_own_end() {
+    let (local, _) = covered(1 << 20);
+    for (ttl, local_ttl) in [(MINUTE, Duration::ZERO), (Duration::ZERO, MINUTE)] {
+        let mark = local.mark(&probe("users:1")).expect("covered");
+        local.keep(
+            mark,
+            Copy {
+                ttl,
+                local_ttl,
+                ..copy(7)
+            },
+        );
+        assert_eq!(find(&local, "users:1"), None);
+    }
+}
+
+#[test]
+fn the_tier_is_bounded_by_bytes() {
+    let (local, _) = covered(100 * (100 + entry::OVERHEAD));
+    for n in 0..1000 {
+        keep(&local, &format!("users:{n}"), n);
+    }
+    let figures = local.figures();
+    assert!(
+        figures.bytes <= 100 * (100 + entry::OVERHEAD),
+        "{figures:?}"
+    );
+    assert!((80..=100).contains(&figures.entries), "{figures:?}");
+}
+
+#[test]
+fn a_scan_does_not_wash_away_what_is_in_use() {
+    let (local, _) = covered(1000 * (100 + entry::OVERHEAD));
+    let hot: Vec<String> = (0..500).map(|n| format!("users:{n}")).collect();
+    for key in &hot {
+        keep(&local, key, 1);
+    }
+    for _ in 0..4 {
+        for key in &hot {
+            find(&local, key);
+        }
+    }
+    for n in 0..20_000 {
+        keep(&local, &format!("scanned:{n}"), 2);
+    }
+    let left = hot.iter().filter(|key| find(&local, key).is_some()).count();
+    assert!(left > 400, "{left} of 500 are left");
+}
