@@ -25,7 +25,7 @@ impl Figures {
     /// The `n`th hit of somebody who counts.
     pub(super) fn hit(&self, n: u64, age: Duration) {
         let millis = age.as_millis() as u64;
-        if n % SAMPLE == 0 {
+        if n.is_multiple_of(SAMPLE) {
             let bucket = (u64::BITS - millis.leading_zeros()) as usize;
             self.ages[bucket.min(BUCKETS - 1)].add_one();
         }

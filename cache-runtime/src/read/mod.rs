@@ -125,7 +125,7 @@ impl<R, S> Read<R, S> {
         let call = cache.and_then(|cache| {
             let mut planned = ReadPlan::new(cache, site, resource);
             plan(&mut planned);
-            planned.finish().map(Begun::start)
+            planned.finish()
         });
         Self {
             call,

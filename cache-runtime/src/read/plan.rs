@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::start::{Copies, Start};
+use super::start::{Begun, Copies, Start};
 use super::{Call, Extra, all_deps};
 use crate::engine::Handle;
 use crate::entry::CodecId;
@@ -15,29 +15,25 @@ use crate::registry::{Res, Site};
 use crate::store::Probe;
 
 /// Collects what a function's attribute says about its key and its entries.
+///
+/// Everything is by reference, and what is collected lies where the call will look for it: on a hit in the process,
+/// moving things about is most of what there is to do.
 #[derive(Debug)]
 #[must_use]
 pub struct ReadPlan {
-    cache: Handle,
+    /// `None` if the resource's name is none.
+    begun: Option<Begun>,
+    key: KeyWriter,
     site: &'static Site,
     name: &'static str,
-    resource: Option<Res>,
-    key: Option<KeyWriter>,
     op: Option<&'static str>,
     has_id: bool,
     shared: bool,
-    extras: Vec<Extra>,
-    codec: CodecId,
-    problem: Option<BypassReason>,
-    ttl: TtlRequest,
-    grace: Grace,
-    copies: Copies,
-    version: u32,
 }
 
-// By reference, and inline: what a hit costs is in the end how often this is moved.
 impl ReadPlan {
     pub(super) fn new(cache: Handle, site: &'static Site, name: &'static str) -> Self {
+        let key = KeyWriter::new(&cache.space, name);
         let resource = site
             .knows(cache.id, name)
             .or_else(|| cache.resource(name).map(Res::Own));
@@ -46,18 +42,10 @@ impl ReadPlan {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
-        Self {
-            site,
-            name,
-            key: resource
-                .as_ref()
-                .map(|_| KeyWriter::new(&cache.space, name)),
+        let start = |resource| Start {
             resource,
-            op: None,
-            has_id: false,
-            shared: false,
-            extras: Vec::new(),
-            codec: CodecId::default(),
+            key: String::new(),
+            kind: EntryKind::Derived,
             problem: None,
             ttl: TtlRequest::default(),
             grace: Grace {
@@ -67,13 +55,35 @@ impl ReadPlan {
                 ..cache.config.grace
             },
             copies: Copies::default(),
+            context: None,
+            extras: Vec::new(),
+            codec: CodecId::default(),
             version: 0,
             cache,
+        };
+        Self {
+            begun: resource.map(|resource| Begun::start(start(resource))),
+            key,
+            site,
+            name,
+            op: None,
+            has_id: false,
+            shared: false,
         }
     }
 
+    #[inline]
+    fn set(&mut self, set: impl FnOnce(&mut Start)) -> &mut Self {
+        if let Some(start) = self.begun.as_mut().and_then(Begun::planned) {
+            set(start);
+        }
+        self
+    }
+
     fn refuse(&mut self, problem: BypassReason) {
-        self.problem.get_or_insert(problem);
+        self.set(|start| {
+            start.problem.get_or_insert(problem);
+        });
     }
 
     /// What is computed of the resource; makes the entry a derived one. First of all, and by default the function's
@@ -81,9 +91,7 @@ impl ReadPlan {
     #[inline]
     pub fn op(&mut self, op: &'static str) -> &mut Self {
         self.op = Some(op);
-        if let Some(key) = &mut self.key {
-            key.op(op);
-        }
+        self.key.op(op);
         self
     }
 
@@ -91,23 +99,21 @@ impl ReadPlan {
     #[inline]
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         self.has_id = true;
-        let (Some(key), Some(resource)) = (&mut self.key, &self.resource) else {
-            return self;
-        };
-        match key.id(id) {
+        let form = self.key.id(id);
+        let (is_derived, site) = (self.op.is_some(), self.site);
+        self.set(|start| match form {
             // Only entities share their key with the writers that name an id.
-            Ok(form) if self.op.is_some() || resource.fits(form, Some(self.site)) => {}
-            Ok(_) => self.refuse(BypassReason::Claimed),
-            Err(_) => self.refuse(BypassReason::Unkeyable),
-        }
-        self
+            Ok(form) if is_derived || start.resource.fits(form, Some(site)) => {}
+            Ok(_) => start.refuse(BypassReason::Claimed),
+            Err(_) => start.refuse(BypassReason::Unkeyable),
+        })
     }
 
     /// One argument, hashed.
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
-        if self.key.as_mut().is_some_and(|key| key.arg(arg).is_err()) {
+        if self.key.arg(arg).is_err() {
             self.refuse(BypassReason::Unkeyable);
         }
         self
@@ -120,33 +126,30 @@ impl ReadPlan {
     }
 
     fn default_op(&mut self) {
-        if let (None, Some(key)) = (self.op, &mut self.key) {
-            self.op = Some(self.site.function());
-            key.op(self.site.function());
+        if self.op.is_none() {
+            self.op(self.site.function());
         }
     }
 
     /// The entry depends on this tag, too.
-    #[inline]
     pub fn tag(&mut self, tag: impl Display) -> &mut Self {
-        self.extras.push(Extra::Tag(tag.to_string()));
-        self
+        self.set(|start| start.extras.push(Extra::Tag(tag.to_string())))
     }
 
     /// The entry depends on everything of this resource, too.
-    #[inline]
     pub fn depends(&mut self, resource: &'static str) -> &mut Self {
-        if self.cache.resource(resource).is_some() {
-            self.extras.push(Extra::Resource(resource.into()));
-        } else {
-            // Without it the entry would outlive what it is made of.
-            self.refuse(BypassReason::Unkeyable);
-            let site = self.site;
-            site.report(|| {
-                format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
-            });
-        }
-        self
+        let site = self.site;
+        self.set(|start| {
+            if start.cache.resource(resource).is_some() {
+                start.extras.push(Extra::Resource(resource.into()));
+            } else {
+                // Without it the entry would outlive what it is made of.
+                start.refuse(BypassReason::Unkeyable);
+                site.report(|| {
+                    format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
+                });
+            }
+        })
     }
 
     /// Whether this call uses the cache at all.
@@ -161,8 +164,7 @@ impl ReadPlan {
     /// How the value is encoded.
     #[inline]
     pub fn codec(&mut self, codec: CodecId) -> &mut Self {
-        self.codec = codec;
-        self
+        self.set(|start| start.codec = codec)
     }
 
     /// Others that say so, too, may use the same keys.
@@ -175,91 +177,88 @@ impl ReadPlan {
     /// For how long a value is served.
     #[inline]
     pub fn ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
-        self.ttl.value = ttl.into_ttl();
-        self
+        let ttl = ttl.into_ttl();
+        self.set(|start| start.ttl.value = ttl)
     }
 
     /// For how long an absence is served.
     #[inline]
     pub fn none_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
-        self.ttl.absence = ttl.into_ttl();
-        self
+        let ttl = ttl.into_ttl();
+        self.set(|start| start.ttl.absence = ttl)
     }
 
     /// Whether absences are stored at all.
     #[inline]
     pub fn cache_none(&mut self, cache_none: bool) -> &mut Self {
-        self.ttl.never_absence = !cache_none;
-        self
+        self.set(|start| start.ttl.never_absence = !cache_none)
     }
 
     /// For how long past its time an entry is served while a new one is loaded in the background.
     #[inline]
     pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
-        self.grace.swr = bounded(time).unwrap_or(self.cache.config.grace.swr);
-        self
+        let time = bounded(time);
+        self.set(|start| start.grace.swr = time.unwrap_or(start.cache.config.grace.swr))
     }
 
     /// For how long past its time an entry is served in place of an error.
     #[inline]
     pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
-        self.grace.stale_if_error = bounded(time).unwrap_or(self.cache.config.grace.stale_if_error);
-        self
+        let time = bounded(time);
+        self.set(|start| {
+            start.grace.stale_if_error = time.unwrap_or(start.cache.config.grace.stale_if_error);
+        })
     }
 
     /// After how long an entry past its time is served in place of a load that goes on.
     #[inline]
     pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
-        self.grace.timeout = time.into_ttl().or(self.cache.config.grace.timeout);
-        self
+        let time = time.into_ttl();
+        self.set(|start| start.grace.timeout = time.or(start.cache.config.grace.timeout))
     }
 
     /// How eagerly an entry is loaded again before its time is over.
     #[inline]
     pub fn early(&mut self, beta: f64) -> &mut Self {
-        self.grace.early = beta;
-        self
+        self.set(|start| start.grace.early = beta)
     }
 
     /// By which part of it a time to live is shortened at most, at random.
     #[inline]
     pub fn jitter(&mut self, part: f64) -> &mut Self {
-        self.grace.jitter = part;
-        self
+        self.set(|start| start.grace.jitter = part)
     }
 
     /// Whether the store is asked whatever lies in the process.
     #[inline]
     pub fn strict(&mut self) -> &mut Self {
-        self.copies.strict = true;
-        self
+        self.set(|start| start.copies.strict = true)
     }
 
     /// Whether copies are kept in the process at all.
     #[inline]
     pub fn local(&mut self, kept: bool) -> &mut Self {
-        self.copies.kept = kept;
-        self
+        self.set(|start| start.copies.kept = kept)
     }
 
     /// For how long a copy in the process is served.
     #[inline]
     pub fn local_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
-        self.copies.ttl = bounded(ttl).unwrap_or(MAX_TTL);
-        self
+        let ttl = bounded(ttl).unwrap_or(MAX_TTL);
+        self.set(|start| start.copies.ttl = ttl)
     }
 
     /// The version of the value's type; entries of another one are misses.
     #[inline]
     pub fn version(&mut self, version: u32) -> &mut Self {
-        self.version = version;
-        self
+        self.set(|start| start.version = version)
     }
 
     /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
     pub(super) fn finish_each<K: KeyPart>(self, ids: &[K]) -> Option<Vec<Call>> {
-        let (cache, resource) = (&self.cache, self.resource?.into_arc());
-        let deps = all_deps(cache, &resource, EntryKind::Entity, &self.extras);
+        let start = self.begun?.into_start()?;
+        let (cache, resource) = (&start.cache, start.resource.into_arc());
+        let deps = all_deps(cache, &resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
             let problem = match key.id(id) {
@@ -275,52 +274,39 @@ impl ReadPlan {
                     kind: EntryKind::Entity,
                     deps: Arc::clone(&deps),
                 },
-                problem: self.problem.or(problem),
-                ttl: self.ttl,
-                grace: self.grace,
-                copies: self.copies,
+                problem: start.problem.or(problem),
+                ttl: start.ttl,
+                grace: start.grace,
+                copies: start.copies,
                 context: None,
-                extras: self.extras.clone(),
-                codec: self.codec,
-                version: self.version,
+                extras: start.extras.clone(),
+                codec: start.codec,
+                version: start.version,
             }
         });
         Some(calls.collect())
     }
 
-    pub(super) fn finish(mut self) -> Option<Start> {
+    pub(super) fn finish(mut self) -> Option<Begun> {
         if !self.has_id {
             self.default_op();
         }
-        let (Some(resource), Some(key)) = (self.resource, self.key) else {
-            return None;
-        };
-        let kind = if self.op.is_none() && self.has_id {
+        let mut begun = self.begun?;
+        let start = begun.planned()?;
+        start.kind = if self.op.is_none() && self.has_id {
             EntryKind::Entity
         } else {
             EntryKind::Derived
         };
-        let (op, shared) = (self.op, self.shared);
-        if !self
+        start.key = self.key.finish(!self.has_id);
+        let (engine, resource) = (start.cache.id, &start.resource);
+        let is_granted = self
             .site
-            .claims(self.cache.id, self.name, &resource, op, shared)
-        {
-            self.problem.get_or_insert(BypassReason::Claimed);
+            .claims(engine, self.name, resource, self.op, self.shared);
+        if !is_granted {
+            start.refuse(BypassReason::Claimed);
         }
-        Some(Start {
-            cache: self.cache,
-            resource,
-            key: key.finish(!self.has_id),
-            kind,
-            problem: self.problem,
-            ttl: self.ttl,
-            grace: self.grace,
-            copies: self.copies,
-            context: None,
-            extras: self.extras,
-            codec: self.codec,
-            version: self.version,
-        })
+        Some(begun)
     }
 }
 

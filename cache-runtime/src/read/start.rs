@@ -65,6 +65,11 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// The first problem counts.
+    pub(super) fn refuse(&mut self, problem: BypassReason) {
+        self.problem.get_or_insert(problem);
+    }
+
     pub(super) fn into_call(self) -> Call {
         let deps = all_deps(&self.cache, &self.resource, self.kind, &self.extras);
         Call {
@@ -93,10 +98,6 @@ impl Start {
 pub(super) struct Begun(Box<Stage>);
 
 #[derive(Debug, Default)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one box for both, since the memory is kept for the next"
-)]
 enum Stage {
     Start(Start),
     Call(Call),
@@ -117,6 +118,23 @@ fn spare(memory: Box<Stage>) {
 impl Begun {
     pub(super) fn start(start: Start) -> Self {
         Self::at(Stage::Start(start))
+    }
+
+    /// What its plan is to fill in.
+    #[inline]
+    pub(super) fn planned(&mut self) -> Option<&mut Start> {
+        match &mut *self.0 {
+            Stage::Start(start) => Some(start),
+            Stage::Call(_) | Stage::Over => None,
+        }
+    }
+
+    /// The same, planned.
+    pub(super) fn into_start(self) -> Option<Start> {
+        match self.end() {
+            Stage::Start(start) => Some(start),
+            Stage::Call(_) | Stage::Over => None,
+        }
     }
 
     pub(super) fn call(call: Call) -> Self {
