@@ -2,14 +2,15 @@
 //!
 //! **What a read shows.** Every value carries the versions of the rows it was made of. Versions grow by one with each
 //! commit on a row, and the database says afterwards which write made which version. A read *misses* a write if it began
-//! when that write was known to be committed, covers what the write invalidates, and shows an older version of the row.
+//! when that write was known to be committed (by its process, or by whoever has seen its version or a later one), covers what the write invalidates, and shows an older version of the row.
 //!
 //! **When a missed write is a violation.** A write obliges a reader from the moment at which the promise begins:
 //!
 //! | the write | obliges its own process | obliges the others |
 //! |---|---|---|
 //! | returned (`Ok`, or an error after its commit) | at once | at once, unless the invalidation was seen to wait for Redis; then when it waits no more |
-//! | returned an error whose commit came later, was dropped, panicked | once the invalidation of the uncertainty deadline is out, or the announcement if the commit was there before | the same |
+//! | returned an error whose commit came later | once the invalidation of the uncertainty deadline is out | the same |
+//! | was dropped, panicked | once its announcement is out and its commit known, unless a flush, an eviction or a restart may have taken the announcement: then as above | the same |
 //! | `crash_safe`, and its process killed | – | at once if the commit was there, else when a commit without a process must have landed |
 //! | anything else whose process was killed | – | never |
 //!
@@ -70,6 +71,7 @@ pub(crate) struct Write {
     pub(crate) begin: Begin,
     pub(crate) announced: Option<Time>,
     away: bool,
+    held: Option<Time>,
     pub(crate) committed: Option<Time>,
     pub(crate) done: Option<(Time, Outcome)>,
     pub(crate) delivered: Option<Time>,
@@ -83,6 +85,7 @@ impl Write {
             begin,
             announced: None,
             away: false,
+            held: None,
             committed: None,
             done: None,
             delivered: None,
@@ -96,6 +99,7 @@ impl Write {
         match mark.step {
             Step::Announced => self.announced = Some(at),
             Step::Away => self.away = true,
+            Step::Held => self.held = Some(at),
             Step::Committed => self.committed = Some(at),
             Step::Done(outcome) => self.done = Some((at, outcome)),
             Step::Delivered => self.delivered = Some(at),
@@ -133,6 +137,7 @@ impl World {
     pub(crate) fn new(events: impl Iterator<Item = Event>) -> Self {
         let mut world = Self::default();
         let (mut marks, mut truths) = (Vec::new(), Vec::new());
+        let mut shown: HashMap<(u8, u32, u64), Time> = HashMap::new();
         for event in events {
             match event {
                 Event::Run(run) => world.run = run,
@@ -145,7 +150,13 @@ impl World {
                 }
                 Event::Mark(mark) => marks.push(mark),
                 Event::Truth(truth) => truths.push(truth),
-                Event::Read(_) | Event::Stuck(_) => {}
+                Event::Read(read) => {
+                    for (id, version) in read.rows {
+                        let first = shown.entry((read.kind, id, version)).or_insert(read.end);
+                        *first = read.end.min(*first);
+                    }
+                }
+                Event::Stuck(_) => {}
             }
         }
         for mark in marks {
@@ -161,7 +172,12 @@ impl World {
             world.rows.entry((kind, id)).or_default().push(write);
         }
         for (row, makers) in &world.rows {
-            let mut known: Vec<Time> = makers.iter().map(|id| world.known_by(*id)).collect();
+            let known = (FIRST_VERSION + 1..).zip(makers).map(|(version, maker)| {
+                // Whoever has seen it knows, too.
+                let seen = shown.get(&(row.0, row.1, version)).copied();
+                world.known_by(*maker).min(seen.unwrap_or(Time::MAX))
+            });
+            let mut known: Vec<Time> = known.collect();
             // A later version is there only when all before it are.
             for at in (1..known.len()).rev() {
                 known[at - 1] = known[at - 1].min(known[at]);
@@ -226,12 +242,19 @@ impl World {
                 (None, None) if killed.is_some() => lost(Reason::KilledPending),
                 (None, None) => Duty::Excused(Reason::Pending, None),
             },
-            Some((done, _)) => {
+            Some((done, outcome)) => {
                 let is_late = write
                     .committed
                     .is_some_and(|committed| committed > done + self.run.uncertainty);
+                let held = match outcome {
+                    Outcome::Dropped | Outcome::Panicked => write.held,
+                    _ => None,
+                };
+                let end = held.unwrap_or_default() + self.run.uncertainty + 1_000 * MILLISECOND;
+                let held = held.filter(|held| !self.may_lose_intents(*held, end));
                 match write.in_force {
                     _ if is_late => Duty::Excused(Reason::LateCommit, Some(self.expired(known))),
+                    _ if held.is_some() => Duty::Owed(known.max(held.unwrap_or_default())),
                     Some(in_force) => Duty::Owed(in_force),
                     None if killed.is_some() => self.after_kill(write, lost),
                     None => Duty::Excused(Reason::UnknownOutcome, None),
@@ -257,17 +280,18 @@ impl World {
         }
         let announced = write.announced.unwrap_or(write.begin.at);
         let end = killed + self.run.intent + 1_000 * MILLISECOND;
-        let is_lost = self
-            .faults
-            .iter()
-            .any(|fault| fault.kind.loses_intents() && fault.from <= end && fault.to >= announced);
-        if is_lost {
+        if self.may_lose_intents(announced, end) {
             return lost(Reason::IntentLost);
         }
         match write.committed {
             Some(committed) => Duty::Owed(committed.max(killed)),
             None => Duty::Owed(killed + self.run.landing),
         }
+    }
+
+    fn may_lose_intents(&self, from: Time, to: Time) -> bool {
+        let mut faults = self.faults.iter();
+        faults.any(|fault| fault.kind.loses_intents() && fault.from <= to && fault.to >= from)
     }
 
     /// Whether something was about that can make an invalidation of this write wait.

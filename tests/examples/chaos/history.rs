@@ -222,6 +222,8 @@ pub(crate) enum Step {
     Announced,
     /// It was not, because Redis did not answer.
     Away,
+    /// The announcement that a dropped or panicked write leaves was seen to be out.
+    Held,
     /// The database has committed it.
     Committed,
     /// The caller has got its answer.

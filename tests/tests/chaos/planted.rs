@@ -273,6 +273,28 @@ fn an_unknown_outcome_obliges_from_the_deadline_on() {
 }
 
 #[test]
+fn what_a_caller_left_behind_is_held_until_the_commit_is_there() {
+    let held = world(
+        Form::ById,
+        None,
+        &[
+            mark(120, done(Outcome::Dropped)),
+            mark(125, Step::Held),
+            mark(4_000, Step::InForce),
+            read(OTHER, 199, 2),
+        ],
+    );
+    // From 200 ms on it is known to be committed, since somebody has seen it.
+    assert!(excused(&with(held.clone(), read(OTHER, 190, 1))).is_empty());
+    assert_eq!(stale(&with(held.clone(), read(OTHER, 210, 1))), Some(10));
+    let lost = with(held, fault(FaultKind::Flush, 150, 151));
+    assert_eq!(
+        excused(&with(lost, read(OTHER, 210, 1))),
+        [Reason::UnknownOutcome]
+    );
+}
+
+#[test]
 fn a_commit_after_the_deadline_breaks_the_premise() {
     let late = world(
         Form::ById,
