@@ -255,7 +255,12 @@ async fn staleness(name: &str, rounds: u64, fault: impl Fn(&Proxy), server: &Red
             stale = asked;
         }
         times.push(stale);
-        proxy.cut_then(Mode::Pass);
+        // What has lost a part is no connection any more.
+        if loses {
+            proxy.cut_then(Mode::Pass);
+        } else {
+            proxy.set(Mode::Pass);
+        }
     }
     let late = times.iter().filter(|time| **time > BOUND).count();
     say(&format!(
@@ -312,45 +317,39 @@ async fn main() {
     say(&format!(
         "\nStale after a write of another node has returned; the bound is {BOUND:?}"
     ));
-    staleness("nothing happens", 500, |_| {}, &server).await;
-    let delay = |time| move |proxy: &Proxy| proxy.set(Mode::Delay(Duration::from_millis(time)));
-    staleness("5 ms of delay each way", 100, delay(5), &server).await;
-    staleness("50 ms of delay each way", 50, delay(50), &server).await;
+    staleness("nothing happens", 200, false, |_| {}, &server).await;
+    let set = |mode| move |proxy: &Proxy| proxy.set(mode);
+    let delay = |time| set(Mode::Delay(Duration::from_millis(time)));
+    staleness("5 ms of delay each way", 50, false, delay(5), &server).await;
+    staleness("50 ms of delay each way", 20, false, delay(50), &server).await;
+    staleness("half open", 15, true, set(Mode::Hold), &server).await;
     staleness(
-        "half open: nothing passes",
-        20,
-        |proxy| proxy.set(Mode::Hold),
+        "answers swallowed",
+        15,
+        true,
+        set(Mode::SwallowAnswers),
         &server,
     )
     .await;
     staleness(
-        "answers and pushes are swallowed",
-        20,
-        |proxy| proxy.set(Mode::SwallowAnswers),
+        "requests swallowed",
+        15,
+        true,
+        set(Mode::SwallowRequests),
         &server,
     )
     .await;
+    let cut = |proxy: &Proxy| proxy.cut_then(Mode::Pass);
+    staleness("the connection cut", 15, false, cut, &server).await;
+    let off = |proxy: &Proxy| {
+        proxy.inject(b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n");
+        proxy.inject(b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n");
+    };
     staleness(
-        "requests are swallowed",
-        20,
-        |proxy| proxy.set(Mode::SwallowRequests),
-        &server,
-    )
-    .await;
-    staleness(
-        "the connection is cut",
-        50,
-        |proxy| proxy.cut_then(Mode::Pass),
-        &server,
-    )
-    .await;
-    staleness(
-        "`CLIENT TRACKING OFF` behind our back",
-        20,
-        |proxy| {
-            proxy.inject(b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n");
-            proxy.inject(b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n");
-        },
+        "tracking turned off behind our back",
+        15,
+        false,
+        off,
         &server,
     )
     .await;

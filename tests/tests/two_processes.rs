@@ -37,6 +37,8 @@ impl Pair {
                 ("REDIS_ENABLED", "True"),
                 ("REDIS_HOST", "127.0.0.1"),
                 ("REDIS_PORT", &port),
+                // A copy in the process follows a moment later; here it is the very next read.
+                ("CACHE_LOCAL_MB", "0"),
             ])
         });
         Self {
