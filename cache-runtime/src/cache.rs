@@ -241,9 +241,13 @@ impl Cache {
 
     /// Stores a value that the caller vouches for: it is newer than anything that was loaded before.
     ///
+    /// It takes the entry's place first and stores then. An invalidation of this row that comes before it has the place
+    /// counts as older than the value, though this may have begun; one that comes later wins.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidKey`], [`ErrorKind::Unstorable`], [`ErrorKind::Foreign`],
-    /// [`ErrorKind::Superseded`] if the entry was invalidated while this ran, [`ErrorKind::Unavailable`].
+    /// [`ErrorKind::Superseded`] if the entry was invalidated after its place was taken, or if a write that concerns it is
+    /// under way or a transaction open, [`ErrorKind::Unavailable`].
     /// Nothing is stored then. With the cache off, nothing is stored and that is no error.
     pub async fn set<T: Cacheable>(
         &self,

@@ -1,6 +1,8 @@
 //! The only place that asks what time it is.
 
 use std::sync::OnceLock;
+#[cfg(feature = "redis")]
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use tokio::time::Instant;
@@ -45,28 +47,49 @@ pub(crate) fn wall() -> Millis {
     at_start.after(now().saturating_duration_since(*start))
 }
 
-/// What a remote clock reads, from one reading of it: its offset to [`wall`].
-#[derive(Debug, Clone, Copy)]
+/// What a remote clock reads, from its last reading: its offset to [`wall`].
+#[cfg(feature = "redis")]
+#[derive(Debug)]
 pub(crate) struct RemoteClock {
-    ahead_ms: i64,
+    ahead_ms: AtomicI64,
 }
 
+#[cfg(feature = "redis")]
 impl RemoteClock {
-    #[cfg_attr(
-        not(feature = "redis"),
-        expect(dead_code, reason = "only Redis has a clock of its own")
-    )]
     pub(crate) fn from_reading(remote: Millis) -> Self {
         Self {
-            ahead_ms: remote.0.cast_signed().wrapping_sub(wall().0.cast_signed()),
+            ahead_ms: AtomicI64::new(ahead_ms(remote)),
         }
     }
 
-    #[cfg_attr(
-        not(feature = "redis"),
-        expect(dead_code, reason = "only Redis has a clock of its own")
-    )]
-    pub(crate) fn now(self) -> Millis {
-        Millis(wall().0.saturating_add_signed(self.ahead_ms))
+    /// It was read again: clocks are set, drift apart, and stand still while a machine sleeps.
+    pub(crate) fn read(&self, remote: Millis) {
+        self.ahead_ms.store(ahead_ms(remote), Ordering::Relaxed);
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        let ahead_ms = self.ahead_ms.load(Ordering::Relaxed);
+        Millis(wall().0.saturating_add_signed(ahead_ms))
+    }
+}
+
+#[cfg(feature = "redis")]
+fn ahead_ms(remote: Millis) -> i64 {
+    remote.0.cast_signed().wrapping_sub(wall().0.cast_signed())
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_remote_clock_goes_on_from_its_last_reading() {
+        let clock = RemoteClock::from_reading(Millis(5_000));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now(), Millis(6_000));
+        for set in [Millis(9_000), Millis(1_000)] {
+            clock.read(set);
+            assert_eq!(clock.now(), set);
+        }
     }
 }

@@ -43,6 +43,7 @@ impl Engine {
             Arc::clone(&store),
             &space.namespace,
             config.pending_limit,
+            config.intent,
             &background,
         );
         let errands = Errands::start(Arc::clone(&store), &background);

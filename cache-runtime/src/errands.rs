@@ -28,6 +28,11 @@ pub(crate) enum Errand {
         token: Nonce,
         length: Duration,
     },
+    /// The same for many leases at once.
+    RenewMany {
+        leases: Vec<(String, Nonce)>,
+        length: Duration,
+    },
     /// Gives a lease back.
     Release { key: String, token: Nonce },
     /// Moves the deadline of an announcement. One that can't be renewed ends as if its process had been killed.
@@ -61,6 +66,7 @@ async fn run(store: &dyn Store, errand: Errand) {
     }
     let _ = match errand {
         Errand::Renew { key, token, length } => store.renew(&key, token, length).await.map(drop),
+        Errand::RenewMany { leases, length } => store.renew_many(&leases, length).await,
         Errand::Release { key, token } => store.release(&key, token).await,
         Errand::RenewIntent(intent) => store.renew_intent(&intent).await.map(drop),
     };

@@ -28,7 +28,7 @@ use crate::read::tag_dep;
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
 use crate::scope;
-use crate::store::{Intent, IntentRow};
+use crate::store::{Circuit, Intent, IntentRow};
 use crate::transaction::{self, Doubt, Handover};
 
 /// Collects what a function's attribute says it invalidates.
@@ -463,6 +463,10 @@ impl<'a> Guard<'a> {
         let store = &self.cache.store;
         if !self.planned.crash_safe {
             return self.allowance.spend(store.ping()).await;
+        }
+        if store.circuit() != Circuit::Closed {
+            // It is surely not sent, so that there is nothing to withdraw either.
+            return Err(Error::unavailable("the store is not connected"));
         }
         let token = Nonce::fresh();
         // An announcement that is not answered may have taken place.

@@ -41,7 +41,7 @@ fn unknown_options_are_explained() {
         "colour = 1",
         "colour",
         "unknown option `colour`; `#[cached]` takes `resource`, `ttl`, `op`, `id`, `skip`, \
-         `include`, `key`, `none_ttl`, `cache_none`, `version`, `tags`, `depends`, `when`, `unless`, `codec`, `shared`, `batch`, `swr`, \
+         `include`, `key`, `none_ttl`, `cache_none`, `version`, `tags`, `depends`, `when`, `unless`, `codec`, `shared`, `strict`, `local`, `local_ttl`, `batch`, `swr`, \
          `stale_if_error`, `timeout`, `early`, `jitter`, `context`, `cache`, `crate`",
     );
     option(

@@ -95,7 +95,12 @@ fn the_signature_decides_which_key_it_is() {
         ("", "get(Path(id): Path<i64>)", ".id(&id)"),
         ("", "get(id: i64, _: bool)", ".id(&id)"),
         ("", "get(mut id: impl Into<i64>)", ".id(&id)"),
-        ("", "get<T: Entity>(id: i64)", ".id(&id)"),
+        (", skip(db)", "get<T: Db>(db: T, id: i64)", ".id(&id)"),
+        (
+            ", op = \"view\"",
+            "view<T: Format>(id: i64)",
+            ".op(\"view\").type_param::<T>().arg(&id)",
+        ),
         (", skip(db)", "get(db: &Db, id: i64)", ".id(&id)"),
         (", key(id)", "get(db: &Db, id: i64)", ".id(&id)"),
         (
@@ -259,7 +264,7 @@ fn a_result_closure_owns_what_the_body_takes() {
 #[test]
 fn what_is_around_the_body_survives() {
     let expanded = cached(
-        "resource = \"users\"",
+        "resource = \"users\", op = \"row\"",
         "#[tracing::instrument(skip(self))] #[expect(dead_code, reason = \"..\")]
         pub(super) async unsafe fn get<'a, T>(self: &Arc<Self>, #[data] mut id: &'a T) -> Vec<T>
         where T: Key + 'a { #![allow(unused)] half . typed }",

@@ -291,7 +291,7 @@ impl CacheConfig {
     /// How long a write whose outcome is unknown may still be on its way: it is invalidated once more then.
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
-        self.uncertainty = uncertainty.clamp(Duration::ZERO, LONGEST);
+        self.uncertainty = uncertainty.clamp(SHORTEST, LONGEST);
         self
     }
 

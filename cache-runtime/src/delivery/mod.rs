@@ -5,6 +5,7 @@
 //! queue ends with the cache: [`shutdown`](crate::Cache::shutdown) waits for the writes that are running, and
 //! tries for a bounded time to deliver what is left. What is lost then is counted and named in the log.
 
+mod batch;
 mod queue;
 mod sweep;
 #[cfg(test)]
@@ -18,12 +19,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
-use self::queue::{Lost, Queue, Receipts};
-pub(crate) use self::queue::{Order, Sweep};
+use self::batch::Receipts;
+pub(crate) use self::batch::{Order, Sweep};
+use self::queue::{Lost, Queue, Ticket};
 use self::sweep::Sweeper;
 use crate::background::Background;
 use crate::clock::{self, Instant, Millis};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::store::{Circuit, Probe, Store};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -32,8 +34,6 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 const CLOSING_BUDGET: Duration = Duration::from_secs(2);
 /// The pause between two attempts at shutdown: short, because there is no time to lose.
 const CLOSING_RETRY: Duration = Duration::from_millis(50);
-/// The number of an order that was never taken in.
-const NEVER: u64 = u64::MAX;
 /// How long who invalidates by hand waits for the receipt: the store may be slow in many steps.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -114,10 +114,11 @@ impl Delivery {
         store: Arc<dyn Store>,
         namespace: &str,
         limit: usize,
+        intent: Duration,
         background: &Background,
     ) -> Self {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(limit, clock::now())),
+            queue: Mutex::new(Queue::new(limit, intent, clock::now())),
             wake: Notify::new(),
             is_distressed: AtomicBool::new(false),
             running: watch::Sender::new(0),
@@ -157,14 +158,14 @@ impl Delivery {
         let (sender, acknowledged) = oneshot::channel();
         let entered = self.shared.change(|queue| queue.enter(order, sender));
         self.shared.wake.notify_one();
-        let number = entered.unwrap_or_else(|lost| {
+        let ticket = entered.unwrap_or_else(|lost| {
             report_late(&lost);
-            NEVER
+            Ticket::NEVER
         });
         Receipt {
             shared: Arc::clone(&self.shared),
             acknowledged,
-            number,
+            ticket,
         }
     }
 
@@ -231,7 +232,7 @@ fn report_late(lost: &Lost) {
 pub(crate) struct Receipt {
     shared: Arc<Shared>,
     acknowledged: oneshot::Receiver<Acknowledgement>,
-    number: u64,
+    ticket: Ticket,
 }
 
 impl Receipt {
@@ -244,7 +245,7 @@ impl Receipt {
         }
         match tokio::time::timeout(patience, self.acknowledged).await {
             Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
-            Err(_) => self.shared.change(|queue| queue.lose_patience(self.number)),
+            Err(_) => self.shared.change(|queue| queue.lose_patience(self.ticket)),
         }
     }
 }
@@ -313,7 +314,19 @@ impl Worker {
             let Some(delivery) = self.shared.change(|queue| queue.send(clock::now())) else {
                 return Ok(());
             };
-            match self.deliver(&delivery).await {
+            let delivered = self.deliver(&delivery).await;
+            if delivered.is_err() {
+                self.shared.take_back();
+                return delivered;
+            }
+        }
+    }
+
+    /// Each part is done with once the store has taken it: what it refuses holds nothing else up.
+    async fn deliver(&self, delivery: &queue::Delivery) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        if delivery.invalidates {
+            match self.invalidate(delivery).await {
                 Ok(at) => {
                     let batch = self.shared.change(Queue::acknowledge);
                     let namespace = batch.whole_namespace.then_some((None, false));
@@ -323,25 +336,35 @@ impl Worker {
                         .map(|(name, derived)| (Some(name), derived));
                     self.sweeper.request(resources.chain(namespace), at);
                 }
-                Err(error) => {
-                    self.shared.take_back();
-                    return Err(error);
-                }
+                // Whoever asks for more now waits as long again.
+                Err(error) if is_away(&error) => return Err(error),
+                Err(error) => outcome = Err(error),
             }
         }
+        for intent in &delivery.intents {
+            let Err(error) = self.store.intend(intent).await else {
+                self.shared
+                    .change(|queue| queue.acknowledge_intent(intent.token));
+                continue;
+            };
+            self.shared.change(|queue| queue.defer_intent(intent.token));
+            let is_away = is_away(&error);
+            outcome = Err(error);
+            if is_away {
+                break;
+            }
+        }
+        outcome
     }
 
-    async fn deliver(&self, delivery: &queue::Delivery) -> Result<Millis, Error> {
-        if delivery.whole_namespace {
-            return self.store.invalidate_namespace(&self.namespace).await;
-        }
+    async fn invalidate(&self, delivery: &queue::Delivery) -> Result<Millis, Error> {
         let invalidation = &delivery.invalidation;
         let mut at = Millis(0);
+        if delivery.whole_namespace {
+            at = self.store.invalidate_namespace(&self.namespace).await?;
+        }
         if !(invalidation.kills.is_empty() && invalidation.bumps.is_empty()) {
             at = self.store.invalidate(invalidation).await?.at;
-        }
-        for intent in &delivery.intents {
-            at = self.store.intend(intent).await?.at;
         }
         Ok(at)
     }
@@ -383,6 +406,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn is_away(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable
 }
 
 async fn sleep_until(wake: Option<Instant>) {

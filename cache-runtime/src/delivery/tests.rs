@@ -21,11 +21,13 @@ use crate::write::{Never, Unchanged, Write};
 
 /// A test that hangs has failed.
 const LIMIT: Duration = Duration::from_secs(60);
+const INTENT: Duration = Duration::from_secs(10);
 
 /// A store that takes invalidations as its test lets it, and nothing else.
 #[derive(Debug)]
 struct Held {
     is_away: AtomicBool,
+    refuses_intents: AtomicBool,
     attempts: AtomicUsize,
     /// So many invalidations are refused at once.
     refusals: AtomicUsize,
@@ -45,6 +47,7 @@ impl Held {
     fn shut() -> Arc<Self> {
         Arc::new(Self {
             is_away: AtomicBool::new(false),
+            refuses_intents: AtomicBool::new(false),
             attempts: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             gate: Semaphore::new(0),
@@ -115,6 +118,9 @@ impl Store for Held {
     }
 
     async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
+        if self.refuses_intents.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Store, "the test refuses it"));
+        }
         let at = self.invalidate(&Invalidation::default()).await?.at;
         Ok(Intended {
             at,
@@ -153,7 +159,7 @@ impl Store for Held {
 
 fn over(store: &Arc<Held>) -> Delivery {
     let store: Arc<dyn Store> = Arc::clone(store) as _;
-    Delivery::start(store, "", 100, &Background::here())
+    Delivery::start(store, "", 100, INTENT, &Background::here())
 }
 
 fn engine(store: &Arc<Held>, background: Background) -> Engine {
@@ -178,7 +184,7 @@ fn probe(resource: &str) -> Probe {
 
 fn shared() -> Arc<Shared> {
     Arc::new(Shared {
-        queue: Mutex::new(Queue::new(100, clock::now())),
+        queue: Mutex::new(Queue::new(100, INTENT, clock::now())),
         wake: Notify::new(),
         is_distressed: AtomicBool::new(false),
         running: watch::Sender::new(0),
@@ -348,4 +354,36 @@ async fn what_was_enqueued_by_the_last_to_leave_is_delivered() {
     drop(engine);
     let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
     taken.expect("in time").expect("never closed").forget();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_that_is_refused_holds_nobody_up() {
+    let store = Held::open();
+    store.refuses_intents.store(true, Ordering::SeqCst);
+    let delivery = over(&store);
+    let announcement = Order {
+        intents: vec![Intent {
+            token: Nonce::fresh(),
+            rows: Vec::new(),
+            deps: order("teams").bumps,
+            length: LIMIT,
+        }],
+        ..Order::default()
+    };
+    let refused = delivery.enqueue(announcement);
+    for _ in 0..3 {
+        let receipt = delivery.enqueue(order("users"));
+        assert_eq!(
+            receipt.acknowledged(PATIENCE).await,
+            Acknowledgement::Delivered
+        );
+    }
+    assert_eq!(
+        refused.acknowledged(PATIENCE).await,
+        Acknowledgement::Pending
+    );
+    assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("users")));
+    store.refuses_intents.store(false, Ordering::SeqCst);
+    a_while_later().await;
+    assert!(!delivery.is_pending(&probe("teams")));
 }

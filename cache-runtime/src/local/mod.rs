@@ -11,6 +11,11 @@
 //! 4. Own invalidations take effect here after Redis has answered and before they return.
 //! 5. Time is the kernel's [coarse clock](tick), and not a task that ticks.
 
+#![cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "only what lies in Redis is copied")
+)]
+
 mod cells;
 mod cover;
 mod entry;

@@ -4,29 +4,34 @@
 //! a lease loads at once, also the ids that somebody else is loading (these without storing them); a batch that got none
 //! waits for those who did.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 
-use super::permit::{Package, Permit};
+use super::permit::Permit;
 use super::plan::ReadPlan;
 use super::reader::{Reader, Sight, Turn};
-use super::{AllButEach, Call, Everything, Unless, permit, ran_without, value_of};
+use super::steps::{self, Asked, Leases, Wanted};
+use super::{AllButEach, Call, Everything, Unless, ran_without, value_of};
 use crate::allowance::Allowance;
 use crate::engine::Handle;
 use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
 use crate::key::KeyPart;
+use crate::local::Mark;
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::registry::Site;
 use crate::returns::{Gathered, Kind};
 use crate::scope::{self, Mode};
-use crate::store::{Filled, LeaseReply, Look, Probe, Seen, Store};
+use crate::store::{Look, Probe, Seen, Store};
 use crate::transaction;
+
+/// How many ids are looked after at the same time where each goes its own way.
+const AT_A_TIME: usize = 64;
 
 /// A call of a cached function that takes many ids, before its body runs.
 #[derive(Debug)]
@@ -115,34 +120,54 @@ impl<R, S, K: Clone, U> Batch<R, S, K, U> {
             ran_without();
             return body(Kind::OF, self.ids).await;
         };
-        let answers = look_up::<R, S, K>(&calls).await;
-        let statuses = answers.iter().map(|it| (it.status(), it.tier()));
-        let statuses: Vec<(Status, Tier)> = statuses.collect();
-        let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
-        for ((id, _), answer) in calls.iter().zip(answers) {
-            match answer {
-                Answer::Found(value, _) => {
-                    found.extend(value.map(|value| (id.clone(), value)));
-                    continue;
-                }
-                Answer::Load(permit) => permits.push(permit),
-                Answer::Bypass(_) => {}
-            }
-            missed.push(id.clone());
+        let leases = Leases::default();
+        let answered = answered::<R, S, K, U>(&calls, self.unless, &leases, body);
+        match calls.first() {
+            Some((_, first)) => leases.renewing(first.cache.clone(), answered).await,
+            None => answered.await,
         }
-        let mut returned = if missed.is_empty() && !calls.is_empty() {
-            R::empty()
-        } else {
-            let returned = permit::renewing(&permits, body(Kind::OF, missed)).await;
-            store::<R, S, K, U>(&calls, permits, &returned, &self.unless).await;
-            returned
-        };
-        report(&calls, &statuses);
-        for (id, value) in found {
-            returned.insert(id, value);
-        }
-        returned
     }
+}
+
+async fn answered<R, S, K, U>(
+    calls: &[(K, Call)],
+    unless: U,
+    leases: &Leases,
+    body: impl AsyncFnOnce(Kind<R, S>, Vec<K>) -> R,
+) -> R
+where
+    K: Clone,
+    R: Gathered<S, Id = K>,
+    for<'u> &'u U: Unless<R::Value>,
+{
+    let answers = look_up::<R, S, K>(calls, leases).await;
+    let statuses = answers.iter().map(|it| (it.status(), it.tier()));
+    let statuses: Vec<(Status, Tier)> = statuses.collect();
+    let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
+    for ((id, _), answer) in calls.iter().zip(answers) {
+        match answer {
+            Answer::Found(value, _) => {
+                found.extend(value.map(|value| (id.clone(), value)));
+                continue;
+            }
+            Answer::Load(permit) => permits.push(permit),
+            Answer::Bypass(_) => {}
+        }
+        missed.push(id.clone());
+    }
+    leases.hold(&permits);
+    let mut returned = if missed.is_empty() && !calls.is_empty() {
+        R::empty()
+    } else {
+        let returned = body(Kind::OF, missed).await;
+        store::<R, S, K, U>(calls, permits, &returned, &unless).await;
+        returned
+    };
+    report(calls, &statuses);
+    for (id, value) in found {
+        returned.insert(id, value);
+    }
+    returned
 }
 
 fn many_keys() -> Error {
@@ -192,7 +217,10 @@ impl<V> Answer<V> {
     }
 }
 
-async fn look_up<R: Gathered<S>, S, K>(calls: &[(K, Call)]) -> Vec<Answer<R::Value>> {
+async fn look_up<R: Gathered<S>, S, K>(
+    calls: &[(K, Call)],
+    leases: &Leases,
+) -> Vec<Answer<R::Value>> {
     let mut readers: Vec<Reader<'_>> = calls
         .iter()
         .map(|(_, call)| Reader::new(call, call.fingerprint::<R::Value>()))
@@ -208,35 +236,47 @@ async fn look_up<R: Gathered<S>, S, K>(calls: &[(K, Call)]) -> Vec<Answer<R::Val
         Mode::Usual => {}
         Mode::Bypass => return bypass(BypassReason::Asked),
         Mode::Refresh => {
-            let turns = join_all(readers.iter_mut().map(Reader::take)).await;
-            return turns.into_iter().map(settled).collect();
+            let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
+            stream::iter(readers.iter_mut().zip(&mut answers))
+                .for_each_concurrent(AT_A_TIME, async |(reader, answer)| {
+                    *answer = Some(settled(reader.take().await));
+                })
+                .await;
+            return answered_all(answers);
         }
     }
-    let mut answers = first_look::<R::Value, K>(calls, &mut readers).await;
+    let mut answers = first_look::<R::Value, K>(calls, &mut readers, leases).await;
     if !answers
         .iter()
         .any(|answer| matches!(answer, Some(Answer::Load(_))))
     {
-        // Others have what is missing, and nobody waits for this batch.
+        // Others have what is missing, and nobody waits for this batch. All wait until the same time, whoever is looked
+        // after first.
+        readers.iter_mut().for_each(Reader::begin_to_wait);
         let waiting = readers
             .iter_mut()
             .zip(&mut answers)
             .filter(|(_, answer)| answer.is_none());
-        join_all(waiting.map(async |(reader, answer)| {
-            *answer = Some(turn::<R::Value>(reader).await);
-        }))
-        .await;
+        stream::iter(waiting)
+            .for_each_concurrent(AT_A_TIME, async |(reader, answer)| {
+                *answer = Some(turn::<R::Value>(reader).await);
+            })
+            .await;
     }
-    answers
-        .into_iter()
-        .map(|answer| answer.unwrap_or(Answer::Bypass(BypassReason::WaitLimit)))
-        .collect()
+    answered_all(answers)
+}
+
+fn answered_all<V>(answers: Vec<Option<Answer<V>>>) -> Vec<Answer<V>> {
+    let late = || Answer::Bypass(BypassReason::WaitLimit);
+    let answers = answers.into_iter();
+    answers.map(|answer| answer.unwrap_or_else(late)).collect()
 }
 
 /// Looks once, and takes the lease of all that nobody has; `None` for what somebody else is loading.
 async fn first_look<V: crate::Cacheable, K>(
     calls: &[(K, Call)],
     readers: &mut [Reader<'_>],
+    leases: &Leases,
 ) -> Vec<Option<Answer<V>>> {
     let bypass_all = |reason| {
         let bypass = calls.iter().map(|_| Some(Answer::Bypass(reason)));
@@ -279,86 +319,112 @@ async fn first_look<V: crate::Cacheable, K>(
             return answers.into_iter().map(bypass).collect();
         }
     };
-    let readers = readers.iter_mut().zip(&is_asked);
-    let readers = readers.filter_map(|(reader, is_asked)| is_asked.then_some(reader));
-    let pending = pending.into_iter().zip(&is_asked);
-    let pending = pending.filter_map(|(is_pending, is_asked)| is_asked.then_some(is_pending));
-    let looked = readers.zip(looks).zip(marks).zip(pending);
-    let rest = looked.map(async |(((reader, look), mark), is_pending)| {
-        let call = reader.call();
+    if calls.len() > steps::STEP {
+        // That took several steps.
+        allowance.renew();
+    }
+    let mut wanted = Vec::new();
+    // In the order of those that were asked for.
+    let mut seen = looks.into_iter().zip(marks);
+    let places = readers.iter_mut().zip(calls).zip(pending).zip(&mut answers);
+    for (place, (((reader, (_, call)), is_pending), answer)) in places.enumerate() {
+        if answer.is_some() {
+            continue;
+        }
+        let Some((look, mark)) = seen.next() else {
+            break;
+        };
         let pending = is_pending.then_some(BypassReason::Pending);
         if let Some(reason) = call.problem.or(pending) {
-            return Some(Answer::Bypass(reason));
+            *answer = Some(Answer::Bypass(reason));
+            continue;
         }
         let stamp = look.stamp;
-        let seen = match reader.judge(look) {
-            Sight::Bypass(reason) => return Some(Answer::Bypass(reason)),
-            Sight::Leased(_) => return None,
-            Sight::Vacant(seen) => seen,
-            Sight::Hit(hit) | Sight::Past(hit, _) => {
-                match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
-                    (Content::Absence, _) => {
-                        call.keep::<V>(&hit, None, mark);
-                        return Some(Answer::Found(None, Tier::Store));
-                    }
-                    (_, Some(value)) => {
-                        call.keep(&hit, Some(&value), mark);
-                        return Some(Answer::Found(Some(value), Tier::Store));
-                    }
-                    (_, None) => {
-                        reader.reject(hit.header);
-                        Seen::Entry(hit.header)
-                    }
-                }
-            }
-        };
-        let mut permit = Permit::new(call, stamp, call.fingerprint::<V>());
-        // They are taken all at once, and so each may spend what is left.
-        permit.allowance = allowance;
-        match permit.take_within(call, seen).await {
-            Ok(LeaseReply::Granted) => Some(Answer::Load(permit)),
-            Ok(LeaseReply::Taken(_)) => {
-                permit.forget();
+        *answer = match judged(reader, call, look, mark) {
+            Ok(answer) => answer,
+            Err(seen) => {
+                wanted.push(Wanted {
+                    place,
+                    call,
+                    permit: Permit::new(call, stamp, call.fingerprint::<V>()),
+                    seen,
+                });
                 None
             }
-            Ok(LeaseReply::Intended) => {
-                permit.forget();
-                Some(Answer::Bypass(BypassReason::Intended))
-            }
-            Ok(LeaseReply::Foreign) => {
-                permit.forget();
-                Some(Answer::Bypass(BypassReason::Foreign))
-            }
-            Err(error) => {
-                call.fault(&error);
-                Some(Answer::Bypass(BypassReason::Unavailable))
-            }
+        };
+    }
+    leases.hold(wanted.iter().map(|wanted| &wanted.permit));
+    for (place, asked) in steps::lease_all(cache.clone(), wanted, allowance).await {
+        if let Some(answer) = answers.get_mut(place) {
+            *answer = match asked {
+                Asked::Granted(permit) => Some(Answer::Load(permit)),
+                Asked::Bypass(reason) => Some(Answer::Bypass(reason)),
+                Asked::Taken => None,
+            };
         }
-    });
-    let rest = join_all(rest).await;
-    let open = answers.iter_mut().filter(|answer| answer.is_none());
-    for (answer, found) in open.zip(rest) {
-        *answer = found;
     }
     answers
+}
+
+/// What a look means to one id: an answer, or `None` for what somebody else is loading, or else what a lease may replace.
+fn judged<V: crate::Cacheable>(
+    reader: &mut Reader<'_>,
+    call: &Call,
+    look: Look,
+    mark: Option<Mark>,
+) -> Result<Option<Answer<V>>, Seen> {
+    match reader.judge(look) {
+        Sight::Bypass(reason) => Ok(Some(Answer::Bypass(reason))),
+        Sight::Leased(_) => Ok(None),
+        Sight::Vacant(seen) => Err(seen),
+        Sight::Hit(hit) | Sight::Past(hit, _) => {
+            match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
+                (Content::Absence, _) => {
+                    call.keep::<V>(&hit, None, mark);
+                    Ok(Some(Answer::Found(None, Tier::Store)))
+                }
+                (_, Some(value)) => {
+                    call.keep(&hit, Some(&value), mark);
+                    Ok(Some(Answer::Found(Some(value), Tier::Store)))
+                }
+                (_, None) => {
+                    reader.reject(hit.header);
+                    Err(Seen::Entry(hit.header))
+                }
+            }
+        }
+    }
 }
 
 /// As a look at one, with intents whose time is over ended first.
 async fn look_at(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, Error> {
     let looks = store.look_many(probes).await?;
-    let expired: Vec<&Probe> = probes
-        .iter()
-        .zip(&looks)
-        .filter(|(_, look)| look.has_expired_intents())
-        .map(|(probe, _)| probe)
-        .collect();
-    if expired.is_empty() {
+    let Some(first) = expired(probes, &looks).next() else {
+        return Ok(looks);
+    };
+    // All depend on the same: that is ended with the first, and hardly ever is there anything besides.
+    store.prune(first).await?;
+    let looks = store.look_many(probes).await?;
+    if expired(probes, &looks).next().is_none() {
         return Ok(looks);
     }
-    for pruned in join_all(expired.iter().map(|probe| store.prune(probe))).await {
-        pruned?;
-    }
+    let prunes: Vec<_> = expired(probes, &looks)
+        .map(|probe| store.prune(probe))
+        .collect();
+    let pruned: Vec<_> = stream::iter(prunes)
+        .buffer_unordered(AT_A_TIME)
+        .collect()
+        .await;
+    pruned.into_iter().collect::<Result<(), _>>()?;
     store.look_many(probes).await
+}
+
+fn expired<'p>(probes: &'p [Probe], looks: &'p [Look]) -> impl Iterator<Item = &'p Probe> {
+    probes
+        .iter()
+        .zip(looks)
+        .filter(|(_, look)| look.has_expired_intents())
+        .map(|(probe, _)| probe)
 }
 
 /// Waits for somebody else's load of one id.
@@ -406,8 +472,13 @@ where
     for<'u> &'u U: Unless<R::Value>,
 {
     let mut fills = Vec::with_capacity(permits.len());
+    let by_key: HashMap<&str, &(K, Call)> = calls
+        .iter()
+        .filter(|(_, call)| call.problem.is_none())
+        .map(|call| (call.1.probe.key.as_str(), call))
+        .collect();
     for permit in permits {
-        let Some((id, call)) = calls.iter().find(|(_, call)| permit.is_for(call)) else {
+        let Some((id, call)) = by_key.get(permit.key()) else {
             continue;
         };
         if returned.has_failed() {
@@ -427,13 +498,9 @@ where
         fills.extend(package.map(|package| (permit, call, package)));
     }
     async move {
-        join_all(fills.into_iter().map(
-            async |(permit, call, package): (Permit, &Call, Package)| {
-                // Counted by the permit.
-                let _: Option<Filled> = permit.fill(call, package).await;
-            },
-        ))
-        .await;
+        if let Some((_, first)) = calls.first() {
+            steps::fill_all(first.cache.clone(), fills).await;
+        }
     }
 }
 

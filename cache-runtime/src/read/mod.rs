@@ -8,6 +8,7 @@ mod permit;
 mod plan;
 mod reader;
 mod start;
+mod steps;
 
 use std::any::Any;
 use std::marker::PhantomData;

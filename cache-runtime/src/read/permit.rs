@@ -68,9 +68,13 @@ impl Permit {
         }
     }
 
-    /// Whether this is the right to load what `call` is about.
-    pub(super) fn is_for(&self, call: &Call) -> bool {
-        self.key == call.probe.key
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The lease, by entry and name.
+    pub(super) fn lease(&self) -> (String, Nonce) {
+        (self.key.clone(), self.token)
     }
 
     /// Takes the lease within what the call may still spend.
@@ -86,14 +90,18 @@ impl Permit {
     }
 
     pub(crate) async fn take(&self, call: &Call, seen: Seen) -> Result<LeaseReply, crate::Error> {
-        let request = LeaseRequest {
+        let request = self.request(seen);
+        self.cache.store.lease(&call.probe, &request).await
+    }
+
+    pub(super) fn request(&self, seen: Seen) -> LeaseRequest {
+        LeaseRequest {
             seen,
             token: self.token,
             stamp: self.stamp,
             fingerprint: self.fingerprint,
             length: self.cache.config.lease,
-        };
-        self.cache.store.lease(&call.probe, &request).await
+        }
     }
 
     /// The lease was not granted: there is nothing to give back.
@@ -111,8 +119,26 @@ impl Permit {
 
     /// Stores what was loaded; `None` if the store failed.
     pub(crate) async fn fill(mut self, call: &Call, package: Package) -> Option<Filled> {
-        let took = self.began.elapsed();
-        let fill = Fill {
+        let fill = self.to_fill(package);
+        // A shutdown waits for it.
+        let _running = call.cache.delivery.begin();
+        let filling = call.cache.store.fill(&call.probe, fill);
+        let filled = self.allowance.spend(filling).await;
+        match filled {
+            Ok(filled) => {
+                self.filled(call, filled);
+                Some(filled)
+            }
+            Err(error) => {
+                call.resource.counters.errors.add_one();
+                tracing::debug!("`{}` was not stored: {error}", call.probe.key);
+                None
+            }
+        }
+    }
+
+    pub(super) fn to_fill(&self, package: Package) -> Fill {
+        Fill {
             token: self.token,
             stamp: self.stamp,
             fingerprint: self.fingerprint,
@@ -122,28 +148,19 @@ impl Permit {
             size: package.size,
             fresh_for: package.fresh_for,
             stale_for: package.stale_for,
-            took,
+            took: self.began.elapsed(),
             generation_ttl: policy::generation_ttl(package.fresh_for + package.stale_for),
-        };
-        let counters = &call.resource.counters;
-        // A shutdown waits for it.
-        let _running = call.cache.delivery.begin();
-        let filling = call.cache.store.fill(&call.probe, fill);
-        match self.allowance.spend(filling).await {
-            Ok(filled) => {
-                self.held = false;
-                match filled {
-                    Filled::Stored => counters.fills.add_one(),
-                    Filled::Refused => counters.fills_refused.add_one(),
-                }
-                Some(filled)
-            }
-            Err(error) => {
-                counters.errors.add_one();
-                tracing::debug!("`{}` was not stored: {error}", self.key);
-                None
-            }
         }
+    }
+
+    /// The store has answered: there is nothing to give back.
+    pub(super) fn filled(self, call: &Call, filled: Filled) {
+        let counters = &call.resource.counters;
+        match filled {
+            Filled::Stored => counters.fills.add_one(),
+            Filled::Refused => counters.fills_refused.add_one(),
+        }
+        self.forget();
     }
 }
 

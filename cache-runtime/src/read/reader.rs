@@ -118,10 +118,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn call(&self) -> &'a Call {
-        self.call
-    }
-
     /// What is needed to keep a copy of what the last look saw.
     pub(crate) fn mark(&mut self) -> Option<Mark> {
         self.mark.take()
@@ -411,6 +407,11 @@ impl<'a> Reader<'a> {
             _ => wait,
         };
         *self.deadline.get_or_insert_with(|| clock::now() + wait)
+    }
+
+    /// The wait limit counts from here.
+    pub(crate) fn begin_to_wait(&mut self) {
+        self.deadline();
     }
 
     fn is_late(&mut self) -> bool {

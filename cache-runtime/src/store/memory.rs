@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,6 +37,10 @@ const MAX_ESTIMATE: usize = 1 << 16;
 
 /// The intents on one key, and until when each stands.
 type Standing = Vec<(Nonce, Millis)>;
+
+/// As many keys may hold intents before the first look for those whose time is over; each next look is at twice as many
+/// as were left, so that it costs little per intent.
+const FIRST_SWEEP: usize = 64;
 
 /// How many entries one step of a walk takes.
 const STEP: usize = 1_000;
@@ -75,6 +79,8 @@ pub struct MemoryStore {
     generations: RwLock<HashMap<Box<str>, Nonce>>,
     /// By entity's or generation's key. Outside the byte bound: an intent is not evicted.
     intents: RwLock<HashMap<Box<str>, Standing>>,
+    /// With how many keys those whose time is over are looked for.
+    sweep_at: AtomicUsize,
     hash_key: [u8; 16],
     server: Nonce,
     started: Millis,
@@ -124,6 +130,7 @@ impl MemoryStore {
             locks: std::array::from_fn(|_| Mutex::new(())),
             generations: RwLock::default(),
             intents: RwLock::default(),
+            sweep_at: AtomicUsize::new(FIRST_SWEEP),
             hash_key: Nonce::fresh().0.to_le_bytes(),
             server: Nonce::fresh(),
             started: clock::wall(),
@@ -229,6 +236,9 @@ impl MemoryStore {
         let rows = intent.rows.iter().map(|row| row.key.as_str());
         let keys = rows.chain(intent.deps.iter().map(|dep| dep.key()));
         let mut intents = self.intents.write();
+        if intents.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            self.sweep(&mut intents);
+        }
         let mut added = Vec::new();
         for key in keys {
             let standing = intents.entry(key.into()).or_default();
@@ -244,6 +254,21 @@ impl MemoryStore {
             }
         }
         added
+    }
+
+    /// Ends all intents whose time is over: nobody may ever read what they stand on.
+    fn sweep(&self, intents: &mut HashMap<Box<str>, Standing>) {
+        let now = self.now();
+        intents.retain(|key, standing| {
+            if standing.iter().any(|(_, deadline)| *deadline <= now) {
+                // As who meets them does; nothing is there if it is the key of a row.
+                self.bump(key);
+                standing.retain(|(_, deadline)| *deadline > now);
+            }
+            !standing.is_empty()
+        });
+        let next = FIRST_SWEEP.max(2 * intents.len());
+        self.sweep_at.store(next, Ordering::Relaxed);
     }
 
     /// Ends intents on these keys; says whether there were any.
@@ -551,40 +576,4 @@ fn human_bytes(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::pin::pin;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-    use crate::entry::Fingerprint;
-
-    #[tokio::test]
-    async fn a_walk_lets_others_have_their_turn() {
-        let store = MemoryStore::new(64 << 20);
-        for n in 0..2 * STEP {
-            let key = format!("users:{n}");
-            let request = LeaseRequest {
-                seen: Seen::Nothing,
-                token: Nonce::fresh(),
-                stamp: Stamp::of(Nonce::NONE, []),
-                fingerprint: Fingerprint::of::<String>(0),
-                length: Duration::from_secs(60),
-            };
-            let header = request.header(EntryKind::Entity, store.now());
-            store.put(store.hash(&key), &key, header, Payload::Empty, 0);
-        }
-        let everything = Matching::all("", "*");
-        let mut walk = pin!(store.remove_matching(&everything));
-        assert!(walk.as_mut().now_or_never().is_none());
-        walk.await.expect("it can't fail");
-        assert_eq!(store.entries.len(), 0);
-    }
-
-    #[test]
-    fn bytes_for_people() {
-        assert_eq!(human_bytes(0), "0B");
-        assert_eq!(human_bytes(1536), "1.50K");
-        assert_eq!(human_bytes(64 << 20), "64.00M");
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ pub use self::survey::{Inquiry, Survey};
 pub use crate::clock::Millis;
 use crate::entry::MAX_TOOK;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 pub use crate::generation::{Dep, Generation};
 use crate::key::EntryKind;
 pub use crate::nonce::Nonce;
@@ -388,14 +388,48 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Takes the entry's place for a load, by compare-and-set. An expired lease always gives way.
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error>;
 
+    /// Takes the places of many entries, as if each were [leased](Store::lease), in fewer round trips. After an error some
+    /// of them may be leased.
+    async fn lease_many(
+        &self,
+        requests: &[(&Probe, LeaseRequest)],
+    ) -> Result<Vec<LeaseReply>, Error> {
+        let mut replies = Vec::with_capacity(requests.len());
+        for (probe, request) in requests {
+            replies.push(self.lease(probe, request).await?);
+        }
+        Ok(replies)
+    }
+
     /// Moves the deadline of a lease; `false` if the lease is gone.
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error>;
+
+    /// Moves the deadlines of many leases, as if each were [renewed](Store::renew), in fewer round trips.
+    async fn renew_many(&self, leases: &[(String, Nonce)], length: Duration) -> Result<(), Error> {
+        for (key, token) in leases {
+            self.renew(key, *token, length).await?;
+        }
+        Ok(())
+    }
 
     /// Gives a lease back; without effect if it is gone.
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error>;
 
     /// Stores a value, by compare-and-set on the lease.
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error>;
+
+    /// Stores many values whose entries depend on the same generations, as if each were [filled](Store::fill), in fewer
+    /// round trips. One that can't be stored is refused, and the others are stored all the same.
+    async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+        let mut filled = Vec::with_capacity(fills.len());
+        for (probe, fill) in fills {
+            filled.push(match self.fill(probe, fill).await {
+                Err(error) if error.kind() == ErrorKind::Unstorable => Filled::Refused,
+                answer => answer?,
+            });
+        }
+        Ok(filled)
+    }
 
     /// Announces a write, by adding its intent to those of others: kills the rows, replaces the generations.
     async fn intend(&self, intent: &Intent) -> Result<Intended, Error>;

@@ -14,7 +14,7 @@ use crate::store::MemoryStore;
 const BYTES: u64 = 64 << 20;
 
 /// A cache in memory, with a clock that the test moves and faults that the test causes. It is used as a [`Cache`] is,
-/// and each one is empty at first.
+/// `clone()` included, which is one more handle on that; each one is empty at first.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -45,7 +45,6 @@ const BYTES: u64 = 64 << 20;
 /// assert_eq!(users.get(1).await.as_deref(), Some("user 1"));
 /// # }
 /// ```
-#[derive(Clone)]
 pub struct TestCache {
     cache: Cache,
     ahead: Arc<AtomicU64>,

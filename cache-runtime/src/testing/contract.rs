@@ -1,5 +1,7 @@
 //! What every store has to do, whatever it is made of.
 
+mod many;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,10 +54,13 @@ pub async fn check_store(store: &dyn Store) {
         .an_announced_write_stands_until_it_is_withdrawn()
         .await;
     case("names").intents_are_told_apart_by_name().await;
+    case("many names").intents_end_among_many().await;
     case("deadline").an_intent_ends_with_its_time().await;
+    case("over").an_intent_may_end_at_once().await;
     case("renewal")
         .a_renewed_intent_changes_nothing_else()
         .await;
+    case("many").many_are_leased_and_filled().await;
     case("namespace")
         .an_invalidation_of_a_namespace_spares_others()
         .await;
@@ -156,14 +161,25 @@ impl Case<'_> {
         token: Nonce,
         stamp: Stamp,
         value: Option<&str>,
-        (fresh_for, stale_for): (Duration, Duration),
+        kept: (Duration, Duration),
     ) -> Filled {
+        let fill = self.fill_with(token, stamp, value, kept);
+        self.ok(self.store.fill(probe, fill).await)
+    }
+
+    fn fill_with(
+        &self,
+        token: Nonce,
+        stamp: Stamp,
+        value: Option<&str>,
+        (fresh_for, stale_for): (Duration, Duration),
+    ) -> Fill {
         let payload = match (value, self.store.form()) {
             (None, _) => Payload::Empty,
             (Some(value), Form::Encoded) => Payload::Encoded(value.to_owned().into()),
             (Some(value), Form::Decoded) => Payload::Decoded(Arc::new(value.to_owned())),
         };
-        let fill = Fill {
+        Fill {
             token,
             stamp,
             fingerprint: fingerprint(),
@@ -179,8 +195,7 @@ impl Case<'_> {
             stale_for,
             took: Duration::from_millis(12),
             generation_ttl: LONG * 2,
-        };
-        self.ok(self.store.fill(probe, fill).await)
+        }
     }
 
     async fn stored(&self, probe: &Probe, value: &str) {

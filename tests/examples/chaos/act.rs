@@ -334,7 +334,7 @@ async fn vouch<K: Kind>(shop: &Shop<K>, id: i64) {
 /// Two programs that keep different types under one key.
 async fn typed<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
     let mut looking = Looking::begin::<K>(stage, ReadKind::Typed, id);
-    let (shown, outcomes) = if stage.slot % 2 == 0 {
+    let (shown, outcomes) = if stage.slot.is_multiple_of(2) {
         let (value, outcomes) = observe(shop.one_type(id)).await;
         (value.map(|value| (value.of, value.version)), outcomes)
     } else {

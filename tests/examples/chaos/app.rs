@@ -120,7 +120,11 @@ pub(crate) fn run(brief: &str) -> ExitCode {
 fn quiet_planned_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload_as_str() != Some(PLANNED) {
+        if panic
+            .payload()
+            .downcast_ref::<String>()
+            .is_none_or(|text| text != PLANNED)
+        {
             usual(panic);
         }
     }));

@@ -2,15 +2,16 @@
 //!
 //! **What a read shows.** Every value carries the versions of the rows it was made of. Versions grow by one with each
 //! commit on a row, and the database says afterwards which write made which version. A read *misses* a write if it began
-//! when that write was known to be committed, covers what the write invalidates, and shows an older version of the row.
+//! when that write was known to be committed (by its process, or by whoever has seen its version or a later one), covers what the write invalidates, and shows an older version of the row.
 //!
 //! **When a missed write is a violation.** A write obliges a reader from the moment at which the promise begins:
 //!
 //! | the write | obliges its own process | obliges the others |
 //! |---|---|---|
 //! | returned (`Ok`, or an error after its commit) | at once | at once, unless the invalidation was seen to wait for Redis; then when it waits no more |
-//! | returned an error whose commit came later, was dropped, panicked | once the invalidation of the uncertainty deadline is out, or the announcement if the commit was there before | the same |
-//! | `crash_safe`, its announcement seen to stand, and its process killed | – | at once if the commit was there, else when a commit without a process must have landed |
+//! | returned an error whose commit came later | once the invalidation of the uncertainty deadline is out | the same |
+//! | was dropped, panicked | once its announcement is out and its commit known, unless a flush, an eviction or a restart may have taken the announcement: then as above | the same |
+//! | `crash_safe`, and its process killed | – | at once if the commit was there, else when a commit without a process must have landed |
 //! | anything else whose process was killed | – | never |
 //!
 //! A manual invalidation says itself whether Redis has it, so it obliges others exactly from its return on. An annotated
@@ -29,7 +30,7 @@
 //! | `killed` | the process was killed before the invalidation, and the write was not `crash_safe` | TTL |
 //! | `killed-pending` | the process was killed while the invalidation waited for Redis, or before it was known not to | TTL |
 //! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction or a restart may have taken the announcement | TTL |
-//! | `intent-unseen` | `crash_safe`, and killed, but the announcement was not seen to stand (Redis was away) | TTL |
+//! | `intent-unseen` | `crash_safe`, and killed, but Redis was away when it looked whether the announcement stands | TTL |
 //! | `late-commit` | a commit behind an error landed after the uncertainty deadline: the premise was broken | TTL |
 //!
 //! The TTL counts from the end of the longest load that can have begun before the commit.
@@ -37,83 +38,16 @@
 //! **What else is a violation**: a version that nobody has committed, or whose write began after the read had ended; a
 //! value of another call or type; a caller without an answer at the deadline.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::history::{
-    ABSENT_EVERY, Answer, Begin, Event, FIRST_VERSION, Fault, Life, MILLISECOND, Mark, Outcome,
-    Read, ReadKind, Run, Step, Stuck, Time, Truth, WriteId,
+    ABSENT_EVERY, Answer, Begin, Event, FIRST_VERSION, Fault, Form, Life, MILLISECOND, Mark,
+    Outcome, Read, ReadKind, Run, Step, Time, Truth, WriteId,
 };
+pub(crate) use crate::verdict::{Excused, Reason, Violation};
 
 /// A link that was in trouble may be without a connection for so long afterwards.
 const AFTERMATH: Time = 8_000 * MILLISECOND;
-
-/// Why a read that misses a write breaks no promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Reason {
-    Running,
-    Pending,
-    Unconfirmed,
-    UnknownOutcome,
-    Killed,
-    KilledPending,
-    IntentLost,
-    IntentUnseen,
-    LateCommit,
-}
-
-impl Reason {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Pending => "pending",
-            Self::Unconfirmed => "unconfirmed",
-            Self::UnknownOutcome => "unknown-outcome",
-            Self::Killed => "killed",
-            Self::KilledPending => "killed-pending",
-            Self::IntentLost => "intent-lost",
-            Self::IntentUnseen => "intent-unseen",
-            Self::LateCommit => "late-commit",
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Violation {
-    /// The read shows `shown` of row `id`, though `missed` obliged it; late by so much.
-    Stale {
-        read: Read,
-        id: u32,
-        shown: u64,
-        missed: WriteId,
-        late: Time,
-    },
-    /// It was excused, but for longer than the reason holds.
-    Unbounded {
-        read: Read,
-        id: u32,
-        missed: WriteId,
-        reason: Reason,
-        late: Time,
-    },
-    /// Nobody had committed that version when the read ended.
-    Invented {
-        read: Read,
-        id: u32,
-        shown: u64,
-    },
-    /// Another call's value, or another type's.
-    Wrong {
-        read: Read,
-        text: String,
-    },
-    Stuck(Stuck),
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Excused {
-    pub(crate) reads: u64,
-    pub(crate) latest: Time,
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -136,6 +70,8 @@ pub(crate) struct Verdict {
 pub(crate) struct Write {
     pub(crate) begin: Begin,
     pub(crate) announced: Option<Time>,
+    away: bool,
+    held: Option<Time>,
     pub(crate) committed: Option<Time>,
     pub(crate) done: Option<(Time, Outcome)>,
     pub(crate) delivered: Option<Time>,
@@ -148,6 +84,8 @@ impl Write {
         Self {
             begin,
             announced: None,
+            away: false,
+            held: None,
             committed: None,
             done: None,
             delivered: None,
@@ -160,6 +98,8 @@ impl Write {
         let at = mark.at;
         match mark.step {
             Step::Announced => self.announced = Some(at),
+            Step::Away => self.away = true,
+            Step::Held => self.held = Some(at),
             Step::Committed => self.committed = Some(at),
             Step::Done(outcome) => self.done = Some((at, outcome)),
             Step::Delivered => self.delivered = Some(at),
@@ -189,12 +129,15 @@ pub(crate) struct World {
     pub(crate) rows: HashMap<(u8, u32), Vec<WriteId>>,
     /// The same with the time by which it was certainly committed.
     known: HashMap<(u8, u32), Vec<Time>>,
+    /// The same with the time before which neither it nor a later one had begun.
+    begun: HashMap<(u8, u32), Vec<Time>>,
 }
 
 impl World {
     pub(crate) fn new(events: impl Iterator<Item = Event>) -> Self {
         let mut world = Self::default();
         let (mut marks, mut truths) = (Vec::new(), Vec::new());
+        let mut shown: HashMap<(u8, u32, u64), Time> = HashMap::new();
         for event in events {
             match event {
                 Event::Run(run) => world.run = run,
@@ -207,7 +150,13 @@ impl World {
                 }
                 Event::Mark(mark) => marks.push(mark),
                 Event::Truth(truth) => truths.push(truth),
-                Event::Read(_) | Event::Stuck(_) => {}
+                Event::Read(read) => {
+                    for (id, version) in read.rows {
+                        let first = shown.entry((read.kind, id, version)).or_insert(read.end);
+                        *first = read.end.min(*first);
+                    }
+                }
+                Event::Stuck(_) => {}
             }
         }
         for mark in marks {
@@ -223,12 +172,28 @@ impl World {
             world.rows.entry((kind, id)).or_default().push(write);
         }
         for (row, makers) in &world.rows {
-            let mut known: Vec<Time> = makers.iter().map(|id| world.known_by(*id)).collect();
+            let known = (FIRST_VERSION + 1..).zip(makers).map(|(version, maker)| {
+                // Whoever has seen it knows, too.
+                let seen = shown.get(&(row.0, row.1, version)).copied();
+                world.known_by(*maker).min(seen.unwrap_or(Time::MAX))
+            });
+            let mut known: Vec<Time> = known.collect();
             // A later version is there only when all before it are.
             for at in (1..known.len()).rev() {
                 known[at - 1] = known[at - 1].min(known[at]);
             }
             world.known.insert(*row, known);
+            let begun = |id| {
+                world
+                    .writes
+                    .get(id)
+                    .map_or(0, |write: &Write| write.begin.at)
+            };
+            let mut begun: Vec<Time> = makers.iter().map(begun).collect();
+            for at in (1..begun.len()).rev() {
+                begun[at - 1] = begun[at - 1].min(begun[at]);
+            }
+            world.begun.insert(*row, begun);
         }
         world
     }
@@ -277,12 +242,19 @@ impl World {
                 (None, None) if killed.is_some() => lost(Reason::KilledPending),
                 (None, None) => Duty::Excused(Reason::Pending, None),
             },
-            Some((done, _)) => {
+            Some((done, outcome)) => {
                 let is_late = write
                     .committed
                     .is_some_and(|committed| committed > done + self.run.uncertainty);
+                let held = match outcome {
+                    Outcome::Dropped | Outcome::Panicked => write.held,
+                    _ => None,
+                };
+                let end = held.unwrap_or_default() + self.run.uncertainty + 1_000 * MILLISECOND;
+                let held = held.filter(|held| !self.may_lose_intents(*held, end));
                 match write.in_force {
                     _ if is_late => Duty::Excused(Reason::LateCommit, Some(self.expired(known))),
+                    _ if held.is_some() => Duty::Owed(known.max(held.unwrap_or_default())),
                     Some(in_force) => Duty::Owed(in_force),
                     None if killed.is_some() => self.after_kill(write, lost),
                     None => Duty::Excused(Reason::UnknownOutcome, None),
@@ -299,21 +271,27 @@ impl World {
         if !write.begin.form.is_crash_safe() {
             return lost(Reason::Killed);
         }
-        let Some(announced) = write.announced else {
+        // What runs inside a transaction can't look. Others have looked before they committed.
+        let may_be_unseen = write.away
+            || write.begin.form == Form::TransactionCrashSafe
+            || self.was_troubled(write, killed);
+        if write.announced.is_none() && may_be_unseen {
             return lost(Reason::IntentUnseen);
-        };
+        }
+        let announced = write.announced.unwrap_or(write.begin.at);
         let end = killed + self.run.intent + 1_000 * MILLISECOND;
-        let is_lost = self
-            .faults
-            .iter()
-            .any(|fault| fault.kind.loses_intents() && fault.from <= end && fault.to >= announced);
-        if is_lost {
+        if self.may_lose_intents(announced, end) {
             return lost(Reason::IntentLost);
         }
         match write.committed {
             Some(committed) => Duty::Owed(committed.max(killed)),
             None => Duty::Owed(killed + self.run.landing),
         }
+    }
+
+    fn may_lose_intents(&self, from: Time, to: Time) -> bool {
+        let mut faults = self.faults.iter();
+        faults.any(|fault| fault.kind.loses_intents() && fault.from <= to && fault.to >= from)
     }
 
     /// Whether something was about that can make an invalidation of this write wait.
@@ -346,9 +324,13 @@ impl World {
             }
             let duty = match self.duty(*maker, *known, read.process) {
                 Duty::Owed(from) if from >= read.start => match write.done {
-                    None => Duty::Excused(Reason::Running, None),
-                    Some((_, Outcome::Returned)) => Duty::Excused(Reason::Pending, Some(from)),
-                    Some(_) => Duty::Excused(Reason::UnknownOutcome, Some(from)),
+                    Some((done, Outcome::Returned)) if done < read.start => {
+                        Duty::Excused(Reason::Pending, Some(from))
+                    }
+                    Some((done, _)) if done < read.start => {
+                        Duty::Excused(Reason::UnknownOutcome, Some(from))
+                    }
+                    _ => Duty::Excused(Reason::Running, None),
                 },
                 // Its own process knows; of the others none can say when exactly it was acknowledged.
                 Duty::Owed(from) if write.begin.process != read.process => {
@@ -380,13 +362,9 @@ impl World {
 
     /// The newest version of a row that can have been committed when a read ended.
     fn newest(&self, read: &Read, id: u32) -> u64 {
-        let makers = self.rows.get(&(read.kind, id));
-        let makers = makers.map(Vec::as_slice).unwrap_or_default();
-        let begun = |maker: &WriteId| {
-            let write = self.writes.get(maker);
-            write.is_none_or(|write| write.begin.at < read.end)
-        };
-        let count = makers.iter().rposition(begun).map_or(0, |last| last + 1);
+        let begun = self.begun.get(&(read.kind, id));
+        let begun = begun.map(Vec::as_slice).unwrap_or_default();
+        let count = begun.partition_point(|begun| *begun < read.end);
         FIRST_VERSION + count as u64
     }
 }
@@ -398,10 +376,14 @@ impl Verdict {
             writes: world.writes.len() as u64,
             ..Self::default()
         };
-        for (id, write) in &world.writes {
-            let is_unended_crash =
-                write.done.is_none() && matches!(world.duty(*id, 0, u32::MAX), Duty::Owed(_));
-            verdict.crash_safe_kills += u64::from(is_unended_crash);
+        let committed: HashSet<WriteId> = world.rows.values().flatten().copied().collect();
+        for id in committed {
+            let is_unended = world
+                .writes
+                .get(&id)
+                .is_some_and(|write| write.done.is_none());
+            let is_owed = is_unended && matches!(world.duty(id, 0, u32::MAX), Duty::Owed(_));
+            verdict.crash_safe_kills += u64::from(is_owed);
         }
         verdict.committed = world.rows.values().map(|makers| makers.len() as u64).sum();
         for event in events {

@@ -84,11 +84,15 @@ impl App {
 
 fn spawn(brief: &Brief) -> Process {
     let program = std::env::current_exe().expect("this program has a path");
-    let brief = serde_json::to_string(brief).expect("plain data");
+    let words = serde_json::to_string(brief).expect("plain data");
     let mut command = Command::new(program);
-    command.args(["app", &brief]);
-    Process::start(&mut command, rustix::process::Signal::KILL, None)
-        .expect("this program can be started again")
+    command.args(["app", &words]);
+    Process::start(
+        &mut command,
+        rustix::process::Signal::KILL,
+        Some(&brief.directory),
+    )
+    .expect("this program can be started again")
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {

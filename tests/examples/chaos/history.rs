@@ -220,6 +220,10 @@ pub(crate) struct Mark {
 pub(crate) enum Step {
     /// Its announcement was seen to stand.
     Announced,
+    /// It was not, because Redis did not answer.
+    Away,
+    /// The announcement that a dropped or panicked write leaves was seen to be out.
+    Held,
     /// The database has committed it.
     Committed,
     /// The caller has got its answer.

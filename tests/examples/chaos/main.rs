@@ -15,9 +15,11 @@ mod clock;
 mod coordinator;
 mod faults;
 mod history;
+mod minimise;
 mod options;
 mod report;
 mod shop;
+mod verdict;
 mod writes;
 
 use std::process::ExitCode;

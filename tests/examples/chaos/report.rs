@@ -1,13 +1,14 @@
-//! What people read: the figures of a run, and of each violation the smallest history that shows it.
+//! What people read: the figures of a run, and its violations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::aftermath::Comparison;
-use crate::check::{Verdict, Violation, World, Write as Written};
-use crate::history::{Answer, Event, FaultKind, Form, MILLISECOND, Read, Time, WriteId, events};
+use crate::check::{Verdict, Violation, World};
+use crate::history::{Answer, FaultKind, Form, MILLISECOND, Time, events};
+use crate::minimise;
 
 /// More of one kind say little more.
 const SHOWN: usize = 5;
@@ -31,7 +32,7 @@ pub(crate) fn judge(history: &Path, comparison: &Comparison) -> bool {
         Ok((world, verdict)) => {
             text += &figures(&world, &verdict, comparison);
             for violation in some(&verdict.violations) {
-                text += &shown(&world, violation, history);
+                text += &minimise::shown(&world, violation, history);
             }
             for complaint in &comparison.complaints {
                 text += &format!("NOT AS BEFORE: {complaint}\n");
@@ -39,14 +40,18 @@ pub(crate) fn judge(history: &Path, comparison: &Comparison) -> bool {
             let is_right = verdict.violations.is_empty()
                 && comparison.complaints.is_empty()
                 && verdict.reads > 0;
-            let history = history.display();
             if is_right {
                 text += "nothing stale\n";
             } else {
-                text += &format!(
-                    "FAILED, with {} violations; the history is in {history}\n",
-                    verdict.violations.len()
-                );
+                let count = verdict.violations.len();
+                let whole = history.display();
+                text += &format!("\nFAILED, with {count} violations; the history is in {whole}\n");
+                let earliest = some(&verdict.violations).first().copied();
+                if let Some(small) =
+                    earliest.and_then(|violation| minimise::save(violation, history))
+                {
+                    text += &format!("the earliest alone: chaos check {}\n", small.display());
+                }
             }
             is_right
         }
@@ -98,7 +103,7 @@ fn begin(violation: &Violation) -> Time {
     }
 }
 
-fn ms(time: Time) -> f64 {
+pub(crate) fn ms(time: Time) -> f64 {
     time as f64 / MILLISECOND as f64
 }
 
@@ -200,181 +205,4 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
         text += &format!("{:<38} {line}\n", "afterwards");
     }
     text
-}
-
-/// The smallest history that shows a violation: the read, the write that it missed, and what happened to the row between.
-fn shown(world: &World, violation: &Violation, history: &Path) -> String {
-    let (title, read, id, missed) = match violation {
-        Violation::Stuck(stuck) => {
-            let time = ms(stuck.end - stuck.start);
-            return format!(
-                "\nSTUCK: {} of process {} for {time:.0} ms\n",
-                stuck.what, stuck.process
-            );
-        }
-        Violation::Wrong { read, text } => {
-            return format!("\nWRONG VALUE: {} got {text}\n", call(world, read));
-        }
-        Violation::Invented { read, id, shown } => {
-            let title =
-                format!("INVENTED: version {shown} of row {id}, which nobody had committed");
-            (title, read, *id, None)
-        }
-        Violation::Stale {
-            read,
-            id,
-            shown,
-            missed,
-            late,
-        } => {
-            let title = format!("STALE by {:.3} ms: version {shown} of row {id}", ms(*late));
-            (title, read, *id, Some(*missed))
-        }
-        Violation::Unbounded {
-            read,
-            id,
-            missed,
-            reason,
-            late,
-        } => {
-            let title = format!(
-                "EXCUSED FOR TOO LONG ({}): row {id}, {:.0} ms late",
-                reason.name(),
-                ms(*late)
-            );
-            (title, read, *id, Some(*missed))
-        }
-    };
-    let missed = missed.and_then(|id| world.writes.get(&id));
-    let origin = missed
-        .map_or(read.start, |write| write.begin.at)
-        .min(read.start);
-    let mut lines: BTreeSet<(Time, String)> = BTreeSet::new();
-    lines.insert((read.start, format!("{} begins", call(world, read))));
-    lines.insert((
-        read.end,
-        format!("  and shows {:?}, {:?}", read.rows, read.answer),
-    ));
-    // A version more on either side tells where the write stands among its neighbours.
-    let makers = world
-        .rows
-        .get(&(read.kind, id))
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    for (version, maker) in (2_u64..).zip(makers) {
-        let Some(write) = world.writes.get(maker) else {
-            continue;
-        };
-        let is_missed = missed.is_some_and(|missed| missed.begin.write == *maker);
-        let name = if is_missed { " (missed)" } else { "" };
-        if is_missed || (write.begin.at <= read.end && last(write) >= origin) {
-            lines.extend(steps(
-                write,
-                &format!("version {version} of row {id}{name}"),
-            ));
-        }
-    }
-    for fault in world
-        .faults
-        .iter()
-        .filter(|fault| fault.from <= read.end && fault.to >= origin)
-    {
-        let whose = fault
-            .slot
-            .map_or(String::new(), |slot| format!(" of app {slot}"));
-        lines.insert((fault.from, format!("{}{whose} begins", fault.kind.name())));
-        lines.insert((fault.to, format!("{}{whose} ends", fault.kind.name())));
-    }
-    for life in world.lives.values() {
-        if let Some(killed) = life
-            .killed
-            .filter(|killed| (origin..=read.end).contains(killed))
-        {
-            lines.insert((
-                killed,
-                format!("process {} of app {} is gone", life.process, life.slot),
-            ));
-        }
-    }
-    lines.extend(fills(history, read, origin));
-    let first = lines.first().map_or(0, |(at, _)| *at);
-    let lines: String = lines
-        .iter()
-        .map(|(at, line)| format!("  {:>12.3} ms  {line}\n", ms(at - first)))
-        .collect();
-    format!("\n{title}\n{lines}")
-}
-
-/// Other reads of the same call about that time: who had the row anew, and who had it like this one.
-fn fills(history: &Path, stale: &Read, origin: Time) -> Vec<(Time, String)> {
-    let Ok(events) = events(history) else {
-        return Vec::new();
-    };
-    let mut similar: Vec<(Time, String)> = events
-        .filter_map(|event| match event {
-            Event::Read(read)
-                if (read.read, read.kind, read.argument)
-                    == (stale.read, stale.kind, stale.argument)
-                    && (read.end >= origin && read.start <= stale.start)
-                    && read.start != stale.start
-                    && read.answer != Answer::Hit =>
-            {
-                let shown = format!(
-                    "process {} reads it from {:.3} ms before, {:?}: {:?}",
-                    read.process,
-                    ms(read.end - read.start),
-                    read.answer,
-                    read.rows
-                );
-                Some((read.end, shown))
-            }
-            _ => None,
-        })
-        .collect();
-    similar.sort();
-    let some = similar.len().saturating_sub(12);
-    similar.split_off(some)
-}
-
-fn call(world: &World, read: &Read) -> String {
-    let kind = world.run.kinds.get(usize::from(read.kind));
-    let kind = kind.map_or("?", String::as_str);
-    format!(
-        "process {}: {:?} {kind} {}",
-        read.process, read.read, read.argument
-    )
-}
-
-fn last(write: &Written) -> Time {
-    let done = write.done.map(|(at, _)| at);
-    [done, write.in_force, write.committed]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or(write.begin.at)
-}
-
-fn steps(write: &Written, what: &str) -> Vec<(Time, String)> {
-    let begin = &write.begin;
-    let id: WriteId = begin.write & 0xffff_ffff;
-    let name = format!("process {}, write {id}, {what}", begin.process);
-    let mut steps = vec![(begin.at, format!("{name}: {:?} begins", begin.form))];
-    let named = [
-        (write.announced, "announced"),
-        (write.committed, "committed"),
-        (write.delivered, "told that Redis has it"),
-        (write.pending, "seen to wait for Redis"),
-        (write.in_force, "seen to wait no more"),
-    ];
-    steps.extend(
-        named
-            .into_iter()
-            .filter_map(|(at, step)| Some((at?, format!("{name}: {step}")))),
-    );
-    steps.extend(
-        write
-            .done
-            .map(|(at, outcome)| (at, format!("{name}: {outcome:?}"))),
-    );
-    steps
 }

@@ -398,13 +398,15 @@ impl<K: Kind> Shop<K> {
 
     /// What a crash must not undo is worth nothing if Redis was away: a read of the row says whether it was.
     async fn look_for_announcement(&self, id: i64) {
-        use cache_runtime::{BypassReason, Status, observe};
+        use cache_runtime::BypassReason::{Intended, Pending, Unavailable};
+        use cache_runtime::{Status, observe};
         let (_, outcomes) = observe(self.calm().get(id)).await;
-        if outcomes
-            .iter()
-            .any(|outcome| outcome.status == Status::Bypass(BypassReason::Intended))
-        {
-            self.mark(Step::Announced);
+        for outcome in outcomes {
+            match outcome.status {
+                Status::Bypass(Intended) => self.mark(Step::Announced),
+                Status::Bypass(Unavailable | Pending) => self.mark(Step::Away),
+                _ => {}
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
             shop.mark(Step::Done(Outcome::Returned));
             if is_pending(stage, &shop, id).await {
                 shop.mark(Step::Pending);
-                settle(stage, shop, Duration::ZERO);
+                settle(stage, shop, Duration::ZERO, false);
             } else {
                 shop.mark(Step::InForce);
                 settled(stage);
@@ -143,7 +143,7 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
                 settled(stage);
             } else {
                 shop.mark(Step::Pending);
-                settle(stage, shop, Duration::ZERO);
+                settle(stage, shop, Duration::ZERO, false);
             }
         }
         Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) if is_manual => {
@@ -152,7 +152,7 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
         }
         Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) => {
             shop.mark(Step::Done(Outcome::Unknown));
-            settle(stage, shop, stage.uncertainty + GRACE);
+            settle(stage, shop, stage.uncertainty + GRACE, false);
         }
         Ok(Ended::Dropped) => {
             shop.mark(Step::Done(Outcome::Dropped));
@@ -161,7 +161,7 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
             } else {
                 stage.uncertainty + GRACE
             };
-            settle(stage, shop, wait);
+            settle(stage, shop, wait, true);
         }
         Err(_) => {
             shop.mark(Step::Done(Outcome::Panicked));
@@ -170,7 +170,7 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
             } else {
                 stage.uncertainty + GRACE
             };
-            settle(stage, shop, wait);
+            settle(stage, shop, wait, true);
         }
     }
 }
@@ -187,20 +187,29 @@ async fn is_pending<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> bool {
 }
 
 /// Notes, in the background, when nothing waits in this process any more that was there after `wait`.
-fn settle<K: Kind>(stage: &Arc<Stage>, shop: Shop<K>, wait: Duration) {
+fn settle<K: Kind>(stage: &Arc<Stage>, shop: Shop<K>, wait: Duration, is_announced: bool) {
     let stage = Arc::clone(stage);
     tokio::spawn(async move {
+        if is_announced {
+            delivered(&stage).await;
+            shop.mark(Step::Held);
+        }
         let mut waited = Duration::ZERO;
         while waited < wait {
             tokio::time::sleep(STEP).await;
             waited += STEP;
         }
-        while stage.cache.get_stats().await.counters.pending > 0 {
-            tokio::time::sleep(STEP).await;
-        }
+        delivered(&stage).await;
         shop.mark(Step::InForce);
         settled(&stage);
     });
+}
+
+/// Returns when the store has everything that this process had to deliver.
+async fn delivered(stage: &Stage) {
+    while stage.cache.get_stats().await.counters.pending > 0 {
+        tokio::time::sleep(STEP).await;
+    }
 }
 
 async fn run<K: Kind>(shop: &Shop<K>, form: Form, id: i64) -> Ended {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_runtime::{BypassReason, Cache, ErrorKind, Status, observe};
+use cache_runtime::{Acknowledgement, BypassReason, Cache, Circuit, ErrorKind, Status, observe};
 use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop};
@@ -298,4 +298,99 @@ async fn an_announcement_spares_what_somebody_else_keeps_under_the_rows_key() {
     shop.name(2).await;
     assert!(is_hit(status(shop.get(2)).await));
     assert_eq!(server.cli(&["GET", "users:1"]).trim(), "somebody else's");
+}
+
+/// What nobody has seen yet is not forgotten because somebody clears the cache.
+#[tokio::test]
+async fn an_announcement_that_waits_is_not_lost_in_a_clearing() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server).uncertainty(Duration::from_secs(60))).await;
+    let shop = Shop::new(&cache);
+    let other = shop.node(&Cache::new(over(&server)).await);
+    server.stop();
+    let (gate, write) = held(&shop, |shop| async move { shop.rename(1, "new").await }).await;
+    write.abort();
+    assert!(write.await.expect_err("aborted").is_cancelled());
+    drop(gate);
+    cache.clear_all().await.expect_err("Redis is away");
+    server.restart();
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0 && other.cache.is_available().await
+    })
+    .await;
+    assert_eq!(status(other.get(1)).await, ANNOUNCED);
+    assert_eq!(status(other.list(0, 1)).await, ANNOUNCED);
+}
+
+#[tokio::test]
+async fn announced_writes_in_an_outage_leave_no_more_than_others() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    server.stop();
+    let circuit = async || cache.get_stats().await.circuit;
+    eventually(PATIENCE, async || circuit().await != Some(Circuit::Closed)).await;
+    for _ in 0..100 {
+        shop.rename_crash_safe(1, "new").await.expect("written");
+    }
+    assert_eq!(
+        cache.get_stats().await.counters.pending,
+        2,
+        "the row, and what is derived"
+    );
+    server.restart();
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_uncertainty_a_dropped_write_holds_nothing_up() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server).uncertainty(Duration::ZERO)).await;
+    let shop = Shop::new(&cache);
+    let (_gate, write) = held(&shop, |shop| async move { shop.rename(1, "new").await }).await;
+    write.abort();
+    assert!(write.await.expect_err("aborted").is_cancelled());
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0
+    })
+    .await;
+    assert_eq!(
+        cache.invalidate("users", &2).await,
+        Acknowledgement::Delivered
+    );
+}
+
+#[tokio::test]
+async fn writes_that_are_dropped_at_once_are_announced_together() {
+    let mut server = RedisServer::start();
+    let cache = Cache::new(over(&server).uncertainty(Duration::from_secs(60))).await;
+    let shop = Shop::new(&cache);
+    server.stop();
+    let gate = Gate::new();
+    let slow = shop.with_write_gate(&gate);
+    let mut writes = Vec::new();
+    for id in 1..=200 {
+        let slow = slow.clone();
+        writes.push(tokio::spawn(async move { slow.rename(id, "new").await }));
+        gate.arrival().await;
+    }
+    for write in writes {
+        write.abort();
+        assert!(write.await.expect_err("aborted").is_cancelled());
+    }
+    server.restart();
+    eventually(PATIENCE, async || {
+        cache.get_stats().await.counters.pending == 0
+    })
+    .await;
+    for id in [1, 200] {
+        assert_eq!(status(shop.get(id)).await, ANNOUNCED);
+    }
+    assert_eq!(status(shop.list(0, 1)).await, ANNOUNCED);
+    let derived = server.cli(&["GET", "@gen:users~derived"]);
+    // The first may have been on its way by itself.
+    assert!(derived.matches('@').count() <= 3, "{derived}");
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache_runtime::{Status, observe};
-use cache_tests::RedisServer;
+use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop, User};
 use crate::{Pair, over, over_each_store};
@@ -269,4 +270,53 @@ async fn ids_past_one_command_are_read_in_several() {
     assert_eq!(shop.asked(), [asked.to_vec()]);
     assert_eq!(names(&shop.get_many(&ids).await).len(), 3);
     assert_eq!(shop.asked(), [] as [Vec<i64>; 0], "597 absences are kept");
+}
+
+/// How often a command was called since the statistics were reset.
+fn calls(server: &RedisServer, command: &str) -> u64 {
+    let stats = server.cli(&["INFO", "commandstats"]);
+    let prefix = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+    let calls = line.and_then(|line| line.split(',').next());
+    calls.map_or(0, |calls| calls.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn a_large_batch_is_stored_as_a_whole_in_few_commands() {
+    let server = RedisServer::start();
+    let config = over(&server).lease(Duration::from_secs(60));
+    let cache = cache_runtime::Cache::new(config).await;
+    let shop = Shop::new(&cache);
+    // The scripts are known from here on.
+    shop.get_many(&[1]).await.expect("read");
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    let ids: Vec<i64> = (1..=5_001).collect();
+    shop.get_many(&ids).await.expect("read");
+    assert_eq!(shop.asked().pop().expect("it ran").len(), 5_000);
+    assert_eq!(cache.get_stats().await.counters.fills, 5_001);
+    assert_eq!(calls(&server, "mget"), 20);
+    assert_eq!(calls(&server, "evalsha"), 40, "leases and values, 20 each");
+    shop.get_many(&ids).await.expect("read");
+    assert_eq!(shop.asked(), [] as [Vec<i64>; 0]);
+}
+
+#[tokio::test]
+async fn the_leases_of_a_batch_are_renewed() {
+    let server = RedisServer::start();
+    let cache = cache_runtime::Cache::new(over(&server).lease(Duration::from_secs(1))).await;
+    let shop = Shop::new(&cache);
+    let gate = Gate::new();
+    let held = shop.with_read_gate(&gate);
+    let load = tokio::spawn(async move { held.get_many(&[1, 2]).await });
+    gate.arrival().await;
+    let leases = || [1, 2].map(|id| server.cli(&["GET", &format!("users:{id}")]));
+    let first = leases();
+    eventually(Duration::from_secs(20), async || {
+        let now = leases();
+        now[0] != first[0] && now[1] != first[1]
+    })
+    .await;
+    gate.open();
+    load.await.expect("ends").expect("read");
+    assert_eq!(cache.get_stats().await.counters.fills, 2);
 }

@@ -420,3 +420,26 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         std::thread::park();
     }
 }
+
+#[tokio::test]
+async fn a_generation_that_is_none_is_replaced() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    let nonce = "0123456789abcdef".repeat(2);
+    for rest in [
+        "",
+        "x",
+        " x",
+        " ab@",
+        " ab@1 x",
+        " ab@123456789012345678901",
+        "\n",
+    ] {
+        // Without the nonce as well.
+        for value in [format!("{nonce}{rest}"), format!("x{rest}")] {
+            server.cli(&["SET", "@gen:users", &value]);
+            shop.name(1).await;
+            assert!(is_hit(status(shop.get(1)).await), "{value:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! generations it is compared with come from one server. That is why this is not the client library's own
 //! connection manager, which reconnects unseen.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +32,8 @@ use crate::store::Circuit;
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
+/// How often the server's clock is read.
+const TIME_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
 const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 
@@ -218,9 +221,9 @@ pub(super) async fn keep(
         let reason = match attempt {
             Ok(link) => {
                 is_out = false;
-                let state = Arc::clone(&link.state);
-                links.set(Some(Arc::new(link)));
-                if let Some(tracker) = &state.tracker {
+                let link = Arc::new(link);
+                links.set(Some(Arc::clone(&link)));
+                if let Some(tracker) = &link.state.tracker {
                     tracker.open();
                 }
                 links.breaker.close(clock::now());
@@ -231,11 +234,12 @@ pub(super) async fn keep(
                 );
                 attempted.send_replace(true);
                 tokio::select! {
-                    () = state.changed.notified() => {}
+                    () = link.state.changed.notified() => {}
+                    never = keep_time(&link) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
-                state.reason.lock().take().unwrap_or_default()
+                link.state.reason.lock().take().unwrap_or_default()
             }
             Err(error) => error.to_string(),
         };
@@ -256,6 +260,24 @@ pub(super) async fn keep(
         link.state.give_up(|| "the cache was shut down".into());
     }
     links.set(None);
+}
+
+/// Reads the server's clock again from time to time.
+async fn keep_time(link: &Link) -> Infallible {
+    loop {
+        tokio::time::sleep(TIME_INTERVAL).await;
+        let time = link.ask(CONNECT_BUDGET, async |connection| {
+            redis::cmd("TIME").query_async(connection).await
+        });
+        if let Ok(time) = time.await {
+            link.clock.read(reading(time));
+        }
+    }
+}
+
+/// What `TIME` answers: seconds, and microseconds.
+fn reading((seconds, micros): (u64, u64)) -> Millis {
+    Millis(seconds * 1000 + micros / 1000)
 }
 
 async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
@@ -380,11 +402,11 @@ async fn identify(
     connection: &mut MultiplexedConnection,
     trust_restart: bool,
 ) -> Result<(Nonce, RemoteClock), Error> {
-    let (seconds, micros): (u64, u64) = redis::cmd("TIME")
+    let time = redis::cmd("TIME")
         .query_async(connection)
         .await
         .map_err(described)?;
-    let clock = RemoteClock::from_reading(Millis(seconds * 1000 + micros / 1000));
+    let clock = RemoteClock::from_reading(reading(time));
     let info: String = match redis::cmd("INFO").query_async(connection).await {
         Ok(info) => info,
         // Then a replica is found out by its refusing the first write.

@@ -3,6 +3,7 @@
 mod breaker;
 mod link;
 mod scripts;
+mod steps;
 mod survey;
 mod tracking;
 
@@ -20,8 +21,7 @@ use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
     Circuit, Fill, Filled, Form, Found, Inquiry, Intended, Intent, Invalidated, Invalidation,
-    LeaseReply, LeaseRequest, Look, Matching, Payload, Probe, Seen, ServerFacts, Store, Survey,
-    glob,
+    LeaseReply, LeaseRequest, Look, Matching, Payload, Probe, ServerFacts, Store, Survey, glob,
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};
@@ -293,36 +293,6 @@ impl RedisStore {
             on_whole,
         })
     }
-
-    async fn invalidate_on(
-        &self,
-        link: &Link,
-        kills: &[&str],
-        bumps: &[&str],
-        withdraws: &str,
-    ) -> Result<Invalidated, Error> {
-        let nonces = bumps
-            .iter()
-            .map(|_| Nonce::fresh().to_string().into_bytes());
-        let args = [
-            kills.len().to_string().into_bytes(),
-            millis(self.default_generation_ttl),
-            withdraws.into(),
-        ];
-        let (at, removed) = self
-            .script(
-                link,
-                &scripts::INVALIDATE,
-                kills.iter().chain(bumps).copied(),
-                args.into_iter().chain(nonces),
-            )
-            .await?;
-        self.changed(kills.iter().chain(bumps).copied());
-        Ok(Invalidated {
-            at: Millis(at),
-            removed,
-        })
-    }
 }
 
 /// A walk over the keyspace, in steps.
@@ -344,8 +314,14 @@ impl Walk {
 fn miscounted() -> Error {
     Error::new(
         ErrorKind::Store,
-        "MGET answered with another number of values",
+        "Redis answered with another number of values",
     )
+}
+
+fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, Error> {
+    (answers.len() == asked)
+        .then_some(answers)
+        .ok_or_else(miscounted)
 }
 
 /// The last deadline of the intents that stand in the place of an entry.
@@ -412,37 +388,32 @@ impl Store for RedisStore {
     }
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
-        let link = self.links.current()?;
-        let (mode, seen) = match &request.seen {
-            Seen::Nothing => ("nothing", String::new()),
-            Seen::Entry(header) => ("entry", header.encode()),
-            Seen::Past(header) => ("past", header.encode()),
-            Seen::Leased => ("leased", String::new()),
-            Seen::Anything => ("anything", String::new()),
-        };
-        let lease = request.header(probe.kind, SCRIPT_SETS_IT);
-        let args = [
-            mode.into(),
-            seen.into_bytes(),
-            lease.encode().into_bytes(),
-            millis(request.length),
-        ];
-        let reply: Vec<u8> = self
-            .script(&link, &scripts::LEASE, [probe.key.as_str()], args)
-            .await?;
-        self.changed([probe.key.as_str()]);
-        Ok(match reply.as_slice() {
-            b"" => LeaseReply::Granted,
-            b"intended" => LeaseReply::Intended,
-            reply => Header::parse(reply)
-                .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
-        })
+        let mut replies = self.lease_step(&[(probe, request.clone())]).await?;
+        replies.pop().ok_or_else(miscounted)
+    }
+
+    async fn lease_many(
+        &self,
+        requests: &[(&Probe, LeaseRequest)],
+    ) -> Result<Vec<LeaseReply>, Error> {
+        let mut replies = Vec::with_capacity(requests.len());
+        for step in requests.chunks(STEP) {
+            replies.append(&mut self.lease_step(step).await?);
+        }
+        Ok(replies)
     }
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
-        let link = self.links.current()?;
-        let args = [token.to_string().into_bytes(), millis(length)];
-        self.script(&link, &scripts::RENEW, [key], args).await
+        let renewed = self.renew_step(std::iter::once((key, token)), length);
+        Ok(renewed.await?.contains(&true))
+    }
+
+    async fn renew_many(&self, leases: &[(String, Nonce)], length: Duration) -> Result<(), Error> {
+        for step in leases.chunks(STEP) {
+            let step = step.iter().map(|(key, token)| (key.as_str(), *token));
+            self.renew_step(step, length).await?;
+        }
+        Ok(())
     }
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
@@ -454,33 +425,18 @@ impl Store for RedisStore {
     }
 
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
-        let link = self.links.current()?;
-        let header = fill.header(probe.kind, SCRIPT_SETS_IT);
-        let payload = match fill.payload {
-            Payload::Encoded(bytes) => Vec::from(bytes),
-            // For people who look: an absence reads as one.
-            Payload::Empty => b"null".to_vec(),
-            Payload::Decoded(_) => {
-                return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
-            }
-        };
-        let args = [
-            fill.token.to_string().into_bytes(),
-            header.encode().into_bytes(),
-            payload,
-            millis(fill.fresh_for),
-            millis(fill.stale_for),
-            millis(fill.generation_ttl),
-        ];
-        let keys =
-            std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
-        let stored: bool = self.script(&link, &scripts::FILL, keys, args).await?;
-        self.changed([probe.key.as_str()]);
-        Ok(if stored {
-            Filled::Stored
-        } else {
-            Filled::Refused
-        })
+        let mut filled = self.fill_step(vec![(probe, fill)]).await?;
+        filled.pop().ok_or_else(miscounted)
+    }
+
+    async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+        let mut filled = Vec::with_capacity(fills.len());
+        let mut fills = fills.into_iter().peekable();
+        while fills.peek().is_some() {
+            let step = fills.by_ref().take(STEP).collect();
+            filled.append(&mut self.fill_step(step).await?);
+        }
+        Ok(filled)
     }
 
     async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
@@ -516,23 +472,21 @@ impl Store for RedisStore {
             .iter()
             .map(Nonce::to_string)
             .collect();
-        let withdraws = withdraws.join(" ");
-        if kills.len() + bumps.len() <= STEP {
-            return self.invalidate_on(&link, &kills, &bumps, &withdraws).await;
-        }
         let mut done = Invalidated {
             at: Millis(0),
             removed: 0,
         };
-        for kills in kills.chunks(STEP) {
-            let step = self.invalidate_on(&link, kills, &[], &withdraws).await?;
+        // Without any it is one round all the same.
+        let rounds = withdraws.len().div_ceil(STEP).max(1);
+        for round in 0..rounds {
+            let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
+            let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
+            let step = self.invalidate_in_steps(&link, &kills, &bumps, &withdraws);
+            let step = step.await?;
             done = Invalidated {
                 at: step.at,
                 removed: done.removed + step.removed,
             };
-        }
-        for bumps in bumps.chunks(STEP) {
-            done.at = self.invalidate_on(&link, &[], bumps, &withdraws).await?.at;
         }
         Ok(done)
     }

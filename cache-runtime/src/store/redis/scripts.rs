@@ -50,14 +50,14 @@ local function is_intent(key) return redis.pcall('GETRANGE', key, 0, #INTENTS - 
 
 -- The intents in a value that stand after `t`, without those named, and the last of their deadlines.
 local function standing(value, t, without)
-  local intents, last = '', 0
+  local intents, last = {{}}, 0
   for name, ends in value:gmatch(' (%x+)@(%d+)') do
     if tonumber(ends) > t and not without[name] then
-      intents = intents .. ' ' .. name .. '@' .. ends
+      intents[#intents + 1] = ' ' .. name .. '@' .. ends
       if tonumber(ends) > last then last = tonumber(ends) end
     end
   end
-  return intents, last
+  return table.concat(intents), last
 end
 
 -- A server that is over its memory limit and may not evict refuses SET, but not after a DEL.
@@ -66,9 +66,9 @@ local function put(key, value, ttl)
   redis.call('SET', key, value, 'PX', ttl)
 end
 
--- Puts intents in the place of an entry; without any, nothing.
+-- Puts intents in the place of an entry; without any, nothing. One that ends now is kept for as long as Redis can.
 local function put_intents(key, intents, last, t)
-  if intents == '' then redis.call('DEL', key) else put(key, INTENTS .. intents, last - t) end
+  if intents == '' then redis.call('DEL', key) else put(key, INTENTS .. intents, math.max(last - t, 1)) end
 end
 
 local function token(h) return h:sub({token}, {token_end}) end
@@ -138,10 +138,11 @@ pub(super) fn all() -> [&'static Script; 9] {
 pub(super) static ENSURE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
--- As `Generation::parse` reads it: a nonce, then nothing or intents.
+-- As `Generation::parse` reads it: a nonce, then nothing or intents, whose deadlines it can count.
 local function is_generation(value)
-  local rest = value:sub(33, 33)
-  return #value >= 32 and not value:sub(1, 32):find('[^0-9a-f]') and (rest == '' or rest == ' ')
+  local function leave_out(ends) return #ends < 20 and '' or nil end
+  local rest = value:sub(33):gsub(' %x+@(%d+)', leave_out)
+  return #value >= 32 and not value:sub(1, 32):find('[^0-9a-f]') and rest == ''
 end
 
 local values = {}
@@ -160,41 +161,55 @@ return values
     )
 });
 
-/// `KEYS` entry; `ARGV` mode (`nothing`, `entry`, `past`, `leased`, `anything`), the header seen, the lease's header,
-/// its length in ms. Returns nothing if granted, else the header that is there, `foreign` or `intended`.
+/// `KEYS` entries; `ARGV` the leases' length in ms, then for each mode (`nothing`, `entry`, `past`, `leased`, `anything`),
+/// the header seen and the lease's header. Returns for each nothing if granted, else the header that is there, `foreign` or
+/// `intended`.
 pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
-local there, t = header(KEYS[1]), now()
-if there == false then return is_intent(KEYS[1]) and 'intended' or 'foreign' end
-if there then
-  local expired = token(there) ~= NO_TOKEN and deadline(there) < t
-  local gives_way = expired or ARGV[1] == 'anything' or ((ARGV[1] == 'entry' or ARGV[1] == 'past') and same(there, ARGV[2]))
-  if not gives_way then return there end
-  if (ARGV[1] == 'past' or ARGV[1] == 'leased') and has_content(there) and same_value(there, ARGV[3]) then
-    local rest = redis.call('PTTL', KEYS[1])
-    redis.call('SETRANGE', KEYS[1], 0, with_deadline(with_token(there, token(ARGV[3])), t + ARGV[4]))
-    if rest < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
-    return ''
+local t, length = now(), ARGV[1]
+
+local function lease(key, mode, seen, wanted)
+  local there = header(key)
+  if there == false then return is_intent(key) and 'intended' or 'foreign' end
+  if there then
+    local expired = token(there) ~= NO_TOKEN and deadline(there) < t
+    local gives_way = expired or mode == 'anything' or ((mode == 'entry' or mode == 'past') and same(there, seen))
+    if not gives_way then return there end
+    if (mode == 'past' or mode == 'leased') and has_content(there) and same_value(there, wanted) then
+      local rest = redis.call('PTTL', key)
+      redis.call('SETRANGE', key, 0, with_deadline(with_token(there, token(wanted)), t + length))
+      if rest < tonumber(length) then redis.call('PEXPIRE', key, length) end
+      return ''
+    end
   end
+  redis.call('SET', key, with_deadline(with_times(wanted, t, 0, 0), t + length), 'PX', length)
+  return ''
 end
-local lease = with_deadline(with_times(ARGV[3], t, 0, 0), t + ARGV[4])
-redis.call('SET', KEYS[1], lease, 'PX', ARGV[4])
-return ''
+
+local replies = {}
+for i, key in ipairs(KEYS) do replies[i] = lease(key, ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]) end
+return replies
 ",
     )
 });
 
-/// `KEYS` entry; `ARGV` token, length in ms. Returns whether the lease was there.
+/// `KEYS` entries; `ARGV` length in ms, then a token each. Returns for each whether the lease was there.
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
-local there = header(KEYS[1])
-if not there or token(there) ~= ARGV[1] then return 0 end
-local rest = redis.call('PTTL', KEYS[1])
-redis.call('SETRANGE', KEYS[1], 0, with_deadline(there, now() + ARGV[2]))
-if rest < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return 1
+local t, length, renewed = now(), ARGV[1], {}
+for i, key in ipairs(KEYS) do
+  local there = header(key)
+  renewed[i] = 0
+  if there and token(there) == ARGV[i + 1] then
+    local rest = redis.call('PTTL', key)
+    redis.call('SETRANGE', key, 0, with_deadline(there, t + length))
+    if rest < tonumber(length) then redis.call('PEXPIRE', key, length) end
+    renewed[i] = 1
+  end
+end
+return renewed
 ",
     )
 });
@@ -215,21 +230,32 @@ return 1
     )
 });
 
-/// `KEYS` entry, then its generations; `ARGV` token, header, payload, how long it is fresh and how long it is kept after that, and
-/// the time to live of the generations, all in ms. Stores if the key still holds the lease; returns whether it did.
+/// `KEYS` entries, then the generations of all of them; `ARGV` how many entries, the time to live of the generations in
+/// ms, then for each token, header, payload, how long it is fresh and how long it is kept after that, in ms. Stores those
+/// whose key still holds the lease; returns for each whether it did.
 pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
-local there = header(KEYS[1])
-if not there or token(there) ~= ARGV[1] then return 0 end
-local t = now()
-local fresh, stale = t + ARGV[4], t + ARGV[4] + ARGV[5]
-redis.call('SET', KEYS[1], with_times(ARGV[2], t, fresh, stale) .. ARGV[3], 'PX', stale - t)
-for i = 2, #KEYS do
-  local rest = redis.call('PTTL', KEYS[i])
-  if rest >= 0 and rest < ARGV[6] / 2 then redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
+local t, entries, ttl, stored, any = now(), tonumber(ARGV[1]), ARGV[2], {}, false
+
+local function fill(key, own, header_of_it, payload, fresh_for, stale_for)
+  local there = header(key)
+  if not there or token(there) ~= own then return 0 end
+  local fresh, stale = t + fresh_for, t + fresh_for + stale_for
+  redis.call('SET', key, with_times(header_of_it, t, fresh, stale) .. payload, 'PX', stale - t)
+  any = true
+  return 1
 end
-return 1
+
+for i = 1, entries do
+  local at = 5 * i - 2
+  stored[i] = fill(KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+end
+for i = entries + 1, any and #KEYS or 0 do
+  local rest = redis.call('PTTL', KEYS[i])
+  if rest >= 0 and rest < ttl / 2 then redis.call('PEXPIRE', KEYS[i], ttl) end
+end
+return stored
 ",
     )
 });

@@ -1,0 +1,161 @@
+//! Scripts for many keys at once: as many as fit into one step, so that nobody else waits behind it.
+
+use std::time::Duration;
+
+use super::link::Link;
+use super::{RedisStore, SCRIPT_SETS_IT, STEP, counted, millis, scripts};
+use crate::clock::Millis;
+use crate::entry::Header;
+use crate::error::{Error, ErrorKind};
+use crate::nonce::Nonce;
+use crate::store::{Fill, Filled, Invalidated, LeaseReply, LeaseRequest, Payload, Probe, Seen};
+
+impl RedisStore {
+    pub(super) async fn lease_step(
+        &self,
+        requests: &[(&Probe, LeaseRequest)],
+    ) -> Result<Vec<LeaseReply>, Error> {
+        let Some((_, first)) = requests.first() else {
+            return Ok(Vec::new());
+        };
+        let link = self.links.current()?;
+        let each = requests.iter().flat_map(|(probe, request)| {
+            let (mode, seen) = match &request.seen {
+                Seen::Nothing => ("nothing", String::new()),
+                Seen::Entry(header) => ("entry", header.encode()),
+                Seen::Past(header) => ("past", header.encode()),
+                Seen::Leased => ("leased", String::new()),
+                Seen::Anything => ("anything", String::new()),
+            };
+            let lease = request.header(probe.kind, SCRIPT_SETS_IT);
+            [mode.into(), seen.into_bytes(), lease.encode().into_bytes()]
+        });
+        debug_assert!(requests.iter().all(|(_, it)| it.length == first.length));
+        let args = std::iter::once(millis(first.length)).chain(each);
+        let keys = requests.iter().map(|(probe, _)| probe.key.as_str());
+        let replies: Vec<Vec<u8>> = self
+            .script(&link, &scripts::LEASE, keys.clone(), args)
+            .await?;
+        self.changed(keys);
+        let replies: Vec<_> = replies
+            .iter()
+            .map(|reply| match reply.as_slice() {
+                b"" => LeaseReply::Granted,
+                b"intended" => LeaseReply::Intended,
+                reply => Header::parse(reply)
+                    .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
+            })
+            .collect();
+        counted(replies, requests.len())
+    }
+
+    pub(super) async fn renew_step<'l>(
+        &self,
+        leases: impl Iterator<Item = (&'l str, Nonce)> + Clone,
+        length: Duration,
+    ) -> Result<Vec<bool>, Error> {
+        let link = self.links.current()?;
+        let keys = leases.clone().map(|(key, _)| key);
+        let tokens = leases.map(|(_, token)| token.to_string().into_bytes());
+        let args = std::iter::once(millis(length)).chain(tokens);
+        self.script(&link, &scripts::RENEW, keys, args).await
+    }
+
+    pub(super) async fn fill_step(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+        let Some((Probe { deps, .. }, _)) = fills.first() else {
+            return Ok(Vec::new());
+        };
+        debug_assert!(fills.iter().all(|(probe, _)| probe.deps == *deps));
+        let link = self.links.current()?;
+        let entries = fills.iter().map(|(probe, _)| probe.key.as_str());
+        let keys: Vec<&str> = entries.chain(deps.iter().map(|dep| dep.key())).collect();
+        let count = fills.len();
+        let ttl = fills.iter().map(|(_, fill)| fill.generation_ttl).max();
+        let mut args = Vec::with_capacity(2 + 5 * count);
+        args.push(count.to_string().into_bytes());
+        args.push(millis(ttl.unwrap_or(self.default_generation_ttl)));
+        for (probe, fill) in fills {
+            let header = fill.header(probe.kind, SCRIPT_SETS_IT);
+            let payload = match fill.payload {
+                Payload::Encoded(bytes) => Vec::from(bytes),
+                // For people who look: an absence reads as one.
+                Payload::Empty => b"null".to_vec(),
+                Payload::Decoded(_) => {
+                    return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
+                }
+            };
+            args.extend([
+                fill.token.to_string().into_bytes(),
+                header.encode().into_bytes(),
+                payload,
+                millis(fill.fresh_for),
+                millis(fill.stale_for),
+            ]);
+        }
+        let entries: Vec<&str> = keys.iter().copied().take(count).collect();
+        let stored: Vec<bool> = self.script(&link, &scripts::FILL, keys, args).await?;
+        self.changed(entries);
+        let filled = stored.into_iter().map(|stored| match stored {
+            true => Filled::Stored,
+            false => Filled::Refused,
+        });
+        counted(filled.collect(), count)
+    }
+
+    pub(super) async fn invalidate_in_steps(
+        &self,
+        link: &Link,
+        kills: &[&str],
+        bumps: &[&str],
+        withdraws: &str,
+    ) -> Result<Invalidated, Error> {
+        if kills.len() + bumps.len() <= STEP {
+            return self.invalidate_on(link, kills, bumps, withdraws).await;
+        }
+        let mut done = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
+        for kills in kills.chunks(STEP) {
+            let step = self.invalidate_on(link, kills, &[], withdraws).await?;
+            done = Invalidated {
+                at: step.at,
+                removed: done.removed + step.removed,
+            };
+        }
+        for bumps in bumps.chunks(STEP) {
+            done.at = self.invalidate_on(link, &[], bumps, withdraws).await?.at;
+        }
+        Ok(done)
+    }
+
+    pub(super) async fn invalidate_on(
+        &self,
+        link: &Link,
+        kills: &[&str],
+        bumps: &[&str],
+        withdraws: &str,
+    ) -> Result<Invalidated, Error> {
+        let nonces = bumps
+            .iter()
+            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let args = [
+            kills.len().to_string().into_bytes(),
+            millis(self.default_generation_ttl),
+            withdraws.into(),
+        ];
+        let (at, removed) = self
+            .script(
+                link,
+                &scripts::INVALIDATE,
+                kills.iter().chain(bumps).copied(),
+                args.into_iter().chain(nonces),
+            )
+            .await?;
+        self.changed(kills.iter().chain(bumps).copied());
+        Ok(Invalidated {
+            at: Millis(at),
+            removed,
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! Counts what hits and entries allocate. An executable of its own, because counting slows every allocation down.
+//!
+//!     allocations hits             [[name, allocations per hit, bytes per hit], ..]
+//!     allocations entries NAME N   [bytes of payload, live bytes per entry]
+
+use std::alloc::System;
+use std::io::Write;
+use std::sync::Arc;
+
+use cache_rivals::data;
+use cache_rivals::suite::local_hits::{ROWS, contestants, fill};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const HITS: u64 = 100_000;
+
+// One thread, so that nothing else allocates meanwhile; the cache's own thread sleeps.
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let printed = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["hits"] => hits().await,
+        ["entries", name, number] => entries(name, number.parse().expect("a number")).await,
+        _ => panic!("`hits`, or `entries NAME N`"),
+    };
+    let mut out = std::io::stdout();
+    out.write_all(printed.as_bytes()).expect("somebody reads");
+}
+
+async fn hits() -> String {
+    let mut counted = Vec::new();
+    for (name, hits) in contestants().await {
+        hits(0, ROWS).await;
+        let loads = data::loads();
+        let region = Region::new(GLOBAL);
+        hits(0, HITS).await;
+        let change = region.change();
+        assert_eq!(data::loads(), loads, "{name}: no hits");
+        // The box of the batch is one.
+        let number = change.allocations.saturating_sub(1) + change.reallocations;
+        let bytes = change.bytes_allocated as f64 / HITS as f64;
+        counted.push((name, number as f64 / HITS as f64, bytes));
+    }
+    serde_json::to_string(&counted).expect("text and numbers")
+}
+
+async fn entries(name: &str, number: u64) -> String {
+    let payload = {
+        let region = Region::new(GLOBAL);
+        let text = Arc::new(data::text(100));
+        let change = region.change();
+        let freed = change.bytes_deallocated;
+        let payload = change.bytes_allocated - freed;
+        drop(text);
+        payload as f64
+    };
+    let region = Region::new(GLOBAL);
+    let kept = fill(name, number).await;
+    let change = region.change();
+    drop(kept);
+    let live = change.bytes_allocated as f64 - change.bytes_deallocated as f64;
+    serde_json::to_string(&(payload, live / number as f64)).expect("numbers")
+}

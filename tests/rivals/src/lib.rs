@@ -1,0 +1,14 @@
+//! The benchmark suite, and the other caches it measures this one against.
+
+pub mod course;
+pub mod data;
+pub mod figures;
+pub mod machine;
+pub mod measure;
+pub mod plot;
+pub mod profile;
+pub mod progress;
+pub mod report;
+pub mod rivals;
+pub mod suite;
+pub mod worker;

@@ -1,0 +1,80 @@
+//! Hits and nothing else, for a profiler:
+//!
+//!     valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*local_hit*' rivals profile local 20000
+//!     valgrind --tool=callgrind rivals profile redis 20000
+//!     valgrind --tool=dhat rivals profile redis 20000
+
+use std::hint::black_box;
+
+use cache_tests::RedisServer;
+use futures_util::FutureExt;
+
+use crate::rivals::Rival;
+use crate::rivals::hand_written::HandWritten;
+use crate::rivals::ours::{Ours, Service};
+use crate::suite::Failed;
+
+/// Runs `local|redis|hand-written [CALLS]`.
+///
+/// # Errors
+///
+/// When it is asked for something else.
+pub fn run(arguments: &[String]) -> Result<(), Failed> {
+    let (what, calls) = match arguments {
+        [what] => (what, 100_000),
+        [what, calls] => (what, calls.parse()?),
+        _ => return Err("`profile local|redis|hand-written [CALLS]`".into()),
+    };
+    // One thread: all that a call causes happens between its start and its end.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let what = what.clone();
+        tokio::spawn(async move { hits(&what, calls).await }).await?
+    })
+}
+
+async fn hits(what: &str, calls: i64) -> Result<(), Failed> {
+    match what {
+        "local" => {
+            let service = Service::memory(64).await;
+            for id in 0..100 {
+                service.shared_user(id).await?;
+            }
+            for n in 0..calls {
+                local_hit(&service, n % 100);
+            }
+        }
+        "redis" => {
+            let server = RedisServer::start();
+            let rival = Ours::start(server.port()).await;
+            profile(&rival, calls).await?;
+        }
+        "hand-written" => {
+            let server = RedisServer::start();
+            let rival = HandWritten::start(server.port()).await;
+            profile(&rival, calls).await?;
+        }
+        _ => return Err(format!("there is no profile of `{what}`").into()),
+    }
+    Ok(())
+}
+
+async fn profile<R: Rival>(rival: &R, calls: i64) -> Result<(), Failed> {
+    for id in 0..100 {
+        rival.user(id).await?;
+    }
+    for n in 0..calls {
+        let _ = black_box(rival.user(n % 100).await);
+    }
+    Ok(())
+}
+
+/// Not async, so that a profiler sees one function around the whole of a hit.
+#[inline(never)]
+fn local_hit(service: &Service, id: i64) {
+    let hit = service.shared_user(id).now_or_never();
+    let _ = black_box(hit.expect("a local hit waits for nothing"));
+}

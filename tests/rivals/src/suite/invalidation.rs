@@ -1,0 +1,260 @@
+//! Forgetting a thousand entries of one resource among a million keys, and what another client notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cache_tests::RedisServer;
+use redis::aio::MultiplexedConnection;
+use tokio::task::JoinHandle;
+
+use super::{Failed, Settings};
+use crate::figures::{Bound, Findings, Goal, Row, Table};
+use crate::measure::{median, quantile};
+use crate::progress::Step;
+use crate::report::time;
+use crate::rivals::Rival;
+use crate::rivals::cached::Cached;
+use crate::rivals::hand_written::{HandWritten, connect};
+use crate::rivals::ours::Ours;
+
+/// Entries of the resource.
+const ENTRIES: i64 = 1_000;
+
+/// A client that has nothing to do with any of it, and reads one key again and again.
+struct Bystander {
+    stop: Arc<AtomicBool>,
+    waited: JoinHandle<Vec<f64>>,
+}
+
+impl Bystander {
+    async fn start(port: u16) -> Self {
+        let mut connection = connect(port).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let waited = tokio::spawn(async move {
+            let mut waited = Vec::new();
+            while !told.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                let _: Option<String> = get(&mut connection, "bystander").await;
+                waited.push(start.elapsed().as_nanos() as f64);
+                tokio::task::yield_now().await;
+            }
+            waited
+        });
+        Self { stop, waited }
+    }
+
+    async fn stop(self) -> Vec<f64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.waited.await.expect("the bystander lives")
+    }
+}
+
+async fn get<T: redis::FromRedisValue>(connection: &mut MultiplexedConnection, key: &str) -> T {
+    let answer = redis::cmd("GET").arg(key).query_async(connection).await;
+    answer.expect("Redis answers")
+}
+
+/// Keys of other programs.
+async fn fill(connection: &mut MultiplexedConnection, keys: u64) -> Result<(), Failed> {
+    let script = redis::Script::new(
+        "for n = tonumber(ARGV[1]), tonumber(ARGV[2]) do redis.call('SET', 'other:' .. n, ARGV[3]) end",
+    );
+    let chunk = 10_000;
+    for from in (0..keys).step_by(chunk) {
+        let (from, to) = (from, (from + chunk as u64).min(keys) - 1);
+        let mut call = script.prepare_invoke();
+        let call = call.arg(from).arg(to).arg("0123456789abcdef");
+        let () = call.invoke_async(connection).await?;
+    }
+    Ok(())
+}
+
+/// The usual ways to do it by hand.
+async fn scan_and_unlink(connection: &mut MultiplexedConnection) -> Result<(), Failed> {
+    let mut cursor = 0_u64;
+    loop {
+        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg("hand:users:*")
+            .arg("COUNT")
+            .arg(1_000)
+            .query_async(connection)
+            .await?;
+        if !keys.is_empty() {
+            let () = redis::cmd("UNLINK")
+                .arg(keys)
+                .query_async(connection)
+                .await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn keys_in_lua(connection: &mut MultiplexedConnection) -> Result<(), Failed> {
+    let script = redis::Script::new(
+        "for _, key in ipairs(redis.call('KEYS', 'hand:users:*')) do redis.call('UNLINK', key) end",
+    );
+    Ok(script.invoke_async(connection).await?)
+}
+
+/// What one way took while nobody else did anything, and what the bystander waited for, over all rounds.
+#[derive(Default)]
+struct Taken {
+    calls: Vec<f64>,
+    /// The longest wait of each round.
+    longest: Vec<f64>,
+    waited: Vec<f64>,
+}
+
+impl Taken {
+    /// Twice: the bystander would take its share of the processors from what is timed.
+    async fn round<T>(
+        &mut self,
+        port: u16,
+        warm: impl AsyncFn(),
+        mut call: impl AsyncFnMut() -> Result<T, Failed>,
+        afterwards: impl AsyncFn(),
+    ) -> Result<(), Failed> {
+        warm().await;
+        let start = Instant::now();
+        call().await?;
+        self.calls.push(start.elapsed().as_nanos() as f64);
+        afterwards().await;
+
+        warm().await;
+        let bystander = Bystander::start(port).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        call().await?;
+        afterwards().await;
+        let waited = bystander.stop().await;
+        self.longest
+            .push(waited.iter().copied().fold(0.0, f64::max));
+        self.waited.extend(waited);
+        Ok(())
+    }
+
+    fn row(self, name: &str, first: f64) -> Row {
+        let p50 = median(self.calls.clone());
+        Row {
+            p50: Some(p50),
+            p99: Some(quantile(self.calls, 0.99)),
+            p50_ratio: Some(p50 / first),
+            ..Row::named(name)
+        }
+        .with("bystander, p99", time(quantile(self.waited, 0.99)))
+        .with("bystander, longest of a round", time(median(self.longest)))
+    }
+}
+
+async fn warm<R: Rival>(rival: &R) {
+    for id in 0..ENTRIES {
+        rival.user(id).await.expect("a row");
+    }
+}
+
+pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Failed> {
+    let server = RedisServer::start();
+    let port = server.port();
+    let mut connection = connect(port).await;
+    // Above a million keys our sweep leaves dead entries to their time to live; this is just below.
+    let others = settings.pick(100_000, 995_000);
+    step.say(&format!("writing {others} keys"));
+    fill(&mut connection, others).await?;
+
+    let ours = Ours::start(port).await;
+    let hand_written = HandWritten::start(port).await;
+    let cached = Cached::start(port).await;
+    let [mut own, mut scanned, mut scripted, mut cleared, mut nothing] =
+        [(); 5].map(|()| Taken::default());
+    let rounds = settings.pick(3, 15);
+    for number in 1..=rounds {
+        step.say(&format!("round {number} of {rounds}"));
+        // How long the bystander waits when nobody does anything: the noise of the machine.
+        let idle = async || tokio::time::sleep(Duration::from_millis(500)).await;
+        nothing
+            .round(port, async || {}, async || Ok(()), idle)
+            .await?;
+
+        let invalidate = async || Ok(ours.0.cache.invalidate_all("users").await);
+        own.round(
+            port,
+            async || warm(&ours).await,
+            invalidate,
+            async || {
+                swept(port).await;
+            },
+        )
+        .await?;
+
+        let by_hand = async || warm(&hand_written).await;
+        let mut other = connection.clone();
+        let scan = async || scan_and_unlink(&mut other).await;
+        scanned.round(port, by_hand, scan, async || {}).await?;
+
+        let keys = async || keys_in_lua(&mut other).await;
+        scripted.round(port, by_hand, keys, async || {}).await?;
+
+        let clear = async || Ok(cached.clear_users().await?);
+        let filled = async || warm(&cached).await;
+        cleared.round(port, filled, clear, async || {}).await?;
+    }
+
+    let million = format!(
+        "Whole resource, 1,000 entries among {} keys",
+        crate::report::count(others as f64)
+    );
+    let idle = median(nothing.longest.clone());
+    let delayed = (median(own.longest.clone()) - idle).max(0.0) / 1e6;
+    let took = median(own.calls.clone());
+    let mut findings = Findings::default();
+    findings.goals.extend([
+        Goal::measured(&million, Bound::AtMost(0.2), "ms", took / 1e6),
+        Goal::measured(
+            "Another client's longest wait during the sweep, over that of an idle server",
+            Bound::AtMost(1.0),
+            "ms",
+            delayed,
+        ),
+    ]);
+    findings.tables.push(Table {
+        title: "Whole-resource invalidation".into(),
+        text: format!(
+            "{million}. The bystander reads one key of its own on another connection, also while our sweep unlinks the dead \
+             entries afterwards; with nobody doing anything its longest wait of half a second is {}.",
+            time(idle)
+        ),
+        rows: vec![
+            own.row("this project, a new generation", took),
+            scanned.row("SCAN and UNLINK", took),
+            scripted.row("KEYS and UNLINK in Lua", took),
+            cleared.row("cached, clear", took),
+        ],
+    });
+    Ok(findings)
+}
+
+/// Once our sweep has unlinked what is dead.
+async fn swept(port: u16) {
+    let mut connection = connect(port).await;
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let found: Vec<bool> = redis::pipe()
+            .exists("users:1")
+            .exists(format!("users:{}", ENTRIES - 1))
+            .query_async(&mut connection)
+            .await
+            .expect("Redis answers");
+        if found == [false, false] {
+            // Both may go before the walk is over.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            return;
+        }
+    }
+}
