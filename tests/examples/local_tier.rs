@@ -235,7 +235,13 @@ async fn between_processes(server: &RedisServer) {
 }
 
 /// How long after a write has returned the old value is read, each time.
-async fn staleness(name: &str, rounds: u64, fault: impl Fn(&Proxy), server: &RedisServer) {
+async fn staleness(
+    name: &str,
+    rounds: u64,
+    loses: bool,
+    fault: impl Fn(&Proxy),
+    server: &RedisServer,
+) {
     let proxy = Proxy::start(server.port());
     let node = Node::new(config(proxy.port())).await;
     let other = node.beside(config(server.port())).await;
