@@ -39,7 +39,7 @@ pub(crate) fn cached(function: &CachedFn) -> String {
         words.push("keys shared".to_owned());
     }
     if let Key::Batch(_) = function.key {
-        words.push("in batches".to_owned());
+        words.push("a batch".to_owned());
     }
     words.join(", ")
 }

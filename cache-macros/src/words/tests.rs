@@ -64,12 +64,12 @@ fn the_name_of_an_entry_comes_first() {
         (
             ", batch = ids",
             "many(ids: &[i64])",
-            "users:{ids: i64}, in batches",
+            "users:{ids: i64}, a batch",
         ),
         (
             ", batch = ids",
             "many(ids: Vec<Id<'a>>)",
-            "users:{ids: Id<'a>}, in batches",
+            "users:{ids: Id<'a>}, a batch",
         ),
     ] {
         assert_eq!(read(options, signature), expected, "{options} {signature}");

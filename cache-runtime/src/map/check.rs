@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(
             found(&[
                 reads("get", "users:{id: i64}, ttl 86400"),
-                reads("get_many", "users:{ids: i64}, ttl 86400, in batches"),
+                reads("get_many", "users:{ids: i64}, ttl 86400, a batch"),
                 reads(
                     "list",
                     "users:list, ttl 86400, depends teams, tag t:{self.team}"
@@ -373,7 +373,7 @@ mod tests {
             ),
             (
                 "users:{id: i64}",
-                "users:{ids: i64}, ttl 5, in batches",
+                "users:{ids: i64}, ttl 5, a batch",
                 Some(FindingKind::Ttls),
             ),
             ("users:a:{id: i64}", "users:b:{id: i64}", None),

@@ -28,7 +28,7 @@ pub(super) fn read(words: &str) -> Vec<Word> {
             Some(("tag", tag)) => Word::Tag(tag.replace("%2C", ",")),
             Some(("crash", "safe")) => Word::CrashSafe,
             Some(("keys", "shared")) => Word::Shared,
-            Some(("in", "batches")) => Word::Batch,
+            Some(("a", "batch")) => Word::Batch,
             _ => {
                 let mut parts = outside_braces(word, ':').into_iter();
                 let resource = parts.next().unwrap_or_default();
@@ -97,7 +97,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            read("{R::RESOURCE}:filter:{id: i64}, in batches"),
+            read("{R::RESOURCE}:filter:{id: i64}, a batch"),
             [name("{R::RESOURCE}", "filter:{id: i64}"), Word::Batch]
         );
         assert_eq!(
