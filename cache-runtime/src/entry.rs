@@ -17,7 +17,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::clock::Millis;
 use crate::key::EntryKind;
-use crate::nonce::Nonce;
+use crate::nonce::{Nonce, hex64};
 
 /// The first bytes of every entry; the digit is the version of this format.
 pub(crate) const MAGIC: &str = "CRT1";
@@ -252,12 +252,6 @@ fn time(digits: &[u8]) -> Option<Millis> {
             b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0'))
         })
         .map(Millis)
-}
-
-fn hex64(digits: &[u8]) -> Option<u64> {
-    let mut padded = [b'0'; Nonce::TEXT_LEN];
-    padded[Nonce::TEXT_LEN - digits.len()..].copy_from_slice(digits);
-    Nonce::parse(&padded).map(|n| n.0 as u64)
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ impl Look {
 }
 
 /// What lies under a key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Found {
     /// Nothing.
     Nothing,

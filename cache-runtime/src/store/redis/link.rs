@@ -22,6 +22,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
+use super::convoy::{Convoys, DRIVERS, Driver};
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
@@ -32,6 +33,8 @@ use crate::store::Circuit;
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
+/// How many times it is tried, to know how long an answer takes at best.
+const PROBES: usize = 3;
 /// How often the server's clock is read.
 const TIME_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
@@ -44,6 +47,8 @@ pub(super) struct Link {
     pub(super) server: Nonce,
     pub(super) clock: RemoteClock,
     state: Arc<LinkState>,
+    /// The runtime that drives the connection.
+    home: Handle,
 }
 
 #[derive(Default)]
@@ -53,6 +58,7 @@ struct LinkState {
     reason: Mutex<Option<String>>,
     failures: Failures,
     changed: Notify,
+    convoys: Convoys,
     /// What the local tier learns over this connection, if there is one.
     tracker: Option<Tracker>,
 }
@@ -65,6 +71,7 @@ impl LinkState {
         if !self.broken.swap(true, Ordering::AcqRel) {
             *self.reason.lock() = Some(reason());
         }
+        self.convoys.end();
         self.changed.notify_one();
     }
 
@@ -129,10 +136,7 @@ impl Link {
             }
             Err(_) => {
                 self.state.unanswered(budget);
-                Err(Error::unavailable(format!(
-                    "Redis did not answer within {} ms",
-                    budget.as_millis()
-                )))
+                Err(unanswered(budget))
             }
         }
     }
@@ -141,9 +145,19 @@ impl Link {
         self.state.tracker.as_ref()
     }
 
+    pub(super) fn convoys(&self) -> &Convoys {
+        &self.state.convoys
+    }
+
     fn is_usable(&self) -> bool {
         !self.state.broken.load(Ordering::Acquire)
     }
+}
+
+/// What is said of a command that has used up its budget.
+pub(super) fn unanswered(budget: Duration) -> Error {
+    let budget = budget.as_millis();
+    Error::unavailable(format!("Redis did not answer within {budget} ms"))
 }
 
 /// The link in use, replaced by the task of [`keep`].
@@ -192,6 +206,8 @@ pub(super) struct Keeper {
     pub(super) trust_restart: bool,
     pub(super) probe_key: String,
     pub(super) tracking: Option<Tracking>,
+    /// For one command.
+    pub(super) budget: Duration,
     /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
     /// answers without waking another thread. When that runtime ends, the next link is driven here.
     pub(super) application: Option<Handle>,
@@ -222,6 +238,11 @@ pub(super) async fn keep(
             Ok(link) => {
                 is_out = false;
                 let link = Arc::new(link);
+                for _ in 0..DRIVERS {
+                    // On that very runtime: what wakes them need not wake another thread.
+                    link.home
+                        .spawn(Driver::new(Arc::clone(&link), keeper.budget).drive());
+                }
                 links.set(Some(Arc::clone(&link)));
                 if let Some(tracker) = &link.state.tracker {
                     tracker.open();
@@ -320,11 +341,17 @@ async fn open(
         let (server, clock) = identify(&mut connection, trust_restart).await?;
         // A server that is loading, or lets us log in but not read, is not one to send reads to.
         let mut probe = redis::cmd("MGET");
-        probe
-            .arg(probe_key)
-            .query_async::<Value>(&mut connection)
-            .await
-            .map_err(described)?;
+        probe.arg(probe_key);
+        let mut round_trip = Duration::MAX;
+        for _ in 0..PROBES {
+            let sent = clock::now();
+            probe
+                .query_async::<Value>(&mut connection)
+                .await
+                .map_err(described)?;
+            round_trip = round_trip.min(sent.elapsed());
+        }
+        state.convoys.set_round_trip(round_trip);
         let loads = scripts::all().map(|script| {
             let mut connection = connection.clone();
             async move { script.prepare_invoke().load_async(&mut connection).await }
@@ -339,6 +366,7 @@ async fn open(
             server,
             clock,
             state,
+            home: Handle::current(),
         })
     });
     match opened.await {

@@ -1,7 +1,9 @@
 //! The shared store: Redis or Valkey, 6.2 and later.
 
 mod breaker;
+mod convoy;
 mod link;
+mod reads;
 mod scripts;
 mod steps;
 mod survey;
@@ -12,22 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use redis::{FromRedisValue, Script, Value};
+use redis::{FromRedisValue, Script};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
-    Circuit, Fill, Filled, Form, Found, Inquiry, Intended, Intent, Invalidated, Invalidation,
-    LeaseReply, LeaseRequest, Look, Matching, Payload, Probe, ServerFacts, Store, Survey, glob,
+    Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation,
+    LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, glob,
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};
-use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
-use crate::generation::{Dep, Generation, last_deadline};
 use crate::local::Local;
 use crate::nonce::Nonce;
 use crate::policy::generation_ttl;
@@ -92,6 +91,7 @@ impl RedisStore {
             trust_restart: config.trust_restart,
             probe_key: config.key_space().generation("probe"),
             tracking,
+            budget: config.command_budget,
             application: link::driving_runtime(),
         };
         background.spawn(link::keep(
@@ -126,49 +126,6 @@ impl RedisStore {
         }
     }
 
-    /// Reads entries, and the generations that all of them depend on, with one command.
-    async fn read(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
-        let Some(Probe { deps, .. }) = probes.first() else {
-            return Ok(Vec::new());
-        };
-        debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
-        let link = self.links.current()?;
-        let mut mget = redis::cmd("MGET");
-        for probe in probes {
-            mget.arg(&probe.key);
-        }
-        for dep in deps.iter() {
-            mget.arg(dep.key());
-        }
-        let mut values: Vec<Value> = link
-            .ask(self.budget, async |connection| {
-                mget.query_async(connection).await
-            })
-            .await?;
-        if values.len() != probes.len() + deps.len() {
-            return Err(miscounted());
-        }
-        let generations = values.split_off(probes.len());
-        let generations = self.generations(&link, deps, &generations).await?;
-        let nonces = generations.iter().map(|generation| generation.nonce);
-        let stamp = Stamp::of(link.server, nonces);
-        let on_deps = generations
-            .iter()
-            .filter_map(|generation| generation.intended)
-            .max();
-        let now = link.clock.now();
-        let look = |value| {
-            let on_entry = intents(&value);
-            Look {
-                found: found(value),
-                stamp,
-                intended: on_entry.max(on_deps),
-                now,
-            }
-        };
-        Ok(values.into_iter().map(look).collect())
-    }
-
     async fn script<T: FromRedisValue>(
         &self,
         link: &Link,
@@ -187,51 +144,6 @@ impl RedisStore {
             invocation.invoke_async(connection).await
         })
         .await
-    }
-
-    /// The generations as they are in `values`, those that are missing or are none made.
-    async fn generations(
-        &self,
-        link: &Link,
-        deps: &[Arc<Dep>],
-        values: &[Value],
-    ) -> Result<Vec<Generation>, Error> {
-        let mut generations: Vec<_> = values
-            .iter()
-            .map(|value| text(value).map(Generation::parse))
-            .collect();
-        if generations
-            .iter()
-            .any(|generation| !matches!(generation, Some(Some(_))))
-        {
-            // What was there is read again with what is made: one answer, at one time.
-            let ttl = millis(self.default_generation_ttl);
-            let nonces = deps.iter().map(|_| Nonce::fresh().to_string().into_bytes());
-            let keys = deps.iter().map(|dep| dep.key());
-            let values: Vec<Value> = self
-                .script(
-                    link,
-                    &scripts::ENSURE,
-                    keys,
-                    std::iter::once(ttl).chain(nonces),
-                )
-                .await?;
-            generations = values
-                .iter()
-                .map(|value| text(value).map(Generation::parse))
-                .collect();
-        }
-        generations
-            .into_iter()
-            .collect::<Option<Option<Vec<_>>>>()
-            .flatten()
-            .filter(|generations| generations.len() == deps.len())
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Foreign,
-                    "a generation's key holds something else",
-                )
-            })
     }
 
     /// The next step of a walk over the keys that match; `None` when it is over. A step may be empty.
@@ -324,40 +236,8 @@ fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, Error> {
         .ok_or_else(miscounted)
 }
 
-/// The last deadline of the intents that stand in the place of an entry.
-fn intents(value: &Value) -> Option<Millis> {
-    let intents = text(value)?.strip_prefix(INTENTS.as_bytes())?;
-    // What is damaged is for the server to prune.
-    Some(last_deadline(intents).unwrap_or(Millis(0)))
-}
-
-/// What a value under an entry's key is.
-fn found(value: Value) -> Found {
-    match value {
-        Value::BulkString(entry) => match Header::parse(&entry) {
-            Some((header, _)) if header.content == Content::Value && entry.len() <= READ_LIMIT => {
-                let payload = Bytes::from(entry).slice(Header::LEN..);
-                Found::Entry(header, Payload::Encoded(payload))
-            }
-            Some((header, _)) => Found::Entry(header, Payload::Empty),
-            None => Found::Foreign,
-        },
-        // Nothing, or something that is not a string; the lease will tell them apart.
-        _ => Found::Nothing,
-    }
-}
-
 fn millis(duration: Duration) -> Vec<u8> {
     duration.as_millis().to_string().into_bytes()
-}
-
-/// The bytes of a string; `None` for a missing key.
-fn text(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) => Some(text.as_bytes()),
-        _ => None,
-    }
 }
 
 #[async_trait]
@@ -375,14 +255,13 @@ impl Store for RedisStore {
     }
 
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        let mut looks = self.read(std::slice::from_ref(probe)).await?;
-        looks.pop().ok_or_else(miscounted)
+        self.look_at(probe).await
     }
 
     async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let mut looks = Vec::with_capacity(probes.len());
         for step in probes.chunks(STEP) {
-            looks.append(&mut self.read(step).await?);
+            looks.append(&mut self.look_at_all(step).await?);
         }
         Ok(looks)
     }

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 use redis::{Script, Value};
 
 use super::link::{Link, info_field};
-use super::{RedisStore, Walk, glob, text};
+use super::reads::text;
+use super::{RedisStore, Walk, glob};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Inquiry, Survey};
 

@@ -1,0 +1,233 @@
+//! Reads: an entry and its generations in one round trip, and what the answer means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Value;
+
+use super::convoy::Boarding;
+use super::link::{Link, unanswered};
+use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
+use crate::clock::{self, Millis};
+use crate::entry::{Content, Header, Stamp};
+use crate::error::{Error, ErrorKind};
+use crate::generation::{Dep, Generation, last_deadline};
+use crate::nonce::Nonce;
+use crate::store::{Found, Look, Payload, Probe};
+
+impl RedisStore {
+    /// Reads one entry: with a command of its own while few are on their way, else together with others.
+    pub(super) async fn look_at(&self, probe: &Probe) -> Result<Look, Error> {
+        let link = self.links.current()?;
+        let answer = match link.convoys().board(probe) {
+            Boarding::Alone(_on_its_way) => return self.look_alone(&link, probe, self.budget).await,
+            Boarding::Together(answer) => answer,
+        };
+        let began = clock::now();
+        match tokio::time::timeout(self.budget, answer).await {
+            Ok(Ok(Ok(Some(look)))) => Ok(look),
+            Ok(Ok(Ok(None))) => {
+                let left = self.budget.saturating_sub(began.elapsed());
+                self.look_alone(&link, probe, left).await
+            }
+            Ok(Ok(Err(error))) => Err(error),
+            Ok(Err(_)) => Err(Error::unavailable("the connection to Redis was given up")),
+            Err(_) => Err(unanswered(self.budget)),
+        }
+    }
+
+    async fn look_alone(
+        &self,
+        link: &Link,
+        probe: &Probe,
+        budget: Duration,
+    ) -> Result<Look, Error> {
+        let probes = std::slice::from_ref(probe);
+        let mut looks = self.look_within(link, probes, budget).await?;
+        looks.pop().ok_or_else(miscounted)
+    }
+
+    /// Reads entries, and the generations that all of them depend on, with one command.
+    pub(super) async fn look_at_all(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+        let link = self.links.current()?;
+        self.look_within(&link, probes, self.budget).await
+    }
+
+    async fn look_within(
+        &self,
+        link: &Link,
+        probes: &[Probe],
+        budget: Duration,
+    ) -> Result<Vec<Look>, Error> {
+        let Some(Probe { deps, .. }) = probes.first() else {
+            return Ok(Vec::new());
+        };
+        debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
+        let keys = probes.iter().map(|probe| probe.key.as_str());
+        let mut values = mget(link, budget, keys.chain(deps.iter().map(|dep| dep.key()))).await?;
+        if values.len() != probes.len() + deps.len() {
+            return Err(miscounted());
+        }
+        let generations = values.split_off(probes.len());
+        let generations = self.generations(link, deps, &generations).await?;
+        let standing = Standing::of(link.server, generations);
+        let now = link.clock.now();
+        let looks = values
+            .into_iter()
+            .map(|value| Sighting::of(value).look(&standing, now));
+        Ok(looks.collect())
+    }
+
+    /// The generations as they are in `values`, those that are missing or are none made.
+    async fn generations(
+        &self,
+        link: &Link,
+        deps: &[Arc<Dep>],
+        values: &[Value],
+    ) -> Result<Vec<Generation>, Error> {
+        if let Some(generations) = values.iter().map(generation).collect() {
+            return Ok(generations);
+        }
+        // What was there is read again with what is made: one answer, at one time.
+        let ttl = millis(self.default_generation_ttl);
+        let nonces = deps.iter().map(|_| Nonce::fresh().to_string().into_bytes());
+        let keys = deps.iter().map(|dep| dep.key());
+        let values: Vec<Value> = self
+            .script(
+                link,
+                &scripts::ENSURE,
+                keys,
+                std::iter::once(ttl).chain(nonces),
+            )
+            .await?;
+        values
+            .iter()
+            .map(generation)
+            .collect::<Option<Vec<_>>>()
+            .filter(|generations| generations.len() == deps.len())
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Foreign,
+                    "a generation's key holds something else",
+                )
+            })
+    }
+}
+
+/// Asks for the values under these keys.
+pub(super) async fn mget(
+    link: &Link,
+    budget: Duration,
+    keys: impl Iterator<Item = &str>,
+) -> Result<Vec<Value>, Error> {
+    let mut mget = redis::cmd("MGET");
+    for key in keys {
+        mget.arg(key);
+    }
+    let answer = link.ask(budget, async |connection| {
+        match connection.send_packed_command(&mget).await? {
+            Value::Array(values) => Ok(values),
+            other => other.extract_error().map(|_| Vec::new()),
+        }
+    });
+    answer.await
+}
+
+/// What a generation's key holds; `None` if it holds nothing, or something else.
+pub(super) fn generation(value: &Value) -> Option<Generation> {
+    Generation::parse(text(value)?)
+}
+
+/// What the generations say that one or more entries depend on.
+pub(super) struct Standing {
+    stamp: Stamp,
+    /// The last deadline of the intents on them.
+    intended: Option<Millis>,
+}
+
+impl Standing {
+    pub(super) fn of(server: Nonce, generations: impl IntoIterator<Item = Generation>) -> Self {
+        let mut intended = None;
+        let nonces = generations.into_iter().map(|generation| {
+            intended = intended.max(generation.intended);
+            generation.nonce
+        });
+        let stamp = Stamp::of(server, nonces);
+        Self { stamp, intended }
+    }
+}
+
+/// What lies under an entry's key.
+#[derive(Clone)]
+pub(super) struct Sighting {
+    found: Found,
+    /// The last deadline of the intents in its place.
+    intended: Option<Millis>,
+}
+
+impl Sighting {
+    pub(super) fn of(value: Value) -> Self {
+        match value {
+            Value::BulkString(bytes) => Self::of_bytes(bytes),
+            // Nothing, or something that is not a string; the lease will tell them apart.
+            _ => Self {
+                found: Found::Nothing,
+                intended: None,
+            },
+        }
+    }
+
+    fn of_bytes(bytes: Vec<u8>) -> Self {
+        let found = match Header::parse(&bytes) {
+            Some((header, _)) if header.content == Content::Value && bytes.len() <= READ_LIMIT => {
+                let payload = Bytes::from(bytes).slice(Header::LEN..);
+                Found::Entry(header, Payload::Encoded(payload))
+            }
+            Some((header, _)) => Found::Entry(header, Payload::Empty),
+            None => {
+                return Self {
+                    found: Found::Foreign,
+                    intended: intents(&bytes),
+                };
+            }
+        };
+        Self {
+            found,
+            intended: None,
+        }
+    }
+
+    /// How many bytes the value has.
+    pub(super) fn len(&self) -> usize {
+        match &self.found {
+            Found::Entry(_, payload) => Header::LEN + payload.len(),
+            Found::Nothing | Found::Foreign => 0,
+        }
+    }
+
+    pub(super) fn look(self, standing: &Standing, now: Millis) -> Look {
+        Look {
+            found: self.found,
+            stamp: standing.stamp,
+            intended: self.intended.max(standing.intended),
+            now,
+        }
+    }
+}
+
+/// The last deadline of the intents that stand in the place of an entry.
+fn intents(bytes: &[u8]) -> Option<Millis> {
+    let intents = bytes.strip_prefix(INTENTS.as_bytes())?;
+    // What is damaged is for the server to prune.
+    Some(last_deadline(intents).unwrap_or(Millis(0)))
+}
+
+/// The bytes of a string; `None` for a missing key.
+pub(super) fn text(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
