@@ -17,7 +17,7 @@ const HELP: &str = "The benchmark suite of cache-runtime.
       all parts, or some; writes BENCHMARKS.md and docs/benchmarks/*.svg into FOLDER, the repository unless said
   rivals course [--seed N] [--seconds S] [--rivals NAME,..] [--processes P] [--keys K]
       stale reads, ours and the rivals' on the same course
-  rivals profile local|redis|hand-written [CALLS]
+  rivals profile local|redis|hand-written [CALLS [TASKS]]
       hits and nothing else, for a profiler
 ";
 

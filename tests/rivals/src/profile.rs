@@ -2,9 +2,11 @@
 //!
 //!     valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*local_hit*' rivals profile local 20000
 //!     valgrind --tool=callgrind rivals profile redis 20000
+//!     valgrind --tool=callgrind rivals profile redis 20000 64
 //!     valgrind --tool=dhat rivals profile redis 20000
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use cache_tests::RedisServer;
 use futures_util::FutureExt;
@@ -14,16 +16,17 @@ use crate::rivals::hand_written::HandWritten;
 use crate::rivals::ours::{Ours, Service};
 use crate::suite::Failed;
 
-/// Runs `local|redis|hand-written [CALLS]`.
+/// Runs `local|redis|hand-written [CALLS [TASKS]]`.
 ///
 /// # Errors
 ///
 /// When it is asked for something else.
 pub fn run(arguments: &[String]) -> Result<(), Failed> {
-    let (what, calls) = match arguments {
-        [what] => (what, 100_000),
-        [what, calls] => (what, calls.parse()?),
-        _ => return Err("`profile local|redis|hand-written [CALLS]`".into()),
+    let (what, calls, tasks) = match arguments {
+        [what] => (what, 100_000, 1),
+        [what, calls] => (what, calls.parse()?, 1),
+        [what, calls, tasks] => (what, calls.parse()?, tasks.parse()?),
+        _ => return Err("`profile local|redis|hand-written [CALLS [TASKS]]`".into()),
     };
     // One thread: all that a call causes happens between its start and its end.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -32,11 +35,11 @@ pub fn run(arguments: &[String]) -> Result<(), Failed> {
         .build()?;
     runtime.block_on(async {
         let what = what.clone();
-        tokio::spawn(async move { hits(&what, calls).await }).await?
+        tokio::spawn(async move { hits(&what, calls, tasks).await }).await?
     })
 }
 
-async fn hits(what: &str, calls: i64) -> Result<(), Failed> {
+async fn hits(what: &str, calls: i64, tasks: i64) -> Result<(), Failed> {
     match what {
         "local" => {
             let service = Service::memory(64).await;
@@ -50,24 +53,34 @@ async fn hits(what: &str, calls: i64) -> Result<(), Failed> {
         "redis" => {
             let server = RedisServer::start();
             let rival = Ours::start(server.port()).await;
-            profile(&rival, calls).await?;
+            profile(rival, calls, tasks).await?;
         }
         "hand-written" => {
             let server = RedisServer::start();
             let rival = HandWritten::start(server.port()).await;
-            profile(&rival, calls).await?;
+            profile(rival, calls, tasks).await?;
         }
         _ => return Err(format!("there is no profile of `{what}`").into()),
     }
     Ok(())
 }
 
-async fn profile<R: Rival>(rival: &R, calls: i64) -> Result<(), Failed> {
+/// All tasks together make so many calls.
+async fn profile<R: Rival>(rival: R, calls: i64, tasks: i64) -> Result<(), Failed> {
+    let rival = Arc::new(rival);
     for id in 0..100 {
         rival.user(id).await?;
     }
-    for n in 0..calls {
-        let _ = black_box(rival.user(n % 100).await);
+    let tasks = (0..tasks).map(|task| {
+        let rival = Arc::clone(&rival);
+        tokio::spawn(async move {
+            for n in 0..calls / tasks {
+                let _ = black_box(rival.user((n + 7 * task) % 100).await);
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await?;
     }
     Ok(())
 }

@@ -4,68 +4,89 @@
 //! drivers take turns to send what has gathered with a single `MGET`, each key in it once; so the more there is to read,
 //! the less each read costs both ends. What a read brings was asked for after the read began in either case.
 //!
-//! Rueidis pipelines automatically in the same way; here the commands themselves are merged, which is what spares the
-//! server the generations.
+//! Other clients pipeline by themselves in the same way (rueidis is one); here the commands are merged as well, which is
+//! what spares the server the generations.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+mod route;
+
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::Value;
 use tokio::sync::{Notify, oneshot};
 
+use self::route::Route;
 use super::link::Link;
-use super::miscounted;
-use super::reads::{Sighting, Standing, generation, mget};
+use super::reads::mget;
+use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
-use crate::generation::Dep;
 use crate::store::{Look, Probe};
 
 /// How many convoys are on their way at once: while one is answered, the next is read by the server.
 pub(super) const DRIVERS: usize = 2;
-/// How many keys travel together, and how many bytes of values are expected to come back at most.
-const MAX_KEYS: usize = 256;
+/// How many reads travel together, and how many bytes of values are expected to come back at most.
+const MAX_READS: usize = 256;
 const MAX_BYTES: usize = 4 << 20;
 /// What one more command costs both ends together. As many go alone as fit into a round trip: below that the processors
-/// are waiting for the network anyway, and gathering would only add to it.
+/// wait for the network anyway, and gathering would only add to it.
 const COMMAND: Duration = Duration::from_micros(10);
-const FEWEST_ALONE: usize = 2;
+const FEWEST_ALONE: usize = 8;
 const MOST_ALONE: usize = 64;
+/// In how many parts of the budget those who wait are looked after.
+const ROUNDS: u32 = 8;
 
 /// `None` for a read that has to be repeated alone.
 type Answer = Result<Option<Look>, Error>;
+type Passengers = Vec<oneshot::Sender<Answer>>;
 
 /// The reads of one connection.
 pub(super) struct Convoys {
     alone: AtomicUsize,
     /// How many may go alone.
     width: AtomicUsize,
-    waiting: Mutex<Waiting>,
+    /// Convoys on their way, and one more while one gathers.
+    together: AtomicUsize,
+    gathering: Mutex<Gathering>,
     gathered: Notify,
+    /// Those whose convoy is on its way, by driver.
+    aboard: [Mutex<Aboard>; DRIVERS],
+    /// Whether somebody looks after those who wait.
+    is_watched: AtomicBool,
+    boarded: Notify,
 }
 
+/// A convoy before it leaves.
 #[derive(Default)]
-struct Waiting {
-    reads: VecDeque<Passenger>,
+struct Gathering {
+    route: Route,
+    aboard: Aboard,
     /// How many bytes a read brings, of late.
     usual: usize,
     is_over: bool,
 }
 
-struct Passenger {
-    key: String,
-    deps: Arc<[Arc<Dep>]>,
-    answer: oneshot::Sender<Answer>,
+/// Those who wait for an answer.
+#[derive(Default)]
+struct Aboard {
+    passengers: Passengers,
+    /// When the first of them came.
+    since: Option<Instant>,
+}
+
+impl Aboard {
+    /// Whether the first has waited for so long.
+    fn is_late(&self, time: Duration, now: Instant) -> bool {
+        self.since.is_some_and(|since| since + time <= now)
+    }
 }
 
 /// How a read goes.
 pub(super) enum Boarding<'c> {
     /// By itself; to be held until it is answered.
     Alone(Alone<'c>),
-    /// With others.
+    /// With others. It is answered within the budget, if only by the sender's end.
     Together(oneshot::Receiver<Answer>),
 }
 
@@ -83,8 +104,12 @@ impl Default for Convoys {
         Self {
             alone: AtomicUsize::new(0),
             width: AtomicUsize::new(FEWEST_ALONE),
-            waiting: Mutex::default(),
+            together: AtomicUsize::new(0),
+            gathering: Mutex::default(),
             gathered: Notify::new(),
+            aboard: Default::default(),
+            is_watched: AtomicBool::new(false),
+            boarded: Notify::new(),
         }
     }
 }
@@ -99,84 +124,141 @@ impl Convoys {
     }
 
     pub(super) fn board(&self, probe: &Probe) -> Boarding<'_> {
-        let others = self.alone.fetch_add(1, Ordering::Relaxed);
-        let alone = Alone(self);
-        if others < self.width.load(Ordering::Relaxed) {
-            return Boarding::Alone(alone);
-        }
-        let (answer, receiver) = oneshot::channel();
-        let passenger = Passenger {
-            key: probe.key.clone(),
-            deps: Arc::clone(&probe.deps),
-            answer,
-        };
-        let is_first = {
-            let mut waiting = self.waiting.lock();
-            if waiting.is_over {
+        // Whoever comes while a convoy is on its way need not wait longer than that one.
+        if self.together.load(Ordering::Relaxed) == 0 {
+            let others = self.alone.fetch_add(1, Ordering::Relaxed);
+            let alone = Alone(self);
+            if others < self.width.load(Ordering::Relaxed) {
                 return Boarding::Alone(alone);
             }
-            waiting.reads.push_back(passenger);
-            waiting.reads.len() == 1
+        }
+        let (answer, receiver) = oneshot::channel();
+        let is_first = {
+            let mut gathering = self.gathering.lock();
+            if gathering.is_over {
+                drop(gathering);
+                self.alone.fetch_add(1, Ordering::Relaxed);
+                return Boarding::Alone(Alone(self));
+            }
+            gathering.route.add(probe);
+            gathering.aboard.passengers.push(answer);
+            let is_first = gathering.aboard.since.is_none();
+            if is_first {
+                gathering.aboard.since = Some(clock::now());
+                self.together.fetch_add(1, Ordering::SeqCst);
+            }
+            is_first
         };
         if is_first {
             self.gathered.notify_one();
+            if !self.is_watched.swap(true, Ordering::SeqCst) {
+                self.boarded.notify_one();
+            }
         }
         Boarding::Together(receiver)
     }
 
-    /// The next reads to travel together; `None` when the connection is given up.
-    async fn gather(&self) -> Option<Vec<Passenger>> {
+    /// The route of the next convoy, whose passengers are aboard; `None` when the connection is given up. `spare` is
+    /// memory for the one after it.
+    async fn leave(&self, driver: usize, mut spare: Route) -> Option<Route> {
         loop {
-            // Made first: the end that comes after a look at what waits is heard all the same.
+            // Made first: the end that comes after a look at what has gathered is heard all the same.
             let gathered = self.gathered.notified();
-            if let Some(reads) = self.take()? {
-                return Some(reads);
+            match self.take(driver, spare)? {
+                Ok(route) => return Some(route),
+                Err(unused) => spare = unused,
             }
             gathered.await;
         }
     }
 
-    fn take(&self) -> Option<Option<Vec<Passenger>>> {
-        let mut waiting = self.waiting.lock();
-        if waiting.is_over {
+    fn take(&self, driver: usize, mut spare: Route) -> Option<Result<Route, Route>> {
+        let mut gathering = self.gathering.lock();
+        if gathering.is_over {
             return None;
         }
-        let most = (MAX_BYTES / waiting.usual.max(1)).clamp(1, MAX_KEYS);
-        let mut reads = Vec::with_capacity(waiting.reads.len().min(most));
-        let mut keys = 0;
-        while reads.len() < most
-            && let Some(read) = waiting.reads.pop_front()
-        {
-            // Whoever has given up wants no answer.
-            if read.answer.is_closed() {
-                continue;
-            }
-            keys += 1 + read.deps.len();
-            reads.push(read);
-            // At worst: most of them have their generations in common.
-            if keys >= 2 * MAX_KEYS {
-                break;
-            }
+        if gathering.route.is_empty() {
+            return Some(Err(spare));
         }
-        if !waiting.reads.is_empty() {
+        let most = (MAX_BYTES / gathering.usual.max(1)).clamp(1, MAX_READS);
+        let mut rest = Aboard::default();
+        if gathering.route.len() > most {
+            // They stay, and have waited no less.
+            gathering.route.split_off(most, &mut spare);
+            rest.passengers = gathering.aboard.passengers.split_off(most);
+            rest.since = gathering.aboard.since;
+            self.together.fetch_add(1, Ordering::SeqCst);
             self.gathered.notify_one();
         }
-        Some((!reads.is_empty()).then_some(reads))
+        let route = std::mem::replace(&mut gathering.route, spare);
+        let aboard = std::mem::replace(&mut gathering.aboard, rest);
+        drop(gathering);
+        *self.aboard.get(driver)?.lock() = aboard;
+        Some(Ok(route))
     }
 
-    fn arrived(&self, bytes: usize, reads: usize) {
-        let mut waiting = self.waiting.lock();
-        waiting.usual = (3 * waiting.usual + bytes / reads.max(1)) / 4;
+    /// Those who are still aboard, now that their convoy has come back.
+    fn arrive(&self, driver: usize, bytes: usize, reads: usize) -> Passengers {
+        self.together.fetch_sub(1, Ordering::SeqCst);
+        {
+            let mut gathering = self.gathering.lock();
+            gathering.usual = (3 * gathering.usual + bytes / reads.max(1)) / 4;
+        }
+        let Some(aboard) = self.aboard.get(driver) else {
+            return Passengers::new();
+        };
+        let mut aboard = aboard.lock();
+        aboard.since = None;
+        std::mem::take(&mut aboard.passengers)
+    }
+
+    /// Sees to it that nobody waits longer than the budget, whatever keeps the drivers: one timer for all of them.
+    pub(super) async fn watch(&self, budget: Duration) -> Infallible {
+        let round = (budget / ROUNDS).max(Duration::from_millis(1));
+        let most = budget.saturating_sub(round);
+        loop {
+            self.boarded.notified().await;
+            while self.is_busy() {
+                tokio::time::sleep(round).await;
+                self.give_up_after(most);
+            }
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        // First, so that whoever boards behind the look at the counter says so.
+        self.is_watched.store(false, Ordering::SeqCst);
+        self.together.load(Ordering::SeqCst) > 0
+    }
+
+    /// Ends the waiting of those whose first has waited for so long.
+    fn give_up_after(&self, time: Duration) {
+        let now = clock::now();
+        let mut late = Vec::new();
+        {
+            let mut gathering = self.gathering.lock();
+            if gathering.aboard.is_late(time, now) {
+                gathering.route.clear();
+                late.push(std::mem::take(&mut gathering.aboard));
+                self.together.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        for aboard in &self.aboard {
+            let mut aboard = aboard.lock();
+            if aboard.is_late(time, now) {
+                late.push(std::mem::take(&mut *aboard));
+            }
+        }
     }
 
     /// The connection is given up: those who wait are told, and whoever comes goes alone.
     pub(super) fn end(&self) {
-        let reads = {
-            let mut waiting = self.waiting.lock();
-            waiting.is_over = true;
-            std::mem::take(&mut waiting.reads)
+        let aboard = {
+            let mut gathering = self.gathering.lock();
+            gathering.is_over = true;
+            std::mem::take(&mut gathering.aboard)
         };
-        drop(reads);
+        drop(aboard);
         self.gathered.notify_waiters();
     }
 }
@@ -184,6 +266,7 @@ impl Convoys {
 /// Sends what has gathered. However it ends, nobody waits for it any more.
 pub(super) struct Driver {
     link: Arc<Link>,
+    number: usize,
     budget: Duration,
 }
 
@@ -194,26 +277,31 @@ impl Drop for Driver {
 }
 
 impl Driver {
-    pub(super) fn new(link: Arc<Link>, budget: Duration) -> Self {
-        Self { link, budget }
+    pub(super) fn new(link: Arc<Link>, number: usize, budget: Duration) -> Self {
+        Self {
+            link,
+            number,
+            budget,
+        }
     }
 
     pub(super) async fn drive(self) {
-        let convoys = self.link.convoys();
-        while let Some(reads) = convoys.gather().await {
-            let route = Route::of(&reads);
-            let answer = mget(&self.link, self.budget, route.keys(&reads)).await;
-            match answer.and_then(|values| route.arrive(&self.link, values)) {
+        let (link, number) = (&self.link, self.number);
+        let mut spare = Route::default();
+        while let Some(mut route) = link.convoys().leave(number, spare).await {
+            let stops = route.stops();
+            let answer = mget(link, self.budget, stops.keys()).await;
+            match answer.and_then(|values| stops.arrive(link, values)) {
                 Ok(arrival) => {
-                    convoys.arrived(arrival.bytes, reads.len());
-                    for (read, look) in reads.into_iter().zip(arrival.looks) {
+                    let passengers = link.convoys().arrive(number, arrival.bytes, route.len());
+                    for (passenger, look) in passengers.into_iter().zip(arrival.looks) {
                         // Whoever has given up wants no answer.
-                        let _ = read.answer.send(Ok(look));
+                        let _ = passenger.send(Ok(look));
                     }
                 }
                 Err(error) => {
-                    for read in reads {
-                        let _ = read.answer.send(match error.kind() {
+                    for passenger in link.convoys().arrive(number, 0, route.len()) {
+                        let _ = passenger.send(match error.kind() {
                             ErrorKind::Unavailable => Err(Error::unavailable(error.to_string())),
                             // It may be the fault of one key, such as one that we may not read.
                             _ => Ok(None),
@@ -221,91 +309,8 @@ impl Driver {
                     }
                 }
             }
+            route.clear();
+            spare = route;
         }
-    }
-}
-
-/// Which keys are asked for, and where in the answer each read finds its own.
-#[derive(Default)]
-struct Route {
-    /// The reads whose keys are asked for: the first of each key.
-    entries: Vec<usize>,
-    deps: Vec<Arc<Dep>>,
-    /// The lists of dependencies, by their places in `deps`.
-    lists: Vec<Vec<usize>>,
-    /// For each read, the place of its entry and of its list.
-    places: Vec<(usize, usize)>,
-}
-
-struct Arrival {
-    looks: Vec<Option<Look>>,
-    bytes: usize,
-}
-
-impl Route {
-    fn of(reads: &[Passenger]) -> Self {
-        let mut route = Self::default();
-        let mut entries = HashMap::with_capacity(reads.len());
-        let mut deps: HashMap<&Dep, usize> = HashMap::new();
-        // Reads of one function have the very same list, unless they have tags.
-        let mut lists: Vec<&Arc<[Arc<Dep>]>> = Vec::new();
-        for (at, read) in reads.iter().enumerate() {
-            let entry = *entries.entry(read.key.as_str()).or_insert_with(|| {
-                route.entries.push(at);
-                route.entries.len() - 1
-            });
-            let known = lists.iter().position(|list| Arc::ptr_eq(list, &read.deps));
-            let list = known.unwrap_or_else(|| {
-                let places = read.deps.iter().map(|dep| {
-                    *deps.entry(dep).or_insert_with(|| {
-                        route.deps.push(Arc::clone(dep));
-                        route.deps.len() - 1
-                    })
-                });
-                route.lists.push(places.collect());
-                lists.push(&read.deps);
-                lists.len() - 1
-            });
-            route.places.push((entry, list));
-        }
-        route
-    }
-
-    fn keys<'k>(&'k self, reads: &'k [Passenger]) -> impl Iterator<Item = &'k str> {
-        let entries = self.entries.iter().filter_map(|at| reads.get(*at));
-        let entries = entries.map(|read| read.key.as_str());
-        entries.chain(self.deps.iter().map(|dep| dep.key()))
-    }
-
-    /// What the answer holds for each read.
-    fn arrive(&self, link: &Link, mut values: Vec<Value>) -> Result<Arrival, Error> {
-        if values.len() != self.entries.len() + self.deps.len() {
-            return Err(miscounted());
-        }
-        let generations = values.split_off(self.entries.len());
-        let generations: Vec<_> = generations.iter().map(generation).collect();
-        let standings: Vec<_> = self
-            .lists
-            .iter()
-            .map(|list| {
-                // Where one is missing, whoever reads alone makes it.
-                let own: Option<Vec<_>> = list
-                    .iter()
-                    .map(|at| generations.get(*at).copied().flatten())
-                    .collect();
-                own.map(|own| Standing::of(link.server, own))
-            })
-            .collect();
-        let sightings: Vec<_> = values.into_iter().map(Sighting::of).collect();
-        let bytes = sightings.iter().map(Sighting::len).sum();
-        let now = link.clock.now();
-        let looks = self.places.iter().map(|(entry, list)| {
-            let standing = standings.get(*list)?.as_ref()?;
-            Some(sightings.get(*entry)?.clone().look(standing, now))
-        });
-        Ok(Arrival {
-            looks: looks.collect(),
-            bytes,
-        })
     }
 }

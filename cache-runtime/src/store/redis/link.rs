@@ -238,10 +238,10 @@ pub(super) async fn keep(
             Ok(link) => {
                 is_out = false;
                 let link = Arc::new(link);
-                for _ in 0..DRIVERS {
+                for number in 0..DRIVERS {
+                    let driver = Driver::new(Arc::clone(&link), number, keeper.budget);
                     // On that very runtime: what wakes them need not wake another thread.
-                    link.home
-                        .spawn(Driver::new(Arc::clone(&link), keeper.budget).drive());
+                    link.home.spawn(driver.drive());
                 }
                 links.set(Some(Arc::clone(&link)));
                 if let Some(tracker) = &link.state.tracker {
@@ -257,6 +257,7 @@ pub(super) async fn keep(
                 tokio::select! {
                     () = link.state.changed.notified() => {}
                     never = keep_time(&link) => match never {},
+                    never = link.convoys().watch(keeper.budget) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);

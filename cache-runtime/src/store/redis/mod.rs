@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
-    Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation,
-    LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, glob,
+    Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, glob,
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};

@@ -9,7 +9,7 @@ use redis::Value;
 use super::convoy::Boarding;
 use super::link::{Link, unanswered};
 use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
-use crate::clock::{self, Millis};
+use crate::clock::Millis;
 use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Dep, Generation, last_deadline};
@@ -21,18 +21,15 @@ impl RedisStore {
     pub(super) async fn look_at(&self, probe: &Probe) -> Result<Look, Error> {
         let link = self.links.current()?;
         let answer = match link.convoys().board(probe) {
-            Boarding::Alone(_on_its_way) => return self.look_alone(&link, probe, self.budget).await,
+            Boarding::Alone(_on_its_way) => {
+                return self.look_alone(&link, probe, self.budget).await;
+            }
             Boarding::Together(answer) => answer,
         };
-        let began = clock::now();
-        match tokio::time::timeout(self.budget, answer).await {
-            Ok(Ok(Ok(Some(look)))) => Ok(look),
-            Ok(Ok(Ok(None))) => {
-                let left = self.budget.saturating_sub(began.elapsed());
-                self.look_alone(&link, probe, left).await
-            }
-            Ok(Ok(Err(error))) => Err(error),
-            Ok(Err(_)) => Err(Error::unavailable("the connection to Redis was given up")),
+        match answer.await {
+            Ok(Ok(Some(look))) => Ok(look),
+            Ok(Ok(None)) => self.look_alone(&link, probe, self.budget).await,
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(unanswered(self.budget)),
         }
     }
