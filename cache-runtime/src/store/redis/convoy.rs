@@ -83,19 +83,42 @@ impl Aboard {
 }
 
 /// How a read goes.
-pub(super) enum Boarding<'c> {
-    /// By itself; to be held until it is answered.
-    Alone(Alone<'c>),
+pub(super) enum Boarding {
+    /// By itself.
+    Alone(Alone),
     /// With others. It is answered within the budget, if only by the sender's end.
     Together(oneshot::Receiver<Answer>),
 }
 
-/// A read on its way by itself.
-pub(super) struct Alone<'c>(&'c Convoys);
+/// A read on its way by itself, for as long as this is held.
+pub(super) struct Alone(Arc<Link>);
 
-impl Drop for Alone<'_> {
+impl Alone {
+    fn counted(link: &Arc<Link>) -> Self {
+        link.convoys().alone.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(link))
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.0
+    }
+}
+
+impl Drop for Alone {
     fn drop(&mut self) {
-        self.0.alone.fetch_sub(1, Ordering::Relaxed);
+        self.0.convoys().alone.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Finds out how a read goes.
+pub(super) fn board(link: &Arc<Link>, probe: &Probe) -> Boarding {
+    let convoys = link.convoys();
+    if convoys.is_quiet() {
+        return Boarding::Alone(Alone::counted(link));
+    }
+    match convoys.join(probe) {
+        Some(answer) => Boarding::Together(answer),
+        None => Boarding::Alone(Alone::counted(link)),
     }
 }
 
@@ -123,22 +146,20 @@ impl Convoys {
         self.width.store(width, Ordering::Relaxed);
     }
 
-    pub(super) fn board(&self, probe: &Probe) -> Boarding<'_> {
-        // Whoever comes while a convoy is on its way need not wait longer than that one.
-        if self.together.load(Ordering::Relaxed) == 0 {
-            let others = self.alone.fetch_add(1, Ordering::Relaxed);
-            let alone = Alone(self);
-            if others < self.width.load(Ordering::Relaxed) {
-                return Boarding::Alone(alone);
-            }
-        }
+    /// Whether so few reads are on their way that one more may go alone. It may turn out to be a few more.
+    fn is_quiet(&self) -> bool {
+        // Whoever comes while a convoy is on its way need not wait longer than for that one.
+        self.together.load(Ordering::Relaxed) == 0
+            && self.alone.load(Ordering::Relaxed) < self.width.load(Ordering::Relaxed)
+    }
+
+    /// `None` when the connection has been given up.
+    fn join(&self, probe: &Probe) -> Option<oneshot::Receiver<Answer>> {
         let (answer, receiver) = oneshot::channel();
         let is_first = {
             let mut gathering = self.gathering.lock();
             if gathering.is_over {
-                drop(gathering);
-                self.alone.fetch_add(1, Ordering::Relaxed);
-                return Boarding::Alone(Alone(self));
+                return None;
             }
             gathering.route.add(probe);
             gathering.aboard.passengers.push(answer);
@@ -155,7 +176,7 @@ impl Convoys {
                 self.boarded.notify_one();
             }
         }
-        Boarding::Together(receiver)
+        Some(receiver)
     }
 
     /// The route of the next convoy, whose passengers are aboard; `None` when the connection is given up. `spare` is
@@ -292,11 +313,11 @@ impl Driver {
             let stops = route.stops();
             let answer = mget(link, self.budget, stops.keys()).await;
             match answer.and_then(|values| stops.arrive(link, values)) {
-                Ok(arrival) => {
-                    let passengers = link.convoys().arrive(number, arrival.bytes, route.len());
-                    for (passenger, look) in passengers.into_iter().zip(arrival.looks) {
+                Ok(mut arrival) => {
+                    let passengers = link.convoys().arrive(number, arrival.bytes(), route.len());
+                    for (at, passenger) in passengers.into_iter().enumerate() {
                         // Whoever has given up wants no answer.
-                        let _ = passenger.send(Ok(look));
+                        let _ = passenger.send(Ok(arrival.look(at)));
                     }
                 }
                 Err(error) => {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind as RedisErrorKind, FromRedisValue,
@@ -163,7 +164,7 @@ pub(super) fn unanswered(budget: Duration) -> Error {
 /// The link in use, replaced by the task of [`keep`].
 #[derive(Default)]
 pub(super) struct Links {
-    current: RwLock<Option<Arc<Link>>>,
+    current: ArcSwapOption<Link>,
     breaker: Breaker,
     /// Why there was none, the last time.
     failure: Mutex<Option<String>>,
@@ -171,16 +172,19 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn current(&self) -> Result<Arc<Link>, Error> {
-        let link = self.current.read().clone();
-        link.filter(|link| link.is_usable())
+        self.using(Arc::clone)
+    }
+
+    /// The same without a count, which all threads would write to.
+    pub(super) fn using<T>(&self, using: impl FnOnce(&Arc<Link>) -> T) -> Result<T, Error> {
+        let link = self.current.load();
+        let link = link.as_ref().filter(|link| link.is_usable());
+        link.map(using)
             .ok_or_else(|| Error::unavailable("Redis is not connected"))
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.current
-            .read()
-            .as_ref()
-            .is_some_and(|link| link.is_usable())
+        self.using(|_| ()).is_ok()
     }
 
     pub(super) fn circuit(&self) -> Circuit {
@@ -196,7 +200,7 @@ impl Links {
     }
 
     fn set(&self, link: Option<Arc<Link>>) {
-        *self.current.write() = link;
+        self.current.store(link);
     }
 }
 

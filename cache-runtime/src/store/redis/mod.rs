@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use redis::{FromRedisValue, Script};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -254,8 +255,13 @@ impl Store for RedisStore {
         self.links.circuit()
     }
 
-    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        self.look_at(probe).await
+    fn look<'s, 'p, 'l>(&'s self, probe: &'p Probe) -> BoxFuture<'l, Result<Look, Error>>
+    where
+        's: 'l,
+        'p: 'l,
+        Self: 'l,
+    {
+        self.look_at(probe)
     }
 
     async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {

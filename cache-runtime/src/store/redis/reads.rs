@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
 use redis::Value;
 
-use super::convoy::Boarding;
+use super::convoy::{Boarding, board};
 use super::link::{Link, unanswered};
 use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
 use crate::clock::Millis;
@@ -17,52 +18,53 @@ use crate::nonce::Nonce;
 use crate::store::{Found, Look, Payload, Probe};
 
 impl RedisStore {
-    /// Reads one entry: with a command of its own while few are on their way, else together with others.
-    pub(super) async fn look_at(&self, probe: &Probe) -> Result<Look, Error> {
-        let link = self.links.current()?;
-        let answer = match link.convoys().board(probe) {
-            Boarding::Alone(_on_its_way) => {
-                return self.look_alone(&link, probe, self.budget).await;
+    /// Reads one entry: with a command of its own while few are on their way, else together with others. Which of them is
+    /// decided here and now, so that a read which travels with others is a small future.
+    pub(super) fn look_at<'l>(&'l self, probe: &'l Probe) -> BoxFuture<'l, Result<Look, Error>> {
+        match self.links.using(|link| board(link, probe)) {
+            Ok(Boarding::Alone(alone)) => {
+                Box::pin(async move { self.look_alone(alone.link(), probe).await })
             }
-            Boarding::Together(answer) => answer,
-        };
-        match answer.await {
-            Ok(Ok(Some(look))) => Ok(look),
-            Ok(Ok(None)) => self.look_alone(&link, probe, self.budget).await,
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(unanswered(self.budget)),
+            Ok(Boarding::Together(answer)) => Box::pin(async move {
+                match answer.await {
+                    Ok(Ok(Some(look))) => Ok(look),
+                    Ok(Ok(None)) => Box::pin(self.look_again(probe)).await,
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(unanswered(self.budget)),
+                }
+            }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
-    async fn look_alone(
-        &self,
-        link: &Link,
-        probe: &Probe,
-        budget: Duration,
-    ) -> Result<Look, Error> {
-        let probes = std::slice::from_ref(probe);
-        let mut looks = self.look_within(link, probes, budget).await?;
+    async fn look_again(&self, probe: &Probe) -> Result<Look, Error> {
+        let link = self.links.current()?;
+        self.look_alone(&link, probe).await
+    }
+
+    async fn look_alone(&self, link: &Link, probe: &Probe) -> Result<Look, Error> {
+        let mut looks = self.look_over(link, std::slice::from_ref(probe)).await?;
         looks.pop().ok_or_else(miscounted)
     }
 
     /// Reads entries, and the generations that all of them depend on, with one command.
     pub(super) async fn look_at_all(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let link = self.links.current()?;
-        self.look_within(&link, probes, self.budget).await
+        self.look_over(&link, probes).await
     }
 
-    async fn look_within(
-        &self,
-        link: &Link,
-        probes: &[Probe],
-        budget: Duration,
-    ) -> Result<Vec<Look>, Error> {
+    async fn look_over(&self, link: &Link, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let Some(Probe { deps, .. }) = probes.first() else {
             return Ok(Vec::new());
         };
         debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
         let keys = probes.iter().map(|probe| probe.key.as_str());
-        let mut values = mget(link, budget, keys.chain(deps.iter().map(|dep| dep.key()))).await?;
+        let mut values = mget(
+            link,
+            self.budget,
+            keys.chain(deps.iter().map(|dep| dep.key())),
+        )
+        .await?;
         if values.len() != probes.len() + deps.len() {
             return Err(miscounted());
         }
@@ -86,6 +88,12 @@ impl RedisStore {
         if let Some(generations) = values.iter().map(generation).collect() {
             return Ok(generations);
         }
+        // A hit has no part in it, and is not to carry it about.
+        Box::pin(self.ensure(link, deps)).await
+    }
+
+    /// The generations, those that are missing made.
+    async fn ensure(&self, link: &Link, deps: &[Arc<Dep>]) -> Result<Vec<Generation>, Error> {
         // What was there is read again with what is made: one answer, at one time.
         let ttl = millis(self.default_generation_ttl);
         let nonces = deps.iter().map(|_| Nonce::fresh().to_string().into_bytes());
@@ -178,7 +186,8 @@ impl Sighting {
     fn of_bytes(bytes: Vec<u8>) -> Self {
         let found = match Header::parse(&bytes) {
             Some((header, _)) if header.content == Content::Value && bytes.len() <= READ_LIMIT => {
-                let payload = Bytes::from(bytes).slice(Header::LEN..);
+                let mut payload = Bytes::from(bytes);
+                payload.advance(Header::LEN);
                 Found::Entry(header, Payload::Encoded(payload))
             }
             Some((header, _)) => Found::Entry(header, Payload::Empty),

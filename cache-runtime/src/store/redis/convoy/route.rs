@@ -8,6 +8,7 @@ use redis::Value;
 use super::super::link::Link;
 use super::super::miscounted;
 use super::super::reads::{Sighting, Standing, generation};
+use crate::clock::Millis;
 use crate::error::Error;
 use crate::generation::Dep;
 use crate::store::{Look, Probe};
@@ -138,53 +139,62 @@ struct Entry<'r> {
     readers: usize,
 }
 
-/// What each read has been answered.
-pub(super) struct Arrival {
-    /// `None` where it has to be repeated alone.
-    pub(super) looks: Vec<Option<Look>>,
-    pub(super) bytes: usize,
+/// The command's answer.
+pub(super) struct Arrival<'r> {
+    stops: Stops<'r>,
+    sightings: Vec<Option<Sighting>>,
+    /// By list; `None` where a generation is missing, which whoever reads alone makes.
+    standings: Vec<Option<Standing>>,
+    now: Millis,
 }
 
-impl Stops<'_> {
+impl Arrival<'_> {
+    /// How many bytes of entries have come.
+    pub(super) fn bytes(&self) -> usize {
+        self.sightings.iter().flatten().map(Sighting::len).sum()
+    }
+
+    /// What the next read sees; `None` if it has to be repeated alone. In the order in which they were added, and once for
+    /// each: what has come is handed on, and copied only where several have read the same.
+    pub(super) fn look(&mut self, read: usize) -> Option<Look> {
+        let (entry, list) = *self.stops.reads.get(read)?;
+        let readers = &mut self.stops.entries.get_mut(entry)?.readers;
+        *readers = readers.saturating_sub(1);
+        let sighting = self.sightings.get_mut(entry)?;
+        let sighting = match *readers {
+            0 => sighting.take(),
+            _ => sighting.clone(),
+        };
+        let standing = self.standings.get(list)?.as_ref()?;
+        Some(sighting?.look(standing, self.now))
+    }
+}
+
+impl<'r> Stops<'r> {
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         let entries = self.entries.iter().map(|entry| entry.key);
         entries.chain(self.deps.iter().copied())
     }
 
-    pub(super) fn arrive(mut self, link: &Link, mut values: Vec<Value>) -> Result<Arrival, Error> {
+    pub(super) fn arrive(self, link: &Link, mut values: Vec<Value>) -> Result<Arrival<'r>, Error> {
         if values.len() != self.entries.len() + self.deps.len() {
             return Err(miscounted());
         }
         let generations = values.split_off(self.entries.len());
         let generations: Vec<_> = generations.iter().map(generation).collect();
-        let standings: Vec<_> = self
-            .lists
-            .iter()
-            .map(|places| {
-                let own = places
-                    .iter()
-                    .map(|at| generations.get(*at).copied().flatten());
-                // Where one is missing, whoever reads alone makes it.
-                let own: Option<Vec<_>> = own.collect();
-                own.map(|own| Standing::of(link.server, own))
-            })
-            .collect();
-        let mut sightings: Vec<_> = values.into_iter().map(Sighting::of).map(Some).collect();
-        let bytes = sightings.iter().flatten().map(Sighting::len).sum();
-        let now = link.clock.now();
-        let looks = self.reads.iter().map(|(entry, list)| {
-            let readers = &mut self.entries.get_mut(*entry)?.readers;
-            *readers = readers.saturating_sub(1);
-            let sighting = sightings.get_mut(*entry)?;
-            // Only who shares it pays for that.
-            let sighting = match *readers {
-                0 => sighting.take(),
-                _ => sighting.clone(),
-            };
-            Some(sighting?.look(standings.get(*list)?.as_ref()?, now))
-        });
-        let looks = looks.collect();
-        Ok(Arrival { looks, bytes })
+        let standing = |places: &Vec<usize>| {
+            let own = places
+                .iter()
+                .map(|at| generations.get(*at).copied().flatten());
+            let own: Option<Vec<_>> = own.collect();
+            own.map(|own| Standing::of(link.server, own))
+        };
+        Ok(Arrival {
+            standings: self.lists.iter().map(standing).collect(),
+            sightings: values.into_iter().map(Sighting::of).map(Some).collect(),
+            now: link.clock.now(),
+            stops: self,
+        })
     }
 }
 
