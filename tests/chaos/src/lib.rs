@@ -1,7 +1,7 @@
 //! Every fault at once, and every read checked.
 //!
-//!     cargo run --release -p cache-tests --example chaos -- --seed 1 --seconds 20
-//!     cargo run --release -p cache-tests --example chaos -- check HISTORY
+//!     cargo run --release -p cache-chaos -- --seed 1 --seconds 20
+//!     cargo run --release -p cache-chaos -- check HISTORY
 //!
 //! Four processes with sixteen tasks each read and write through annotated functions and by hand, on a private Redis
 //! behind proxies and a private PostgreSQL that holds the truth, while faults come in a mix that the seed decides. What
@@ -17,6 +17,8 @@ mod faults;
 mod history;
 mod minimise;
 mod options;
+#[cfg(test)]
+mod planted;
 mod report;
 mod shop;
 mod verdict;
@@ -24,7 +26,8 @@ mod writes;
 
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+/// What the program `chaos` does.
+pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("app") => app::run(&arguments[1]),
