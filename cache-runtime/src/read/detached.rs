@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Call, Fallback, LoadFailed, LoadSlow, Part, Unless, permit};
 use crate::observe::Status;
 use crate::returns::{Loaded, Returns};
+use crate::scope;
 
 impl Fallback {
     /// Whether this is to be returned in place of what was loaded.
@@ -25,7 +26,8 @@ where
     R: Returns<S>,
     U: Unless<R::Value>,
 {
-    let returned = permit::renewing(part.permits(), body).await;
+    // As where the caller waits for it; a task of its own would not know.
+    let returned = permit::renewing(part.permits(), scope::strict(body)).await;
     let status = call.conclude(part, &returned, unless).await;
     (returned, status)
 }

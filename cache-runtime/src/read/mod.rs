@@ -189,7 +189,9 @@ impl<R, S, U> Read<R, S, U> {
                     (Part::Alone, None)
                 }
             };
-            let returned = permit::renewing(part.permits(), body(Kind::OF)).await;
+            // What others will be served is made of no copies: those may be behind, and it would stay so.
+            let body = scope::strict(body(Kind::OF));
+            let returned = permit::renewing(part.permits(), body).await;
             if let Some(call) = &call {
                 let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
                 let status = call.conclude(part, &returned, unless).await;

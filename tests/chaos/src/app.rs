@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::{Cache, CacheConfig, RedisConfig};
@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use crate::act::{self, Stage};
 use crate::clock::now;
 use crate::history::{Event, Recorder, Stuck};
-use crate::shop::{Apples, Figs, PLANNED, Pears, Plums};
+use crate::shop::{Apples, Figs, PLANNED, Pears, Plums, Quinces};
 use crate::writes;
 
 pub(crate) const TTL: Duration = Duration::from_secs(10);
@@ -41,6 +41,9 @@ pub(crate) struct Brief {
     pub(crate) postgres: String,
     pub(crate) directory: PathBuf,
     pub(crate) mishaps: bool,
+    /// Megabytes of copies in the process, and how old they may be.
+    pub(crate) local_mb: u32,
+    pub(crate) staleness: Duration,
 }
 
 impl Brief {
@@ -137,7 +140,9 @@ async fn live(brief: Brief) {
         .lease(LEASE)
         .wait_limit(WAIT)
         .uncertainty(UNCERTAINTY)
-        .intent(INTENT);
+        .intent(INTENT)
+        .local_mb(brief.local_mb)
+        .local_max_staleness(brief.staleness);
     let options: PgConnectOptions = brief.postgres.parse().expect("the coordinator's database");
     let options = options.options([("statement_timeout", STATEMENT.as_millis().to_string())]);
     let pool = PgPoolOptions::new()
@@ -156,9 +161,11 @@ async fn live(brief: Brief) {
         slot: brief.slot,
         seed: brief.seed,
         mishaps: brief.mishaps,
+        keeps_copies: brief.local_mb > 0,
         lease: LEASE,
         uncertainty: UNCERTAINTY,
         written: AtomicU32::new(0),
+        quiet: Mutex::default(),
         doomed: AtomicBool::new(false),
         reads: AtomicU64::new(0),
         unsettled: AtomicU32::new(0),
@@ -216,13 +223,14 @@ async fn act_on(stage: Arc<Stage>, phase: Arc<AtomicU8>, busy: Arc<AtomicU32>, m
 /// One operation in a task of its own, which may panic; it is given up at the deadline.
 async fn operation(stage: &Arc<Stage>, rng: &mut Rng) {
     let start = now();
-    let kind = rng.u32(..4);
+    let kind = rng.u32(..9);
     let (for_task, seed) = (Arc::clone(stage), rng.fork());
     let mut running = match kind {
-        0 => tokio::spawn(one::<Apples>(for_task, seed)),
-        1 => tokio::spawn(one::<Pears>(for_task, seed)),
-        2 => tokio::spawn(one::<Plums>(for_task, seed)),
-        _ => tokio::spawn(one::<Figs>(for_task, seed)),
+        0..2 => tokio::spawn(one::<Apples>(for_task, seed)),
+        2..4 => tokio::spawn(one::<Pears>(for_task, seed)),
+        4..6 => tokio::spawn(one::<Plums>(for_task, seed)),
+        6..8 => tokio::spawn(one::<Figs>(for_task, seed)),
+        _ => tokio::spawn(one_quiet(for_task, seed)),
     };
     if tokio::time::timeout(DEADLINE, &mut running).await.is_err() {
         stage.recorder.note(&Event::Stuck(Stuck {
@@ -242,8 +250,22 @@ async fn one<K: crate::shop::Kind>(stage: Arc<Stage>, mut rng: Rng) {
         // A caller who hangs up.
         let patience = Duration::from_micros(rng.u64(50..5_000));
         let _ = tokio::time::timeout(patience, act::read::<K>(&stage, &mut rng)).await;
+    } else if stage.keeps_copies && rng.u32(..100) < 20 {
+        // What is read again and again is answered by copies, and some of them have just been written.
+        for _ in 0..rng.u32(2..12) {
+            act::read::<K>(&stage, &mut rng.clone()).await;
+        }
     } else {
         act::read::<K>(&stage, &mut rng).await;
+    }
+}
+
+/// The same with rows that are written once in a long while.
+async fn one_quiet(stage: Arc<Stage>, mut rng: Rng) {
+    if let Some(id) = writes::quiet_turn(&stage) {
+        writes::write_quietly::<Quinces>(&stage, &mut rng, id).await;
+    } else {
+        act::read::<Quinces>(&stage, &mut rng).await;
     }
 }
 
@@ -252,6 +274,7 @@ async fn sweep(stage: &Stage) {
     act::sweep::<Pears>(stage).await;
     act::sweep::<Plums>(stage).await;
     act::sweep::<Figs>(stage).await;
+    act::sweep::<Quinces>(stage).await;
     stage.recorder.flush();
 }
 

@@ -20,11 +20,13 @@ use crate::options::Options;
 use crate::report;
 use crate::shop::{IDS, KINDS};
 
-const APPS: usize = 4;
+pub(crate) const APPS: usize = 4;
 const TASKS: u32 = 16;
 const WARM_UP: Duration = Duration::from_secs(3);
-/// The longest a load can take: its pause, a connection of the pool, and its statement.
-const LOAD: Duration = Duration::from_secs(6);
+/// The longest a load can take: its pause, a connection of the pool, its statement, and its process being stopped.
+const LOAD: Duration = Duration::from_secs(7);
+/// Beside those with copies in the process there is one that asks Redis each time.
+const WITHOUT_COPIES: usize = APPS - 1;
 /// A statement of a killed process goes on until the database gives it up.
 const LANDING: Duration = Duration::from_millis(1_500);
 /// Apps that start, and those that come to rest.
@@ -119,6 +121,12 @@ pub(crate) fn run(options: &Options) -> ExitCode {
                 postgres: database.clone(),
                 directory: directory.path().to_owned(),
                 mishaps: options.mishaps,
+                local_mb: if slot == WITHOUT_COPIES {
+                    0
+                } else {
+                    options.local_mb
+                },
+                staleness: options.staleness,
             })
         })
         .collect();
@@ -176,6 +184,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         uncertainty: nanos(UNCERTAINTY),
         intent: nanos(INTENT),
         deadline: nanos(DEADLINE),
+        staleness: nanos(options.staleness),
+        local_mb: options.local_mb,
         kinds: KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
     };
     let lives: Vec<Life> = apps.iter().flat_map(|app| app.lives.clone()).collect();

@@ -1,7 +1,7 @@
 //! What a task does: writes, each noted from its beginning to where its invalidation is known to be out.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use cache_runtime::{Acknowledgement, BypassReason, Key, Status};
@@ -9,13 +9,36 @@ use fastrand::Rng;
 
 use crate::act::{Stage, get, id};
 use crate::clock::now;
-use crate::history::{Begin, Event, Form, Outcome, Step, WriteId};
-use crate::shop::{Kind, Mishap, Shop, TEAMS, Trouble, team_of};
+use crate::coordinator::APPS;
+use crate::history::{Begin, Event, Form, MILLISECOND, Outcome, Step, Time, WriteId};
+use crate::shop::{IDS, Kind, Mishap, Shop, TEAMS, Trouble, team_of};
 
 /// Steps of a wait that a process which was stopped meanwhile does not skip.
 const STEP: Duration = Duration::from_millis(25);
 /// What falls due is delivered within this time, unless the store is away.
 const GRACE: Duration = Duration::from_millis(1_250);
+
+/// All processes divide time alike. What forgets everything comes in the first part of a window, quiet rows are written
+/// in the second, and in the rest nobody touches those: whether an entry of theirs is stale shows for long enough.
+const WINDOW: u64 = 10_000 * MILLISECOND;
+const UNQUIET: Time = 2_000 * MILLISECOND;
+const QUIET: Time = 3_000 * MILLISECOND;
+
+/// A quiet row of this process whose time it is to be written, once in each window.
+pub(crate) fn quiet_turn(stage: &Stage) -> Option<i64> {
+    let (window, into) = (now() / WINDOW, now() % WINDOW);
+    if !(UNQUIET..QUIET).contains(&into) {
+        return None;
+    }
+    let mut written = stage.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+    if written.0 != window {
+        *written = (window, 0);
+    }
+    let (apps, slot) = (APPS as i64, i64::try_from(stage.slot).unwrap_or_default());
+    let id = 1 + slot + apps * written.1;
+    written.1 += 1;
+    (id <= IDS).then_some(id)
+}
 
 fn form(rng: &mut Rng) -> Form {
     match rng.u32(..1_000) {
@@ -29,8 +52,8 @@ fn form(rng: &mut Rng) -> Form {
         810..850 => Form::TransactionCrashSafe,
         850..920 => Form::Invalidate,
         920..940 => Form::InvalidateAll,
-        940..945 => Form::ClearAll,
-        945..965 => Form::Pattern,
+        940..965 if now() % WINDOW < UNQUIET => Form::ClearAll,
+        940..965 => Form::Pattern,
         _ => Form::Delete,
     }
 }
@@ -88,20 +111,43 @@ enum Ended {
 
 pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
     let form = form(rng);
-    let number = stage.written.fetch_add(1, Ordering::Relaxed);
-    let write: WriteId = (u64::from(stage.process) << 32) | u64::from(number);
-    let is_manual = matches!(
-        form,
-        Form::Invalidate | Form::InvalidateAll | Form::ClearAll | Form::Pattern | Form::Delete
-    );
-    let (mishap, hang_up) = if is_manual {
+    let (mishap, hang_up) = if form.is_manual() {
         // Nobody sees to it but the caller, who therefore goes through with it.
         (Mishap::None, None)
     } else {
         (mishap::<K>(stage, rng), hang_up::<K>(stage, rng))
     };
+    write_as::<K>(stage, form, mishap, hang_up, id(rng)).await;
+}
+
+/// Of a row that nobody writes again soon, so that it shows what an outcome that is not known leaves behind.
+pub(crate) async fn write_quietly<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng, id: i64) {
+    let pause = Duration::from_millis(rng.u64(5..700));
+    let (mishap, hang_up) = match rng.u32(..100) {
+        _ if !stage.mishaps => (Mishap::None, None),
+        _ if stage.doomed.load(Ordering::SeqCst) => (mishap::<K>(stage, rng), None),
+        0..50 => (Mishap::CommitLater(pause), None),
+        50..60 => (Mishap::Lose, None),
+        60..65 => (Mishap::PanicAfter, None),
+        65..85 => (
+            Mishap::None,
+            Some(Duration::from_micros(rng.u64(100..20_000))),
+        ),
+        _ => (Mishap::None, None),
+    };
+    write_as::<K>(stage, Form::ById, mishap, hang_up, id).await;
+}
+
+async fn write_as<K: Kind>(
+    stage: &Arc<Stage>,
+    form: Form,
+    mishap: Mishap,
+    hang_up: Option<Duration>,
+    id: i64,
+) {
+    let number = stage.written.fetch_add(1, Ordering::Relaxed);
+    let write: WriteId = (u64::from(stage.process) << 32) | u64::from(number);
     let shop = stage.shop::<K>(write, mishap);
-    let id = id(rng);
     let process = stage.process;
     let at = now();
     stage.recorder.note(&Event::Begin(Begin {
@@ -146,7 +192,7 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
                 settle(stage, shop, Duration::ZERO, false);
             }
         }
-        Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) if is_manual => {
+        Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) if form.is_manual() => {
             shop.mark(Step::Done(Outcome::Unknown));
             settled(stage);
         }
@@ -304,7 +350,12 @@ async fn by_hand<K: Kind>(shop: &Shop<K>, form: Form, id: i64) -> Ended {
 }
 
 async fn remove<K: Kind>(shop: &Shop<K>) -> bool {
-    for pattern in [&format!("{}:*", K::RESOURCE), "boards:*", "totals:*"] {
+    for pattern in [
+        &format!("{}:*", K::RESOURCE),
+        "boards:*",
+        "pairs:*",
+        "totals:*",
+    ] {
         if shop.cache.invalidate_pattern(pattern).await.is_err() {
             return false;
         }
