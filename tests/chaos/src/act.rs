@@ -10,8 +10,9 @@ use fastrand::Rng;
 use sqlx::PgPool;
 
 use crate::clock::now;
+use crate::desk::{Desk, IDS, Mishap, TEAMS};
 use crate::history::{Answer, Event, Read, ReadKind, Recorder, Time, WriteId};
-use crate::shop::{IDS, Kind, Mishap, Page, Row, Shop, TEAMS};
+use crate::shop::{Kind, Page, Row, Shop};
 
 /// What all tasks of a process share.
 pub(crate) struct Stage {
@@ -41,12 +42,8 @@ impl Stage {
     pub(crate) fn shop<K: Kind>(&self, write: WriteId, mishap: Mishap) -> Shop<K> {
         Shop {
             cache: self.cache.clone(),
-            pool: self.pool.clone(),
-            recorder: Arc::clone(&self.recorder),
-            mishap,
-            write,
+            desk: Desk::new(&self.pool, &self.recorder, write, mishap),
             strict: false,
-            committed: Arc::new(AtomicBool::new(false)),
             kind: PhantomData,
         }
     }

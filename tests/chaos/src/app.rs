@@ -10,12 +10,12 @@ use std::time::Duration;
 use cache_runtime::{Cache, CacheConfig, RedisConfig};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::act::{self, Stage};
 use crate::clock::now;
+use crate::desk::{PLANNED, connect};
 use crate::history::{Event, Recorder, Stuck};
-use crate::shop::{Apples, Figs, PLANNED, Pears, Plums, Quinces};
+use crate::shop::{Apples, Figs, Pears, Plums, Quinces};
 use crate::writes;
 
 pub(crate) const TTL: Duration = Duration::from_secs(10);
@@ -25,9 +25,6 @@ pub(crate) const UNCERTAINTY: Duration = Duration::from_secs(3);
 pub(crate) const INTENT: Duration = Duration::from_secs(4);
 /// Within this time any caller has an answer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-/// A statement is given up by the database after this time: then a commit without a caller is there, or never will be.
-pub(crate) const STATEMENT: Duration = Duration::from_millis(1_000);
-pub(crate) const CONNECTIONS: u32 = 8;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What an app process is told.
@@ -143,19 +140,10 @@ async fn live(brief: Brief) {
         .intent(INTENT)
         .local_mb(brief.local_mb)
         .local_max_staleness(brief.staleness);
-    let options: PgConnectOptions = brief.postgres.parse().expect("the coordinator's database");
-    let options = options.options([("statement_timeout", STATEMENT.as_millis().to_string())]);
-    let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .min_connections(CONNECTIONS)
-        .acquire_timeout(Duration::from_secs(3))
-        .connect_with(options)
-        .await
-        .expect("the database is there");
     let recorder = Recorder::create(&brief.history()).expect("a history can be written");
     let stage = Arc::new(Stage {
         cache: Cache::new(config).await,
-        pool,
+        pool: connect(&brief.postgres).await,
         recorder: Arc::new(recorder),
         process: brief.process,
         slot: brief.slot,

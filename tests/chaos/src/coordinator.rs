@@ -14,11 +14,12 @@ use fastrand::Rng;
 use crate::aftermath::{self, Aftermath};
 use crate::app::{Brief, DEADLINE, Figures, INTENT, Phase, TTL, UNCERTAINTY};
 use crate::clock::now;
+use crate::desk::IDS;
 use crate::faults::Havoc;
 use crate::history::{Event, Life, Run, Time, Truth};
 use crate::options::Options;
 use crate::report;
-use crate::shop::{IDS, KINDS};
+use crate::shop::KINDS;
 
 pub(crate) const APPS: usize = 4;
 const TASKS: u32 = 16;

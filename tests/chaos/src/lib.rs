@@ -13,6 +13,7 @@ mod app;
 mod check;
 mod clock;
 mod coordinator;
+mod desk;
 mod faults;
 mod history;
 mod minimise;

@@ -10,8 +10,9 @@ use fastrand::Rng;
 use crate::act::{Stage, get, id};
 use crate::clock::now;
 use crate::coordinator::APPS;
+use crate::desk::{IDS, Mishap, TEAMS, Trouble};
 use crate::history::{Begin, Event, Form, MILLISECOND, Outcome, Step, Time, WriteId};
-use crate::shop::{IDS, Kind, Mishap, Shop, TEAMS, Trouble, team_of};
+use crate::shop::{Kind, Shop, team_of};
 
 /// Steps of a wait that a process which was stopped meanwhile does not skip.
 const STEP: Duration = Duration::from_millis(25);
@@ -295,7 +296,7 @@ async fn transaction<K: Kind>(shop: &Shop<K>, id: i64, crash_safe: bool) -> Resu
             }
             match shop.mishap {
                 Mishap::Pause(time) => tokio::time::sleep(time / 8).await,
-                Mishap::Panic => panic!("{}", crate::shop::PLANNED),
+                Mishap::Panic => panic!("{}", crate::desk::PLANNED),
                 Mishap::Fail => return Err(Trouble::Planned),
                 _ => {}
             }
@@ -314,7 +315,7 @@ async fn after_commit<K: Kind>(shop: &Shop<K>, id: i64) -> Result<(), Trouble> {
         shop.committed.store(true, Ordering::SeqCst);
         match shop.mishap {
             Mishap::Pause(time) => tokio::time::sleep(time).await,
-            Mishap::PanicAfter => panic!("{}", crate::shop::PLANNED),
+            Mishap::PanicAfter => panic!("{}", crate::desk::PLANNED),
             Mishap::Lose => return Err(Trouble::Lost),
             _ => {}
         }
