@@ -1,41 +1,32 @@
 //! What a task does: reads, each noted with what it showed.
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::ops::Deref;
 use std::time::Duration;
 
 use cache_runtime::{Cache, Key, Lookup, Outcome, Outcomes, Status, observe};
 use fastrand::Rng;
-use sqlx::PgPool;
 
+use crate::app::{Common, LEASE};
 use crate::clock::now;
 use crate::desk::{Desk, IDS, Mishap, TEAMS};
-use crate::history::{Answer, Event, Read, ReadKind, Recorder, Time, WriteId};
+use crate::history::{Answer, Read, ReadKind, Time, WriteId};
 use crate::shop::{Kind, Page, Row, Shop};
 
 /// What all tasks of a process share.
 pub(crate) struct Stage {
     pub(crate) cache: Cache,
-    pub(crate) pool: PgPool,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) process: u32,
-    pub(crate) slot: usize,
-    pub(crate) seed: u64,
-    /// Whether callers hang up and bodies fail.
-    pub(crate) mishaps: bool,
     /// Whether this process keeps copies.
     pub(crate) keeps_copies: bool,
-    pub(crate) lease: Duration,
-    pub(crate) uncertainty: Duration,
-    pub(crate) written: AtomicU32,
-    /// In which window quiet rows were last written, and how many.
-    pub(crate) quiet: Mutex<(u64, i64)>,
-    /// About to be killed: writes stand between their commit and their invalidation, so that some are met there.
-    pub(crate) doomed: AtomicBool,
-    pub(crate) reads: AtomicU64,
-    /// Writes of which it is not known yet whether their invalidation is out.
-    pub(crate) unsettled: AtomicU32,
+    pub(crate) common: Common,
+}
+
+impl Deref for Stage {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 impl Stage {
@@ -47,18 +38,6 @@ impl Stage {
             kind: PhantomData,
         }
     }
-
-    /// What all processes draw alike for a window of time: a number below 100.
-    pub(crate) fn weather<K: Kind>(&self, what: u64, window: Duration) -> u64 {
-        let window = now() / u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        let mix = (window << 16) ^ (what << 8) ^ u64::from(K::NUMBER);
-        Rng::with_seed(self.seed ^ mix.wrapping_mul(0x9e37_79b9_7f4a_7c15)).u64(..100)
-    }
-
-    fn note(&self, read: Read) {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.recorder.note(&Event::Read(read));
-    }
 }
 
 /// The lower, the more often.
@@ -66,15 +45,15 @@ pub(crate) fn id(rng: &mut Rng) -> i64 {
     1 + (rng.i64(0..IDS) * rng.i64(1..=IDS)) / IDS
 }
 
-fn load_mishap(stage: &Stage, rng: &mut Rng) -> Mishap {
-    if !stage.mishaps {
+pub(crate) fn load_mishap(common: &Common, rng: &mut Rng) -> Mishap {
+    if !common.mishaps {
         return Mishap::None;
     }
     let pause = |ms: std::ops::Range<u64>, rng: &mut Rng| Duration::from_millis(rng.u64(ms));
     match rng.u32(..10_000) {
         0..800 => Mishap::Pause(pause(1..40, rng)),
         800..850 => Mishap::Pause(pause(100..1_200, rng)),
-        850..852 => Mishap::Block(stage.lease + pause(50..200, rng)),
+        850..852 => Mishap::Block(LEASE + pause(50..200, rng)),
         852..900 => Mishap::Panic,
         900..940 => Mishap::PanicAfter,
         940..1_040 => Mishap::Fail,

@@ -7,20 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cache_runtime::{Cache, CacheConfig, RedisConfig};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 
-use crate::act::{self, Stage};
 use crate::clock::now;
 use crate::desk::{PLANNED, connect};
-use crate::history::{Event, Recorder, Stuck};
-use crate::shop::{Apples, Figs, Pears, Plums, Quinces};
-use crate::writes;
+use crate::history::{Event, Failed, Read, Recorder, Stuck, WriteId};
 
 pub(crate) const TTL: Duration = Duration::from_secs(10);
 pub(crate) const LEASE: Duration = Duration::from_millis(800);
-const WAIT: Duration = Duration::from_millis(500);
+pub(crate) const WAIT: Duration = Duration::from_millis(500);
 pub(crate) const UNCERTAINTY: Duration = Duration::from_secs(3);
 pub(crate) const INTENT: Duration = Duration::from_secs(4);
 /// Within this time any caller has an answer.
@@ -32,8 +29,12 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Brief {
     pub(crate) process: u32,
     pub(crate) slot: usize,
+    /// How many processes there are at a time.
+    pub(crate) apps: usize,
     pub(crate) seed: u64,
     pub(crate) tasks: u32,
+    /// By which words this program becomes such a process.
+    pub(crate) program: Vec<String>,
     pub(crate) redis: u16,
     pub(crate) postgres: String,
     pub(crate) directory: PathBuf,
@@ -104,7 +105,81 @@ pub(crate) struct Figures {
     pub(crate) reads: u64,
 }
 
-pub(crate) fn run(brief: &str) -> ExitCode {
+/// What the tasks of a process do, and what it has to say of itself.
+pub(crate) trait Cast: Sized + Send + Sync + 'static {
+    fn begin(brief: &Brief, common: Common) -> impl Future<Output = Self> + Send;
+    fn common(&self) -> &Common;
+    /// One operation; it may panic.
+    fn act(self: Arc<Self>, rng: Rng) -> impl Future<Output = ()> + Send;
+    /// Reads everything once.
+    fn sweep(&self) -> impl Future<Output = ()> + Send;
+    /// Whether it is connected, and how many invalidations wait.
+    fn standing(&self) -> impl Future<Output = (bool, u64)> + Send;
+    fn end(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What any process has.
+pub(crate) struct Common {
+    pub(crate) pool: PgPool,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) process: u32,
+    pub(crate) slot: usize,
+    pub(crate) apps: usize,
+    pub(crate) seed: u64,
+    /// Whether callers hang up and bodies fail.
+    pub(crate) mishaps: bool,
+    pub(crate) written: AtomicU32,
+    /// In which window quiet rows were last written, and how many.
+    pub(crate) quiet: Mutex<(u64, i64)>,
+    /// About to be killed: writes stand between their commit and their invalidation, so that some are met there.
+    pub(crate) doomed: AtomicBool,
+    pub(crate) reads: AtomicU64,
+    /// How often a body has read the database.
+    pub(crate) loads: AtomicU64,
+    /// Writes of which it is not known yet whether their invalidation is out.
+    pub(crate) unsettled: AtomicU32,
+}
+
+impl Common {
+    async fn new(brief: &Brief) -> Self {
+        let recorder = Recorder::create(&brief.history()).expect("a history can be written");
+        Self {
+            pool: connect(&brief.postgres).await,
+            recorder: Arc::new(recorder),
+            process: brief.process,
+            slot: brief.slot,
+            apps: brief.apps,
+            seed: brief.seed,
+            mishaps: brief.mishaps,
+            written: AtomicU32::new(0),
+            quiet: Mutex::default(),
+            doomed: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+            unsettled: AtomicU32::new(0),
+        }
+    }
+
+    /// What all processes draw alike for a window of time: a number below 100.
+    pub(crate) fn weather(&self, kind: u8, what: u64, window: Duration) -> u64 {
+        let window = now() / u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        let mix = (window << 16) ^ (what << 8) ^ u64::from(kind);
+        Rng::with_seed(self.seed ^ mix.wrapping_mul(0x9e37_79b9_7f4a_7c15)).u64(..100)
+    }
+
+    /// The name of a write that begins now.
+    pub(crate) fn next_write(&self) -> WriteId {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        (u64::from(self.process) << 32) | u64::from(number)
+    }
+
+    pub(crate) fn note(&self, read: Read) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.recorder.note(&Event::Read(read));
+    }
+}
+
+pub(crate) fn run<C: Cast>(brief: &str) -> ExitCode {
     let brief: Brief = serde_json::from_str(brief).expect("a brief from the coordinator");
     quiet_planned_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -112,7 +187,7 @@ pub(crate) fn run(brief: &str) -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(live(brief));
+    runtime.block_on(live::<C>(brief));
     runtime.shutdown_timeout(Duration::from_secs(2));
     ExitCode::SUCCESS
 }
@@ -130,49 +205,26 @@ fn quiet_planned_panics() {
     }));
 }
 
-async fn live(brief: Brief) {
-    let config = CacheConfig::default()
-        .redis(RedisConfig::at("127.0.0.1", brief.redis))
-        .default_ttl(TTL)
-        .lease(LEASE)
-        .wait_limit(WAIT)
-        .uncertainty(UNCERTAINTY)
-        .intent(INTENT)
-        .local_mb(brief.local_mb)
-        .local_max_staleness(brief.staleness);
-    let recorder = Recorder::create(&brief.history()).expect("a history can be written");
-    let stage = Arc::new(Stage {
-        cache: Cache::new(config).await,
-        pool: connect(&brief.postgres).await,
-        recorder: Arc::new(recorder),
-        process: brief.process,
-        slot: brief.slot,
-        seed: brief.seed,
-        mishaps: brief.mishaps,
-        keeps_copies: brief.local_mb > 0,
-        lease: LEASE,
-        uncertainty: UNCERTAINTY,
-        written: AtomicU32::new(0),
-        quiet: Mutex::default(),
-        doomed: AtomicBool::new(false),
-        reads: AtomicU64::new(0),
-        unsettled: AtomicU32::new(0),
-    });
+async fn live<C: Cast>(brief: Brief) {
+    let cast = Arc::new(C::begin(&brief, Common::new(&brief).await).await);
+    let common = cast.common();
     let phase = Arc::new(AtomicU8::new(Phase::Rest as u8));
     let busy = Arc::new(AtomicU32::new(0));
     for task in 0..brief.tasks {
         let seed = brief.seed ^ (u64::from(brief.process) << 20) ^ (u64::from(task) << 8);
-        let (stage, phase, busy) = (Arc::clone(&stage), Arc::clone(&phase), Arc::clone(&busy));
-        tokio::spawn(act_on(stage, phase, busy, Rng::with_seed(seed)));
+        let (cast, phase, busy) = (Arc::clone(&cast), Arc::clone(&phase), Arc::clone(&busy));
+        tokio::spawn(act_on(cast, phase, busy, Rng::with_seed(seed)));
     }
     let mut told = String::new();
     loop {
         tokio::time::sleep(LOOK).await;
-        stage.recorder.flush();
-        stage.doomed.store(brief.doom().exists(), Ordering::SeqCst);
-        let reads = stage.reads.load(Ordering::Relaxed).to_string();
-        std::fs::write(brief.history().with_extension("reads"), reads)
-            .expect("figures can be written");
+        common.recorder.flush();
+        common.doomed.store(brief.doom().exists(), Ordering::SeqCst);
+        for (figure, extension) in [(&common.reads, "reads"), (&common.loads, "loads")] {
+            let figure = figure.load(Ordering::Relaxed).to_string();
+            std::fs::write(brief.history().with_extension(extension), figure)
+                .expect("figures can be written");
+        }
         let Some((now, text)) = Phase::read(&brief.directory) else {
             continue;
         };
@@ -183,102 +235,76 @@ async fn live(brief: Brief) {
             Phase::Rest | Phase::Sweep if busy.load(Ordering::SeqCst) > 0 => {}
             Phase::Rest | Phase::Sweep => {
                 if now == Phase::Sweep && told != text {
-                    sweep(&stage).await;
+                    cast.sweep().await;
+                    common.recorder.flush();
                 }
-                say(&stage, &text).await;
+                say(&*cast, &text).await;
                 told = text;
                 tokio::time::sleep(LOOK * 5).await;
             }
         }
     }
-    stage.cache.shutdown().await;
-    stage.pool.close().await;
-    stage.recorder.flush();
+    cast.end().await;
+    common.pool.close().await;
+    common.recorder.flush();
 }
 
-async fn act_on(stage: Arc<Stage>, phase: Arc<AtomicU8>, busy: Arc<AtomicU32>, mut rng: Rng) {
+async fn act_on<C: Cast>(cast: Arc<C>, phase: Arc<AtomicU8>, busy: Arc<AtomicU32>, mut rng: Rng) {
     loop {
         if phase.load(Ordering::SeqCst) != Phase::Load as u8 {
             tokio::time::sleep(LOOK).await;
             continue;
         }
         busy.fetch_add(1, Ordering::SeqCst);
-        operation(&stage, &mut rng).await;
+        operation(&cast, &mut rng).await;
         busy.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// One operation in a task of its own, which may panic; it is given up at the deadline.
-async fn operation(stage: &Arc<Stage>, rng: &mut Rng) {
+async fn operation<C: Cast>(cast: &Arc<C>, rng: &mut Rng) {
     let start = now();
-    let kind = rng.u32(..9);
-    let (for_task, seed) = (Arc::clone(stage), rng.fork());
-    let mut running = match kind {
-        0..2 => tokio::spawn(one::<Apples>(for_task, seed)),
-        2..4 => tokio::spawn(one::<Pears>(for_task, seed)),
-        4..6 => tokio::spawn(one::<Plums>(for_task, seed)),
-        6..8 => tokio::spawn(one::<Figs>(for_task, seed)),
-        _ => tokio::spawn(one_quiet(for_task, seed)),
-    };
-    if tokio::time::timeout(DEADLINE, &mut running).await.is_err() {
-        stage.recorder.note(&Event::Stuck(Stuck {
-            process: stage.process,
-            start,
-            end: now(),
-            what: format!("an operation on resource {kind}"),
-        }));
-        running.abort();
-    }
-}
-
-async fn one<K: crate::shop::Kind>(stage: Arc<Stage>, mut rng: Rng) {
-    if rng.u32(..1_000) < writes::share::<K>(&stage) {
-        writes::write::<K>(&stage, &mut rng).await;
-    } else if stage.mishaps && rng.u32(..100) < 2 {
-        // A caller who hangs up.
-        let patience = Duration::from_micros(rng.u64(50..5_000));
-        let _ = tokio::time::timeout(patience, act::read::<K>(&stage, &mut rng)).await;
-    } else if stage.keeps_copies && rng.u32(..100) < 20 {
-        // What is read again and again is answered by copies, and some of them have just been written.
-        for _ in 0..rng.u32(2..12) {
-            act::read::<K>(&stage, &mut rng.clone()).await;
+    let mut running = tokio::spawn(Arc::clone(cast).act(rng.fork()));
+    let common = cast.common();
+    match tokio::time::timeout(DEADLINE, &mut running).await {
+        Ok(Ok(())) => {}
+        Ok(Err(ended)) => {
+            let is_planned = ended.is_panic()
+                && (ended.into_panic().downcast_ref::<String>()).is_some_and(|it| it == PLANNED);
+            if !is_planned {
+                common.recorder.note(&Event::Failed(Failed {
+                    process: common.process,
+                    at: now(),
+                    what: "a panic".into(),
+                }));
+            }
         }
-    } else {
-        act::read::<K>(&stage, &mut rng).await;
+        Err(_) => {
+            common.recorder.note(&Event::Stuck(Stuck {
+                process: common.process,
+                start,
+                end: now(),
+                what: "an operation".into(),
+            }));
+            running.abort();
+        }
     }
 }
 
-/// The same with rows that are written once in a long while.
-async fn one_quiet(stage: Arc<Stage>, mut rng: Rng) {
-    if let Some(id) = writes::quiet_turn(&stage) {
-        writes::write_quietly::<Quinces>(&stage, &mut rng, id).await;
-    } else {
-        act::read::<Quinces>(&stage, &mut rng).await;
-    }
-}
-
-async fn sweep(stage: &Stage) {
-    act::sweep::<Apples>(stage).await;
-    act::sweep::<Pears>(stage).await;
-    act::sweep::<Plums>(stage).await;
-    act::sweep::<Figs>(stage).await;
-    act::sweep::<Quinces>(stage).await;
-    stage.recorder.flush();
-}
-
-async fn say(stage: &Stage, phase: &str) {
-    let stats = stage.cache.get_stats().await;
+async fn say<C: Cast>(cast: &C, phase: &str) {
+    let common = cast.common();
+    let (connected, pending) = cast.standing().await;
     let figures = Figures {
         phase: phase.to_owned(),
         tasks: tokio::runtime::Handle::current()
             .metrics()
             .num_alive_tasks(),
         threads: status("Threads:"),
-        pending: stats.counters.pending,
-        unsettled: stage.unsettled.load(Ordering::SeqCst),
-        connected: stats.connected,
+        pending,
+        unsettled: common.unsettled.load(Ordering::SeqCst),
+        connected,
         rss_kb: status("VmRSS:"),
-        reads: stage.reads.load(Ordering::Relaxed),
+        reads: common.reads.load(Ordering::Relaxed),
     };
     let line = serde_json::to_string(&figures).expect("plain data");
     writeln!(std::io::stdout(), "{line}").expect("the coordinator listens");

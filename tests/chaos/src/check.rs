@@ -66,6 +66,8 @@ pub(crate) struct Verdict {
     pub(crate) crash_safe_kills: u64,
     pub(crate) stale: u64,
     pub(crate) latest: Time,
+    /// Callers who got an error of the cache's making.
+    pub(crate) failed: u64,
     /// How old copies in the process were that missed a write of another process, within the bound.
     pub(crate) behind: Vec<Time>,
     pub(crate) excused: BTreeMap<Reason, Excused>,
@@ -165,7 +167,7 @@ impl World {
                         *first = read.end.min(*first);
                     }
                 }
-                Event::Stuck(_) => {}
+                Event::Stuck(_) | Event::Failed(_) => {}
             }
         }
         for mark in marks {
@@ -409,6 +411,7 @@ impl Verdict {
             match event {
                 Event::Read(read) => verdict.read(world, read),
                 Event::Stuck(stuck) => verdict.violations.push(Violation::Stuck(stuck)),
+                Event::Failed(_) => verdict.failed += 1,
                 _ => {}
             }
         }

@@ -34,6 +34,8 @@ pub(crate) enum Event {
     #[serde(rename = "R")]
     Read(Read),
     Stuck(Stuck),
+    #[serde(rename = "F")]
+    Failed(Failed),
 }
 
 /// What was run. The times are those that the promises speak of.
@@ -349,6 +351,16 @@ pub(crate) struct Stuck {
     pub(crate) what: String,
 }
 
+/// A caller who got an error, or a panic, of the cache's making.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Failed {
+    #[serde(rename = "p")]
+    pub(crate) process: u32,
+    pub(crate) at: Time,
+    #[serde(rename = "x")]
+    pub(crate) what: String,
+}
+
 /// Writes events to a file; those of reads are buffered.
 #[derive(Debug)]
 pub(crate) struct Recorder(Mutex<BufWriter<File>>);
@@ -365,7 +377,7 @@ impl Recorder {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let written = file.write_all(&line).and_then(|()| file.write_all(b"\n"));
         written.expect("the history can be written");
-        if !matches!(event, Event::Read(_)) {
+        if !matches!(event, Event::Read(_) | Event::Failed(_)) {
             file.flush().expect("the history can be written");
         }
     }

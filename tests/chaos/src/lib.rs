@@ -12,7 +12,9 @@ mod aftermath;
 mod app;
 mod check;
 mod clock;
+mod contestant;
 mod coordinator;
+mod course;
 mod desk;
 mod faults;
 mod history;
@@ -21,17 +23,31 @@ mod options;
 #[cfg(test)]
 mod planted;
 mod report;
+mod score;
 mod shop;
+mod stage;
 mod verdict;
 mod writes;
 
 use std::process::ExitCode;
 
+pub use crate::contestant::{
+    Contestant, Failure, KINDS, Page, Row, commit, load_page, load_row, pages_with,
+};
+pub use crate::desk::Trouble;
+pub use crate::score::{Score, Setting, score};
+pub use crate::stage::config;
+
+/// One process of a contestant; the last word that it was started with is its brief.
+pub fn process<C: Contestant>(brief: &str) -> ExitCode {
+    app::run::<course::Course<C>>(brief)
+}
+
 /// What the program `chaos` does.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("app") => app::run(&arguments[1]),
+        Some("app") => app::run::<act::Stage>(&arguments[1]),
         Some("check") => report::check_file(&arguments[1..]),
         _ => match options::Options::read(&arguments) {
             Ok(Some(options)) => coordinator::run(&options),

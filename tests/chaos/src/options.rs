@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::history::FaultKind;
+use crate::score::Setting;
 
 const HELP: &str = "\
 chaos [--seed N] [--seconds S] [--reads N] [--local MB] [--staleness MS] [--faults LIST] [--history FILE]
@@ -35,6 +36,28 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Those of the course that rivals can take.
+    pub(crate) fn of_course(
+        setting: &Setting,
+        history: PathBuf,
+        keeps_copies: bool,
+    ) -> Result<Self, String> {
+        let (faults, mishaps) = match setting.faults.as_str() {
+            "" => (FaultKind::ALL.to_vec(), true),
+            list => faults(list)?,
+        };
+        Ok(Self {
+            seed: setting.seed,
+            seconds: setting.seconds,
+            reads: 0,
+            local_mb: if keeps_copies { 16 } else { 0 },
+            staleness: Duration::from_secs(1),
+            faults,
+            mishaps,
+            history: Some(history),
+        })
+    }
+
     /// `None` if help was asked for, and given.
     pub(crate) fn read(arguments: &[String]) -> Result<Option<Self>, String> {
         let mut options = Self {

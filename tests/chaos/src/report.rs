@@ -207,6 +207,10 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
         )
     };
     rows.push((
+        "callers who got an error".into(),
+        verdict.failed.to_string(),
+    ));
+    rows.push((
         "wrong values".into(),
         verdict.violations.iter().filter(wrong).count().to_string(),
     ));
