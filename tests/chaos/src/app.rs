@@ -15,7 +15,8 @@ use crate::clock::now;
 use crate::desk::{PLANNED, connect};
 use crate::history::{Event, Failed, Read, Recorder, Stuck, WriteId};
 
-pub(crate) const TTL: Duration = Duration::from_secs(10);
+/// For how long entries are served, of whatever cache.
+pub const TTL: Duration = Duration::from_secs(10);
 pub(crate) const LEASE: Duration = Duration::from_millis(800);
 pub(crate) const WAIT: Duration = Duration::from_millis(500);
 pub(crate) const UNCERTAINTY: Duration = Duration::from_secs(3);

@@ -12,6 +12,7 @@ use crate::clock::now;
 use crate::contestant::{Contestant, ERRAND, Failure, KINDS, PAGES, install, name_of, wanted};
 use crate::desk::{Desk, IDS, Mishap};
 use crate::history::{Answer, Begin, Event, Failed, Form, Outcome, Read, ReadKind, Step};
+use crate::stage::again;
 use crate::writes::{GRACE, STEP, hang_up, mishap, quiet_mishap, quiet_turn, share};
 
 /// The kind whose rows are written once in a long while.
@@ -59,7 +60,7 @@ impl<C: Contestant> Cast for Course<C> {
             let patience = Duration::from_micros(rng.u64(50..5_000));
             let _ = tokio::time::timeout(patience, self.read(kind, rng)).await;
         } else if rng.u32(..100) < 20 {
-            for _ in 0..rng.u32(2..12) {
+            for _ in again(rng) {
                 self.read(kind, &mut rng.clone()).await;
             }
         } else {

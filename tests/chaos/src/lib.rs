@@ -1,7 +1,9 @@
 //! Every fault at once, and every read checked.
 //!
-//!     cargo run --release -p cache-chaos -- --seed 1 --seconds 20
-//!     cargo run --release -p cache-chaos -- check HISTORY
+//! ```text
+//! cargo run --release -p cache-chaos -- --seed 1 --seconds 20
+//! cargo run --release -p cache-chaos -- check HISTORY
+//! ```
 //!
 //! Four processes with sixteen tasks each read and write through annotated functions and by hand, on a private Redis
 //! behind proxies and a private PostgreSQL that holds the truth, while faults come in a mix that the seed decides. What
@@ -31,6 +33,7 @@ mod writes;
 
 use std::process::ExitCode;
 
+pub use crate::app::TTL;
 pub use crate::contestant::{
     Contestant, Failure, KINDS, Page, Row, commit, load_page, load_row, pages_with,
 };

@@ -5,6 +5,7 @@ use crate::history::{
     Answer, Begin, Event, Fault, FaultKind, Form, Life, MILLISECOND, Mark, Outcome, Read, ReadKind,
     Run, Step, Stuck, Time, Truth,
 };
+use crate::score::Acknowledged;
 
 const WRITER: u32 = 1;
 const OTHER: u32 = 2;
@@ -554,4 +555,53 @@ fn the_bound_counts_from_when_a_write_obliges() {
     );
     let too_late = with(pending, by_copy(read(OTHER, 1_901, 1)));
     assert_eq!(stale(&too_late), Some(1_001));
+}
+
+/// What is said of rivals, with no excuse at all, in milliseconds.
+fn older_by(events: &[Event]) -> Option<Time> {
+    let acknowledged = Acknowledged::new(&World::new(events.iter().cloned()));
+    let ages = events.iter().filter_map(|event| match event {
+        Event::Read(read) => acknowledged.age(read),
+        _ => None,
+    });
+    ages.max().map(|age| age / MILLISECOND)
+}
+
+#[test]
+fn without_excuses_what_has_returned_counts_and_nothing_else() {
+    assert_eq!(
+        older_by(&with(acknowledged(), read(OTHER, 130, 1))),
+        Some(10)
+    );
+    assert_eq!(older_by(&with(acknowledged(), read(OTHER, 130, 2))), None);
+    assert_eq!(older_by(&with(acknowledged(), read(OTHER, 115, 1))), None);
+    let pending = world(
+        Form::ById,
+        None,
+        &[
+            mark(120, done(Outcome::Returned)),
+            mark(121, Step::Pending),
+            mark(900, Step::InForce),
+        ],
+    );
+    assert_eq!(older_by(&with(pending, read(OTHER, 500, 1))), Some(380));
+    let copy = by_copy(read(OTHER, 130, 1));
+    assert_eq!(older_by(&with(acknowledged(), copy)), Some(10));
+    for outcome in [Outcome::Dropped, Outcome::Panicked, Outcome::Unknown] {
+        let unknown = world(Form::ById, None, &[mark(120, done(outcome))]);
+        assert_eq!(older_by(&with(unknown, read(OTHER, 500, 1))), None);
+    }
+    // A later write that has returned makes an earlier one known that has not.
+    let mut later = world(Form::ById, Some(150), &[mark(110, Step::Committed)]);
+    let write = 8;
+    later.extend([
+        begin(write, 200, Form::ById),
+        truth(write, 3),
+        Event::Mark(Mark {
+            write,
+            at: ms(210),
+            step: done(Outcome::Returned),
+        }),
+    ]);
+    assert_eq!(older_by(&with(later, read(OTHER, 240, 1))), Some(30));
 }

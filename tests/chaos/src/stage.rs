@@ -8,13 +8,19 @@ use fastrand::Rng;
 
 use crate::act::{self, Stage};
 use crate::app::{Brief, Cast, Common, INTENT, LEASE, TTL, UNCERTAINTY, WAIT};
+use crate::clock::now;
+use crate::history::MILLISECOND;
 use crate::shop::{Apples, Figs, Kind, Pears, Plums, Quinces};
 use crate::writes;
 
-/// What every cache of this project is given here.
-pub fn config(redis: u16) -> CacheConfig {
-    CacheConfig::default()
-        .redis(RedisConfig::at("127.0.0.1", redis))
+/// What every cache of this project is given here; `redis` is a loopback port.
+pub fn config(redis: Option<u16>) -> CacheConfig {
+    let config = CacheConfig::default();
+    let config = match redis {
+        Some(port) => config.redis(RedisConfig::at("127.0.0.1", port)),
+        None => config,
+    };
+    config
         .default_ttl(TTL)
         .lease(LEASE)
         .wait_limit(WAIT)
@@ -24,7 +30,7 @@ pub fn config(redis: u16) -> CacheConfig {
 
 impl Cast for Stage {
     async fn begin(brief: &Brief, common: Common) -> Self {
-        let config = config(brief.redis)
+        let config = config(Some(brief.redis))
             .local_mb(brief.local_mb)
             .local_max_staleness(brief.staleness);
         Self {
@@ -75,12 +81,19 @@ async fn one<K: Kind>(stage: Arc<Stage>, mut rng: Rng) {
         let _ = tokio::time::timeout(patience, act::read::<K>(&stage, &mut rng)).await;
     } else if stage.keeps_copies && rng.u32(..100) < 20 {
         // What is read again and again is answered by copies, and some of them have just been written.
-        for _ in 0..rng.u32(2..12) {
+        let again = again(&mut rng);
+        for _ in again {
             act::read::<K>(&stage, &mut rng.clone()).await;
         }
     } else {
         act::read::<K>(&stage, &mut rng).await;
     }
+}
+
+/// How often something is done, within a second or so: all of it is one caller's.
+pub(crate) fn again(rng: &mut Rng) -> impl Iterator<Item = u32> + use<> {
+    let (times, until) = (rng.u32(2..12), now() + 1_000 * MILLISECOND);
+    (0..times).take_while(move |_| now() < until)
 }
 
 /// The same with rows that are written once in a long while.
