@@ -31,10 +31,11 @@ impl<C: Contestant> Cast for Course<C> {
         install(&common);
         let contestant = loop {
             // A panic is a start that has failed.
-            let start = tokio::spawn(C::start(brief.redis));
-            if let Ok(Ok(Ok(contestant))) = tokio::time::timeout(START, start).await {
+            let mut start = tokio::spawn(C::start(brief.redis));
+            if let Ok(Ok(Ok(contestant))) = tokio::time::timeout(START, &mut start).await {
                 break contestant;
             }
+            start.abort();
             tokio::time::sleep(STEP).await;
         };
         Self { contestant, common }
