@@ -13,9 +13,7 @@ use super::{failure, url};
 
 static URL: OnceLock<String> = OnceLock::new();
 
-async fn store<V: Serialize + DeserializeOwned + Send>(
-    prefix: &str,
-) -> AsyncRedisCache<String, V> {
+async fn store<V: Serialize + DeserializeOwned + Send>(prefix: &str) -> AsyncRedisCache<String, V> {
     AsyncRedisCache::builder(prefix)
         .ttl(TTL)
         .connection_string(URL.get().expect("it has been started"))

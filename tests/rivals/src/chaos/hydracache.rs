@@ -30,7 +30,9 @@ impl Contestant for Hydra {
     async fn page(&self, kind: u8, skip: i64) -> Result<Page, Failure> {
         let load = move || async move { Ok::<_, Failure>(load_page(kind, skip).await?) };
         let key = format!("pages:{kind}:{skip}");
-        let value = self.0.get_or_load(&key, options(format!("pages:{kind}")), load);
+        let value = self
+            .0
+            .get_or_load(&key, options(format!("pages:{kind}")), load);
         value.await.map_err(failure)
     }
 

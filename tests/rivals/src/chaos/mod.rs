@@ -66,11 +66,7 @@ pub fn process(arguments: &[String]) -> Result<ExitCode, Failed> {
 /// # Errors
 ///
 /// When there is no such contestant or fault.
-pub fn run(
-    names: &[&str],
-    setting: &Setting,
-    say: impl Fn(&str),
-) -> Result<(Table, bool), Failed> {
+pub fn run(names: &[&str], setting: &Setting, say: impl Fn(&str)) -> Result<(Table, bool), Failed> {
     let (mut rows, mut is_right) = (Vec::new(), true);
     for name in names {
         let program = ["chaos-process", name];
@@ -88,9 +84,11 @@ pub fn run(
         if name.starts_with("ours") {
             is_right &= score.unexcused == 0 && score.wrong == 0 && score.stuck == 0;
         }
-        let row = row(&title, &score);
-        say(&crate::report::table_text(&table(setting, vec![row.clone()])));
-        rows.push(row);
+        say(&format!(
+            "{title}: {} reads, {} stale, {} unexcused, {} stuck, {} errors",
+            score.reads, score.stale, score.unexcused, score.stuck, score.failed
+        ));
+        rows.push(row(&title, &score));
     }
     Ok((table(setting, rows), is_right))
 }
