@@ -118,7 +118,8 @@ async fn each_is_answered_with_its_own_in_few_commands() {
         }
         crowd.disperse().await;
         let sent = crowd.sent() - before;
-        assert!((2..=8).contains(&sent), "{sent} commands for all of them");
+        // At first it is not known how much they bring, so they go in parts.
+        assert!((2..=30).contains(&sent), "{sent} commands for all of them");
     })
     .await;
 }
@@ -127,7 +128,9 @@ async fn each_is_answered_with_its_own_in_few_commands() {
 async fn a_read_does_not_join_one_that_has_left() {
     bounded(async {
         let mut crowd = Crowd::gather(over).await;
-        let writer = crowd.shop.node(&Cache::new(over(crowd.server.port())).await);
+        let writer = crowd
+            .shop
+            .node(&Cache::new(over(crowd.server.port())).await);
         let before = crowd.sent();
         let early = crowd.read(1);
         eventually(PATIENCE, async || crowd.sent() == before + 1).await;
@@ -152,7 +155,14 @@ async fn what_one_may_not_read_is_no_fault_of_the_others() {
         let mut crowd = Crowd::gather(over).await;
         drop(server);
         // From here on pages are somebody else's.
-        let rule = ["ACL", "SETUSER", "default", "resetkeys", "~users:*", "~@gen:*"];
+        let rule = [
+            "ACL",
+            "SETUSER",
+            "default",
+            "resetkeys",
+            "~users:*",
+            "~@gen:*",
+        ];
         crowd.server.cli(&rule);
         let shop = Arc::clone(&crowd.shop);
         let page = tokio::spawn(async move { observe(shop.page(1)).await });
