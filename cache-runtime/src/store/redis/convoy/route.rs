@@ -92,7 +92,7 @@ impl Route {
         before.map_or(0, |read| read.end)
     }
 
-    fn key(&self, at: usize) -> &str {
+    pub(super) fn key(&self, at: usize) -> &str {
         let end = self.reads.get(at).map_or(0, |read| read.end);
         self.keys.get(self.start(at)..end).unwrap_or_default()
     }
