@@ -26,9 +26,9 @@ use crate::error::{Error, ErrorKind};
 use crate::store::{Look, Probe};
 
 /// How many convoys are on their way at once: while one is answered, the next is read by the server. Where the way is
-/// long there are more, so that nobody waits for a good part of a round trip before it begins.
+/// long there are more, one for each so much of it: nobody is to wait for a good part of a round trip before it begins.
 const FEWEST_DRIVERS: usize = 2;
-const MOST_DRIVERS: usize = 8;
+const MOST_DRIVERS: usize = 64;
 const WAY_OF_A_DRIVER: Duration = Duration::from_micros(500);
 /// How many reads travel together, how many keys they ask for, and how many bytes are expected to come back, at most.
 const MAX_READS: usize = 256;
@@ -217,7 +217,7 @@ impl Default for Convoys {
             together: AtomicUsize::new(0),
             gathering: Mutex::default(),
             gathered: Notify::new(),
-            aboard: Default::default(),
+            aboard: std::array::from_fn(|_| Mutex::default()),
             is_watched: AtomicBool::new(false),
             boarded: Notify::new(),
         }
