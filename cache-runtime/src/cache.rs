@@ -369,6 +369,10 @@ impl Cache {
     /// A hit, or a miss that carries a lease to fill it with: the safe way to load by hand. If somebody else is
     /// loading the entry, this waits for the value, up to the wait limit.
     ///
+    /// If what is loaded calls other cached functions, and copies are kept in the process, load inside
+    /// [`strict`](Self::strict), as [`get_or_load`](Self::get_or_load) does: a copy may be behind, and what is made of it
+    /// would be served to all.
+    ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// use cache_runtime::{Cache, CacheConfig, Key, Lookup};

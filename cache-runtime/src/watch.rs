@@ -9,6 +9,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::clock;
 use crate::engine::Handle;
 use crate::errands::Errand;
+use crate::scope;
 
 /// What is done again and again while a body runs.
 #[derive(Debug)]
@@ -47,11 +48,24 @@ impl Renewal {
 pub(crate) struct Watched<'w, F> {
     body: Pin<&'w mut F>,
     renewal: Option<&'w mut Renewal>,
+    is_load: bool,
 }
 
 impl<'w, F> Watched<'w, F> {
     pub(crate) fn new(body: Pin<&'w mut F>, renewal: Option<&'w mut Renewal>) -> Self {
-        Self { body, renewal }
+        Self {
+            body,
+            renewal,
+            is_load: false,
+        }
+    }
+
+    /// What it returns is served to others, so it is made of no copies: those may be behind, and it would stay so.
+    pub(crate) fn loading(self) -> Self {
+        Self {
+            is_load: true,
+            ..self
+        }
     }
 }
 
@@ -59,7 +73,12 @@ impl<F: Future> Future for Watched<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let polled = self.body.as_mut().poll(context);
+        let is_load = self.is_load;
+        let body = self.body.as_mut();
+        let polled = match is_load {
+            true => scope::strictly(|| body.poll(context)),
+            false => body.poll(context),
+        };
         if polled.is_pending()
             && let Some(renewal) = &mut self.renewal
         {

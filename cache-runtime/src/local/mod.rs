@@ -1,7 +1,7 @@
 //! Decoded copies in the process of what lies in Redis, kept coherent by the server's pushes.
 //!
 //! A hit is one look-up by the key's hash and a few comparisons: no round trip, no string, no allocation. What makes it
-//! right are five rules, each of which serves stale data when it is left out:
+//! right are six rules, each of which serves stale data when it is left out:
 //!
 //! 1. A read takes the [cells](cells) of its keys, and the epoch, before it is sent. A push, or an own invalidation, ends
 //!    a cell, and what is kept under a cell that has ended is not served: pushes and answers are handled by different tasks.
@@ -10,6 +10,8 @@
 //!    long after it was *sent* as is bearable, and past that nothing is served.
 //! 4. Own invalidations take effect here after Redis has answered and before they return.
 //! 5. Time is the kernel's [coarse clock](tick), and not a task that ticks.
+//! 6. What is loaded is made of no copies: a cached function that calls another gets what Redis says. Else what it stores for
+//!    all would be as old as the copy, and stay so.
 
 #![cfg_attr(
     not(feature = "redis"),

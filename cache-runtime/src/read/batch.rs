@@ -159,7 +159,8 @@ where
     let mut returned = if missed.is_empty() && !calls.is_empty() {
         R::empty()
     } else {
-        let returned = body(Kind::OF, missed).await;
+        // As with one: it is made of no copies.
+        let returned = scope::strict(body(Kind::OF, missed)).await;
         store::<R, S, K, U>(calls, permits, &returned, &unless).await;
         returned
     };

@@ -19,7 +19,7 @@ where
     U: Unless<R::Value>,
 {
     let body = pin!(body);
-    let returned = Watched::new(body, load.renewal()).await;
+    let returned = Watched::new(body, load.renewal()).loading().await;
     let landing = load.land(&returned, unless);
     let over = landing.over().await;
     (returned, over.status)

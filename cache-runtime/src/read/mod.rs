@@ -175,8 +175,12 @@ impl<R, S, U> Read<R, S, U> {
                 },
             };
             let body = pin!(body(Kind::OF));
-            let renewal = load.as_deref_mut().and_then(Load::renewal);
-            let returned = Watched::new(body, renewal).await;
+            // In one place: each more would be another copy of the body.
+            let watched = match &mut load {
+                Some(load) => Watched::new(body, load.renewal()).loading(),
+                None => Watched::new(body, None),
+            };
+            let returned = watched.await;
             let Some(load) = load else {
                 return returned;
             };

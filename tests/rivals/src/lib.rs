@@ -1,5 +1,6 @@
 //! The benchmark suite, and the other caches it measures this one against.
 
+pub mod chaos;
 pub mod course;
 pub mod data;
 pub mod figures;

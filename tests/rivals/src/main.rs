@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
+use cache_rivals::chaos;
 use cache_rivals::course::{self, Setting};
 use cache_rivals::figures::Findings;
 use cache_rivals::machine::Machine;
@@ -18,12 +19,23 @@ const HELP: &str = "The benchmark suite of cache-runtime.
       all parts, or some; writes BENCHMARKS.md and docs/benchmarks/*.svg into FOLDER, the repository unless said
   rivals course [--seed N] [--seconds S] [--rivals NAME,..] [--processes P] [--keys K]
       stale reads, ours and the rivals' on the same course
+  rivals chaos [--seed N] [--seconds S] [--rivals NAME,..] [--faults LIST] [--processes P]
+      reads under every fault, ours and the rivals' on the same course
   rivals profile local|redis|hand-written [CALLS [TASKS]]
       hits and nothing else, for a profiler
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("chaos-process", rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        return chaos::process(rest).unwrap_or_else(|failure| {
+            eprintln!("rivals: {failure}");
+            ExitCode::FAILURE
+        });
+    }
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -39,6 +51,7 @@ fn start(arguments: &[String]) -> Result<(), Failed> {
         "bench" => bench(rest),
         "part" => part(rest),
         "course" => runtime(None)?.block_on(course(rest)),
+        "chaos" => chaos(rest),
         "profile" => cache_rivals::profile::run(rest),
         "worker" => runtime(None)?.block_on(worker::run(rest)),
         "help" | "--help" | "-h" => {
@@ -202,6 +215,31 @@ async fn course(arguments: &[String]) -> Result<(), Failed> {
     {
         Some(verdict) => Err(format!("{} stale reads of {}", verdict.stale, verdict.name).into()),
         None => Ok(()),
+    }
+}
+
+fn chaos(arguments: &[String]) -> Result<(), Failed> {
+    let mut options = Options(arguments.to_vec());
+    let number = |value: Option<String>, usual: u64| value.map_or(Ok(usual), |it| it.parse());
+    let setting = cache_chaos::Setting {
+        seed: number(options.value("--seed")?, 1)?,
+        seconds: number(options.value("--seconds")?, 20)?,
+        processes: usize::try_from(number(options.value("--processes")?, 4)?)?,
+        faults: options.value("--faults")?.unwrap_or_default(),
+    };
+    let names = options.value("--rivals")?;
+    options.nothing_left()?;
+    let names: Vec<&str> = match &names {
+        Some(names) => names.split(',').collect(),
+        None => chaos::NAMES.to_vec(),
+    };
+    // Each takes its time; what is known is told.
+    let (table, is_right) = chaos::run(&names, &setting, |row| eprintln!("{row}"))?;
+    print(&report::table_text(&table))?;
+    if is_right {
+        Ok(())
+    } else {
+        Err("this project has broken a promise".into())
     }
 }
 

@@ -94,6 +94,27 @@ impl Node {
         self.load(id)
     }
 
+    /// Made of another cached call.
+    #[cached(resource = "greetings", depends("users"), cache = self.cache)]
+    async fn greeting(&self, id: i64) -> String {
+        format!("hello {}", self.name(id).await)
+    }
+
+    /// The same, loaded in a task of its own.
+    #[cached(resource = "greetings", op = "detached", depends("users"), timeout = "60s", stale_if_error = 60, cache = self.cache)]
+    async fn detached_greeting(&self, id: i64) -> Result<String, String> {
+        Ok(format!("hello {}", self.name(id).await))
+    }
+
+    #[cached(resource = "letters", batch = ids, depends("users"), cache = self.cache)]
+    async fn greetings(&self, ids: &[i64]) -> HashMap<i64, String> {
+        let mut greetings = HashMap::new();
+        for id in ids {
+            greetings.insert(*id, format!("hello {}", self.name(*id).await));
+        }
+        greetings
+    }
+
     #[cached(resource = "users", batch = ids, cache = self.cache)]
     async fn get_many(&self, ids: &[i64]) -> HashMap<i64, Arc<String>> {
         let found = ids.iter().map(|id| Some((*id, self.load(*id)?)));

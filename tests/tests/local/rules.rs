@@ -1,4 +1,4 @@
-//! The five rules. The order of things is made by hand: a call is polled once, so that its read is sent, and not again
+//! The six rules. The order of things is made by hand: a call is polled once, so that its read is sent, and not again
 //! before the push or the write that it is to meet has been handled.
 
 use std::pin::pin;
@@ -159,6 +159,27 @@ async fn a_copy_is_not_served_past_the_bound() {
     .await;
     proxy.set(Mode::Pass);
     assert_eq!(node.name(1).await, "new");
+}
+
+#[tokio::test]
+async fn what_is_loaded_for_all_is_made_of_no_copies() {
+    let (server, proxy, node) = behind_a_proxy(|port| over(port).local_max_staleness(LONG)).await;
+    for id in 2..=4 {
+        node.commit(id, "old");
+        node.warm(id).await;
+    }
+    stop_tracking(&server, &proxy).await;
+    let other = node.beside(over(server.port())).await;
+    for id in 1..=4 {
+        other.rename(id, "new").await;
+        assert_eq!(node.name(id).await, "old", "a copy may be behind");
+    }
+    assert_eq!(node.greeting(1).await, "hello new");
+    assert_eq!(node.detached_greeting(2).await, Ok("hello new".into()));
+    assert_eq!(node.greetings(&[3]).await[&3], "hello new");
+    let by_hand = async || Ok::<_, ()>(node.name(4).await);
+    let loaded = node.cache.get_or_load("greetings:hand", 60, by_hand).await;
+    assert_eq!(loaded, Ok("new".to_owned()));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The local tier with Redis: copies in the process, kept coherent by `CLIENT TRACKING`. It is designed and not built yet;
-//! the model is what it is to be built from.
+//! The local tier with Redis: copies in the process, kept coherent by `CLIENT TRACKING`. `cache-runtime/src/local` was built
+//! from it; what the code does with real servers is checked by `tests/local` and `tests/chaos`.
 //!
 //! A read marks its keys in flight before it is sent; a push of a key, or an own invalidation of it, poisons the mark, and
 //! a poisoned read is not kept. Replies and pushes come over one wire in order, and are handled by two tasks, so in any

@@ -1,61 +1,42 @@
 //! What a task does: reads, each noted with what it showed.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::ops::Deref;
 use std::time::Duration;
 
-use cache_runtime::{Cache, Key, Lookup, Outcomes, Status, observe};
+use cache_runtime::{Cache, Key, Lookup, Outcome, Outcomes, Status, observe};
 use fastrand::Rng;
-use sqlx::PgPool;
 
+use crate::app::{Common, LEASE};
 use crate::clock::now;
-use crate::history::{Answer, Event, Read, ReadKind, Recorder, Time, WriteId};
-use crate::shop::{IDS, Kind, Mishap, Page, Row, Shop, TEAMS};
+use crate::desk::{Desk, IDS, Mishap, TEAMS};
+use crate::history::{Answer, Read, ReadKind, Time, WriteId};
+use crate::shop::{Kind, Page, Row, Shop};
 
 /// What all tasks of a process share.
 pub(crate) struct Stage {
     pub(crate) cache: Cache,
-    pub(crate) pool: PgPool,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) process: u32,
-    pub(crate) slot: usize,
-    pub(crate) seed: u64,
-    /// Whether callers hang up and bodies fail.
-    pub(crate) mishaps: bool,
-    pub(crate) lease: Duration,
-    pub(crate) uncertainty: Duration,
-    pub(crate) written: AtomicU32,
-    /// About to be killed: writes stand between their commit and their invalidation, so that some are met there.
-    pub(crate) doomed: AtomicBool,
-    pub(crate) reads: AtomicU64,
-    /// Writes of which it is not known yet whether their invalidation is out.
-    pub(crate) unsettled: AtomicU32,
+    /// Whether this process keeps copies.
+    pub(crate) keeps_copies: bool,
+    pub(crate) common: Common,
+}
+
+impl Deref for Stage {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 impl Stage {
     pub(crate) fn shop<K: Kind>(&self, write: WriteId, mishap: Mishap) -> Shop<K> {
         Shop {
             cache: self.cache.clone(),
-            pool: self.pool.clone(),
-            recorder: Arc::clone(&self.recorder),
-            mishap,
-            write,
-            committed: Arc::new(AtomicBool::new(false)),
+            desk: Desk::new(&self.pool, &self.recorder, write, mishap),
+            strict: false,
             kind: PhantomData,
         }
-    }
-
-    /// What all processes draw alike for a window of time: a number below 100.
-    pub(crate) fn weather<K: Kind>(&self, what: u64, window: Duration) -> u64 {
-        let window = now() / u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        let mix = (window << 16) ^ (what << 8) ^ u64::from(K::NUMBER);
-        Rng::with_seed(self.seed ^ mix.wrapping_mul(0x9e37_79b9_7f4a_7c15)).u64(..100)
-    }
-
-    fn note(&self, read: Read) {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.recorder.note(&Event::Read(read));
     }
 }
 
@@ -64,15 +45,15 @@ pub(crate) fn id(rng: &mut Rng) -> i64 {
     1 + (rng.i64(0..IDS) * rng.i64(1..=IDS)) / IDS
 }
 
-fn load_mishap(stage: &Stage, rng: &mut Rng) -> Mishap {
-    if !stage.mishaps {
+pub(crate) fn load_mishap(common: &Common, rng: &mut Rng) -> Mishap {
+    if !common.mishaps {
         return Mishap::None;
     }
     let pause = |ms: std::ops::Range<u64>, rng: &mut Rng| Duration::from_millis(rng.u64(ms));
     match rng.u32(..10_000) {
         0..800 => Mishap::Pause(pause(1..40, rng)),
         800..850 => Mishap::Pause(pause(100..1_200, rng)),
-        850..852 => Mishap::Block(stage.lease + pause(50..200, rng)),
+        850..852 => Mishap::Block(LEASE + pause(50..200, rng)),
         852..900 => Mishap::Panic,
         900..940 => Mishap::PanicAfter,
         940..1_040 => Mishap::Fail,
@@ -80,11 +61,19 @@ fn load_mishap(stage: &Stage, rng: &mut Rng) -> Mishap {
     }
 }
 
+fn is_copy(outcome: &Outcome) -> bool {
+    outcome.store == "local" && matches!(outcome.status, Status::Hit { .. })
+}
+
 fn answer(outcomes: &Outcomes) -> Answer {
     let all = |is: fn(&Status) -> bool| outcomes.iter().all(|outcome| is(&outcome.status));
     let any = |is: fn(&Status) -> bool| outcomes.iter().any(|outcome| is(&outcome.status));
     if all(|status| matches!(status, Status::Hit { .. })) {
-        Answer::Hit
+        if outcomes.iter().all(is_copy) {
+            Answer::Local
+        } else {
+            Answer::Hit
+        }
     } else if any(|status| matches!(status, Status::Bypass(_))) {
         Answer::Bypass
     } else if any(|status| matches!(status, Status::Miss { joined: true, .. })) {
@@ -101,7 +90,7 @@ struct Looking<'a> {
 }
 
 impl<'a> Looking<'a> {
-    fn begin<K: Kind>(stage: &'a Stage, read: ReadKind, argument: i64) -> Self {
+    fn begin<K: Kind>(stage: &'a Stage, shop: &Shop<K>, read: ReadKind, argument: i64) -> Self {
         let read = Read {
             process: stage.process,
             start: now(),
@@ -110,15 +99,23 @@ impl<'a> Looking<'a> {
             kind: K::NUMBER,
             argument,
             answer: Answer::Hit,
+            local: false,
+            strict: shop.strict,
             rows: Vec::new(),
             wrong: None,
         };
         Self { stage, read }
     }
 
-    fn end(mut self, end: Time, answer: Answer, rows: Vec<(u32, u64)>) {
+    /// What the cache did for it.
+    fn outcomes(mut self, outcomes: &Outcomes) -> Self {
+        self.read.answer = answer(outcomes);
+        self.read.local = outcomes.iter().any(is_copy);
+        self
+    }
+
+    fn end(mut self, end: Time, rows: Vec<(u32, u64)>) {
         self.read.end = end;
-        self.read.answer = answer;
         self.read.rows = rows;
         self.stage.note(self.read);
     }
@@ -132,7 +129,6 @@ impl<'a> Looking<'a> {
     fn page<K: Kind>(
         mut self,
         end: Time,
-        answer: Answer,
         page: Page,
         call: &str,
         wanted: impl Iterator<Item = i64>,
@@ -140,39 +136,46 @@ impl<'a> Looking<'a> {
         let ids = page.rows.iter().map(|(id, _)| i64::from(*id));
         let is_right = page.of == Shop::<K>::of(call, self.read.argument) && ids.eq(wanted);
         self.complain_unless(is_right, || format!("{page:?}"));
-        self.end(end, answer, page.rows);
+        self.end(end, page.rows);
     }
 
-    fn row<K: Kind>(mut self, end: Time, answer: Answer, row: Option<Row>) {
+    fn row<K: Kind>(mut self, end: Time, row: Option<Row>) {
         let id = self.read.argument;
         let is_right = row
             .as_ref()
             .is_none_or(|row| i64::from(row.id) == id && row.of == Shop::<K>::of("row", id));
         self.complain_unless(is_right, || format!("{row:?}"));
         let version = row.map_or(0, |row| row.version);
-        self.end(
-            end,
-            answer,
-            vec![(u32::try_from(id).unwrap_or_default(), version)],
-        );
+        self.end(end, vec![(u32::try_from(id).unwrap_or_default(), version)]);
     }
 }
 
 /// One read of one of the forms; a read that fails shows nothing.
 pub(crate) async fn read<K: Kind>(stage: &Stage, rng: &mut Rng) {
-    let shop = stage.shop::<K>(0, load_mishap(stage, rng));
+    let mut shop = stage.shop::<K>(0, load_mishap(stage, rng));
+    if stage.keeps_copies && rng.u32(..100) < 10 {
+        shop.strict = true;
+        let asked = read_one(stage, &shop, rng);
+        stage.cache.strict(asked).await;
+    } else {
+        read_one(stage, &shop, rng).await;
+    }
+}
+
+async fn read_one<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
     match rng.u32(..100) {
-        0..34 => drop(get(stage, &shop, id(rng)).await),
-        34..52 => list(stage, &shop, rng.i64(0..9)).await,
-        52..63 => filter(stage, &shop, rng.i64(0..TEAMS)).await,
-        63..73 => batch(stage, &shop, rng).await,
-        73..80 => board(stage, &shop, rng.i64(0..TEAMS)).await,
-        80..85 => total(stage, &shop, rng.i64(0..2)).await,
-        85..90 => lookup(stage, &shop, id(rng)).await,
-        90..94 => by_hand(stage, &shop, rng.i64(1..IDS)).await,
-        94..97 => peek(stage, &shop, id(rng)).await,
-        97 => vouch(&shop, id(rng)).await,
-        _ => typed(stage, &shop, rng.i64(1..=3)).await,
+        0..30 => drop(get(stage, shop, id(rng)).await),
+        30..34 => nested(stage, shop, rng.i64(1..IDS)).await,
+        34..52 => list(stage, shop, rng.i64(0..9)).await,
+        52..63 => filter(stage, shop, rng.i64(0..TEAMS)).await,
+        63..73 => batch(stage, shop, rng).await,
+        73..80 => board(stage, shop, rng.i64(0..TEAMS)).await,
+        80..85 => total(stage, shop, rng.i64(0..2)).await,
+        85..90 => lookup(stage, shop, id(rng)).await,
+        90..94 => by_hand(stage, shop, rng.i64(1..IDS)).await,
+        94..97 => peek(stage, shop, id(rng)).await,
+        97 => vouch(shop, id(rng)).await,
+        _ => typed(stage, shop, rng.i64(1..=3)).await,
     }
 }
 
@@ -195,25 +198,27 @@ pub(crate) async fn sweep<K: Kind>(stage: &Stage) {
     }
     for first in 1..IDS {
         by_hand(stage, &shop, first).await;
+        nested(stage, &shop, first).await;
     }
 }
 
 pub(crate) async fn get<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) -> Outcomes {
-    let looking = Looking::begin::<K>(stage, ReadKind::Get, id);
+    let looking = Looking::begin(stage, shop, ReadKind::Get, id);
     let (row, outcomes) = observe(shop.get(id)).await;
     if let Ok(row) = row {
-        looking.row::<K>(now(), answer(&outcomes), row);
+        let end = now();
+        looking.outcomes(&outcomes).row::<K>(end, row);
     }
     outcomes
 }
 
 async fn list<K: Kind>(stage: &Stage, shop: &Shop<K>, skip: i64) {
-    let looking = Looking::begin::<K>(stage, ReadKind::List, skip);
+    let looking = Looking::begin(stage, shop, ReadKind::List, skip);
     let (page, outcomes) = observe(shop.list(skip, 4)).await;
     if let Ok(page) = page {
-        looking.page::<K>(
-            now(),
-            answer(&outcomes),
+        let end = now();
+        looking.outcomes(&outcomes).page::<K>(
+            end,
             page,
             "list",
             skip + 1..=skip + 4.min(IDS - skip),
@@ -222,36 +227,49 @@ async fn list<K: Kind>(stage: &Stage, shop: &Shop<K>, skip: i64) {
 }
 
 async fn filter<K: Kind>(stage: &Stage, shop: &Shop<K>, team: i64) {
-    let looking = Looking::begin::<K>(stage, ReadKind::Filter, team);
+    let looking = Looking::begin(stage, shop, ReadKind::Filter, team);
     let filter = crate::shop::Filter { team, from: 2 };
     let (page, outcomes) = observe(shop.filter(&filter)).await;
     if let Ok(page) = page {
         let wanted = (2..=IDS).filter(|id| id % TEAMS == team);
-        looking.page::<K>(now(), answer(&outcomes), page, "filter", wanted);
+        let end = now();
+        looking
+            .outcomes(&outcomes)
+            .page::<K>(end, page, "filter", wanted);
     }
 }
 
 async fn board<K: Kind>(stage: &Stage, shop: &Shop<K>, team: i64) {
-    let looking = Looking::begin::<K>(stage, ReadKind::Tagged, team);
+    let looking = Looking::begin(stage, shop, ReadKind::Tagged, team);
     let (page, outcomes) = observe(shop.board(team)).await;
     if let Ok(page) = page {
         let wanted = (1..=IDS).filter(|id| id % TEAMS == team);
-        looking.page::<K>(now(), answer(&outcomes), page, "board", wanted);
+        let end = now();
+        looking
+            .outcomes(&outcomes)
+            .page::<K>(end, page, "board", wanted);
     }
 }
 
 async fn total<K: Kind>(stage: &Stage, shop: &Shop<K>, half: i64) {
-    let looking = Looking::begin::<K>(stage, ReadKind::Dependent, half);
+    let looking = Looking::begin(stage, shop, ReadKind::Dependent, half);
     let (page, outcomes) = observe(shop.total(half)).await;
     if let Ok(page) = page {
         let first = half * IDS / 2;
-        looking.page::<K>(
-            now(),
-            answer(&outcomes),
-            page,
-            "total",
-            first + 1..=first + IDS / 2,
-        );
+        let end = now();
+        looking
+            .outcomes(&outcomes)
+            .page::<K>(end, page, "total", first + 1..=first + IDS / 2);
+    }
+}
+
+async fn nested<K: Kind>(stage: &Stage, shop: &Shop<K>, first: i64) {
+    let looking = Looking::begin(stage, shop, ReadKind::Nested, first);
+    let (page, outcomes) = observe(shop.nested(first)).await;
+    if let Ok(page) = page {
+        let end = now();
+        let looking = looking.outcomes(&outcomes);
+        looking.page::<K>(end, page, "nested", first..=first + 1);
     }
 }
 
@@ -259,7 +277,7 @@ async fn batch<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
     let mut ids: Vec<i64> = (0..rng.usize(1..6)).map(|_| id(rng)).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut looking = Looking::begin::<K>(stage, ReadKind::Batch, ids[0]);
+    let mut looking = Looking::begin(stage, shop, ReadKind::Batch, ids[0]);
     let (rows, outcomes) = observe(shop.get_many(&ids)).await;
     let end = now();
     let Ok(rows) = rows else { return };
@@ -272,30 +290,38 @@ async fn batch<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
     let shown = ids
         .iter()
         .map(|id| (u32::try_from(*id).unwrap_or_default(), version(id)));
-    looking.end(end, answer(&outcomes), shown.collect());
+    let shown = shown.collect();
+    let mut looking = looking.outcomes(&outcomes);
+    // One outcome stands for all ids; some may have been answered here all the same.
+    looking.read.local |= stage.keeps_copies && !shop.strict;
+    looking.end(end, shown);
 }
 
 async fn by_hand<K: Kind>(stage: &Stage, shop: &Shop<K>, first: i64) {
     let key = Key::args(K::RESOURCE, "by-hand", &(first,)).expect("a key");
-    let looking = Looking::begin::<K>(stage, ReadKind::ByHand, first);
+    let looking = Looking::begin(stage, shop, ReadKind::ByHand, first);
     let load = async || shop.by_hand(first).await;
     let (page, outcomes) = observe(shop.cache.get_or_load(&key, 10, load)).await;
     if let Ok(page) = page {
-        looking.page::<K>(now(), answer(&outcomes), page, "by hand", first..=first + 1);
+        let end = now();
+        looking
+            .outcomes(&outcomes)
+            .page::<K>(end, page, "by hand", first..=first + 1);
     }
 }
 
 async fn lookup<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
     let key = Key::entity(K::RESOURCE, id).expect("a key");
-    let looking = Looking::begin::<K>(stage, ReadKind::Lookup, id);
+    let mut looking = Looking::begin(stage, shop, ReadKind::Lookup, id);
     match shop.cache.lookup::<Row>(&key).await {
-        Ok(Lookup::Hit(row)) => looking.row::<K>(now(), Answer::Hit, Some(row)),
+        Ok(Lookup::Hit(row)) => looking.row::<K>(now(), Some(row)),
         Ok(Lookup::Miss(lease)) => {
             let Ok(row) = shop.load(id).await else { return };
             if let Some(row) = &row {
                 lease.fill(row).await;
             }
-            looking.row::<K>(now(), Answer::Miss, row);
+            looking.read.answer = Answer::Miss;
+            looking.row::<K>(now(), row);
         }
         Err(_) => {}
     }
@@ -303,9 +329,9 @@ async fn lookup<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
 
 async fn peek<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
     let key = Key::entity(K::RESOURCE, id).expect("a key");
-    let looking = Looking::begin::<K>(stage, ReadKind::Peek, id);
+    let looking = Looking::begin(stage, shop, ReadKind::Peek, id);
     if let Some(row) = shop.cache.get::<Row>(&key).await {
-        looking.row::<K>(now(), Answer::Hit, Some(row));
+        looking.row::<K>(now(), Some(row));
     }
 }
 
@@ -333,7 +359,7 @@ async fn vouch<K: Kind>(shop: &Shop<K>, id: i64) {
 
 /// Two programs that keep different types under one key.
 async fn typed<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
-    let mut looking = Looking::begin::<K>(stage, ReadKind::Typed, id);
+    let mut looking = Looking::begin(stage, shop, ReadKind::Typed, id);
     let (shown, outcomes) = if stage.slot.is_multiple_of(2) {
         let (value, outcomes) = observe(shop.one_type(id)).await;
         (value.map(|value| (value.of, value.version)), outcomes)
@@ -347,11 +373,8 @@ async fn typed<K: Kind>(stage: &Stage, shop: &Shop<K>, id: i64) {
     };
     let end = now();
     if let Ok((of, version)) = shown {
+        looking = looking.outcomes(&outcomes);
         looking.complain_unless(of == Shop::<K>::of("typed", id), || of.clone());
-        looking.end(
-            end,
-            answer(&outcomes),
-            vec![(u32::try_from(id).unwrap_or_default(), version)],
-        );
+        looking.end(end, vec![(u32::try_from(id).unwrap_or_default(), version)]);
     }
 }

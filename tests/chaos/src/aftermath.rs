@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use cache_tests::{Postgres, RedisServer};
 
-use crate::app::{CONNECTIONS, Figures};
+use crate::app::Figures;
 use crate::coordinator::App;
+use crate::desk::CONNECTIONS;
 
 /// Within this time after the last fault everything is as before.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(10);

@@ -11,9 +11,15 @@ use crate::clock::now;
 use crate::coordinator::App;
 use crate::history::{Fault, FaultKind};
 
-/// An app is stopped for no longer than its announcements outlast, and not again before it has renewed them.
-const LONGEST_STOP: u64 = 1_000;
+/// An app is stopped for longer than copies may be old, for no longer than its announcements outlast, and not again
+/// before it has renewed them.
+const LONGEST_STOP: u64 = 1_800;
 const BETWEEN_STOPS: Duration = Duration::from_secs(3);
+
+/// `CLIENT TRACKING OFF` on somebody's own connection; the reply, which nobody would expect, is left out. In one piece:
+/// what came in between would get no reply.
+const TRACK_NOTHING: &[u8] =
+    b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n";
 
 /// What all hands share.
 pub(crate) struct Havoc {
@@ -182,10 +188,20 @@ impl Havoc {
 
     /// Breaks the links of some apps.
     pub(crate) fn at_links(&self, proxies: &[(usize, &Proxy)], mut rng: Rng) {
-        use FaultKind::{Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests};
+        use FaultKind::{
+            Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests, TrackingOff,
+        };
         while self.goes_on() {
             self.wait(800..4_000, &mut rng);
-            let among = [Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests];
+            let among = [
+                Cut,
+                Delay,
+                HalfClose,
+                Hold,
+                SwallowAnswers,
+                SwallowRequests,
+                TrackingOff,
+            ];
             let Some(kind) = self.choose(&among, &mut rng) else {
                 return;
             };
@@ -196,6 +212,11 @@ impl Havoc {
                 return;
             }
             let from = now();
+            if kind == TrackingOff {
+                proxy.inject(TRACK_NOTHING);
+                self.note(kind, from, Some(*slot));
+                continue;
+            }
             proxy.set(match kind {
                 Delay => Mode::Delay(Duration::from_millis(rng.u64(1..150))),
                 HalfClose => Mode::HalfClose,

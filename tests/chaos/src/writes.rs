@@ -1,21 +1,45 @@
 //! What a task does: writes, each noted from its beginning to where its invalidation is known to be out.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use cache_runtime::{Acknowledgement, BypassReason, Key, Status};
 use fastrand::Rng;
 
 use crate::act::{Stage, get, id};
+use crate::app::{Common, UNCERTAINTY};
 use crate::clock::now;
-use crate::history::{Begin, Event, Form, Outcome, Step, WriteId};
-use crate::shop::{Kind, Mishap, Shop, TEAMS, Trouble, team_of};
+use crate::desk::{IDS, Mishap, TEAMS, Trouble};
+use crate::history::{Begin, Event, Form, MILLISECOND, Outcome, Step, Time};
+use crate::shop::{Kind, Shop, team_of};
 
 /// Steps of a wait that a process which was stopped meanwhile does not skip.
-const STEP: Duration = Duration::from_millis(25);
+pub(crate) const STEP: Duration = Duration::from_millis(25);
 /// What falls due is delivered within this time, unless the store is away.
-const GRACE: Duration = Duration::from_millis(1_250);
+pub(crate) const GRACE: Duration = Duration::from_millis(1_250);
+
+/// All processes divide time alike. What forgets everything comes in the first part of a window, quiet rows are written
+/// in the second, and in the rest nobody touches those: whether an entry of theirs is stale shows for long enough.
+const WINDOW: u64 = 10_000 * MILLISECOND;
+const UNQUIET: Time = 2_000 * MILLISECOND;
+const QUIET: Time = 3_000 * MILLISECOND;
+
+/// A quiet row of this process whose time it is to be written, once in each window.
+pub(crate) fn quiet_turn(common: &Common) -> Option<i64> {
+    let (window, into) = (now() / WINDOW, now() % WINDOW);
+    if !(UNQUIET..QUIET).contains(&into) {
+        return None;
+    }
+    let mut written = common.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+    if written.0 != window {
+        *written = (window, 0);
+    }
+    let [apps, slot] = [common.apps, common.slot].map(|it| i64::try_from(it).unwrap_or(1));
+    let id = 1 + slot + apps * written.1;
+    written.1 += 1;
+    (id <= IDS).then_some(id)
+}
 
 fn form(rng: &mut Rng) -> Form {
     match rng.u32(..1_000) {
@@ -29,14 +53,14 @@ fn form(rng: &mut Rng) -> Form {
         810..850 => Form::TransactionCrashSafe,
         850..920 => Form::Invalidate,
         920..940 => Form::InvalidateAll,
-        940..945 => Form::ClearAll,
-        945..965 => Form::Pattern,
+        940..965 if now() % WINDOW < UNQUIET => Form::ClearAll,
+        940..965 => Form::Pattern,
         _ => Form::Delete,
     }
 }
 
 /// Long bypasses follow from what goes wrong with a write, so it goes wrong only now and then.
-fn mishap<K: Kind>(stage: &Stage, rng: &mut Rng) -> Mishap {
+pub(crate) fn mishap(stage: &Common, kind: u8, rng: &mut Rng) -> Mishap {
     let pause = |ms: std::ops::Range<u64>, rng: &mut Rng| Duration::from_millis(rng.u64(ms));
     if !stage.mishaps {
         return Mishap::None;
@@ -47,7 +71,7 @@ fn mishap<K: Kind>(stage: &Stage, rng: &mut Rng) -> Mishap {
     if rng.u32(..100) < 15 {
         return Mishap::Pause(pause(1..60, rng));
     }
-    if stage.weather::<K>(1, Duration::from_secs(2)) >= 15 {
+    if stage.weather(kind, 1, Duration::from_secs(2)) >= 15 {
         return Mishap::None;
     }
     match rng.u32(..100) {
@@ -61,14 +85,14 @@ fn mishap<K: Kind>(stage: &Stage, rng: &mut Rng) -> Mishap {
 }
 
 /// When the caller hangs up, if it does.
-fn hang_up<K: Kind>(stage: &Stage, rng: &mut Rng) -> Option<Duration> {
-    let is_stormy = stage.mishaps && stage.weather::<K>(1, Duration::from_secs(2)) < 15;
+pub(crate) fn hang_up(stage: &Common, kind: u8, rng: &mut Rng) -> Option<Duration> {
+    let is_stormy = stage.mishaps && stage.weather(kind, 1, Duration::from_secs(2)) < 15;
     (is_stormy && rng.u32(..100) < 10).then(|| Duration::from_micros(rng.u64(100..20_000)))
 }
 
 /// How many of a thousand operations write.
-pub(crate) fn share<K: Kind>(stage: &Stage) -> u32 {
-    match stage.weather::<K>(2, Duration::from_secs(1)) {
+pub(crate) fn share(stage: &Common, kind: u8) -> u32 {
+    match stage.weather(kind, 2, Duration::from_secs(1)) {
         0..30 => 3,
         30..60 => 12,
         60..90 => 40,
@@ -88,20 +112,50 @@ enum Ended {
 
 pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
     let form = form(rng);
-    let number = stage.written.fetch_add(1, Ordering::Relaxed);
-    let write: WriteId = (u64::from(stage.process) << 32) | u64::from(number);
-    let is_manual = matches!(
-        form,
-        Form::Invalidate | Form::InvalidateAll | Form::ClearAll | Form::Pattern | Form::Delete
-    );
-    let (mishap, hang_up) = if is_manual {
+    let (mishap, hang_up) = if form.is_manual() {
         // Nobody sees to it but the caller, who therefore goes through with it.
         (Mishap::None, None)
     } else {
-        (mishap::<K>(stage, rng), hang_up::<K>(stage, rng))
+        (
+            mishap(stage, K::NUMBER, rng),
+            hang_up(stage, K::NUMBER, rng),
+        )
     };
+    write_as::<K>(stage, form, mishap, hang_up, id(rng)).await;
+}
+
+/// What goes wrong with a write of a quiet row, and when its caller hangs up.
+pub(crate) fn quiet_mishap(stage: &Common, kind: u8, rng: &mut Rng) -> (Mishap, Option<Duration>) {
+    let pause = Duration::from_millis(rng.u64(5..700));
+    match rng.u32(..100) {
+        _ if !stage.mishaps => (Mishap::None, None),
+        _ if stage.doomed.load(Ordering::SeqCst) => (mishap(stage, kind, rng), None),
+        0..50 => (Mishap::CommitLater(pause), None),
+        50..60 => (Mishap::Lose, None),
+        60..65 => (Mishap::PanicAfter, None),
+        65..85 => (
+            Mishap::None,
+            Some(Duration::from_micros(rng.u64(100..20_000))),
+        ),
+        _ => (Mishap::None, None),
+    }
+}
+
+/// Of a row that nobody writes again soon, so that it shows what an outcome that is not known leaves behind.
+pub(crate) async fn write_quietly<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng, id: i64) {
+    let (mishap, hang_up) = quiet_mishap(stage, K::NUMBER, rng);
+    write_as::<K>(stage, Form::ById, mishap, hang_up, id).await;
+}
+
+async fn write_as<K: Kind>(
+    stage: &Arc<Stage>,
+    form: Form,
+    mishap: Mishap,
+    hang_up: Option<Duration>,
+    id: i64,
+) {
+    let write = stage.next_write();
     let shop = stage.shop::<K>(write, mishap);
-    let id = id(rng);
     let process = stage.process;
     let at = now();
     stage.recorder.note(&Event::Begin(Begin {
@@ -146,20 +200,20 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
                 settle(stage, shop, Duration::ZERO, false);
             }
         }
-        Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) if is_manual => {
+        Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) if form.is_manual() => {
             shop.mark(Step::Done(Outcome::Unknown));
             settled(stage);
         }
         Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) => {
             shop.mark(Step::Done(Outcome::Unknown));
-            settle(stage, shop, stage.uncertainty + GRACE, false);
+            settle(stage, shop, UNCERTAINTY + GRACE, false);
         }
         Ok(Ended::Dropped) => {
             shop.mark(Step::Done(Outcome::Dropped));
             let wait = if had_committed {
                 Duration::ZERO
             } else {
-                stage.uncertainty + GRACE
+                UNCERTAINTY + GRACE
             };
             settle(stage, shop, wait, true);
         }
@@ -168,7 +222,7 @@ pub(crate) async fn write<K: Kind>(stage: &Arc<Stage>, rng: &mut Rng) {
             let wait = if had_committed {
                 Duration::ZERO
             } else {
-                stage.uncertainty + GRACE
+                UNCERTAINTY + GRACE
             };
             settle(stage, shop, wait, true);
         }
@@ -249,7 +303,7 @@ async fn transaction<K: Kind>(shop: &Shop<K>, id: i64, crash_safe: bool) -> Resu
             }
             match shop.mishap {
                 Mishap::Pause(time) => tokio::time::sleep(time / 8).await,
-                Mishap::Panic => panic!("{}", crate::shop::PLANNED),
+                Mishap::Panic => panic!("{}", crate::desk::PLANNED),
                 Mishap::Fail => return Err(Trouble::Planned),
                 _ => {}
             }
@@ -268,7 +322,7 @@ async fn after_commit<K: Kind>(shop: &Shop<K>, id: i64) -> Result<(), Trouble> {
         shop.committed.store(true, Ordering::SeqCst);
         match shop.mishap {
             Mishap::Pause(time) => tokio::time::sleep(time).await,
-            Mishap::PanicAfter => panic!("{}", crate::shop::PLANNED),
+            Mishap::PanicAfter => panic!("{}", crate::desk::PLANNED),
             Mishap::Lose => return Err(Trouble::Lost),
             _ => {}
         }
@@ -304,7 +358,12 @@ async fn by_hand<K: Kind>(shop: &Shop<K>, form: Form, id: i64) -> Ended {
 }
 
 async fn remove<K: Kind>(shop: &Shop<K>) -> bool {
-    for pattern in [&format!("{}:*", K::RESOURCE), "boards:*", "totals:*"] {
+    for pattern in [
+        &format!("{}:*", K::RESOURCE),
+        "boards:*",
+        "pairs:*",
+        "totals:*",
+    ] {
         if shop.cache.invalidate_pattern(pattern).await.is_err() {
             return false;
         }

@@ -4,20 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::ops::Deref;
 
 use cache_runtime::{Cache, cached, invalidates};
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::PgConnection;
 
-use crate::clock::now;
-use crate::history::{ABSENT_EVERY, Event, Mark, Recorder, Step, WriteId};
-
-pub(crate) const IDS: i64 = 12;
-/// Rows are in teams, by their ids; what is tagged is a team's.
-pub(crate) const TEAMS: i64 = 4;
+use crate::desk::{Desk, IDS, TEAMS, Trouble};
+use crate::history::{ABSENT_EVERY, Step};
 
 /// A table of its own, and a resource of its own.
 pub(crate) trait Kind: Send + Sync + 'static {
@@ -40,11 +34,13 @@ macro_rules! kinds {
     };
 }
 
+// The last one is written in a short window of time only: see `writes::quiet_turn`.
 kinds! {
     Apples "apples" 0,
     Pears "pears" 1,
     Plums "plums" 2,
     Figs "figs" 3,
+    Quinces "quinces" 4,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,56 +77,11 @@ pub(crate) struct Filter {
     pub(crate) from: i64,
 }
 
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    Database,
-    /// The answer is lost; the commit is not.
-    Lost,
-    /// The same, and the commit comes later.
-    Later,
-    Planned,
-    Refused,
-}
-
-impl From<sqlx::Error> for Trouble {
-    fn from(_: sqlx::Error) -> Self {
-        Self::Database
-    }
-}
-
-impl From<cache_runtime::Error> for Trouble {
-    fn from(_: cache_runtime::Error) -> Self {
-        Self::Refused
-    }
-}
-
-/// What a body does besides its work.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Mishap {
-    None,
-    /// Lets others have their turn, between reading and returning or between commit and return.
-    Pause(Duration),
-    /// Keeps its thread, so that nothing is renewed meanwhile.
-    Block(Duration),
-    Panic,
-    PanicAfter,
-    Fail,
-    /// Fails after the commit.
-    Lose,
-    /// Fails, and commits later.
-    CommitLater(Duration),
-}
-
-/// The words of a planned panic.
-pub(crate) const PLANNED: &str = "planned";
-
 pub(crate) struct Shop<K> {
     pub(crate) cache: Cache,
-    pub(crate) pool: PgPool,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) mishap: Mishap,
-    pub(crate) write: WriteId,
-    pub(crate) committed: Arc<AtomicBool>,
+    pub(crate) desk: Desk,
+    /// Whether its reads ask for Redis's word.
+    pub(crate) strict: bool,
     pub(crate) kind: PhantomData<K>,
 }
 
@@ -138,11 +89,17 @@ impl<K> Clone for Shop<K> {
     fn clone(&self) -> Self {
         Self {
             cache: self.cache.clone(),
-            pool: self.pool.clone(),
-            recorder: Arc::clone(&self.recorder),
-            committed: Arc::clone(&self.committed),
+            desk: self.desk.clone(),
             ..*self
         }
+    }
+}
+
+impl<K> Deref for Shop<K> {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        &self.desk
     }
 }
 
@@ -153,7 +110,7 @@ pub(crate) fn team_of(id: i64) -> i64 {
 impl<K: Kind> Shop<K> {
     pub(crate) fn calm(&self) -> Self {
         Self {
-            mishap: Mishap::None,
+            desk: self.desk.calm(),
             ..self.clone()
         }
     }
@@ -164,39 +121,6 @@ impl<K: Kind> Shop<K> {
 
     // --- reads
 
-    async fn rows(
-        &self,
-        first: i64,
-        last: i64,
-        team: Option<i64>,
-    ) -> Result<Vec<(u32, u64)>, Trouble> {
-        match self.mishap {
-            Mishap::Panic => panic!("{PLANNED}"),
-            Mishap::Fail => return Err(Trouble::Planned),
-            _ => {}
-        }
-        let rows: Vec<(i64, i64)> = sqlx::query_as(
-            "SELECT id, version FROM rows WHERE kind = $1 AND id BETWEEN $2 AND $3 AND ($4 IS NULL OR id % $5 = $4) ORDER BY id",
-        )
-        .bind(i16::from(K::NUMBER))
-        .bind(first)
-        .bind(last)
-        .bind(team)
-        .bind(TEAMS)
-        .fetch_all(&self.pool)
-        .await?;
-        match self.mishap {
-            Mishap::Pause(time) => tokio::time::sleep(time).await,
-            Mishap::Block(time) => tokio::task::block_in_place(|| std::thread::sleep(time)),
-            Mishap::PanicAfter => panic!("{PLANNED}"),
-            _ => {}
-        }
-        let unsigned = |(id, version): (i64, i64)| {
-            Some((u32::try_from(id).ok()?, u64::try_from(version).ok()?))
-        };
-        Ok(rows.into_iter().filter_map(unsigned).collect())
-    }
-
     async fn page(
         &self,
         call: &str,
@@ -205,7 +129,7 @@ impl<K: Kind> Shop<K> {
         last: i64,
         team: Option<i64>,
     ) -> Result<Page, Trouble> {
-        let rows = self.rows(first, last, team).await?;
+        let rows = self.rows(K::NUMBER, first, last, team).await?;
         let of = Self::of(call, argument);
         Ok(Page { of, rows })
     }
@@ -216,7 +140,7 @@ impl<K: Kind> Shop<K> {
     }
 
     pub(crate) async fn load(&self, id: i64) -> Result<Option<Row>, Trouble> {
-        let rows = self.rows(id, id, None).await?;
+        let rows = self.rows(K::NUMBER, id, id, None).await?;
         Ok(rows.first().copied().and_then(Self::row))
     }
 
@@ -227,7 +151,7 @@ impl<K: Kind> Shop<K> {
 
     #[cached(resource = K::RESOURCE, batch = ids, cache = self.cache)]
     pub(crate) async fn get_many(&self, ids: &[i64]) -> Result<BTreeMap<i64, Row>, Trouble> {
-        let rows = self.rows(1, IDS, None).await?;
+        let rows = self.rows(K::NUMBER, 1, IDS, None).await?;
         let wanted = rows
             .into_iter()
             .filter(|(id, _)| ids.contains(&i64::from(*id)));
@@ -258,6 +182,18 @@ impl<K: Kind> Shop<K> {
         let first = half * IDS / 2;
         self.page("total", half, first + 1, first + IDS / 2, None)
             .await
+    }
+
+    /// Made of what other functions have cached, here or in Redis.
+    #[cached(resource = "pairs", include(K::RESOURCE), depends(K::RESOURCE), cache = self.cache)]
+    pub(crate) async fn nested(&self, first: i64) -> Result<Page, Trouble> {
+        let mut rows = Vec::new();
+        for id in first..=first + 1 {
+            let version = self.get(id).await?.map_or(0, |row| row.version);
+            rows.push((u32::try_from(id).unwrap_or_default(), version));
+        }
+        let of = Self::of("nested", first);
+        Ok(Page { of, rows })
     }
 
     pub(crate) async fn by_hand(&self, first: i64) -> Result<Page, Trouble> {
@@ -294,65 +230,8 @@ impl<K: Kind> Shop<K> {
 
     // --- writes
 
-    pub(crate) fn mark(&self, step: Step) {
-        let (write, at) = (self.write, now());
-        self.recorder.note(&Event::Mark(Mark { write, at, step }));
-    }
-
-    /// One statement: the new version and who made it are committed together.
-    pub(crate) async fn update(&self, to: &mut PgConnection, id: i64) -> Result<(), sqlx::Error> {
-        let write = i64::try_from(self.write).unwrap_or_default();
-        sqlx::query(
-            "WITH changed AS (UPDATE rows SET version = version + 1 WHERE kind = $1 AND id = $2 RETURNING version) \
-             INSERT INTO log SELECT $3, $1, $2, version FROM changed",
-        )
-        .bind(i16::from(K::NUMBER))
-        .bind(id)
-        .bind(write)
-        .execute(to)
-        .await
-        .map(drop)
-    }
-
     pub(crate) async fn commit(&self, id: i64) -> Result<(), Trouble> {
-        match self.mishap {
-            Mishap::Panic => panic!("{PLANNED}"),
-            Mishap::Fail => return Err(Trouble::Planned),
-            Mishap::CommitLater(time) => {
-                let later = self.calm();
-                tokio::spawn(async move {
-                    tokio::time::sleep(time).await;
-                    // If it fails, then nothing was committed.
-                    let _ = later.commit_now(id).await;
-                });
-                return Err(Trouble::Later);
-            }
-            _ => {}
-        }
-        self.commit_now(id).await?;
-        match self.mishap {
-            Mishap::Pause(time) => tokio::time::sleep(time).await,
-            Mishap::PanicAfter => panic!("{PLANNED}"),
-            Mishap::Lose => return Err(Trouble::Lost),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// In a task of its own, so that nobody hangs up on it: SQLx 0.9.0 then loses track of the transaction, and whoever has
-    /// the connection next is in it unawares.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Trouble> {
-        let pool = self.pool.clone();
-        let begun = tokio::spawn(async move { pool.begin().await }).await;
-        Ok(begun.map_err(|_| Trouble::Database)??)
-    }
-
-    async fn commit_now(&self, id: i64) -> Result<(), Trouble> {
-        let mut connection = self.pool.acquire().await?;
-        self.update(&mut connection, id).await?;
-        self.mark(Step::Committed);
-        self.committed.store(true, Ordering::SeqCst);
-        Ok(())
+        self.desk.commit(K::NUMBER, id).await
     }
 
     #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), cache = self.cache)]
@@ -384,7 +263,7 @@ impl<K: Kind> Shop<K> {
 
     #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), after_commit, cache = self.cache)]
     pub(crate) async fn touch(&self, tx: &mut PgConnection, id: i64) -> Result<(), Trouble> {
-        Ok(self.update(tx, id).await?)
+        Ok(self.update(tx, K::NUMBER, id).await?)
     }
 
     #[invalidates(K::RESOURCE, id = id, tags("{K::RESOURCE}:{team_of(id)}"), after_commit, crash_safe, cache = self.cache)]
@@ -393,14 +272,15 @@ impl<K: Kind> Shop<K> {
         tx: &mut PgConnection,
         id: i64,
     ) -> Result<(), Trouble> {
-        Ok(self.update(tx, id).await?)
+        Ok(self.update(tx, K::NUMBER, id).await?)
     }
 
     /// What a crash must not undo is worth nothing if Redis was away: a read of the row says whether it was.
     async fn look_for_announcement(&self, id: i64) {
         use cache_runtime::BypassReason::{Intended, Pending, Unavailable};
         use cache_runtime::{Status, observe};
-        let (_, outcomes) = observe(self.calm().get(id)).await;
+        let calm = self.calm();
+        let (_, outcomes) = observe(self.cache.strict(calm.get(id))).await;
         for outcome in outcomes {
             match outcome.status {
                 Status::Bypass(Intended) => self.mark(Step::Announced),

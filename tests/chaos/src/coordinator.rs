@@ -11,20 +11,21 @@ use std::time::{Duration, Instant};
 use cache_tests::{Postgres, Process, Proxy, RedisServer};
 use fastrand::Rng;
 
-use crate::aftermath::{self, Aftermath};
+use crate::aftermath::{self, Aftermath, Comparison};
 use crate::app::{Brief, DEADLINE, Figures, INTENT, Phase, TTL, UNCERTAINTY};
 use crate::clock::now;
+use crate::desk::IDS;
 use crate::faults::Havoc;
 use crate::history::{Event, Life, Run, Time, Truth};
 use crate::options::Options;
 use crate::report;
-use crate::shop::{IDS, KINDS};
+use crate::shop::KINDS;
 
 const APPS: usize = 4;
 const TASKS: u32 = 16;
 const WARM_UP: Duration = Duration::from_secs(3);
-/// The longest a load can take: its pause, a connection of the pool, and its statement.
-const LOAD: Duration = Duration::from_secs(6);
+/// The longest a load can take: its pause, a connection of the pool, its statement, and its process being stopped.
+const LOAD: Duration = Duration::from_secs(7);
 /// A statement of a killed process goes on until the database gives it up.
 const LANDING: Duration = Duration::from_millis(1_500);
 /// Apps that start, and those that come to rest.
@@ -65,7 +66,7 @@ impl App {
         if let Some(life) = self.lives.last_mut() {
             life.killed = Some(now());
         }
-        self.brief.process += u32::try_from(APPS).unwrap_or_default();
+        self.brief.process += u32::try_from(self.brief.apps).unwrap_or_default();
         let next = Self::start(self.brief.clone());
         self.process = next.process;
         self.lives.extend(next.lives);
@@ -86,7 +87,7 @@ fn spawn(brief: &Brief) -> Process {
     let program = std::env::current_exe().expect("this program has a path");
     let words = serde_json::to_string(brief).expect("plain data");
     let mut command = Command::new(program);
-    command.args(["app", &words]);
+    command.args(&brief.program).arg(words);
     Process::start(
         &mut command,
         rustix::process::Signal::KILL,
@@ -95,30 +96,81 @@ fn spawn(brief: &Brief) -> Process {
     .expect("this program can be started again")
 }
 
+/// Who plays.
+#[derive(Debug)]
+pub(crate) struct Company {
+    /// By which words this program becomes one of its processes.
+    pub(crate) program: Vec<String>,
+    pub(crate) apps: usize,
+    /// How many of them, from the first on, keep copies, if any do.
+    pub(crate) with_copies: usize,
+}
+
+/// What a run has left.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(crate) history: PathBuf,
+    pub(crate) comparison: Comparison,
+    pub(crate) loads: u64,
+}
+
 pub(crate) fn run(options: &Options) -> ExitCode {
+    let company = Company {
+        program: vec!["app".into()],
+        apps: APPS,
+        // The last asks Redis each time.
+        with_copies: APPS - 1,
+    };
+    let Played {
+        history,
+        comparison,
+        ..
+    } = play(options, &company);
+    let is_right = report::judge(&history, &comparison);
+    if is_right && options.history.is_none() {
+        let _ = std::fs::remove_file(&history);
+    }
+    if is_right {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let postgres = Postgres::start();
     let database = postgres.database();
     postgres.psql(&database, &tables());
     let mut redis = RedisServer::start();
-    let proxies: Vec<Proxy> = (0..APPS).map(|_| Proxy::start(redis.port())).collect();
+    let proxies: Vec<Proxy> = (0..company.apps)
+        .map(|_| Proxy::start(redis.port()))
+        .collect();
 
     let stage = Stage {
         directory: directory.path(),
         phase: Mutex::new((Phase::Rest, 0)),
     };
     stage.tell(Phase::Rest);
-    let mut apps: Vec<App> = (0..APPS)
+    let mut apps: Vec<App> = (0..company.apps)
         .map(|slot| {
             App::start(Brief {
                 process: u32::try_from(slot).unwrap_or_default(),
                 slot,
+                apps: company.apps,
                 seed: options.seed,
+                program: company.program.clone(),
                 tasks: TASKS,
                 redis: proxies[slot].port(),
                 postgres: database.clone(),
                 directory: directory.path().to_owned(),
                 mishaps: options.mishaps,
+                local_mb: if slot < company.with_copies {
+                    options.local_mb
+                } else {
+                    0
+                },
+                staleness: options.staleness,
             })
         })
         .collect();
@@ -137,7 +189,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         let hands: Vec<Rng> = (0..4).map(|_| rng.fork()).collect();
         let (redis, apps, havoc) = (&mut redis, &mut apps, &havoc);
         let proxies: Vec<(usize, &Proxy)> = proxies.iter().enumerate().collect();
-        let (some, others) = proxies.split_at(APPS / 2);
+        let (some, others) = proxies.split_at(company.apps / 2);
         let (some, others) = (some.to_vec(), others.to_vec());
         let [at_redis, at_apps, at_some, at_others] = <[Rng; 4]>::try_from(hands).expect("four");
         scope.spawn(move || havoc.at_redis(redis, at_redis));
@@ -145,7 +197,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         scope.spawn(move || havoc.at_links(&some, at_some));
         scope.spawn(move || havoc.at_links(&others, at_others));
         let until = Duration::from_secs(options.seconds);
-        while began.elapsed() < until || reads(directory.path()) < options.reads {
+        while began.elapsed() < until || sum(directory.path(), "reads") < options.reads {
             std::thread::sleep(Duration::from_millis(200));
         }
         havoc.over.store(true, Ordering::SeqCst);
@@ -176,6 +228,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         uncertainty: nanos(UNCERTAINTY),
         intent: nanos(INTENT),
         deadline: nanos(DEADLINE),
+        staleness: nanos(options.staleness),
+        local_mb: options.local_mb,
         kinds: KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
     };
     let lives: Vec<Life> = apps.iter().flat_map(|app| app.lives.clone()).collect();
@@ -195,15 +249,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         .unwrap_or_else(|| default_history(options.seed));
     write_history(&history, &events, directory.path(), &lives).expect("the history can be written");
 
-    let complaints = after.compared_with(&before, recovered, evicted);
-    let is_right = report::judge(&history, &complaints);
-    if is_right && options.history.is_none() {
-        let _ = std::fs::remove_file(&history);
-    }
-    if is_right {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Played {
+        history,
+        comparison: after.compared_with(&before, recovered, evicted),
+        loads: sum(directory.path(), "loads"),
     }
 }
 
@@ -270,13 +319,13 @@ fn truth(line: &str) -> Option<Truth> {
     })
 }
 
-/// How many reads all processes have made, those that were killed included.
-fn reads(directory: &Path) -> u64 {
+/// A figure of all processes together, those that were killed included.
+fn sum(directory: &Path, figure: &str) -> u64 {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let counts = files.filter(|file| {
         file.path()
             .extension()
-            .is_some_and(|extension| extension == "reads")
+            .is_some_and(|extension| extension == figure)
     });
     counts
         .filter_map(|file| {

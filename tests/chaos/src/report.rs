@@ -112,7 +112,10 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
     let mut rows: Vec<(String, String)> = vec![
         (
             "seed, seconds".into(),
-            format!("{}, {}", run.seed, run.seconds),
+            match run.local_mb {
+                0 => format!("{}, {}, Redis only", run.seed, run.seconds),
+                mb => format!("{}, {}, copies of {mb} MB", run.seed, run.seconds),
+            },
         ),
         (
             "reads checked".into(),
@@ -130,11 +133,10 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
         .iter()
         .map(|(kind, reads)| format!("{kind:?} {reads}"))
         .collect();
-    let hits = verdict
-        .by_answer
-        .get(&Answer::Hit)
-        .copied()
-        .unwrap_or_default();
+    let hits: u64 = [Answer::Hit, Answer::Local]
+        .iter()
+        .filter_map(|answer| verdict.by_answer.get(answer))
+        .sum();
     let rate = 100.0 * hits as f64 / verdict.reads.max(1) as f64;
     rows.push((
         "  answered by".into(),
@@ -174,6 +176,17 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
             ms(verdict.latest)
         ),
     ));
+    if run.local_mb > 0 {
+        let mut ages = verdict.behind.clone();
+        ages.sort_unstable();
+        let part = |percent: usize| ages.get(ages.len() * percent / 100).or(ages.last());
+        let [half, most, all] = [50, 99, 100].map(|it| part(it).map_or(0.0, |age| ms(*age)));
+        let count = ages.len();
+        rows.push((
+            format!("  behind another process, bound {} ms", ms(run.staleness)),
+            format!("{count}, by p50 {half:.1} ms, p99 {most:.1} ms, max {all:.1} ms"),
+        ));
+    }
     for (reason, excused) in &verdict.excused {
         let value = format!(
             "{}, the latest by {:.1} ms",
@@ -193,6 +206,10 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
             Violation::Wrong { .. } | Violation::Invented { .. }
         )
     };
+    rows.push((
+        "callers who got an error".into(),
+        verdict.failed.to_string(),
+    ));
     rows.push((
         "wrong values".into(),
         verdict.violations.iter().filter(wrong).count().to_string(),

@@ -156,7 +156,7 @@ pub(crate) fn save(violation: &Violation, whole: &Path) -> Option<PathBuf> {
             Event::Truth(truth) => is_of_row(truth),
             Event::Begin(begin) => writes.contains(&begin.write),
             Event::Mark(mark) => writes.contains(&mark.write),
-            Event::Read(_) | Event::Stuck(_) => false,
+            Event::Read(_) | Event::Stuck(_) | Event::Failed(_) => false,
         };
         if is_kept {
             small.note(&event);

@@ -1,7 +1,9 @@
 //! Every fault at once, and every read checked.
 //!
-//!     cargo run --release -p cache-tests --example chaos -- --seed 1 --seconds 20
-//!     cargo run --release -p cache-tests --example chaos -- check HISTORY
+//! ```text
+//! cargo run --release -p cache-chaos -- --seed 1 --seconds 20
+//! cargo run --release -p cache-chaos -- check HISTORY
+//! ```
 //!
 //! Four processes with sixteen tasks each read and write through annotated functions and by hand, on a private Redis
 //! behind proxies and a private PostgreSQL that holds the truth, while faults come in a mix that the seed decides. What
@@ -12,22 +14,43 @@ mod aftermath;
 mod app;
 mod check;
 mod clock;
+mod contestant;
 mod coordinator;
+mod course;
+mod desk;
 mod faults;
 mod history;
 mod minimise;
 mod options;
+#[cfg(test)]
+mod planted;
 mod report;
+mod score;
 mod shop;
+mod stage;
 mod verdict;
 mod writes;
 
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+pub use crate::app::TTL;
+pub use crate::contestant::{
+    Contestant, Failure, KINDS, Page, Row, commit, load_page, load_row, pages_with,
+};
+pub use crate::desk::Trouble;
+pub use crate::score::{Score, Setting, score};
+pub use crate::stage::config;
+
+/// One process of a contestant; the last word that it was started with is its brief.
+pub fn process<C: Contestant>(brief: &str) -> ExitCode {
+    app::run::<course::Course<C>>(brief)
+}
+
+/// What the program `chaos` does.
+pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("app") => app::run(&arguments[1]),
+        Some("app") => app::run::<act::Stage>(&arguments[1]),
         Some("check") => report::check_file(&arguments[1..]),
         _ => match options::Options::read(&arguments) {
             Ok(Some(options)) => coordinator::run(&options),

@@ -5,6 +5,7 @@ use crate::history::{
     Answer, Begin, Event, Fault, FaultKind, Form, Life, MILLISECOND, Mark, Outcome, Read, ReadKind,
     Run, Step, Stuck, Time, Truth,
 };
+use crate::score::Acknowledged;
 
 const WRITER: u32 = 1;
 const OTHER: u32 = 2;
@@ -74,6 +75,8 @@ fn read_as(read: ReadKind, process: u32, start: Time, version: u64) -> Event {
         kind: 0,
         argument: 3,
         answer: Answer::Hit,
+        local: false,
+        strict: false,
         rows: vec![(3, version)],
         wrong: None,
     })
@@ -97,6 +100,8 @@ fn world(form: Form, killed: Option<Time>, more: &[Event]) -> Vec<Event> {
             uncertainty: ms(3 * SECOND),
             intent: ms(4 * SECOND),
             deadline: ms(10 * SECOND),
+            staleness: ms(SECOND),
+            local_mb: 16,
             ..Run::default()
         }),
         life(WRITER, killed),
@@ -179,6 +184,8 @@ fn of_many_rows_each_counts() {
         kind: 0,
         argument: 0,
         answer: Answer::Hit,
+        local: false,
+        strict: false,
         rows: vec![(2, 1), (3, 1)],
         wrong: None,
     }));
@@ -429,4 +436,172 @@ fn a_wrong_value_and_a_stuck_caller_are_violations() {
     };
     let verdict = judge(&with(acknowledged(), Event::Stuck(stuck)));
     assert!(matches!(verdict.violations[..], [Violation::Stuck(_)]));
+}
+
+/// The same read, answered by a copy in the process.
+fn by_copy(read: Event) -> Event {
+    match read {
+        Event::Read(read) => Event::Read(Read {
+            answer: Answer::Local,
+            local: true,
+            ..read
+        }),
+        other => other,
+    }
+}
+
+/// The same read, of one who asked for Redis's word.
+fn strictly(read: Event) -> Event {
+    match read {
+        Event::Read(read) => Event::Read(Read {
+            strict: true,
+            ..read
+        }),
+        other => other,
+    }
+}
+
+/// How far behind copies were, in milliseconds, in a history without a violation.
+fn behind(events: &[Event]) -> Vec<Time> {
+    let verdict = judge(events);
+    assert!(verdict.violations.is_empty(), "{:?}", verdict.violations);
+    let ages = verdict.behind.into_iter();
+    ages.map(|age| age / MILLISECOND).collect()
+}
+
+#[test]
+fn a_copy_may_be_behind_another_process_by_the_bound() {
+    for (start, age) in [(121, 1), (130, 10), (1_120, 1_000)] {
+        let late = with(acknowledged(), by_copy(read(OTHER, start, 1)));
+        assert_eq!(behind(&late), [age]);
+    }
+    let too_late = with(acknowledged(), by_copy(read(OTHER, 1_121, 1)));
+    assert_eq!(stale(&too_late), Some(1_001));
+    assert!(judge(&too_late).behind.is_empty());
+    // One that is up to date is not behind.
+    let right = with(acknowledged(), by_copy(read(OTHER, 130, 2)));
+    assert!(behind(&right).is_empty());
+}
+
+#[test]
+fn a_copy_is_as_far_behind_as_the_first_write_that_it_misses() {
+    let mut twice = acknowledged();
+    let (process, write) = (WRITER, 8);
+    twice.extend([
+        Event::Begin(Begin {
+            write,
+            process,
+            at: ms(500),
+            form: Form::ById,
+        }),
+        truth(write, 3),
+    ]);
+    for step in [done(Outcome::Returned), Step::InForce] {
+        let at = ms(510);
+        twice.push(Event::Mark(Mark { write, at, step }));
+    }
+    let late = with(twice.clone(), by_copy(read(OTHER, 1_000, 1)));
+    assert_eq!(behind(&late), [880]);
+    // The second is within the bound, the first is not.
+    let too_late = with(twice, by_copy(read(OTHER, 1_130, 1)));
+    assert_eq!(stale(&too_late), Some(1_010));
+}
+
+#[test]
+fn a_copy_shows_what_its_own_process_wrote() {
+    let own = with(acknowledged(), by_copy(read(WRITER, 121, 1)));
+    assert_eq!(stale(&own), Some(1));
+    // Before the write has returned nothing is promised.
+    let before = with(acknowledged(), by_copy(read(WRITER, 115, 1)));
+    assert_eq!(excused(&before), [Reason::Running]);
+}
+
+#[test]
+fn what_redis_answers_is_exact_beside_copies() {
+    let redis = with(acknowledged(), read(OTHER, 121, 1));
+    assert_eq!(stale(&redis), Some(1));
+    let strict = with(acknowledged(), strictly(read(OTHER, 121, 1)));
+    assert_eq!(stale(&strict), Some(1));
+    let right = with(acknowledged(), strictly(read(OTHER, 121, 2)));
+    assert!(judge(&right).violations.is_empty());
+}
+
+#[test]
+fn a_strict_read_is_not_answered_by_a_copy() {
+    let verdict = judge(&with(
+        acknowledged(),
+        strictly(by_copy(read(OTHER, 121, 2))),
+    ));
+    assert!(matches!(verdict.violations[..], [Violation::Wrong { .. }]));
+}
+
+#[test]
+fn the_bound_counts_from_when_a_write_obliges() {
+    let pending = world(
+        Form::ById,
+        None,
+        &[
+            mark(110, Step::Committed),
+            mark(120, done(Outcome::Returned)),
+            mark(121, Step::Pending),
+            mark(900, Step::InForce),
+        ],
+    );
+    let late = with(pending.clone(), by_copy(read(OTHER, 1_800, 1)));
+    assert_eq!(behind(&late), [900]);
+    assert_eq!(
+        excused(&with(pending.clone(), by_copy(read(OTHER, 800, 1)))),
+        [Reason::Pending]
+    );
+    let too_late = with(pending, by_copy(read(OTHER, 1_901, 1)));
+    assert_eq!(stale(&too_late), Some(1_001));
+}
+
+/// What is said of rivals, with no excuse at all, in milliseconds.
+fn older_by(events: &[Event]) -> Option<Time> {
+    let acknowledged = Acknowledged::new(&World::new(events.iter().cloned()));
+    let ages = events.iter().filter_map(|event| match event {
+        Event::Read(read) => acknowledged.age(read),
+        _ => None,
+    });
+    ages.max().map(|age| age / MILLISECOND)
+}
+
+#[test]
+fn without_excuses_what_has_returned_counts_and_nothing_else() {
+    assert_eq!(
+        older_by(&with(acknowledged(), read(OTHER, 130, 1))),
+        Some(10)
+    );
+    assert_eq!(older_by(&with(acknowledged(), read(OTHER, 130, 2))), None);
+    assert_eq!(older_by(&with(acknowledged(), read(OTHER, 115, 1))), None);
+    let pending = world(
+        Form::ById,
+        None,
+        &[
+            mark(120, done(Outcome::Returned)),
+            mark(121, Step::Pending),
+            mark(900, Step::InForce),
+        ],
+    );
+    assert_eq!(older_by(&with(pending, read(OTHER, 500, 1))), Some(380));
+    let copy = by_copy(read(OTHER, 130, 1));
+    assert_eq!(older_by(&with(acknowledged(), copy)), Some(10));
+    for outcome in [Outcome::Dropped, Outcome::Panicked, Outcome::Unknown] {
+        let unknown = world(Form::ById, None, &[mark(120, done(outcome))]);
+        assert_eq!(older_by(&with(unknown, read(OTHER, 500, 1))), None);
+    }
+    // A later write that has returned makes an earlier one known that has not.
+    let mut later = world(Form::ById, Some(150), &[mark(110, Step::Committed)]);
+    let write = 8;
+    later.extend([
+        begin(write, 200, Form::ById),
+        truth(write, 3),
+        Event::Mark(Mark {
+            write,
+            at: ms(210),
+            step: done(Outcome::Returned),
+        }),
+    ]);
+    assert_eq!(older_by(&with(later, read(OTHER, 240, 1))), Some(30));
 }

@@ -2,16 +2,20 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::history::FaultKind;
+use crate::score::Setting;
 
 const HELP: &str = "\
-chaos [--seed N] [--seconds S] [--reads N] [--faults LIST] [--history FILE]
+chaos [--seed N] [--seconds S] [--reads N] [--local MB] [--staleness MS] [--faults LIST] [--history FILE]
 chaos check FILE
 
   --seed N        decides what the tasks do and which faults come when (default 1)
   --seconds S     for how long there are faults (default 20)
   --reads N       goes on until so many reads have been made
+  --local MB      three of the four processes keep copies of so many megabytes (default 0: Redis only)
+  --staleness MS  how old copies may be (default 1000)
   --faults LIST   only these, with commas between them; `none` for none, `mishaps` for callers who hang up and bodies
                   that fail, panic and take long (default: all)
   --history FILE  keeps the history, also of a run without a violation
@@ -24,18 +28,44 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) seconds: u64,
     pub(crate) reads: u64,
+    pub(crate) local_mb: u32,
+    pub(crate) staleness: Duration,
     pub(crate) faults: Vec<FaultKind>,
     pub(crate) mishaps: bool,
     pub(crate) history: Option<PathBuf>,
 }
 
 impl Options {
+    /// Those of the course that rivals can take.
+    pub(crate) fn of_course(
+        setting: &Setting,
+        history: PathBuf,
+        keeps_copies: bool,
+    ) -> Result<Self, String> {
+        let (faults, mishaps) = match setting.faults.as_str() {
+            "" => (FaultKind::ALL.to_vec(), true),
+            list => faults(list)?,
+        };
+        Ok(Self {
+            seed: setting.seed,
+            seconds: setting.seconds,
+            reads: 0,
+            local_mb: if keeps_copies { 16 } else { 0 },
+            staleness: Duration::from_secs(1),
+            faults,
+            mishaps,
+            history: Some(history),
+        })
+    }
+
     /// `None` if help was asked for, and given.
     pub(crate) fn read(arguments: &[String]) -> Result<Option<Self>, String> {
         let mut options = Self {
             seed: 1,
             seconds: 20,
             reads: 0,
+            local_mb: 0,
+            staleness: Duration::from_secs(1),
             faults: FaultKind::ALL.to_vec(),
             mishaps: true,
             history: None,
@@ -57,6 +87,11 @@ impl Options {
                 "--seed" => options.seed = number()?,
                 "--seconds" => options.seconds = number()?,
                 "--reads" => options.reads = number()?,
+                "--local" => {
+                    options.local_mb =
+                        u32::try_from(number()?).map_err(|_| "--local is too large")?;
+                }
+                "--staleness" => options.staleness = Duration::from_millis(number()?),
                 "--history" => options.history = Some(value.into()),
                 "--faults" => {
                     (options.faults, options.mishaps) = faults(value)?;

@@ -35,6 +35,11 @@
 //!
 //! The TTL counts from the end of the longest load that can have begun before the commit.
 //!
+//! **Copies in the process.** A read that one answered, or may have answered in part, may miss a write of *another*
+//! process for as long as the bound on their age says, counted from when the write obliges others to when the read
+//! began. Each such read is counted with its age (`behind`); past the bound it is a violation. A write of its own process
+//! obliges it at once, as ever, and a read that asked for Redis's word is not answered by a copy at all.
+//!
 //! **What else is a violation**: a version that nobody has committed, or whose write began after the read had ended; a
 //! value of another call or type; a caller without an answer at the deadline.
 
@@ -61,6 +66,10 @@ pub(crate) struct Verdict {
     pub(crate) crash_safe_kills: u64,
     pub(crate) stale: u64,
     pub(crate) latest: Time,
+    /// Callers who got an error of the cache's making.
+    pub(crate) failed: u64,
+    /// How old copies in the process were that missed a write of another process, within the bound.
+    pub(crate) behind: Vec<Time>,
     pub(crate) excused: BTreeMap<Reason, Excused>,
     pub(crate) violations: Vec<Violation>,
 }
@@ -114,6 +123,8 @@ impl Write {
 enum Duty {
     /// The read had to show it, from this time on.
     Owed(Time),
+    /// The same, but a copy in the process may be behind by as much as it is.
+    Behind(Time),
     /// It need not, until this time at the latest.
     Excused(Reason, Option<Time>),
 }
@@ -156,7 +167,7 @@ impl World {
                         *first = read.end.min(*first);
                     }
                 }
-                Event::Stuck(_) => {}
+                Event::Stuck(_) | Event::Failed(_) => {}
             }
         }
         for mark in marks {
@@ -310,7 +321,7 @@ impl World {
         let row = (read.kind, id);
         let (makers, known) = (self.rows.get(&row)?, self.known.get(&row)?);
         let first = usize::try_from(shown.saturating_sub(FIRST_VERSION)).ok()?;
-        let mut excused = None;
+        let (mut behind, mut excused): (Option<(WriteId, Time)>, _) = (None, None);
         for (maker, known) in makers.iter().zip(known).skip(first) {
             let Some(write) = self.writes.get(maker) else {
                 continue;
@@ -349,15 +360,25 @@ impl World {
                     _ => duty,
                 },
             };
+            let is_own = write.begin.process == read.process;
             match duty {
-                Duty::Owed(_) => return Some((*maker, duty)),
+                Duty::Owed(from)
+                    if read.local && !is_own && read.start - from <= self.run.staleness =>
+                {
+                    behind = behind
+                        .filter(|(_, earliest)| *earliest <= from)
+                        .or(Some((*maker, from)));
+                }
+                Duty::Owed(_) | Duty::Behind(_) => return Some((*maker, duty)),
                 Duty::Excused(_, until) if until.is_some_and(|until| until < read.start) => {
                     return Some((*maker, duty));
                 }
                 Duty::Excused(..) => excused = excused.or(Some((*maker, duty))),
             }
         }
-        excused
+        behind
+            .map(|(maker, from)| (maker, Duty::Behind(from)))
+            .or(excused)
     }
 
     /// The newest version of a row that can have been committed when a read ended.
@@ -390,6 +411,7 @@ impl Verdict {
             match event {
                 Event::Read(read) => verdict.read(world, read),
                 Event::Stuck(stuck) => verdict.violations.push(Violation::Stuck(stuck)),
+                Event::Failed(_) => verdict.failed += 1,
                 _ => {}
             }
         }
@@ -404,7 +426,13 @@ impl Verdict {
             let read = read.clone();
             self.violations.push(Violation::Wrong { read, text });
         }
+        if read.strict && read.local {
+            let text = "a copy in the process, though it was strict".to_owned();
+            let read = read.clone();
+            self.violations.push(Violation::Wrong { read, text });
+        }
         let mut excuse: Option<(Reason, Time)> = None;
+        let mut behind: Option<Time> = None;
         let mut is_stale = false;
         for &(id, version) in &read.rows {
             self.rows += 1;
@@ -437,6 +465,7 @@ impl Verdict {
                         late,
                     });
                 }
+                Duty::Behind(from) => behind = behind.max(Some(read.start - from)),
                 Duty::Excused(reason, until) => {
                     let late = read.start - world.known_by(missed).min(read.start);
                     if let Some(until) = until
@@ -458,6 +487,10 @@ impl Verdict {
             }
         }
         self.stale += u64::from(is_stale);
+        if let Some(age) = behind.filter(|_| !is_stale) {
+            self.behind.push(age);
+            return;
+        }
         if let Some((reason, late)) = excuse.filter(|_| !is_stale) {
             let excused = self.excused.entry(reason).or_default();
             excused.reads += 1;

@@ -34,6 +34,8 @@ pub(crate) enum Event {
     #[serde(rename = "R")]
     Read(Read),
     Stuck(Stuck),
+    #[serde(rename = "F")]
+    Failed(Failed),
 }
 
 /// What was run. The times are those that the promises speak of.
@@ -49,6 +51,12 @@ pub(crate) struct Run {
     pub(crate) uncertainty: Time,
     pub(crate) intent: Time,
     pub(crate) deadline: Time,
+    /// How old copies in the process may be that follow other processes' writes.
+    #[serde(default)]
+    pub(crate) staleness: Time,
+    /// Megabytes of such copies, in the processes that have any.
+    #[serde(default)]
+    pub(crate) local_mb: u32,
     pub(crate) kinds: Vec<String>,
 }
 
@@ -81,10 +89,11 @@ pub(crate) enum FaultKind {
     SwallowRequests,
     SwallowAnswers,
     Hold,
+    TrackingOff,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Kill,
         Self::AppStop,
         Self::RedisStop,
@@ -101,6 +110,7 @@ impl FaultKind {
         Self::SwallowRequests,
         Self::SwallowAnswers,
         Self::Hold,
+        Self::TrackingOff,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -121,6 +131,7 @@ impl FaultKind {
             Self::SwallowRequests => "swallow-requests",
             Self::SwallowAnswers => "swallow-answers",
             Self::Hold => "hold",
+            Self::TrackingOff => "tracking-off",
         }
     }
 
@@ -138,7 +149,10 @@ impl FaultKind {
 
     /// Whether an invalidation may have to wait because of it.
     pub(crate) fn holds_invalidations_up(self) -> bool {
-        !matches!(self, Self::Kill | Self::Flush | Self::ScriptFlush)
+        !matches!(
+            self,
+            Self::Kill | Self::Flush | Self::ScriptFlush | Self::TrackingOff
+        )
     }
 }
 
@@ -197,6 +211,14 @@ impl Form {
     /// Whether it reaches what is derived from the resource as well as the row.
     pub(crate) fn covers(self, read: ReadKind) -> bool {
         self != Self::Delete || read.is_entity()
+    }
+
+    /// Whether a commit that no annotation knows of is followed by a manual operation.
+    pub(crate) fn is_manual(self) -> bool {
+        matches!(
+            self,
+            Self::Invalidate | Self::InvalidateAll | Self::ClearAll | Self::Pattern | Self::Delete
+        )
     }
 
     pub(crate) fn is_crash_safe(self) -> bool {
@@ -260,6 +282,7 @@ pub(crate) enum ReadKind {
     Dependent,
     ByHand,
     Typed,
+    Nested,
 }
 
 impl ReadKind {
@@ -272,6 +295,8 @@ impl ReadKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
+    /// A copy in the process.
+    Local,
     Hit,
     Miss,
     Joined,
@@ -295,6 +320,12 @@ pub(crate) struct Read {
     pub(crate) argument: i64,
     #[serde(rename = "h")]
     pub(crate) answer: Answer,
+    /// Whether a copy in the process answered it, or may have answered part of it.
+    #[serde(rename = "l", default, skip_serializing_if = "is_not")]
+    pub(crate) local: bool,
+    /// Whether it asked for what Redis says, and no copy of it.
+    #[serde(rename = "t", default, skip_serializing_if = "is_not")]
+    pub(crate) strict: bool,
     /// Rows with their versions; version 0 is a row that reads as absent.
     #[serde(rename = "v")]
     pub(crate) rows: Vec<(u32, u64)>,
@@ -303,12 +334,30 @@ pub(crate) struct Read {
     pub(crate) wrong: Option<String>,
 }
 
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_not(is: &bool) -> bool {
+    !is
+}
+
 /// A caller who got no answer before the deadline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Stuck {
     pub(crate) process: u32,
     pub(crate) start: Time,
     pub(crate) end: Time,
+    pub(crate) what: String,
+}
+
+/// A caller who got an error, or a panic, of the cache's making.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Failed {
+    #[serde(rename = "p")]
+    pub(crate) process: u32,
+    pub(crate) at: Time,
+    #[serde(rename = "x")]
     pub(crate) what: String,
 }
 
@@ -328,7 +377,7 @@ impl Recorder {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let written = file.write_all(&line).and_then(|()| file.write_all(b"\n"));
         written.expect("the history can be written");
-        if !matches!(event, Event::Read(_)) {
+        if !matches!(event, Event::Read(_) | Event::Failed(_)) {
             file.flush().expect("the history can be written");
         }
     }

@@ -1,0 +1,106 @@
+//! The full mix: what the tasks of a process do with everything the cache offers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_runtime::{Cache, CacheConfig, RedisConfig};
+use fastrand::Rng;
+
+use crate::act::{self, Stage};
+use crate::app::{Brief, Cast, Common, INTENT, LEASE, TTL, UNCERTAINTY, WAIT};
+use crate::clock::now;
+use crate::history::MILLISECOND;
+use crate::shop::{Apples, Figs, Kind, Pears, Plums, Quinces};
+use crate::writes;
+
+/// What every cache of this project is given here; `redis` is a loopback port.
+pub fn config(redis: Option<u16>) -> CacheConfig {
+    let config = CacheConfig::default();
+    let config = match redis {
+        Some(port) => config.redis(RedisConfig::at("127.0.0.1", port)),
+        None => config,
+    };
+    config
+        .default_ttl(TTL)
+        .lease(LEASE)
+        .wait_limit(WAIT)
+        .uncertainty(UNCERTAINTY)
+        .intent(INTENT)
+}
+
+impl Cast for Stage {
+    async fn begin(brief: &Brief, common: Common) -> Self {
+        let config = config(Some(brief.redis))
+            .local_mb(brief.local_mb)
+            .local_max_staleness(brief.staleness);
+        Self {
+            cache: Cache::new(config).await,
+            keeps_copies: brief.local_mb > 0,
+            common,
+        }
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    async fn act(self: Arc<Self>, mut rng: Rng) {
+        match rng.u32(..9) {
+            0..2 => one::<Apples>(self, rng).await,
+            2..4 => one::<Pears>(self, rng).await,
+            4..6 => one::<Plums>(self, rng).await,
+            6..8 => one::<Figs>(self, rng).await,
+            _ => one_quiet(self, rng).await,
+        }
+    }
+
+    async fn sweep(&self) {
+        act::sweep::<Apples>(self).await;
+        act::sweep::<Pears>(self).await;
+        act::sweep::<Plums>(self).await;
+        act::sweep::<Figs>(self).await;
+        act::sweep::<Quinces>(self).await;
+    }
+
+    async fn standing(&self) -> (bool, u64) {
+        let stats = self.cache.get_stats().await;
+        (stats.connected, stats.counters.pending)
+    }
+
+    async fn end(&self) {
+        self.cache.shutdown().await;
+    }
+}
+
+async fn one<K: Kind>(stage: Arc<Stage>, mut rng: Rng) {
+    if rng.u32(..1_000) < writes::share(&stage, K::NUMBER) {
+        writes::write::<K>(&stage, &mut rng).await;
+    } else if stage.mishaps && rng.u32(..100) < 2 {
+        // A caller who hangs up.
+        let patience = Duration::from_micros(rng.u64(50..5_000));
+        let _ = tokio::time::timeout(patience, act::read::<K>(&stage, &mut rng)).await;
+    } else if stage.keeps_copies && rng.u32(..100) < 20 {
+        // What is read again and again is answered by copies, and some of them have just been written.
+        let again = again(&mut rng);
+        for _ in again {
+            act::read::<K>(&stage, &mut rng.clone()).await;
+        }
+    } else {
+        act::read::<K>(&stage, &mut rng).await;
+    }
+}
+
+/// How often something is done, within a second or so: all of it is one caller's.
+pub(crate) fn again(rng: &mut Rng) -> impl Iterator<Item = u32> + use<> {
+    let (times, until) = (rng.u32(2..12), now() + 1_000 * MILLISECOND);
+    (0..times).take_while(move |_| now() < until)
+}
+
+/// The same with rows that are written once in a long while.
+async fn one_quiet(stage: Arc<Stage>, mut rng: Rng) {
+    if let Some(id) = writes::quiet_turn(&stage.common) {
+        writes::write_quietly::<Quinces>(&stage, &mut rng, id).await;
+    } else {
+        act::read::<Quinces>(&stage, &mut rng).await;
+    }
+}

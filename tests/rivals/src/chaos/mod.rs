@@ -1,0 +1,161 @@
+//! The chaos course of `tests/chaos`, run by this project and by rivals, side by side: the same processes, faults, seeds
+//! and checker.
+
+use std::process::ExitCode;
+
+use cache_chaos::{Contestant, Failure, Score, Setting};
+
+use crate::figures::{Row, Table};
+use crate::report::{count, time};
+use crate::suite::Failed;
+
+mod amalgam;
+mod cached;
+mod hand_written;
+mod hydracache;
+mod ours;
+
+/// The contestants, in the order of the table.
+pub const NAMES: [&str; 8] = [
+    "ours",
+    "ours-local",
+    "ours-memory",
+    "hand-written",
+    "cached",
+    "amalgam",
+    "amalgam-strict",
+    "hydracache",
+];
+
+/// Calls `$do!(Type)` for the contestant of that name, or evaluates to `None`.
+macro_rules! with_contestant {
+    ($name:expr, $do:ident) => {
+        match $name {
+            "ours" => Some($do!(ours::OverRedis)),
+            "ours-local" => Some($do!(ours::OverBoth)),
+            "ours-memory" => Some($do!(ours::InMemory)),
+            "hand-written" => Some($do!(hand_written::HandWritten)),
+            "cached" => Some($do!(cached::Cached)),
+            "amalgam" => Some($do!(amalgam::Amalgam<false>)),
+            "amalgam-strict" => Some($do!(amalgam::Amalgam<true>)),
+            "hydracache" => Some($do!(hydracache::Hydra)),
+            _ => None,
+        }
+    };
+}
+
+/// One process of a contestant: its name, and what the coordinator tells it.
+///
+/// # Errors
+///
+/// When it is told something else.
+pub fn process(arguments: &[String]) -> Result<ExitCode, Failed> {
+    let [name, brief] = arguments else {
+        return Err("`chaos-process NAME BRIEF`".into());
+    };
+    macro_rules! play {
+        ($contestant:ty) => {
+            cache_chaos::process::<$contestant>(brief)
+        };
+    }
+    with_contestant!(name.as_str(), play).ok_or_else(|| format!("no contestant `{name}`").into())
+}
+
+/// Sends them over the course, one after the other; the table, and whether all is right with this project.
+///
+/// # Errors
+///
+/// When there is no such contestant or fault.
+pub fn run(
+    names: &[&str],
+    setting: &Setting,
+    say: impl Fn(&str),
+) -> Result<(Table, bool), Failed> {
+    let (mut rows, mut is_right) = (Vec::new(), true);
+    for name in names {
+        let program = ["chaos-process", name];
+        macro_rules! score {
+            ($contestant:ty) => {
+                (
+                    title::<$contestant>(),
+                    cache_chaos::score::<$contestant>(setting, &program),
+                )
+            };
+        }
+        let (title, score) = with_contestant!(*name, score)
+            .ok_or_else(|| format!("no contestant `{name}`; there are {}", NAMES.join(", ")))?;
+        let score = score?;
+        if name.starts_with("ours") {
+            is_right &= score.unexcused == 0 && score.wrong == 0 && score.stuck == 0;
+        }
+        let row = row(&title, &score);
+        say(&crate::report::table_text(&table(setting, vec![row.clone()])));
+        rows.push(row);
+    }
+    Ok((table(setting, rows), is_right))
+}
+
+fn title<C: Contestant>() -> String {
+    if C::SHARED {
+        C::NAME.to_owned()
+    } else {
+        format!("{} (one process)", C::NAME)
+    }
+}
+
+fn table(setting: &Setting, rows: Vec<Row>) -> Table {
+    Table {
+        title: "Chaos, side by side".into(),
+        text: format!(
+            "{} processes (one, if they would share nothing) of sixteen tasks each that read rows and pages of a PostgreSQL through \
+             the cache and write rows, for {} s under {}; TTL 10 s, seed {}. Stale: older than a write that had returned without an \
+             error before the read began. Unexcused: what is left if each is granted this project's premises, and copies in the \
+             process one second. Errors: calls that returned an error, or panicked, though their own body was not made to.",
+            setting.processes,
+            setting.seconds,
+            if setting.faults.is_empty() {
+                "all faults".to_owned()
+            } else {
+                format!("these faults: {}", setting.faults)
+            },
+            setting.seed
+        ),
+        rows,
+    }
+}
+
+fn row(title: &str, score: &Score) -> Row {
+    let million = |number: u64| {
+        let share = number as f64 * 1e6 / score.reads.max(1) as f64;
+        if number > 0 && share < 10.0 {
+            format!("{share:.1}")
+        } else {
+            count(share)
+        }
+    };
+    let whole = |number: u64| count(number as f64);
+    let loads = score.loads as f64 * 100.0 / score.reads.max(1) as f64;
+    Row::named(title)
+        .with("reads", whole(score.reads))
+        .with("writes", whole(score.writes))
+        .with("faults", whole(score.faults))
+        .with("loads per 100 reads", format!("{loads:.0}"))
+        .with("stale", whole(score.stale))
+        .with("per million", million(score.stale))
+        .with("older than 1 s", whole(score.late))
+        .with("oldest", time(score.oldest as f64))
+        .with("unexcused", whole(score.unexcused))
+        .with("wrong values", whole(score.wrong))
+        .with("stuck for 10 s", whole(score.stuck))
+        .with("errors", whole(score.failed))
+}
+
+/// Where Redis is, as most clients want it said.
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}/")
+}
+
+/// What a contestant that can't start says.
+fn failure(error: impl std::fmt::Display) -> Failure {
+    Failure::new(error)
+}
