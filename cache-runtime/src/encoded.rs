@@ -37,8 +37,8 @@ use crate::returns::Cacheable;
 /// # Ok(()) }
 /// ```
 ///
-/// With the feature `poem` it is a response, with an `ETag`; `cache_runtime::poem::NotModified` answers
-/// `If-None-Match`. Cheap to clone. It is JSON whatever the attribute's `codec` says, and with another one it is not
+/// With the feature `poem` it is a response, with an `ETag` and with `Cache-Control: no-cache`, so that who keeps it asks
+/// again before using it; `cache_runtime::poem::NotModified` answers `If-None-Match`. Cheap to clone. It is JSON whatever the attribute's `codec` says, and with another one it is not
 /// stored. What lies in the store is taken as it is: that it is the JSON of a `T` rests on the type's fingerprint.
 pub struct Encoded<T> {
     shared: Arc<Shared>,
@@ -116,11 +116,20 @@ impl<T> Encoded<T> {
 
 /// The weak comparison of RFC 9110: `*`, or one of the tags in a list, `W/` left aside.
 pub(crate) fn is_known_by(etag: &str, if_none_match: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    if_none_match.trim() == "*"
-        || if_none_match
-            .split(',')
-            .any(|known| opaque(known) == opaque(etag))
+    let own = etag.strip_prefix("W/").unwrap_or(etag);
+    if_none_match.trim() == "*" || opaque_tags(if_none_match).any(|tag| tag == own)
+}
+
+/// The tags of a list, quotes included and `W/` left out, up to what is none. A comma may stand in a tag.
+fn opaque_tags(mut list: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let tag = list.trim_start_matches([' ', '\t', ',']);
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        let end = tag.strip_prefix('"')?.find('"')?;
+        let (tag, rest) = tag.split_at(end + 2);
+        list = rest;
+        Some(tag)
+    })
 }
 
 impl<T> Clone for Encoded<T> {
@@ -188,12 +197,24 @@ mod tests {
             ("W/\"a\"", true),
             ("\"b\", \"a\"", true),
             ("*", true),
+            (" W/\"b\" ,\t W/\"a\" ", true),
+            (", \"a\",", true),
+            ("\"b,\", \"a\"", true),
+            (" * ", true),
             ("\"b\"", false),
+            ("\"A\"", false),
+            ("\"b,a\"", false),
+            ("\"*\"", false),
+            ("w/\"a\"", false),
+            ("W/W/\"a\"", false),
             ("a", false),
+            ("\"a", false),
             ("", false),
         ] {
             assert_eq!(is_known_by("\"a\"", header), known, "{header}");
+            assert_eq!(is_known_by("W/\"a\"", header), known, "{header}");
         }
+        assert!(is_known_by("\"a,b\"", "\"c\", \"a,b\""));
     }
 
     #[test]

@@ -20,7 +20,7 @@ const WAITING: usize = 10_000;
 const AT_A_TIME: usize = 64;
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Errand {
     /// Moves the deadline of a lease. One that can't be renewed lapses, and the fill is refused.
     Renew {

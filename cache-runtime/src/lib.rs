@@ -103,6 +103,7 @@ pub mod sqlx;
 mod stats;
 pub mod store;
 mod transaction;
+mod watch;
 mod write;
 
 #[cfg(any(test, feature = "testing"))]

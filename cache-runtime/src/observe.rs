@@ -136,7 +136,8 @@ impl Outcome {
     /// `cache-runtime; hit; ttl=295; key="users:1"; detail=redis`.
     #[must_use]
     pub fn cache_status(&self) -> String {
-        let mut item = String::from("cache-runtime");
+        let mut item = String::with_capacity(64 + self.key.len());
+        item.push_str("cache-runtime");
         match self.status {
             Status::Hit { ttl } => {
                 let _ = write!(item, "; hit; ttl={}", ttl.as_secs());
@@ -154,13 +155,18 @@ impl Outcome {
         }
         if !self.key.is_empty() {
             item.push_str("; key=\"");
-            for byte in self.key.bytes() {
-                match byte {
-                    b'"' | b'\\' => item.extend(['\\', char::from(byte)]),
-                    b' '..=b'~' => item.push(char::from(byte)),
-                    // A string in a structured field is ASCII.
-                    _ => {
-                        let _ = write!(item, "%{byte:02X}");
+            let is_plain = |byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+            if self.key.bytes().all(is_plain) {
+                item.push_str(&self.key);
+            } else {
+                for byte in self.key.bytes() {
+                    match byte {
+                        b'"' | b'\\' => item.extend(['\\', char::from(byte)]),
+                        b' '..=b'~' => item.push(char::from(byte)),
+                        // A string in a structured field is ASCII.
+                        _ => {
+                            let _ = write!(item, "%{byte:02X}");
+                        }
                     }
                 }
             }

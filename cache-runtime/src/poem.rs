@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use poem::http::header::{
-    CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, IF_NONE_MATCH, VARY,
+    CACHE_CONTROL, CONTENT_LOCATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
 };
-use poem::http::{HeaderMap, Method, StatusCode};
+use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
 use crate::encoded::{Encoded, is_known_by};
 
-const CONTENT_TYPE: &str = "application/json; charset=utf-8";
+const JSON: &str = "application/json; charset=utf-8";
 
-/// The JSON as it is stored, with its `ETag`.
+/// The JSON as it is stored, with its `ETag`. Who keeps it is to ask before using it again: what an invalidation here has made
+/// stale is not to live on in a browser.
 impl<T> IntoResponse for Encoded<T> {
     fn into_response(self) -> Response {
         Response::builder()
-            .content_type(CONTENT_TYPE)
+            .header(CONTENT_TYPE, HeaderValue::from_static(JSON))
+            .header(CACHE_CONTROL, HeaderValue::from_static("no-cache"))
             .header(ETAG, self.etag())
             .body(self.into_bytes())
     }
@@ -33,7 +35,7 @@ impl<T: poem_openapi::types::Type> poem_openapi::ApiResponse for Encoded<T> {
                 status: Some(200),
                 status_range: None,
                 content: vec![MetaMediaType {
-                    content_type: CONTENT_TYPE,
+                    content_type: JSON,
                     schema: T::schema_ref(),
                 }],
                 headers: vec![],
@@ -82,15 +84,28 @@ impl<E: Endpoint> Endpoint for Conditional<E> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        let known = is_read.then(|| request.headers().get(IF_NONE_MATCH).cloned());
-        let response = self.0.call(request).await?.into_response();
-        let Some(known) = known.flatten() else {
-            return Ok(response);
+        // A list may come in several lines.
+        let known: Vec<HeaderValue> = match is_read {
+            true => request
+                .headers()
+                .get_all(IF_NONE_MATCH)
+                .iter()
+                .cloned()
+                .collect(),
+            false => Vec::new(),
         };
-        let is_known = response.status() == StatusCode::OK
-            && response.headers().get(ETAG).is_some_and(|etag| {
-                matches!((etag.to_str(), known.to_str()), (Ok(etag), Ok(known)) if is_known_by(etag, known))
-            });
+        let response = self.0.call(request).await?.into_response();
+        if known.is_empty() || response.status() != StatusCode::OK {
+            return Ok(response);
+        }
+        let etag = response
+            .headers()
+            .get(ETAG)
+            .and_then(|etag| etag.to_str().ok());
+        let is_known = etag.is_some_and(|etag| {
+            let mut lines = known.iter().filter_map(|line| line.to_str().ok());
+            lines.any(|line| is_known_by(etag, line))
+        });
         if is_known {
             return Ok(not_modified(response.headers()));
         }
@@ -98,14 +113,14 @@ impl<E: Endpoint> Endpoint for Conditional<E> {
     }
 }
 
-/// With the headers that RFC 9110 wants of it, and those that are not about the body that is left out.
+/// With all headers but those about the body that is left out. RFC 9110 wants `Cache-Control`, `Content-Location`, `Date`,
+/// `ETag`, `Expires` and `Vary` where a `200` had them.
 fn not_modified(headers: &HeaderMap) -> Response {
     let mut response = Response::builder()
         .status(StatusCode::NOT_MODIFIED)
         .finish();
-    let kept = [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
     for (name, value) in headers {
-        if kept.contains(name) || !name.as_str().starts_with("content-") {
+        if name == CONTENT_LOCATION || !name.as_str().starts_with("content-") {
             response.headers_mut().append(name, value.clone());
         }
     }

@@ -52,6 +52,11 @@ pub(crate) fn strict<F: Future>(call: F) -> impl Future<Output = F::Output> + us
     STRICT.scope((), call)
 }
 
+/// The same for what is not awaited.
+pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
+    STRICT.sync_scope((), call)
+}
+
 /// The key under which a call of a function annotated with [`#[cached]`](macro@crate::cached) is kept. The function
 /// does not run.
 ///

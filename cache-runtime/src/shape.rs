@@ -50,7 +50,11 @@ macro_rules! shapes {
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
-                Read::new(process_handle(), site, resource, plan)
+                let mut planned = ReadPlan::begin(process_handle(), site, resource);
+                if let Some(planned) = &mut planned {
+                    plan(planned);
+                }
+                Read::planned(planned)
             }
 
             /// The same on a cache of one's own.
@@ -61,7 +65,11 @@ macro_rules! shapes {
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
-                Read::new(cache.as_ref().handle(), site, resource, plan)
+                let mut planned = ReadPlan::begin(cache.as_ref().handle(), site, resource);
+                if let Some(planned) = &mut planned {
+                    plan(planned);
+                }
+                Read::planned(planned)
             }
 
             /// A call of an invalidating function, on the process-wide cache.

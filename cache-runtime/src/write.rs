@@ -8,28 +8,26 @@
 //! | was dropped, or panicked | announced by a guard, so that nothing is stored until the uncertainty deadline, and invalidated once more then |
 //! | is `crash_safe` | announced before the body runs, and withdrawn with the invalidation |
 
+mod guard;
+
 use std::fmt::Display;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
-
-use crate::allowance::Allowance;
-use crate::clock;
+use self::guard::{Opening, Verdict, Writing};
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
-use crate::errands::Errand;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::generation::Dep;
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
 use crate::nonce::Nonce;
 use crate::read::tag_dep;
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
-use crate::scope;
-use crate::store::{Circuit, Intent, IntentRow};
-use crate::transaction::{self, Doubt, Handover};
+use crate::store::{Intent, IntentRow};
+use crate::watch::Watched;
 
 /// Collects what a function's attribute says it invalidates.
 #[derive(Debug)]
@@ -241,10 +239,13 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
         site: &'static Site,
         plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
     ) -> Self {
-        let active = cache.map(|cache| {
-            let planned = plan(WritePlan::new(&cache, Some(site))).finish();
-            (cache, planned)
-        });
+        let active = match cache {
+            Some(cache) => {
+                let planned = plan(WritePlan::new(&cache, Some(site))).finish();
+                Some((cache, planned))
+            }
+            None => None,
+        };
         Self {
             active,
             site,
@@ -315,84 +316,70 @@ where
     /// Dropped while the body runs, the future enqueues an announcement, so that nothing is stored until the uncertainty
     /// deadline, and one more invalidation for that deadline; dropped later it changes nothing, since by then the
     /// invalidation is enqueued.
-    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> R {
-        if scope::takes_key(|| Err(no_key())) {
-            return std::future::pending().await;
-        }
-        let Some((cache, planned)) = self.active else {
-            return body(Kind::OF).await;
+    // What is in here is compiled once for each annotated function, so the steps are elsewhere.
+    pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
+    where
+        F: Future<Output = R>,
+    {
+        let opening = Opening::of(self.active, self.site, self.refuse.is_some());
+        let judge = Judge {
+            site: self.site,
+            on_ok: self.on_ok,
+            rejected: self.rejected,
+            result: self.result,
         };
-        // Before the guard, so that it is dropped after it: what the guard enqueues is waited for as well.
-        let running = cache.delivery.begin();
-        let mut guard = Guard::new(&cache, planned);
-        if let Some(refuse) = self.refuse {
-            if let Err(error) = guard.ready().await {
-                return refuse(error);
+        async move {
+            let mut writing = match opening {
+                None => None,
+                Some(opening) => {
+                    let (writing, problem) = opening.begin().await;
+                    if let (Some(refuse), Some(error)) = (self.refuse, problem) {
+                        return refuse(error);
+                    }
+                    Some(writing)
+                }
+            };
+            let body = pin!(body(Kind::OF));
+            let renewal = writing.as_deref_mut().and_then(Writing::runs);
+            let returned = Watched::new(body, renewal).await;
+            if let Some(writing) = writing {
+                let verdict = judge.verdict(&writing, &returned);
+                writing.over(verdict).await;
             }
-        } else if guard.planned.crash_safe {
-            // Without it the write goes on, as safe as one that does not ask for it.
-            let _ = guard.ready().await;
+            returned
         }
-        let returned = guard.watch(body(Kind::OF)).await;
+    }
+}
 
-        let wrote_nothing = returned.error().is_some_and(|error| {
-            self.on_ok || self.rejected.is_some_and(|rejected| rejected(error))
-        });
-        let withdrawal = guard.withdrawal();
-        let announced = guard.announced();
-        let planned = self
-            .result
-            .zip(returned.value())
-            .map(|(result, value)| {
-                let known = result(WritePlan::new(&cache, Some(self.site)), value).finish();
-                guard.planned.with_rows_of(known, &cache)
-            })
-            .unwrap_or_else(|| guard.planned.clone());
-        let handover = Handover {
-            write: (!wrote_nothing).then_some(planned),
-            doubt: match returned.error() {
-                Some(_) => Doubt::Failed,
-                None => Doubt::None,
+/// What the function's author says of its outcome.
+struct Judge<J, D> {
+    site: &'static Site,
+    on_ok: bool,
+    rejected: Option<J>,
+    result: Option<D>,
+}
+
+impl<J, D> Judge<J, D> {
+    /// Runs the author's code, and nothing else; if that panics, the write is as one whose body has panicked.
+    fn verdict<R: Written<S>, S>(self, writing: &Writing, returned: &R) -> Verdict
+    where
+        J: Fn(&R::Error) -> bool,
+        D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
+    {
+        let error = returned.error();
+        Verdict {
+            has_failed: error.is_some(),
+            wrote_nothing: error.is_some_and(|error| {
+                self.on_ok || self.rejected.is_some_and(|rejected| rejected(error))
+            }),
+            known: match (self.result, returned.value()) {
+                (Some(result), Some(value)) => {
+                    let plan = WritePlan::new(writing.cache(), Some(self.site));
+                    Some(result(plan, value).finish())
+                }
+                _ => None,
             },
-            announced: announced.zip(withdrawal),
-        };
-        // Not before: what the user's code above leaves undone by a panic, the guard does.
-        guard.state = State::Over;
-        // Inside its caller's transaction the outcome is not known yet.
-        let Some(Handover {
-            write, announced, ..
-        }) = transaction::hand_over(&cache, handover)
-        else {
-            return returned;
-        };
-        if let Some(write) = &write
-            && guard.planned.after_commit
-        {
-            self.site.report(|| {
-                let site = self.site;
-                format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
-            });
-            let receipt = transaction::leave_uncertain(&cache, write.clone(), Nonce::fresh());
-            drop(running);
-            // The caller is about to commit: by then the announcement stands.
-            let _ = receipt.acknowledged(guard.allowance.left()).await;
-            return returned;
         }
-        let mut order = write.map_or_else(Order::default, Planned::into_order);
-        if returned.error().is_some() && !wrote_nothing {
-            let later = clock::now() + cache.config.uncertainty;
-            cache.delivery.enqueue_at(later, order.clone());
-        }
-        if let Some((_, withdrawal)) = announced {
-            order = order.and(withdrawal);
-        } else if wrote_nothing {
-            return returned;
-        }
-        // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
-        let receipt = cache.delivery.enqueue(order);
-        drop(running);
-        let _ = receipt.acknowledged(guard.allowance.left()).await;
-        returned
     }
 }
 
@@ -410,147 +397,5 @@ pub trait Refusable {
 impl<T, E: From<Error>> Refusable for Result<T, E> {
     fn refused(error: Error) -> Self {
         Err(error.into())
-    }
-}
-
-fn no_key() -> Error {
-    let text = "this call has no key: the function writes, it is under `#[invalidates]`";
-    Error::new(ErrorKind::InvalidKey, text)
-}
-
-/// Watches over a write until its invalidation is enqueued.
-struct Guard<'a> {
-    cache: &'a Handle,
-    planned: Planned,
-    state: State,
-    /// What the write may still wait for the store.
-    allowance: Allowance,
-    /// The intent that was put before the body ran, or may have been.
-    announced: Option<Announced>,
-}
-
-/// Where a write is.
-#[derive(PartialEq)]
-enum State {
-    /// Nothing has been written.
-    Before,
-    /// The body runs: whatever happens to it, it may have written.
-    Running,
-    /// Its outcome is known.
-    Over,
-}
-
-#[derive(Clone, Copy)]
-struct Announced {
-    token: Nonce,
-    /// Whether the intent stands, or may stand, on whole resources in place of rows.
-    on_whole: bool,
-}
-
-impl<'a> Guard<'a> {
-    fn new(cache: &'a Handle, planned: Planned) -> Self {
-        Self {
-            cache,
-            planned,
-            state: State::Before,
-            allowance: Allowance::new(cache.config.command_budget),
-            announced: None,
-        }
-    }
-
-    /// Announces the write if it is to survive a crash; else asks whether the store is there.
-    async fn ready(&mut self) -> Result<(), Error> {
-        let store = &self.cache.store;
-        if !self.planned.crash_safe {
-            return self.allowance.spend(store.ping()).await;
-        }
-        if store.circuit() != Circuit::Closed {
-            // It is surely not sent, so that there is nothing to withdraw either.
-            return Err(Error::unavailable("the store is not connected"));
-        }
-        let token = Nonce::fresh();
-        // An announcement that is not answered may have taken place.
-        let announced = self.announced.insert(Announced {
-            token,
-            on_whole: true,
-        });
-        let intent = self.planned.intent(token, self.cache.config.intent);
-        let intended = self.allowance.spend(store.intend(&intent)).await?;
-        announced.on_whole = intended.on_whole;
-        Ok(())
-    }
-
-    /// Runs the body, renewing the announcement at a third of its length if there is one.
-    async fn watch<F: Future>(&mut self, body: F) -> F::Output {
-        self.state = State::Running;
-        let mut body = std::pin::pin!(body);
-        match self.announced {
-            None => body.await,
-            Some(Announced { token, .. }) => {
-                let intent = self.planned.intent(token, self.cache.config.intent);
-                let third = intent.length / 3;
-                let mut renewal = tokio::time::interval_at(clock::now() + third, third);
-                renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                loop {
-                    tokio::select! {
-                        biased;
-                        output = &mut body => return output,
-                        _ = renewal.tick() => self.renew(intent.clone()),
-                    }
-                }
-            }
-        }
-    }
-
-    fn renew(&self, intent: Intent) {
-        self.cache.errands.send(Errand::RenewIntent(intent));
-    }
-
-    /// The announcement, if there is one.
-    fn announced(&self) -> Option<Intent> {
-        let token = self.announced?.token;
-        Some(self.planned.intent(token, self.cache.config.intent))
-    }
-
-    /// Ends the announcement, if there is one, with all that it stands on.
-    fn withdrawal(&self) -> Option<Order> {
-        let Announced { token, on_whole } = self.announced?;
-        let mut order = self.planned.order.clone();
-        // The invalidation that it goes with is counted.
-        order.counted.clear();
-        if on_whole {
-            let wholes = self.planned.rows.iter().map(|row| Arc::clone(&row.whole));
-            order.bumps.extend(wholes);
-        }
-        order.withdraws.push(token);
-        Some(order)
-    }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        let delivery = &self.cache.delivery;
-        match self.state {
-            State::Over => {}
-            State::Before => {
-                // Nobody is there to wait for the receipt.
-                drop(self.withdrawal().map(|order| delivery.enqueue(order)));
-            }
-            State::Running => {
-                let token = self
-                    .announced
-                    .map_or_else(Nonce::fresh, |announced| announced.token);
-                let handover = Handover {
-                    write: Some(self.planned.clone()),
-                    doubt: Doubt::Dropped,
-                    announced: self.announced().zip(self.withdrawal()),
-                };
-                if transaction::hand_over(self.cache, handover).is_some() {
-                    // The commit may still be on its way: until it must have arrived, nothing is stored.
-                    let write = self.planned.clone();
-                    drop(transaction::leave_uncertain(self.cache, write, token));
-                }
-            }
-        }
     }
 }

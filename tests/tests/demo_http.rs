@@ -36,6 +36,7 @@ on_each_database! {
     bodies_that_mean_the_same_share_an_entry
     a_purchase_writes_both_or_neither
     a_list_that_the_client_has_is_not_sent_again
+    a_client_names_what_it_has_as_rfc_9110_lets_it
     the_cache_forgets_on_request
     bad_input_is_a_4xx_that_names_the_field
     nothing_is_a_plain_text_error
@@ -524,31 +525,86 @@ async fn bodies_that_mean_the_same_share_an_entry(demo: &Demo) {
     assert!(!hit(&demo.post("/users/filter", &different).await));
 }
 
+/// Asks for a list again, with these lines of `If-None-Match`.
+async fn ask_again(demo: &Demo, method: Method, lines: &[&str]) -> reqwest::Response {
+    let request = demo.client().request(method, demo.url("/users?limit=5"));
+    let request = lines.iter().fold(request, |request, line| {
+        request.header("if-none-match", *line)
+    });
+    request.send().await.expect("answered")
+}
+
 async fn a_list_that_the_client_has_is_not_sent_again(demo: &Demo) {
     let list = demo.get("/users?limit=5").await;
     let etag = list.headers["etag"].to_str().expect("text").to_owned();
-    let again = async |method, etag: &str| {
-        let request = demo.client().request(method, demo.url("/users?limit=5"));
-        let request = request.header("if-none-match", etag);
-        request.send().await.expect("answered")
-    };
-    let known = again(Method::GET, &etag).await;
-    assert_eq!(
-        (known.status().as_u16(), &known.headers()["etag"]),
-        (304, &list.headers["etag"])
-    );
-    assert!(known.headers().contains_key("cache-status"), "{known:?}");
-    assert_eq!(known.text().await.expect("read"), "");
-    assert_eq!(again(Method::GET, "\"other\"").await.status(), 200);
+    assert_eq!(list.headers["cache-control"], "no-cache");
+    for method in [Method::GET, Method::HEAD] {
+        let known = ask_again(demo, method, &[&etag]).await;
+        assert_eq!(known.status(), 304);
+        for name in ["etag", "cache-control"] {
+            assert_eq!(known.headers()[name], list.headers[name], "{known:?}");
+        }
+        assert!(known.headers().contains_key("cache-status"), "{known:?}");
+        for name in ["content-type", "content-length"] {
+            assert!(!known.headers().contains_key(name), "{known:?}");
+        }
+        assert_eq!(known.text().await.expect("read"), "");
+    }
 
     // Another body has another tag, with and without a cache in between.
     let user = json!({"name": "Tag", "email": "tag@example.com", "age": 30, "active": true});
     let first = list.json()[0]["id"].clone();
     let changed = demo.put(&format!("/users/{first}"), &user).await;
     assert_eq!(changed.status, 200, "{changed:?}");
-    let new = again(Method::GET, &etag).await;
+    let new = ask_again(demo, Method::GET, &[&etag]).await;
     assert_eq!(new.status(), 200);
     assert_ne!(new.headers()["etag"], list.headers["etag"]);
+}
+
+async fn a_client_names_what_it_has_as_rfc_9110_lets_it(demo: &Demo) {
+    let list = demo.get("/users?limit=5").await;
+    let etag = list.headers["etag"].to_str().expect("text").to_owned();
+    let weak = format!("W/{etag}");
+    let among = format!("\"a,b\", W/\"c\" , {etag}");
+    for known in [
+        &[weak.as_str()][..],
+        &[&among],
+        &["\"other\"", &etag],
+        &["*"],
+    ] {
+        let answer = ask_again(demo, Method::GET, known).await;
+        assert_eq!(answer.status(), 304, "{known:?}");
+    }
+    let unquoted = etag.trim_matches('"');
+    for unknown in ["\"other\"", "W/\"other\"", unquoted, "\"*\"", ""] {
+        let answer = ask_again(demo, Method::GET, &[unknown]).await;
+        assert_eq!(answer.status(), 200, "{unknown:?}");
+        assert_eq!(answer.text().await.expect("read"), list.body);
+    }
+    // Without a condition, and where the answer is none that could be known.
+    let head = ask_again(demo, Method::HEAD, &[]).await;
+    assert_eq!(
+        (head.status().as_u16(), &head.headers()["etag"]),
+        (200, &list.headers["etag"])
+    );
+    let refused = demo.client().get(demo.url("/users?limit=0"));
+    let refused = refused
+        .header("if-none-match", "*")
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(refused.status(), 400);
+    // What is sent to be looked at is no read that a client could have.
+    let filter = demo
+        .client()
+        .post(demo.url("/users/filter"))
+        .json(&json!({"limit": 5}));
+    let filter = filter
+        .header("if-none-match", "*")
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(filter.status(), 200);
 }
 
 async fn a_purchase_writes_both_or_neither(demo: &Demo) {

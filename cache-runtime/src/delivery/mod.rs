@@ -179,9 +179,9 @@ impl Delivery {
     }
 
     /// Says that a write is running, or a value being stored, until the guard is dropped: a shutdown waits for it.
-    pub(crate) fn begin(&self) -> Running<'_> {
+    pub(crate) fn begin(&self) -> Running {
         self.shared.running.send_modify(|running| *running += 1);
-        Running(&self.shared)
+        Running(Arc::clone(&self.shared))
     }
 
     /// Whether anything was reported as pending and is not delivered yet.
@@ -211,9 +211,9 @@ impl Delivery {
 
 /// A write that is running, or a value that is being stored.
 #[derive(Debug)]
-pub(crate) struct Running<'a>(&'a Shared);
+pub(crate) struct Running(Arc<Shared>);
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.send_modify(|running| *running -= 1);
     }

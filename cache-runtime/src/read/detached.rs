@@ -1,24 +1,16 @@
 //! Loads that may outlive the call that began them.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use super::{Call, Fallback, LoadFailed, LoadSlow, Part, Unless, permit};
-use crate::observe::Status;
+use super::{Load, Unless};
+use crate::observe::{StaleReason, Status};
 use crate::returns::{Loaded, Returns};
-use crate::scope;
-
-impl Fallback {
-    /// Whether this is to be returned in place of what was loaded.
-    pub(super) fn replaces<R: Returns<S>, S>(&self, returned: &R) -> bool {
-        self.covers_errors && matches!(returned.loaded(), Loaded::Failed)
-    }
-}
+use crate::watch::Watched;
 
 /// Runs the body, and stores what it returns; that comes with what there is to say of the call.
 pub(super) async fn load<R, S, U>(
-    call: Arc<Call>,
-    part: Part,
+    mut load: Box<Load>,
     body: impl Future<Output = R>,
     unless: U,
 ) -> (R, Option<Status>)
@@ -26,30 +18,38 @@ where
     R: Returns<S>,
     U: Unless<R::Value>,
 {
-    // As where the caller waits for it; a task of its own would not know.
-    let returned = permit::renewing(part.permits(), scope::strict(body)).await;
-    let status = call.conclude(part, &returned, unless).await;
-    (returned, status)
+    let body = pin!(body);
+    let returned = Watched::new(body, load.renewal()).loading().await;
+    let landing = load.land(&returned, unless);
+    let over = landing.over().await;
+    (returned, over.status)
 }
 
 /// Waits for a load, or serves the fallback and lets the load go on.
-pub(super) async fn race<R, S, F>(call: &Call, load: F, fallback: Option<Box<Fallback>>) -> R
+pub(super) async fn race<R, S, U, F>(mut begun: Box<Load>, body: F, unless: U) -> R
 where
     R: Returns<S> + Send + 'static,
-    F: Future<Output = (R, Option<Status>)> + Send + 'static,
+    S: 'static,
+    U: Unless<R::Value> + Send + 'static,
+    F: Future<Output = R> + Send + 'static,
 {
-    let mut load: Pin<Box<F>> = Box::pin(load);
+    let call = Arc::clone(&begun.call);
+    let fallback = begun.fallback.take();
     let limit = call.grace.timeout.filter(|_| fallback.is_some());
+    let mut load: Pin<Box<_>> = Box::pin(load(begun, body, unless));
     let loaded = match limit {
         Some(limit) => tokio::time::timeout(limit, &mut load).await.ok(),
         None => Some((&mut load).await),
     };
-    let instead = match &loaded {
-        None => fallback.and_then(|it| call.fall_back(*it, LoadSlow)),
-        Some((returned, _)) => fallback
-            .filter(|it| it.replaces(returned))
-            .and_then(|it| call.fall_back(*it, LoadFailed)),
+    let (fallback, reason) = match &loaded {
+        None => (fallback, StaleReason::LoadSlow),
+        Some((returned, _)) => {
+            let has_failed = matches!(returned.loaded(), Loaded::Failed);
+            let fallback = fallback.filter(|it| has_failed && it.covers_errors);
+            (fallback, StaleReason::LoadFailed)
+        }
     };
+    let instead = fallback.and_then(|it| call.fall_back(*it, reason));
     match (instead, loaded) {
         (Some(instead), Some(_)) => instead,
         (Some(instead), None) => {

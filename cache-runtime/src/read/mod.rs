@@ -4,6 +4,7 @@ mod batch;
 mod context;
 mod deps;
 mod detached;
+mod load;
 mod permit;
 mod plan;
 mod reader;
@@ -12,12 +13,14 @@ mod steps;
 
 use std::any::Any;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::batch::Batch;
 pub use self::context::LoadContext;
 pub(crate) use self::deps::{Extra, all_deps, tag_dep};
+use self::load::{Load, Part};
 pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Hit, Queued};
@@ -28,15 +31,13 @@ use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
 use crate::key::Key;
-use crate::lane::Run;
-use crate::observe::StaleReason::{self, LoadFailed, LoadSlow};
-use crate::observe::{self, BypassReason, Outcome, Status};
+use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
-use crate::registry::{Resource, Site};
+use crate::registry::Resource;
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
-use crate::scope::{self, Mode};
-use crate::store::{Circuit, Filled, Form, Look, Payload, Probe};
-use crate::transaction;
+use crate::scope;
+use crate::store::{Circuit, Form, Look, Payload, Probe};
+use crate::watch::Watched;
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
@@ -115,20 +116,10 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
 }
 
 impl<R, S> Read<R, S> {
-    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
-    pub(crate) fn new(
-        cache: Option<Handle>,
-        site: &'static Site,
-        resource: &'static str,
-        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-    ) -> Self {
-        let call = cache.and_then(|cache| {
-            let mut planned = ReadPlan::new(cache, site, resource);
-            plan(&mut planned);
-            planned.finish()
-        });
+    /// A call that is prepared by now; `None` if the cache is off.
+    pub(crate) fn planned(plan: Option<ReadPlan>) -> Self {
         Self {
-            call,
+            call: plan.and_then(ReadPlan::finish),
             unless: Everything,
             kind: PhantomData,
         }
@@ -163,44 +154,38 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    // No `async fn`: that would carry the call into the future, and most calls are over before there is one.
-    pub fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> impl Future<Output = R>
+    // No `async fn`: that would carry the call into the future, and most calls are over before there is one. And what is in
+    // here is compiled once for each annotated function, so the steps are elsewhere.
+    pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
         R: Returns<S>,
         U: Unless<R::Value>,
+        F: Future<Output = R>,
     {
         let (opening, unless) = self.open();
         async move {
-            let call = match opening {
+            let mut load = match opening {
                 Opening::Found(value) => return value,
-                Opening::Ask(call) => call,
-                Opening::KeyOnly => return std::future::pending().await,
-            };
-            // The body is awaited in one place: each more would be another copy of it in every annotated function.
-            let (part, fallback) = match &call {
-                Some(call) => match call.answer().await {
+                Opening::Off => None,
+                Opening::Ask(asked) => match asked.answer().await {
                     // Without a body that outlives its caller there is nothing to load a new one with.
                     Answer::Found(value) | Answer::Revalidate(value, _) => return value,
-                    Answer::Run(part, fallback) => (part, fallback),
+                    Answer::Run(load) => Some(load),
                 },
-                None => {
-                    ran_without();
-                    (Part::Alone, None)
-                }
             };
-            // What others will be served is made of no copies: those may be behind, and it would stay so.
-            let body = scope::strict(body(Kind::OF));
-            let returned = permit::renewing(part.permits(), body).await;
-            if let Some(call) = &call {
-                let fallback = fallback.filter(|fallback| fallback.replaces(&returned));
-                let status = call.conclude(part, &returned, unless).await;
-                if let Some(instead) = fallback.and_then(|it| call.fall_back(*it, LoadFailed)) {
-                    return instead;
-                }
-                call.said(status);
-            }
-            returned
+            let body = pin!(body(Kind::OF));
+            // In one place: each more would be another copy of the body.
+            let watched = match &mut load {
+                Some(load) => Watched::new(body, load.renewal()).loading(),
+                None => Watched::new(body, None),
+            };
+            let returned = watched.await;
+            let Some(load) = load else {
+                return returned;
+            };
+            let landing = load.land(&returned, unless);
+            landing.over().await.returns(returned)
         }
     }
 
@@ -210,12 +195,15 @@ impl<R, S, U> Read<R, S, U> {
         R: Returns<S>,
     {
         let opening = if scope::takes_key(|| self.key()) {
-            Opening::KeyOnly
+            Opening::Ask(Ask::KeyOnly)
         } else {
             match self.call.map(Begun::find) {
                 Some(Ok(value)) => Opening::Found(value),
-                Some(Err(call)) => Opening::Ask(call.into_call().map(Arc::new)),
-                None => Opening::Ask(None),
+                Some(Err(begun)) => match begun.into_call() {
+                    Some(call) => Opening::Ask(Ask::Store(Arc::new(call))),
+                    None => Opening::off(),
+                },
+                None => Opening::off(),
             }
         };
         (opening, self.unless)
@@ -235,27 +223,18 @@ impl<R, S, U> Read<R, S, U> {
     {
         let (opening, unless) = self.open();
         async move {
-            let call = match opening {
+            let asked = match opening {
                 Opening::Found(value) => return value,
-                Opening::Ask(Some(call)) => call,
-                Opening::Ask(None) => {
-                    ran_without();
-                    return body(Kind::OF).await;
-                }
-                Opening::KeyOnly => return std::future::pending().await,
+                Opening::Off => return body(Kind::OF).await,
+                Opening::Ask(asked) => asked,
             };
-            match call.answer().await {
+            match asked.answer().await {
                 Answer::Found(value) => value,
-                Answer::Revalidate(value, permit) => {
-                    call.resource.counters.refreshes.add_one();
-                    let part = Part::Leader(permit);
-                    tokio::spawn(detached::load(call, part, body(Kind::OF), unless));
+                Answer::Revalidate(value, load) => {
+                    tokio::spawn(detached::load(load, body(Kind::OF), unless));
                     value
                 }
-                Answer::Run(part, fallback) => {
-                    let load = detached::load(Arc::clone(&call), part, body(Kind::OF), unless);
-                    detached::race(&call, load, fallback).await
-                }
+                Answer::Run(load) => detached::race(load, body(Kind::OF), unless).await,
             }
         }
     }
@@ -270,12 +249,27 @@ impl<R, S, U> Read<R, S, U> {
 
 /// What is known of a call before anything is waited for.
 enum Opening<R> {
-    /// Nobody wants more than the key, which they have.
-    KeyOnly,
     /// Return this.
     Found(R),
-    /// The store is to be asked; with `None` the cache is off.
-    Ask(Option<Arc<Call>>),
+    /// The cache is off.
+    Off,
+    /// There is something to wait for.
+    Ask(Ask),
+}
+
+impl<R> Opening<R> {
+    fn off() -> Self {
+        ran_without();
+        Self::Off
+    }
+}
+
+/// What to wait for.
+enum Ask {
+    /// Nothing ever: nobody wants more than the key, which they have.
+    KeyOnly,
+    /// What the store says.
+    Store(Arc<Call>),
 }
 
 /// What the cache has to say to a call.
@@ -283,29 +277,9 @@ enum Answer<R> {
     /// Return this.
     Found(R),
     /// Return this, and load a new one in the background.
-    Revalidate(R, Permit),
-    /// Run the body; there may be something to return in its place if it fails or is slow.
-    Run(Part, Option<Box<Fallback>>),
-}
-
-/// What a caller who runs the body does for others.
-enum Part {
-    /// Stores what it returns.
-    Leader(Permit),
-    /// Hands it to those who wait.
-    Runner(Run),
-    /// Nothing.
-    Alone,
-}
-
-impl Part {
-    /// The leases to renew meanwhile.
-    fn permits(&self) -> &[Permit] {
-        match self {
-            Self::Leader(permit) => std::slice::from_ref(permit),
-            Self::Runner(_) | Self::Alone => &[],
-        }
-    }
+    Revalidate(R, Box<Load>),
+    /// Run the body.
+    Run(Box<Load>),
 }
 
 /// A call with its key.
@@ -379,76 +353,6 @@ impl Call {
         store.look(&self.probe).await
     }
 
-    /// Looks, waits for others, or gets the permit to load.
-    async fn answer<R: Returns<S>, S>(&self) -> Answer<R> {
-        let mut reader = Reader::new(self, self.fingerprint::<R::Value>());
-        let mode = scope::mode();
-        let bypass = loop {
-            let turn = match mode {
-                // What is read there may never be committed.
-                _ if transaction::is_open(&self.cache) => Turn::Bypass(BypassReason::Transaction),
-                Mode::Usual => reader.turn().await,
-                Mode::Bypass => Turn::Bypass(BypassReason::Asked),
-                Mode::Refresh => reader.take().await,
-            };
-            match turn {
-                Turn::Hit(hit) => match self.serve_and_keep(&hit, reader.mark()) {
-                    Some(value) => return Answer::Found(value),
-                    None => reader.reject(hit.header),
-                },
-                Turn::Stale(hit, reason) => match self.serve(&hit, reason) {
-                    Some(value) => return Answer::Found(value),
-                    None => reader.reject(hit.header),
-                },
-                Turn::Revalidate(both) => {
-                    let (hit, permit) = *both;
-                    return match self.serve(&hit, StaleReason::Revalidating) {
-                        Some(value) => Answer::Revalidate(value, permit),
-                        // It is there to be loaded, and nothing else.
-                        None => Answer::Run(Part::Leader(permit), None),
-                    };
-                }
-                Turn::Joined(landed) => match arrived(landed) {
-                    Some(value) => {
-                        self.answered(Status::Miss {
-                            stored: false,
-                            joined: true,
-                        });
-                        return Answer::Found(value);
-                    }
-                    None => break BypassReason::OtherType,
-                },
-                Turn::Lead(permit) => {
-                    return Answer::Run(Part::Leader(permit), reader.fallback());
-                }
-                Turn::Bypass(reason) => break reason,
-            }
-        };
-        let mut fallback = reader.fallback();
-        // Somebody else has tried already.
-        let instead = match bypass {
-            BypassReason::LoadFailed => fallback.take_if(|it| it.covers_errors),
-            BypassReason::WaitLimit => fallback.take(),
-            _ => None,
-        };
-        let reason = match bypass {
-            BypassReason::WaitLimit => LoadSlow,
-            _ => LoadFailed,
-        };
-        if let Some(value) = instead.and_then(|it| self.serve(&it.hit, reason)) {
-            return Answer::Found(value);
-        }
-        self.answered(Status::Bypass(bypass));
-        match reader.queue(bypass).await {
-            Queued::Run(run) => Answer::Run(Part::Runner(run), fallback),
-            Queued::Joined(landed) => match arrived(landed) {
-                Some(value) => Answer::Found(value),
-                None => Answer::Run(Part::Alone, fallback),
-            },
-            Queued::Alone => Answer::Run(Part::Alone, fallback),
-        }
-    }
-
     /// The return value that an entry stands for, said and counted; `None` if it does not decode.
     fn serve<R: Returns<S>, S>(&self, hit: &Hit, reason: StaleReason) -> Option<R> {
         let value = restore(hit.content, hit.codec, &hit.payload)?;
@@ -469,36 +373,6 @@ impl Call {
             self.resource.counters.errors.add_one();
         }
         value
-    }
-
-    /// Hands what was returned to those who wait, and stores it. The value is packed before anything is awaited,
-    /// so that `R` need not be shared between threads. Returns what there is to say of a call that had a lease.
-    fn conclude<R: Returns<S>, S>(
-        &self,
-        part: Part,
-        returned: &R,
-        unless: impl Unless<R::Value>,
-    ) -> impl Future<Output = Option<Status>> {
-        match &part {
-            Part::Leader(permit) => permit.pilot.land(|| landed(returned)),
-            Part::Runner(run) => run.land(|| landed(returned)),
-            Part::Alone => {}
-        }
-        let leads = match part {
-            Part::Leader(permit) => Some((permit, self.pack(returned, unless))),
-            Part::Runner(_) | Part::Alone => None,
-        };
-        async move {
-            let (permit, package) = leads?;
-            let stored = match package {
-                Some(package) => permit.fill(self, package).await == Some(Filled::Stored),
-                None => false,
-            };
-            Some(Status::Miss {
-                stored,
-                joined: false,
-            })
-        }
     }
 
     fn said(&self, status: Option<Status>) {
@@ -635,6 +509,73 @@ impl Call {
     }
 }
 
+impl Ask {
+    /// Looks, waits for others, or gets the permit to load.
+    async fn answer<R: Returns<S>, S>(self) -> Answer<R> {
+        let call = match self {
+            Self::KeyOnly => return std::future::pending().await,
+            Self::Store(call) => call,
+        };
+        let mut reader = Reader::new(&call, call.fingerprint::<R::Value>());
+        let bypass = loop {
+            match reader.next().await {
+                Turn::Hit(hit) => match call.serve_and_keep(&hit, reader.mark()) {
+                    Some(value) => return Answer::Found(value),
+                    None => reader.reject(hit.header),
+                },
+                Turn::Stale(hit, reason) => match call.serve(&hit, reason) {
+                    Some(value) => return Answer::Found(value),
+                    None => reader.reject(hit.header),
+                },
+                Turn::Revalidate(both) => {
+                    let (hit, permit) = *both;
+                    let value = call.serve(&hit, StaleReason::Revalidating);
+                    let load = Load::new(Arc::clone(&call), Part::Leader(permit), None);
+                    return match value {
+                        Some(value) => {
+                            call.resource.counters.refreshes.add_one();
+                            Answer::Revalidate(value, load)
+                        }
+                        // It is there to be loaded, and nothing else.
+                        None => Answer::Run(load),
+                    };
+                }
+                Turn::Joined(landed) => match arrived(landed) {
+                    Some(value) => {
+                        call.answered(Status::Miss {
+                            stored: false,
+                            joined: true,
+                        });
+                        return Answer::Found(value);
+                    }
+                    None => break BypassReason::OtherType,
+                },
+                Turn::Lead(permit) => {
+                    let (part, fallback) = (Part::Leader(permit), reader.fallback());
+                    return Answer::Run(Load::new(Arc::clone(&call), part, fallback));
+                }
+                Turn::Bypass(reason) => break reason,
+            }
+        };
+        if let Some((hit, reason)) = reader.instead(bypass)
+            && let Some(value) = call.serve(&hit, reason)
+        {
+            return Answer::Found(value);
+        }
+        let fallback = reader.fallback();
+        call.answered(Status::Bypass(bypass));
+        let part = match reader.queue(bypass).await {
+            Queued::Run(run) => Part::Runner(run),
+            Queued::Joined(landed) => match arrived(landed) {
+                Some(value) => return Answer::Found(value),
+                None => Part::Alone,
+            },
+            Queued::Alone => Part::Alone,
+        };
+        Answer::Run(Load::new(Arc::clone(&call), part, fallback))
+    }
+}
+
 /// What a call outside any cache leaves for who observes.
 fn ran_without() {
     observe::record(|| Outcome {
@@ -665,15 +606,6 @@ pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Optio
 
 fn downcast<V: Send + Sync + 'static>(value: Arc<dyn Any + Send + Sync>) -> Option<Arc<V>> {
     value.downcast().ok()
-}
-
-/// What a return value is to those who waited for it.
-fn landed<R: Returns<S>, S>(returned: &R) -> Option<Landed> {
-    match returned.loaded() {
-        Loaded::Value(_) => returned.share().map(|value| Landed::Value(value)),
-        Loaded::Absent => Some(Landed::Absence),
-        Loaded::Failed => Some(Landed::Failure),
-    }
 }
 
 fn arrived<R: Returns<S>, S>(landed: Landed) -> Option<R> {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
-
 use super::Call;
 use crate::allowance::Allowance;
 use crate::clock::{self, Instant};
@@ -14,6 +12,7 @@ use crate::flight::Pilot;
 use crate::nonce::Nonce;
 use crate::policy;
 use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
+use crate::watch::Renewal;
 
 /// A value ready to be stored.
 #[derive(Debug)]
@@ -109,12 +108,15 @@ impl Permit {
         self.held = false;
     }
 
-    fn renew(&self) {
-        self.cache.errands.send(Errand::Renew {
+    /// What keeps the lease while the body runs.
+    pub(super) fn renewal(&self) -> Renewal {
+        let length = self.cache.config.lease;
+        let errand = Errand::Renew {
             key: self.key.clone(),
             token: self.token,
-            length: self.cache.config.lease,
-        });
+            length,
+        };
+        Renewal::new(&self.cache, length, errand)
     }
 
     /// Stores what was loaded; `None` if the store failed.
@@ -161,25 +163,6 @@ impl Permit {
             Filled::Refused => counters.fills_refused.add_one(),
         }
         self.forget();
-    }
-}
-
-/// Runs `body`, renewing the leases at a third of their length if there are any. A body that blocks its thread is
-/// not renewed; its leases lapse and its values are not stored.
-pub(super) async fn renewing<F: Future>(permits: &[Permit], body: F) -> F::Output {
-    let mut body = std::pin::pin!(body);
-    let Some(first) = permits.first() else {
-        return body.await;
-    };
-    let third = first.cache.config.lease / 3;
-    let mut renewal = tokio::time::interval_at(clock::now() + third, third);
-    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            output = &mut body => return output,
-            _ = renewal.tick() => permits.iter().for_each(Permit::renew),
-        }
     }
 }
 

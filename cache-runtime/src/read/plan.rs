@@ -72,6 +72,15 @@ impl ReadPlan {
         }
     }
 
+    /// Of a call that is about to be planned; `None` if the cache is off.
+    pub(crate) fn begin(
+        cache: Option<Handle>,
+        site: &'static Site,
+        name: &'static str,
+    ) -> Option<Self> {
+        cache.map(|cache| Self::new(cache, site, name))
+    }
+
     #[inline]
     fn set(&mut self, set: impl FnOnce(&mut Start)) -> &mut Self {
         if let Some(start) = self.begun.as_mut().and_then(Begun::planned) {

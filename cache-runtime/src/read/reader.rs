@@ -11,7 +11,9 @@ use crate::lane::{self, Boarded, Entered, Run};
 use crate::local::Mark;
 use crate::nonce::Nonce;
 use crate::observe::{BypassReason, StaleReason};
+use crate::scope::{self, Mode};
 use crate::store::{Found, LeaseReply, Look, Payload, Seen};
+use crate::transaction;
 
 /// The first pause of one who waits for another process's load, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -127,6 +129,19 @@ impl<'a> Reader<'a> {
     pub(crate) fn reject(&mut self, header: Header) {
         self.call.resource.counters.errors.add_one();
         self.rejected = Some(header);
+    }
+
+    /// What to do, as the function's attribute and the caller's [`Mode`] have it.
+    pub(crate) async fn next(&mut self) -> Turn {
+        // What is read there may never be committed.
+        if transaction::is_open(&self.call.cache) {
+            return Turn::Bypass(BypassReason::Transaction);
+        }
+        match scope::mode() {
+            Mode::Usual => self.turn().await,
+            Mode::Bypass => Turn::Bypass(BypassReason::Asked),
+            Mode::Refresh => self.take().await,
+        }
     }
 
     /// Looks, and finds out what to do; waits for somebody else's load if there is one.
@@ -277,6 +292,19 @@ impl<'a> Reader<'a> {
     /// What can be served in place of what is to be loaded.
     pub(crate) fn fallback(&mut self) -> Option<Box<Fallback>> {
         self.fallback.take()
+    }
+
+    /// What is served because somebody else has tried already.
+    pub(crate) fn instead(&mut self, bypass: BypassReason) -> Option<(Hit, StaleReason)> {
+        let (fallback, reason) = match bypass {
+            BypassReason::LoadFailed => (
+                self.fallback.take_if(|it| it.covers_errors),
+                StaleReason::LoadFailed,
+            ),
+            BypassReason::WaitLimit => (self.fallback.take(), StaleReason::LoadSlow),
+            _ => return None,
+        };
+        Some((fallback?.hit, reason))
     }
 
     /// Takes the entry's place whatever is there, as one who loads anew.

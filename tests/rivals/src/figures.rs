@@ -55,6 +55,8 @@ pub struct Goal {
     /// What is measured.
     pub what: String,
     pub bound: Option<Bound>,
+    /// Better than the bound, and what the work aims at.
+    pub aim: Option<f64>,
     /// `×`, `ms`, ..
     pub unit: String,
     pub figure: Figure,
@@ -76,9 +78,27 @@ impl Goal {
         Self {
             what: what.to_owned(),
             bound: Some(bound),
+            aim: None,
             unit: unit.to_owned(),
             figure: Figure::Measured(figure),
         }
+    }
+
+    /// With what the work aims at beyond the bound.
+    pub fn aiming_at(mut self, aim: f64) -> Self {
+        self.aim = Some(aim);
+        self
+    }
+
+    /// Whether the bound is kept; `None` where there is no bound, or no figure.
+    pub fn is_met(&self) -> Option<bool> {
+        let Figure::Measured(figure) = self.figure else {
+            return None;
+        };
+        Some(match self.bound? {
+            Bound::AtMost(bound) => figure <= bound,
+            Bound::AtLeast(bound) => figure >= bound,
+        })
     }
 
     /// One to report, without a bound.
@@ -86,6 +106,7 @@ impl Goal {
         Self {
             what: what.to_owned(),
             bound: None,
+            aim: None,
             unit: unit.to_owned(),
             figure: Figure::Measured(figure),
         }
@@ -96,6 +117,7 @@ impl Goal {
         Self {
             what: what.to_owned(),
             bound: Some(bound),
+            aim: None,
             unit: unit.to_owned(),
             figure,
         }
@@ -110,7 +132,7 @@ pub struct Line {
 }
 
 /// How something grows.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plot {
     /// The file's name, without `.svg`.
     pub name: String,
@@ -120,6 +142,8 @@ pub struct Plot {
     pub log_x: bool,
     pub log_y: bool,
     pub lines: Vec<Line>,
+    /// In place of lines: one bar for each name, and `x` for its length.
+    pub bars: Vec<(String, f64)>,
 }
 
 /// What a part of the suite hands back.

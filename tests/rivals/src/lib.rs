@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod course;
 pub mod data;
 pub mod figures;
+pub mod limits;
 pub mod machine;
 pub mod measure;
 pub mod plot;

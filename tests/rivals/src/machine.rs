@@ -1,21 +1,26 @@
 //! Where and with what the figures were taken.
 
 use std::process::Command;
+use std::time::Duration;
 
 /// The machine and what runs on it, a line each.
 #[derive(Clone, Debug)]
 pub struct Machine(Vec<String>);
 
 impl Machine {
-    /// This one. `command` is what was typed.
-    pub fn here(command: &str) -> Self {
+    /// This one. `command` is what was typed, and took so long.
+    pub fn here(command: &str, took: Duration) -> Self {
         let cpus = std::thread::available_parallelism().map_or(0, usize::from);
         let model = file_line("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into());
         let memory = file_line("/proc/meminfo", "MemTotal").unwrap_or_default();
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split(' ').take(3).collect::<Vec<_>>().join(" ");
         let lines = [
-            format!("Command: `{command}`"),
+            format!(
+                "Command: `{command}`, {}:{:02} minutes",
+                took.as_secs() / 60,
+                took.as_secs() % 60
+            ),
             format!(
                 "Date: {}",
                 said(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))

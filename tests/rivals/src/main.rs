@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
 
 use cache_rivals::chaos;
 use cache_rivals::course::{self, Setting};
@@ -122,6 +123,7 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
     }
     let mut findings = Findings::default();
     let mut failed = Vec::new();
+    let began = Instant::now();
     for (place, name) in wanted.iter().enumerate() {
         let mut part = Command::new(std::env::current_exe()?);
         part.arg("part").arg(name);
@@ -140,7 +142,7 @@ fn bench(arguments: &[String]) -> Result<(), Failed> {
     for plot in &findings.plots {
         plot::draw(plot, &folder).map_err(|error| error.to_string())?;
     }
-    let page = report::page(&findings, &Machine::here(command.trim()));
+    let page = report::page(&findings, &Machine::here(command.trim(), began.elapsed()));
     let file = out.join("BENCHMARKS.md");
     std::fs::write(&file, &page)?;
     let end = page

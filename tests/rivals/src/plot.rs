@@ -5,6 +5,7 @@ use std::path::Path;
 
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::figures::Plot;
 
@@ -25,6 +26,9 @@ const FONT: &str = "sans-serif";
 /// When the file can't be written.
 pub fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
     let file = folder.join(format!("{}.svg", plot.name));
+    if !plot.bars.is_empty() {
+        return draw_bars(plot, &file);
+    }
     let points = plot.lines.iter().flat_map(|line| &line.points);
     let (mut x, mut y) = (f64::INFINITY..0.0_f64, f64::INFINITY..0.0_f64);
     for (at, value) in points {
@@ -91,6 +95,41 @@ where
         .border_style(RGBColor(0xbb, 0xbb, 0xbb))
         .position(SeriesLabelPosition::UpperLeft)
         .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+/// Lengths to compare, each with its name and its figure. Drawn by hand: it takes a rectangle and two texts for each.
+fn draw_bars(plot: &Plot, file: &Path) -> Result<(), Box<dyn Error>> {
+    const NAMES: i32 = 210;
+    const LENGTH: f64 = 460.0;
+    const EACH: i32 = 34;
+    let height = 84 + EACH * plot.bars.len() as i32;
+    let area = SVGBackend::new(file, (760, height as u32)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let text = |size: i32, across| {
+        let style: TextStyle = (FONT, size).into_font().into();
+        style.pos(Pos::new(across, VPos::Center))
+    };
+    let title = text(18, HPos::Center);
+    area.draw(&Text::new(plot.title.clone(), (380, 24), title))?;
+    let longest = plot.bars.iter().map(|(_, length)| *length);
+    let longest = longest.fold(f64::MIN_POSITIVE, f64::max);
+    for (place, (name, length)) in plot.bars.iter().enumerate() {
+        let top = 48 + EACH * place as i32;
+        let end = NAMES + (length / longest * LENGTH) as i32;
+        let is_ours = name.starts_with("this project");
+        let colour = COLOURS[if is_ours { 0 } else { COLOURS.len() - 1 }];
+        let bar = [(NAMES, top), (end, top + EACH - 10)];
+        area.draw(&Rectangle::new(bar, colour.mix(0.85).filled()))?;
+        let middle = top + (EACH - 10) / 2;
+        let name = Text::new(name.clone(), (NAMES - 8, middle), text(13, HPos::Right));
+        area.draw(&name)?;
+        let figure = Text::new(label(*length), (end + 6, middle), text(13, HPos::Left));
+        area.draw(&figure)?;
+    }
+    let unit = text(14, HPos::Center);
+    area.draw(&Text::new(plot.x.clone(), (380, height - 18), unit))?;
     area.present()?;
     Ok(())
 }

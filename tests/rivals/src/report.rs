@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::figures::{Bound, Figure, Findings, Goal, Row, Table};
+use crate::limits;
 use crate::machine::Machine;
 
 /// The whole page.
@@ -22,6 +23,7 @@ pub fn page(findings: &Findings, machine: &Machine) -> String {
         for goal in &findings.goals {
             page.push_str(&goal_line(goal));
         }
+        page.push_str(&missed(&findings.goals));
     }
     if !findings.plots.is_empty() {
         page.push_str("\n## Growth\n");
@@ -45,17 +47,19 @@ fn goal_line(goal: &Goal) -> String {
         "" => String::new(),
         unit => format!(" {unit}"),
     };
-    let bound = match goal.bound {
+    let mut bound = match goal.bound {
         Some(Bound::AtMost(bound)) => format!("≤ {}{unit}", short(bound)),
         Some(Bound::AtLeast(bound)) => format!("≥ {}{unit}", short(bound)),
         None => "to report".to_owned(),
     };
+    if let Some(aim) = goal.aim {
+        let _ = write!(bound, ", aim {}{unit}", short(aim));
+    }
     let (figure, verdict) = match &goal.figure {
         Figure::Measured(figure) => {
-            let verdict = match goal.bound {
-                Some(Bound::AtMost(bound)) if *figure <= bound => "reached",
-                Some(Bound::AtLeast(bound)) if *figure >= bound => "reached",
-                Some(_) => "**missed**",
+            let verdict = match goal.is_met() {
+                Some(true) => "met",
+                Some(false) => "**missed**",
                 None => "",
             };
             (format!("{}{unit}", short(*figure)), verdict)
@@ -64,6 +68,19 @@ fn goal_line(goal: &Goal) -> String {
         Figure::Skipped(why) => (why.clone(), "skipped"),
     };
     format!("| {} | {bound} | {figure} | {verdict} |\n", goal.what)
+}
+
+/// Each goal that was missed, with what limits it.
+fn missed(goals: &[Goal]) -> String {
+    let mut text = String::new();
+    for goal in goals.iter().filter(|goal| goal.is_met() == Some(false)) {
+        if text.is_empty() {
+            text.push_str("\n### What limits the goals that were missed\n\n");
+        }
+        let why = limits::of(&goal.what).unwrap_or("not looked into yet");
+        let _ = writeln!(text, "- {}: {why}.", goal.what);
+    }
+    text
 }
 
 type Column = (String, Box<dyn Fn(&Row) -> Option<String>>);
@@ -189,8 +206,12 @@ mod tests {
     #[test]
     fn a_goal_says_whether_it_was_reached() {
         let goal = Goal::measured("hits", Bound::AtMost(1.1), "×", 1.05);
-        assert_eq!(goal_line(&goal), "| hits | ≤ 1.10× | 1.05× | reached |\n");
+        assert_eq!(goal_line(&goal), "| hits | ≤ 1.10× | 1.05× | met |\n");
         let goal = Goal::measured("hits", Bound::AtLeast(2.0), "×", 1.05);
         assert!(goal_line(&goal).contains("**missed**"));
+        assert!(missed(&[goal]).contains("- hits: not looked into yet."));
+        let goal = Goal::measured("hits", Bound::AtLeast(1.0), "×", 1.05).aiming_at(2.0);
+        assert_eq!(goal_line(&goal), "| hits | ≥ 1×, aim 2× | 1.05× | met |\n");
+        assert_eq!(missed(&[goal]), "");
     }
 }

@@ -2,6 +2,7 @@
 
 mod announced;
 mod batch;
+mod convoys;
 mod loads;
 mod manual;
 mod outage;

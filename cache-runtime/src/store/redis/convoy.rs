@@ -1,6 +1,6 @@
 //! Reads that travel together.
 //!
-//! While few reads are on their way, one more goes alone: no other task has a hand in it. Past that, reads gather, and two
+//! While few reads are on their way, one more goes alone: no other task has a hand in it. Past that, reads gather, and
 //! drivers take turns to send what has gathered with a single `MGET`, each key in it once; so the more there is to read,
 //! the less each read costs both ends. What a read brings was asked for after the read began in either case.
 //!
@@ -9,6 +9,7 @@
 
 mod route;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,18 +18,24 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use self::route::Route;
-use super::link::Link;
+use self::route::{Route, Size};
+use super::link::{Link, is_forbidden};
 use super::reads::mget;
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Look, Probe};
 
-/// How many convoys are on their way at once: while one is answered, the next is read by the server.
-pub(super) const DRIVERS: usize = 2;
-/// How many reads travel together, and how many bytes of values are expected to come back at most.
+/// How many convoys are on their way at once: while one is answered, the next is read by the server. Where the way is
+/// long there are more, one for each so much of it: nobody is to wait for a good part of a round trip before it begins.
+const FEWEST_DRIVERS: usize = 2;
+const MOST_DRIVERS: usize = 64;
+const WAY_OF_A_DRIVER: Duration = Duration::from_micros(500);
+/// How many reads travel together, how many keys they ask for, and how many bytes are expected to come back, at most.
 const MAX_READS: usize = 256;
+const MAX_KEYS: usize = 2 * MAX_READS;
 const MAX_BYTES: usize = 4 << 20;
+/// How many travel together before it is known how much they bring.
+const FIRST_READS: usize = 64;
 /// What one more command costs both ends together. As many go alone as fit into a round trip: below that the processors
 /// wait for the network anyway, and gathering would only add to it.
 const COMMAND: Duration = Duration::from_micros(10);
@@ -39,47 +46,120 @@ const ROUNDS: u32 = 8;
 
 /// `None` for a read that has to be repeated alone.
 type Answer = Result<Option<Look>, Error>;
-type Passengers = Vec<oneshot::Sender<Answer>>;
 
 /// The reads of one connection.
 pub(super) struct Convoys {
     alone: AtomicUsize,
     /// How many may go alone.
     width: AtomicUsize,
-    /// Convoys on their way, and one more while one gathers.
+    /// Convoys that gather or are on their way. Written under the lock of those that gather.
     together: AtomicUsize,
     gathering: Mutex<Gathering>,
     gathered: Notify,
     /// Those whose convoy is on its way, by driver.
-    aboard: [Mutex<Aboard>; DRIVERS],
+    aboard: [Mutex<OnTheWay>; MOST_DRIVERS],
     /// Whether somebody looks after those who wait.
     is_watched: AtomicBool,
     boarded: Notify,
 }
 
-/// A convoy before it leaves.
-#[derive(Default)]
+/// The convoys that have not left, in the order in which they leave. Only the last takes more passengers.
 struct Gathering {
-    route: Route,
-    aboard: Aboard,
-    /// How many bytes a read brings, of late.
+    convoys: VecDeque<Convoy>,
+    /// How many bytes an entry has, of late.
     usual: usize,
+    /// The size of the last one that left; the next is likely to become as large.
+    last: Size,
     is_over: bool,
 }
 
-/// Those who wait for an answer.
+impl Default for Gathering {
+    fn default() -> Self {
+        Self {
+            convoys: VecDeque::new(),
+            usual: MAX_BYTES / FIRST_READS,
+            last: Size::default(),
+            is_over: false,
+        }
+    }
+}
+
+struct Convoy {
+    route: Route,
+    aboard: Aboard,
+}
+
+impl Convoy {
+    fn with_room_for(size: Size) -> Self {
+        Self {
+            route: Route::with_room_for(size),
+            aboard: Aboard {
+                passengers: VecDeque::with_capacity(size.reads),
+                gone: 0,
+            },
+        }
+    }
+
+    fn add(&mut self, probe: &Probe, passenger: Passenger) {
+        self.route.add(probe);
+        self.aboard.passengers.push_back(passenger);
+    }
+
+    fn is_full(&self, usual: usize) -> bool {
+        let reads = (MAX_BYTES / usual.max(1)).clamp(1, MAX_READS);
+        self.route.len() >= reads || self.route.keys() >= MAX_KEYS
+    }
+}
+
+/// Those who wait for a convoy's answer, in the order of its route.
 #[derive(Default)]
 struct Aboard {
-    passengers: Passengers,
-    /// When the first of them came.
-    since: Option<Instant>,
+    passengers: VecDeque<Passenger>,
+    /// How many in front of them wait no longer.
+    gone: usize,
+}
+
+struct Passenger {
+    answer: oneshot::Sender<Answer>,
+    since: Instant,
 }
 
 impl Aboard {
-    /// Whether the first has waited for so long.
-    fn is_late(&self, time: Duration, now: Instant) -> bool {
-        self.since.is_some_and(|since| since + time <= now)
+    /// Moves those who came by that time into `late`; says whether all have.
+    fn give_up(&mut self, by: Instant, late: &mut Vec<Passenger>) -> bool {
+        let is_late = |passenger: &Passenger| passenger.since <= by;
+        while self.passengers.front().is_some_and(is_late) {
+            late.extend(self.passengers.pop_front());
+            self.gone += 1;
+        }
+        self.passengers.is_empty()
     }
+
+    /// Whether nobody wants the answer any more.
+    fn is_deserted(&self) -> bool {
+        self.passengers
+            .iter()
+            .all(|passenger| passenger.answer.is_closed())
+    }
+}
+
+/// What a driver has on its way.
+#[derive(Default)]
+struct OnTheWay {
+    aboard: Aboard,
+    sent: Option<Instant>,
+    /// How often it has been overdue.
+    overdue: u32,
+}
+
+/// How a convoy has fared.
+enum Fared {
+    /// It has brought so many entries, with so many bytes.
+    Brought { entries: usize, bytes: usize },
+    /// It has not come back in time, or not at all.
+    Unanswered { reads: usize },
+    /// It was refused, or has not been sent.
+    Empty,
 }
 
 /// How a read goes.
@@ -94,7 +174,7 @@ pub(super) enum Boarding {
 pub(super) struct Alone(Arc<Link>);
 
 impl Alone {
-    fn counted(link: &Arc<Link>) -> Self {
+    pub(super) fn on(link: &Arc<Link>) -> Self {
         link.convoys().alone.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(link))
     }
@@ -114,12 +194,19 @@ impl Drop for Alone {
 pub(super) fn board(link: &Arc<Link>, probe: &Probe) -> Boarding {
     let convoys = link.convoys();
     if convoys.is_quiet() {
-        return Boarding::Alone(Alone::counted(link));
+        return Boarding::Alone(Alone::on(link));
     }
     match convoys.join(probe) {
         Some(answer) => Boarding::Together(answer),
-        None => Boarding::Alone(Alone::counted(link)),
+        None => Boarding::Alone(Alone::on(link)),
     }
+}
+
+/// How many drivers a connection has whose answers take that long.
+pub(super) fn drivers(round_trip: Duration) -> usize {
+    let ways = round_trip.as_nanos() / WAY_OF_A_DRIVER.as_nanos();
+    let ways = usize::try_from(ways).unwrap_or(MOST_DRIVERS);
+    ways.clamp(FEWEST_DRIVERS, MOST_DRIVERS)
 }
 
 impl Default for Convoys {
@@ -130,7 +217,7 @@ impl Default for Convoys {
             together: AtomicUsize::new(0),
             gathering: Mutex::default(),
             gathered: Notify::new(),
-            aboard: Default::default(),
+            aboard: std::array::from_fn(|_| Mutex::default()),
             is_watched: AtomicBool::new(false),
             boarded: Notify::new(),
         }
@@ -156,21 +243,11 @@ impl Convoys {
     /// `None` when the connection has been given up.
     fn join(&self, probe: &Probe) -> Option<oneshot::Receiver<Answer>> {
         let (answer, receiver) = oneshot::channel();
-        let is_first = {
-            let mut gathering = self.gathering.lock();
-            if gathering.is_over {
-                return None;
-            }
-            gathering.route.add(probe);
-            gathering.aboard.passengers.push(answer);
-            let is_first = gathering.aboard.since.is_none();
-            if is_first {
-                gathering.aboard.since = Some(clock::now());
-                self.together.fetch_add(1, Ordering::SeqCst);
-            }
-            is_first
+        let passenger = Passenger {
+            answer,
+            since: clock::now(),
         };
-        if is_first {
+        if self.take_aboard(probe, passenger)? {
             self.gathered.notify_one();
             if !self.is_watched.swap(true, Ordering::SeqCst) {
                 self.boarded.notify_one();
@@ -179,69 +256,98 @@ impl Convoys {
         Some(receiver)
     }
 
-    /// The route of the next convoy, whose passengers are aboard; `None` when the connection is given up. `spare` is
-    /// memory for the one after it.
-    async fn leave(&self, driver: usize, mut spare: Route) -> Option<Route> {
+    /// Says whether it is the first of its convoy.
+    fn take_aboard(&self, probe: &Probe, passenger: Passenger) -> Option<bool> {
+        let mut gathering = self.gathering.lock();
+        if gathering.is_over {
+            return None;
+        }
+        let usual = gathering.usual;
+        let last = gathering.convoys.back_mut();
+        let open = last.filter(|convoy| !convoy.is_full(usual));
+        let is_first = open.is_none();
+        match open {
+            Some(convoy) => convoy.add(probe, passenger),
+            None => {
+                let mut convoy = Convoy::with_room_for(gathering.last);
+                convoy.add(probe, passenger);
+                gathering.convoys.push_back(convoy);
+                self.together.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        Some(is_first)
+    }
+
+    /// The route of the next convoy, whose passengers are aboard; `None` when the connection is given up.
+    async fn leave(&self, driver: usize) -> Option<Route> {
         loop {
             // Made first: the end that comes after a look at what has gathered is heard all the same.
             let gathered = self.gathered.notified();
-            match self.take(driver, spare)? {
-                Ok(route) => return Some(route),
-                Err(unused) => spare = unused,
+            if let Some(route) = self.take(driver)? {
+                return Some(route);
             }
             gathered.await;
         }
     }
 
-    fn take(&self, driver: usize, mut spare: Route) -> Option<Result<Route, Route>> {
+    fn take(&self, driver: usize) -> Option<Option<Route>> {
         let mut gathering = self.gathering.lock();
         if gathering.is_over {
             return None;
         }
-        if gathering.route.is_empty() {
-            return Some(Err(spare));
-        }
-        let most = (MAX_BYTES / gathering.usual.max(1)).clamp(1, MAX_READS);
-        let mut rest = Aboard::default();
-        if gathering.route.len() > most {
-            // They stay, and have waited no less.
-            gathering.route.split_off(most, &mut spare);
-            rest.passengers = gathering.aboard.passengers.split_off(most);
-            rest.since = gathering.aboard.since;
-            self.together.fetch_add(1, Ordering::SeqCst);
-            self.gathered.notify_one();
-        }
-        let route = std::mem::replace(&mut gathering.route, spare);
-        let aboard = std::mem::replace(&mut gathering.aboard, rest);
-        drop(gathering);
-        *self.aboard.get(driver)?.lock() = aboard;
-        Some(Ok(route))
+        let Some(Convoy { route, aboard }) = gathering.convoys.pop_front() else {
+            return Some(None);
+        };
+        gathering.last = route.size();
+        // With the lock of those that gather: whoever looks for passengers finds them in one place.
+        *self.aboard.get(driver)?.lock() = OnTheWay {
+            aboard,
+            sent: Some(clock::now()),
+            overdue: 0,
+        };
+        Some(Some(route))
+    }
+
+    /// Whether there is nobody to send a convoy for.
+    fn is_deserted(&self, driver: usize) -> bool {
+        let aboard = self.aboard.get(driver);
+        aboard.is_none_or(|on_the_way| on_the_way.lock().aboard.is_deserted())
     }
 
     /// Those who are still aboard, now that their convoy has come back.
-    fn arrive(&self, driver: usize, bytes: usize, reads: usize) -> Passengers {
-        self.together.fetch_sub(1, Ordering::SeqCst);
-        {
-            let mut gathering = self.gathering.lock();
-            gathering.usual = (3 * gathering.usual + bytes / reads.max(1)) / 4;
+    fn arrive(&self, driver: usize, fared: &Fared) -> Aboard {
+        let mut gathering = self.gathering.lock();
+        match *fared {
+            Fared::Brought { entries, bytes } => {
+                gathering.usual = (3 * gathering.usual + bytes / entries.max(1)) / 4;
+            }
+            // It may have been too much.
+            Fared::Unanswered { reads } => {
+                let least = MAX_BYTES / reads.max(1);
+                gathering.usual = (2 * gathering.usual).clamp(least, MAX_BYTES.max(least));
+            }
+            Fared::Empty => {}
         }
-        let Some(aboard) = self.aboard.get(driver) else {
-            return Passengers::new();
-        };
-        let mut aboard = aboard.lock();
-        aboard.since = None;
-        std::mem::take(&mut aboard.passengers)
+        if gathering.is_over {
+            return Aboard::default();
+        }
+        self.together.fetch_sub(1, Ordering::SeqCst);
+        let on_the_way = self.aboard.get(driver);
+        on_the_way.map_or_else(Aboard::default, |it| std::mem::take(&mut *it.lock()).aboard)
     }
 
-    /// Sees to it that nobody waits longer than the budget, whatever keeps the drivers: one timer for all of them.
-    pub(super) async fn watch(&self, budget: Duration) -> Infallible {
+    /// Sees to it that nobody waits longer than the budget, whatever keeps the drivers: one timer for all of them. Calls
+    /// `overdue` for each budget that a convoy is late, since the driver who should end it does not.
+    pub(super) async fn watch(&self, budget: Duration, overdue: impl Fn()) -> Infallible {
         let round = (budget / ROUNDS).max(Duration::from_millis(1));
-        let most = budget.saturating_sub(round);
         loop {
             self.boarded.notified().await;
             while self.is_busy() {
                 tokio::time::sleep(round).await;
-                self.give_up_after(most);
+                self.give_up_after(budget.saturating_sub(round));
+                if self.is_overdue(budget, round) {
+                    overdue();
+                }
             }
         }
     }
@@ -252,34 +358,55 @@ impl Convoys {
         self.together.load(Ordering::SeqCst) > 0
     }
 
-    /// Ends the waiting of those whose first has waited for so long.
+    /// Ends the waiting of those who have waited for so long.
     fn give_up_after(&self, time: Duration) {
-        let now = clock::now();
+        let Some(by) = clock::now().checked_sub(time) else {
+            return;
+        };
         let mut late = Vec::new();
         {
             let mut gathering = self.gathering.lock();
-            if gathering.aboard.is_late(time, now) {
-                gathering.route.clear();
-                late.push(std::mem::take(&mut gathering.aboard));
+            while let Some(convoy) = gathering.convoys.front_mut() {
+                if !convoy.aboard.give_up(by, &mut late) {
+                    break;
+                }
+                gathering.convoys.pop_front();
                 self.together.fetch_sub(1, Ordering::SeqCst);
             }
         }
-        for aboard in &self.aboard {
-            let mut aboard = aboard.lock();
-            if aboard.is_late(time, now) {
-                late.push(std::mem::take(&mut *aboard));
+        for on_the_way in &self.aboard {
+            on_the_way.lock().aboard.give_up(by, &mut late);
+        }
+    }
+
+    /// Whether a convoy has been on its way for one more budget than it may.
+    fn is_overdue(&self, budget: Duration, round: Duration) -> bool {
+        let now = clock::now();
+        let mut is_overdue = false;
+        for on_the_way in &self.aboard {
+            let mut on_the_way = on_the_way.lock();
+            let most = budget * (on_the_way.overdue + 1) + round;
+            if on_the_way.sent.is_some_and(|sent| sent + most <= now) {
+                on_the_way.overdue += 1;
+                is_overdue = true;
             }
         }
+        is_overdue
     }
 
     /// The connection is given up: those who wait are told, and whoever comes goes alone.
     pub(super) fn end(&self) {
-        let aboard = {
+        let mut left = Vec::new();
+        let gathered = {
             let mut gathering = self.gathering.lock();
             gathering.is_over = true;
-            std::mem::take(&mut gathering.aboard)
+            self.together.store(0, Ordering::SeqCst);
+            for on_the_way in &self.aboard {
+                left.push(std::mem::take(&mut *on_the_way.lock()));
+            }
+            std::mem::take(&mut gathering.convoys)
         };
-        drop(aboard);
+        drop((left, gathered));
         self.gathered.notify_waiters();
     }
 }
@@ -293,7 +420,8 @@ pub(super) struct Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.link.convoys().end();
+        self.link
+            .give_up(|| "the runtime that drove the connection has ended".into());
     }
 }
 
@@ -308,30 +436,42 @@ impl Driver {
 
     pub(super) async fn drive(self) {
         let (link, number) = (&self.link, self.number);
-        let mut spare = Route::default();
-        while let Some(mut route) = link.convoys().leave(number, spare).await {
+        let convoys = link.convoys();
+        while let Some(route) = convoys.leave(number).await {
+            if convoys.is_deserted(number) {
+                convoys.arrive(number, &Fared::Empty);
+                continue;
+            }
             let stops = route.stops();
             let answer = mget(link, self.budget, stops.keys()).await;
             match answer.and_then(|values| stops.arrive(link, values)) {
                 Ok(mut arrival) => {
-                    let passengers = link.convoys().arrive(number, arrival.bytes(), route.len());
+                    let Aboard { passengers, gone } = convoys.arrive(number, &arrival.fared());
+                    for at in 0..gone {
+                        arrival.look(at);
+                    }
                     for (at, passenger) in passengers.into_iter().enumerate() {
                         // Whoever has given up wants no answer.
-                        let _ = passenger.send(Ok(arrival.look(at)));
+                        let _ = passenger.answer.send(Ok(arrival.look(gone + at)));
                     }
                 }
                 Err(error) => {
-                    for passenger in link.convoys().arrive(number, 0, route.len()) {
-                        let _ = passenger.send(match error.kind() {
-                            ErrorKind::Unavailable => Err(Error::unavailable(error.to_string())),
-                            // It may be the fault of one key, such as one that we may not read.
-                            _ => Ok(None),
+                    let fared = match error.kind() {
+                        ErrorKind::Unavailable => Fared::Unanswered { reads: route.len() },
+                        _ => Fared::Empty,
+                    };
+                    for passenger in convoys.arrive(number, &fared).passengers {
+                        let _ = passenger.answer.send(match is_forbidden(&error) {
+                            // It is the fault of one key, and perhaps of another one than this.
+                            true => Ok(None),
+                            false => Err(Error::new(error.kind(), error.to_string())),
                         });
                     }
                 }
             }
-            route.clear();
-            spare = route;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
-use super::convoy::{Convoys, DRIVERS, Driver};
+use super::convoy::{Convoys, Driver, drivers};
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
@@ -48,6 +48,8 @@ pub(super) struct Link {
     pub(super) server: Nonce,
     pub(super) clock: RemoteClock,
     state: Arc<LinkState>,
+    /// How long an answer takes at best.
+    round_trip: Duration,
     /// The runtime that drives the connection.
     home: Handle,
 }
@@ -150,6 +152,10 @@ impl Link {
         &self.state.convoys
     }
 
+    pub(super) fn give_up(&self, reason: impl FnOnce() -> String) {
+        self.state.give_up(reason);
+    }
+
     fn is_usable(&self) -> bool {
         !self.state.broken.load(Ordering::Acquire)
     }
@@ -242,7 +248,7 @@ pub(super) async fn keep(
             Ok(link) => {
                 is_out = false;
                 let link = Arc::new(link);
-                for number in 0..DRIVERS {
+                for number in 0..drivers(link.round_trip) {
                     let driver = Driver::new(Arc::clone(&link), number, keeper.budget);
                     // On that very runtime: what wakes them need not wake another thread.
                     link.home.spawn(driver.drive());
@@ -258,10 +264,12 @@ pub(super) async fn keep(
                     keeper.config.port
                 );
                 attempted.send_replace(true);
+                // Of a driver that does not get to it: its runtime's threads are all blocked.
+                let overdue = || link.state.unanswered(keeper.budget);
                 tokio::select! {
                     () = link.state.changed.notified() => {}
                     never = keep_time(&link) => match never {},
-                    never = link.convoys().watch(keeper.budget) => match never {},
+                    never = link.convoys().watch(keeper.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
@@ -371,6 +379,7 @@ async fn open(
             server,
             clock,
             state,
+            round_trip,
             home: Handle::current(),
         })
     });
@@ -490,6 +499,13 @@ fn is_read_only(error: &RedisError) -> bool {
         || error
             .detail()
             .is_some_and(|detail| detail.contains("READONLY"))
+}
+
+/// Whether a user may not do this to one of the keys that the command names.
+pub(super) fn is_forbidden(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<RedisError>());
+    source.is_some_and(|source| source.code() == Some("NOPERM"))
 }
 
 /// The client's error as a person should read it: without the number that the system gave it.

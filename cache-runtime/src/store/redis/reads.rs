@@ -7,10 +7,10 @@ use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use redis::Value;
 
-use super::convoy::{Boarding, board};
+use super::convoy::{Alone, Boarding, board};
 use super::link::{Link, unanswered};
 use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
-use crate::clock::Millis;
+use crate::clock::{self, Instant, Millis};
 use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Dep, Generation, last_deadline};
@@ -26,9 +26,10 @@ impl RedisStore {
                 Box::pin(async move { self.look_alone(alone.link(), probe).await })
             }
             Ok(Boarding::Together(answer)) => Box::pin(async move {
+                let since = clock::now();
                 match answer.await {
                     Ok(Ok(Some(look))) => Ok(look),
-                    Ok(Ok(None)) => Box::pin(self.look_again(probe)).await,
+                    Ok(Ok(None)) => Box::pin(self.look_again(since, probe)).await,
                     Ok(Err(error)) => Err(error),
                     Err(_) => Err(unanswered(self.budget)),
                 }
@@ -37,9 +38,15 @@ impl RedisStore {
         }
     }
 
-    async fn look_again(&self, probe: &Probe) -> Result<Look, Error> {
-        let link = self.links.current()?;
-        self.look_alone(&link, probe).await
+    /// In the time that is left.
+    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
+        let alone = self.links.using(Alone::on)?;
+        let look = self.look_alone(alone.link(), probe);
+        let rest = self.budget.saturating_sub(since.elapsed());
+        match tokio::time::timeout(rest, look).await {
+            Ok(look) => look,
+            Err(_) => Err(unanswered(self.budget)),
+        }
     }
 
     async fn look_alone(&self, link: &Link, probe: &Probe) -> Result<Look, Error> {
@@ -59,12 +66,8 @@ impl RedisStore {
         };
         debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
         let keys = probes.iter().map(|probe| probe.key.as_str());
-        let mut values = mget(
-            link,
-            self.budget,
-            keys.chain(deps.iter().map(|dep| dep.key())),
-        )
-        .await?;
+        let keys = keys.chain(deps.iter().map(|dep| dep.key()));
+        let mut values = mget(link, self.budget, keys).await?;
         if values.len() != probes.len() + deps.len() {
             return Err(miscounted());
         }

@@ -1,7 +1,7 @@
 //! Counts what hits and entries allocate. An executable of its own, because counting slows every allocation down.
 //!
-//!     allocations hits             [[name, allocations per hit, bytes per hit], ..]
-//!     allocations entries NAME N   [bytes of payload, live bytes per entry]
+//!     allocations hits                  [[name, allocations per hit, bytes per hit], ..]
+//!     allocations entries NAME N SIZE   [bytes of payload, live bytes per entry]
 
 use std::alloc::System;
 use std::io::Write;
@@ -22,8 +22,11 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let printed = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["hits"] => hits().await,
-        ["entries", name, number] => entries(name, number.parse().expect("a number")).await,
-        _ => panic!("`hits`, or `entries NAME N`"),
+        ["entries", name, number, size] => {
+            let number = number.parse().expect("a number");
+            entries(name, number, size.parse().expect("a size")).await
+        }
+        _ => panic!("`hits`, or `entries NAME N SIZE`"),
     };
     let mut out = std::io::stdout();
     out.write_all(printed.as_bytes()).expect("somebody reads");
@@ -46,10 +49,10 @@ async fn hits() -> String {
     serde_json::to_string(&counted).expect("text and numbers")
 }
 
-async fn entries(name: &str, number: u64) -> String {
+async fn entries(name: &str, number: u64, size: i64) -> String {
     let payload = {
         let region = Region::new(GLOBAL);
-        let text = Arc::new(data::text(100));
+        let text = Arc::new(data::text(size));
         let change = region.change();
         let freed = change.bytes_deallocated;
         let payload = change.bytes_allocated - freed;
@@ -57,7 +60,7 @@ async fn entries(name: &str, number: u64) -> String {
         payload as f64
     };
     let region = Region::new(GLOBAL);
-    let kept = fill(name, number).await;
+    let kept = fill(name, number, size).await;
     let change = region.change();
     drop(kept);
     let live = change.bytes_allocated as f64 - change.bytes_deallocated as f64;

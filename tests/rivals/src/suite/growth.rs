@@ -80,6 +80,7 @@ async fn processes(settings: &Settings, step: &Step) -> Result<Plot, Failed> {
         log_x: false,
         log_y: false,
         lines: lines.into(),
+        ..Plot::default()
     })
 }
 
@@ -133,6 +134,7 @@ async fn entries(settings: &Settings, step: &Step) -> Result<Plot, Failed> {
         log_x: true,
         log_y: false,
         lines: lines.into(),
+        ..Plot::default()
     })
 }
 
@@ -191,6 +193,7 @@ async fn local_entries(settings: &Settings, step: &Step) -> Result<Plot, Failed>
         log_x: true,
         log_y: false,
         lines: lines.into(),
+        ..Plot::default()
     })
 }
 
@@ -230,6 +233,7 @@ async fn values(settings: &Settings, step: &Step) -> Result<Plot, Failed> {
         log_x: true,
         log_y: true,
         lines: lines.into(),
+        ..Plot::default()
     })
 }
 
@@ -283,5 +287,6 @@ async fn dependencies(settings: &Settings, step: &Step) -> Result<Plot, Failed> 
         log_x: false,
         log_y: false,
         lines: lines.into(),
+        ..Plot::default()
     })
 }

@@ -164,13 +164,13 @@ pub(super) async fn load(settings: &Settings, step: &Step) -> Result<Findings, F
     let rivals = Rivals::start().await;
     let contestants = rivals.users().await;
     let mut findings = Findings::default();
-    // At least 1.4 and 2.3 are wanted; this is what Redis itself could answer.
-    for (tasks, aim) in [(64, 2.0), (512, 3.0)] {
+    // The aims are near what Redis itself could answer.
+    for (tasks, bound, aim) in [(64, 1.4, 2.0), (512, 2.3, 3.0)] {
         let results = compare(&contestants, settings.drive(tasks), step).await;
         let what = format!("Redis hit, one row, {tasks} tasks: throughput against hand-written");
         let ratio = results[1].rate_ratio;
-        let goal = Goal::measured(&what, Bound::AtLeast(aim), "×", ratio);
-        findings.goals.push(goal);
+        let goal = Goal::measured(&what, Bound::AtLeast(bound), "×", ratio);
+        findings.goals.push(goal.aiming_at(aim));
         let title = format!("Redis hit: one row, {tasks} callers");
         findings.tables.push(table(&title, ROW, &results));
     }

@@ -8,6 +8,7 @@ use redis::Value;
 use super::super::link::Link;
 use super::super::miscounted;
 use super::super::reads::{Sighting, Standing, generation};
+use super::Fared;
 use crate::clock::Millis;
 use crate::error::Error;
 use crate::generation::Dep;
@@ -16,13 +17,23 @@ use crate::store::{Look, Probe};
 /// Among so many lists of dependencies the same one is looked for: all reads of a function have it, unless they have tags.
 const LATE_LISTS: usize = 8;
 
-/// The reads of one convoy, in memory that convoys take over from each other.
+/// The reads of one convoy.
 #[derive(Default)]
 pub(super) struct Route {
     /// The entries' keys, one behind the other.
     keys: String,
     reads: Vec<Read>,
     lists: Vec<Arc<[Arc<Dep>]>>,
+    /// How many dependencies there are in all lists.
+    dependencies: usize,
+}
+
+/// How much room a route takes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Size {
+    pub(super) reads: usize,
+    /// The lengths of their keys.
+    bytes: usize,
 }
 
 struct Read {
@@ -33,18 +44,28 @@ struct Read {
 }
 
 impl Route {
+    pub(super) fn with_room_for(size: Size) -> Self {
+        Self {
+            keys: String::with_capacity(size.bytes),
+            reads: Vec::with_capacity(size.reads),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn size(&self) -> Size {
+        Size {
+            reads: self.reads.len(),
+            bytes: self.keys.len(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.reads.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.reads.is_empty()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.keys.clear();
-        self.reads.clear();
-        self.lists.clear();
+    /// How many keys are asked for at most, each counted as often as it was named.
+    pub(super) fn keys(&self) -> usize {
+        self.reads.len() + self.dependencies
     }
 
     pub(super) fn add(&mut self, probe: &Probe) {
@@ -58,6 +79,7 @@ impl Route {
             Some((at, _)) => late + at,
             None => {
                 self.lists.push(Arc::clone(&probe.deps));
+                self.dependencies += probe.deps.len();
                 self.lists.len() - 1
             }
         };
@@ -65,26 +87,12 @@ impl Route {
         self.reads.push(Read { end, list });
     }
 
-    /// Moves all but the first reads into `rest`, which is empty.
-    pub(super) fn split_off(&mut self, at: usize, rest: &mut Self) {
-        let start = self.start(at);
-        rest.keys
-            .push_str(self.keys.get(start..).unwrap_or_default());
-        self.keys.truncate(start);
-        let reads = self.reads.drain(at..).map(|read| Read {
-            end: read.end - start,
-            list: read.list,
-        });
-        rest.reads.extend(reads);
-        rest.lists.extend_from_slice(&self.lists);
-    }
-
     fn start(&self, at: usize) -> usize {
         let before = at.checked_sub(1).and_then(|before| self.reads.get(before));
         before.map_or(0, |read| read.end)
     }
 
-    fn key(&self, at: usize) -> &str {
+    pub(super) fn key(&self, at: usize) -> &str {
         let end = self.reads.get(at).map_or(0, |read| read.end);
         self.keys.get(self.start(at)..end).unwrap_or_default()
     }
@@ -149,9 +157,12 @@ pub(super) struct Arrival<'r> {
 }
 
 impl Arrival<'_> {
-    /// How many bytes of entries have come.
-    pub(super) fn bytes(&self) -> usize {
-        self.sightings.iter().flatten().map(Sighting::len).sum()
+    /// How much has come.
+    pub(super) fn fared(&self) -> Fared {
+        Fared::Brought {
+            entries: self.sightings.len(),
+            bytes: self.sightings.iter().flatten().map(Sighting::len).sum(),
+        }
     }
 
     /// What the next read sees; `None` if it has to be repeated alone. In the order in which they were added, and once for
@@ -237,25 +248,5 @@ mod tests {
         );
         assert_eq!(stops.reads, [(0, 0), (1, 1), (0, 0)]);
         assert_eq!(stops.lists, [vec![0], vec![0, 1]]);
-    }
-
-    #[test]
-    fn those_who_do_not_fit_go_with_the_next() {
-        let (users, teams) = (deps(&["@gen:users"]), deps(&["@gen:teams"]));
-        let (mut route, mut rest) = (Route::default(), Route::default());
-        for (key, deps) in [
-            ("users:1", &users),
-            ("teams:20", &teams),
-            ("users:300", &users),
-        ] {
-            route.add(&probe(key, deps));
-        }
-        route.split_off(1, &mut rest);
-        assert_eq!((route.len(), rest.len()), (1, 2));
-        assert_eq!(route.key(0), "users:1");
-        assert_eq!([rest.key(0), rest.key(1)], ["teams:20", "users:300"]);
-        assert_eq!(rest.stops().reads, [(0, 1), (1, 0)]);
-        rest.clear();
-        assert!(rest.is_empty());
     }
 }

@@ -1,0 +1,293 @@
+//! A write from before its body runs to its invalidation, whatever happens to it. Nothing here depends on the function's
+//! types.
+
+use std::sync::Arc;
+
+use super::Planned;
+use crate::allowance::Allowance;
+use crate::clock;
+use crate::delivery::{Order, Running};
+use crate::engine::Handle;
+use crate::errands::Errand;
+use crate::error::{Error, ErrorKind};
+use crate::nonce::Nonce;
+use crate::registry::Site;
+use crate::scope;
+use crate::store::{Circuit, Intent};
+use crate::transaction::{self, Doubt, Handover};
+use crate::watch::Renewal;
+
+/// A call before its body runs.
+pub(super) enum Opening {
+    /// Nobody wants more than the key, and a write has none.
+    KeyOnly,
+    Write {
+        cache: Handle,
+        planned: Planned,
+        site: &'static Site,
+        /// Whether it is refused while the store is away.
+        required: bool,
+    },
+}
+
+impl Opening {
+    /// `None` if the cache is off.
+    pub(super) fn of(
+        active: Option<(Handle, Planned)>,
+        site: &'static Site,
+        required: bool,
+    ) -> Option<Self> {
+        if scope::takes_key(|| Err(no_key())) {
+            return Some(Self::KeyOnly);
+        }
+        let (cache, planned) = active?;
+        Some(Self::Write {
+            cache,
+            planned,
+            site,
+            required,
+        })
+    }
+
+    /// The write, and what may be in its way.
+    // On the heap: it is moved, and what is left of it in each annotated function is a pointer.
+    pub(super) async fn begin(self) -> (Box<Writing>, Option<Error>) {
+        let (cache, planned, site, required) = match self {
+            Self::KeyOnly => return std::future::pending().await,
+            Self::Write {
+                cache,
+                planned,
+                site,
+                required,
+            } => (cache, planned, site, required),
+        };
+        let running = cache.delivery.begin();
+        let mut guard = Guard::new(cache, planned);
+        let mut problem = None;
+        if required || guard.planned.crash_safe {
+            // Without it a write that is only `crash_safe` goes on, as safe as one that does not ask for it.
+            problem = guard.ready().await.err();
+        }
+        let writing = Writing {
+            guard,
+            running,
+            site,
+        };
+        (Box::new(writing), problem)
+    }
+}
+
+fn no_key() -> Error {
+    let text = "this call has no key: the function writes, it is under `#[invalidates]`";
+    Error::new(ErrorKind::InvalidKey, text)
+}
+
+/// A write under way.
+pub(super) struct Writing {
+    // Dropped before what a shutdown waits for: what it enqueues then is waited for as well.
+    guard: Guard,
+    running: Running,
+    site: &'static Site,
+}
+
+/// How the body ended, as far as its types are needed to tell.
+pub(super) struct Verdict {
+    pub(super) has_failed: bool,
+    pub(super) wrote_nothing: bool,
+    /// What is invalidated in place of what was planned, if only the result says that.
+    pub(super) known: Option<Planned>,
+}
+
+impl Writing {
+    pub(super) fn cache(&self) -> &Handle {
+        &self.guard.cache
+    }
+
+    /// The body is about to run; what is renewed meanwhile.
+    pub(super) fn runs(&mut self) -> Option<&mut Renewal> {
+        self.guard.runs()
+    }
+
+    /// Invalidates what has been written, and waits until that is acknowledged, for as long as the call may.
+    pub(super) async fn over(self: Box<Self>, verdict: Verdict) {
+        let Self {
+            mut guard,
+            running,
+            site,
+        } = *self;
+        let Verdict {
+            has_failed,
+            wrote_nothing,
+            known,
+        } = verdict;
+        let planned = match known {
+            Some(known) => guard.planned.with_rows_of(known, &guard.cache),
+            None => guard.planned.clone(),
+        };
+        let handover = Handover {
+            write: (!wrote_nothing).then_some(planned),
+            doubt: match has_failed {
+                true => Doubt::Failed,
+                false => Doubt::None,
+            },
+            announced: guard.announced().zip(guard.withdrawal()),
+        };
+        // Not before: what the user's code leaves undone by a panic, the guard does.
+        guard.state = State::Over;
+        let cache = &guard.cache;
+        // Inside its caller's transaction the outcome is not known yet.
+        let Some(Handover {
+            write, announced, ..
+        }) = transaction::hand_over(cache, handover)
+        else {
+            return;
+        };
+        if let Some(write) = &write
+            && guard.planned.after_commit
+        {
+            site.report(|| {
+                format!("{site} runs outside `after_commit`, so nobody says when its transaction has ended: what it wrote is not cached for a while; wrap the transaction in `Cache::after_commit`")
+            });
+            let receipt = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());
+            drop(running);
+            // The caller is about to commit: by then the announcement stands.
+            let _ = receipt.acknowledged(guard.allowance.left()).await;
+            return;
+        }
+        let mut order = write.map_or_else(Order::default, Planned::into_order);
+        if has_failed && !wrote_nothing {
+            let later = clock::now() + cache.config.uncertainty;
+            cache.delivery.enqueue_at(later, order.clone());
+        }
+        if let Some((_, withdrawal)) = announced {
+            order = order.and(withdrawal);
+        } else if wrote_nothing {
+            return;
+        }
+        // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
+        let receipt = cache.delivery.enqueue(order);
+        drop(running);
+        let _ = receipt.acknowledged(guard.allowance.left()).await;
+    }
+}
+
+/// Watches over a write until its invalidation is enqueued.
+struct Guard {
+    cache: Handle,
+    planned: Planned,
+    state: State,
+    /// What the write may still wait for the store.
+    allowance: Allowance,
+    /// The intent that was put before the body ran, or may have been.
+    announced: Option<Announced>,
+    /// Of the intent, at a third of its length.
+    renewal: Option<Renewal>,
+}
+
+/// Where a write is.
+#[derive(PartialEq)]
+enum State {
+    /// Nothing has been written.
+    Before,
+    /// The body runs: whatever happens to it, it may have written.
+    Running,
+    /// Its outcome is known.
+    Over,
+}
+
+#[derive(Clone, Copy)]
+struct Announced {
+    token: Nonce,
+    /// Whether the intent stands, or may stand, on whole resources in place of rows.
+    on_whole: bool,
+}
+
+impl Guard {
+    fn new(cache: Handle, planned: Planned) -> Self {
+        Self {
+            planned,
+            state: State::Before,
+            allowance: Allowance::new(cache.config.command_budget),
+            announced: None,
+            renewal: None,
+            cache,
+        }
+    }
+
+    /// Announces the write if it is to survive a crash; else asks whether the store is there.
+    async fn ready(&mut self) -> Result<(), Error> {
+        let store = &self.cache.store;
+        if !self.planned.crash_safe {
+            return self.allowance.spend(store.ping()).await;
+        }
+        if store.circuit() != Circuit::Closed {
+            // It is surely not sent, so that there is nothing to withdraw either.
+            return Err(Error::unavailable("the store is not connected"));
+        }
+        let token = Nonce::fresh();
+        // An announcement that is not answered may have taken place.
+        let announced = self.announced.insert(Announced {
+            token,
+            on_whole: true,
+        });
+        let intent = self.planned.intent(token, self.cache.config.intent);
+        let intended = self.allowance.spend(store.intend(&intent)).await?;
+        announced.on_whole = intended.on_whole;
+        Ok(())
+    }
+
+    fn runs(&mut self) -> Option<&mut Renewal> {
+        self.state = State::Running;
+        let intent = self.announced()?;
+        let renewal = Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent));
+        Some(self.renewal.insert(renewal))
+    }
+
+    /// The announcement, if there is one.
+    fn announced(&self) -> Option<Intent> {
+        let token = self.announced?.token;
+        Some(self.planned.intent(token, self.cache.config.intent))
+    }
+
+    /// Ends the announcement, if there is one, with all that it stands on.
+    fn withdrawal(&self) -> Option<Order> {
+        let Announced { token, on_whole } = self.announced?;
+        let mut order = self.planned.order.clone();
+        // The invalidation that it goes with is counted.
+        order.counted.clear();
+        if on_whole {
+            let wholes = self.planned.rows.iter().map(|row| Arc::clone(&row.whole));
+            order.bumps.extend(wholes);
+        }
+        order.withdraws.push(token);
+        Some(order)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let delivery = &self.cache.delivery;
+        match self.state {
+            State::Over => {}
+            State::Before => {
+                // Nobody is there to wait for the receipt.
+                drop(self.withdrawal().map(|order| delivery.enqueue(order)));
+            }
+            State::Running => {
+                let token = self
+                    .announced
+                    .map_or_else(Nonce::fresh, |announced| announced.token);
+                let handover = Handover {
+                    write: Some(self.planned.clone()),
+                    doubt: Doubt::Dropped,
+                    announced: self.announced().zip(self.withdrawal()),
+                };
+                if transaction::hand_over(&self.cache, handover).is_some() {
+                    // The commit may still be on its way: until it must have arrived, nothing is stored.
+                    let write = self.planned.clone();
+                    drop(transaction::leave_uncertain(&self.cache, write, token));
+                }
+            }
+        }
+    }
+}

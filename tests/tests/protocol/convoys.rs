@@ -1,0 +1,243 @@
+//! Reads that travel together. As many go alone as may, and are held on their way; those who come then gather, and what
+//! becomes of them is written out.
+
+use std::sync::Arc;
+
+use cache_runtime::{BypassReason, Cache, CacheConfig, RedisConfig, Status, observe};
+use cache_tests::{Mode, Proxy, RedisServer, eventually};
+use tokio::task::JoinHandle;
+
+use crate::shop::{Shop, User};
+use crate::{bounded, patient};
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+/// As many reads go alone at most, which is what a slow network makes of it.
+const ALONE: i64 = 64;
+/// Rows that nobody but those has to do with.
+const FIRST: i64 = 1000;
+/// Further rows, all of which are in Redis.
+const ROWS: i64 = 400;
+
+/// A shop behind a proxy, whose answers are held, with as many reads on their way as may go alone.
+struct Crowd {
+    server: RedisServer,
+    proxy: Proxy,
+    shop: Arc<Shop>,
+    alone: Vec<Read>,
+}
+
+type Read = JoinHandle<(Option<User>, Status)>;
+
+impl Crowd {
+    async fn gather(config: impl FnOnce(u16) -> CacheConfig) -> Self {
+        let server = RedisServer::start();
+        let proxy = Proxy::start(server.port());
+        // While it connects it is told that an answer takes long.
+        proxy.set(Mode::Delay(std::time::Duration::from_millis(2)));
+        let shop = Shop::new(&Cache::new(config(proxy.port())).await);
+        proxy.set(Mode::Pass);
+        for id in (1..=ROWS).chain(FIRST..FIRST + ALONE) {
+            shop.commit(id, &format!("user {id}"));
+            shop.name(id).await;
+        }
+        let mut crowd = Self {
+            server,
+            proxy,
+            shop: Arc::new(shop),
+            alone: Vec::new(),
+        };
+        let before = crowd.sent();
+        crowd.proxy.set(Mode::HoldAnswers);
+        crowd.alone = (FIRST..FIRST + ALONE).map(|id| crowd.read(id)).collect();
+        crowd.settle().await;
+        eventually(PATIENCE, async || crowd.sent() == before + ALONE).await;
+        crowd
+    }
+
+    fn read(&self, id: i64) -> Read {
+        let shop = Arc::clone(&self.shop);
+        tokio::spawn(async move {
+            let (row, outcomes) = observe(shop.get(id)).await;
+            (row.expect("read"), outcomes[0].status)
+        })
+    }
+
+    /// Lets those who have begun get to where they wait.
+    async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// How many reads the server has heard of.
+    fn sent(&self) -> i64 {
+        let stats = self.server.cli(&["INFO", "commandstats"]);
+        let count = stats.split("cmdstat_mget:calls=").nth(1);
+        let count = count.and_then(|rest| rest.split(',').next()?.parse().ok());
+        count.unwrap_or(0)
+    }
+
+    /// Lets those who went alone arrive.
+    async fn disperse(&mut self) {
+        for read in self.alone.drain(..) {
+            assert!(is_hit(read.await.expect("answered").1));
+        }
+    }
+}
+
+fn over(port: u16) -> CacheConfig {
+    patient().redis(RedisConfig::at("127.0.0.1", port))
+}
+
+fn is_hit(status: Status) -> bool {
+    matches!(status, Status::Hit { .. })
+}
+
+#[tokio::test]
+async fn each_is_answered_with_its_own_in_few_commands() {
+    bounded(async {
+        let mut crowd = Crowd::gather(over).await;
+        let before = crowd.sent();
+        // More than fit into one, the same row often, and some who hang up.
+        let reads: Vec<_> = (0..2 * ROWS)
+            .map(|n| (1 + n * 7 % ROWS, crowd.read(1 + n * 7 % ROWS)))
+            .collect();
+        crowd.settle().await;
+        for (_, read) in reads.iter().skip(3).step_by(5) {
+            read.abort();
+        }
+        crowd.proxy.set(Mode::Pass);
+        for (id, read) in reads {
+            match read.await {
+                Ok((row, status)) => {
+                    assert_eq!(row.expect("there").name, format!("user {id}"));
+                    assert!(is_hit(status), "{status:?}");
+                }
+                Err(error) => assert!(error.is_cancelled()),
+            }
+        }
+        crowd.disperse().await;
+        let sent = crowd.sent() - before;
+        // At first it is not known how much they bring, so they go in parts.
+        assert!((2..=30).contains(&sent), "{sent} commands for all of them");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_read_does_not_join_one_that_has_left() {
+    bounded(async {
+        let mut crowd = Crowd::gather(over).await;
+        let writer = crowd
+            .shop
+            .node(&Cache::new(over(crowd.server.port())).await);
+        let before = crowd.sent();
+        let early = crowd.read(1);
+        eventually(PATIENCE, async || crowd.sent() == before + 1).await;
+        writer.rename(1, "new").await.expect("written");
+        let late = crowd.read(1);
+        crowd.settle().await;
+        crowd.proxy.set(Mode::Pass);
+        let (row, status) = early.await.expect("answered");
+        assert_eq!(row.expect("there").name, "user 1", "it began before");
+        assert!(is_hit(status));
+        let (row, _) = late.await.expect("answered");
+        assert_eq!(row.expect("there").name, "new");
+        crowd.disperse().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_one_may_not_read_is_no_fault_of_the_others() {
+    bounded(async {
+        let server = RedisServer::start();
+        let mut crowd = Crowd::gather(over).await;
+        drop(server);
+        // From here on pages are somebody else's.
+        let rule = [
+            "ACL",
+            "SETUSER",
+            "default",
+            "resetkeys",
+            "~users:*",
+            "~@gen:*",
+        ];
+        crowd.server.cli(&rule);
+        let shop = Arc::clone(&crowd.shop);
+        let page = tokio::spawn(async move { observe(shop.page(1)).await });
+        let reads: Vec<_> = (1..=20).map(|id| crowd.read(id)).collect();
+        crowd.settle().await;
+        crowd.proxy.set(Mode::Pass);
+        for read in reads {
+            let (_, status) = read.await.expect("answered");
+            assert!(is_hit(status), "{status:?}");
+        }
+        let (rows, outcomes) = page.await.expect("answered");
+        assert!(!rows.expect("read").is_empty());
+        let status = outcomes[0].status;
+        assert_eq!(status, Status::Bypass(BypassReason::Unavailable));
+        crowd.disperse().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_generation_that_is_missing_is_made() {
+    bounded(async {
+        let mut crowd = Crowd::gather(over).await;
+        crowd.server.cli(&["DEL", "@gen:users"]);
+        let reads: Vec<_> = (1..=20).map(|id| crowd.read(id)).collect();
+        crowd.settle().await;
+        crowd.proxy.set(Mode::Pass);
+        for read in reads {
+            let (_, status) = read.await.expect("answered");
+            let (stored, joined) = (true, false);
+            assert_eq!(status, Status::Miss { stored, joined });
+        }
+        crowd.disperse().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_a_server_that_is_silent_or_gone_is_worth() {
+    for mode in [Mode::SwallowAnswers, Mode::Cut] {
+        bounded(async {
+            let brief = |port| over(port).command_budget(std::time::Duration::from_millis(200));
+            let server = RedisServer::start();
+            let proxy = Proxy::start(server.port());
+            let shop = Arc::new(Shop::new(&Cache::new(brief(proxy.port())).await));
+            for id in 1..=ROWS {
+                shop.commit(id, &format!("user {id}"));
+            }
+            proxy.set(Mode::HoldAnswers);
+            let read = |id| {
+                let shop = Arc::clone(&shop);
+                tokio::spawn(async move { observe(shop.get(id)).await })
+            };
+            let reads: Vec<_> = (1..=ROWS).map(read).collect();
+            eventually(PATIENCE, async || proxy.held() > 0).await;
+            proxy.set(mode);
+            for read in reads {
+                let (row, outcomes) = read.await.expect("answered");
+                assert!(row.expect("read").is_some());
+                let status = outcomes[0].status;
+                assert_eq!(status, Status::Bypass(BypassReason::Unavailable));
+            }
+            // Nobody is left behind who would keep the next ones from being read.
+            proxy.cut_then(Mode::Pass);
+            eventually(PATIENCE, async || {
+                let reads: Vec<_> = (1..=ROWS).map(read).collect();
+                let mut hits = 0;
+                for read in reads {
+                    let (_, outcomes) = read.await.expect("answered");
+                    hits += i64::from(is_hit(outcomes[0].status));
+                }
+                hits == ROWS
+            })
+            .await;
+        })
+        .await;
+    }
+}
