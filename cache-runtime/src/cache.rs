@@ -7,16 +7,16 @@ use crate::advisor::{self, Checkup};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
-use crate::engine::{Engine, Handle};
+use crate::engine::{Engine, Handle, Lent};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::local::Local;
 use crate::policy::IntoTtl;
-use crate::read::{Call, Permit, Read, Reader, Turn, value_of};
+use crate::read::{Call, Hit, Permit, Read, Reader, Turn, value_of};
 use crate::returns::{Cacheable, Fallible, Owned};
 use crate::scope;
 use crate::stats::{Figures, Stats};
-use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store};
+use crate::store::{Filled, LeaseReply, Matching, MemoryStore, Seen, Store};
 use crate::transaction::{self, Doubt, Ending, Handover};
 use crate::write::{Planned, WritePlan};
 
@@ -53,9 +53,14 @@ pub fn cache() -> Cache {
     PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
 }
 
-pub(crate) fn process_handle() -> Option<Handle> {
+#[inline]
+pub(crate) fn process_lent() -> Option<Lent<'static>> {
     let engine = PROCESS.get()?.0.engine.as_ref()?;
-    (!engine.is_closed()).then(|| Handle::process(engine))
+    (!engine.is_closed()).then_some(Lent::Process(engine))
+}
+
+pub(crate) fn process_handle() -> Option<Handle> {
+    process_lent().map(Lent::to_handle)
 }
 
 /// A handle on a cache; cheap to clone, and all clones are the same cache.
@@ -183,9 +188,14 @@ impl Cache {
         }))
     }
 
-    pub(crate) fn handle(&self) -> Option<Handle> {
+    #[inline]
+    pub(crate) fn lent(&self) -> Option<Lent<'_>> {
         let engine = self.0.engine.as_ref()?;
-        (!engine.is_closed()).then(|| Handle::own(Arc::clone(engine)))
+        (!engine.is_closed()).then_some(Lent::Own(engine))
+    }
+
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.lent().map(Lent::to_handle)
     }
 
     /// Whether any tier is configured.
@@ -210,12 +220,10 @@ impl Cache {
         let call = Call::manual(self.handle()?, &key.into_key().ok()?, None);
         let value = self.look::<T>(&call).await;
         let counters = &call.resource.counters;
-        let counter = if value.is_some() {
-            &counters.hits
-        } else {
-            &counters.misses
-        };
-        counter.add_one();
+        match value {
+            Some(_) => counters.hits.add_one(),
+            None => counters.misses.add_one(),
+        }
         value.map(Arc::unwrap_or_clone)
     }
 
@@ -226,17 +234,8 @@ impl Cache {
         {
             return None;
         }
-        let look = call.look().await.ok()?;
-        let Found::Entry(header, payload) = look.found else {
-            return None;
-        };
-        let may_be_served = header.stamp == look.stamp
-            && look.intended.is_none()
-            && header.fingerprint == call.fingerprint::<T>()
-            && look.now < header.fresh;
-        may_be_served
-            .then(|| value_of::<T>(header.codec, &payload))
-            .flatten()
+        let hit = Hit::of(call.look().await.ok()?, call.fingerprint::<T>())?;
+        value_of::<T>(hit.codec, &hit.payload)
     }
 
     /// Stores a value that the caller vouches for: it is newer than anything that was loaded before.
@@ -451,7 +450,7 @@ impl Cache {
         let ttl = ttl.into_ttl();
         match (self.handle(), key.into_key()) {
             (Some(handle), Ok(key)) => {
-                let read: Read<Result<T, E>, Fallible<Owned>> =
+                let read: Read<'_, Result<T, E>, Fallible<Owned>> =
                     Call::manual(handle, &key, ttl).into_read();
                 read.run(async move |_| load().await).await
             }

@@ -77,6 +77,11 @@ impl Engine {
         self.registry.visitor(name, &self.config)
     }
 
+    /// Whether both are the same cache.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -91,7 +96,7 @@ impl Engine {
     }
 }
 
-/// An engine, shared. The process-wide one is never counted: a hit costs no contended write.
+/// An engine, shared. The process-wide one is never counted.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle(Source);
 
@@ -101,21 +106,6 @@ enum Source {
     Own(Arc<Engine>),
 }
 
-impl Handle {
-    pub(crate) fn process(engine: &'static Arc<Engine>) -> Self {
-        Self(Source::Process(engine))
-    }
-
-    /// Whether both are the same cache.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        std::ptr::eq::<Engine>(&**self, &**other)
-    }
-
-    pub(crate) fn own(engine: Arc<Engine>) -> Self {
-        Self(Source::Own(engine))
-    }
-}
-
 impl Deref for Handle {
     type Target = Engine;
 
@@ -123,6 +113,34 @@ impl Deref for Handle {
         match &self.0 {
             Source::Process(engine) => engine,
             Source::Own(engine) => engine,
+        }
+    }
+}
+
+/// An engine while its cache is borrowed. Most calls need it no longer than that, and to count them would be a write
+/// that all threads contend for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lent<'c> {
+    Process(&'static Arc<Engine>),
+    Own(&'c Arc<Engine>),
+}
+
+impl Lent<'_> {
+    pub(crate) fn to_handle(self) -> Handle {
+        Handle(match self {
+            Self::Process(engine) => Source::Process(engine),
+            Self::Own(engine) => Source::Own(Arc::clone(engine)),
+        })
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        match self {
+            Self::Process(engine) => engine,
+            Self::Own(engine) => engine,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, process_handle};
+use crate::cache::{Cache, process_handle, process_lent};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
@@ -49,19 +49,19 @@ macro_rules! shapes {
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<$form, $shape> {
-                Read::new(process_handle(), site, resource, plan)
+            ) -> Read<'static, $form, $shape> {
+                Read::new(process_lent(), site, resource, plan)
             }
 
             /// The same on a cache of one's own.
-            pub fn read_in(
+            pub fn read_in<'c>(
                 &self,
-                cache: &impl AsRef<Cache>,
+                cache: &'c impl AsRef<Cache>,
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<$form, $shape> {
-                Read::new(cache.as_ref().handle(), site, resource, plan)
+            ) -> Read<'c, $form, $shape> {
+                Read::new(cache.as_ref().lent(), site, resource, plan)
             }
 
             /// A call of an invalidating function, on the process-wide cache.

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::CacheConfig;
-use crate::engine::{Engine, Handle};
+use crate::engine::{Engine, Lent};
 use crate::generation::Dep;
 use crate::nonce::Nonce;
 use crate::registry::{Role, Site};
@@ -272,7 +272,7 @@ async fn shut_down_during(
     static SITE: Site = Site::new(Role::Writes, "write", "");
     let store = Held::open();
     let engine = Arc::new(engine(&store, Background::here()));
-    let handle = Handle::own(Arc::clone(&engine));
+    let handle = Lent::Own(&engine).to_handle();
     let prepared = Write::new(Some(handle), &SITE, |plan| plan.resource("users"));
     tokio::join!(write(prepared), engine.close());
     (store.taken.available_permits(), engine.delivery.pending())

@@ -76,6 +76,23 @@ fn write_to(out: &mut String, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
+/// As `{n}`, which costs more than all else of a usual id.
+fn push_digits(out: &mut String, mut n: u64) {
+    // As many as the largest has.
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    // They are ASCII.
+    out.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
+}
+
 struct Renderer<'a> {
     out: &'a mut String,
     form: &'a mut IdForm,
@@ -83,9 +100,12 @@ struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    fn integer(self, n: impl fmt::Display) -> Result<(), KeyError> {
+    fn integer(self, n: i128) -> Result<(), KeyError> {
         self.form.add(b'i');
-        write_to(self.out, format_args!("{n}"));
+        match u64::try_from(n) {
+            Ok(n) => push_digits(self.out, n),
+            Err(_) => write_to(self.out, format_args!("{n}")),
+        }
         Ok(())
     }
 
@@ -119,7 +139,7 @@ impl<'a> Renderer<'a> {
 macro_rules! integers {
     ($($method:ident($int:ty);)*) => {$(
         fn $method(self, n: $int) -> Result<(), KeyError> {
-            self.integer(n)
+            self.integer(n.into())
         }
     )*};
 }
@@ -140,12 +160,22 @@ impl<'a> Serializer for Renderer<'a> {
         serialize_u16(u16);
         serialize_u32(u32);
         serialize_u64(u64);
-        serialize_u128(u128);
         serialize_i8(i8);
         serialize_i16(i16);
         serialize_i32(i32);
         serialize_i64(i64);
         serialize_i128(i128);
+    }
+
+    fn serialize_u128(self, n: u128) -> Result<(), KeyError> {
+        match i128::try_from(n) {
+            Ok(n) => self.integer(n),
+            Err(_) => {
+                self.form.add(b'i');
+                write_to(self.out, format_args!("{n}"));
+                Ok(())
+            }
+        }
     }
 
     fn serialize_bool(self, v: bool) -> Result<(), KeyError> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::tick::{TICK, Tick};
+use super::tick::Tick;
+use crate::clock::TICK;
 
 /// What nothing belongs to.
 pub(super) const NO_EPOCH: u64 = 0;

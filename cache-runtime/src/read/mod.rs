@@ -20,10 +20,10 @@ pub use self::context::LoadContext;
 pub(crate) use self::deps::{Extra, all_deps, tag_dep};
 pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
-use self::reader::{Fallback, Hit, Queued};
-pub(crate) use self::reader::{Reader, Turn};
+use self::reader::{Fallback, Queued};
+pub(crate) use self::reader::{Hit, Reader, Turn};
 use self::start::{Begun, Copies};
-use crate::engine::Handle;
+use crate::engine::{Handle, Lent};
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
@@ -40,9 +40,9 @@ use crate::transaction;
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
-pub struct Read<R, S, U = Everything> {
+pub struct Read<'c, R, S, U = Everything> {
     /// `None` if the cache is off.
-    call: Option<Begun>,
+    call: Option<Begun<'c>>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -114,18 +114,18 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
     }
 }
 
-impl<R, S> Read<R, S> {
+impl<'c, R, S> Read<'c, R, S> {
     /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
     pub(crate) fn new(
-        cache: Option<Handle>,
+        cache: Option<Lent<'c>>,
         site: &'static Site,
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
         let call = cache.and_then(|cache| {
-            let mut planned = ReadPlan::new(cache, site, resource);
+            let mut planned = ReadPlan::new(&cache, site, resource)?;
             plan(&mut planned);
-            planned.finish()
+            Some(Begun::Start(cache, planned.finish(&cache)))
         });
         Self {
             call,
@@ -138,7 +138,7 @@ impl<R, S> Read<R, S> {
     pub fn unless<F: FnOnce(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Read<R, S, AllButOnce<F, R::Value>>
+    ) -> Read<'c, R, S, AllButOnce<F, R::Value>>
     where
         R: Returns<S>,
     {
@@ -150,7 +150,7 @@ impl<R, S> Read<R, S> {
     }
 }
 
-impl<R, S, U> Read<R, S, U> {
+impl<R, S, U> Read<'_, R, S, U> {
     /// By which the body says how long what it loads is worth keeping.
     pub fn context(mut self, context: &LoadContext) -> Self {
         if let Some(call) = &mut self.call {
@@ -164,8 +164,9 @@ impl<R, S, U> Read<R, S, U> {
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     // No `async fn`: that would carry the call into the future, and most calls are over before there is one.
-    pub fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> impl Future<Output = R>
+    pub fn run<B>(self, body: B) -> impl Future<Output = R> + use<R, S, U, B>
     where
+        B: AsyncFnOnce(Kind<R, S>) -> R,
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
         R: Returns<S>,
         U: Unless<R::Value>,
@@ -212,7 +213,7 @@ impl<R, S, U> Read<R, S, U> {
         } else {
             match self.call.map(Begun::find) {
                 Some(Ok(value)) => Opening::Found(value),
-                Some(Err(call)) => Opening::Ask(call.into_call().map(Arc::new)),
+                Some(Err(call)) => Opening::Ask(Some(call.into_call())),
                 None => Opening::Ask(None),
             }
         };
@@ -224,8 +225,9 @@ impl<R, S, U> Read<R, S, U> {
     ///
     /// # Cancel safety
     /// As [`run`](Self::run). What goes on in the background is no longer the caller's.
-    pub fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
+    pub fn run_detached<F, B>(self, body: B) -> impl Future<Output = R> + use<R, S, U, F, B>
     where
+        B: FnOnce(Kind<R, S>) -> F,
         R: Returns<S> + Send + 'static,
         S: 'static,
         U: Unless<R::Value> + Send + 'static,
@@ -259,10 +261,13 @@ impl<R, S, U> Read<R, S, U> {
     }
 
     fn key(&self) -> Result<Key, Error> {
-        self.call.as_ref().and_then(Begun::key).unwrap_or_else(|| {
-            let text = "this call has no key: its cache is off";
-            Err(Error::new(ErrorKind::InvalidKey, text))
-        })
+        self.call.as_ref().map_or_else(
+            || {
+                let text = "this call has no key: its cache is off";
+                Err(Error::new(ErrorKind::InvalidKey, text))
+            },
+            Begun::key,
+        )
     }
 }
 
@@ -324,9 +329,9 @@ pub(crate) struct Call {
 
 impl Call {
     /// The same as a call of an annotated function.
-    pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
+    pub(crate) fn into_read<R, S>(self) -> Read<'static, R, S> {
         Read {
-            call: Some(Begun::call(self)),
+            call: Some(Begun::Call(Box::new(self))),
             unless: Everything,
             kind: PhantomData,
         }
