@@ -100,12 +100,18 @@ struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    fn integer(self, n: i128) -> Result<(), KeyError> {
+    fn natural(self, n: u64) -> Result<(), KeyError> {
         self.form.add(b'i');
-        match u64::try_from(n) {
-            Ok(n) => push_digits(self.out, n),
-            Err(_) => write_to(self.out, format_args!("{n}")),
+        push_digits(self.out, n);
+        Ok(())
+    }
+
+    fn integer<T: fmt::Display + TryInto<u64> + Copy>(self, n: T) -> Result<(), KeyError> {
+        if let Ok(n) = n.try_into() {
+            return self.natural(n);
         }
+        self.form.add(b'i');
+        write_to(self.out, format_args!("{n}"));
         Ok(())
     }
 
@@ -139,7 +145,7 @@ impl<'a> Renderer<'a> {
 macro_rules! integers {
     ($($method:ident($int:ty);)*) => {$(
         fn $method(self, n: $int) -> Result<(), KeyError> {
-            self.integer(n.into())
+            self.integer(n)
         }
     )*};
 }
@@ -160,22 +166,12 @@ impl<'a> Serializer for Renderer<'a> {
         serialize_u16(u16);
         serialize_u32(u32);
         serialize_u64(u64);
+        serialize_u128(u128);
         serialize_i8(i8);
         serialize_i16(i16);
         serialize_i32(i32);
         serialize_i64(i64);
         serialize_i128(i128);
-    }
-
-    fn serialize_u128(self, n: u128) -> Result<(), KeyError> {
-        match i128::try_from(n) {
-            Ok(n) => self.integer(n),
-            Err(_) => {
-                self.form.add(b'i');
-                write_to(self.out, format_args!("{n}"));
-                Ok(())
-            }
-        }
     }
 
     fn serialize_bool(self, v: bool) -> Result<(), KeyError> {

@@ -22,3 +22,22 @@ impl Tick {
         Self(clock::coarse_nanos())
     }
 }
+
+/// Now, by two clocks: what the connection covers is over when either says so.
+///
+/// One stands still while the machine sleeps, and the other can be set back. `CLOCK_BOOTTIME` is neither, but has no coarse
+/// form, and takes 21 ns where these take 3 each: a fifth of a hit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) tick: Tick,
+    pub(super) wall: Tick,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self {
+            tick: Tick::now(),
+            wall: Tick(clock::coarse_wall_nanos()),
+        }
+    }
+}
