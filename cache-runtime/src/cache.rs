@@ -12,11 +12,11 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::local::Local;
 use crate::policy::IntoTtl;
-use crate::read::{Call, Permit, Read, Reader, Turn, value_of};
+use crate::read::{Call, Hit, Permit, Read, Reader, Turn, value_of};
 use crate::returns::{Cacheable, Fallible, Owned};
 use crate::scope;
 use crate::stats::{Figures, Stats};
-use crate::store::{Filled, Found, LeaseReply, Matching, MemoryStore, Seen, Store};
+use crate::store::{Filled, LeaseReply, Matching, MemoryStore, Seen, Store};
 use crate::transaction::{self, Doubt, Ending, Handover};
 use crate::write::{Planned, WritePlan};
 
@@ -53,6 +53,7 @@ pub fn cache() -> Cache {
     PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
 }
 
+#[inline]
 pub(crate) fn process_handle() -> Option<Handle> {
     let engine = PROCESS.get()?.0.engine.as_ref()?;
     (!engine.is_closed()).then(|| Handle::process(engine))
@@ -183,6 +184,7 @@ impl Cache {
         }))
     }
 
+    #[inline]
     pub(crate) fn handle(&self) -> Option<Handle> {
         let engine = self.0.engine.as_ref()?;
         (!engine.is_closed()).then(|| Handle::own(Arc::clone(engine)))
@@ -210,12 +212,10 @@ impl Cache {
         let call = Call::manual(self.handle()?, &key.into_key().ok()?, None);
         let value = self.look::<T>(&call).await;
         let counters = &call.resource.counters;
-        let counter = if value.is_some() {
-            &counters.hits
-        } else {
-            &counters.misses
-        };
-        counter.add_one();
+        match value {
+            Some(_) => counters.hits.add_one(),
+            None => counters.misses.add_one(),
+        }
         value.map(Arc::unwrap_or_clone)
     }
 
@@ -226,17 +226,8 @@ impl Cache {
         {
             return None;
         }
-        let look = call.look().await.ok()?;
-        let Found::Entry(header, payload) = look.found else {
-            return None;
-        };
-        let may_be_served = header.stamp == look.stamp
-            && look.intended.is_none()
-            && header.fingerprint == call.fingerprint::<T>()
-            && look.now < header.fresh;
-        may_be_served
-            .then(|| value_of::<T>(header.codec, &payload))
-            .flatten()
+        let hit = Hit::of(call.look().await.ok()?, call.fingerprint::<T>())?;
+        value_of::<T>(hit.codec, &hit.payload)
     }
 
     /// Stores a value that the caller vouches for: it is newer than anything that was loaded before.

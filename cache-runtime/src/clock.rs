@@ -47,6 +47,57 @@ pub(crate) fn wall() -> Millis {
     at_start.after(now().saturating_duration_since(*start))
 }
 
+/// The same for a fraction of the price, and up to [`TICK`] later, never earlier. In tests it is [`wall`] itself, which they
+/// may pause.
+pub(crate) fn wall_or_later() -> Millis {
+    if cfg!(any(test, feature = "testing")) {
+        return wall();
+    }
+    static START: OnceLock<(u64, Millis)> = OnceLock::new();
+    let now = coarse_nanos();
+    let (start, at_start) = START.get_or_init(|| (now, wall()));
+    at_start.after(Duration::from_nanos(now.saturating_sub(*start)) + TICK)
+}
+
+/// What the kernel's coarse clock may lag behind: a tick, which is 10 ms where it is longest.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Nanoseconds from some point in time that only this process knows, by the kernel's coarse clock, which costs a tenth of
+/// the exact one. It comes from the kernel and not from a task, which would be late itself: after a pause of the process
+/// it is right at once. It stands still while the machine sleeps.
+pub(crate) fn coarse_nanos() -> u64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        coarse(rustix::time::ClockId::MonotonicCoarse)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        static START: OnceLock<std::time::Instant> = OnceLock::new();
+        let elapsed = START.get_or_init(std::time::Instant::now).elapsed();
+        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The same by the clock on the wall, which goes on while the machine sleeps, and may be set to any time.
+pub(crate) fn coarse_wall_nanos() -> u64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        coarse(rustix::time::ClockId::RealtimeCoarse)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        u64::try_from(since_epoch.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn coarse(clock: rustix::time::ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    // Nobody lives before 1970.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// What a remote clock reads, from its last reading: its offset to [`wall`].
 #[cfg(feature = "redis")]
 #[derive(Debug)]

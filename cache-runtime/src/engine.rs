@@ -77,6 +77,11 @@ impl Engine {
         self.registry.visitor(name, &self.config)
     }
 
+    /// Whether both are the same cache.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -91,7 +96,7 @@ impl Engine {
     }
 }
 
-/// An engine, shared. The process-wide one is never counted: a hit costs no contended write.
+/// An engine, shared. The process-wide one is never counted.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle(Source);
 
@@ -104,11 +109,6 @@ enum Source {
 impl Handle {
     pub(crate) fn process(engine: &'static Arc<Engine>) -> Self {
         Self(Source::Process(engine))
-    }
-
-    /// Whether both are the same cache.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        std::ptr::eq::<Engine>(&**self, &**other)
     }
 
     pub(crate) fn own(engine: Arc<Engine>) -> Self {

@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::hash::Hasher;
+use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -154,6 +155,11 @@ pub struct Header {
 pub(crate) const MAX_TOOK: u32 = 9_999_999;
 
 impl Header {
+    /// How long the load took.
+    pub(crate) fn took(&self) -> Duration {
+        Duration::from_millis(self.took.into())
+    }
+
     /// How many bytes stand before the payload.
     pub const LEN: usize = layout::LEN;
 

@@ -90,6 +90,18 @@ pub(crate) struct Grace {
 }
 
 impl Grace {
+    /// For how long before its end an entry may be loaded anew, all but once in a thousand times, where a load takes so long.
+    pub(crate) fn last_time(&self, took: Duration) -> Duration {
+        /// How many times the usual wait XFetch may make of the time that a load took.
+        const EARLIEST: f64 = 7.0;
+
+        if self.early > 0.0 {
+            took.mul_f64((self.early * EARLIEST).min(1e6))
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// For how long past its time an entry is kept.
     pub(crate) fn kept_for(&self) -> Duration {
         self.swr.max(self.stale_if_error)

@@ -1,5 +1,6 @@
 //! Which function owns which keys, and what is known of each resource.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::panic::Location;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::config::CacheConfig;
+use crate::entry::Fingerprint;
 use crate::generation::Dep;
 use crate::key::{EntryKind, IdForm, is_resource};
 use crate::stats::{CounterSnapshot, Counters};
@@ -37,26 +39,40 @@ pub struct Site {
 
 /// What is known of a function in one cache.
 #[derive(Debug)]
-struct Known {
+pub(crate) struct Known {
     engine: u64,
     name: &'static str,
     op: Option<&'static str>,
     shared: bool,
     resource: Arc<Resource>,
+    fingerprint: OnceLock<(TypeId, Fingerprint)>,
 }
 
 /// A resource, which a call need not count if its function knows it.
 #[derive(Debug)]
 pub(crate) enum Res {
-    Known(&'static Arc<Resource>),
+    Known(&'static Known),
     Own(Arc<Resource>),
 }
 
 impl Res {
-    pub(crate) fn into_arc(self) -> Arc<Resource> {
+    /// As [`Fingerprint::of`] the type of the function's values, in the version that its attribute says.
+    pub(crate) fn fingerprint<V: 'static>(&self, version: u32) -> Fingerprint {
+        let of = || Fingerprint::of::<V>(version);
+        let Self::Known(known) = self else {
+            return of();
+        };
+        // The instantiations of a generic function share what is known of it.
+        match known.fingerprint.get_or_init(|| (TypeId::of::<V>(), of())) {
+            (id, fingerprint) if *id == TypeId::of::<V>() => *fingerprint,
+            _ => of(),
+        }
+    }
+
+    pub(crate) fn to_arc(&self) -> Arc<Resource> {
         match self {
-            Self::Known(resource) => Arc::clone(resource),
-            Self::Own(resource) => resource,
+            Self::Known(known) => Arc::clone(&known.resource),
+            Self::Own(resource) => Arc::clone(resource),
         }
     }
 }
@@ -66,7 +82,7 @@ impl Deref for Res {
 
     fn deref(&self) -> &Resource {
         match self {
-            Self::Known(resource) => resource,
+            Self::Known(known) => &known.resource,
             Self::Own(resource) => resource,
         }
     }
@@ -101,7 +117,7 @@ impl Site {
     /// The resource of this name, if it is the one of the function's first call.
     pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<Res> {
         let known = self.known.get()?;
-        (known.engine == engine && known.name == name).then_some(Res::Known(&known.resource))
+        (known.engine == engine && known.name == name).then_some(Res::Known(known))
     }
 
     /// As [`Resource::claim`].
@@ -113,7 +129,7 @@ impl Site {
         op: Option<&'static str>,
         shared: bool,
     ) -> bool {
-        if let (Res::Known(_), Some(known)) = (resource, self.known.get())
+        if let Res::Known(known) = resource
             && known.op == op
             && known.shared == shared
         {
@@ -128,6 +144,7 @@ impl Site {
                 op,
                 shared,
                 resource: Arc::clone(resource),
+                fingerprint: OnceLock::new(),
             });
         }
         is_granted

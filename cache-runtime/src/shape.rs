@@ -51,7 +51,7 @@ macro_rules! shapes {
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
                 let mut planned = ReadPlan::begin(process_handle(), site, resource);
-                if let Some(planned) = &mut planned {
+                if let Some((_, planned)) = &mut planned {
                     plan(planned);
                 }
                 Read::planned(planned)
@@ -66,7 +66,7 @@ macro_rules! shapes {
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
                 let mut planned = ReadPlan::begin(cache.as_ref().handle(), site, resource);
-                if let Some(planned) = &mut planned {
+                if let Some((_, planned)) = &mut planned {
                     plan(planned);
                 }
                 Read::planned(planned)

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::delivery::{Order, Receipt};
-use crate::engine::Handle;
+use crate::engine::{Engine, Handle};
 use crate::errands::Errand;
 use crate::nonce::Nonce;
 use crate::stats::Counters;
@@ -88,12 +88,18 @@ pub(crate) struct Handover {
 
 impl Block {
     /// The innermost block of this cache around the current task.
-    fn around(cache: &Handle) -> Option<Arc<Self>> {
+    fn around(cache: &Engine) -> Option<Arc<Self>> {
         let innermost = BLOCK.try_with(Arc::clone).ok();
         Self::of(innermost, cache)
     }
 
-    fn of(innermost: Option<Arc<Self>>, cache: &Handle) -> Option<Arc<Self>> {
+    /// Whether this block, or one around it, is one of this cache.
+    fn is_of(&self, cache: &Engine) -> bool {
+        std::iter::successors(Some(self), |block| block.outer.as_deref())
+            .any(|block| block.cache.is(cache))
+    }
+
+    fn of(innermost: Option<Arc<Self>>, cache: &Engine) -> Option<Arc<Self>> {
         std::iter::successors(innermost, |block| block.outer.clone())
             .find(|block| block.cache.is(cache))
     }
@@ -175,8 +181,9 @@ fn repeat(cache: &Handle, order: Order) {
 }
 
 /// Whether a transaction of this cache is open around the current task.
-pub(crate) fn is_open(cache: &Handle) -> bool {
-    Block::around(cache).is_some()
+pub(crate) fn is_open(cache: &Engine) -> bool {
+    // Most calls are outside of any.
+    BLOCK.try_with(|block| block.is_of(cache)).unwrap_or(false)
 }
 
 /// Leaves a write with the block around the current task; gives it back if there is none.

@@ -78,7 +78,7 @@ impl<'a> WritePlan<'a> {
         if let Some(Some(target)) = self.targets.last_mut() {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
             let form = key.id(id);
-            target.narrow(form, key.finish(false), self.site);
+            target.narrow(form, key.take(), self.site);
         }
         self
     }

@@ -7,55 +7,39 @@
 //! differently never take each other's entries.
 
 use serde::ser::{self, Serialize, Serializer};
-use siphasher::sip128::SipHasher13;
 
 use super::KeyError;
 
-/// Where encoded bytes go: into a hasher as they come, or into a buffer.
-pub(crate) trait Sink {
-    fn put(&mut self, bytes: &[u8]);
-}
-
-impl Sink for Vec<u8> {
-    fn put(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
-    }
-}
-
-impl Sink for SipHasher13 {
-    fn put(&mut self, bytes: &[u8]) {
-        std::hash::Hasher::write(self, bytes);
-    }
-}
-
 /// Appends the canonical bytes of `value` to `sink`.
-pub(crate) fn encode<T: Serialize + ?Sized>(
-    value: &T,
-    sink: &mut impl Sink,
-) -> Result<(), KeyError> {
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, sink: &mut Vec<u8>) -> Result<(), KeyError> {
     value.serialize(Encoder(sink))
 }
 
 const END: &[u8] = b"e";
 
-struct Encoder<'a, S>(&'a mut S);
+struct Encoder<'a>(&'a mut Vec<u8>);
 
-impl<S: Sink> Encoder<'_, S> {
+impl Encoder<'_> {
     fn varint(&mut self, mut n: u128) {
+        // Most are short, and wide numbers slow.
+        if n < 0x80 {
+            self.0.push(n as u8);
+            return;
+        }
         while n >= 0x80 {
-            self.0.put(&[0x80 | (n & 0x7f) as u8]);
+            self.0.extend_from_slice(&[0x80 | (n & 0x7f) as u8]);
             n >>= 7;
         }
-        self.0.put(&[n as u8]);
+        self.0.extend_from_slice(&[n as u8]);
     }
 
     fn text(&mut self, text: &[u8]) {
         self.varint(text.len() as u128);
-        self.0.put(text);
+        self.0.extend_from_slice(text);
     }
 
     fn unsigned(mut self, n: u128) {
-        self.0.put(b"u");
+        self.0.extend_from_slice(b"u");
         self.varint(n);
     }
 
@@ -63,13 +47,13 @@ impl<S: Sink> Encoder<'_, S> {
         if n >= 0 {
             self.unsigned(n.unsigned_abs());
         } else {
-            self.0.put(b"n");
+            self.0.extend_from_slice(b"n");
             self.varint(n.unsigned_abs() - 1);
         }
     }
 
     fn variant(&mut self, name: &str) {
-        self.0.put(b"v");
+        self.0.extend_from_slice(b"v");
         self.text(name.as_bytes());
     }
 }
@@ -83,16 +67,16 @@ macro_rules! integers {
     )*};
 }
 
-impl<'a, S: Sink> Serializer for Encoder<'a, S> {
+impl<'a> Serializer for Encoder<'a> {
     type Ok = ();
     type Error = KeyError;
-    type SerializeSeq = Encoder<'a, S>;
-    type SerializeTuple = Encoder<'a, S>;
-    type SerializeTupleStruct = Encoder<'a, S>;
-    type SerializeTupleVariant = Encoder<'a, S>;
-    type SerializeMap = SortedMap<'a, S>;
-    type SerializeStruct = Encoder<'a, S>;
-    type SerializeStructVariant = Encoder<'a, S>;
+    type SerializeSeq = Encoder<'a>;
+    type SerializeTuple = Encoder<'a>;
+    type SerializeTupleStruct = Encoder<'a>;
+    type SerializeTupleVariant = Encoder<'a>;
+    type SerializeMap = SortedMap<'a>;
+    type SerializeStruct = Encoder<'a>;
+    type SerializeStructVariant = Encoder<'a>;
 
     integers! {
         serialize_u8(u8) as u128 => unsigned;
@@ -112,7 +96,7 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
     }
 
     fn serialize_bool(self, v: bool) -> Result<(), KeyError> {
-        self.0.put(if v { b"t" } else { b"f" });
+        self.0.extend_from_slice(if v { b"t" } else { b"f" });
         Ok(())
     }
 
@@ -125,8 +109,8 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
             return Err(KeyError::not_a_number());
         }
         // `-0.0 + 0.0` is `0.0`; every other number stays what it is.
-        self.0.put(b"d");
-        self.0.put(&(v + 0.0).to_bits().to_le_bytes());
+        self.0.extend_from_slice(b"d");
+        self.0.extend_from_slice(&(v + 0.0).to_bits().to_le_bytes());
         Ok(())
     }
 
@@ -135,29 +119,29 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
     }
 
     fn serialize_str(mut self, v: &str) -> Result<(), KeyError> {
-        self.0.put(b"s");
+        self.0.extend_from_slice(b"s");
         self.text(v.as_bytes());
         Ok(())
     }
 
     fn serialize_bytes(mut self, v: &[u8]) -> Result<(), KeyError> {
-        self.0.put(b"b");
+        self.0.extend_from_slice(b"b");
         self.text(v);
         Ok(())
     }
 
     fn serialize_none(self) -> Result<(), KeyError> {
-        self.0.put(b"0");
+        self.0.extend_from_slice(b"0");
         Ok(())
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), KeyError> {
-        self.0.put(b"1");
+        self.0.extend_from_slice(b"1");
         value.serialize(self)
     }
 
     fn serialize_unit(self) -> Result<(), KeyError> {
-        self.0.put(b"_");
+        self.0.extend_from_slice(b"_");
         Ok(())
     }
 
@@ -195,7 +179,7 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Self, KeyError> {
-        self.0.put(b"l");
+        self.0.extend_from_slice(b"l");
         Ok(self)
     }
 
@@ -218,7 +202,7 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
         self.serialize_seq(Some(len))
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<SortedMap<'a, S>, KeyError> {
+    fn serialize_map(self, _: Option<usize>) -> Result<SortedMap<'a>, KeyError> {
         Ok(SortedMap {
             sink: self.0,
             entries: Vec::new(),
@@ -226,7 +210,7 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, KeyError> {
-        self.0.put(b"r");
+        self.0.extend_from_slice(b"r");
         Ok(self)
     }
 
@@ -244,7 +228,7 @@ impl<'a, S: Sink> Serializer for Encoder<'a, S> {
 
 macro_rules! elements {
     ($($trait:ident::$method:ident;)*) => {$(
-        impl<S: Sink> ser::$trait for Encoder<'_, S> {
+        impl ser::$trait for Encoder<'_> {
             type Ok = ();
             type Error = KeyError;
 
@@ -253,7 +237,7 @@ macro_rules! elements {
             }
 
             fn end(self) -> Result<(), KeyError> {
-                self.0.put(END);
+                self.0.extend_from_slice(END);
                 Ok(())
             }
         }
@@ -269,7 +253,7 @@ elements! {
 
 macro_rules! fields {
     ($($trait:ident;)*) => {$(
-        impl<S: Sink> ser::$trait for Encoder<'_, S> {
+        impl ser::$trait for Encoder<'_> {
             type Ok = ();
             type Error = KeyError;
 
@@ -279,13 +263,13 @@ macro_rules! fields {
                 value: &T,
             ) -> Result<(), KeyError> {
                 // The mark keeps a name's length apart from the end of the struct.
-                self.0.put(b".");
+                self.0.extend_from_slice(b".");
                 self.text(name.as_bytes());
                 encode(value, self.0)
             }
 
             fn end(self) -> Result<(), KeyError> {
-                self.0.put(END);
+                self.0.extend_from_slice(END);
                 Ok(())
             }
         }
@@ -298,12 +282,12 @@ fields! {
 }
 
 /// Gathers the encoded entries of a map, to write them in one order whatever the map's own is.
-struct SortedMap<'a, S> {
-    sink: &'a mut S,
+struct SortedMap<'a> {
+    sink: &'a mut Vec<u8>,
     entries: Vec<Vec<u8>>,
 }
 
-impl<S: Sink> ser::SerializeMap for SortedMap<'_, S> {
+impl ser::SerializeMap for SortedMap<'_> {
     type Ok = ();
     type Error = KeyError;
 
@@ -323,11 +307,11 @@ impl<S: Sink> ser::SerializeMap for SortedMap<'_, S> {
 
     fn end(mut self) -> Result<(), KeyError> {
         self.entries.sort_unstable();
-        self.sink.put(b"m");
+        self.sink.extend_from_slice(b"m");
         for entry in &self.entries {
-            self.sink.put(entry);
+            self.sink.extend_from_slice(entry);
         }
-        self.sink.put(END);
+        self.sink.extend_from_slice(END);
         Ok(())
     }
 }

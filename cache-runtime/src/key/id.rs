@@ -76,6 +76,23 @@ fn write_to(out: &mut String, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
+/// As `{n}`, which costs more than all else of a usual id.
+fn push_digits(out: &mut String, mut n: u64) {
+    // As many as the largest has.
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    // They are ASCII.
+    out.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
+}
+
 struct Renderer<'a> {
     out: &'a mut String,
     form: &'a mut IdForm,
@@ -83,7 +100,16 @@ struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    fn integer(self, n: impl fmt::Display) -> Result<(), KeyError> {
+    fn natural(self, n: u64) -> Result<(), KeyError> {
+        self.form.add(b'i');
+        push_digits(self.out, n);
+        Ok(())
+    }
+
+    fn integer<T: fmt::Display + TryInto<u64> + Copy>(self, n: T) -> Result<(), KeyError> {
+        if let Ok(n) = n.try_into() {
+            return self.natural(n);
+        }
         self.form.add(b'i');
         write_to(self.out, format_args!("{n}"));
         Ok(())

@@ -8,14 +8,13 @@ mod canonical;
 mod id;
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 
 use serde::Serialize;
-use siphasher::sip128::{Hasher128, SipHasher13};
 
 pub(crate) use self::id::IdForm;
 use crate::error::{Error, ErrorKind};
+use crate::nonce::hash128;
 use crate::read::Extra;
 
 /// A value that can stand in a cache key: anything that implements serde's `Serialize`.
@@ -95,42 +94,30 @@ impl KeySpace {
     }
 }
 
-thread_local! {
-    /// Memory for the next key: a hit in the process ends with its key, and most calls are hits.
-    static SPARE: Cell<String> = const { Cell::new(String::new()) };
-}
-
-/// A key that is larger is not worth holding on to.
-const SPARE_LIMIT: usize = 512;
-
-/// Gives a key's memory back.
-pub(crate) fn reuse(mut key: String) {
-    if key.capacity() <= SPARE_LIMIT {
-        key.clear();
-        // While the thread ends there is no place for it.
-        let _ = SPARE.try_with(|spare| spare.set(key));
-    }
-}
-
-/// Builds one key from left to right, without a copy.
+/// Builds one key from left to right.
+#[derive(Debug, Default)]
 pub(crate) struct KeyWriter {
-    hash_key: [u8; 16],
     text: String,
-    hasher: Option<SipHasher13>,
+    /// The canonical bytes of the arguments, to be hashed at once.
+    args: Vec<u8>,
 }
 
 impl KeyWriter {
     pub(crate) fn new(space: &KeySpace, resource: &str) -> Self {
-        let mut text = SPARE.try_with(Cell::take).unwrap_or_default();
+        let mut key = Self::default();
+        key.begin(space, resource);
+        key
+    }
+
+    /// Begins anew, in the memory that the last key took.
+    pub(crate) fn begin(&mut self, space: &KeySpace, resource: &str) {
+        self.args.clear();
+        let text = &mut self.text;
+        text.clear();
         text.reserve(space.namespace.len() + resource.len() + 48);
         text.push_str(&space.namespace);
         text.push_str(resource);
         text.push(':');
-        Self {
-            hash_key: space.hash_key,
-            text,
-            hasher: None,
-        }
     }
 
     pub(crate) fn op(&mut self, op: &str) {
@@ -143,39 +130,48 @@ impl KeyWriter {
     }
 
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
-        let key = &self.hash_key;
-        canonical::encode(
-            arg,
-            self.hasher
-                .get_or_insert_with(|| SipHasher13::new_with_key(key)),
-        )
+        canonical::encode(arg, &mut self.args)
     }
 
-    /// The finished key. With `hashed`, the hash of the arguments (there may be none) ends it.
-    pub(crate) fn finish(mut self, hashed: bool) -> String {
-        if hashed {
-            let key = &self.hash_key;
-            let hasher = self
-                .hasher
-                .unwrap_or_else(|| SipHasher13::new_with_key(key));
-            push_hash(&mut self.text, hasher.finish128().as_u128());
-        }
-        self.text
+    /// The hash of the arguments (there may be none) ends the key.
+    pub(crate) fn end_hashed(&mut self, space: &KeySpace) {
+        push_hash(&mut self.text, hash128(&space.hash_key, &self.args));
+    }
+
+    /// What is written so far.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The key, whose memory is its reader's.
+    pub(crate) fn take(&mut self) -> String {
+        std::mem::take(&mut self.text)
+    }
+
+    /// Whether it is worth holding on to its memory.
+    pub(crate) fn is_small(&self) -> bool {
+        self.text.capacity() + self.args.capacity() <= SPARE_LIMIT
     }
 }
+
+/// A key that is larger is not worth holding on to.
+const SPARE_LIMIT: usize = 1024;
 
 fn push_hash(text: &mut String, hash: u128) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bytes = hash.to_be_bytes();
-    text.extend(bytes.iter().flat_map(|byte| {
-        [byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)]))
-    }));
-}
-
-impl fmt::Debug for KeyWriter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyWriter").field(&self.text).finish()
-    }
+    /// The digits of each byte: half as many steps as digit by digit.
+    const DIGITS: [[u8; 2]; 256] = {
+        let digits = b"0123456789abcdef";
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
+    let pairs = hash.to_be_bytes().map(|byte| DIGITS[usize::from(byte)]);
+    // They are ASCII.
+    text.push_str(std::str::from_utf8(pairs.as_flattened()).unwrap_or_default());
 }
 
 /// `text` as it may stand in a key.
@@ -364,20 +360,16 @@ impl Key {
     pub(crate) fn render(&self, space: &KeySpace) -> String {
         let mut key = KeyWriter::new(space, &self.resource);
         match &self.rest {
-            Rest::Id { text, .. } | Rest::Literal(text) => {
-                key.text.push_str(text);
-                key.finish(false)
-            }
+            Rest::Id { text, .. } | Rest::Literal(text) => key.text.push_str(text),
             Rest::Args { op, canonical } => {
                 if let Some(op) = op {
                     key.op(op);
                 }
-                let mut hasher = SipHasher13::new_with_key(&space.hash_key);
-                canonical::Sink::put(&mut hasher, canonical);
-                key.hasher = Some(hasher);
-                key.finish(true)
+                key.args.extend_from_slice(canonical);
+                key.end_hashed(space);
             }
         }
+        key.take()
     }
 
     fn checked(resource: String, rest: Rest) -> Result<Self, Error> {
@@ -530,7 +522,8 @@ mod tests {
         key.op("list");
         key.arg(&0u32).expect("encodes");
         key.arg(&100u32).expect("encodes");
-        let written = key.finish(true);
+        key.end_hashed(&space);
+        let written = key.take();
         assert_eq!(
             written,
             Key::args("users", "list", &(0, 100))

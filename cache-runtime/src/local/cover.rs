@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::tick::{TICK, Tick};
+use super::tick::{Moment, Tick};
+use crate::clock::TICK;
 
 /// What nothing belongs to.
 pub(super) const NO_EPOCH: u64 = 0;
@@ -28,6 +29,8 @@ pub(super) struct Cover {
     epoch: AtomicU64,
     /// Until when anything is served: as long after the last heartbeat that has come back was sent as is bearable.
     until: AtomicU64,
+    /// The same by the clock on the wall. It is stored first: without `until` it says nothing.
+    wall_until: AtomicU64,
     /// When that heartbeat was sent.
     sent: AtomicU64,
     max_staleness: Duration,
@@ -40,7 +43,7 @@ struct State {
     epochs: u64,
     open: Option<Session>,
     beats: Beat,
-    on_their_way: VecDeque<(Beat, Tick)>,
+    on_their_way: VecDeque<(Beat, Moment)>,
 }
 
 impl Cover {
@@ -48,6 +51,7 @@ impl Cover {
         Self {
             epoch: AtomicU64::new(NO_EPOCH),
             until: AtomicU64::new(0),
+            wall_until: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             max_staleness: max_staleness.saturating_sub(TICK),
             state: Mutex::default(),
@@ -60,9 +64,10 @@ impl Cover {
     }
 
     /// How old the last heartbeat is; `None` if nothing is to be served at this time.
-    pub(super) fn age(&self, now: Tick) -> Option<Duration> {
-        let is_covered = now.0 < self.until.load(Ordering::Acquire);
-        is_covered.then(|| now.since(Tick(self.sent.load(Ordering::Relaxed))))
+    pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+        let is_covered = now.tick.0 < self.until.load(Ordering::Acquire)
+            && now.wall.0 < self.wall_until.load(Ordering::Relaxed);
+        is_covered.then(|| now.tick.since(Tick(self.sent.load(Ordering::Relaxed))))
     }
 
     /// A connection is being made.
@@ -113,7 +118,7 @@ impl Cover {
     }
 
     /// A heartbeat is about to be sent, if the session is open.
-    pub(super) fn beat(&self, session: Session, now: Tick) -> Option<Beat> {
+    pub(super) fn beat(&self, session: Session, now: Moment) -> Option<Beat> {
         let mut state = self.state.lock();
         if state.open != Some(session) {
             return None;
@@ -136,9 +141,11 @@ impl Cover {
         let known = state.on_their_way.iter().position(|(on, _)| *on == beat);
         // Those before it are later than this one, and cover less.
         if let Some((_, sent)) = known.and_then(|at| state.on_their_way.drain(..=at).next_back()) {
-            self.sent.store(sent.0, Ordering::Relaxed);
+            self.sent.store(sent.tick.0, Ordering::Relaxed);
+            let wall_until = sent.wall.after(self.max_staleness);
+            self.wall_until.store(wall_until.0, Ordering::Relaxed);
             self.until
-                .store(sent.after(self.max_staleness).0, Ordering::Release);
+                .store(sent.tick.after(self.max_staleness).0, Ordering::Release);
         }
     }
 
@@ -163,8 +170,25 @@ mod tests {
         (cover, session)
     }
 
-    fn at(millis: u64) -> Tick {
-        START.after(Duration::from_millis(millis))
+    fn at(millis: u64) -> Moment {
+        by(millis, millis)
+    }
+
+    fn by(millis: u64, wall: u64) -> Moment {
+        Moment {
+            tick: START.after(Duration::from_millis(millis)),
+            wall: START.after(Duration::from_millis(wall)),
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_covers_no_sleep_of_the_machine_and_no_clock_that_is_set_back() {
+        let (cover, session) = open();
+        let beat = cover.beat(session, at(0)).expect("open");
+        cover.returned(session, beat);
+        assert!(cover.age(by(500, 500)).is_some());
+        assert_eq!(cover.age(by(500, 3_600_000)), None, "it slept");
+        assert_eq!(cover.age(by(1000, 100)), None, "it was set back");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! 3. A heartbeat is a push of a key that this process owns, behind all pushes before it. It covers what is kept for as
 //!    long after it was *sent* as is bearable, and past that nothing is served.
 //! 4. Own invalidations take effect here after Redis has answered and before they return.
-//! 5. Time is the kernel's [coarse clock](tick), and not a task that ticks.
+//! 5. Time is the kernel's [coarse clocks](tick), and not a task that ticks.
 //! 6. What is loaded is made of no copies: a cached function that calls another gets what Redis says. Else what it stores for
 //!    all would be as old as the copy, and stay so.
 
@@ -39,7 +39,7 @@ pub(crate) use self::entry::{Asked, Copy, Found};
 use self::entry::{ByBytes, Entry};
 use self::figures::Figures;
 pub use self::figures::LocalFigures;
-use self::tick::Tick;
+use self::tick::{Moment, Tick};
 use crate::nonce::{Nonce, hash128};
 use crate::store::Probe;
 
@@ -135,7 +135,7 @@ impl Local {
 
     /// The copy under a key, if it may be served now.
     pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
-        let now = Tick::now();
+        let now = Moment::now();
         // First of all: without a connection nothing is looked up.
         let age = self.cover.age(now)?;
         let hash = self.hash(key.as_bytes());
@@ -144,7 +144,7 @@ impl Local {
             self.drop_dead(hash, &entry);
             return None;
         }
-        entry.serve(asked, now, age)
+        entry.serve(asked, now.tick, age)
     }
 
     /// Notes how old the last heartbeat was at the `n`th hit.
@@ -255,7 +255,7 @@ impl Local {
 
     /// A heartbeat is about to be sent.
     pub(crate) fn beat(&self, session: Session) -> Option<Beat> {
-        self.cover.beat(session, Tick::now())
+        self.cover.beat(session, Moment::now())
     }
 
     /// A heartbeat has come back.
@@ -279,7 +279,7 @@ impl Local {
 
     /// The figures but for the hits, which each resource counts.
     pub(crate) fn figures(&self) -> LocalFigures {
-        let is_covered = self.cover.age(Tick::now()).is_some();
+        let is_covered = self.cover.age(Moment::now()).is_some();
         LocalFigures {
             serving: is_covered,
             entries: self.entries.len() as u64,

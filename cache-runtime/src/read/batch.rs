@@ -54,9 +54,9 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
         let calls = cache.and_then(|cache| {
-            let mut planned = ReadPlan::new(cache, site, resource);
+            let mut planned = ReadPlan::new(&cache, site, resource)?;
             plan(&mut planned);
-            let calls = planned.finish_each(ids)?;
+            let calls = planned.finish_each(&cache, ids);
             let mut seen = HashSet::with_capacity(calls.len());
             // An id that has no key of its own keeps its place: the function may know it all the same.
             let once =

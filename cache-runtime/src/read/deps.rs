@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::engine::Handle;
+use crate::engine::Engine;
 use crate::generation::Dep;
 use crate::key::{self, EntryKind};
 use crate::registry::Resource;
@@ -17,14 +17,14 @@ pub(crate) enum Extra {
 }
 
 /// The dependency that a tag stands for; no resource is spelled like it.
-pub(crate) fn tag_dep(cache: &Handle, tag: &str) -> Arc<Dep> {
+pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
     Dep::new(cache.space.generation(&format!("~{}", key::escaped(tag))))
 }
 
 /// All that an entry depends on: what its resource says first, then the rest in one order for all who read and fill
 /// the entry, however they name it.
 pub(crate) fn all_deps(
-    cache: &Handle,
+    cache: &Engine,
     resource: &Resource,
     kind: EntryKind,
     extras: &[Extra],

@@ -23,8 +23,8 @@ pub(crate) use self::deps::{Extra, all_deps, tag_dep};
 use self::load::{Load, Part};
 pub(crate) use self::permit::{Package, Permit};
 pub use self::plan::ReadPlan;
-use self::reader::{Fallback, Hit, Queued};
-pub(crate) use self::reader::{Reader, Turn};
+use self::reader::{Fallback, Queued};
+pub(crate) use self::reader::{Hit, Reader, Turn};
 use self::start::{Begun, Copies};
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint};
@@ -117,9 +117,12 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
 
 impl<R, S> Read<R, S> {
     /// A call that is prepared by now; `None` if the cache is off.
-    pub(crate) fn planned(plan: Option<ReadPlan>) -> Self {
+    pub(crate) fn planned(plan: Option<(Handle, ReadPlan)>) -> Self {
         Self {
-            call: plan.and_then(ReadPlan::finish),
+            call: plan.map(|(cache, plan)| {
+                let start = plan.finish(&cache);
+                Begun::Start(cache, start)
+            }),
             unless: Everything,
             kind: PhantomData,
         }
@@ -199,10 +202,7 @@ impl<R, S, U> Read<R, S, U> {
         } else {
             match self.call.map(Begun::find) {
                 Some(Ok(value)) => Opening::Found(value),
-                Some(Err(begun)) => match begun.into_call() {
-                    Some(call) => Opening::Ask(Ask::Store(Arc::new(call))),
-                    None => Opening::off(),
-                },
+                Some(Err(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
                 None => Opening::off(),
             }
         };
@@ -240,10 +240,13 @@ impl<R, S, U> Read<R, S, U> {
     }
 
     fn key(&self) -> Result<Key, Error> {
-        self.call.as_ref().and_then(Begun::key).unwrap_or_else(|| {
-            let text = "this call has no key: its cache is off";
-            Err(Error::new(ErrorKind::InvalidKey, text))
-        })
+        self.call.as_ref().map_or_else(
+            || {
+                let text = "this call has no key: its cache is off";
+                Err(Error::new(ErrorKind::InvalidKey, text))
+            },
+            Begun::key,
+        )
     }
 }
 
@@ -302,7 +305,7 @@ impl Call {
     /// The same as a call of an annotated function.
     pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
         Read {
-            call: Some(Begun::call(self)),
+            call: Some(Begun::Call(Box::new(self))),
             unless: Everything,
             kind: PhantomData,
         }

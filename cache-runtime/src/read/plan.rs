@@ -4,13 +4,13 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::start::{Begun, Copies, Start};
+use super::start::Start;
 use super::{Call, Extra, all_deps};
-use crate::engine::Handle;
+use crate::engine::{Engine, Handle};
 use crate::entry::CodecId;
-use crate::key::{EntryKind, KeyPart, KeyWriter};
+use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
 use crate::observe::BypassReason;
-use crate::policy::{Grace, IntoTtl, MAX_TTL, TtlRequest};
+use crate::policy::{IntoTtl, MAX_TTL};
 use crate::registry::{Res, Site};
 use crate::store::Probe;
 
@@ -21,9 +21,7 @@ use crate::store::Probe;
 #[derive(Debug)]
 #[must_use]
 pub struct ReadPlan {
-    /// `None` if the resource's name is none.
-    begun: Option<Begun>,
-    key: KeyWriter,
+    start: Box<Start>,
     site: &'static Site,
     name: &'static str,
     op: Option<&'static str>,
@@ -32,8 +30,8 @@ pub struct ReadPlan {
 }
 
 impl ReadPlan {
-    pub(super) fn new(cache: Handle, site: &'static Site, name: &'static str) -> Self {
-        let key = KeyWriter::new(&cache.space, name);
+    /// `None` if the resource's name is none.
+    pub(super) fn new(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
         let resource = site
             .knows(cache.id, name)
             .or_else(|| cache.resource(name).map(Res::Own));
@@ -42,34 +40,14 @@ impl ReadPlan {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
-        let start = |resource| Start {
-            resource,
-            key: String::new(),
-            kind: EntryKind::Derived,
-            problem: None,
-            ttl: TtlRequest::default(),
-            grace: Grace {
-                // They need a body that outlives its caller, which only the attribute can make.
-                swr: Duration::ZERO,
-                timeout: None,
-                ..cache.config.grace
-            },
-            copies: Copies::default(),
-            context: None,
-            extras: Vec::new(),
-            codec: CodecId::default(),
-            version: 0,
-            cache,
-        };
-        Self {
-            begun: resource.map(|resource| Begun::start(start(resource))),
-            key,
+        Some(Self {
+            start: Start::begin(cache, resource?),
             site,
             name,
             op: None,
             has_id: false,
             shared: false,
-        }
+        })
     }
 
     /// Of a call that is about to be planned; `None` if the cache is off.
@@ -77,22 +55,20 @@ impl ReadPlan {
         cache: Option<Handle>,
         site: &'static Site,
         name: &'static str,
-    ) -> Option<Self> {
-        cache.map(|cache| Self::new(cache, site, name))
+    ) -> Option<(Handle, Self)> {
+        let cache = cache?;
+        let plan = Self::new(&cache, site, name)?;
+        Some((cache, plan))
     }
 
     #[inline]
     fn set(&mut self, set: impl FnOnce(&mut Start)) -> &mut Self {
-        if let Some(start) = self.begun.as_mut().and_then(Begun::planned) {
-            set(start);
-        }
+        set(&mut self.start);
         self
     }
 
     fn refuse(&mut self, problem: BypassReason) {
-        self.set(|start| {
-            start.problem.get_or_insert(problem);
-        });
+        self.start.refuse(problem);
     }
 
     /// What is computed of the resource; makes the entry a derived one. First of all, and by default the function's
@@ -100,7 +76,7 @@ impl ReadPlan {
     #[inline]
     pub fn op(&mut self, op: &'static str) -> &mut Self {
         self.op = Some(op);
-        self.key.op(op);
+        self.start.key.op(op);
         self
     }
 
@@ -108,9 +84,8 @@ impl ReadPlan {
     #[inline]
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         self.has_id = true;
-        let form = self.key.id(id);
         let (is_derived, site) = (self.op.is_some(), self.site);
-        self.set(|start| match form {
+        self.set(|start| match start.key.id(id) {
             // Only entities share their key with the writers that name an id.
             Ok(form) if is_derived || start.resource.fits(form, Some(site)) => {}
             Ok(_) => start.refuse(BypassReason::Claimed),
@@ -122,7 +97,7 @@ impl ReadPlan {
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
-        if self.key.arg(arg).is_err() {
+        if self.start.key.arg(arg).is_err() {
             self.refuse(BypassReason::Unkeyable);
         }
         self
@@ -149,7 +124,7 @@ impl ReadPlan {
     pub fn depends(&mut self, resource: &'static str) -> &mut Self {
         let site = self.site;
         self.set(|start| {
-            if start.cache.resource(resource).is_some() {
+            if is_resource(resource) {
                 start.extras.push(Extra::Resource(resource.into()));
             } else {
                 // Without it the entry would outlive what it is made of.
@@ -207,7 +182,7 @@ impl ReadPlan {
     #[inline]
     pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
-        self.set(|start| start.grace.swr = time.unwrap_or(start.cache.config.grace.swr))
+        self.set(|start| start.grace.swr = time.unwrap_or(start.usual.swr))
     }
 
     /// For how long past its time an entry is served in place of an error.
@@ -215,7 +190,7 @@ impl ReadPlan {
     pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
         self.set(|start| {
-            start.grace.stale_if_error = time.unwrap_or(start.cache.config.grace.stale_if_error);
+            start.grace.stale_if_error = time.unwrap_or(start.usual.stale_if_error);
         })
     }
 
@@ -223,7 +198,7 @@ impl ReadPlan {
     #[inline]
     pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = time.into_ttl();
-        self.set(|start| start.grace.timeout = time.or(start.cache.config.grace.timeout))
+        self.set(|start| start.grace.timeout = time.or(start.usual.timeout))
     }
 
     /// How eagerly an entry is loaded again before its time is over.
@@ -264,9 +239,10 @@ impl ReadPlan {
     }
 
     /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
-    pub(super) fn finish_each<K: KeyPart>(self, ids: &[K]) -> Option<Vec<Call>> {
-        let start = self.begun?.into_start()?;
-        let (cache, resource) = (&start.cache, start.resource.into_arc());
+    pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Vec<Call> {
+        self.start.register(cache);
+        let start = self.start;
+        let resource = start.resource.to_arc();
         let deps = all_deps(cache, &resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
@@ -279,7 +255,7 @@ impl ReadPlan {
                 cache: cache.clone(),
                 resource: Arc::clone(&resource),
                 probe: Probe {
-                    key: key.finish(false),
+                    key: key.take(),
                     kind: EntryKind::Entity,
                     deps: Arc::clone(&deps),
                 },
@@ -293,29 +269,29 @@ impl ReadPlan {
                 version: start.version,
             }
         });
-        Some(calls.collect())
+        calls.collect()
     }
 
-    pub(super) fn finish(mut self) -> Option<Begun> {
+    pub(super) fn finish(mut self, cache: &Engine) -> Box<Start> {
         if !self.has_id {
             self.default_op();
         }
-        let mut begun = self.begun?;
-        let start = begun.planned()?;
+        let start = &mut *self.start;
         start.kind = if self.op.is_none() && self.has_id {
             EntryKind::Entity
         } else {
             EntryKind::Derived
         };
-        start.key = self.key.finish(!self.has_id);
-        let (engine, resource) = (start.cache.id, &start.resource);
-        let is_granted = self
-            .site
-            .claims(engine, self.name, resource, self.op, self.shared);
+        if !self.has_id {
+            start.key.end_hashed(&cache.space);
+        }
+        let is_granted =
+            self.site
+                .claims(cache.id, self.name, &start.resource, self.op, self.shared);
         if !is_granted {
             start.refuse(BypassReason::Claimed);
         }
-        Some(begun)
+        self.start
     }
 }
 

@@ -32,6 +32,34 @@ pub(crate) struct Hit {
     pub(crate) past: Duration,
 }
 
+impl Hit {
+    fn new(header: Header, payload: Payload, now: Millis) -> Self {
+        Self {
+            header,
+            content: header.content,
+            codec: header.codec,
+            payload,
+            // The store's time is estimated between its answers: never more than it was given.
+            ttl: header
+                .fresh
+                .since(now)
+                .min(header.fresh.since(header.stored)),
+            past: now.since(header.fresh),
+        }
+    }
+
+    /// What a look saw, if it may be served as it is to one who does nothing else.
+    pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Self> {
+        let Found::Entry(header, payload) = look.found else {
+            return None;
+        };
+        let may_be_served = header.stays_under(look.stamp, fingerprint)
+            && look.intended.is_none()
+            && look.now < header.fresh;
+        may_be_served.then(|| Self::new(header, payload, look.now))
+    }
+}
+
 /// An entry to be served in place of a load that fails or is slow.
 #[derive(Debug)]
 pub(crate) struct Fallback {
@@ -243,24 +271,12 @@ impl<'a> Reader<'a> {
     /// What an entry means that was not invalidated: served, or kept for when its load fails or is slow.
     fn judge_live(&mut self, header: Header, payload: Payload, now: Millis) -> Sight {
         let grace = &self.call.grace;
-        let past = now.since(header.fresh);
-        let hit = Hit {
-            header,
-            content: header.content,
-            codec: header.codec,
-            payload,
-            // The store's time is estimated between its answers: never more than it was given.
-            ttl: header
-                .fresh
-                .since(now)
-                .min(header.fresh.since(header.stored)),
-            past,
-        };
+        let hit = Hit::new(header, payload, now);
+        let past = hit.past;
         // Whoever holds the lease may have died.
         let is_loading = header.is_leased() && now <= header.deadline;
         if now < header.fresh {
-            let took = Duration::from_millis(header.took.into());
-            if header.is_leased() || !grace.is_due_early(hit.ttl, took, fastrand::f64()) {
+            if header.is_leased() || !grace.is_due_early(hit.ttl, header.took(), fastrand::f64()) {
                 return Sight::Hit(hit);
             }
             self.fallback = Some(Box::new(Fallback {

@@ -1,7 +1,7 @@
 //! A call before anybody is asked: its key, and whether a copy in the process answers it.
 //!
-//! What is not needed for a hit is not done: the resource and its dependencies, which all calls of a function share, are
-//! not counted, and the key's text is written into memory that the thread keeps.
+//! What is not needed for a hit is not done: the cache, the resource and its dependencies, which all calls of a function
+//! share, are not counted, and the call with its key's text is written into memory that the thread keeps.
 
 use std::any::{Any, TypeId};
 use std::cell::Cell;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::reader::Hit;
 use super::{Call, Extra, LoadContext, all_deps};
-use crate::engine::Handle;
-use crate::entry::{CodecId, Content};
+use crate::engine::{Engine, Handle};
+use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
-use crate::key::{self, EntryKind, Key};
+use crate::key::{EntryKind, Key, KeyWriter};
 use crate::local::{Asked, Copy, Mark};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
@@ -22,9 +22,6 @@ use crate::returns::{Cacheable, Returns};
 use crate::scope::{self, Mode};
 use crate::store::Probe;
 use crate::transaction;
-
-/// How many times the usual wait XFetch may make of the time that a load took, all but once in a thousand times.
-const EARLIEST: f64 = 7.0;
 
 /// What a function has to do with copies in the process.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +47,14 @@ impl Default for Copies {
 /// A call of an annotated function with its key.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) cache: Handle,
     pub(super) resource: Res,
-    pub(super) key: String,
+    pub(super) key: KeyWriter,
     pub(super) kind: EntryKind,
     pub(super) problem: Option<BypassReason>,
     pub(super) ttl: TtlRequest,
     pub(super) grace: Grace,
+    /// As it is configured.
+    pub(super) usual: Grace,
     pub(super) copies: Copies,
     pub(super) context: Option<LoadContext>,
     pub(super) extras: Vec<Extra>,
@@ -64,188 +62,229 @@ pub(super) struct Start {
     pub(super) version: u32,
 }
 
+thread_local! {
+    /// Memory for the next call: most are over before they ask the store, and leave it.
+    static SPARE: Cell<Option<Box<Start>>> = const { Cell::new(None) };
+}
+
 impl Start {
+    /// It is filled in where it lies, on the heap, in memory that the thread keeps: on a hit, moving things about would be
+    /// most of what there is to do.
+    pub(super) fn begin(cache: &Engine, resource: Res) -> Box<Self> {
+        let mut start = match SPARE.try_with(Cell::take) {
+            Ok(Some(mut spare)) => {
+                let key = std::mem::take(&mut spare.key);
+                *spare = Self::new(resource, key, cache.config.grace);
+                spare
+            }
+            _ => Box::new(Self::new(
+                resource,
+                KeyWriter::default(),
+                cache.config.grace,
+            )),
+        };
+        start.key.begin(&cache.space, &start.resource.name);
+        start
+    }
+
+    fn new(resource: Res, key: KeyWriter, usual: Grace) -> Self {
+        Self {
+            resource,
+            key,
+            kind: EntryKind::Derived,
+            problem: None,
+            ttl: TtlRequest::default(),
+            grace: Grace {
+                // They need a body that outlives its caller, which only the attribute can make.
+                swr: Duration::ZERO,
+                timeout: None,
+                ..usual
+            },
+            usual,
+            copies: Copies::default(),
+            context: None,
+            extras: Vec::new(),
+            codec: CodecId::default(),
+            version: 0,
+        }
+    }
+
+    /// Its memory is for the next.
+    fn leave(self: Box<Self>) {
+        if self.key.is_small() {
+            // While the thread ends there is no place for it.
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        }
+    }
+
     /// The first problem counts.
     pub(super) fn refuse(&mut self, problem: BypassReason) {
         self.problem.get_or_insert(problem);
     }
 
-    pub(super) fn into_call(self) -> Call {
-        let deps = all_deps(&self.cache, &self.resource, self.kind, &self.extras);
-        Call {
-            resource: self.resource.into_arc(),
+    /// What it depends on beside its own resource is known from now on: a function names it.
+    pub(super) fn register(&self, cache: &Engine) {
+        for extra in &self.extras {
+            if let Extra::Resource(name) = extra {
+                cache.resource(name);
+            }
+        }
+    }
+
+    fn into_call(mut self: Box<Self>, cache: Handle) -> Call {
+        self.register(&cache);
+        let deps = all_deps(&cache, &self.resource, self.kind, &self.extras);
+        let call = Call {
+            resource: self.resource.to_arc(),
             probe: Probe {
-                key: self.key,
+                key: self.key.take(),
                 kind: self.kind,
                 deps,
             },
-            cache: self.cache,
+            cache,
             problem: self.problem,
             ttl: self.ttl,
             grace: self.grace,
             copies: self.copies,
-            context: self.context,
-            extras: self.extras,
+            context: self.context.take(),
+            extras: std::mem::take(&mut self.extras),
             codec: self.codec,
             version: self.version,
-        }
+        };
+        self.leave();
+        call
     }
 }
 
-/// A call that has begun. It is moved often before it is known whether there is a copy, so it lies on the heap, in memory
-/// that the thread keeps.
+/// A call that has begun.
 #[derive(Debug)]
-pub(super) struct Begun(Box<Stage>);
-
-#[derive(Debug, Default)]
-enum Stage {
-    Start(Start),
-    Call(Call),
-    #[default]
-    Over,
-}
-
-thread_local! {
-    /// Memory for the next call.
-    static SPARE: Cell<Option<Box<Stage>>> = const { Cell::new(None) };
-}
-
-fn spare(memory: Box<Stage>) {
-    // While the thread ends there is no place for it.
-    let _ = SPARE.try_with(|spare| spare.set(Some(memory)));
+pub(super) enum Begun {
+    Start(Handle, Box<Start>),
+    Call(Box<Call>),
 }
 
 impl Begun {
-    pub(super) fn start(start: Start) -> Self {
-        Self::at(Stage::Start(start))
-    }
-
-    /// What its plan is to fill in.
-    #[inline]
-    pub(super) fn planned(&mut self) -> Option<&mut Start> {
-        match &mut *self.0 {
-            Stage::Start(start) => Some(start),
-            Stage::Call(_) | Stage::Over => None,
-        }
-    }
-
-    /// The same, planned.
-    pub(super) fn into_start(self) -> Option<Start> {
-        match self.end() {
-            Stage::Start(start) => Some(start),
-            Stage::Call(_) | Stage::Over => None,
-        }
-    }
-
-    pub(super) fn call(call: Call) -> Self {
-        Self::at(Stage::Call(call))
-    }
-
-    fn at(stage: Stage) -> Self {
-        match SPARE.try_with(Cell::take) {
-            Ok(Some(mut spare)) => {
-                *spare = stage;
-                Self(spare)
-            }
-            _ => Self(Box::new(stage)),
-        }
-    }
-
-    /// What it was, and its memory for the next.
-    fn end(mut self) -> Stage {
-        let stage = std::mem::take(&mut *self.0);
-        spare(self.0);
-        stage
-    }
-
     /// For those who ask the store.
-    pub(super) fn into_call(self) -> Option<Call> {
-        match self.end() {
-            Stage::Start(start) => Some(start.into_call()),
-            Stage::Call(call) => Some(call),
-            Stage::Over => None,
+    pub(super) fn into_call(self) -> Arc<Call> {
+        match self {
+            Self::Start(cache, start) => Arc::new(start.into_call(cache)),
+            Self::Call(call) => Arc::from(call),
         }
     }
 
     pub(super) fn set_context(&mut self, context: &LoadContext) {
-        let place = match &mut *self.0 {
-            Stage::Start(start) => &mut start.context,
-            Stage::Call(call) => &mut call.context,
-            Stage::Over => return,
+        let place = match self {
+            Self::Start(_, start) => &mut start.context,
+            Self::Call(call) => &mut call.context,
         };
         *place = Some(context.clone());
     }
 
     /// The key as it is used by hand.
-    pub(super) fn key(&self) -> Option<Result<Key, Error>> {
-        let asking = self.asking()?;
-        Some(match asking.problem {
+    pub(super) fn key(&self) -> Result<Key, Error> {
+        let asking = self.asking();
+        match asking.problem {
             Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
                 let text = format!("this call has no key of its own ({})", problem.as_str());
                 Err(Error::new(ErrorKind::InvalidKey, text))
             }
             _ => Ok(asking.key()),
-        })
+        }
     }
 
-    fn asking(&self) -> Option<Asking<'_>> {
-        match &*self.0 {
-            Stage::Start(start) => Some(Asking {
-                cache: &start.cache,
+    fn asking(&self) -> Asking<'_> {
+        match self {
+            Self::Start(cache, start) => Asking {
+                cache,
                 resource: &start.resource,
-                key: &start.key,
+                key: start.key.text(),
                 kind: start.kind,
                 problem: start.problem,
+                grace: &start.grace,
                 copies: start.copies,
                 extras: &start.extras,
                 version: start.version,
-            }),
-            Stage::Call(call) => Some(call.asking()),
-            Stage::Over => None,
+            },
+            Self::Call(call) => call.asking(),
         }
     }
 
-    /// The copy in the process, or the call if there is none that may be served.
-    pub(super) fn find<R: Returns<S>, S>(mut self) -> Result<R, Self> {
-        let Some(returned) = self.asking().and_then(|asking| asking.answer()) else {
+    /// The fingerprint of the call's values.
+    fn fingerprint<V: 'static>(&self) -> Fingerprint {
+        match self {
+            Self::Start(_, start) => start.resource.fingerprint::<V>(start.version),
+            Self::Call(call) => call.fingerprint::<V>(),
+        }
+    }
+
+    /// What can be said without asking anybody outside the process, or the call if that is nothing.
+    #[inline]
+    pub(super) fn find<R: Returns<S>, S>(self) -> Result<R, Self> {
+        let asking = self.asking();
+        let found = match asking.cache.local {
+            Some(_) => asking.answer(),
+            None => asking.glance(|| self.fingerprint::<R::Value>()),
+        };
+        let Some(returned) = found else {
             return Err(self);
         };
-        if let Stage::Start(start) = &mut *self.0 {
-            // Nobody asks for it any more.
-            key::reuse(std::mem::take(&mut start.key));
+        if let Self::Start(_, start) = self {
+            start.leave();
         }
-        // In its place: what is over is not moved once more.
-        *self.0 = Stage::Over;
-        spare(self.0);
         Ok(returned)
     }
 }
 
 /// What there is to say of a call to those who look for a copy.
 struct Asking<'a> {
-    cache: &'a Handle,
+    cache: &'a Engine,
     resource: &'a Resource,
     key: &'a str,
     kind: EntryKind,
     problem: Option<BypassReason>,
+    grace: &'a Grace,
     copies: Copies,
     extras: &'a [Extra],
     version: u32,
 }
 
 impl Asking<'_> {
-    /// A value or the knowledge that there is none, and for how long it is fresh.
-    fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        let local = self.cache.local.as_ref()?;
-        let is_exact = self.copies.strict
-            || !self.copies.kept
-            || self.problem.is_some()
+    /// Whether the store has to be asked whatever there is in the process.
+    fn is_exact(&self) -> bool {
+        self.problem.is_some()
             // What waits to be delivered may concern it; who asks the store looks closer.
             || self.cache.delivery.is_distressed()
             || scope::mode() != Mode::Usual
-            || scope::is_strict()
-            || transaction::is_open(self.cache);
-        if is_exact {
+            || transaction::is_open(self.cache)
+    }
+
+    /// What the store has to say if it need not be waited for.
+    fn glance<R: Returns<S>, S>(&self, fingerprint: impl FnOnce() -> Fingerprint) -> Option<R> {
+        if self.is_exact() {
+            return None;
+        }
+        let store = &self.cache.store;
+        let look = if self.extras.is_empty() {
+            store.glance(self.key, self.resource.deps(self.kind))?
+        } else {
+            let deps = all_deps(self.cache, self.resource, self.kind, self.extras);
+            store.glance(self.key, &deps)?
+        };
+        let hit = Hit::of(look, fingerprint())?;
+        // In its last time one caller in many loads anew, and that is decided where the store is asked.
+        if hit.ttl <= self.grace.last_time(hit.header.took()) {
+            return None;
+        }
+        let returned = super::restore(hit.content, hit.codec, &hit.payload)?;
+        self.resource.counters.hits.add_one();
+        self.answered(store.name(), hit.ttl);
+        Some(returned)
+    }
+
+    /// A value or the knowledge that there is none, and for how long it is fresh.
+    fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
+        let local = self.cache.local.as_ref()?;
+        if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
             return None;
         }
         let found = local.find(
@@ -271,15 +310,15 @@ impl Asking<'_> {
             Some(value) => R::from_value(value),
             None => R::from_absence()?,
         };
-        self.answered(ttl);
+        self.answered("local", ttl);
         Some(returned)
     }
 
-    fn answered(&self, ttl: Duration) {
+    fn answered(&self, store: &'static str, ttl: Duration) {
         observe::record(|| Outcome {
             key: self.key.to_owned(),
             resource: self.resource.name.to_string(),
-            store: "local",
+            store,
             status: Status::Hit { ttl },
         });
     }
@@ -300,6 +339,7 @@ impl Call {
             key: &self.probe.key,
             kind: self.probe.kind,
             problem: self.problem,
+            grace: &self.grace,
             copies: self.copies,
             extras: &self.extras,
             version: self.version,
@@ -351,8 +391,7 @@ impl Call {
             return;
         }
         // In its last time one caller in many loads anew, and that is decided where the store is asked.
-        let took = Duration::from_millis(hit.header.took.into());
-        let early = took.mul_f64((self.grace.early * EARLIEST).clamp(0.0, 1e6));
+        let early = self.grace.last_time(hit.header.took());
         local.keep(
             mark,
             Copy {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use super::{
 use crate::clock::{self, Millis};
 use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
+use crate::generation::Dep;
 use crate::key::EntryKind;
 use crate::nonce::{Nonce, hash128};
 
@@ -50,9 +51,53 @@ struct Slot {
     header: Header,
     payload: Payload,
     weight: usize,
+    /// What its stamp was computed from, if that was still so when it was stored.
+    under: Option<Arc<Under>>,
+}
+
+/// The dependencies of an entry, and their generations.
+struct Under {
+    deps: Arc<[Arc<Dep>]>,
+    generations: Box<[Arc<Generation>]>,
+}
+
+/// A generation, which an entry can ask whether it is over.
+struct Generation {
+    nonce: Nonce,
+    is_over: AtomicBool,
+}
+
+/// The generation that is the last one of its dependency. It is over when it is taken out of the table, whoever does so.
+struct Last(Arc<Generation>);
+
+impl Last {
+    fn fresh() -> Self {
+        Self(Arc::new(Generation {
+            nonce: Nonce::fresh(),
+            is_over: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Release);
+    }
 }
 
 impl Slot {
+    /// Whether the stamp of these dependencies, computed now, would be its own.
+    fn is_under(&self, deps: &[Arc<Dep>]) -> bool {
+        self.under.as_ref().is_some_and(|under| {
+            // All who read a resource without tags share one list.
+            (std::ptr::eq(&*under.deps, deps) || *under.deps == *deps)
+                && !under
+                    .generations
+                    .iter()
+                    .any(|generation| generation.is_over.load(Ordering::Acquire))
+        })
+    }
+
     fn fits(&self, matching: &Matching) -> bool {
         (!matching.derived_only || self.header.kind == EntryKind::Derived)
             && matching
@@ -76,7 +121,7 @@ pub struct MemoryStore {
     entries: quick_cache::sync::Cache<u128, Arc<Slot>, ByBytes>,
     /// Held around a comparison and the change it allows. Reads don't take them.
     locks: [Mutex<()>; LOCKS],
-    generations: RwLock<HashMap<Box<str>, Nonce>>,
+    generations: RwLock<HashMap<Box<str>, Last>>,
     /// By entity's or generation's key. Outside the byte bound: an intent is not evicted.
     intents: RwLock<HashMap<Box<str>, Standing>>,
     /// With how many keys those whose time is over are looked for.
@@ -149,6 +194,11 @@ impl MemoryStore {
         Millis(clock::wall().0 + self.ahead.load(Ordering::Relaxed))
     }
 
+    /// The same for little, and up to a tick late.
+    fn now_or_later(&self) -> Millis {
+        Millis(clock::wall_or_later().0 + self.ahead.load(Ordering::Relaxed))
+    }
+
     fn hash(&self, key: &str) -> u128 {
         hash128(&self.hash_key, key.as_bytes())
     }
@@ -165,7 +215,14 @@ impl MemoryStore {
         (self.now() < ends).then_some(slot)
     }
 
-    fn put(&self, hash: u128, key: &str, header: Header, payload: Payload, size: usize) {
+    fn put(
+        &self,
+        hash: u128,
+        key: &str,
+        header: Header,
+        (payload, size): (Payload, usize),
+        under: Option<Arc<Under>>,
+    ) {
         let weight = size + key.len() + ENTRY_OVERHEAD;
         self.entries.insert(
             hash,
@@ -174,6 +231,7 @@ impl MemoryStore {
                 header,
                 payload,
                 weight,
+                under,
             }),
         );
     }
@@ -187,6 +245,7 @@ impl MemoryStore {
                 header,
                 payload: slot.payload.clone(),
                 weight: slot.weight,
+                under: slot.under.clone(),
             }),
         );
     }
@@ -199,7 +258,7 @@ impl MemoryStore {
                 probe
                     .deps
                     .iter()
-                    .map_while(|dep| generations.get(dep.key()).copied()),
+                    .map_while(|dep| generations.get(dep.key()).map(|last| last.0.nonce)),
             );
         }
         if nonces.len() < probe.deps.len() {
@@ -209,12 +268,27 @@ impl MemoryStore {
             }
             nonces.clear();
             nonces.extend(probe.deps.iter().map(|dep| {
-                *generations
-                    .entry(dep.key().into())
-                    .or_insert_with(Nonce::fresh)
+                let last = generations.entry(dep.key().into());
+                last.or_insert_with(Last::fresh).0.nonce
             }));
         }
         Stamp::of(self.server, nonces)
+    }
+
+    /// The generations of which this is the stamp, if they are the last ones.
+    fn under(&self, probe: &Probe, stamp: Stamp) -> Option<Arc<Under>> {
+        let generations = self.generations.read();
+        let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
+        let generations: Box<[_]> = last
+            .map(|last| last.map(|last| Arc::clone(&last.0)))
+            .collect::<Option<_>>()?;
+        let nonces = generations.iter().map(|generation| generation.nonce);
+        (Stamp::of(self.server, nonces) == stamp).then(|| {
+            Arc::new(Under {
+                deps: Arc::clone(&probe.deps),
+                generations,
+            })
+        })
     }
 
     /// The last deadline of the intents on these keys.
@@ -330,6 +404,18 @@ impl Store for MemoryStore {
         Form::Decoded
     }
 
+    fn glance(&self, key: &str, deps: &[Arc<Dep>]) -> Option<Look> {
+        let slot = self.entries.get(&self.hash(key))?;
+        // Where a write is announced, there is none under the last generations: the announcement ended those before it, and
+        // under those after it nothing is stored.
+        slot.is_under(deps).then(|| Look {
+            found: Found::Entry(slot.header, slot.payload.clone()),
+            stamp: slot.header.stamp,
+            intended: None,
+            now: self.now_or_later(),
+        })
+    }
+
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {
         let stamp = self.stamp(probe);
         let found = match self.get(self.hash(&probe.key)) {
@@ -383,7 +469,7 @@ impl Store for MemoryStore {
             }
         }
         let header = request.header(probe.kind, now);
-        self.put(hash, &probe.key, header, Payload::Empty, 0);
+        self.put(hash, &probe.key, header, (Payload::Empty, 0), None);
         Ok(LeaseReply::Granted)
     }
 
@@ -436,7 +522,9 @@ impl Store for MemoryStore {
             ));
         }
         let header = fill.header(probe.kind, self.now());
-        self.put(hash, &probe.key, header, fill.payload, fill.size);
+        let under = self.under(probe, fill.stamp);
+        let value = (fill.payload, fill.size);
+        self.put(hash, &probe.key, header, value, under);
         Ok(Filled::Stored)
     }
 

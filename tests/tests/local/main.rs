@@ -2,6 +2,7 @@
 
 mod faults;
 mod options;
+mod pauses;
 mod rules;
 
 use std::collections::HashMap;
