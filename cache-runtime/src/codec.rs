@@ -27,14 +27,21 @@ pub(crate) fn encoded_len<V: Serialize>(codec: CodecId, value: &V) -> Result<usi
     Ok(counter.0)
 }
 
-/// Decodes what [`encode`] wrote; `None` if the bytes are not that.
+/// Decodes what [`encode`] wrote; `None` if the bytes are not that, or more than that.
 pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Option<V> {
     match codec {
         CodecId::Json => serde_json::from_slice(bytes).ok(),
         #[cfg(feature = "msgpack")]
-        CodecId::MsgPack => rmp_serde::from_slice(bytes).ok(),
+        CodecId::MsgPack => {
+            let mut rest = bytes;
+            let value = rmp_serde::from_read(&mut rest).ok()?;
+            rest.is_empty().then_some(value)
+        }
         #[cfg(feature = "postcard")]
-        CodecId::Postcard => postcard::from_bytes(bytes).ok(),
+        CodecId::Postcard => {
+            let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+            rest.is_empty().then_some(value)
+        }
         #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
         _ => None,
     }
