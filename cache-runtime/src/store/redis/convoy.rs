@@ -7,15 +7,14 @@
 //! Other clients pipeline by themselves in the same way (rueidis is one); here the commands are merged as well, which is
 //! what spares the server the generations.
 
+#[path = "convoy/route.rs"] // Said, since it is not found beside a file that was itself named.
 mod route;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use self::route::Route;
 use super::link::Link;
@@ -23,6 +22,8 @@ use super::reads::mget;
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Look, Probe};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, Notify, time};
 
 /// How many convoys are on their way at once: while one is answered, the next is read by the server.
 pub(super) const DRIVERS: usize = 2;
@@ -240,7 +241,7 @@ impl Convoys {
         loop {
             self.boarded.notified().await;
             while self.is_busy() {
-                tokio::time::sleep(round).await;
+                time::sleep(round).await;
                 self.give_up_after(most);
             }
         }
