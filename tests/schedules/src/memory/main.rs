@@ -1,6 +1,7 @@
 //! Every order of a few threads, and every value that the memory model lets them see: loom visits all of them.
 //!
 //!     memory [NAME]    only the schedules whose name contains NAME
+//!     memory --list
 //!
 //! The sources are those of `cache-runtime`, with loom's types in place of what `crate::sync` names.
 
@@ -21,6 +22,9 @@ enum Threads {
 
 fn main() {
     let filter = std::env::args().nth(1).unwrap_or_default();
+    if filter == "--list" {
+        return local::SCHEDULES.iter().for_each(|(name, ..)| println!("{name}"));
+    }
     let mut tried = 0;
     for (name, threads, schedule) in local::SCHEDULES {
         if name.contains(&filter) {

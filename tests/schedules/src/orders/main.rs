@@ -1,6 +1,7 @@
 //! Many orders of many tasks, drawn at random and at the places where a few changes of order do most: shuttle tries them.
 //!
 //!     orders [NAME] [TIMES]    only the schedules whose name contains NAME; TIMES as often as usual
+//!     orders --list
 //!
 //! The sources are those of `cache-runtime`, with shuttle's types in place of what `crate::sync` names. Tokio's own channels
 //! are what they are: what they do counts as one step. Atomics are sequentially consistent here; `memory` is for those that
@@ -34,8 +35,11 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let filter = arguments.next().unwrap_or_default();
     let times: usize = arguments.next().map_or(1, |times| times.parse().expect("a number"));
-    let mut tried = 0;
     let all = flights::SCHEDULES.iter().chain(&lanes::SCHEDULES).chain(&redis::SCHEDULES);
+    if filter == "--list" {
+        return all.for_each(|(name, ..)| println!("{name}"));
+    }
+    let mut tried = 0;
     for (name, usual, schedule) in all {
         if name.contains(&filter) {
             let start = std::time::Instant::now();

@@ -5,7 +5,8 @@ use std::sync::PoisonError;
 
 pub use shuttle::sync::atomic;
 use shuttle::sync::MutexGuard;
-pub use tokio::sync::Notify;
+use shuttle::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::futures::Notified;
 
 #[derive(Default)]
 pub struct Mutex<T>(shuttle::sync::Mutex<T>);
@@ -23,6 +24,36 @@ impl<T> Mutex<T> {
 impl<T> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Mutex")
+    }
+}
+
+/// Tokio's, before each use of which another task may run.
+#[derive(Default)]
+pub struct Notify {
+    inner: tokio::sync::Notify,
+    place: AtomicBool,
+}
+
+impl Notify {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn step(&self) -> &tokio::sync::Notify {
+        self.place.load(Ordering::SeqCst);
+        &self.inner
+    }
+
+    pub fn notified(&self) -> Notified<'_> {
+        self.step().notified()
+    }
+
+    pub fn notify_one(&self) {
+        self.step().notify_one();
+    }
+
+    pub fn notify_waiters(&self) {
+        self.step().notify_waiters();
     }
 }
 

@@ -20,7 +20,7 @@ pub enum Health {
     Well,
     /// Some with an error, and some after the budget.
     Late,
-    /// The same, and some never.
+    /// Some with an error, and some never.
     Stuck,
 }
 

@@ -25,15 +25,20 @@ pub async fn mget(
     keys: impl Iterator<Item = &str>,
 ) -> Result<Vec<Value>, Error> {
     let keys: Vec<_> = keys.map(str::to_owned).collect();
-    for _ in 0..thread_rng().gen_range(0..3) {
+    let late = match link.health {
+        // The fewer steps there are, the sooner the one order in which something is missed is found.
+        Health::Stuck => 0,
+        _ => thread_rng().gen_range(0..3),
+    };
+    for _ in 0..late {
         yield_now().await;
     }
     if link.health != Health::Well {
-        match thread_rng().gen_range(0..5) {
+        match thread_rng().gen_range(0..6) {
             0 => return Err(Error::new(ErrorKind::Store, "refused")),
             1 => return Err(Error::unavailable("away")),
-            2 => time::sleep(budget * 2).await,
-            3 if link.health == Health::Stuck => std::future::pending().await,
+            2 if link.health == Health::Late => time::sleep(budget * 2).await,
+            3.. if link.health == Health::Stuck => std::future::pending().await,
             _ => {}
         }
     }
