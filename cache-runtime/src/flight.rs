@@ -191,7 +191,7 @@ mod tests {
         for _ in 1..GIVEN_UP {
             flights.give_up(Nonce::fresh(), soon());
         }
-        tokio::time::advance(Duration::from_secs(2)).await;
+        time::advance(Duration::from_secs(2)).await;
         let last = Nonce::fresh();
         flights.give_up(last, soon());
         assert!(flights.is_given_up(last) && !flights.is_given_up(first));
