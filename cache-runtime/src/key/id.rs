@@ -486,12 +486,12 @@ mod tests {
     #[test]
     fn in_a_list_a_text_is_told_from_what_it_looks_like() {
         for (looks_like, text) in [
-            (id([1]), id(["1"])),
-            (id([-1]), id(["-1"])),
-            (id([1.5]), id(["1.5"])),
-            (id([f64::INFINITY]), id(["inf"])),
-            (id([true]), id(["true"])),
-            (id([()]), id([[0u8; 0]])),
+            (id(vec![1]), id(vec!["1"])),
+            (id(vec![-1]), id(vec!["-1"])),
+            (id(vec![1.5]), id(vec!["1.5"])),
+            (id(vec![f64::INFINITY]), id(vec!["inf"])),
+            (id(vec![true]), id(vec!["true"])),
+            (id(vec![()]), id(vec![Vec::<u8>::new()])),
         ] {
             assert_ne!(looks_like, text);
         }
