@@ -44,8 +44,11 @@ fn id(input: &mut Unstructured<'_>, depth: usize) -> Result<Json> {
     )
 }
 
+/// An id that is a tuple, with how it is written by itself, in the tuple, and in a list.
+type Known = ((Option<Json>, Json), [Id; 3]);
+
 fn ids(input: &mut Unstructured<'_>) -> Result<()> {
-    let mut known: Vec<((Option<Json>, Json), [Id; 3])> = Vec::new();
+    let mut known: Vec<Known> = Vec::new();
     for _ in 0..input.int_in_range(2..=6)? {
         let part = match input.arbitrary()? {
             true => Some(id(input, 1)?),
@@ -54,7 +57,6 @@ fn ids(input: &mut Unstructured<'_>) -> Result<()> {
         let value = (part, id(input, 2)?);
         let id = |id: Option<Id>| id.expect("these can be ids");
         let forms = [
-            // By itself, in a tuple, and in a list of whatever length.
             id(Id::of(&value.1)),
             id(Id::of(&value)),
             id(Id::of(&vec![&value.1])),
