@@ -80,6 +80,8 @@ const AWKWARD: [&str; 38] = [
 
 /// What can't be part of any message or name, and of no value that is taken but a secret.
 const SECRET: &str = "§hunter2";
+/// What of it is not to be seen either.
+const PART: &str = "hunter2";
 
 /// Where a secret is by mistake, or by intent.
 const WITH_SECRET: [&str; 12] = [
@@ -115,7 +117,7 @@ fn settings(input: &mut Unstructured<'_>) -> Result<()> {
             false => format!("CACHE_TTL_{}", text(input, &NAMES)?),
         };
         // A name may be shown, and each is there once.
-        if vars.iter().any(|(known, _)| *known == name) || name.contains(SECRET) {
+        if vars.iter().any(|(known, _)| *known == name) || name.contains(PART) {
             continue;
         }
         let value = match input.ratio(1, 3)? && name != "REDIS_USERNAME" {
@@ -124,7 +126,8 @@ fn settings(input: &mut Unstructured<'_>) -> Result<()> {
                 let most = WITH_SECRET.len() - if knows_secret { 0 } else { 1 };
                 (*input.choose(&WITH_SECRET[..most])?).to_owned()
             }
-            false => text(input, &AWKWARD)?,
+            // A fuzzer finds the secret out, and puts it where nobody can know it for one.
+            false => text(input, &AWKWARD)?.replace(PART, ""),
         };
         vars.push((name, value));
     }
@@ -138,8 +141,8 @@ fn settings(input: &mut Unstructured<'_>) -> Result<()> {
         }
         Err(error) => {
             let shown = format!("{error}");
-            assert!(!shown.contains("hunter2"), "{shown}");
-            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+            assert!(!shown.contains(PART), "{shown}");
+            assert!(!format!("{error:?}").contains(PART), "{error:?}");
             for line in shown.lines() {
                 named(line, &vars);
             }
