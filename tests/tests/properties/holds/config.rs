@@ -127,7 +127,7 @@ fn settings(input: &mut Unstructured<'_>) -> Result<()> {
                 (*input.choose(&WITH_SECRET[..most])?).to_owned()
             }
             // A fuzzer finds the secret out, and puts it where nobody can know it for one.
-            false => text(input, &AWKWARD)?.replace(PART, ""),
+            false => text(input, &AWKWARD)?.replace(PART, "-"),
         };
         vars.push((name, value));
     }
