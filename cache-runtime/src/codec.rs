@@ -27,14 +27,31 @@ pub(crate) fn encoded_len<V: Serialize>(codec: CodecId, value: &V) -> Result<usi
     Ok(counter.0)
 }
 
-/// Decodes what [`encode`] wrote; `None` if the bytes are not that.
+/// How deep a value may be, as in JSON: bytes that were made to be deeper would exhaust the stack, where a type contains itself.
+#[cfg(feature = "msgpack")]
+const MAX_DEPTH: usize = 128;
+
+/// Decodes what [`encode`] wrote; `None` if the bytes are not that, or more than that.
 pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Option<V> {
     match codec {
         CodecId::Json => serde_json::from_slice(bytes).ok(),
         #[cfg(feature = "msgpack")]
-        CodecId::MsgPack => rmp_serde::from_slice(bytes).ok(),
+        CodecId::MsgPack => {
+            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+            reader.set_max_depth(MAX_DEPTH);
+            let value = V::deserialize(&mut reader).ok()?;
+            // The reader does not say what is left. Where nothing is, a further value lacks its first byte, and without
+            // any depth none gets as far as to lack that of a part.
+            reader.set_max_depth(0);
+            let rest = <serde::de::IgnoredAny as serde::Deserialize>::deserialize(&mut reader);
+            let is_over = matches!(rest, Err(rmp_serde::decode::Error::InvalidMarkerRead(_)));
+            is_over.then_some(value)
+        }
         #[cfg(feature = "postcard")]
-        CodecId::Postcard => postcard::from_bytes(bytes).ok(),
+        CodecId::Postcard => {
+            let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+            rest.is_empty().then_some(value)
+        }
         #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
         _ => None,
     }
@@ -103,6 +120,39 @@ mod tests {
             assert_eq!(encoded_len(codec, &value).expect("encodes"), bytes.len());
             assert_eq!(decode(codec, &bytes).as_ref(), Some(&value), "{codec:?}");
             assert_eq!(decode::<u8>(codec, &[]), None, "{codec:?}");
+        }
+    }
+
+    #[cfg(feature = "msgpack")]
+    #[test]
+    fn what_is_too_deep_for_the_stack_is_none() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Tree(Vec<Tree>);
+
+        let tree = (0..20).fold(Tree(Vec::new()), |inner, _| Tree(vec![inner]));
+        let bytes = encode(CodecId::MsgPack, &tree).expect("encodes");
+        assert_eq!(decode(CodecId::MsgPack, &bytes), Some(tree));
+        for (codec, opening) in [(CodecId::Json, b'['), (CodecId::MsgPack, 0x91)] {
+            let bytes = vec![opening; 1 << 20];
+            assert_eq!(decode::<Tree>(codec, &bytes), None, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_value_is_none() {
+        for codec in all() {
+            let mut bytes = encode(codec, &vec![1u8, 2]).expect("encodes");
+            bytes.push(b'1');
+            assert_eq!(decode::<Vec<u8>>(codec, &bytes), None, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_float_is_the_one_that_was_written() {
+        for codec in all() {
+            let float = 1.230193677418416e-163_f64;
+            let bytes = encode(codec, &float).expect("encodes");
+            assert_eq!(decode(codec, &bytes), Some(float), "{codec:?}");
         }
     }
 }

@@ -69,7 +69,8 @@ pub enum CodecId {
     Json,
     /// MessagePack with the names of fields.
     MsgPack,
-    /// postcard: small and fast, but it decodes anything, so the attribute has to carry a `version`.
+    /// postcard: small and fast, but it decodes anything, so the attribute has to carry a `version`. Not for types that contain
+    /// themselves where others may write to Redis: it has no bound on depth, and bytes made for it exhaust the stack.
     Postcard,
 }
 

@@ -9,12 +9,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::nonce::Nonce;
+use crate::sync::{Mutex, time};
 
 /// What a load brought, for those who wait for it.
 #[derive(Clone)]
@@ -130,7 +129,7 @@ pub(crate) enum Arrival {
 
 impl Ticket {
     pub(crate) async fn wait(mut self, deadline: Instant) -> Arrival {
-        match tokio::time::timeout_at(deadline, self.landed.wait_for(Option::is_some)).await {
+        match time::timeout_at(deadline, self.landed.wait_for(Option::is_some)).await {
             Ok(Ok(landed)) => landed.clone().map_or(Arrival::Gone, Arrival::Landed),
             Ok(Err(_)) => Arrival::Gone,
             Err(_) => Arrival::TimedOut,
@@ -192,7 +191,7 @@ mod tests {
         for _ in 1..GIVEN_UP {
             flights.give_up(Nonce::fresh(), soon());
         }
-        tokio::time::advance(Duration::from_secs(2)).await;
+        time::advance(Duration::from_secs(2)).await;
         let last = Nonce::fresh();
         flights.give_up(last, soon());
         assert!(flights.is_given_up(last) && !flights.is_given_up(first));

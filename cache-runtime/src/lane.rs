@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 
+use crate::clock::Instant;
 use crate::entry::Fingerprint;
 use crate::flight::Landed;
+use crate::sync::{Mutex, time};
 
 /// How many run at a time while the store is away.
 pub(crate) const WITHOUT_STORE: usize = 1;
@@ -198,7 +198,7 @@ impl Waiting {
                     Boarded::Lead(Run { group: Some(Arc::clone(&group)), _slot: slot })
                 })
             }
-            () = tokio::time::sleep_until(deadline) => Boarded::TimedOut,
+            () = time::sleep_until(deadline) => Boarded::TimedOut,
         }
     }
 }

@@ -102,6 +102,7 @@ mod shape;
 pub mod sqlx;
 mod stats;
 pub mod store;
+mod sync;
 mod transaction;
 mod watch;
 mod write;

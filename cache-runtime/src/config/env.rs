@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, terminated};
+use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, normalised, terminated};
 use crate::key::is_resource;
 use crate::policy::MAX_TTL;
 
@@ -51,7 +51,7 @@ impl CacheConfig {
         }
         for (variable, resource) in vars.with_prefix("CACHE_TTL_") {
             if let Some(ttl) = vars.take(&variable, SECONDS, seconds) {
-                config.ttl_by_resource.insert(resource, ttl);
+                config.ttl_by_resource.insert(normalised(&resource), ttl);
             }
         }
         if let Some(namespace) =
@@ -127,6 +127,15 @@ const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
 const SECONDS: &str = "whole seconds, 1 or more";
 const SECONDS_OR_0: &str = "whole seconds, 0 for never";
 
+const SECRETS: [&str; 2] = ["REDIS_PASSWORD", "CACHE_HASH_KEY"];
+
+fn visible(c: char) -> String {
+    match c {
+        c if c.is_control() => c.escape_default().collect(),
+        c => c.into(),
+    }
+}
+
 /// Variables by name, and what was wrong with those looked at so far.
 struct Vars {
     values: HashMap<String, String>,
@@ -161,8 +170,28 @@ impl Vars {
     }
 
     fn report(&mut self, name: &str, held: &str, may_hold: &str) {
+        let problem = if self.may_hold_secret(held) {
+            format!("{name} is not usable, and is not shown, since a password may be in it")
+        } else {
+            // On one line, whatever it held.
+            let held: String = held.chars().map(visible).collect();
+            format!("{name} is `{held}`")
+        };
         self.problems
-            .push(format!("{name} is `{held}`; it may hold {may_hold}"));
+            .push(format!("{problem}; it may hold {may_hold}"));
+    }
+
+    /// Whether a value has one of the secrets in it, or looks like an address with a login, as when it was put into the
+    /// variable beside the one it was meant for.
+    fn may_hold_secret(&self, held: &str) -> bool {
+        let is_in = |name| {
+            self.values
+                .get(name)
+                .is_some_and(|secret| held.contains(secret.as_str()))
+        };
+        held.contains('@')
+            || (held.contains("://") && held.contains('?'))
+            || SECRETS.into_iter().any(is_in)
     }
 
     fn is_set(&self, name: &str) -> bool {
@@ -171,8 +200,11 @@ impl Vars {
 
     /// The variables with this prefix, and the resources their names end in.
     fn with_prefix(&self, prefix: &str) -> Vec<(String, String)> {
-        self.values
-            .keys()
+        let mut names: Vec<_> = self.values.keys().collect();
+        // Two spellings of one resource: the same one wins each time.
+        names.sort();
+        names
+            .into_iter()
             .filter_map(|name| {
                 Some((
                     name.clone(),
@@ -490,6 +522,40 @@ mod tests {
     }
 
     #[test]
+    fn a_password_in_the_wrong_variable_is_not_printed() {
+        let url = "redis://me:hunter2@cache.local:6379";
+        let shown = |vars: &[(&str, &str)]| config(vars).expect_err("unusable").to_string();
+        for (name, held) in [
+            ("REDIS_HOST", url),
+            ("REDIS_HOST", "me:hunter2@cache.local"),
+            ("REDIS_PORT", url),
+            ("CACHE_NAMESPACE", "redis://cache.local/?password=hunter2"),
+            ("CACHE_TTL_USERS", url),
+        ] {
+            let error = shown(&[(name, held)]);
+            assert!(
+                error.starts_with(name) && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+        for secret in SECRETS {
+            let error = shown(&[(secret, "hunter2"), ("REDIS_DB", "hunter2")]);
+            assert!(
+                error.starts_with("REDIS_DB is not usable") && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+        let error = shown(&[("REDIS_PORT", "tcp://10.0.0.3:6379"), ("REDIS_DB", "a\nb")]);
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines.len(), 2, "{error}");
+        assert!(lines[0].starts_with("REDIS_DB is `a\\nb`"), "{error}");
+        assert!(
+            lines[1].starts_with("REDIS_PORT is `tcp://10.0.0.3:6379`"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_resources_own_ttl() {
         let config = config(&[("CACHE_TTL_USER_NOTES", "7")]).expect("valid");
         assert_eq!(
@@ -497,6 +563,12 @@ mod tests {
             Some(Duration::from_secs(7))
         );
         assert_eq!(config.operator_ttl("users"), None);
+        // Not every shell can set it, but Docker can.
+        let config = self::config(&[("CACHE_TTL_USER-NOTES", "7")]).expect("valid");
+        assert_eq!(
+            config.operator_ttl("user_notes"),
+            Some(Duration::from_secs(7))
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::KeyError;
 pub(crate) struct IdForm {
     hash: u64,
     open: bool,
+    /// The first parts of a tuple one by one, 0 for one that is absent: those that are there have to agree.
+    parts: [u16; 8],
 }
 
 impl IdForm {
@@ -26,6 +28,16 @@ impl IdForm {
             .wrapping_add(1);
     }
 
+    fn add_part(&mut self, at: usize, part: Self) {
+        self.open |= part.open;
+        for byte in part.hash.to_le_bytes() {
+            self.add(byte);
+        }
+        if let Some(place) = self.parts.get_mut(at).filter(|_| !part.open) {
+            *place = (part.hash as u16).max(1);
+        }
+    }
+
     /// Whether part of the id was absent, so that it fits any other.
     pub(crate) fn is_open(self) -> bool {
         self.open
@@ -33,7 +45,11 @@ impl IdForm {
 
     /// Whether two ids are of one form, as far as can be told.
     pub(crate) fn fits(self, other: Self) -> bool {
-        self.open || other.open || self.hash == other.hash
+        if !self.open && !other.open {
+            return self.hash == other.hash;
+        }
+        let mut parts = self.parts.iter().zip(other.parts);
+        parts.all(|(a, b)| *a == 0 || b == 0 || *a == b)
     }
 }
 
@@ -44,6 +60,7 @@ pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<
         out: key,
         form: &mut form,
         nested: false,
+        mixed: false,
     })?;
     Ok(form)
 }
@@ -93,10 +110,21 @@ fn push_digits(out: &mut String, mut n: u64) {
     out.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
 }
 
+/// What parts of lists and of variants are made of is not in the id's form. So in there, what is no text bears a mark where
+/// it could be taken for one, and a text where it could be taken for a number or a boolean: `'` is escaped in texts.
+const MARK: char = '\'';
+
+fn needs_mark(text: &str) -> bool {
+    text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+        || matches!(text, "true" | "false" | "inf")
+}
+
 struct Renderer<'a> {
     out: &'a mut String,
     form: &'a mut IdForm,
     nested: bool,
+    /// Whether this is within a list or a variant.
+    mixed: bool,
 }
 
 impl<'a> Renderer<'a> {
@@ -115,6 +143,13 @@ impl<'a> Renderer<'a> {
         Ok(())
     }
 
+    fn text(self, text: &str) {
+        if self.mixed && needs_mark(text) {
+            self.out.push(MARK);
+        }
+        escape(text, self.out);
+    }
+
     /// The parts of a tuple or struct, which are part of the id's form.
     fn parts(self, brackets: bool) -> Parts<'a> {
         self.form.add(b'(');
@@ -125,7 +160,8 @@ impl<'a> Renderer<'a> {
             out: self.out,
             form: Some(self.form),
             brackets,
-            first: true,
+            mixed: self.mixed,
+            number: 0,
         }
     }
 
@@ -137,7 +173,8 @@ impl<'a> Renderer<'a> {
             out: self.out,
             form: None,
             brackets: true,
-            first: true,
+            mixed: true,
+            number: 0,
         }
     }
 }
@@ -199,12 +236,15 @@ impl<'a> Serializer for Renderer<'a> {
 
     fn serialize_str(self, v: &str) -> Result<(), KeyError> {
         self.form.add(b's');
-        escape(v, self.out);
+        self.text(v);
         Ok(())
     }
 
     fn serialize_bytes(self, v: &[u8]) -> Result<(), KeyError> {
         self.form.add(b'x');
+        if self.mixed {
+            self.out.extend([MARK, MARK]);
+        }
         self.out.push_str(if v.is_empty() { "%" } else { "" });
         for byte in v {
             write_to(self.out, format_args!("{byte:02x}"));
@@ -233,7 +273,8 @@ impl<'a> Serializer for Renderer<'a> {
 
     fn serialize_unit(self) -> Result<(), KeyError> {
         self.form.add(b'_');
-        self.out.push_str("()");
+        // `()` is the empty list there.
+        self.out.push_str(if self.mixed { "'_" } else { "()" });
         Ok(())
     }
 
@@ -248,7 +289,7 @@ impl<'a> Serializer for Renderer<'a> {
         variant: &'static str,
     ) -> Result<(), KeyError> {
         self.form.add(b'v');
-        escape(variant, self.out);
+        self.text(variant);
         Ok(())
     }
 
@@ -325,21 +366,27 @@ struct Parts<'a> {
     out: &'a mut String,
     form: Option<&'a mut IdForm>,
     brackets: bool,
-    first: bool,
+    mixed: bool,
+    number: usize,
 }
 
 impl Parts<'_> {
     fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
-        if !std::mem::take(&mut self.first) {
+        if self.number > 0 {
             self.out.push(',');
         }
-        let mut ignored = IdForm::default();
-        let form = self.form.as_deref_mut().unwrap_or(&mut ignored);
+        let mut part = IdForm::default();
         value.serialize(Renderer {
             out: self.out,
-            form,
+            form: &mut part,
             nested: true,
-        })
+            mixed: self.mixed,
+        })?;
+        if let Some(form) = &mut self.form {
+            form.add_part(self.number, part);
+        }
+        self.number += 1;
+        Ok(())
     }
 
     fn finish(self) -> Result<(), KeyError> {
@@ -439,6 +486,44 @@ mod tests {
         assert!(!form((1, 2)).fits(form(1)));
         assert!(form(Owner::Nobody).fits(form(Owner::Team(3))));
         assert!(form(vec![1]).fits(form(vec![1, 2])));
+        assert!(form((None::<u8>, 1)).fits(form((2, 1))));
+        assert!(!form((None::<u8>, 1)).fits(form((None::<u8>, "1"))));
+        assert!(!form((1, None::<u8>)).fits(form(("1", 2))));
+        let single = [
+            form(1),
+            form("1"),
+            form(true),
+            form(1.0),
+            form(()),
+            form(vec![1]),
+            form(Owner::Nobody),
+            form((1, 2)),
+        ];
+        for (at, one) in single.iter().enumerate() {
+            let others = &single[at + 1..];
+            assert!(
+                others
+                    .iter()
+                    .all(|other| one.hash as u16 != other.hash as u16)
+            );
+        }
+    }
+
+    #[test]
+    fn in_a_list_a_text_is_told_from_what_it_looks_like() {
+        for (looks_like, text) in [
+            (id(vec![1]), id(vec!["1"])),
+            (id(vec![-1]), id(vec!["-1"])),
+            (id(vec![1.5]), id(vec!["1.5"])),
+            (id(vec![f64::INFINITY]), id(vec!["inf"])),
+            (id(vec![true]), id(vec!["true"])),
+            (id(vec![()]), id(vec![Vec::<u8>::new()])),
+        ] {
+            assert_ne!(looks_like, text);
+        }
+        assert_eq!(id(vec!["a", "1"]), "(a,'1)");
+        assert_eq!(id(vec!["'1"]), "(%271)");
+        assert_eq!(id(("1", true)), "1,true", "a tuple's parts are in its form");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::fmt;
 use serde::Serialize;
 
 pub(crate) use self::id::IdForm;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::id::render as render_id;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::hash128;
 use crate::read::Extra;
@@ -399,6 +401,14 @@ fn arguments(args: &impl KeyPart) -> Result<Vec<u8>, Error> {
         b"_" => Vec::new(),
         _ => bytes,
     })
+}
+
+/// The canonical bytes of one argument.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn canonical_bytes(arg: &impl KeyPart) -> Result<Vec<u8>, KeyError> {
+    let mut bytes = Vec::new();
+    canonical::encode(arg, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn invalid(context: String) -> Error {

@@ -8,11 +8,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::{Mutex, Notify, OnceLock};
 
 const SHARDS: usize = 16;
 /// A shard with fewer cells is not looked through for those that nobody holds.

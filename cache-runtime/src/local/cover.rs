@@ -1,13 +1,12 @@
 //! For how long what is kept is covered by the connection over which changes are pushed.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use super::tick::{Moment, Tick};
 use crate::clock::TICK;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What nothing belongs to.
 pub(super) const NO_EPOCH: u64 = 0;

@@ -3,6 +3,8 @@
 mod cache;
 mod contract;
 mod faults;
+#[doc(hidden)]
+pub mod internals;
 
 pub use self::cache::TestCache;
 pub use self::contract::check_store;

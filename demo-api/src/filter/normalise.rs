@@ -8,7 +8,9 @@ use super::{Case, Compare, Condition, Direction, Filter, Order};
 use crate::sql::Value;
 
 impl Filter {
-    pub(super) fn normalised(self) -> Self {
+    /// The normal form, in which a [parsed](Filter::parse) filter is already.
+    #[must_use]
+    pub fn normalised(self) -> Self {
         Self {
             condition: self.condition.normalised(),
             order_by: normalised_order(self.order_by),

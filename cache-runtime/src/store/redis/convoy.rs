@@ -7,16 +7,15 @@
 //! Other clients pipeline by themselves in the same way (rueidis is one); here the commands are merged as well, which is
 //! what spares the server the generations.
 
+#[path = "convoy/route.rs"] // Said, since it is not found beside a file that was itself named.
 mod route;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use self::route::{Route, Size};
 use super::link::{Link, is_forbidden};
@@ -24,6 +23,8 @@ use super::reads::mget;
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::store::{Look, Probe};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, Notify, time};
 
 /// How many convoys are on their way at once: while one is answered, the next is read by the server. Where the way is
 /// long there are more, one for each so much of it: nobody is to wait for a good part of a round trip before it begins.
@@ -57,7 +58,7 @@ pub(super) struct Convoys {
     gathering: Mutex<Gathering>,
     gathered: Notify,
     /// Those whose convoy is on its way, by driver.
-    aboard: [Mutex<OnTheWay>; MOST_DRIVERS],
+    aboard: Box<[Mutex<OnTheWay>]>,
     /// Whether somebody looks after those who wait.
     is_watched: AtomicBool,
     boarded: Notify,
@@ -217,7 +218,7 @@ impl Default for Convoys {
             together: AtomicUsize::new(0),
             gathering: Mutex::default(),
             gathered: Notify::new(),
-            aboard: std::array::from_fn(|_| Mutex::default()),
+            aboard: (0..MOST_DRIVERS).map(|_| Mutex::default()).collect(),
             is_watched: AtomicBool::new(false),
             boarded: Notify::new(),
         }
@@ -343,7 +344,7 @@ impl Convoys {
         loop {
             self.boarded.notified().await;
             while self.is_busy() {
-                tokio::time::sleep(round).await;
+                time::sleep(round).await;
                 self.give_up_after(budget.saturating_sub(round));
                 if self.is_overdue(budget, round) {
                     overdue();
@@ -374,7 +375,7 @@ impl Convoys {
                 self.together.fetch_sub(1, Ordering::SeqCst);
             }
         }
-        for on_the_way in &self.aboard {
+        for on_the_way in self.aboard.iter() {
             on_the_way.lock().aboard.give_up(by, &mut late);
         }
     }
@@ -383,7 +384,7 @@ impl Convoys {
     fn is_overdue(&self, budget: Duration, round: Duration) -> bool {
         let now = clock::now();
         let mut is_overdue = false;
-        for on_the_way in &self.aboard {
+        for on_the_way in self.aboard.iter() {
             let mut on_the_way = on_the_way.lock();
             let most = budget * (on_the_way.overdue + 1) + round;
             if on_the_way.sent.is_some_and(|sent| sent + most <= now) {
@@ -401,7 +402,7 @@ impl Convoys {
             let mut gathering = self.gathering.lock();
             gathering.is_over = true;
             self.together.store(0, Ordering::SeqCst);
-            for on_the_way in &self.aboard {
+            for on_the_way in self.aboard.iter() {
                 left.push(std::mem::take(&mut *on_the_way.lock()));
             }
             std::mem::take(&mut gathering.convoys)

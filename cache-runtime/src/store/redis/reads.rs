@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
-use redis::Value;
+pub(super) use redis::Value;
 
 use super::convoy::{Alone, Boarding, board};
 use super::link::{Link, unanswered};

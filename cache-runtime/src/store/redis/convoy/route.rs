@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use redis::Value;
-
 use super::super::link::Link;
 use super::super::miscounted;
-use super::super::reads::{Sighting, Standing, generation};
+use super::super::reads::{Sighting, Standing, Value, generation};
 use super::Fared;
 use crate::clock::Millis;
 use crate::error::Error;

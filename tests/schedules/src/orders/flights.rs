@@ -1,0 +1,120 @@
+//! One load for all who read the same; who leads may fail, or be dropped.
+
+use std::sync::Arc;
+
+use shuttle::future::{self, block_on, yield_now};
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::Schedule;
+use crate::clock::Instant;
+use crate::flight::{Arrival, Flights, Landed};
+use crate::nonce::Nonce;
+use crate::sync::Mutex;
+
+pub const SCHEDULES: [Schedule; 1] = [(
+    "flights: joined by lease and stamp, and nobody waits for one who has gone",
+    10_000,
+    reads_and_a_write,
+)];
+
+const READERS: usize = 4;
+
+#[derive(Default)]
+struct World {
+    flights: Arc<Flights>,
+    truth: AtomicUsize,
+    /// The newest version whose write has returned.
+    acknowledged: AtomicUsize,
+    entry: Mutex<Entry>,
+}
+
+/// What the store keeps of a key.
+#[derive(Default)]
+struct Entry {
+    stamp: usize,
+    /// The lease's name, and the stamp that whoever took it had read.
+    lease: Option<(Nonce, usize)>,
+    leases: u128,
+}
+
+fn reads_and_a_write() {
+    block_on(async {
+        let world = Arc::new(World::default());
+        let mut tasks = Vec::new();
+        for _ in 0..READERS {
+            let world = Arc::clone(&world);
+            tasks.push(future::spawn(async move { world.read().await }));
+        }
+        world.write();
+        tasks.push(future::spawn(async move { world.read().await }));
+        for task in tasks {
+            task.await.expect("it ends");
+        }
+    });
+}
+
+impl World {
+    fn write(&self) {
+        let version = self.truth.fetch_add(1, Ordering::SeqCst) + 1;
+        self.entry.lock().stamp += 1;
+        self.acknowledged.store(version, Ordering::SeqCst);
+    }
+
+    async fn read(&self) {
+        let oldest = self.acknowledged.load(Ordering::SeqCst);
+        let version = loop {
+            match self.look() {
+                (token, true) => {
+                    if let Some(version) = self.lead(token).await {
+                        break version;
+                    }
+                }
+                (token, false) => match self.flights.join(token) {
+                    None => yield_now().await,
+                    Some(ticket) => match ticket.wait(Instant::NEVER).await {
+                        Arrival::Landed(Landed::Value(version)) => {
+                            break *version.downcast_ref().expect("a version");
+                        }
+                        Arrival::Landed(_) | Arrival::Gone => {}
+                        Arrival::TimedOut => unreachable!(),
+                    },
+                },
+            }
+        };
+        assert!(version >= oldest, "a load that began before the write: {version}");
+    }
+
+    /// The lease to wait for, or one of one's own.
+    fn look(&self) -> (Nonce, bool) {
+        let mut entry = self.entry.lock();
+        match entry.lease {
+            Some((token, stamp)) if stamp == entry.stamp => (token, false),
+            _ => {
+                entry.leases += 1;
+                let token = Nonce(entry.leases);
+                entry.lease = Some((token, entry.stamp));
+                (token, true)
+            }
+        }
+    }
+
+    /// `None` if the caller is dropped, in whose place another one comes.
+    async fn lead(&self, token: Nonce) -> Option<usize> {
+        let pilot = self.flights.start(token);
+        yield_now().await;
+        let version = self.truth.load(Ordering::SeqCst);
+        yield_now().await;
+        let is_dropped = thread_rng().gen_range(0..3) == 0;
+        if !is_dropped {
+            pilot.land(|| Some(Landed::Value(Arc::new(version))));
+        }
+        let mut entry = self.entry.lock();
+        if entry.lease.is_some_and(|(lease, _)| lease == token) {
+            entry.lease = None;
+        }
+        drop(entry);
+        drop(pilot);
+        (!is_dropped).then_some(version)
+    }
+}

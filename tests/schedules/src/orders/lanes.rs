@@ -1,0 +1,115 @@
+//! Loads without a lease: so many at a time, and nobody gets one that began before it came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shuttle::future::{self, block_on, yield_now};
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::Schedule;
+use crate::clock::Instant;
+use crate::entry::Fingerprint;
+use crate::flight::Landed;
+use crate::lane::{Boarded, Entered, Lanes, Run};
+
+pub const SCHEDULES: [Schedule; 2] = [
+    ("lanes: one at a time, and what began before is not joined", 10_000, one_at_a_time),
+    ("lanes: two at a time", 10_000, two_at_a_time),
+];
+
+const READERS: usize = 5;
+const TYPE: Fingerprint = Fingerprint(1);
+
+struct World {
+    lanes: Arc<Lanes>,
+    width: usize,
+    truth: AtomicUsize,
+    acknowledged: AtomicUsize,
+    running: AtomicUsize,
+}
+
+fn one_at_a_time() {
+    reads_and_a_write(1);
+}
+
+fn two_at_a_time() {
+    reads_and_a_write(2);
+}
+
+fn reads_and_a_write(width: usize) {
+    block_on(async {
+        let world = Arc::new(World {
+            lanes: Arc::default(),
+            width,
+            truth: AtomicUsize::new(0),
+            acknowledged: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+        });
+        let mut tasks = Vec::new();
+        for reader in 0..READERS {
+            let world = Arc::clone(&world);
+            tasks.push(future::spawn(async move {
+                // Some give up: at once, or while they wait.
+                let deadline = match thread_rng().gen_range(0..4) {
+                    0 => Instant::now() + Duration::from_millis(reader as u64 % 3),
+                    _ => Instant::NEVER,
+                };
+                world.read(deadline).await;
+            }));
+        }
+        let version = world.truth.fetch_add(1, Ordering::SeqCst) + 1;
+        world.acknowledged.store(version, Ordering::SeqCst);
+        for task in tasks {
+            task.await.expect("it ends");
+        }
+        // No place is lost: as many as before may run at once.
+        let runs: Vec<_> = (0..width).map(|_| world.lanes.enter("key", TYPE, width)).collect();
+        assert!(runs.iter().all(|entered| matches!(entered, Entered::Lead(_))));
+    });
+}
+
+impl World {
+    async fn read(&self, deadline: Instant) {
+        let oldest = self.acknowledged.load(Ordering::SeqCst);
+        loop {
+            let waiting = match self.lanes.enter("key", TYPE, self.width) {
+                Entered::Lead(run) => match self.lead(run).await {
+                    Some(version) => return assert!(version >= oldest),
+                    None => continue,
+                },
+                Entered::Wait(waiting) => waiting,
+            };
+            if deadline != Instant::NEVER && thread_rng().gen_range(0..2) == 0 {
+                // Dropped before it has waited.
+                return;
+            }
+            match waiting.board(deadline).await {
+                Boarded::Lead(run) => {
+                    if let Some(version) = self.lead(run).await {
+                        return assert!(version >= oldest);
+                    }
+                }
+                Boarded::Landed(Landed::Value(version)) => {
+                    let version: usize = *version.downcast_ref().expect("a version");
+                    return assert!(version >= oldest, "a load that began before the write");
+                }
+                Boarded::Landed(_) | Boarded::Gone => {}
+                Boarded::TimedOut => return assert!(deadline != Instant::NEVER),
+            }
+        }
+    }
+
+    async fn lead(&self, run: Run) -> Option<usize> {
+        let running = self.running.fetch_add(1, Ordering::SeqCst);
+        assert!(running < self.width, "{running} run already");
+        let version = self.truth.load(Ordering::SeqCst);
+        yield_now().await;
+        let is_dropped = thread_rng().gen_range(0..3) == 0;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        if !is_dropped {
+            run.land(|| Some(Landed::Value(Arc::new(version))));
+        }
+        (!is_dropped).then_some(version)
+    }
+}

@@ -1,0 +1,15 @@
+//! Reads that travel together.
+
+#[path = "../../../../../cache-runtime/src/store/redis/convoy.rs"]
+#[allow(dead_code, reason = "not all of it is tried")]
+mod convoy;
+mod link;
+mod reads;
+mod schedules;
+
+pub use self::schedules::SCHEDULES;
+use crate::error::{Error, ErrorKind};
+
+fn miscounted() -> Error {
+    Error::new(ErrorKind::Store, "miscounted")
+}

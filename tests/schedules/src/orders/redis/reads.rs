@@ -1,0 +1,83 @@
+//! A command and its answer.
+
+use std::time::Duration;
+
+use shuttle::future::yield_now;
+use shuttle::rand::{Rng, thread_rng};
+
+use super::link::{Health, Link};
+use crate::clock::Millis;
+use crate::error::{Error, ErrorKind};
+use crate::nonce::Nonce;
+use crate::store::Look;
+use crate::sync::atomic::Ordering;
+use crate::sync::time;
+
+#[derive(Debug, Clone)]
+pub struct Value {
+    key: String,
+    version: usize,
+}
+
+pub async fn mget(
+    link: &Link,
+    budget: Duration,
+    keys: impl Iterator<Item = &str>,
+) -> Result<Vec<Value>, Error> {
+    let keys: Vec<_> = keys.map(str::to_owned).collect();
+    let late = match link.health {
+        // The fewer steps there are, the sooner the one order in which something is missed is found.
+        Health::Stuck => 0,
+        _ => thread_rng().gen_range(0..3),
+    };
+    for _ in 0..late {
+        yield_now().await;
+    }
+    if link.health != Health::Well {
+        match thread_rng().gen_range(0..6) {
+            0 => return Err(Error::new(ErrorKind::Store, "refused")),
+            1 => return Err(Error::unavailable("away")),
+            2 if link.health == Health::Late => time::sleep(budget * 2).await,
+            3.. if link.health == Health::Stuck => std::future::pending().await,
+            _ => {}
+        }
+    }
+    let version = link.version.load(Ordering::SeqCst);
+    let values = keys.into_iter().map(|key| Value { key, version }).collect();
+    yield_now().await;
+    Ok(values)
+}
+
+#[derive(Clone, Copy)]
+pub struct Generation;
+
+pub fn generation(_: &Value) -> Option<Generation> {
+    Some(Generation)
+}
+
+pub struct Standing;
+
+impl Standing {
+    pub fn of(_: Nonce, _: impl IntoIterator<Item = Generation>) -> Self {
+        Self
+    }
+}
+
+#[derive(Clone)]
+pub struct Sighting(Value);
+
+impl Sighting {
+    pub fn of(value: Value) -> Self {
+        Self(value)
+    }
+
+    /// So large that soon not all of those who have gathered may travel together.
+    pub fn len(&self) -> usize {
+        4 << 20
+    }
+
+    pub fn look(self, _: &Standing, _: Millis) -> Look {
+        let Value { key, version } = self.0;
+        Look { key, version }
+    }
+}

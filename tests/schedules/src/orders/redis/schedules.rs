@@ -1,0 +1,126 @@
+//! Nobody waits without somebody who brings an answer or ends the wait, and no answer is older than its question.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shuttle::future::{self, block_on, yield_now};
+
+use super::convoy::{Boarding, Driver, board, drivers};
+use super::link::{Health, Link};
+use crate::Schedule;
+use crate::generation::Dep;
+use crate::store::Probe;
+use crate::sync::Notify;
+
+pub const SCHEDULES: [Schedule; 4] = [
+    ("convoys: everybody is answered, with what was asked for", 10_000, all_is_well),
+    ("convoys: after errors and delays the next one is alone again", 10_000, commands_fail),
+    ("convoys: whatever keeps the drivers, nobody waits for ever", 20_000, drivers_are_stuck),
+    ("convoys: those who wait when the connection ends are told", 10_000, the_connection_ends),
+];
+
+const READERS: usize = 4;
+/// So many go alone at least.
+const ALONE: usize = 8;
+const BUDGET: Duration = Duration::from_millis(8);
+
+fn all_is_well() {
+    reads(Health::Well, false);
+}
+
+fn commands_fail() {
+    reads(Health::Late, false);
+}
+
+fn drivers_are_stuck() {
+    reads(Health::Stuck, false);
+}
+
+fn the_connection_ends() {
+    reads(Health::Well, true);
+}
+
+fn reads(health: Health, ends: bool) {
+    block_on(async move {
+        let link = Arc::new(Link::new(health));
+        // What one reader does, one driver and the watch shows in fewer steps.
+        let (readers, number) = match health {
+            Health::Stuck => (1, 1),
+            _ => (READERS, drivers(Duration::ZERO)),
+        };
+        let driver = |number| {
+            let driver = Driver::new(Arc::clone(&link), number, BUDGET);
+            future::spawn(driver.drive())
+        };
+        let mut tasks: Vec<_> = (0..number).map(driver).collect();
+        let is_over = Arc::new(Notify::new());
+        // Where all is well nobody has to see to it.
+        if health != Health::Well {
+            let (link, is_over) = (Arc::clone(&link), Arc::clone(&is_over));
+            tasks.push(future::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = is_over.notified() => {}
+                    never = link.convoys().watch(BUDGET, || ()) => match never {},
+                }
+            }));
+        }
+        let deps: Arc<[_]> = [Dep::new("@gen:users".into())].into();
+        let probe = |reader: usize| Probe {
+            // Two of them read the same.
+            key: format!("users:{}", reader % 3),
+            deps: Arc::clone(&deps),
+        };
+        let busy: Vec<_> = (0..ALONE).map(|reader| board(&link, &probe(reader))).collect();
+        assert!(busy.iter().all(|boarding| matches!(boarding, Boarding::Alone(_))));
+        let readers = (0..readers).map(|reader| {
+            let (link, probe) = (Arc::clone(&link), probe(reader));
+            future::spawn(async move {
+                for _ in 0..3 {
+                    read(&link, &probe, health == Health::Well && !ends).await;
+                }
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        link.write();
+        if ends {
+            yield_now().await;
+            link.convoys().end();
+        }
+        for reader in readers {
+            reader.await.expect("it ends");
+        }
+        drop(busy);
+        if !ends && health != Health::Stuck {
+            // All convoys have come back: the next one is alone again.
+            while !matches!(board(&link, &probe(0)), Boarding::Alone(_)) {
+                for _ in 0..50 {
+                    yield_now().await;
+                }
+            }
+        }
+        link.convoys().end();
+        is_over.notify_one();
+        for task in tasks {
+            if health == Health::Stuck {
+                task.abort();
+            }
+            // They end by themselves, unless they are stuck.
+            let _ = task.await;
+        }
+    });
+}
+
+async fn read(link: &Arc<Link>, probe: &Probe, has_to_come: bool) {
+    let oldest = link.version.load(shuttle::sync::atomic::Ordering::SeqCst);
+    match board(link, probe) {
+        Boarding::Alone(_) => {}
+        Boarding::Together(answer) => match answer.await {
+            Ok(Ok(Some(look))) => {
+                assert_eq!(look.key, probe.key);
+                assert!(look.version >= oldest, "an answer from before the question");
+            }
+            Ok(Ok(None) | Err(_)) | Err(_) => assert!(!has_to_come, "no answer"),
+        },
+    }
+}
