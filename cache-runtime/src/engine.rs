@@ -82,6 +82,7 @@ impl Engine {
         std::ptr::eq(self, other)
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -137,6 +138,7 @@ impl Lent<'_> {
 impl Deref for Lent<'_> {
     type Target = Engine;
 
+    #[inline]
     fn deref(&self) -> &Engine {
         match self {
             Self::Process(engine) => engine,

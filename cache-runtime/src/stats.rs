@@ -68,6 +68,7 @@ counters! {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    #[inline]
     pub(crate) fn add_one(&self) {
         self.count();
     }
@@ -107,6 +108,7 @@ impl Striped {
     }
 
     /// Adds one, and returns what the thread's part was.
+    #[inline]
     pub(crate) fn count(&self) -> u64 {
         // While the thread ends it has none any more.
         let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
