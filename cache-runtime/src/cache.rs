@@ -7,7 +7,7 @@ use crate::advisor::{self, Checkup};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
-use crate::engine::{Engine, Handle, Lent};
+use crate::engine::{Engine, Handle, Shares};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::local::Local;
@@ -54,13 +54,9 @@ pub fn cache() -> Cache {
 }
 
 #[inline]
-pub(crate) fn process_lent() -> Option<Lent<'static>> {
-    let engine = PROCESS.get()?.0.engine.as_ref()?;
-    (!engine.is_closed()).then_some(Lent::Process(engine))
-}
-
 pub(crate) fn process_handle() -> Option<Handle> {
-    process_lent().map(Lent::to_handle)
+    let engine = PROCESS.get()?.0.engine.as_ref()?;
+    (!engine.is_closed()).then(|| engine.uncounted())
 }
 
 /// A handle on a cache; cheap to clone, and all clones are the same cache.
@@ -72,7 +68,7 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     config: CacheConfig,
-    engine: Option<Arc<Engine>>,
+    engine: Option<Shares>,
 }
 
 impl fmt::Debug for Cache {
@@ -177,7 +173,7 @@ impl Cache {
         advisor::advise_once(&engine);
         Self(Arc::new(Inner {
             config: engine.config.clone(),
-            engine: Some(Arc::new(engine)),
+            engine: Some(Shares::new(engine)),
         }))
     }
 
@@ -189,13 +185,9 @@ impl Cache {
     }
 
     #[inline]
-    pub(crate) fn lent(&self) -> Option<Lent<'_>> {
-        let engine = self.0.engine.as_ref()?;
-        (!engine.is_closed()).then_some(Lent::Own(engine))
-    }
-
     pub(crate) fn handle(&self) -> Option<Handle> {
-        self.lent().map(Lent::to_handle)
+        let engine = self.0.engine.as_ref()?;
+        (!engine.is_closed()).then(|| engine.handle())
     }
 
     /// Whether any tier is configured.
@@ -450,7 +442,7 @@ impl Cache {
         let ttl = ttl.into_ttl();
         match (self.handle(), key.into_key()) {
             (Some(handle), Ok(key)) => {
-                let read: Read<'_, Result<T, E>, Fallible<Owned>> =
+                let read: Read<Result<T, E>, Fallible<Owned>> =
                     Call::manual(handle, &key, ttl).into_read();
                 read.run(async move |_| load().await).await
             }

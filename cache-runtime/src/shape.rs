@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, process_handle, process_lent};
+use crate::cache::{Cache, process_handle};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
@@ -49,19 +49,19 @@ macro_rules! shapes {
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<'static, $form, $shape> {
-                Read::new(process_lent(), site, resource, plan)
+            ) -> Read<$form, $shape> {
+                Read::new(process_handle(), site, resource, plan)
             }
 
             /// The same on a cache of one's own.
-            pub fn read_in<'c>(
+            pub fn read_in(
                 &self,
-                cache: &'c impl AsRef<Cache>,
+                cache: &impl AsRef<Cache>,
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<'c, $form, $shape> {
-                Read::new(cache.as_ref().lent(), site, resource, plan)
+            ) -> Read<$form, $shape> {
+                Read::new(cache.as_ref().handle(), site, resource, plan)
             }
 
             /// A call of an invalidating function, on the process-wide cache.

@@ -404,6 +404,16 @@ mod tests {
     fn golden() {
         assert_eq!(id(1), "1");
         assert_eq!(id(UserId(-1)), "-1");
+        assert_eq!(
+            (id(0u8), id(10i32), id(907u128)),
+            ("0".into(), "10".into(), "907".into())
+        );
+        assert_eq!(id(u64::MAX), u64::MAX.to_string());
+        assert_eq!(id(u128::MAX), u128::MAX.to_string());
+        assert_eq!(
+            (id(i64::MIN), id(i128::MIN)),
+            (i64::MIN.to_string(), i128::MIN.to_string())
+        );
         assert_eq!(id((7, 1)), "7,1");
         assert_eq!(id((7, "a,b")), "7,a%2Cb");
         assert_eq!(

@@ -23,7 +23,7 @@ pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Queued};
 pub(crate) use self::reader::{Hit, Reader, Turn};
 use self::start::{Begun, Copies};
-use crate::engine::{Handle, Lent};
+use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
@@ -40,9 +40,9 @@ use crate::transaction;
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
-pub struct Read<'c, R, S, U = Everything> {
+pub struct Read<R, S, U = Everything> {
     /// `None` if the cache is off.
-    call: Option<Begun<'c>>,
+    call: Option<Begun>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -114,10 +114,10 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
     }
 }
 
-impl<'c, R, S> Read<'c, R, S> {
+impl<R, S> Read<R, S> {
     /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
     pub(crate) fn new(
-        cache: Option<Lent<'c>>,
+        cache: Option<Handle>,
         site: &'static Site,
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
@@ -125,7 +125,8 @@ impl<'c, R, S> Read<'c, R, S> {
         let call = cache.and_then(|cache| {
             let mut planned = ReadPlan::new(&cache, site, resource)?;
             plan(&mut planned);
-            Some(Begun::Start(cache, planned.finish(&cache)))
+            let start = planned.finish(&cache);
+            Some(Begun::Start(cache, start))
         });
         Self {
             call,
@@ -138,7 +139,7 @@ impl<'c, R, S> Read<'c, R, S> {
     pub fn unless<F: FnOnce(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Read<'c, R, S, AllButOnce<F, R::Value>>
+    ) -> Read<R, S, AllButOnce<F, R::Value>>
     where
         R: Returns<S>,
     {
@@ -150,7 +151,7 @@ impl<'c, R, S> Read<'c, R, S> {
     }
 }
 
-impl<R, S, U> Read<'_, R, S, U> {
+impl<R, S, U> Read<R, S, U> {
     /// By which the body says how long what it loads is worth keeping.
     pub fn context(mut self, context: &LoadContext) -> Self {
         if let Some(call) = &mut self.call {
@@ -164,9 +165,8 @@ impl<R, S, U> Read<'_, R, S, U> {
     /// # Cancel safety
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     // No `async fn`: that would carry the call into the future, and most calls are over before there is one.
-    pub fn run<B>(self, body: B) -> impl Future<Output = R> + use<R, S, U, B>
+    pub fn run(self, body: impl AsyncFnOnce(Kind<R, S>) -> R) -> impl Future<Output = R>
     where
-        B: AsyncFnOnce(Kind<R, S>) -> R,
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
         R: Returns<S>,
         U: Unless<R::Value>,
@@ -225,9 +225,8 @@ impl<R, S, U> Read<'_, R, S, U> {
     ///
     /// # Cancel safety
     /// As [`run`](Self::run). What goes on in the background is no longer the caller's.
-    pub fn run_detached<F, B>(self, body: B) -> impl Future<Output = R> + use<R, S, U, F, B>
+    pub fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
-        B: FnOnce(Kind<R, S>) -> F,
         R: Returns<S> + Send + 'static,
         S: 'static,
         U: Unless<R::Value> + Send + 'static,
@@ -329,7 +328,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// The same as a call of an annotated function.
-    pub(crate) fn into_read<R, S>(self) -> Read<'static, R, S> {
+    pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
         Read {
             call: Some(Begun::Call(Box::new(self))),
             unless: Everything,

@@ -1,7 +1,7 @@
 //! A call before anybody is asked: its key, and whether a copy in the process answers it.
 //!
-//! What is not needed for a hit is not done: the cache, the resource and its dependencies, which all calls of a function
-//! share, are not counted, and the call with its key's text is written into memory that the thread keeps.
+//! What is not needed for a hit is not done: the resource and its dependencies, which all calls of a function share, are
+//! not counted, and the call with its key's text is written into memory that the thread keeps.
 
 use std::any::{Any, TypeId};
 use std::cell::Cell;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::reader::Hit;
 use super::{Call, Extra, LoadContext, all_deps};
-use crate::engine::{Engine, Handle, Lent};
+use crate::engine::{Engine, Handle};
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyWriter};
@@ -159,16 +159,16 @@ impl Start {
 
 /// A call that has begun.
 #[derive(Debug)]
-pub(super) enum Begun<'c> {
-    Start(Lent<'c>, Box<Start>),
+pub(super) enum Begun {
+    Start(Handle, Box<Start>),
     Call(Box<Call>),
 }
 
-impl Begun<'_> {
+impl Begun {
     /// For those who ask the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
-            Self::Start(cache, start) => Arc::new(start.into_call(cache.to_handle())),
+            Self::Start(cache, start) => Arc::new(start.into_call(cache)),
             Self::Call(call) => Arc::from(call),
         }
     }
