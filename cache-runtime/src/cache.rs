@@ -7,7 +7,7 @@ use crate::advisor::{self, Checkup};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
-use crate::engine::{Engine, Handle};
+use crate::engine::{Engine, Handle, Shares};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::local::Local;
@@ -56,7 +56,7 @@ pub fn cache() -> Cache {
 #[inline]
 pub(crate) fn process_handle() -> Option<Handle> {
     let engine = PROCESS.get()?.0.engine.as_ref()?;
-    (!engine.is_closed()).then(|| Handle::process(engine))
+    (!engine.is_closed()).then(|| engine.uncounted())
 }
 
 /// A handle on a cache; cheap to clone, and all clones are the same cache.
@@ -68,7 +68,7 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     config: CacheConfig,
-    engine: Option<Arc<Engine>>,
+    engine: Option<Shares>,
 }
 
 impl fmt::Debug for Cache {
@@ -173,7 +173,7 @@ impl Cache {
         advisor::advise_once(&engine);
         Self(Arc::new(Inner {
             config: engine.config.clone(),
-            engine: Some(Arc::new(engine)),
+            engine: Some(Shares::new(engine)),
         }))
     }
 
@@ -187,7 +187,7 @@ impl Cache {
     #[inline]
     pub(crate) fn handle(&self) -> Option<Handle> {
         let engine = self.0.engine.as_ref()?;
-        (!engine.is_closed()).then(|| Handle::own(Arc::clone(engine)))
+        (!engine.is_closed()).then(|| engine.handle())
     }
 
     /// Whether any tier is configured.

@@ -65,6 +65,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Nanoseconds from some point in time that only this process knows, by the kernel's coarse clock, which costs a tenth of
 /// the exact one. It comes from the kernel and not from a task, which would be late itself: after a pause of the process
 /// it is right at once. It stands still while the machine sleeps.
+#[inline]
 pub(crate) fn coarse_nanos() -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -79,6 +80,7 @@ pub(crate) fn coarse_nanos() -> u64 {
 }
 
 /// The same by the clock on the wall, which goes on while the machine sleeps, and may be set to any time.
+#[inline]
 pub(crate) fn coarse_wall_nanos() -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -92,6 +94,7 @@ pub(crate) fn coarse_wall_nanos() -> u64 {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
 fn coarse(clock: rustix::time::ClockId) -> u64 {
     let now = rustix::time::clock_gettime(clock);
     // Nobody lives before 1970.

@@ -13,6 +13,7 @@ use crate::key::KeySpace;
 use crate::lane::Lanes;
 use crate::local::Local;
 use crate::registry::{Registry, Resource};
+use crate::stats::{STRIPES, stripe};
 use crate::store::Store;
 
 /// The parts that a read or a write needs.
@@ -82,6 +83,7 @@ impl Engine {
         std::ptr::eq(self, other)
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -96,33 +98,63 @@ impl Engine {
     }
 }
 
-/// An engine, shared. The process-wide one is never counted.
+/// An engine as its cache holds it. Each thread counts at a share of its own, or one that it has in common with few: one
+/// count would be written by all hits of all threads, and that is what would limit them.
+#[derive(Debug)]
+pub(crate) struct Shares([Arc<Share>; STRIPES]);
+
+/// Alone where processors fetch memory, as a stripe of a counter is.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Share(Arc<Engine>);
+
+impl Shares {
+    pub(crate) fn new(engine: Engine) -> Self {
+        let engine = Arc::new(engine);
+        Self(std::array::from_fn(|_| {
+            Arc::new(Share(Arc::clone(&engine)))
+        }))
+    }
+
+    #[inline]
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(Source::Own(Arc::clone(&self.0[stripe()])))
+    }
+
+    /// The handle on an engine that never ends, which is not counted at all.
+    #[inline]
+    pub(crate) fn uncounted(&'static self) -> Handle {
+        Handle(Source::Process(self))
+    }
+}
+
+impl Deref for Shares {
+    type Target = Engine;
+
+    #[inline]
+    fn deref(&self) -> &Engine {
+        &self.0[0].0
+    }
+}
+
+/// An engine, for as long as it is needed.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
-    Process(&'static Arc<Engine>),
-    Own(Arc<Engine>),
-}
-
-impl Handle {
-    pub(crate) fn process(engine: &'static Arc<Engine>) -> Self {
-        Self(Source::Process(engine))
-    }
-
-    pub(crate) fn own(engine: Arc<Engine>) -> Self {
-        Self(Source::Own(engine))
-    }
+    Process(&'static Engine),
+    Own(Arc<Share>),
 }
 
 impl Deref for Handle {
     type Target = Engine;
 
+    #[inline]
     fn deref(&self) -> &Engine {
         match &self.0 {
             Source::Process(engine) => engine,
-            Source::Own(engine) => engine,
+            Source::Own(share) => &share.0,
         }
     }
 }

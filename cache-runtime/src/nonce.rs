@@ -88,6 +88,7 @@ pub(crate) fn hex64(digits: &[u8]) -> Option<u64> {
 }
 
 /// Keyed SipHash-1-3 with 128 bits of output.
+#[inline]
 pub(crate) fn hash128(key: &[u8; 16], bytes: &[u8]) -> u128 {
     // All at once: what can be continued costs half as much again.
     SipHasher13::new_with_key(key).hash(bytes).as_u128()

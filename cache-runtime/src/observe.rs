@@ -217,6 +217,7 @@ pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
 }
 
 /// Hands an outcome to the observer around the current task, if there is one.
+#[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
     // An error means that nobody observes.
     let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome()));

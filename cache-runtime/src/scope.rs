@@ -38,11 +38,13 @@ pub(crate) enum Mode {
 }
 
 /// The mode that the current task is in.
+#[inline]
 pub(crate) fn mode() -> Mode {
     MODE.try_with(|mode| *mode).unwrap_or(Mode::Usual)
 }
 
 /// Whether the current task wants what the store says, and no copy of it.
+#[inline]
 pub(crate) fn is_strict() -> bool {
     STRICT.try_with(|()| ()).is_ok()
 }
@@ -112,6 +114,7 @@ impl Drop for Restore {
 }
 
 /// Whether the caller wants nothing but the key; if so, `key` is left for it.
+#[inline]
 pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
     let Some(slot) = ASKED_FOR_KEY.take() else {
         return false;

@@ -68,6 +68,7 @@ counters! {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    #[inline]
     pub(crate) fn add_one(&self) {
         self.count();
     }
@@ -87,7 +88,7 @@ impl Counter {
 #[derive(Debug, Default)]
 pub(crate) struct Striped([Stripe; STRIPES]);
 
-const STRIPES: usize = 8;
+pub(crate) const STRIPES: usize = 8;
 
 /// Alone where processors fetch memory: they do so in pairs of lines of 64 bytes.
 #[derive(Debug, Default)]
@@ -101,16 +102,22 @@ thread_local! {
     };
 }
 
+/// The current thread's.
+#[inline]
+pub(crate) fn stripe() -> usize {
+    // While the thread ends it has none any more.
+    STRIPE.try_with(|stripe| *stripe).unwrap_or(0) % STRIPES
+}
+
 impl Striped {
     pub(crate) fn add_one(&self) {
         self.count();
     }
 
     /// Adds one, and returns what the thread's part was.
+    #[inline]
     pub(crate) fn count(&self) -> u64 {
-        // While the thread ends it has none any more.
-        let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
-        self.0[stripe % STRIPES].0.count()
+        self.0[stripe()].0.count()
     }
 
     pub(crate) fn get(&self) -> u64 {

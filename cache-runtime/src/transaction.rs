@@ -181,6 +181,7 @@ fn repeat(cache: &Handle, order: Order) {
 }
 
 /// Whether a transaction of this cache is open around the current task.
+#[inline]
 pub(crate) fn is_open(cache: &Engine) -> bool {
     // Most calls are outside of any.
     BLOCK.try_with(|block| block.is_of(cache)).unwrap_or(false)

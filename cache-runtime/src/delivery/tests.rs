@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::CacheConfig;
-use crate::engine::{Engine, Handle};
+use crate::engine::{Engine, Shares};
 use crate::generation::Dep;
 use crate::nonce::Nonce;
 use crate::registry::{Role, Site};
@@ -271,8 +271,8 @@ async fn shut_down_during(
 ) -> (usize, u64) {
     static SITE: Site = Site::new(Role::Writes, "write", "");
     let store = Held::open();
-    let engine = Arc::new(engine(&store, Background::here()));
-    let handle = Handle::own(Arc::clone(&engine));
+    let engine = Shares::new(engine(&store, Background::here()));
+    let handle = engine.handle();
     let prepared = Write::new(Some(handle), &SITE, |plan| plan.resource("users"));
     tokio::join!(write(prepared), engine.close());
     (store.taken.available_permits(), engine.delivery.pending())

@@ -112,6 +112,7 @@ impl KeyWriter {
     }
 
     /// Begins anew, in the memory that the last key took.
+    #[inline]
     pub(crate) fn begin(&mut self, space: &KeySpace, resource: &str) {
         self.args.clear();
         let text = &mut self.text;
@@ -122,6 +123,7 @@ impl KeyWriter {
         text.push(':');
     }
 
+    #[inline]
     pub(crate) fn op(&mut self, op: &str) {
         self.text.push_str(op);
         self.text.push(':');
@@ -136,11 +138,13 @@ impl KeyWriter {
     }
 
     /// The hash of the arguments (there may be none) ends the key.
+    #[inline]
     pub(crate) fn end_hashed(&mut self, space: &KeySpace) {
         push_hash(&mut self.text, hash128(&space.hash_key, &self.args));
     }
 
     /// What is written so far.
+    #[inline]
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -151,6 +155,7 @@ impl KeyWriter {
     }
 
     /// Whether it is worth holding on to its memory.
+    #[inline]
     pub(crate) fn is_small(&self) -> bool {
         self.text.capacity() + self.args.capacity() <= SPARE_LIMIT
     }

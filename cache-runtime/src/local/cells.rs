@@ -26,6 +26,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// Whether nothing has been heard of the key.
+    #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         !self.ended.load(Ordering::Acquire)
     }

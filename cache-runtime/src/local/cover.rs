@@ -58,11 +58,13 @@ impl Cover {
     }
 
     /// What a read that is marked now belongs to.
+    #[inline]
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
     /// How old the last heartbeat is; `None` if nothing is to be served at this time.
+    #[inline]
     pub(super) fn age(&self, now: Moment) -> Option<Duration> {
         let is_covered = now.tick.0 < self.until.load(Ordering::Acquire)
             && now.wall.0 < self.wall_until.load(Ordering::Relaxed);

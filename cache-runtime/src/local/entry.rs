@@ -80,10 +80,12 @@ impl Entry {
     }
 
     /// Whether nothing has been heard of its keys since they were asked for.
+    #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.cells.iter().all(|cell| cell.is_quiet())
     }
 
+    #[inline]
     pub(super) fn serve(&self, asked: &Asked<'_>, now: Tick, age: Duration) -> Option<Found> {
         let fits = now < self.until
             && self.type_id == asked.type_id

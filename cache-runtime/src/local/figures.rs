@@ -23,6 +23,7 @@ pub(super) struct Figures {
 
 impl Figures {
     /// The `n`th hit of somebody who counts.
+    #[inline]
     pub(super) fn hit(&self, n: u64, age: Duration) {
         let millis = age.as_millis() as u64;
         if n.is_multiple_of(SAMPLE) {

@@ -129,6 +129,7 @@ impl Local {
         }
     }
 
+    #[inline]
     fn hash(&self, key: &[u8]) -> u128 {
         hash128(&self.hash_key, key)
     }
@@ -148,6 +149,7 @@ impl Local {
     }
 
     /// Notes how old the last heartbeat was at the `n`th hit.
+    #[inline]
     pub(crate) fn note(&self, n: u64, age: Duration) {
         self.figures.hit(n, age);
     }

@@ -33,6 +33,7 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
+    #[inline]
     fn new(header: Header, payload: Payload, now: Millis) -> Self {
         Self {
             header,
@@ -49,6 +50,7 @@ impl Hit {
     }
 
     /// What a look saw, if it may be served as it is to one who does nothing else.
+    #[inline]
     pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Self> {
         let Found::Entry(header, payload) = look.found else {
             return None;

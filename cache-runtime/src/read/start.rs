@@ -1,7 +1,7 @@
 //! A call before anybody is asked: its key, and whether a copy in the process answers it.
 //!
-//! What is not needed for a hit is not done: the cache, the resource and its dependencies, which all calls of a function
-//! share, are not counted, and the call with its key's text is written into memory that the thread keeps.
+//! What is not needed for a hit is not done: the resource and its dependencies, which all calls of a function share, are
+//! not counted, and the call with its key's text is written into memory that the thread keeps.
 
 use std::any::{Any, TypeId};
 use std::cell::Cell;
@@ -110,6 +110,7 @@ impl Start {
     }
 
     /// Its memory is for the next.
+    #[inline]
     fn leave(self: Box<Self>) {
         if self.key.is_small() {
             // While the thread ends there is no place for it.
@@ -192,6 +193,7 @@ impl Begun {
         }
     }
 
+    #[inline]
     fn asking(&self) -> Asking<'_> {
         match self {
             Self::Start(cache, start) => Asking {
@@ -250,6 +252,7 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     /// Whether the store has to be asked whatever there is in the process.
+    #[inline]
     fn is_exact(&self) -> bool {
         self.problem.is_some()
             // What waits to be delivered may concern it; who asks the store looks closer.
@@ -259,6 +262,7 @@ impl Asking<'_> {
     }
 
     /// What the store has to say if it need not be waited for.
+    #[inline]
     fn glance<R: Returns<S>, S>(&self, fingerprint: impl FnOnce() -> Fingerprint) -> Option<R> {
         if self.is_exact() {
             return None;
@@ -282,6 +286,7 @@ impl Asking<'_> {
     }
 
     /// A value or the knowledge that there is none, and for how long it is fresh.
+    #[inline]
     fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
         let local = self.cache.local.as_ref()?;
         if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
@@ -304,6 +309,7 @@ impl Asking<'_> {
     }
 
     /// The return value that a copy stands for.
+    #[inline]
     fn answer<R: Returns<S>, S>(&self) -> Option<R> {
         let (value, ttl) = self.find::<R::Value>()?;
         let returned = match value {
@@ -314,6 +320,7 @@ impl Asking<'_> {
         Some(returned)
     }
 
+    #[inline]
     fn answered(&self, store: &'static str, ttl: Duration) {
         observe::record(|| Outcome {
             key: self.key.to_owned(),

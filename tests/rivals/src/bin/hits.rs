@@ -17,9 +17,9 @@ use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, observe};
 use cache_tests::RedisServer;
 use futures_util::FutureExt;
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 200;
 /// Calls that are timed together, by each thread.
-const CALLS: u64 = 100_000;
+const CALLS: u64 = 5_000;
 /// Rows that are read in turn.
 const ROWS: u64 = 1_000;
 
