@@ -54,7 +54,12 @@ impl Machine {
 fn said(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout);
     let text = String::from_utf8_lossy(&output.unwrap_or_default()).into_owned();
-    text.lines().next().unwrap_or("missing").trim().to_owned()
+    let line = text.lines().next().unwrap_or("missing");
+    // Redis goes on with its checksums.
+    let line = line
+        .split_once(" sha=")
+        .map_or(line, |(version, _)| version);
+    line.trim().to_owned()
 }
 
 fn file_line(file: &str, name: &str) -> Option<String> {

@@ -38,20 +38,32 @@ pub fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
     if x.start > x.end {
         return Ok(());
     }
+    // What is counted has no label between one and two.
+    let labels = match plot.log_x {
+        true => 10,
+        false => (x.end - x.start).round().clamp(1.0, 10.0) as usize + 1,
+    };
     let y = if plot.log_y {
-        y.start * 0.7..y.end * 3.0
+        // From a power of ten, of which each has its label.
+        10_f64.powf(y.start.log10().floor())..y.end * 3.0
     } else {
         0.0..y.end * 1.35
     };
     match (plot.log_x, plot.log_y) {
-        (true, true) => draw_over(plot, &file, x.log_scale(), y.log_scale()),
-        (true, false) => draw_over(plot, &file, x.log_scale(), y),
-        (false, true) => draw_over(plot, &file, x, y.log_scale()),
-        (false, false) => draw_over(plot, &file, x, y),
+        (true, true) => draw_over(plot, &file, labels, x.log_scale(), y.log_scale()),
+        (true, false) => draw_over(plot, &file, labels, x.log_scale(), y),
+        (false, true) => draw_over(plot, &file, labels, x, y.log_scale()),
+        (false, false) => draw_over(plot, &file, labels, x, y),
     }
 }
 
-fn draw_over<X, Y>(plot: &Plot, file: &Path, x: X, y: Y) -> Result<(), Box<dyn Error>>
+fn draw_over<X, Y>(
+    plot: &Plot,
+    file: &Path,
+    labels: usize,
+    x: X,
+    y: Y,
+) -> Result<(), Box<dyn Error>>
 where
     X: AsRangedCoord<Value = f64>,
     Y: AsRangedCoord<Value = f64>,
@@ -64,6 +76,8 @@ where
     let mut chart = ChartBuilder::on(&area)
         .caption(&plot.title, (FONT, 18))
         .margin(12)
+        // The last label of the axis is as wide as this.
+        .margin_right(30)
         .x_label_area_size(44)
         .y_label_area_size(78)
         .build_cartesian_2d(x, y)?;
@@ -73,8 +87,10 @@ where
         .y_desc(&plot.y)
         .label_style((FONT, 13))
         .axis_desc_style((FONT, 14))
-        .light_line_style(RGBColor(0xee, 0xee, 0xee))
+        .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(0xdd, 0xdd, 0xdd))
+        .x_labels(labels)
+        .y_labels(if plot.log_y { 4 } else { 8 })
         .x_label_formatter(&|value| label(*value))
         .y_label_formatter(&|value| label(*value))
         .draw()?;

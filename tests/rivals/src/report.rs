@@ -177,7 +177,15 @@ pub fn count(number: f64) -> String {
 }
 
 fn ratio(ratio: f64) -> String {
-    format!("{ratio:.2}×")
+    format!("{}×", two_places(ratio))
+}
+
+/// With two places behind the point, or three where two would be next to nothing.
+fn two_places(number: f64) -> String {
+    match number.abs() {
+        number_abs if number_abs < 0.1 => format!("{number:.3}"),
+        _ => format!("{number:.2}"),
+    }
 }
 
 /// Three digits or so.
@@ -186,7 +194,7 @@ fn short(number: f64) -> String {
         number_abs if number_abs >= 10_000.0 => count(number),
         number_abs if number_abs >= 100.0 || number.fract() == 0.0 => format!("{number:.0}"),
         number_abs if number_abs >= 10.0 => format!("{number:.1}"),
-        _ => format!("{number:.2}"),
+        _ => two_places(number),
     }
 }
 
@@ -201,6 +209,7 @@ mod tests {
         assert_eq!(count(1_234_567.2), "1,234,567");
         assert_eq!(bytes(96.0), "96 B");
         assert_eq!(short(0.754), "0.75");
+        assert_eq!(ratio(0.0042), "0.004×");
     }
 
     #[test]
