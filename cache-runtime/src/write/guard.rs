@@ -18,16 +18,12 @@ use crate::transaction::{self, Doubt, Handover};
 use crate::watch::Renewal;
 
 /// A call before its body runs.
-pub(super) enum Opening {
-    /// Nobody wants more than the key, and a write has none.
-    KeyOnly,
-    Write {
-        cache: Handle,
-        planned: Planned,
-        site: &'static Site,
-        /// Whether it is refused while the store is away.
-        required: bool,
-    },
+pub(super) struct Opening {
+    /// `None` if nobody wants more than the key, and a write has none.
+    active: Option<(Handle, Planned)>,
+    site: &'static Site,
+    /// Whether it is refused while the store is away.
+    required: bool,
 }
 
 impl Opening {
@@ -37,13 +33,9 @@ impl Opening {
         site: &'static Site,
         required: bool,
     ) -> Option<Self> {
-        if scope::takes_key(|| Err(no_key())) {
-            return Some(Self::KeyOnly);
-        }
-        let (cache, planned) = active?;
-        Some(Self::Write {
-            cache,
-            planned,
+        let is_key_only = scope::takes_key(|| Err(no_key()));
+        (is_key_only || active.is_some()).then(|| Self {
+            active: active.filter(|_| !is_key_only),
             site,
             required,
         })
@@ -52,14 +44,9 @@ impl Opening {
     /// The write, and what may be in its way.
     // On the heap: it is moved, and what is left of it in each annotated function is a pointer.
     pub(super) async fn begin(self) -> (Box<Writing>, Option<Error>) {
-        let (cache, planned, site, required) = match self {
-            Self::KeyOnly => return std::future::pending().await,
-            Self::Write {
-                cache,
-                planned,
-                site,
-                required,
-            } => (cache, planned, site, required),
+        let Self { site, required, .. } = self;
+        let Some((cache, planned)) = self.active else {
+            return std::future::pending().await;
         };
         let running = cache.delivery.begin();
         let mut guard = Guard::new(cache, planned);
