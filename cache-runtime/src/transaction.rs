@@ -158,13 +158,14 @@ impl Collected {
         }
         for Deferred { write, doubt, .. } in self.writes {
             if doubt == Doubt::Dropped {
-                drop(leave_uncertain(cache, write.clone(), Nonce::fresh()));
+                // In the same order: whoever waits for the end of the block waits until it is announced, too.
+                let intent = write.intent(Nonce::fresh(), cache.config.uncertainty);
+                now.intents.push(intent);
             }
             let order = write.into_order();
-            if doubt == Doubt::Failed {
+            if doubt != Doubt::None {
                 later = later.and(order.clone());
             }
-            // Also what is announced: whoever waits for the end of the block waits for that.
             now = now.and(order);
         }
         repeat(cache, later);

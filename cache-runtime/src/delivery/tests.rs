@@ -17,6 +17,7 @@ use crate::store::{
     Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
     Look, Matching, ServerFacts,
 };
+use crate::transaction::{self, Ending};
 use crate::write::{Never, Unchanged, Write};
 
 /// A test that hangs has failed.
@@ -296,6 +297,30 @@ async fn a_shutdown_waits_for_the_writes_that_are_running() {
         (2, 0),
         "the announcement, and the invalidation that would have followed it"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
+    static SITE: Site = Site::new(Role::Writes, "write", "");
+    for announced in [false, true] {
+        let store = Held::shut();
+        // The invalidation is taken, and the announcement only if there is a second one.
+        store.gate.add_permits(1 + usize::from(announced));
+        let engine = Shares::new(engine(&store, Background::here()));
+        let write: Write<(), Owned, _, _> =
+            Write::new(Some(engine.handle()), &SITE, |plan| plan.resource("users"));
+        let block = async {
+            tokio::select! {
+                () = write.run(async |_| std::future::pending().await) => {}
+                () = a_while_later() => {}
+            }
+            ((), Ending::Committed)
+        };
+        transaction::run(engine.handle(), block).await;
+        assert_eq!(engine.delivery.is_pending(&probe("users")), !announced);
+        let taken = store.taken.available_permits();
+        assert_eq!(taken, 1 + usize::from(announced));
+    }
 }
 
 #[tokio::test(start_paused = true)]
