@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
@@ -140,10 +141,13 @@ impl Collected {
         collected.withdrawals.extend(self.withdrawals);
     }
 
-    /// What is to be invalidated now; what is in doubt is seen to later as well.
-    fn into_order(self, cache: &Handle, ending: Ending) -> Order {
-        if self.everything {
-            drop(cache.delivery.enqueue_namespace());
+    /// Enqueues what is to be invalidated now; what is in doubt is seen to later as well. Returns the receipts.
+    fn enqueue(self, cache: &Handle, ending: Ending) -> impl Iterator<Item = Receipt> + use<> {
+        let everything = self.everything.then(|| cache.delivery.enqueue_namespace());
+        if self.everything && ending == Ending::Unknown {
+            cache
+                .delivery
+                .enqueue_at(clock::now() + cache.config.uncertainty, None);
         }
         let mut now = self
             .withdrawals
@@ -169,7 +173,7 @@ impl Collected {
             now = now.and(order);
         }
         repeat(cache, later);
-        now
+        everything.into_iter().chain([cache.delivery.enqueue(now)])
     }
 }
 
@@ -236,14 +240,12 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
     };
     let block = BLOCK.scope(Arc::clone(&opened), block);
     let (output, ending) = renewing(&opened, block).await;
-    let Some(order) = open.ended(ending) else {
-        return output;
-    };
-    let receipt = opened.cache.delivery.enqueue(order);
+    let receipts = open.ended(ending);
     drop(running);
-    let _ = receipt
-        .acknowledged(opened.cache.config.command_budget)
-        .await;
+    let budget = opened.cache.config.command_budget;
+    let acknowledged = receipts.map(|receipt| receipt.acknowledged(budget));
+    // What they say is in the statistics and the log; the transaction has ended.
+    let _ = join_all(acknowledged).await;
     output
 }
 
@@ -273,18 +275,19 @@ struct Open {
 }
 
 impl Open {
-    /// What is to be invalidated now, unless it was handed to the block around.
-    fn ended(&mut self, ending: Ending) -> Option<Order> {
+    /// Enqueues what is to be invalidated now, unless it is handed to the block around.
+    fn ended(&mut self, ending: Ending) -> impl Iterator<Item = Receipt> + use<> {
         self.has_ended = true;
         let mut collected = self.block.take();
         collected.ended(ending);
-        match self.outer() {
+        let enqueued = match self.outer() {
             Some(outer) => {
                 collected.into_block(&outer);
                 None
             }
-            None => Some(collected.into_order(&self.block.cache, ending)),
-        }
+            None => Some(collected.enqueue(&self.block.cache, ending)),
+        };
+        enqueued.into_iter().flatten()
     }
 
     /// The block of the same cache around this one.
@@ -311,11 +314,8 @@ impl Drop for Open {
             drop(announce(cache, Intent { length, ..intent }, Vec::new()));
         }
         collected.withdrawals.clear();
-        let order = collected.into_order(cache, Ending::Unknown);
-        if !order.is_empty() {
-            // Nobody is there to wait for the receipt.
-            drop(cache.delivery.enqueue(order));
-        }
+        // Nobody is there to wait for the receipts.
+        drop(collected.enqueue(cache, Ending::Unknown));
     }
 }
 

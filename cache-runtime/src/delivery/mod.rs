@@ -169,8 +169,8 @@ impl Delivery {
         }
     }
 
-    /// Hands an invalidation in that is to take place later.
-    pub(crate) fn enqueue_at(&self, due: Instant, order: Order) {
+    /// Hands an invalidation in that is to take place later, or with `None` one of everything.
+    pub(crate) fn enqueue_at(&self, due: Instant, order: impl Into<Option<Order>>) {
         let entered = self.shared.change(|queue| queue.enter_at(due, order));
         self.shared.wake.notify_one();
         if let Err(lost) = entered {

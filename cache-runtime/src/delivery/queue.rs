@@ -158,12 +158,16 @@ impl Queue {
         Ok(ticket)
     }
 
-    /// Takes in an order for later.
+    /// Takes in an order for later, or with `None` one for the whole namespace.
     ///
     /// # Errors
     /// What is lost, if nothing is delivered any more.
-    pub(super) fn enter_at(&mut self, due: Instant, order: Order) -> Result<(), Lost> {
-        let order = Some(order);
+    pub(super) fn enter_at(
+        &mut self,
+        due: Instant,
+        order: impl Into<Option<Order>>,
+    ) -> Result<(), Lost> {
+        let order = order.into();
         if self.is_closed {
             let batch = self.batch_of(order);
             return Err(self.lose(batch));

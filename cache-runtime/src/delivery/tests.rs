@@ -324,6 +324,20 @@ async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_block_ends_when_everything_is_invalidated_or_bypassed() {
+    // It takes no invalidation of a namespace.
+    let store = Held::open();
+    let engine = Shares::new(engine(&store, Background::here()));
+    let handle = engine.handle();
+    let block = async {
+        transaction::hand_over_everything(&handle);
+        ((), Ending::Committed)
+    };
+    transaction::run(engine.handle(), block).await;
+    assert!(engine.delivery.is_pending(&probe("users")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
     let delivery = over(&Held::open());
     let running = delivery.begin();
