@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cache_runtime::{Acknowledgement, BypassReason, Status, observe};
-use cache_tests::eventually;
+use cache_runtime::{Acknowledgement, BypassReason, Cache, RedisConfig, Status, observe};
+use cache_tests::{Mode, Proxy, RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop};
-use crate::{Pair, over_each_store};
+use crate::{Pair, bounded, over_each_store, patient};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -163,6 +163,41 @@ async fn what_is_dropped_inside_is_handed_outward(pair: Pair) {
     // On a connection of its own, the commit may still be on its way.
     let announced = Status::Bypass(BypassReason::Intended);
     assert_eq!(status(other.get(1)).await, announced);
+}
+
+#[tokio::test]
+async fn a_block_returns_when_what_was_dropped_in_it_is_announced() {
+    bounded(async {
+        let server = RedisServer::start();
+        let proxy = Proxy::start(server.port());
+        let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+        let shop = Shop::new(&Cache::new(config).await);
+        let gate = Gate::new();
+        let held = shop.with_write_gate(&gate);
+        let cache = shop.cache.clone();
+        proxy.set(Mode::HoldAnswers);
+        let block = tokio::spawn(async move {
+            let block = cache.after_commit(async {
+                tokio::select! {
+                    _ = held.rename(1, "new") => unreachable!("it is held"),
+                    () = gate.arrival() => {}
+                }
+                Ok::<_, DbError>(())
+            });
+            block.await
+        });
+        eventually(PATIENCE, async || proxy.held() == 1).await;
+        // What is invalidated is answered, and what is announced is not.
+        proxy.pass_one();
+        eventually(PATIENCE, async || (proxy.held(), proxy.passed()) == (1, 1)).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!block.is_finished());
+        proxy.set(Mode::Pass);
+        block.await.expect("no panic").expect("ends");
+    })
+    .await;
 }
 
 async fn an_error_inside_may_hide_a_commit(pair: Pair) {
