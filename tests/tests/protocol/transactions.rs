@@ -82,7 +82,7 @@ async fn reads_inside_go_past_the_cache(pair: Pair) {
     });
     block.await.expect("nothing failed");
     assert!(is_hit(status(shop.get(1)).await), "and nothing was written");
-    let other = crate::Cache::new(crate::patient().local_mb(1)).await;
+    let other = Cache::new(patient().local_mb(1)).await;
     let elsewhere = other.after_commit(async { Ok::<_, DbError>(status(shop.get(1)).await) });
     assert!(
         is_hit(elsewhere.await.expect("ends")),

@@ -12,9 +12,12 @@ mod route;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 
 use self::route::{Route, Size};
@@ -28,9 +31,11 @@ use crate::sync::{Mutex, Notify, time};
 
 /// How many convoys are on their way at once: while one is answered, the next is read by the server. Where the way is
 /// long there are more, one for each so much of it: nobody is to wait for a good part of a round trip before it begins.
-const FEWEST_DRIVERS: usize = 2;
-const MOST_DRIVERS: usize = 64;
-const WAY_OF_A_DRIVER: Duration = Duration::from_micros(500);
+const FEWEST_AT_ONCE: usize = DRIVERS;
+const MOST_AT_ONCE: usize = 64;
+const WAY_OF_ONE: Duration = Duration::from_micros(500);
+/// The tasks that send them.
+pub(super) const DRIVERS: usize = 2;
 /// How many reads travel together, how many keys they ask for, and how many bytes are expected to come back, at most.
 const MAX_READS: usize = 256;
 const MAX_KEYS: usize = 2 * MAX_READS;
@@ -57,7 +62,7 @@ pub(super) struct Convoys {
     together: AtomicUsize,
     gathering: Mutex<Gathering>,
     gathered: Notify,
-    /// Those whose convoy is on its way, by driver.
+    /// Those whose convoy is on its way, by its place.
     aboard: Box<[Mutex<OnTheWay>]>,
     /// Whether somebody looks after those who wait.
     is_watched: AtomicBool,
@@ -144,7 +149,7 @@ impl Aboard {
     }
 }
 
-/// What a driver has on its way.
+/// A convoy on its way.
 #[derive(Default)]
 struct OnTheWay {
     aboard: Aboard,
@@ -203,11 +208,11 @@ pub(super) fn board(link: &Arc<Link>, probe: &Probe) -> Boarding {
     }
 }
 
-/// How many drivers a connection has whose answers take that long.
-pub(super) fn drivers(round_trip: Duration) -> usize {
-    let ways = round_trip.as_nanos() / WAY_OF_A_DRIVER.as_nanos();
-    let ways = usize::try_from(ways).unwrap_or(MOST_DRIVERS);
-    ways.clamp(FEWEST_DRIVERS, MOST_DRIVERS)
+/// How many are on their way at once over a connection whose answers take that long.
+fn at_once(round_trip: Duration) -> usize {
+    let ways = round_trip.as_nanos() / WAY_OF_ONE.as_nanos();
+    let ways = usize::try_from(ways).unwrap_or(MOST_AT_ONCE);
+    ways.clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
 }
 
 impl Default for Convoys {
@@ -218,7 +223,7 @@ impl Default for Convoys {
             together: AtomicUsize::new(0),
             gathering: Mutex::default(),
             gathered: Notify::new(),
-            aboard: (0..MOST_DRIVERS).map(|_| Mutex::default()).collect(),
+            aboard: (0..MOST_AT_ONCE).map(|_| Mutex::default()).collect(),
             is_watched: AtomicBool::new(false),
             boarded: Notify::new(),
         }
@@ -280,18 +285,18 @@ impl Convoys {
     }
 
     /// The route of the next convoy, whose passengers are aboard; `None` when the connection is given up.
-    async fn leave(&self, driver: usize) -> Option<Route> {
+    async fn leave(&self, place: usize) -> Option<Route> {
         loop {
             // Made first: the end that comes after a look at what has gathered is heard all the same.
             let gathered = self.gathered.notified();
-            if let Some(route) = self.take(driver)? {
+            if let Some(route) = self.take(place)? {
                 return Some(route);
             }
             gathered.await;
         }
     }
 
-    fn take(&self, driver: usize) -> Option<Option<Route>> {
+    fn take(&self, place: usize) -> Option<Option<Route>> {
         let mut gathering = self.gathering.lock();
         if gathering.is_over {
             return None;
@@ -301,7 +306,7 @@ impl Convoys {
         };
         gathering.last = route.size();
         // With the lock of those that gather: whoever looks for passengers finds them in one place.
-        *self.aboard.get(driver)?.lock() = OnTheWay {
+        *self.aboard.get(place)?.lock() = OnTheWay {
             aboard,
             sent: Some(clock::now()),
             overdue: 0,
@@ -310,13 +315,13 @@ impl Convoys {
     }
 
     /// Whether there is nobody to send a convoy for.
-    fn is_deserted(&self, driver: usize) -> bool {
-        let aboard = self.aboard.get(driver);
+    fn is_deserted(&self, place: usize) -> bool {
+        let aboard = self.aboard.get(place);
         aboard.is_none_or(|on_the_way| on_the_way.lock().aboard.is_deserted())
     }
 
     /// Those who are still aboard, now that their convoy has come back.
-    fn arrive(&self, driver: usize, fared: &Fared) -> Aboard {
+    fn arrive(&self, place: usize, fared: &Fared) -> Aboard {
         let mut gathering = self.gathering.lock();
         match *fared {
             Fared::Brought { entries, bytes } => {
@@ -333,7 +338,7 @@ impl Convoys {
             return Aboard::default();
         }
         self.together.fetch_sub(1, Ordering::SeqCst);
-        let on_the_way = self.aboard.get(driver);
+        let on_the_way = self.aboard.get(place);
         on_the_way.map_or_else(Aboard::default, |it| std::mem::take(&mut *it.lock()).aboard)
     }
 
@@ -415,7 +420,8 @@ impl Convoys {
 /// Sends what has gathered. However it ends, nobody waits for it any more.
 pub(super) struct Driver {
     link: Arc<Link>,
-    number: usize,
+    /// The places of its convoys among those that are on their way.
+    places: Range<usize>,
     budget: Duration,
 }
 
@@ -427,50 +433,75 @@ impl Drop for Driver {
 }
 
 impl Driver {
-    pub(super) fn new(link: Arc<Link>, number: usize, budget: Duration) -> Self {
+    /// One of [`DRIVERS`], on a connection whose answers take that long.
+    pub(super) fn new(
+        link: Arc<Link>,
+        number: usize,
+        round_trip: Duration,
+        budget: Duration,
+    ) -> Self {
+        let each = at_once(round_trip) / DRIVERS;
         Self {
             link,
-            number,
+            places: number * each..(number + 1) * each,
             budget,
         }
     }
 
     pub(super) async fn drive(self) {
-        let (link, number) = (&self.link, self.number);
-        let convoys = link.convoys();
-        while let Some(route) = convoys.leave(number).await {
-            if convoys.is_deserted(number) {
-                convoys.arrive(number, &Fared::Empty);
-                continue;
-            }
-            let stops = route.stops();
-            let answer = mget(link, self.budget, stops.keys()).await;
-            match answer.and_then(|values| stops.arrive(link, values)) {
-                Ok(mut arrival) => {
-                    let Aboard { passengers, gone } = convoys.arrive(number, &arrival.fared());
-                    for at in 0..gone {
-                        arrival.look(at);
-                    }
-                    for (at, passenger) in passengers.into_iter().enumerate() {
-                        // Whoever has given up wants no answer.
-                        let _ = passenger.answer.send(Ok(arrival.look(gone + at)));
-                    }
-                }
-                Err(error) => {
-                    let fared = match error.kind() {
-                        ErrorKind::Unavailable => Fared::Unanswered { reads: route.len() },
-                        _ => Fared::Empty,
+        let mut free: Vec<_> = self.places.clone().collect();
+        let mut on_their_way = FuturesUnordered::new();
+        loop {
+            let place = free.last().copied();
+            tokio::select! {
+                biased;
+                Some(place) = on_their_way.next() => free.push(place),
+                Some(left) = OptionFuture::from(place.map(|place| self.link.convoys().leave(place))) => {
+                    let (Some(route), Some(place)) = (left, free.pop()) else {
+                        return;
                     };
-                    for passenger in convoys.arrive(number, &fared).passengers {
-                        let _ = passenger.answer.send(match is_forbidden(&error) {
-                            // It is the fault of one key, and perhaps of another one than this.
-                            true => Ok(None),
-                            false => Err(Error::new(error.kind(), error.to_string())),
-                        });
-                    }
+                    on_their_way.push(self.send(place, route));
                 }
             }
         }
+    }
+
+    /// Hands their answers to those aboard; returns the place, which is free again.
+    async fn send(&self, place: usize, route: Route) -> usize {
+        let link = &self.link;
+        let convoys = link.convoys();
+        if convoys.is_deserted(place) {
+            convoys.arrive(place, &Fared::Empty);
+            return place;
+        }
+        let stops = route.stops();
+        let answer = mget(link, self.budget, stops.keys()).await;
+        match answer.and_then(|values| stops.arrive(link, values)) {
+            Ok(mut arrival) => {
+                let Aboard { passengers, gone } = convoys.arrive(place, &arrival.fared());
+                for at in 0..gone {
+                    arrival.look(at);
+                }
+                for (at, passenger) in passengers.into_iter().enumerate() {
+                    // Whoever has given up wants no answer.
+                    let _ = passenger.answer.send(Ok(arrival.look(gone + at)));
+                }
+            }
+            Err(error) => {
+                let fared = match error.kind() {
+                    ErrorKind::Unavailable => Fared::Unanswered { reads: route.len() },
+                    _ => Fared::Empty,
+                };
+                for passenger in convoys.arrive(place, &fared).passengers {
+                    let _ = passenger.answer.send(match is_forbidden(&error) {
+                        // It is the fault of one key, and perhaps of another one than this.
+                        true => Ok(None),
+                        false => Err(Error::new(error.kind(), error.to_string())),
+                    });
+                }
+            }
+        }
+        place
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
-use super::convoy::{Convoys, Driver, drivers};
+use super::convoy::{Convoys, DRIVERS, Driver};
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
@@ -248,8 +248,9 @@ pub(super) async fn keep(
             Ok(link) => {
                 is_out = false;
                 let link = Arc::new(link);
-                for number in 0..drivers(link.round_trip) {
-                    let driver = Driver::new(Arc::clone(&link), number, keeper.budget);
+                for number in 0..DRIVERS {
+                    let way = link.round_trip;
+                    let driver = Driver::new(Arc::clone(&link), number, way, keeper.budget);
                     // On that very runtime: what wakes them need not wake another thread.
                     link.home.spawn(driver.drive());
                 }

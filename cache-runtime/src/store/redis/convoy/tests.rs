@@ -166,8 +166,8 @@ async fn a_driver_who_does_not_come_back_is_overdue_once_for_each_budget() {
 }
 
 #[test]
-fn a_long_way_has_more_drivers() {
-    assert_eq!(drivers(Duration::from_micros(30)), FEWEST_DRIVERS);
-    assert_eq!(drivers(Duration::from_millis(2)), 4);
-    assert_eq!(drivers(Duration::from_secs(1)), MOST_DRIVERS);
+fn on_a_long_way_there_are_more_at_once() {
+    assert_eq!(at_once(Duration::from_micros(30)), FEWEST_AT_ONCE);
+    assert_eq!(at_once(Duration::from_millis(2)), 4);
+    assert_eq!(at_once(Duration::from_secs(1)), MOST_AT_ONCE);
 }

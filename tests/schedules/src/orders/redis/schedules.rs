@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shuttle::future::{self, block_on, yield_now};
 
-use super::convoy::{Boarding, Driver, board, drivers};
+use super::convoy::{Boarding, DRIVERS, Driver, board};
 use super::link::{Health, Link};
 use crate::Schedule;
 use crate::generation::Dep;
@@ -23,6 +23,8 @@ const READERS: usize = 4;
 /// So many go alone at least.
 const ALONE: usize = 8;
 const BUDGET: Duration = Duration::from_millis(8);
+/// Each driver has two on their way.
+const WAY: Duration = Duration::from_millis(2);
 
 fn all_is_well() {
     reads(Health::Well, false);
@@ -46,10 +48,10 @@ fn reads(health: Health, ends: bool) {
         // What one reader does, one driver and the watch shows in fewer steps.
         let (readers, number) = match health {
             Health::Stuck => (1, 1),
-            _ => (READERS, drivers(Duration::ZERO)),
+            _ => (READERS, DRIVERS),
         };
         let driver = |number| {
-            let driver = Driver::new(Arc::clone(&link), number, BUDGET);
+            let driver = Driver::new(Arc::clone(&link), number, WAY, BUDGET);
             future::spawn(driver.drive())
         };
         let mut tasks: Vec<_> = (0..number).map(driver).collect();
