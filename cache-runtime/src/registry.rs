@@ -56,16 +56,20 @@ pub(crate) enum Res {
 }
 
 impl Res {
-    /// As [`Fingerprint::of`] the type of the function's values, in the version that its attribute says.
-    pub(crate) fn fingerprint<V: 'static>(&self, version: u32) -> Fingerprint {
-        let of = || Fingerprint::of::<V>(version);
+    /// The fingerprint `of` the type of the function's values, in the version that its attribute says.
+    pub(crate) fn fingerprint(
+        &self,
+        type_id: TypeId,
+        version: u32,
+        of: fn(u32) -> Fingerprint,
+    ) -> Fingerprint {
         let Self::Known(known) = self else {
-            return of();
+            return of(version);
         };
         // The instantiations of a generic function share what is known of it.
-        match known.fingerprint.get_or_init(|| (TypeId::of::<V>(), of())) {
-            (id, fingerprint) if *id == TypeId::of::<V>() => *fingerprint,
-            _ => of(),
+        match known.fingerprint.get_or_init(|| (type_id, of(version))) {
+            (id, fingerprint) if *id == type_id => *fingerprint,
+            _ => of(version),
         }
     }
 

@@ -11,16 +11,16 @@ use std::time::Duration;
 use super::reader::Hit;
 use super::{Call, Extra, LoadContext, all_deps};
 use crate::engine::{Engine, Handle};
-use crate::entry::{CodecId, Content, Fingerprint};
+use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyWriter};
-use crate::local::{Asked, Copy, Mark};
+use crate::local::{Asked, Copy, Local, Mark};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
 use crate::registry::{Res, Resource};
 use crate::returns::{Cacheable, Returns};
 use crate::scope::{self, Mode};
-use crate::store::Probe;
+use crate::store::{Payload, Probe};
 use crate::transaction;
 
 /// What a function has to do with copies in the process.
@@ -211,30 +211,92 @@ impl Begun {
         }
     }
 
-    /// The fingerprint of the call's values.
-    fn fingerprint<V: 'static>(&self) -> Fingerprint {
-        match self {
-            Self::Start(_, start) => start.resource.fingerprint::<V>(start.version),
-            Self::Call(call) => call.fingerprint::<V>(),
-        }
-    }
-
     /// What can be said without asking anybody outside the process, or the call if that is nothing.
     #[inline]
     pub(super) fn find<R: Returns<S>, S>(self) -> Result<R, Self> {
-        let asking = self.asking();
-        let found = match asking.cache.local {
-            Some(_) => asking.answer(),
-            None => asking.glance(|| self.fingerprint::<R::Value>()),
-        };
-        let Some(returned) = found else {
+        let glimpse = self.glimpse(TypeId::of::<R::Value>(), Fingerprint::of::<R::Value>);
+        let Some((returned, said)) = glimpse.and_then(Glimpse::restore) else {
             return Err(self);
         };
+        self.served(said);
+        Ok(returned)
+    }
+
+    /// The same whatever the value's type: compiled once, and not for each function.
+    fn glimpse(
+        &self,
+        type_id: TypeId,
+        fingerprint: fn(u32) -> Fingerprint,
+    ) -> Option<Glimpse> {
+        let asking = self.asking();
+        match &asking.cache.local {
+            Some(local) => asking.copy(local, type_id),
+            None => asking.glance(|| match self {
+                Self::Start(_, start) => {
+                    let (resource, version) = (&start.resource, start.version);
+                    resource.fingerprint(type_id, version, fingerprint)
+                }
+                Self::Call(call) => fingerprint(call.version),
+            }),
+        }
+    }
+
+    /// Counts and records a call that is over.
+    fn served(self, said: Said) {
+        let asking = self.asking();
+        asking.count(said);
+        observe::record(|| Outcome {
+            key: asking.key.to_owned(),
+            resource: asking.resource.name.to_string(),
+            store: match said.age {
+                Some(_) => "local",
+                None => asking.cache.store.name(),
+            },
+            status: Status::Hit { ttl: said.ttl },
+        });
         if let Self::Start(_, start) = self {
             start.leave();
         }
-        Ok(returned)
     }
+}
+
+/// What a call can be answered with at once.
+struct Glimpse {
+    content: Content,
+    codec: CodecId,
+    payload: Payload,
+    said: Said,
+}
+
+impl Glimpse {
+    #[inline]
+    fn restore<R: Returns<S>, S>(self) -> Option<(R, Said)> {
+        let said = self.said;
+        let returned = match self.content {
+            Content::Absence => R::from_absence()?,
+            Content::Value => R::from_value(self.value()?),
+            Content::Nothing => return None,
+        };
+        Some((returned, said))
+    }
+
+    #[inline]
+    fn value<V: Cacheable>(self) -> Option<Arc<V>> {
+        match self.payload {
+            // As [`value_of`](super::value_of), without one count more.
+            Payload::Decoded(value) => value.downcast().ok(),
+            payload => super::value_of(self.codec, &payload),
+        }
+    }
+}
+
+/// What there is to say of an answer.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    /// For how long the value is fresh.
+    ttl: Duration,
+    /// How old a copy may be; `None` for what the store itself says.
+    age: Option<Duration>,
 }
 
 /// What there is to say of a call to those who look for a copy.
@@ -262,72 +324,67 @@ impl Asking<'_> {
     }
 
     /// What the store has to say if it need not be waited for.
-    #[inline]
-    fn glance<R: Returns<S>, S>(&self, fingerprint: impl FnOnce() -> Fingerprint) -> Option<R> {
+    fn glance(&self, fingerprint: impl FnOnce() -> Fingerprint) -> Option<Glimpse> {
         if self.is_exact() {
             return None;
         }
+        let fingerprint = fingerprint();
+        let mut glimpse = None;
+        let mut see = |header: &Header, payload: &Payload, now| {
+            // In its last time one caller in many loads anew, and that is decided where the store is asked.
+            let ttl = header.left(now);
+            if header.stays_under(header.stamp, fingerprint) && ttl > self.grace.last_time(header.took()) {
+                glimpse = Some(Glimpse {
+                    content: header.content,
+                    codec: header.codec,
+                    payload: payload.clone(),
+                    said: Said { ttl, age: None },
+                });
+            }
+        };
         let store = &self.cache.store;
-        let look = if self.extras.is_empty() {
-            store.glance(self.key, self.resource.deps(self.kind))?
+        if self.extras.is_empty() {
+            store.glance(self.key, self.resource.deps(self.kind), &mut see);
         } else {
             let deps = all_deps(self.cache, self.resource, self.kind, self.extras);
-            store.glance(self.key, &deps)?
-        };
-        let hit = Hit::of(look, fingerprint())?;
-        // In its last time one caller in many loads anew, and that is decided where the store is asked.
-        if hit.ttl <= self.grace.last_time(hit.header.took()) {
-            return None;
+            store.glance(self.key, &deps, &mut see);
         }
-        let returned = super::restore(hit.content, hit.codec, &hit.payload)?;
-        self.resource.counters.hits.add_one();
-        self.answered(store.name(), hit.ttl);
-        Some(returned)
+        glimpse
     }
 
-    /// A value or the knowledge that there is none, and for how long it is fresh.
-    #[inline]
-    fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        let local = self.cache.local.as_ref()?;
+    /// What a copy has to say, if it may be served.
+    fn copy(&self, local: &Local, type_id: TypeId) -> Option<Glimpse> {
         if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
             return None;
         }
-        let found = local.find(
-            self.key,
-            &Asked {
-                type_id: TypeId::of::<V>(),
-                version: self.version,
-                extras: self.extras,
+        let asked = Asked {
+            type_id,
+            version: self.version,
+            extras: self.extras,
+        };
+        let found = local.find(self.key, &asked)?;
+        let (content, payload) = match found.value {
+            Some(value) => (Content::Value, Payload::Decoded(value)),
+            None => (Content::Absence, Payload::Empty),
+        };
+        Some(Glimpse {
+            content,
+            codec: CodecId::default(),
+            payload,
+            said: Said {
+                ttl: found.ttl,
+                age: Some(found.age),
             },
-        )?;
-        let value = match found.value {
-            Some(value) => Some(value.downcast().ok()?),
-            None => None,
-        };
-        local.note(self.resource.counters.local_hits.count(), found.age);
-        Some((value, found.ttl))
-    }
-
-    /// The return value that a copy stands for.
-    #[inline]
-    fn answer<R: Returns<S>, S>(&self) -> Option<R> {
-        let (value, ttl) = self.find::<R::Value>()?;
-        let returned = match value {
-            Some(value) => R::from_value(value),
-            None => R::from_absence()?,
-        };
-        self.answered("local", ttl);
-        Some(returned)
+        })
     }
 
     #[inline]
-    fn answered(&self, store: &'static str, ttl: Duration) {
-        observe::record(|| Outcome {
-            key: self.key.to_owned(),
-            resource: self.resource.name.to_string(),
-            store,
-            status: Status::Hit { ttl },
-        });
+    fn count(&self, said: Said) {
+        let counters = &self.resource.counters;
+        match (said.age, &self.cache.local) {
+            (Some(age), Some(local)) => local.note(counters.local_hits.count(), age),
+            _ => counters.hits.add_one(),
+        }
     }
 
     fn key(&self) -> Key {
@@ -353,9 +410,18 @@ impl Call {
         }
     }
 
-    /// As [`Begun::find`], for one id of a batch; the outcome is not recorded.
+    /// What a copy says of one id of a batch; the outcome is not recorded.
     pub(super) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        self.asking().find()
+        let asking = self.asking();
+        let local = self.cache.local.as_ref()?;
+        let glimpse = asking.copy(local, TypeId::of::<V>())?;
+        let said = glimpse.said;
+        let value = match glimpse.content {
+            Content::Absence => None,
+            _ => Some(glimpse.value()?),
+        };
+        asking.count(said);
+        Some((value, said.ttl))
     }
 
     /// To be taken before the store is asked, if what it says may be kept here.
