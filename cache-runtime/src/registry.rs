@@ -14,6 +14,7 @@ use crate::config::CacheConfig;
 use crate::entry::Fingerprint;
 use crate::generation::Dep;
 use crate::key::{EntryKind, IdForm, is_resource};
+use crate::policy::Grace;
 use crate::stats::{CounterSnapshot, Counters};
 
 /// Where an annotated function stands, and what its attribute says. One static per function, shared by all its
@@ -33,11 +34,14 @@ pub struct Site {
     words: &'static str,
     place: &'static Location<'static>,
     reported: AtomicBool,
-    /// What the function's first call found out, to spare the others the registry's locks.
-    known: OnceLock<Known>,
+    /// What the first calls found out, to spare the others the registry's locks: those in as many caches, or of as many
+    /// resources, as there are places.
+    known: [OnceLock<Known>; PLACES],
 }
 
-/// What is known of a function in one cache.
+const PLACES: usize = 4;
+
+/// What is known of a function in one cache, and of one resource.
 #[derive(Debug)]
 pub(crate) struct Known {
     engine: u64,
@@ -46,6 +50,14 @@ pub(crate) struct Known {
     shared: bool,
     resource: Arc<Resource>,
     fingerprint: OnceLock<(TypeId, Fingerprint)>,
+}
+
+impl Known {
+    #[inline]
+    fn is(&self, engine: u64, name: &str) -> bool {
+        // Mostly the very same literal.
+        self.engine == engine && (std::ptr::eq(self.name, name) || self.name == name)
+    }
 }
 
 /// A resource, which a call need not count if its function knows it.
@@ -114,16 +126,15 @@ impl Site {
             words,
             place: Location::caller(),
             reported: AtomicBool::new(false),
-            known: OnceLock::new(),
+            known: [const { OnceLock::new() }; PLACES],
         }
     }
 
-    /// The resource of this name, if it is the one of the function's first call.
+    /// The resource of this name, if the function has been called with it.
+    #[inline]
     pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<Res> {
-        let known = self.known.get()?;
-        // Mostly the very same literal.
-        let is_same = std::ptr::eq(known.name, name) || known.name == name;
-        (known.engine == engine && is_same).then_some(Res::Known(known))
+        let mut known = self.known.iter().map_while(OnceLock::get);
+        known.find(|known| known.is(engine, name)).map(Res::Known)
     }
 
     /// As [`Resource::claim`].
@@ -136,15 +147,15 @@ impl Site {
         shared: bool,
     ) -> bool {
         if let Res::Known(known) = resource
-            && known.op == op
             && known.shared == shared
+            && same_op(known.op, op)
         {
             // A claim that was granted is not taken back.
             return true;
         }
         let is_granted = resource.claim(op, self, shared);
         if let (true, Res::Own(resource)) = (is_granted, resource) {
-            self.known.get_or_init(|| Known {
+            self.know(Known {
                 engine,
                 name,
                 op,
@@ -154,6 +165,18 @@ impl Site {
             });
         }
         is_granted
+    }
+
+    /// Takes a place if there is one.
+    fn know(&self, mut known: Known) {
+        for place in &self.known {
+            let (engine, name) = (known.engine, known.name);
+            match place.set(known) {
+                Ok(()) => return,
+                Err(_) if place.get().is_some_and(|first| first.is(engine, name)) => return,
+                Err(back) => known = back,
+            }
+        }
     }
 
     pub(crate) fn function(&self) -> &'static str {
@@ -189,6 +212,16 @@ impl Site {
     }
 }
 
+/// Mostly the very same literal, or none.
+#[inline]
+fn same_op(a: Option<&'static str>, b: Option<&'static str>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (file, line) = (self.place.file(), self.place.line());
@@ -208,6 +241,8 @@ pub(crate) struct Resource {
     derived_deps: Arc<[Arc<Dep>]>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
+    /// As it is configured.
+    pub(crate) grace: Grace,
     claims: RwLock<HashMap<&'static str, Claim>>,
     id_form: OnceLock<(IdForm, &'static Site)>,
 }
@@ -236,6 +271,7 @@ impl Resource {
             derived,
             counters,
             operator_ttl: config.operator_ttl(name),
+            grace: config.grace,
             claims: RwLock::default(),
             id_form: OnceLock::new(),
         }

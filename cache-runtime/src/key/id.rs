@@ -93,14 +93,6 @@ fn write_to(out: &mut String, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-/// As `{n}`, for a fraction of its price.
-fn push_digits(out: &mut String, n: u64) {
-    if n >= 10 {
-        push_digits(out, n / 10);
-    }
-    out.push(char::from(b'0' + (n % 10) as u8));
-}
-
 /// What parts of lists and of variants are made of is not in the id's form. So in there, what is no text bears a mark where
 /// it could be taken for one, and a text where it could be taken for a number or a boolean: `'` is escaped in texts.
 const MARK: char = '\'';
@@ -121,7 +113,7 @@ struct Renderer<'a> {
 impl<'a> Renderer<'a> {
     fn natural(self, n: u64) -> Result<(), KeyError> {
         self.form.add(b'i');
-        push_digits(self.out, n);
+        self.out.push_str(itoa::Buffer::new().format(n));
         Ok(())
     }
 

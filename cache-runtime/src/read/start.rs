@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use super::reader::Hit;
 use super::{Call, Extra, LoadContext, all_deps};
-use crate::engine::{Engine, Handle};
+use crate::engine::{Engine, Handle, Shares};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyWriter};
 use crate::local::{Asked, Copy, Local, Mark};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
-use crate::registry::{Res, Resource};
+use crate::registry::{Res, Resource, Site};
 use crate::returns::{Cacheable, Returns};
 use crate::scope::{self, Mode};
 use crate::store::{Payload, Probe};
@@ -47,19 +47,52 @@ impl Default for Copies {
 /// A call of an annotated function with its key.
 #[derive(Debug)]
 pub(super) struct Start {
+    pub(super) site: &'static Site,
+    pub(super) name: &'static str,
     pub(super) resource: Res,
     pub(super) key: KeyWriter,
+    pub(super) says: Says,
+    pub(super) context: Option<LoadContext>,
+    pub(super) extras: Vec<Extra>,
+}
+
+/// What a function's attribute says, and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Says {
+    pub(super) op: Option<&'static str>,
+    pub(super) has_id: bool,
+    pub(super) shared: bool,
     pub(super) kind: EntryKind,
     pub(super) problem: Option<BypassReason>,
     pub(super) ttl: TtlRequest,
     pub(super) grace: Grace,
-    /// As it is configured.
-    pub(super) usual: Grace,
     pub(super) copies: Copies,
-    pub(super) context: Option<LoadContext>,
-    pub(super) extras: Vec<Extra>,
     pub(super) codec: CodecId,
     pub(super) version: u32,
+}
+
+impl Says {
+    /// Nothing, so it is as configured.
+    #[inline]
+    fn nothing(usual: &Grace) -> Self {
+        Self {
+            op: None,
+            has_id: false,
+            shared: false,
+            kind: EntryKind::Derived,
+            problem: None,
+            ttl: TtlRequest::default(),
+            grace: Grace {
+                // They need a body that outlives its caller, which only the attribute can make.
+                swr: Duration::ZERO,
+                timeout: None,
+                ..*usual
+            },
+            copies: Copies::default(),
+            codec: CodecId::default(),
+            version: 0,
+        }
+    }
 }
 
 thread_local! {
@@ -70,48 +103,42 @@ thread_local! {
 impl Start {
     /// It is filled in where it lies, on the heap, in memory that the thread keeps: on a hit, moving things about would be
     /// most of what there is to do.
-    pub(super) fn begin(cache: &Engine, resource: Res) -> Box<Self> {
+    #[inline]
+    pub(super) fn begin(
+        cache: &Engine,
+        site: &'static Site,
+        name: &'static str,
+        resource: Res,
+    ) -> Box<Self> {
+        let says = Says::nothing(&resource.grace);
         let mut start = match SPARE.try_with(Cell::take) {
             Ok(Some(mut spare)) => {
-                let key = std::mem::take(&mut spare.key);
-                *spare = Self::new(resource, key, cache.config.grace);
+                spare.site = site;
+                spare.name = name;
+                spare.resource = resource;
+                spare.says = says;
                 spare
             }
-            _ => Box::new(Self::new(
+            // While the thread ends there is none, either.
+            _ => Box::new(Self {
+                site,
+                name,
                 resource,
-                KeyWriter::default(),
-                cache.config.grace,
-            )),
+                key: KeyWriter::default(),
+                says,
+                context: None,
+                extras: Vec::new(),
+            }),
         };
         start.key.begin(&cache.space, &start.resource.name);
         start
     }
 
-    fn new(resource: Res, key: KeyWriter, usual: Grace) -> Self {
-        Self {
-            resource,
-            key,
-            kind: EntryKind::Derived,
-            problem: None,
-            ttl: TtlRequest::default(),
-            grace: Grace {
-                // They need a body that outlives its caller, which only the attribute can make.
-                swr: Duration::ZERO,
-                timeout: None,
-                ..usual
-            },
-            usual,
-            copies: Copies::default(),
-            context: None,
-            extras: Vec::new(),
-            codec: CodecId::default(),
-            version: 0,
-        }
-    }
-
     /// Its memory is for the next.
     #[inline]
-    fn leave(self: Box<Self>) {
+    fn leave(mut self: Box<Self>) {
+        self.context = None;
+        self.extras.clear();
         if self.key.is_small() {
             // While the thread ends there is no place for it.
             let _ = SPARE.try_with(|spare| spare.set(Some(self)));
@@ -120,7 +147,7 @@ impl Start {
 
     /// The first problem counts.
     pub(super) fn refuse(&mut self, problem: BypassReason) {
-        self.problem.get_or_insert(problem);
+        self.says.problem.get_or_insert(problem);
     }
 
     /// What it depends on beside its own resource is known from now on: a function names it.
@@ -134,23 +161,24 @@ impl Start {
 
     fn into_call(mut self: Box<Self>, cache: Handle) -> Call {
         self.register(&cache);
-        let deps = all_deps(&cache, &self.resource, self.kind, &self.extras);
+        let says = self.says;
+        let deps = all_deps(&cache, &self.resource, says.kind, &self.extras);
         let call = Call {
             resource: self.resource.to_arc(),
             probe: Probe {
                 key: self.key.take(),
-                kind: self.kind,
+                kind: says.kind,
                 deps,
             },
             cache,
-            problem: self.problem,
-            ttl: self.ttl,
-            grace: self.grace,
-            copies: self.copies,
+            problem: says.problem,
+            ttl: says.ttl,
+            grace: says.grace,
+            copies: says.copies,
             context: self.context.take(),
             extras: std::mem::take(&mut self.extras),
-            codec: self.codec,
-            version: self.version,
+            codec: says.codec,
+            version: says.version,
         };
         self.leave();
         call
@@ -159,16 +187,17 @@ impl Start {
 
 /// A call that has begun.
 #[derive(Debug)]
-pub(super) enum Begun {
-    Start(Handle, Box<Start>),
+pub(super) enum Begun<'c> {
+    /// Most are over before the cache need be counted.
+    Start(&'c Shares, Box<Start>),
     Call(Box<Call>),
 }
 
-impl Begun {
+impl Begun<'_> {
     /// For those who ask the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
-            Self::Start(cache, start) => Arc::new(start.into_call(cache)),
+            Self::Start(cache, start) => Arc::new(start.into_call(cache.handle())),
             Self::Call(call) => Arc::from(call),
         }
     }
@@ -196,17 +225,20 @@ impl Begun {
     #[inline]
     fn asking(&self) -> Asking<'_> {
         match self {
-            Self::Start(cache, start) => Asking {
-                cache,
-                resource: &start.resource,
-                key: start.key.text(),
-                kind: start.kind,
-                problem: start.problem,
-                grace: &start.grace,
-                copies: start.copies,
-                extras: &start.extras,
-                version: start.version,
-            },
+            Self::Start(cache, start) => {
+                let says = &start.says;
+                Asking {
+                    cache,
+                    resource: &start.resource,
+                    key: start.key.text(),
+                    kind: says.kind,
+                    problem: says.problem,
+                    grace: &says.grace,
+                    copies: &says.copies,
+                    extras: &start.extras,
+                    version: says.version,
+                }
+            }
             Self::Call(call) => call.asking(),
         }
     }
@@ -233,7 +265,7 @@ impl Begun {
             Some(local) => asking.copy(local, type_id),
             None => asking.glance(|| match self {
                 Self::Start(_, start) => {
-                    let (resource, version) = (&start.resource, start.version);
+                    let (resource, version) = (&start.resource, start.says.version);
                     resource.fingerprint(type_id, version, fingerprint)
                 }
                 Self::Call(call) => fingerprint(call.version),
@@ -307,7 +339,7 @@ struct Asking<'a> {
     kind: EntryKind,
     problem: Option<BypassReason>,
     grace: &'a Grace,
-    copies: Copies,
+    copies: &'a Copies,
     extras: &'a [Extra],
     version: u32,
 }
@@ -404,7 +436,7 @@ impl Call {
             kind: self.probe.kind,
             problem: self.problem,
             grace: &self.grace,
-            copies: self.copies,
+            copies: &self.copies,
             extras: &self.extras,
             version: self.version,
         }
