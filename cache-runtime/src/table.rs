@@ -97,24 +97,22 @@ impl<E: Entry> Table<E> {
         })
     }
 
-    /// What `look` makes of the entry under a key. Who writes beside it waits for that: it has to be short, and must not ask
-    /// the table.
+    /// Shows the entry under a key where it lies; says whether there is one. Who writes beside it waits for `see`: it has to be
+    /// short, and must not ask the table.
     #[inline]
-    pub(crate) fn look<T>(&self, key: &[u8], look: impl FnOnce(&Arc<E>) -> T) -> Option<T> {
-        let (look, seen) = (Cell::new(Some(look)), Cell::new(None));
+    pub(crate) fn look(&self, key: &[u8], see: impl Fn(&Arc<E>)) -> bool {
         // The table hands out copies of what it holds, but compares keys where they lie.
-        self.0.get(&Asked {
-            key,
-            will_do: |entry: &Arc<E>| {
-                seen.set(look.take().map(|look| look(entry)));
-                true
-            },
-        })?;
-        seen.take()
+        let will_do = |entry: &Arc<E>| {
+            see(entry);
+            true
+        };
+        self.0.get(&Asked { key, will_do }).is_some()
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Arc<E>> {
-        self.look(key.as_bytes(), Arc::clone)
+        let seen = Cell::new(None);
+        self.look(key.as_bytes(), |entry| seen.set(Some(Arc::clone(entry))));
+        seen.take()
     }
 
     pub(crate) fn insert(&self, entry: Arc<E>) {
@@ -166,8 +164,11 @@ mod tests {
         let table = Table::new(1 << 10);
         for value in [1, 2] {
             table.insert(Arc::new(Text("a", value)));
-            let seen = table.look(b"a", |entry| (entry.1, Arc::strong_count(entry)));
-            assert_eq!(seen, Some((value, 1)), "looked at where it lies");
+            let seen = Cell::new(None);
+            assert!(table.look(b"a", |entry| {
+                seen.set(Some((entry.1, Arc::strong_count(entry))));
+            }));
+            assert_eq!(seen.get(), Some((value, 1)), "looked at where it lies");
         }
         assert!(table.get("b").is_none());
         assert_eq!((table.len(), table.weight()), (1, 1));

@@ -50,7 +50,8 @@ pub(crate) struct Found {
 
 pub(super) struct Entry {
     key: Box<str>,
-    value: Option<Shared>,
+    /// `None` for an absence.
+    pub(super) value: Option<Shared>,
     type_id: TypeId,
     version: u32,
     extras: Box<[Extra]>,
@@ -93,21 +94,24 @@ impl Entry {
         self.cells.iter().all(|cell| cell.is_quiet())
     }
 
+    /// Whether it may be served to who asks.
     #[inline]
-    pub(super) fn serve(&self, asked: &Asked<'_>, now: Tick, age: Duration) -> Option<Found> {
-        let fits = now < self.until
+    pub(super) fn fits(&self, asked: &Asked<'_>, now: Tick) -> bool {
+        now < self.until
             && self.type_id == asked.type_id
             && self.version == asked.version
-            && same_extras(&self.extras, asked.extras);
-        fits.then(|| Found {
-            value: self.value.clone(),
-            ttl: self.fresh.since(now),
-            age,
-        })
+            && same_extras(&self.extras, asked.extras)
+    }
+
+    /// For how long the value is fresh.
+    #[inline]
+    pub(super) fn ttl(&self, now: Tick) -> Duration {
+        self.fresh.since(now)
     }
 }
 
 /// Mostly there are none.
+#[inline]
 fn same_extras(a: &[Extra], b: &[Extra]) -> bool {
     a.len() == b.len() && (a.is_empty() || a == b)
 }

@@ -24,6 +24,7 @@ mod entry;
 mod figures;
 mod tick;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,10 +32,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use self::cells::{Cell, Cells};
+use self::cells::Cells;
 pub(crate) use self::cover::{Beat, Session};
 use self::cover::{Cover, NO_EPOCH};
-pub(crate) use self::entry::{Asked, Copy, Found};
+pub(crate) use self::entry::{Asked, Copy, Found, Shared};
 use self::entry::Entry;
 use self::figures::Figures;
 pub use self::figures::LocalFigures;
@@ -69,7 +70,7 @@ impl fmt::Debug for Local {
 #[derive(Debug)]
 pub(crate) struct Mark {
     /// The entry's, then those of its generations.
-    cells: Box<[Arc<Cell>]>,
+    cells: Box<[Arc<cells::Cell>]>,
     key: Box<str>,
     epoch: u64,
     at: Tick,
@@ -106,17 +107,27 @@ impl Local {
     }
 
     /// The copy under a key, if it may be served now.
+    #[inline]
     pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
         let now = Moment::now();
         // First of all: without a connection nothing is looked up.
         let age = self.cover.age(now)?;
-        let found = self.entries.look(key.as_bytes(), |entry| {
-            let is_alive = self.is_alive(entry);
-            is_alive.then(|| entry.serve(asked, now.tick, age))
-        })?;
-        found.unwrap_or_else(|| {
+        let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), Cell::new(None));
+        self.entries.look(key.as_bytes(), |entry| {
+            if !self.is_alive(entry) {
+                is_dead.set(true);
+            } else if entry.fits(asked, now.tick) {
+                ttl.set(Some(entry.ttl(now.tick)));
+                value.set(entry.value.clone());
+            }
+        });
+        if is_dead.get() {
             self.drop_dead(key.as_bytes());
-            None
+        }
+        Some(Found {
+            ttl: ttl.get()?,
+            value: value.take(),
+            age,
         })
     }
 

@@ -265,15 +265,10 @@ impl ReadPlan {
             self.default_op();
         }
         let start = &mut *self.0;
-        let says = &mut start.says;
-        if says.has_id {
-            if says.op.is_none() {
-                says.kind = EntryKind::Entity;
-            }
-        } else {
+        if !start.says.has_id {
             start.key.end_hashed(&cache.space);
         }
-        let (site, name) = (start.site, start.name);
+        let (site, name, says) = (start.site, start.name, &start.says);
         let is_granted = site.claims(cache.id, name, &start.resource, says.op, says.shared);
         if !is_granted {
             start.refuse(BypassReason::Claimed);

@@ -14,7 +14,7 @@ use crate::engine::{Engine, Handle, Shares};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyWriter};
-use crate::local::{Asked, Copy, Local, Mark};
+use crate::local::{Asked, Copy, Local, Mark, Shared};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
 use crate::registry::{Res, Resource, Site};
@@ -57,12 +57,11 @@ pub(super) struct Start {
 }
 
 /// What a function's attribute says, and what becomes of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Says {
     pub(super) op: Option<&'static str>,
     pub(super) has_id: bool,
     pub(super) shared: bool,
-    pub(super) kind: EntryKind,
     pub(super) problem: Option<BypassReason>,
     pub(super) ttl: TtlRequest,
     pub(super) grace: Grace,
@@ -72,25 +71,31 @@ pub(super) struct Says {
 }
 
 impl Says {
-    /// Nothing, so it is as configured.
+    /// Nothing, so it is as configured. It is written where it lies: what is put together elsewhere has to be waited for until
+    /// it can be moved.
     #[inline]
-    fn nothing(usual: &Grace) -> Self {
-        Self {
-            op: None,
-            has_id: false,
-            shared: false,
-            kind: EntryKind::Derived,
-            problem: None,
-            ttl: TtlRequest::default(),
-            grace: Grace {
-                // They need a body that outlives its caller, which only the attribute can make.
-                swr: Duration::ZERO,
-                timeout: None,
-                ..*usual
-            },
-            copies: Copies::default(),
-            codec: CodecId::default(),
-            version: 0,
+    fn nothing(&mut self, usual: &Grace) {
+        self.op = None;
+        self.has_id = false;
+        self.shared = false;
+        self.problem = None;
+        self.ttl = TtlRequest::default();
+        // These two need a body that outlives its caller, which only the attribute can make.
+        self.grace.swr = Duration::ZERO;
+        self.grace.timeout = None;
+        self.grace.stale_if_error = usual.stale_if_error;
+        self.grace.early = usual.early;
+        self.grace.jitter = usual.jitter;
+        self.copies = Copies::default();
+        self.codec = CodecId::default();
+        self.version = 0;
+    }
+
+    #[inline]
+    fn kind(&self) -> EntryKind {
+        match self.has_id && self.op.is_none() {
+            true => EntryKind::Entity,
+            false => EntryKind::Derived,
         }
     }
 }
@@ -110,13 +115,11 @@ impl Start {
         name: &'static str,
         resource: Res,
     ) -> Box<Self> {
-        let says = Says::nothing(&resource.grace);
         let mut start = match SPARE.try_with(Cell::take) {
             Ok(Some(mut spare)) => {
                 spare.site = site;
                 spare.name = name;
                 spare.resource = resource;
-                spare.says = says;
                 spare
             }
             // While the thread ends there is none, either.
@@ -125,13 +128,21 @@ impl Start {
                 name,
                 resource,
                 key: KeyWriter::default(),
-                says,
+                says: Says::default(),
                 context: None,
                 extras: Vec::new(),
             }),
         };
+        start.says.nothing(&start.resource.grace);
         start.key.begin(&cache.space, &start.resource.name);
         start
+    }
+
+    /// The fingerprint of its values.
+    #[inline]
+    fn fingerprint(&self, wanted: &Wanted) -> Fingerprint {
+        let (version, of) = (self.says.version, wanted.fingerprint);
+        self.resource.fingerprint(wanted.type_id, version, of)
     }
 
     /// Its memory is for the next.
@@ -162,12 +173,12 @@ impl Start {
     fn into_call(mut self: Box<Self>, cache: Handle) -> Call {
         self.register(&cache);
         let says = self.says;
-        let deps = all_deps(&cache, &self.resource, says.kind, &self.extras);
+        let deps = all_deps(&cache, &self.resource, says.kind(), &self.extras);
         let call = Call {
             resource: self.resource.to_arc(),
             probe: Probe {
                 key: self.key.take(),
-                kind: says.kind,
+                kind: says.kind(),
                 deps,
             },
             cache,
@@ -231,7 +242,7 @@ impl Begun<'_> {
                     cache,
                     resource: &start.resource,
                     key: start.key.text(),
-                    kind: says.kind,
+                    kind: says.kind(),
                     problem: says.problem,
                     grace: &says.grace,
                     copies: &says.copies,
@@ -246,89 +257,52 @@ impl Begun<'_> {
     /// What can be said without asking anybody outside the process, or the call if that is nothing.
     #[inline]
     pub(super) fn find<R: Returns<S>, S>(self) -> Result<R, Self> {
-        let glimpse = self.glimpse(TypeId::of::<R::Value>(), Fingerprint::of::<R::Value>);
-        let Some((returned, said)) = glimpse.and_then(Glimpse::restore) else {
+        let wanted = Wanted {
+            type_id: TypeId::of::<R::Value>(),
+            fingerprint: Fingerprint::of::<R::Value>,
+            absence: R::from_absence().is_some(),
+        };
+        let returned = match self.answer(&wanted) {
+            None => None,
+            Some(None) => R::from_absence(),
+            Some(Some(value)) => value.downcast().ok().map(R::from_value),
+        };
+        let Some(returned) = returned else {
             return Err(self);
         };
-        self.served(said);
-        Ok(returned)
-    }
-
-    /// The same whatever the value's type: compiled once, and not for each function.
-    fn glimpse(
-        &self,
-        type_id: TypeId,
-        fingerprint: fn(u32) -> Fingerprint,
-    ) -> Option<Glimpse> {
-        let asking = self.asking();
-        match &asking.cache.local {
-            Some(local) => asking.copy(local, type_id),
-            None => asking.glance(|| match self {
-                Self::Start(_, start) => {
-                    let (resource, version) = (&start.resource, start.says.version);
-                    resource.fingerprint(type_id, version, fingerprint)
-                }
-                Self::Call(call) => fingerprint(call.version),
-            }),
-        }
-    }
-
-    /// Counts and records a call that is over.
-    fn served(self, said: Said) {
-        let asking = self.asking();
-        asking.count(said);
-        observe::record(|| Outcome {
-            key: asking.key.to_owned(),
-            resource: asking.resource.name.to_string(),
-            store: match said.age {
-                Some(_) => "local",
-                None => asking.cache.store.name(),
-            },
-            status: Status::Hit { ttl: said.ttl },
-        });
         if let Self::Start(_, start) = self {
             start.leave();
         }
-    }
-}
-
-/// What a call can be answered with at once.
-struct Glimpse {
-    content: Content,
-    codec: CodecId,
-    payload: Payload,
-    said: Said,
-}
-
-impl Glimpse {
-    #[inline]
-    fn restore<R: Returns<S>, S>(self) -> Option<(R, Said)> {
-        let said = self.said;
-        let returned = match self.content {
-            Content::Absence => R::from_absence()?,
-            Content::Value => R::from_value(self.value()?),
-            Content::Nothing => return None,
-        };
-        Some((returned, said))
+        Ok(returned)
     }
 
-    #[inline]
-    fn value<V: Cacheable>(self) -> Option<Arc<V>> {
-        match self.payload {
-            // As [`value_of`](super::value_of), without one count more.
-            Payload::Decoded(value) => value.downcast().ok(),
-            payload => super::value_of(self.codec, &payload),
+    /// The same whatever the type: compiled once, and not for each function.
+    fn answer(&self, wanted: &Wanted) -> Option<Option<Shared>> {
+        let asking = self.asking();
+        match &asking.cache.local {
+            Some(local) => asking.copy(local, wanted),
+            None => asking.glance(wanted, || match self {
+                Self::Start(_, start) => start.fingerprint(wanted),
+                Self::Call(call) => (wanted.fingerprint)(call.version),
+            }),
         }
     }
 }
 
-/// What there is to say of an answer.
-#[derive(Debug, Clone, Copy)]
-struct Said {
-    /// For how long the value is fresh.
-    ttl: Duration,
-    /// How old a copy may be; `None` for what the store itself says.
-    age: Option<Duration>,
+/// What a call returns.
+struct Wanted {
+    type_id: TypeId,
+    fingerprint: fn(u32) -> Fingerprint,
+    /// Whether it can return that there is nothing.
+    absence: bool,
+}
+
+impl Wanted {
+    /// Whether the call can return this.
+    #[inline]
+    fn is(&self, value: Option<&Shared>) -> bool {
+        value.map_or(self.absence, |value| (**value).type_id() == self.type_id)
+    }
 }
 
 /// What there is to say of a call to those who look for a copy.
@@ -355,68 +329,81 @@ impl Asking<'_> {
             || transaction::is_open(self.cache)
     }
 
-    /// What the store has to say if it need not be waited for.
-    fn glance(&self, fingerprint: impl FnOnce() -> Fingerprint) -> Option<Glimpse> {
+    /// What the store has to say if it need not be waited for; counted and recorded.
+    #[inline]
+    fn glance(
+        &self,
+        wanted: &Wanted,
+        fingerprint: impl FnOnce() -> Fingerprint,
+    ) -> Option<Option<Shared>> {
         if self.is_exact() {
             return None;
         }
         let fingerprint = fingerprint();
-        let mut glimpse = None;
-        let mut see = |header: &Header, payload: &Payload, now| {
+        let (seen, found) = (Cell::new(None), Cell::new(None));
+        let see = |header: &Header, payload: &Payload, now| {
+            let value = match (header.content, payload) {
+                (Content::Value, Payload::Decoded(value)) => Some(value),
+                (Content::Absence, _) => None,
+                // It takes its time to decode.
+                _ => return,
+            };
             // In its last time one caller in many loads anew, and that is decided where the store is asked.
             let ttl = header.left(now);
-            if header.stays_under(header.stamp, fingerprint) && ttl > self.grace.last_time(header.took()) {
-                glimpse = Some(Glimpse {
-                    content: header.content,
-                    codec: header.codec,
-                    payload: payload.clone(),
-                    said: Said { ttl, age: None },
-                });
+            let is_usual = ttl > self.grace.last_time(header.took());
+            if is_usual && header.fingerprint == fingerprint && wanted.is(value) {
+                seen.set(Some(ttl));
+                found.set(value.cloned());
             }
         };
         let store = &self.cache.store;
         if self.extras.is_empty() {
-            store.glance(self.key, self.resource.deps(self.kind), &mut see);
+            store.glance(self.key, self.resource.deps(self.kind), &see);
         } else {
             let deps = all_deps(self.cache, self.resource, self.kind, self.extras);
-            store.glance(self.key, &deps, &mut see);
+            store.glance(self.key, &deps, &see);
         }
-        glimpse
+        let ttl = seen.get()?;
+        self.resource.counters.hits.add_one();
+        self.record(store.name(), ttl);
+        Some(found.take())
     }
 
-    /// What a copy has to say, if it may be served.
-    fn copy(&self, local: &Local, type_id: TypeId) -> Option<Glimpse> {
+    /// What a copy has to say, if it may be served; counted and recorded.
+    #[inline]
+    fn copy(&self, local: &Local, wanted: &Wanted) -> Option<Option<Shared>> {
+        let (value, ttl) = self.find(local, wanted)?;
+        self.record("local", ttl);
+        Some(value)
+    }
+
+    /// The same with for how long it is fresh, and not recorded.
+    #[inline]
+    fn find(&self, local: &Local, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
         if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
             return None;
         }
         let asked = Asked {
-            type_id,
+            type_id: wanted.type_id,
             version: self.version,
             extras: self.extras,
         };
         let found = local.find(self.key, &asked)?;
-        let (content, payload) = match found.value {
-            Some(value) => (Content::Value, Payload::Decoded(value)),
-            None => (Content::Absence, Payload::Empty),
-        };
-        Some(Glimpse {
-            content,
-            codec: CodecId::default(),
-            payload,
-            said: Said {
-                ttl: found.ttl,
-                age: Some(found.age),
-            },
-        })
+        if found.value.is_none() && !wanted.absence {
+            return None;
+        }
+        local.note(self.resource.counters.local_hits.count(), found.age);
+        Some((found.value, found.ttl))
     }
 
     #[inline]
-    fn count(&self, said: Said) {
-        let counters = &self.resource.counters;
-        match (said.age, &self.cache.local) {
-            (Some(age), Some(local)) => local.note(counters.local_hits.count(), age),
-            _ => counters.hits.add_one(),
-        }
+    fn record(&self, store: &'static str, ttl: Duration) {
+        observe::record(|| Outcome {
+            key: self.key.to_owned(),
+            resource: self.resource.name.to_string(),
+            store,
+            status: Status::Hit { ttl },
+        });
     }
 
     fn key(&self) -> Key {
@@ -442,18 +429,20 @@ impl Call {
         }
     }
 
-    /// What a copy says of one id of a batch; the outcome is not recorded.
+    /// What a copy says of one id of a batch, and for how long; the outcome is not recorded.
     pub(super) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        let asking = self.asking();
-        let local = self.cache.local.as_ref()?;
-        let glimpse = asking.copy(local, TypeId::of::<V>())?;
-        let said = glimpse.said;
-        let value = match glimpse.content {
-            Content::Absence => None,
-            _ => Some(glimpse.value()?),
+        let wanted = Wanted {
+            type_id: TypeId::of::<V>(),
+            fingerprint: Fingerprint::of::<V>,
+            absence: true,
         };
-        asking.count(said);
-        Some((value, said.ttl))
+        let (value, ttl) = self
+            .asking()
+            .find(self.cache.local.as_ref()?, &wanted)?;
+        match value {
+            Some(value) => Some((Some(value.downcast().ok()?), ttl)),
+            None => Some((None, ttl)),
+        }
     }
 
     /// To be taken before the store is asked, if what it says may be kept here.

@@ -104,7 +104,7 @@ impl Look {
 }
 
 /// To whom [`Store::glance`] shows an entry where it lies, with the store's time. The store may be locked meanwhile.
-pub type See<'s> = &'s mut dyn FnMut(&Header, &Payload, Millis);
+pub type See<'s> = &'s dyn Fn(&Header, &Payload, Millis);
 
 /// What lies under a key.
 #[derive(Debug, Clone)]

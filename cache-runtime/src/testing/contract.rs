@@ -4,6 +4,7 @@ mod many;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::EntryKind;
@@ -99,13 +100,12 @@ impl Case<'_> {
     }
 
     async fn look(&self, probe: &Probe) -> Look {
-        let mut glance = None;
-        self.store
-            .glance(&probe.key, &probe.deps, &mut |header, _, now| {
-                glance = Some((*header, now));
-            });
+        let glance = Cell::new(None);
+        self.store.glance(&probe.key, &probe.deps, &|header, _, now| {
+            glance.set(Some((*header, now)));
+        });
         let look = self.ok(self.store.look(probe).await);
-        self.agree(glance, &look);
+        self.agree(glance.get(), &look);
         look
     }
 
