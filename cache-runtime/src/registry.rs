@@ -138,6 +138,7 @@ impl Site {
     }
 
     /// As [`Resource::claim`].
+    #[inline]
     pub(crate) fn claims(
         &'static self,
         engine: u64,
@@ -153,6 +154,17 @@ impl Site {
             // A claim that was granted is not taken back.
             return true;
         }
+        self.claims_first(engine, name, resource, op, shared)
+    }
+
+    fn claims_first(
+        &'static self,
+        engine: u64,
+        name: &'static str,
+        resource: &Res,
+        op: Option<&'static str>,
+        shared: bool,
+    ) -> bool {
         let is_granted = resource.claim(op, self, shared);
         if let (true, Res::Own(resource)) = (is_granted, resource) {
             self.know(Known {
@@ -233,6 +245,8 @@ impl std::fmt::Display for Site {
 #[derive(Debug)]
 pub(crate) struct Resource {
     pub(crate) name: Box<str>,
+    /// What all its keys begin with.
+    pub(crate) prefix: Box<str>,
     /// `users`: every entry depends on it.
     pub(crate) whole: Arc<Dep>,
     /// `users~derived`: every derived entry depends on it as well.
@@ -265,6 +279,7 @@ impl Resource {
         let derived = Dep::new(space.generation(&format!("{name}~derived")));
         Self {
             name: name.into(),
+            prefix: space.prefix(name).into(),
             entity_deps: [Arc::clone(&whole)].into(),
             derived_deps: [Arc::clone(&whole), Arc::clone(&derived)].into(),
             whole,

@@ -136,7 +136,10 @@ thread_local! {
 #[inline]
 pub(crate) fn stripe() -> usize {
     // While the thread ends it has none any more.
-    PLACE.try_with(|place| place.0).unwrap_or(OWN) % STRIPES
+    PLACE
+        .try_with(|place| place.0)
+        .unwrap_or(OWN)
+        .min(STRIPES - 1)
 }
 
 impl Striped {

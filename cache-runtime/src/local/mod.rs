@@ -24,7 +24,7 @@ mod entry;
 mod figures;
 mod tick;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,13 +112,13 @@ impl Local {
         let now = Moment::now();
         // First of all: without a connection nothing is looked up.
         let age = self.cover.age(now)?;
-        let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), Cell::new(None));
+        let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());
         self.entries.look(key.as_bytes(), |entry| {
             if !self.is_alive(entry) {
                 is_dead.set(true);
             } else if entry.fits(asked, now.tick) {
                 ttl.set(Some(entry.ttl(now.tick)));
-                value.set(entry.value.clone());
+                let _ = value.set(entry.value.clone());
             }
         });
         if is_dead.get() {
@@ -126,7 +126,7 @@ impl Local {
         }
         Some(Found {
             ttl: ttl.get()?,
-            value: value.take(),
+            value: value.into_inner().flatten(),
             age,
         })
     }

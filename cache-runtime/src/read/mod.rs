@@ -197,10 +197,13 @@ impl<R, S, U> Read<'_, R, S, U> {
         let opening = if scope::takes_key(|| self.key()) {
             Opening::Ask(Ask::KeyOnly)
         } else {
-            match self.call.map(Begun::find) {
-                Some(Ok(value)) => Opening::Found(value),
-                Some(Err(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
-                None => Opening::off(),
+            match (self.call.as_ref().and_then(Begun::find), self.call) {
+                (Some(value), call) => {
+                    call.map(Begun::leave);
+                    Opening::Found(value)
+                }
+                (None, Some(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
+                (None, None) => Opening::off(),
             }
         };
         (opening, self.unless)

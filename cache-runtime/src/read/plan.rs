@@ -33,7 +33,7 @@ impl ReadPlan {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
-        Some(Self(Start::begin(cache, site, name, resource?)))
+        Some(Self(Start::begin(site, name, resource?)))
     }
 
     /// The same with its cache; `None` if that is off, too.

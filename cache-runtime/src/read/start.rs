@@ -110,7 +110,6 @@ impl Start {
     /// most of what there is to do.
     #[inline]
     pub(super) fn begin(
-        cache: &Engine,
         site: &'static Site,
         name: &'static str,
         resource: Res,
@@ -134,7 +133,7 @@ impl Start {
             }),
         };
         start.says.nothing(&start.resource.grace);
-        start.key.begin(&cache.space, &start.resource.name);
+        start.key.begin(&start.resource.prefix);
         start
     }
 
@@ -254,26 +253,26 @@ impl Begun<'_> {
         }
     }
 
-    /// What can be said without asking anybody outside the process, or the call if that is nothing.
+    /// What can be said without asking anybody outside the process.
     #[inline]
-    pub(super) fn find<R: Returns<S>, S>(self) -> Result<R, Self> {
+    pub(super) fn find<R: Returns<S>, S>(&self) -> Option<R> {
         let wanted = Wanted {
             type_id: TypeId::of::<R::Value>(),
             fingerprint: Fingerprint::of::<R::Value>,
             absence: R::from_absence().is_some(),
         };
-        let returned = match self.answer(&wanted) {
-            None => None,
-            Some(None) => R::from_absence(),
-            Some(Some(value)) => value.downcast().ok().map(R::from_value),
-        };
-        let Some(returned) = returned else {
-            return Err(self);
-        };
+        match self.answer(&wanted)? {
+            Some(value) => value.downcast().ok().map(R::from_value),
+            None => R::from_absence(),
+        }
+    }
+
+    /// Its memory is for the next.
+    #[inline]
+    pub(super) fn leave(self) {
         if let Self::Start(_, start) = self {
             start.leave();
         }
-        Ok(returned)
     }
 
     /// The same whatever the type: compiled once, and not for each function.
@@ -407,8 +406,8 @@ impl Asking<'_> {
     }
 
     fn key(&self) -> Key {
-        let namespace = self.cache.space.namespace.len() + self.resource.name.len() + 1;
-        let rest = self.key.get(namespace..).unwrap_or_default();
+        let prefix = &*self.resource.prefix;
+        let rest = self.key.strip_prefix(prefix).unwrap_or_default();
         let (name, extras) = (&self.resource.name, self.extras.to_vec());
         Key::rendered(name, rest, self.kind, extras, self.version)
     }
