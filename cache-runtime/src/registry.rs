@@ -423,6 +423,26 @@ mod tests {
     }
 
     #[test]
+    fn a_function_is_known_in_a_few_caches_and_of_a_few_resources() {
+        static KNOWN: Site = Site::new(Role::Reads, "known", "");
+        let calls = [(1, "users"), (2, "users"), (2, "teams"), (3, "users"), (4, "users")];
+        for (at, (engine, name)) in calls.into_iter().enumerate() {
+            let own = Registry::default();
+            let own = own.resource(name, &CacheConfig::default()).expect("a name");
+            for _ in 0..2 {
+                assert!(KNOWN.claims(engine, name, &Res::Own(Arc::clone(&own)), None, false));
+            }
+            let known = KNOWN.knows(engine, name);
+            assert_eq!(known.is_some(), at < PLACES, "{engine} {name}");
+            if let Some(known) = known {
+                assert!(Arc::ptr_eq(&known.to_arc(), &own));
+                assert!(KNOWN.claims(engine, name, &known, None, false));
+            }
+        }
+        assert!(KNOWN.knows(1, "teams").is_none(), "of that cache it is not");
+    }
+
+    #[test]
     fn a_key_is_shared_only_by_those_who_both_say_so() {
         let users = resource();
         assert!(users.claim(None, &FIRST, true));
