@@ -21,6 +21,7 @@ pub(crate) struct IdForm {
 }
 
 impl IdForm {
+    #[inline]
     fn add(&mut self, part: u8) {
         // FNV-1a: a handful of tags, not worth a hasher.
         self.hash = (self.hash ^ u64::from(part))
@@ -39,11 +40,13 @@ impl IdForm {
     }
 
     /// Whether part of the id was absent, so that it fits any other.
+    #[inline]
     pub(crate) fn is_open(self) -> bool {
         self.open
     }
 
     /// Whether two ids are of one form, as far as can be told.
+    #[inline]
     pub(crate) fn fits(self, other: Self) -> bool {
         if !self.open && !other.open {
             return self.hash == other.hash;
@@ -111,6 +114,7 @@ struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
+    #[inline]
     fn natural(self, n: u64) -> Result<(), KeyError> {
         self.form.add(b'i');
         self.out.push_str(itoa::Buffer::new().format(n));

@@ -24,6 +24,7 @@ pub struct ReadPlan(Box<Start>);
 
 impl ReadPlan {
     /// Of a call that is about to be planned; `None` if the resource's name is none.
+    #[inline]
     pub(super) fn new(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
         let resource = site
             .knows(cache.id, name)
