@@ -425,7 +425,13 @@ mod tests {
     #[test]
     fn a_function_is_known_in_a_few_caches_and_of_a_few_resources() {
         static KNOWN: Site = Site::new(Role::Reads, "known", "");
-        let calls = [(1, "users"), (2, "users"), (2, "teams"), (3, "users"), (4, "users")];
+        let calls = [
+            (1, "users"),
+            (2, "users"),
+            (2, "teams"),
+            (3, "users"),
+            (4, "users"),
+        ];
         for (at, (engine, name)) in calls.into_iter().enumerate() {
             let own = Registry::default();
             let own = own.resource(name, &CacheConfig::default()).expect("a name");

@@ -198,12 +198,12 @@ impl<R, S, U> Read<'_, R, S, U> {
             Opening::Ask(Ask::KeyOnly)
         } else {
             match (self.call.as_ref().and_then(Begun::find), self.call) {
-                (Some(value), call) => {
-                    call.map(Begun::leave);
+                (Some(value), Some(begun)) => {
+                    begun.leave();
                     Opening::Found(value)
                 }
                 (None, Some(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
-                (None, None) => Opening::off(),
+                (_, None) => Opening::off(),
             }
         };
         (opening, self.unless)

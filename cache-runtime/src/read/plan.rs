@@ -73,8 +73,7 @@ impl ReadPlan {
         start.says.has_id = true;
         match start.key.id(id) {
             // Only entities share their key with the writers that name an id.
-            Ok(form)
-                if start.says.op.is_some() || start.resource.fits(form, Some(start.site)) => {}
+            Ok(form) if start.says.op.is_some() || start.resource.fits(form, Some(start.site)) => {}
             Ok(_) => start.refuse(BypassReason::Claimed),
             Err(_) => start.refuse(BypassReason::Unkeyable),
         }

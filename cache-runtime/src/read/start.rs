@@ -109,11 +109,7 @@ impl Start {
     /// It is filled in where it lies, on the heap, in memory that the thread keeps: on a hit, moving things about would be
     /// most of what there is to do.
     #[inline]
-    pub(super) fn begin(
-        site: &'static Site,
-        name: &'static str,
-        resource: Res,
-    ) -> Box<Self> {
+    pub(super) fn begin(site: &'static Site, name: &'static str, resource: Res) -> Box<Self> {
         let mut start = match SPARE.try_with(Cell::take) {
             Ok(Some(mut spare)) => {
                 spare.site = site;
@@ -435,9 +431,7 @@ impl Call {
             fingerprint: Fingerprint::of::<V>,
             absence: true,
         };
-        let (value, ttl) = self
-            .asking()
-            .find(self.cache.local.as_ref()?, &wanted)?;
+        let (value, ttl) = self.asking().find(self.cache.local.as_ref()?, &wanted)?;
         match value {
             Some(value) => Some((Some(value.downcast().ok()?), ttl)),
             None => Some((None, ttl)),

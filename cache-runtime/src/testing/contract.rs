@@ -3,8 +3,8 @@
 mod many;
 
 use std::any::Any;
-use std::sync::Arc;
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::EntryKind;
@@ -101,9 +101,10 @@ impl Case<'_> {
 
     async fn look(&self, probe: &Probe) -> Look {
         let glance = Cell::new(None);
-        self.store.glance(&probe.key, &probe.deps, &|header, _, now| {
-            glance.set(Some((*header, now)));
-        });
+        self.store
+            .glance(&probe.key, &probe.deps, &|header, _, now| {
+                glance.set(Some((*header, now)));
+            });
         let look = self.ok(self.store.look(probe).await);
         self.agree(glance.get(), &look);
         look
