@@ -26,12 +26,14 @@ impl RedisStore {
                 Box::pin(async move { self.look_alone(alone.link(), probe).await })
             }
             Ok(Boarding::Together(answer, since)) => Box::pin(async move {
-                match answer.await {
-                    Ok(Ok(Some(look))) => Ok(look),
-                    Ok(Ok(None)) => Box::pin(self.look_again(since, probe)).await,
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(unanswered(self.budget)),
+                let answer = answer
+                    .await
+                    .unwrap_or_else(|_| Err(unanswered(self.budget)));
+                // Over before anything else is waited for: what comes would have to hold it.
+                if let Some(look) = answer? {
+                    return Ok(look);
                 }
+                Box::pin(self.look_again(since, probe)).await
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
