@@ -593,7 +593,10 @@ fn ran_without() {
 fn restore<R: Returns<S>, S>(content: Content, codec: CodecId, payload: &Payload) -> Option<R> {
     match content {
         Content::Absence => R::from_absence(),
-        Content::Value => value_of(codec, payload).map(R::from_value),
+        Content::Value => match payload {
+            Payload::Encoded(bytes) => R::Value::from_bytes(codec, bytes).map(R::from_own),
+            shared => value_of(codec, shared).map(R::from_value),
+        },
         Content::Nothing => None,
     }
 }

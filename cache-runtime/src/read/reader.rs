@@ -184,12 +184,16 @@ impl<'a> Reader<'a> {
                 return Turn::Bypass(BypassReason::Pending);
             }
             self.mark = call.mark();
-            let look = match self.allowance.spend(call.look()).await {
+            let look = match self.allowance.spend_running(call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
             let (stamp, now) = (look.stamp, look.now);
-            let (past, seen) = match self.judge(look) {
+            let sight = self.judge(look);
+            if !matches!(sight, Sight::Hit(_)) {
+                self.allowance.stop();
+            }
+            let (past, seen) = match sight {
                 Sight::Hit(hit) => return Turn::Hit(hit),
                 Sight::Past(hit, None) => return Turn::Stale(hit, StaleReason::Revalidating),
                 Sight::Past(hit, Some(seen)) => (Some(hit), seen),

@@ -451,18 +451,17 @@ impl Call {
         hit: &Hit,
         mark: Option<Mark>,
     ) -> Option<R> {
-        let returned = match hit.content {
-            Content::Absence => {
-                let returned = R::from_absence()?;
+        let returned = match (hit.content, mark) {
+            (Content::Value, Some(mark)) => {
+                let value = super::value_of::<R::Value>(hit.codec, &hit.payload)?;
+                self.keep(hit, Some(&value), Some(mark));
+                R::from_value(value)
+            }
+            (content, mark) => {
+                let returned = super::restore(content, hit.codec, &hit.payload)?;
                 self.keep::<R::Value>(hit, None, mark);
                 returned
             }
-            Content::Value => {
-                let value = super::value_of::<R::Value>(hit.codec, &hit.payload)?;
-                self.keep(hit, Some(&value), mark);
-                R::from_value(value)
-            }
-            Content::Nothing => return None,
         };
         self.answered(Status::Hit { ttl: hit.ttl });
         Some(returned)
