@@ -53,15 +53,10 @@ pub fn cache() -> Cache {
     PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
 }
 
-/// The process-wide cache, while it is on.
-#[inline]
-pub(crate) fn process() -> Option<&'static Shares> {
-    PROCESS.get()?.shares()
-}
-
 #[inline]
 pub(crate) fn process_handle() -> Option<Handle> {
-    process().map(Shares::uncounted)
+    let engine = PROCESS.get()?.0.engine.as_ref()?;
+    (!engine.is_closed()).then(|| engine.uncounted())
 }
 
 /// A handle on a cache; cheap to clone, and all clones are the same cache.
@@ -189,15 +184,10 @@ impl Cache {
         }))
     }
 
-    /// What it consists of, while it is on.
-    #[inline]
-    pub(crate) fn shares(&self) -> Option<&Shares> {
-        self.0.engine.as_ref().filter(|engine| !engine.is_closed())
-    }
-
     #[inline]
     pub(crate) fn handle(&self) -> Option<Handle> {
-        self.shares().map(Shares::handle)
+        let engine = self.0.engine.as_ref()?;
+        (!engine.is_closed()).then(|| engine.handle())
     }
 
     /// Whether any tier is configured.
@@ -456,7 +446,7 @@ impl Cache {
         let ttl = ttl.into_ttl();
         match (self.handle(), key.into_key()) {
             (Some(handle), Ok(key)) => {
-                let read: Read<'_, Result<T, E>, Fallible<Owned>> =
+                let read: Read<Result<T, E>, Fallible<Owned>> =
                     Call::manual(handle, &key, ttl).into_read();
                 read.run(async move |_| load().await).await
             }

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, process, process_handle};
+use crate::cache::{Cache, process_handle};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
@@ -49,8 +49,8 @@ macro_rules! shapes {
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<'static, $form, $shape> {
-                let mut planned = ReadPlan::begin(process(), site, resource);
+            ) -> Read<$form, $shape> {
+                let mut planned = ReadPlan::begin(process_handle(), site, resource);
                 if let Some((_, planned)) = &mut planned {
                     plan(planned);
                 }
@@ -58,14 +58,14 @@ macro_rules! shapes {
             }
 
             /// The same on a cache of one's own.
-            pub fn read_in<'c>(
+            pub fn read_in(
                 &self,
-                cache: &'c impl AsRef<Cache>,
+                cache: &impl AsRef<Cache>,
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<'c, $form, $shape> {
-                let mut planned = ReadPlan::begin(cache.as_ref().shares(), site, resource);
+            ) -> Read<$form, $shape> {
+                let mut planned = ReadPlan::begin(cache.as_ref().handle(), site, resource);
                 if let Some((_, planned)) = &mut planned {
                     plan(planned);
                 }

@@ -26,7 +26,7 @@ pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Queued};
 pub(crate) use self::reader::{Hit, Reader, Turn};
 use self::start::{Begun, Copies};
-use crate::engine::{Handle, Shares};
+use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
@@ -41,9 +41,9 @@ use crate::watch::Watched;
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
-pub struct Read<'c, R, S, U = Everything> {
+pub struct Read<R, S, U = Everything> {
     /// `None` if the cache is off.
-    call: Option<Begun<'c>>,
+    call: Option<Begun>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -115,11 +115,14 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
     }
 }
 
-impl<'c, R, S> Read<'c, R, S> {
+impl<R, S> Read<R, S> {
     /// A call that is prepared by now; `None` if the cache is off.
-    pub(crate) fn planned(plan: Option<(&'c Shares, ReadPlan)>) -> Self {
+    pub(crate) fn planned(plan: Option<(Handle, ReadPlan)>) -> Self {
         Self {
-            call: plan.map(|(cache, plan)| Begun::Start(cache, plan.finish(cache))),
+            call: plan.map(|(cache, plan)| {
+                let start = plan.finish(&cache);
+                Begun::Start(cache, start)
+            }),
             unless: Everything,
             kind: PhantomData,
         }
@@ -129,7 +132,7 @@ impl<'c, R, S> Read<'c, R, S> {
     pub fn unless<F: FnOnce(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Read<'c, R, S, AllButOnce<F, R::Value>>
+    ) -> Read<R, S, AllButOnce<F, R::Value>>
     where
         R: Returns<S>,
     {
@@ -141,7 +144,7 @@ impl<'c, R, S> Read<'c, R, S> {
     }
 }
 
-impl<R, S, U> Read<'_, R, S, U> {
+impl<R, S, U> Read<R, S, U> {
     /// By which the body says how long what it loads is worth keeping.
     pub fn context(mut self, context: &LoadContext) -> Self {
         if let Some(call) = &mut self.call {
@@ -303,7 +306,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// The same as a call of an annotated function.
-    pub(crate) fn into_read<R, S>(self) -> Read<'static, R, S> {
+    pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
         Read {
             call: Some(Begun::Call(Box::new(self))),
             unless: Everything,

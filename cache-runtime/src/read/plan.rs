@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::start::{Says, Start};
 use super::{Call, Extra, all_deps};
-use crate::engine::{Engine, Handle, Shares};
+use crate::engine::{Engine, Handle};
 use crate::entry::CodecId;
 use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
 use crate::observe::BypassReason;
@@ -38,13 +38,14 @@ impl ReadPlan {
     }
 
     /// The same with its cache; `None` if that is off, too.
-    pub(crate) fn begin<'c>(
-        cache: Option<&'c Shares>,
+    pub(crate) fn begin(
+        cache: Option<Handle>,
         site: &'static Site,
         name: &'static str,
-    ) -> Option<(&'c Shares, Self)> {
+    ) -> Option<(Handle, Self)> {
         let cache = cache?;
-        Some((cache, Self::new(cache, site, name)?))
+        let plan = Self::new(&cache, site, name)?;
+        Some((cache, plan))
     }
 
     #[inline]

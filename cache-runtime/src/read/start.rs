@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::reader::Hit;
 use super::{Call, Extra, LoadContext, all_deps};
-use crate::engine::{Engine, Handle, Shares};
+use crate::engine::{Engine, Handle};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyWriter};
@@ -193,17 +193,16 @@ impl Start {
 
 /// A call that has begun.
 #[derive(Debug)]
-pub(super) enum Begun<'c> {
-    /// Most are over before the cache need be counted.
-    Start(&'c Shares, Box<Start>),
+pub(super) enum Begun {
+    Start(Handle, Box<Start>),
     Call(Box<Call>),
 }
 
-impl Begun<'_> {
+impl Begun {
     /// For those who ask the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
-            Self::Start(cache, start) => Arc::new(start.into_call(cache.handle())),
+            Self::Start(cache, start) => Arc::new(start.into_call(cache)),
             Self::Call(call) => Arc::from(call),
         }
     }
