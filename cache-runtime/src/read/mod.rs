@@ -200,10 +200,13 @@ impl<R, S, U> Read<R, S, U> {
         let opening = if scope::takes_key(|| self.key()) {
             Opening::Ask(Ask::KeyOnly)
         } else {
-            match self.call.map(Begun::find) {
-                Some(Ok(value)) => Opening::Found(value),
-                Some(Err(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
-                None => Opening::off(),
+            match (self.call.as_ref().and_then(Begun::find), self.call) {
+                (Some(value), Some(begun)) => {
+                    begun.leave();
+                    Opening::Found(value)
+                }
+                (None, Some(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
+                (_, None) => Opening::off(),
             }
         };
         (opening, self.unless)

@@ -40,11 +40,7 @@ impl Hit {
             content: header.content,
             codec: header.codec,
             payload,
-            // The store's time is estimated between its answers: never more than it was given.
-            ttl: header
-                .fresh
-                .since(now)
-                .min(header.fresh.since(header.stored)),
+            ttl: header.left(now),
             past: now.since(header.fresh),
         }
     }

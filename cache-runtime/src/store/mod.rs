@@ -103,6 +103,9 @@ impl Look {
     }
 }
 
+/// To whom [`Store::glance`] shows an entry where it lies, with the store's time. The store may be locked meanwhile.
+pub type See<'s> = &'s dyn Fn(&Header, &Payload, Millis);
+
 /// What lies under a key.
 #[derive(Debug, Clone)]
 pub enum Found {
@@ -371,11 +374,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Circuit::Closed
     }
 
-    /// What [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, and to find out
-    /// takes no longer than a call without the cache: before a call waits for anything, it glances. `None` says nothing.
-    fn glance(&self, key: &str, deps: &[Arc<Dep>]) -> Option<Look> {
-        let _ = (key, deps);
-        None
+    /// Shows what [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, no intent, and
+    /// to find out takes no longer than a call without the cache: before a call waits for anything, it glances. To show
+    /// nothing says nothing.
+    fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
+        let _ = (key, deps, see);
     }
 
     /// Reads an entry and the generations it depends on, in any order. A generation that is missing is
