@@ -3,6 +3,7 @@
 mod breaker;
 mod convoy;
 mod link;
+mod listeners;
 mod reads;
 mod scripts;
 mod steps;
@@ -23,7 +24,7 @@ use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
     Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, glob,
+    LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, Word, glob,
 };
 use crate::clock::Millis;
 use crate::config::{CacheConfig, RedisConfig};
@@ -286,6 +287,10 @@ impl Store for RedisStore {
             replies.append(&mut self.lease_step(step).await?);
         }
         Ok(replies)
+    }
+
+    async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+        self.links.current()?.listen(key, self.budget).await
     }
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
