@@ -195,11 +195,12 @@ impl<'a> Reader<'a> {
         match scope::mode() {
             Mode::Usual => self.turn().await,
             Mode::Bypass => Turn::Bypass(BypassReason::Asked),
-            Mode::Refresh => self.take().await,
+            Mode::Refresh => Box::pin(self.take()).await,
         }
     }
 
     /// Looks, and finds out what to do; waits for somebody else's load if there is one.
+    // What comes after the look lies apart, on the heap: a hit is over before it, and is not to carry it about.
     pub(crate) async fn turn(&mut self) -> Turn {
         let call = self.call;
         if let Some(problem) = call.problem {
@@ -224,52 +225,62 @@ impl<'a> Reader<'a> {
                 Sight::Past(hit, Some(seen)) => (Some(hit), seen),
                 Sight::Vacant(seen) => (None, seen),
                 Sight::Bypass(reason) => return Turn::Bypass(reason),
-                Sight::Leased(header) => match self.meet_lease(header, stamp, now).await {
-                    Met::GivesWay(seen) => (None, seen),
-                    Met::LookAgain => continue,
-                    Met::Turn(turn) => return turn,
-                },
+                Sight::Leased(header) => {
+                    match Box::pin(self.meet_lease(header, stamp, now)).await {
+                        Met::GivesWay(seen) => (None, seen),
+                        Met::LookAgain => continue,
+                        Met::Turn(turn) => return turn,
+                    }
+                }
             };
-            let mut permit = Permit::new(call, stamp, self.fingerprint);
-            permit.allowance = self.allowance;
-            let reply = permit.take_within(call, seen).await;
-            self.allowance = permit.allowance;
-            if let Some(hit) = past {
-                if let Ok(LeaseReply::Granted) = reply {
-                    return Turn::Revalidate(Box::new((hit, permit)));
-                }
-                if reply.is_ok() {
-                    permit.forget();
-                }
-                // Somebody else sees to the new one, or nobody can now.
-                return Turn::Stale(hit, StaleReason::Revalidating);
-            }
-            match reply {
-                Ok(LeaseReply::Granted) => return Turn::Lead(permit),
-                Ok(LeaseReply::Foreign) => {
-                    permit.forget();
-                    return Turn::Bypass(BypassReason::Foreign);
-                }
-                Ok(LeaseReply::Intended) => {
-                    permit.forget();
-                    return Turn::Bypass(BypassReason::Intended);
-                }
-                // Somebody was faster; the next look says who.
-                Ok(LeaseReply::Taken(_)) => {
-                    permit.forget();
-                    if self.is_late() {
-                        return Turn::Bypass(BypassReason::WaitLimit);
-                    }
-                    if self.has_lost {
-                        // More than once: let those who win get on.
-                        self.pause().await;
-                    }
-                    self.has_lost = true;
-                }
-                // The lease may have been taken all the same; dropping the permit gives it back.
-                Err(error) => return call.fault(&error),
+            if let Some(turn) = Box::pin(self.ask_for_lease(stamp, seen, past)).await {
+                return turn;
             }
         }
+    }
+
+    /// Asks for the lease in place of what was seen; `None` if somebody was faster, and the next look says who.
+    async fn ask_for_lease(&mut self, stamp: Stamp, seen: Seen, past: Option<Hit>) -> Option<Turn> {
+        let call = self.call;
+        let mut permit = Permit::new(call, stamp, self.fingerprint);
+        permit.allowance = self.allowance;
+        let reply = permit.take_within(call, seen).await;
+        self.allowance = permit.allowance;
+        if let Some(hit) = past {
+            if let Ok(LeaseReply::Granted) = reply {
+                return Some(Turn::Revalidate(Box::new((hit, permit))));
+            }
+            if reply.is_ok() {
+                permit.forget();
+            }
+            // Somebody else sees to the new one, or nobody can now.
+            return Some(Turn::Stale(hit, StaleReason::Revalidating));
+        }
+        Some(match reply {
+            Ok(LeaseReply::Granted) => Turn::Lead(permit),
+            Ok(LeaseReply::Foreign) => {
+                permit.forget();
+                Turn::Bypass(BypassReason::Foreign)
+            }
+            Ok(LeaseReply::Intended) => {
+                permit.forget();
+                Turn::Bypass(BypassReason::Intended)
+            }
+            Ok(LeaseReply::Taken(_)) => {
+                permit.forget();
+                if self.is_late() {
+                    return Some(Turn::Bypass(BypassReason::WaitLimit));
+                }
+                if self.has_lost {
+                    // More than once: let those who win get on.
+                    self.pause().await;
+                }
+                self.has_lost = true;
+                return None;
+            }
+            // The lease may have been taken all the same; dropping the permit gives it back.
+            Err(error) => call.fault(&error),
+        })
     }
 
     /// What a look means to this reader.
