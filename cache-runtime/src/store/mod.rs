@@ -303,6 +303,8 @@ pub struct Matching {
     pub stored_before: Option<Millis>,
     /// Remove nothing if the store holds more keys than this.
     pub unless_larger_than: Option<u64>,
+    /// Nobody waits for it: others come first.
+    pub is_leisurely: bool,
 }
 
 impl Matching {
@@ -313,6 +315,7 @@ impl Matching {
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
+            is_leisurely: false,
         }
     }
 }

@@ -655,6 +655,7 @@ impl Case<'_> {
             derived_only,
             stored_before,
             unless_larger_than: None,
+            is_leisurely: false,
         };
         let run = async |matching: Matching| self.ok(self.store.remove_matching(&matching).await);
         assert_eq!(
@@ -666,6 +667,7 @@ impl Case<'_> {
         assert_eq!(
             run(Matching {
                 unless_larger_than: Some(0),
+                is_leisurely: false,
                 ..sweep(false, None)
             })
             .await,
@@ -713,6 +715,7 @@ impl Case<'_> {
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
+            is_leisurely: false,
         };
         assert_eq!(
             self.ok(self.store.remove_matching(&matching).await),
