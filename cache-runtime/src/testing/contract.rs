@@ -48,6 +48,7 @@ pub async fn check_store(store: &dyn Store) {
         .content_past_its_time_stays_under_a_lease()
         .await;
     case("expiry").an_entry_leaves_by_its_time().await;
+    case("word").a_change_is_told_to_those_who_listen().await;
     case("sweep").a_sweep_takes_what_it_is_told().await;
     case("pattern").a_pattern_is_of_its_namespace().await;
     case("intent")
@@ -628,6 +629,19 @@ impl Case<'_> {
         assert_eq!(text().await, None, "{}", self.name);
     }
 
+    async fn a_change_is_told_to_those_who_listen(&self) {
+        let probe = self.entity();
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        // A store may have no word to send.
+        let Some(mut word) = self.ok(self.store.listen(&probe.key).await) else {
+            return;
+        };
+        let filled = self.fill(&probe, token, "value", LONG).await;
+        assert_eq!(filled, Filled::Stored, "{}", self.name);
+        let heard = tokio::time::timeout(PATIENCE, word.heard()).await;
+        assert!(heard.is_ok(), "{}: nothing was heard", self.name);
+    }
+
     async fn an_entry_leaves_by_its_time(&self) {
         let probe = self.entity();
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
@@ -667,7 +681,6 @@ impl Case<'_> {
         assert_eq!(
             run(Matching {
                 unless_larger_than: Some(0),
-                is_leisurely: false,
                 ..sweep(false, None)
             })
             .await,
