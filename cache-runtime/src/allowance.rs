@@ -47,17 +47,6 @@ impl Allowance {
         self.left
     }
 
-    /// After so much time with somebody else who was asking. Longer than a command may take, it was not the store that
-    /// was waited for.
-    pub(crate) fn without(mut self, waited: Duration) -> Self {
-        if waited > self.budget {
-            self.renew();
-        } else {
-            self.left = self.left.saturating_sub(waited);
-        }
-        self
-    }
-
     /// Begins anew, for one who waits for somebody else: that has a limit of its own.
     pub(crate) fn renew(&mut self) {
         self.left = self.budget;

@@ -6,9 +6,6 @@
 //!
 //! A load of another process is a flight as well, whose pilot is the first reader here that met its lease: that one looks
 //! after it, and the others wait for what it finds instead of asking the store themselves.
-//!
-//! Those who find nothing at the same moment need not all ask for the lease. While the first has no answer its load has not
-//! begun, so whoever joins it then gets a load that begins after its own call did.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -19,7 +16,6 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::clock::{self, Instant};
-use crate::entry::Fingerprint;
 use crate::nonce::Nonce;
 use crate::sync::{Mutex, time};
 
@@ -47,8 +43,6 @@ impl fmt::Debug for Landed {
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
     by_token: Mutex<HashMap<Nonce, watch::Receiver<Option<Landed>>>>,
-    /// Leases that have been asked for and are not answered, by key: loads that have not begun.
-    asked_for: Mutex<HashMap<String, (Nonce, Fingerprint)>>,
     /// Leases that nobody of this process holds any more, until they lapse. The store may not have heard of it yet, or may
     /// never hear of it, as when it was away.
     given_up: Mutex<HashMap<Nonce, Instant>>,
@@ -92,28 +86,6 @@ impl Flights {
         Some(Ticket { landed })
     }
 
-    /// Says that this lease is asked for, until that is dropped; or the lease that somebody has asked for before, and has
-    /// no answer.
-    pub(crate) fn ask(
-        self: &Arc<Self>,
-        key: &str,
-        token: Nonce,
-        fingerprint: Fingerprint,
-    ) -> Result<Asking, Nonce> {
-        let mut asked_for = self.asked_for.lock();
-        match asked_for.get(key) {
-            Some((first, of)) if *of == fingerprint => return Err(*first),
-            // Of another type: each asks for itself.
-            Some(_) => {}
-            None => drop(asked_for.insert(key.to_owned(), (token, fingerprint))),
-        }
-        Ok(Asking {
-            flights: Arc::clone(self),
-            key: key.to_owned(),
-            token,
-        })
-    }
-
     /// The flight under a lease that somebody else holds: to be joined, or to be looked after if nobody does.
     pub(crate) fn follow(self: &Arc<Self>, token: Nonce) -> Followed {
         match self.by_token.lock().entry(token) {
@@ -135,24 +107,6 @@ impl Flights {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.by_token.lock().len()
-    }
-}
-
-/// A lease on its way, for as long as this is held: its load has not begun.
-#[derive(Debug)]
-pub(crate) struct Asking {
-    flights: Arc<Flights>,
-    key: String,
-    token: Nonce,
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        let mut asked_for = self.flights.asked_for.lock();
-        let own = asked_for.get(&self.key).map(|(token, _)| *token) == Some(self.token);
-        if own {
-            asked_for.remove(&self.key);
-        }
     }
 }
 
@@ -274,24 +228,6 @@ mod tests {
         let last = Nonce::fresh();
         flights.give_up(last, soon());
         assert!(flights.is_given_up(last) && !flights.is_given_up(first));
-    }
-
-    #[test]
-    fn a_lease_is_asked_for_once_until_it_is_answered() {
-        let flights = Arc::new(Flights::default());
-        let [first, second] = [(); 2].map(|()| Nonce::fresh());
-        let fingerprint = Fingerprint::of::<u8>(0);
-        let asking = flights.ask("k", first, fingerprint).expect("the first");
-        let told = flights.ask("k", second, fingerprint);
-        assert_eq!(told.expect_err("the first has no answer"), first);
-        let other = flights.ask("k", second, Fingerprint::of::<u16>(0));
-        drop(other.expect("of another type"));
-        assert!(
-            flights.ask("k", second, fingerprint).is_err(),
-            "not its own"
-        );
-        drop(asking);
-        assert!(flights.ask("k", second, fingerprint).is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint, Stamp};
 use crate::errands::Errand;
-use crate::flight::{Asking, Pilot};
+use crate::flight::Pilot;
 use crate::nonce::Nonce;
 use crate::policy;
 use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
@@ -69,12 +69,6 @@ impl Permit {
 
     pub(super) fn key(&self) -> &str {
         &self.key
-    }
-
-    /// Says that the lease is asked for; or which one somebody else of this process has asked for, and has no answer.
-    pub(super) fn ask(&self) -> Result<Asking, Nonce> {
-        let flights = &self.cache.flights;
-        flights.ask(&self.key, self.token, self.fingerprint)
     }
 
     /// The lease, by entry and name.

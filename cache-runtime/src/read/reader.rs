@@ -243,20 +243,9 @@ impl<'a> Reader<'a> {
     async fn ask_for_lease(&mut self, stamp: Stamp, seen: Seen, past: Option<Hit>) -> Option<Turn> {
         let call = self.call;
         let mut permit = Permit::new(call, stamp, self.fingerprint);
-        let asking = match permit.ask() {
-            Ok(asking) => Some(asking),
-            // It has something to serve, and waits for nobody.
-            Err(_) if past.is_some() => None,
-            Err(first) => {
-                permit.forget();
-                return self.wait_for_one_who_asks(first).await;
-            }
-        };
         permit.allowance = self.allowance;
         let reply = permit.take_within(call, seen).await;
         self.allowance = permit.allowance;
-        // Before the load begins: nobody is to join it who comes after that.
-        drop(asking);
         if let Some(hit) = past {
             if let Ok(LeaseReply::Granted) = reply {
                 return Some(Turn::Revalidate(Box::new((hit, permit))));
@@ -292,21 +281,6 @@ impl<'a> Reader<'a> {
             // The lease may have been taken all the same; dropping the permit gives it back.
             Err(error) => call.fault(&error),
         })
-    }
-
-    /// Waits for the load of another reader of this process, which had not begun when this one came to ask as well.
-    async fn wait_for_one_who_asks(&mut self, first: Nonce) -> Option<Turn> {
-        let before = self.allowance;
-        let since = clock::now();
-        let ticket = self.call.cache.flights.join(first)?;
-        match self.wait_for_landing(ticket).await {
-            Met::Turn(turn) => Some(turn),
-            Met::LookAgain | Met::GivesWay(_) => {
-                // It may have had no answer, and that is not to be waited for twice.
-                self.allowance = before.without(since.elapsed());
-                None
-            }
-        }
     }
 
     /// What a look means to this reader.
