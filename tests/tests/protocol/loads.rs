@@ -419,35 +419,3 @@ async fn one_of_a_process_looks_after_a_load_elsewhere() {
     })
     .await;
 }
-
-/// They find nothing at the same moment, and one asks for the lease.
-#[tokio::test]
-async fn one_of_a_process_asks_for_a_lease() {
-    crate::bounded(async {
-        let pair = Pair::redis().await;
-        let shop = Shop::new(&pair.a);
-        assert_eq!(shop.name(2).await, "user 2");
-        let scripts = || {
-            let info = pair
-                ._server
-                .as_ref()
-                .map(|it| it.cli(&["INFO", "commandstats"]));
-            let info = info.unwrap_or_default();
-            let line = info
-                .lines()
-                .find(|line| line.starts_with("cmdstat_evalsha:"));
-            let calls = line.and_then(|line| line.split(['=', ',']).nth(1)?.parse::<u32>().ok());
-            calls.expect("scripts have run")
-        };
-        let before = scripts();
-        let calls = (0..50).map(|_| shop.get(1));
-        for read in futures_util::future::join_all(calls).await {
-            assert_eq!(read.expect("read").expect("there").name, "user 1");
-        }
-        // The lease and the fill, and a lease in vain for those whose look is answered behind the first lease.
-        let asked = scripts() - before;
-        assert!(asked <= 10, "{asked} scripts for 50 callers");
-        assert_eq!(shop.loads(), 2);
-    })
-    .await;
-}
