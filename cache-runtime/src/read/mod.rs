@@ -526,7 +526,10 @@ impl Ask {
         let bypass = loop {
             match reader.next().await {
                 Turn::Hit(hit) => match call.serve_and_keep(&hit, reader.mark()) {
-                    Some(value) => return Answer::Found(value),
+                    Some(value) => {
+                        reader.found(&hit, || load::landed(&value));
+                        return Answer::Found(value);
+                    }
                     None => reader.reject(hit.header),
                 },
                 Turn::Stale(hit, reason) => match call.serve(&hit, reason) {

@@ -49,6 +49,7 @@ pub async fn check_store(store: &dyn Store) {
         .content_past_its_time_stays_under_a_lease()
         .await;
     case("expiry").an_entry_leaves_by_its_time().await;
+    case("word").a_change_is_told_to_those_who_listen().await;
     case("sweep").a_sweep_takes_what_it_is_told().await;
     case("pattern").a_pattern_is_of_its_namespace().await;
     case("intent")
@@ -632,6 +633,19 @@ impl Case<'_> {
         assert_eq!(text().await, None, "{}", self.name);
     }
 
+    async fn a_change_is_told_to_those_who_listen(&self) {
+        let probe = self.entity();
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        // A store may have no word to send.
+        let Some(mut word) = self.ok(self.store.listen(&probe.key).await) else {
+            return;
+        };
+        let filled = self.fill(&probe, token, "value", LONG).await;
+        assert_eq!(filled, Filled::Stored, "{}", self.name);
+        let heard = tokio::time::timeout(PATIENCE, word.heard()).await;
+        assert!(heard.is_ok(), "{}: nothing was heard", self.name);
+    }
+
     async fn an_entry_leaves_by_its_time(&self) {
         let probe = self.entity();
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
@@ -659,6 +673,7 @@ impl Case<'_> {
             derived_only,
             stored_before,
             unless_larger_than: None,
+            is_leisurely: false,
         };
         let run = async |matching: Matching| self.ok(self.store.remove_matching(&matching).await);
         assert_eq!(
@@ -717,6 +732,7 @@ impl Case<'_> {
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
+            is_leisurely: false,
         };
         assert_eq!(
             self.ok(self.store.remove_matching(&matching).await),
