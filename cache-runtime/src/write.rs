@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::guard::{Opening, Verdict, Writing};
+use self::guard::{Verdict, Writing};
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
 use crate::error::Error;
@@ -221,8 +221,8 @@ pub(crate) type Unchanged<R, S> =
 #[derive(Debug)]
 #[must_use]
 pub struct Write<R, S, J, D> {
-    /// The cache, and what to invalidate if nothing more is known.
-    active: Option<(Handle, Planned)>,
+    /// The cache, and what to invalidate if nothing more is known; `None` if the cache is off.
+    active: Option<Box<(Handle, Planned)>>,
     site: &'static Site,
     on_ok: bool,
     rejected: Option<J>,
@@ -232,22 +232,26 @@ pub struct Write<R, S, J, D> {
     kind: PhantomData<fn() -> (R, S)>,
 }
 
+#[inline(never)]
+fn planned(
+    cache: Handle,
+    site: &'static Site,
+    plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+) -> Box<(Handle, Planned)> {
+    let planned = plan(WritePlan::new(&cache, Some(site))).finish();
+    Box::new((cache, planned))
+}
+
 impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
     /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
+    #[inline]
     pub(crate) fn new(
         cache: Option<Handle>,
         site: &'static Site,
         plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
     ) -> Self {
-        let active = match cache {
-            Some(cache) => {
-                let planned = plan(WritePlan::new(&cache, Some(site))).finish();
-                Some((cache, planned))
-            }
-            None => None,
-        };
         Self {
-            active,
+            active: cache.map(|cache| planned(cache, site, plan)),
             site,
             on_ok: false,
             rejected: None,
@@ -317,11 +321,12 @@ where
     /// deadline, and one more invalidation for that deadline; dropped later it changes nothing, since by then the
     /// invalidation is enqueued.
     // What is in here is compiled once for each annotated function, so the steps are elsewhere.
+    #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         F: Future<Output = R>,
     {
-        let opening = Opening::of(self.active, self.site, self.refuse.is_some());
+        let beginning = guard::begin(self.active, self.site, self.refuse.is_some());
         let judge = Judge {
             site: self.site,
             on_ok: self.on_ok,
@@ -329,23 +334,20 @@ where
             result: self.result,
         };
         async move {
-            let mut writing = match opening {
-                None => None,
-                Some(opening) => {
-                    let (writing, problem) = opening.begin().await;
-                    if let (Some(refuse), Some(error)) = (self.refuse, problem) {
-                        return refuse(error);
-                    }
-                    Some(writing)
-                }
+            let Some(beginning) = beginning else {
+                return body(Kind::OF).await;
             };
-            let body = pin!(body(Kind::OF));
-            let renewal = writing.as_deref_mut().and_then(Writing::runs);
-            let returned = Watched::new(body, renewal).await;
-            if let Some(writing) = writing {
-                let verdict = judge.verdict(&writing, &returned);
-                writing.over(verdict).await;
+            let (mut writing, problem) = beginning.await;
+            if let (Some(refuse), Some(error)) = (self.refuse, problem) {
+                return refuse(error);
             }
+            let watched = Watched {
+                body: pin!(body(Kind::OF)),
+                watch: writing.runs(),
+            };
+            let returned = watched.await;
+            let verdict = judge.verdict(&writing, &returned);
+            writing.over(verdict).await;
             returned
         }
     }
@@ -375,7 +377,7 @@ impl<J, D> Judge<J, D> {
             known: match (self.result, returned.value()) {
                 (Some(result), Some(value)) => {
                     let plan = WritePlan::new(writing.cache(), Some(self.site));
-                    Some(result(plan, value).finish())
+                    Some(Box::new(result(plan, value).finish()))
                 }
                 _ => None,
             },

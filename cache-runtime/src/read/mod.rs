@@ -13,7 +13,7 @@ mod steps;
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::flight::Landed;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
-use crate::registry::Resource;
+use crate::registry::{Resource, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope;
 use crate::store::{Circuit, Form, Look, Payload, Probe};
@@ -116,13 +116,19 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
 }
 
 impl<R, S> Read<R, S> {
-    /// A call that is prepared by now; `None` if the cache is off.
-    pub(crate) fn planned(plan: Option<(Handle, ReadPlan)>) -> Self {
+    /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
+    #[inline]
+    pub(crate) fn new(
+        cache: Option<Handle>,
+        site: &'static Site,
+        resource: &'static str,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+    ) -> Self {
         Self {
-            call: plan.map(|(cache, plan)| {
-                let start = plan.finish(&cache);
-                Begun::Start(cache, start)
-            }),
+            call: match cache {
+                None => None,
+                Some(cache) => Begun::planned(cache, site, resource, plan),
+            },
             unless: Everything,
             kind: PhantomData,
         }
@@ -159,6 +165,7 @@ impl<R, S, U> Read<R, S, U> {
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     // No `async fn`: that would carry the call into the future, and most calls are over before there is one. And what is in
     // here is compiled once for each annotated function, so the steps are elsewhere.
+    #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
@@ -166,50 +173,26 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value>,
         F: Future<Output = R>,
     {
-        let (opening, unless) = self.open();
+        let unless = self.unless;
+        let (is_off, opening) = open(self.call);
         async move {
-            let mut load = match opening {
+            if is_off {
+                return body(Kind::OF).await;
+            }
+            let mut load = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
                 Opening::Found(value) => return value,
-                Opening::Off => None,
-                Opening::Ask(asked) => match asked.answer().await {
-                    // Without a body that outlives its caller there is nothing to load a new one with.
-                    Answer::Found(value) | Answer::Revalidate(value, _) => return value,
-                    Answer::Run(load) => Some(load),
+                Opening::Ask(asked) => match asked.answer_or_load().await {
+                    Ok(value) => return value,
+                    Err(load) => load,
                 },
             };
-            let body = pin!(body(Kind::OF));
-            // In one place: each more would be another copy of the body.
-            let watched = match &mut load {
-                Some(load) => Watched::new(body, load.renewal()).loading(),
-                None => Watched::new(body, None),
+            let watched = Watched {
+                body: pin!(body(Kind::OF)),
+                watch: load.watch(),
             };
             let returned = watched.await;
-            let Some(load) = load else {
-                return returned;
-            };
-            let landing = load.land(&returned, unless);
-            landing.over().await.returns(returned)
+            load.over(returned, unless).await
         }
-    }
-
-    /// What can be done before anything is waited for.
-    fn open(self) -> (Opening<R>, U)
-    where
-        R: Returns<S>,
-    {
-        let opening = if scope::takes_key(|| self.key()) {
-            Opening::Ask(Ask::KeyOnly)
-        } else {
-            match (self.call.as_ref().and_then(Begun::find), self.call) {
-                (Some(value), Some(begun)) => {
-                    begun.leave();
-                    Opening::Found(value)
-                }
-                (None, Some(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
-                (_, None) => Opening::off(),
-            }
-        };
-        (opening, self.unless)
     }
 
     /// The same with a body that owns all it needs, and so may go on when its caller has been answered: in the
@@ -224,11 +207,14 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
-        let (opening, unless) = self.open();
+        let unless = self.unless;
+        let (is_off, opening) = open(self.call);
         async move {
-            let asked = match opening {
+            if is_off {
+                return body(Kind::OF).await;
+            }
+            let asked = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
                 Opening::Found(value) => return value,
-                Opening::Off => return body(Kind::OF).await,
                 Opening::Ask(asked) => asked,
             };
             match asked.answer().await {
@@ -241,15 +227,18 @@ impl<R, S, U> Read<R, S, U> {
             }
         }
     }
+}
 
-    fn key(&self) -> Result<Key, Error> {
-        self.call.as_ref().map_or_else(
-            || {
-                let text = "this call has no key: its cache is off";
-                Err(Error::new(ErrorKind::InvalidKey, text))
-            },
-            Begun::key,
-        )
+/// Whether the cache is off; if it is not, what can be done before anything is waited for.
+// Said twice, and the first is what is asked: it is known without a look at where the other would lie.
+#[inline]
+fn open<R: Returns<S>, S>(call: Option<Begun>) -> (bool, Option<Opening<R>>) {
+    match call {
+        None if !scope::is_asked_for_key() => {
+            ran_without();
+            (true, None)
+        }
+        call => (false, Some(Opening::of(call))),
     }
 }
 
@@ -257,24 +246,35 @@ impl<R, S, U> Read<R, S, U> {
 enum Opening<R> {
     /// Return this.
     Found(R),
-    /// The cache is off.
-    Off,
     /// There is something to wait for.
     Ask(Ask),
 }
 
 impl<R> Opening<R> {
-    fn off() -> Self {
-        ran_without();
-        Self::Off
+    // Once for each return type, and not in each function.
+    #[inline(never)]
+    fn of<S>(call: Option<Begun>) -> Self
+    where
+        R: Returns<S>,
+    {
+        if scope::takes_key(|| key_of(call.as_ref())) {
+            return Self::Ask(Ask::Nobody);
+        }
+        match (call.as_ref().and_then(Begun::find), call) {
+            (Some(value), Some(begun)) => {
+                begun.leave();
+                Self::Found(value)
+            }
+            (None, Some(begun)) => Self::Ask(Ask::Store(begun.into_call())),
+            (_, None) => Self::Ask(Ask::Nobody),
+        }
     }
 }
 
-/// What to wait for.
+/// Whom to ask.
 enum Ask {
-    /// Nothing ever: nobody wants more than the key, which they have.
-    KeyOnly,
-    /// What the store says.
+    /// Nobody, and that for ever: no more than the key is wanted, and it has been left.
+    Nobody,
     Store(Arc<Call>),
 }
 
@@ -516,10 +516,24 @@ impl Call {
 }
 
 impl Ask {
+    /// As [`answer`](Self::answer), for a body that does not outlive its caller: there is nothing to load a new one with in the
+    /// background.
+    // On the heap: most calls are over without it, and all would be moved about with a place for it.
+    fn answer_or_load<R: Returns<S>, S>(
+        self,
+    ) -> Pin<Box<impl Future<Output = Result<R, Box<Load>>>>> {
+        Box::pin(async move {
+            match self.answer().await {
+                Answer::Found(value) | Answer::Revalidate(value, _) => Ok(value),
+                Answer::Run(load) => Err(load),
+            }
+        })
+    }
+
     /// Looks, waits for others, or gets the permit to load.
     async fn answer<R: Returns<S>, S>(self) -> Answer<R> {
         let call = match self {
-            Self::KeyOnly => return std::future::pending().await,
+            Self::Nobody => return std::future::pending().await,
             Self::Store(call) => call,
         };
         let mut reader = Reader::new(&call, call.fingerprint::<R::Value>());
@@ -585,7 +599,18 @@ impl Ask {
     }
 }
 
+fn key_of(call: Option<&Begun>) -> Result<Key, Error> {
+    call.map_or_else(
+        || {
+            let text = "this call has no key: its cache is off";
+            Err(Error::new(ErrorKind::InvalidKey, text))
+        },
+        Begun::key,
+    )
+}
+
 /// What a call outside any cache leaves for who observes.
+#[inline]
 fn ran_without() {
     observe::record(|| Outcome {
         key: String::new(),

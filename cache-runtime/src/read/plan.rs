@@ -37,13 +37,12 @@ impl ReadPlan {
         Some(Self(Start::begin(site, name, resource?)))
     }
 
-    /// The same with its cache; `None` if that is off, too.
-    pub(crate) fn begin(
-        cache: Option<Handle>,
+    /// The same with its cache.
+    pub(super) fn begin(
+        cache: Handle,
         site: &'static Site,
         name: &'static str,
     ) -> Option<(Handle, Self)> {
-        let cache = cache?;
         let plan = Self::new(&cache, site, name)?;
         Some((cache, plan))
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::Hit;
-use super::{Call, Extra, LoadContext, all_deps};
+use super::{Call, Extra, LoadContext, ReadPlan, all_deps};
 use crate::engine::{Engine, Handle};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
@@ -199,6 +199,25 @@ pub(super) enum Begun {
 }
 
 impl Begun {
+    /// A call of an annotated function; `None` if the resource's name is none.
+    // Apart from what is done while the cache is off, which is next to nothing.
+    #[inline(never)]
+    pub(super) fn planned(
+        cache: Handle,
+        site: &'static Site,
+        resource: &'static str,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+    ) -> Option<Self> {
+        let mut begun = ReadPlan::begin(cache, site, resource)?;
+        plan(&mut begun.1);
+        Some(Self::of(begun))
+    }
+
+    fn of((cache, plan): (Handle, ReadPlan)) -> Self {
+        let start = plan.finish(&cache);
+        Self::Start(cache, start)
+    }
+
     /// For those who ask the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
