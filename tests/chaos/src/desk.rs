@@ -107,6 +107,8 @@ pub(crate) struct Desk {
     pub(crate) mishap: Mishap,
     pub(crate) write: WriteId,
     pub(crate) committed: Arc<AtomicBool>,
+    /// Whether the body has returned an error behind which a commit may be.
+    pub(crate) is_doubtful: Arc<AtomicBool>,
 }
 
 impl Desk {
@@ -122,6 +124,7 @@ impl Desk {
             mishap,
             write,
             committed: Arc::default(),
+            is_doubtful: Arc::default(),
         }
     }
 
@@ -194,6 +197,14 @@ impl Desk {
 
     /// The body of a write.
     pub(crate) async fn commit(&self, kind: u8, id: i64) -> Result<(), Trouble> {
+        let result = self.try_to_commit(kind, id).await;
+        if let Err(Trouble::Later | Trouble::Database) = &result {
+            self.is_doubtful.store(true, Ordering::SeqCst);
+        }
+        result
+    }
+
+    async fn try_to_commit(&self, kind: u8, id: i64) -> Result<(), Trouble> {
         match self.mishap {
             Mishap::Panic => panic!("{PLANNED}"),
             Mishap::Fail => return Err(Trouble::Planned),

@@ -130,7 +130,11 @@ pub(crate) fn quiet_mishap(stage: &Common, kind: u8, rng: &mut Rng) -> (Mishap, 
     match rng.u32(..100) {
         _ if !stage.mishaps => (Mishap::None, None),
         _ if stage.doomed.load(Ordering::SeqCst) => (mishap(stage, kind, rng), None),
-        0..50 => (Mishap::CommitLater(pause), None),
+        0..40 => (Mishap::CommitLater(pause), None),
+        40..50 => (
+            Mishap::CommitLater(pause),
+            Some(Duration::from_micros(rng.u64(100..5_000))),
+        ),
         50..60 => (Mishap::Lose, None),
         60..65 => (Mishap::PanicAfter, None),
         65..85 => (
@@ -205,6 +209,12 @@ async fn write_as<K: Kind>(
             settled(stage);
         }
         Ok(Ended::Returned(Err(Trouble::Database | Trouble::Later))) => {
+            shop.mark(Step::Done(Outcome::Unknown));
+            settle(stage, shop, UNCERTAINTY + GRACE, false);
+        }
+        // Its caller hung up on the invalidation. The body had returned an error by then, and what is promised is what is
+        // promised of an error: an invalidation at once, and one at the deadline.
+        Ok(Ended::Dropped) if shop.is_doubtful.load(Ordering::SeqCst) => {
             shop.mark(Step::Done(Outcome::Unknown));
             settle(stage, shop, UNCERTAINTY + GRACE, false);
         }
