@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +12,9 @@ use parking_lot::Mutex;
 tokio::task_local! {
     static OBSERVER: Arc<Mutex<Vec<Outcome>>>;
 }
+
+/// Whether anybody has ever observed. In most programs nobody does, and a call need not look whether it is seen.
+static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// Why a cached function ran without the cache having a part in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -210,6 +214,9 @@ impl IntoIterator for Outcomes {
 /// # Cancel safety
 /// As cancel safe as `future` is.
 pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
+    if !IN_USE.load(Ordering::Relaxed) {
+        IN_USE.store(true, Ordering::Relaxed);
+    }
     let seen = Arc::new(Mutex::new(Vec::new()));
     let output = OBSERVER.scope(Arc::clone(&seen), future).await;
     let outcomes = std::mem::take(&mut *seen.lock());
@@ -219,6 +226,9 @@ pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
 /// Hands an outcome to the observer around the current task, if there is one.
 #[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
+    if !IN_USE.load(Ordering::Relaxed) {
+        return;
+    }
     // An error means that nobody observes.
     let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome()));
 }

@@ -6,25 +6,23 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Waker};
-
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 
 thread_local! {
-    /// Where the annotated function that is polled right now leaves its key. Set within one poll only.
-    static ASKED_FOR_KEY: Cell<Option<Arc<Slot>>> = const { Cell::new(None) };
+    /// Whether the annotated function that is polled right now is to leave its key, and not to run. Set within one poll only.
+    // Apart from the key, which has to be dropped: to look at this takes no time, and every call does.
+    static ASKED_FOR_KEY: Cell<bool> = const { Cell::new(false) };
+    /// What it has left.
+    static KEY: Cell<Option<Result<Key, Error>>> = const { Cell::new(None) };
 }
 
 tokio::task_local! {
     static MODE: Mode;
     static STRICT: ();
 }
-
-type Slot = Mutex<Option<Result<Key, Error>>>;
 
 /// How annotated functions are to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,16 +86,13 @@ pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
 /// `call` is polled once and dropped. It has to be the call of the annotated function itself: of any other future, what
 /// comes before its first suspension is run.
 pub fn key_of<F: Future>(call: F) -> Result<Key, Error> {
-    let slot = Arc::new(Slot::default());
-    let polled = {
-        let outer = ASKED_FOR_KEY.replace(Some(Arc::clone(&slot)));
-        let _restore = Restore(outer);
-        pin!(call)
+    let found = {
+        let _restore = Restore(ASKED_FOR_KEY.replace(true), KEY.take());
+        let _ = pin!(call)
             .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
+            .poll(&mut Context::from_waker(Waker::noop()));
+        KEY.take()
     };
-    drop(polled);
-    let found = slot.lock().take();
     found.unwrap_or_else(|| {
         let text = "this call has no key: it is not one of a function under `#[cached]`";
         Err(Error::new(ErrorKind::InvalidKey, text))
@@ -105,22 +100,24 @@ pub fn key_of<F: Future>(call: F) -> Result<Key, Error> {
 }
 
 /// Puts back what was asked before, also if the poll panics.
-struct Restore(Option<Arc<Slot>>);
+struct Restore(bool, Option<Result<Key, Error>>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ASKED_FOR_KEY.set(self.0.take());
+        ASKED_FOR_KEY.set(self.0);
+        KEY.set(self.1.take());
     }
 }
 
 /// Whether the caller wants nothing but the key; if so, `key` is left for it.
 #[inline]
 pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
-    let Some(slot) = ASKED_FOR_KEY.take() else {
-        return false;
-    };
-    *slot.lock() = Some(key());
-    true
+    let is_asked = ASKED_FOR_KEY.get();
+    if is_asked {
+        ASKED_FOR_KEY.set(false);
+        KEY.set(Some(key()));
+    }
+    is_asked
 }
 
 /// Runs `call` with every cached function in it running without the cache: nothing is read from it and nothing stored.

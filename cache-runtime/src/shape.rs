@@ -50,7 +50,10 @@ macro_rules! shapes {
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
-                let mut planned = ReadPlan::begin(process_handle(), site, resource);
+                let Some(cache) = process_handle() else {
+                    return Read::off();
+                };
+                let mut planned = ReadPlan::begin(cache, site, resource);
                 if let Some((_, planned)) = &mut planned {
                     plan(planned);
                 }
@@ -65,7 +68,10 @@ macro_rules! shapes {
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
-                let mut planned = ReadPlan::begin(cache.as_ref().handle(), site, resource);
+                let Some(cache) = cache.as_ref().handle() else {
+                    return Read::off();
+                };
+                let mut planned = ReadPlan::begin(cache, site, resource);
                 if let Some((_, planned)) = &mut planned {
                     plan(planned);
                 }

@@ -11,6 +11,10 @@ use crate::engine::Handle;
 use crate::errands::Errand;
 use crate::scope;
 
+/// A step of a call that depends on no type of the function. A function that returns one is compiled once; an `async fn`
+/// would be by each program that awaits it.
+pub(crate) type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// What is done again and again while a body runs.
 #[derive(Debug)]
 pub(crate) struct Renewal {
@@ -40,42 +44,35 @@ impl Renewal {
     }
 }
 
-/// A body, with what is renewed meanwhile.
-///
-/// A future by hand, and pinned by its owner: in place of an `async fn` with a `select!` in it, which every annotated function
-/// would have a copy of, each has one small function more.
-#[derive(Debug)]
-pub(crate) struct Watched<'w, F> {
-    body: Pin<&'w mut F>,
-    renewal: Option<&'w mut Renewal>,
+/// What the cache does while a body runs.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    renewal: Option<Renewal>,
     is_load: bool,
 }
 
-impl<'w, F> Watched<'w, F> {
-    pub(crate) fn new(body: Pin<&'w mut F>, renewal: Option<&'w mut Renewal>) -> Self {
+impl Watch {
+    /// What the body returns is served to others, so it is made of no copies: those may be behind, and it would stay so.
+    pub(crate) fn of_load(renewal: Option<Renewal>) -> Self {
         Self {
-            body,
+            renewal,
+            is_load: true,
+        }
+    }
+
+    pub(crate) fn of_write(renewal: Option<Renewal>) -> Self {
+        Self {
             renewal,
             is_load: false,
         }
     }
 
-    /// What it returns is served to others, so it is made of no copies: those may be behind, and it would stay so.
-    pub(crate) fn loading(self) -> Self {
-        Self {
-            is_load: true,
-            ..self
-        }
-    }
-}
-
-impl<F: Future> Future for Watched<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let is_load = self.is_load;
-        let body = self.body.as_mut();
-        let polled = match is_load {
+    fn poll<R>(
+        &mut self,
+        body: Pin<&mut (dyn Future<Output = R> + '_)>,
+        context: &mut Context<'_>,
+    ) -> Poll<R> {
+        let polled = match self.is_load {
             true => scope::strictly(|| body.poll(context)),
             false => body.poll(context),
         };
@@ -85,5 +82,28 @@ impl<F: Future> Future for Watched<'_, F> {
             renewal.poll(context);
         }
         polled
+    }
+}
+
+/// A body with its watch; none while the cache is off.
+///
+/// Every annotated function has one of these of its own, with its body in it, and so there is next to nothing in it. To the watch
+/// a body is a `dyn Future`, for as long as it is polled: so it need not be `Send`.
+#[derive(Debug)]
+pub(crate) struct Watched<'w, F> {
+    pub(crate) body: Pin<&'w mut F>,
+    pub(crate) watch: Option<&'w mut Watch>,
+}
+
+impl<F: Future> Future for Watched<'_, F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { body, watch } = &mut *self;
+        match watch {
+            None => body.as_mut().poll(context),
+            Some(watch) => watch.poll(body.as_mut(), context),
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::guard::{Opening, Verdict, Writing};
+use self::guard::{Verdict, Writing};
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
 use crate::error::Error;
@@ -221,8 +221,8 @@ pub(crate) type Unchanged<R, S> =
 #[derive(Debug)]
 #[must_use]
 pub struct Write<R, S, J, D> {
-    /// The cache, and what to invalidate if nothing more is known.
-    active: Option<(Handle, Planned)>,
+    /// The cache, and what to invalidate if nothing more is known; `None` if the cache is off.
+    active: Option<Box<(Handle, Planned)>>,
     site: &'static Site,
     on_ok: bool,
     rejected: Option<J>,
@@ -242,7 +242,7 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
         let active = match cache {
             Some(cache) => {
                 let planned = plan(WritePlan::new(&cache, Some(site))).finish();
-                Some((cache, planned))
+                Some(Box::new((cache, planned)))
             }
             None => None,
         };
@@ -321,7 +321,7 @@ where
     where
         F: Future<Output = R>,
     {
-        let opening = Opening::of(self.active, self.site, self.refuse.is_some());
+        let beginning = guard::begin(self.active, self.site, self.refuse.is_some());
         let judge = Judge {
             site: self.site,
             on_ok: self.on_ok,
@@ -329,19 +329,21 @@ where
             result: self.result,
         };
         async move {
-            let mut writing = match opening {
+            let mut writing = match beginning {
                 None => None,
-                Some(opening) => {
-                    let (writing, problem) = opening.begin().await;
+                Some(beginning) => {
+                    let (writing, problem) = beginning.await;
                     if let (Some(refuse), Some(error)) = (self.refuse, problem) {
                         return refuse(error);
                     }
                     Some(writing)
                 }
             };
-            let body = pin!(body(Kind::OF));
-            let renewal = writing.as_deref_mut().and_then(Writing::runs);
-            let returned = Watched::new(body, renewal).await;
+            let watched = Watched {
+                body: pin!(body(Kind::OF)),
+                watch: writing.as_deref_mut().map(Writing::runs),
+            };
+            let returned = watched.await;
             if let Some(writing) = writing {
                 let verdict = judge.verdict(&writing, &returned);
                 writing.over(verdict).await;
@@ -375,7 +377,7 @@ impl<J, D> Judge<J, D> {
             known: match (self.result, returned.value()) {
                 (Some(result), Some(value)) => {
                     let plan = WritePlan::new(writing.cache(), Some(self.site));
-                    Some(result(plan, value).finish())
+                    Some(Box::new(result(plan, value).finish()))
                 }
                 _ => None,
             },

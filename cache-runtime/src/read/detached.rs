@@ -18,8 +18,11 @@ where
     R: Returns<S>,
     U: Unless<R::Value>,
 {
-    let body = pin!(body);
-    let returned = Watched::new(body, load.renewal()).loading().await;
+    let watched = Watched {
+        body: pin!(body),
+        watch: Some(load.watch()),
+    };
+    let returned = watched.await;
     let landing = load.land(&returned, unless);
     let over = landing.over().await;
     (returned, over.status)

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is copied for each annotated function: what depends on types depends on the return type alone.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::permit::{Package, Permit};
@@ -13,7 +14,7 @@ use crate::observe::StaleReason;
 use crate::observe::Status;
 use crate::returns::{Loaded, Returns};
 use crate::store::Filled;
-use crate::watch::Renewal;
+use crate::watch::{Step, Watch};
 
 /// What a caller who runs the body does for others.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub(super) struct Load {
     part: Part,
     /// What there is to return if the body fails or is slow.
     pub(super) fallback: Option<Box<Fallback>>,
-    /// The lease, at a third of its length.
-    renewal: Option<Renewal>,
+    /// Renews the lease, at a third of its length.
+    watch: Watch,
 }
 
 impl Load {
@@ -48,13 +49,27 @@ impl Load {
             call,
             part,
             fallback,
-            renewal,
+            watch: Watch::of_load(renewal),
         })
     }
 
-    /// What is renewed while the body runs.
-    pub(super) fn renewal(&mut self) -> Option<&mut Renewal> {
-        self.renewal.as_mut()
+    /// What is done while the body runs.
+    pub(super) fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// Stores what the body has returned, and says what to return for it.
+    pub(super) fn over<R, S, U>(
+        self: Box<Self>,
+        returned: R,
+        unless: U,
+    ) -> Pin<Box<impl Future<Output = R>>>
+    where
+        R: Returns<S>,
+        U: Unless<R::Value>,
+    {
+        let landing = self.land(&returned, unless);
+        Box::pin(async move { landing.over().await.returns(returned) })
     }
 
     /// Hands what was returned to those who wait, and packs it to be stored: before anything is awaited, so that `R` need
@@ -94,14 +109,18 @@ pub(super) struct Landing {
 
 impl Landing {
     /// Stores what there is to store.
-    pub(super) async fn over(self) -> Over {
+    pub(super) fn over(self) -> Step<Over> {
+        Box::pin(self.store())
+    }
+
+    async fn store(self) -> Over {
         let Load {
             call,
             part,
             fallback,
-            renewal,
+            watch,
         } = *self.load;
-        drop(renewal);
+        drop(watch);
         let leads = match part {
             Part::Leader(permit) => Some(permit),
             Part::Runner(_) | Part::Alone => None,

@@ -13,7 +13,7 @@ mod steps;
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +116,17 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
 }
 
 impl<R, S> Read<R, S> {
-    /// A call that is prepared by now; `None` if the cache is off.
+    /// A call while the cache is off.
+    #[inline]
+    pub(crate) fn off() -> Self {
+        Self {
+            call: None,
+            unless: Everything,
+            kind: PhantomData,
+        }
+    }
+
+    /// A call that is prepared by now; `None` if there is no key to be had.
     pub(crate) fn planned(plan: Option<(Handle, ReadPlan)>) -> Self {
         Self {
             call: plan.map(|(cache, plan)| {
@@ -169,30 +179,27 @@ impl<R, S, U> Read<R, S, U> {
         let (opening, unless) = self.open();
         async move {
             let mut load = match opening {
-                Opening::Found(value) => return value,
                 Opening::Off => None,
-                Opening::Ask(asked) => match asked.answer().await {
-                    // Without a body that outlives its caller there is nothing to load a new one with.
-                    Answer::Found(value) | Answer::Revalidate(value, _) => return value,
-                    Answer::Run(load) => Some(load),
+                Opening::Found(value) => return value,
+                Opening::Ask(asked) => match asked.answer_or_load().await {
+                    Ok(value) => return value,
+                    Err(load) => Some(load),
                 },
             };
-            let body = pin!(body(Kind::OF));
-            // In one place: each more would be another copy of the body.
-            let watched = match &mut load {
-                Some(load) => Watched::new(body, load.renewal()).loading(),
-                None => Watched::new(body, None),
+            let watched = Watched {
+                body: pin!(body(Kind::OF)),
+                watch: load.as_deref_mut().map(Load::watch),
             };
             let returned = watched.await;
-            let Some(load) = load else {
-                return returned;
-            };
-            let landing = load.land(&returned, unless);
-            landing.over().await.returns(returned)
+            match load {
+                None => returned,
+                Some(load) => load.over(returned, unless).await,
+            }
         }
     }
 
     /// What can be done before anything is waited for.
+    #[inline]
     fn open(self) -> (Opening<R>, U)
     where
         R: Returns<S>,
@@ -200,10 +207,9 @@ impl<R, S, U> Read<R, S, U> {
         let opening = if scope::takes_key(|| self.key()) {
             Opening::Ask(Ask::KeyOnly)
         } else {
-            match self.call.map(Begun::find) {
-                Some(Ok(value)) => Opening::Found(value),
-                Some(Err(begun)) => Opening::Ask(Ask::Store(begun.into_call())),
+            match self.call {
                 None => Opening::off(),
+                Some(begun) => Opening::of(begun),
             }
         };
         (opening, self.unless)
@@ -261,9 +267,20 @@ enum Opening<R> {
 }
 
 impl<R> Opening<R> {
+    #[inline]
     fn off() -> Self {
         ran_without();
         Self::Off
+    }
+
+    fn of<S>(begun: Begun) -> Self
+    where
+        R: Returns<S>,
+    {
+        match begun.find() {
+            Ok(value) => Self::Found(value),
+            Err(begun) => Self::Ask(Ask::Store(begun.into_call())),
+        }
     }
 }
 
@@ -513,6 +530,20 @@ impl Call {
 }
 
 impl Ask {
+    /// As [`answer`](Self::answer), for a body that does not outlive its caller: there is nothing to load a new one with in the
+    /// background.
+    // On the heap: most calls are over without it, and all would be moved about with a place for it.
+    fn answer_or_load<R: Returns<S>, S>(
+        self,
+    ) -> Pin<Box<impl Future<Output = Result<R, Box<Load>>>>> {
+        Box::pin(async move {
+            match self.answer().await {
+                Answer::Found(value) | Answer::Revalidate(value, _) => Ok(value),
+                Answer::Run(load) => Err(load),
+            }
+        })
+    }
+
     /// Looks, waits for others, or gets the permit to load.
     async fn answer<R: Returns<S>, S>(self) -> Answer<R> {
         let call = match self {
@@ -580,6 +611,7 @@ impl Ask {
 }
 
 /// What a call outside any cache leaves for who observes.
+#[inline]
 fn ran_without() {
     observe::record(|| Outcome {
         key: String::new(),

@@ -50,13 +50,12 @@ impl ReadPlan {
         })
     }
 
-    /// Of a call that is about to be planned; `None` if the cache is off.
+    /// Of a call that is about to be planned; `None` if the resource's name is none.
     pub(crate) fn begin(
-        cache: Option<Handle>,
+        cache: Handle,
         site: &'static Site,
         name: &'static str,
     ) -> Option<(Handle, Self)> {
-        let cache = cache?;
         let plan = Self::new(&cache, site, name)?;
         Some((cache, plan))
     }

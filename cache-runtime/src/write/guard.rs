@@ -15,39 +15,27 @@ use crate::registry::Site;
 use crate::scope;
 use crate::store::{Circuit, Intent};
 use crate::transaction::{self, Doubt, Handover};
-use crate::watch::Renewal;
+use crate::watch::{Renewal, Step, Watch};
 
-/// A call before its body runs.
-pub(super) struct Opening {
-    /// `None` if nobody wants more than the key, and a write has none.
-    active: Option<(Handle, Planned)>,
+/// A write whose body may run, and what may be in its way.
+pub(super) type Begun = (Box<Writing>, Option<Error>);
+
+/// What comes before the body; `None` if the cache is off. `required` says whether the write is refused while the store is away.
+#[inline]
+pub(super) fn begin(
+    active: Option<Box<(Handle, Planned)>>,
     site: &'static Site,
-    /// Whether it is refused while the store is away.
     required: bool,
+) -> Option<Step<Begun>> {
+    if scope::takes_key(|| Err(no_key())) {
+        return Some(Box::pin(std::future::pending()));
+    }
+    active.map(|active| open(active, site, required))
 }
 
-impl Opening {
-    /// `None` if the cache is off.
-    pub(super) fn of(
-        active: Option<(Handle, Planned)>,
-        site: &'static Site,
-        required: bool,
-    ) -> Option<Self> {
-        let is_key_only = scope::takes_key(|| Err(no_key()));
-        (is_key_only || active.is_some()).then(|| Self {
-            active: active.filter(|_| !is_key_only),
-            site,
-            required,
-        })
-    }
-
-    /// The write, and what may be in its way.
-    // On the heap: it is moved, and what is left of it in each annotated function is a pointer.
-    pub(super) async fn begin(self) -> (Box<Writing>, Option<Error>) {
-        let Self { site, required, .. } = self;
-        let Some((cache, planned)) = self.active else {
-            return std::future::pending().await;
-        };
+fn open(active: Box<(Handle, Planned)>, site: &'static Site, required: bool) -> Step<Begun> {
+    Box::pin(async move {
+        let (cache, planned) = *active;
         let running = cache.delivery.begin();
         let mut guard = Guard::new(cache, planned);
         let mut problem = None;
@@ -61,7 +49,7 @@ impl Opening {
             site,
         };
         (Box::new(writing), problem)
-    }
+    })
 }
 
 fn no_key() -> Error {
@@ -82,7 +70,7 @@ pub(super) struct Verdict {
     pub(super) has_failed: bool,
     pub(super) wrote_nothing: bool,
     /// What is invalidated in place of what was planned, if only the result says that.
-    pub(super) known: Option<Planned>,
+    pub(super) known: Option<Box<Planned>>,
 }
 
 impl Writing {
@@ -90,13 +78,17 @@ impl Writing {
         &self.guard.cache
     }
 
-    /// The body is about to run; what is renewed meanwhile.
-    pub(super) fn runs(&mut self) -> Option<&mut Renewal> {
+    /// The body is about to run; what is done meanwhile.
+    pub(super) fn runs(&mut self) -> &mut Watch {
         self.guard.runs()
     }
 
     /// Invalidates what has been written, and waits until that is acknowledged, for as long as the call may.
-    pub(super) async fn over(self: Box<Self>, verdict: Verdict) {
+    pub(super) fn over(self: Box<Self>, verdict: Verdict) -> Step<()> {
+        Box::pin(self.invalidate(verdict))
+    }
+
+    async fn invalidate(self: Box<Self>, verdict: Verdict) {
         let Self {
             mut guard,
             running,
@@ -108,7 +100,7 @@ impl Writing {
             known,
         } = verdict;
         let planned = match known {
-            Some(known) => guard.planned.with_rows_of(known, &guard.cache),
+            Some(known) => guard.planned.with_rows_of(*known, &guard.cache),
             None => guard.planned.clone(),
         };
         let handover = Handover {
@@ -167,8 +159,8 @@ struct Guard {
     allowance: Allowance,
     /// The intent that was put before the body ran, or may have been.
     announced: Option<Announced>,
-    /// Of the intent, at a third of its length.
-    renewal: Option<Renewal>,
+    /// Renews the intent, at a third of its length.
+    watch: Watch,
 }
 
 /// Where a write is.
@@ -196,7 +188,7 @@ impl Guard {
             state: State::Before,
             allowance: Allowance::new(cache.config.command_budget),
             announced: None,
-            renewal: None,
+            watch: Watch::default(),
             cache,
         }
     }
@@ -223,11 +215,13 @@ impl Guard {
         Ok(())
     }
 
-    fn runs(&mut self) -> Option<&mut Renewal> {
+    fn runs(&mut self) -> &mut Watch {
         self.state = State::Running;
-        let intent = self.announced()?;
-        let renewal = Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent));
-        Some(self.renewal.insert(renewal))
+        let renewal = self.announced().map(|intent| {
+            Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent))
+        });
+        self.watch = Watch::of_write(renewal);
+        &mut self.watch
     }
 
     /// The announcement, if there is one.
