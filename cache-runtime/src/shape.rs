@@ -44,23 +44,18 @@ macro_rules! shapes {
 
             /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
             /// arguments move into the body.
+            #[inline]
             pub fn read(
                 &self,
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
-                let Some(cache) = process_handle() else {
-                    return Read::off();
-                };
-                let mut planned = ReadPlan::begin(cache, site, resource);
-                if let Some((_, planned)) = &mut planned {
-                    plan(planned);
-                }
-                Read::planned(planned)
+                Read::new(process_handle(), site, resource, plan)
             }
 
             /// The same on a cache of one's own.
+            #[inline]
             pub fn read_in(
                 &self,
                 cache: &impl AsRef<Cache>,
@@ -68,17 +63,11 @@ macro_rules! shapes {
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape> {
-                let Some(cache) = cache.as_ref().handle() else {
-                    return Read::off();
-                };
-                let mut planned = ReadPlan::begin(cache, site, resource);
-                if let Some((_, planned)) = &mut planned {
-                    plan(planned);
-                }
-                Read::planned(planned)
+                Read::new(cache.as_ref().handle(), site, resource, plan)
             }
 
             /// A call of an invalidating function, on the process-wide cache.
+            #[inline]
             pub fn write(
                 &self,
                 site: &'static Site,
@@ -88,6 +77,7 @@ macro_rules! shapes {
             }
 
             /// The same on a cache of one's own.
+            #[inline]
             pub fn write_in(
                 &self,
                 cache: &impl AsRef<Cache>,

@@ -92,7 +92,7 @@ impl Watch {
 #[derive(Debug)]
 pub(crate) struct Watched<'w, F> {
     pub(crate) body: Pin<&'w mut F>,
-    pub(crate) watch: Option<&'w mut Watch>,
+    pub(crate) watch: &'w mut Watch,
 }
 
 impl<F: Future> Future for Watched<'_, F> {
@@ -101,9 +101,6 @@ impl<F: Future> Future for Watched<'_, F> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let Self { body, watch } = &mut *self;
-        match watch {
-            None => body.as_mut().poll(context),
-            Some(watch) => watch.poll(body.as_mut(), context),
-        }
+        watch.poll(body.as_mut(), context)
     }
 }

@@ -232,22 +232,29 @@ pub struct Write<R, S, J, D> {
     kind: PhantomData<fn() -> (R, S)>,
 }
 
+#[inline(never)]
+fn planned(
+    cache: Handle,
+    site: &'static Site,
+    plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+) -> Box<(Handle, Planned)> {
+    let planned = plan(WritePlan::new(&cache, Some(site))).finish();
+    Box::new((cache, planned))
+}
+
 impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
     /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
+    #[inline]
     pub(crate) fn new(
         cache: Option<Handle>,
         site: &'static Site,
         plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
     ) -> Self {
-        let active = match cache {
-            Some(cache) => {
-                let planned = plan(WritePlan::new(&cache, Some(site))).finish();
-                Some(Box::new((cache, planned)))
-            }
-            None => None,
-        };
         Self {
-            active,
+            active: match cache {
+                None => None,
+                Some(cache) => Some(planned(cache, site, plan)),
+            },
             site,
             on_ok: false,
             rejected: None,
@@ -329,25 +336,20 @@ where
             result: self.result,
         };
         async move {
-            let mut writing = match beginning {
-                None => None,
-                Some(beginning) => {
-                    let (writing, problem) = beginning.await;
-                    if let (Some(refuse), Some(error)) = (self.refuse, problem) {
-                        return refuse(error);
-                    }
-                    Some(writing)
-                }
+            let Some(beginning) = beginning else {
+                return body(Kind::OF).await;
             };
+            let (mut writing, problem) = beginning.await;
+            if let (Some(refuse), Some(error)) = (self.refuse, problem) {
+                return refuse(error);
+            }
             let watched = Watched {
                 body: pin!(body(Kind::OF)),
-                watch: writing.as_deref_mut().map(Writing::runs),
+                watch: writing.runs(),
             };
             let returned = watched.await;
-            if let Some(writing) = writing {
-                let verdict = judge.verdict(&writing, &returned);
-                writing.over(verdict).await;
-            }
+            let verdict = judge.verdict(&writing, &returned);
+            writing.over(verdict).await;
             returned
         }
     }

@@ -20,7 +20,7 @@ where
 {
     let watched = Watched {
         body: pin!(body),
-        watch: Some(load.watch()),
+        watch: load.watch(),
     };
     let returned = watched.await;
     let landing = load.land(&returned, unless);

@@ -33,7 +33,7 @@ use crate::flight::Landed;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
-use crate::registry::Resource;
+use crate::registry::{Resource, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope;
 use crate::store::{Circuit, Form, Look, Payload, Probe};
@@ -116,23 +116,19 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
 }
 
 impl<R, S> Read<R, S> {
-    /// A call while the cache is off.
+    /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
     #[inline]
-    pub(crate) fn off() -> Self {
+    pub(crate) fn new(
+        cache: Option<Handle>,
+        site: &'static Site,
+        resource: &'static str,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+    ) -> Self {
         Self {
-            call: None,
-            unless: Everything,
-            kind: PhantomData,
-        }
-    }
-
-    /// A call that is prepared by now; `None` if there is no key to be had.
-    pub(crate) fn planned(plan: Option<(Handle, ReadPlan)>) -> Self {
-        Self {
-            call: plan.map(|(cache, plan)| {
-                let start = plan.finish(&cache);
-                Begun::Start(cache, start)
-            }),
+            call: match cache {
+                None => None,
+                Some(cache) => Begun::planned(cache, site, resource, plan),
+            },
             unless: Everything,
             kind: PhantomData,
         }
@@ -179,22 +175,19 @@ impl<R, S, U> Read<R, S, U> {
         let (opening, unless) = self.open();
         async move {
             let mut load = match opening {
-                Opening::Off => None,
+                Opening::Off => return body(Kind::OF).await,
                 Opening::Found(value) => return value,
                 Opening::Ask(asked) => match asked.answer_or_load().await {
                     Ok(value) => return value,
-                    Err(load) => Some(load),
+                    Err(load) => load,
                 },
             };
             let watched = Watched {
                 body: pin!(body(Kind::OF)),
-                watch: load.as_deref_mut().map(Load::watch),
+                watch: load.watch(),
             };
             let returned = watched.await;
-            match load {
-                None => returned,
-                Some(load) => load.over(returned, unless).await,
-            }
+            load.over(returned, unless).await
         }
     }
 
@@ -204,13 +197,9 @@ impl<R, S, U> Read<R, S, U> {
     where
         R: Returns<S>,
     {
-        let opening = if scope::takes_key(|| self.key()) {
-            Opening::Ask(Ask::KeyOnly)
-        } else {
-            match self.call {
-                None => Opening::off(),
-                Some(begun) => Opening::of(begun),
-            }
+        let opening = match self.call {
+            None => Opening::off(),
+            Some(begun) => Opening::of(begun),
         };
         (opening, self.unless)
     }
@@ -245,15 +234,6 @@ impl<R, S, U> Read<R, S, U> {
         }
     }
 
-    fn key(&self) -> Result<Key, Error> {
-        self.call.as_ref().map_or_else(
-            || {
-                let text = "this call has no key: its cache is off";
-                Err(Error::new(ErrorKind::InvalidKey, text))
-            },
-            Begun::key,
-        )
-    }
 }
 
 /// What is known of a call before anything is waited for.
@@ -269,14 +249,17 @@ enum Opening<R> {
 impl<R> Opening<R> {
     #[inline]
     fn off() -> Self {
+        if scope::takes_key(off_key) { return Self::Ask(Ask::KeyOnly) }
         ran_without();
         Self::Off
     }
 
+    #[inline(never)]
     fn of<S>(begun: Begun) -> Self
     where
         R: Returns<S>,
     {
+        if scope::takes_key(|| begun.key()) { return Self::Ask(Ask::KeyOnly) }
         match begun.find() {
             Ok(value) => Self::Found(value),
             Err(begun) => Self::Ask(Ask::Store(begun.into_call())),
@@ -608,6 +591,12 @@ impl Ask {
         };
         Answer::Run(Load::new(Arc::clone(&call), part, fallback))
     }
+}
+
+#[cold]
+fn off_key() -> Result<Key, Error> {
+                let text = "this call has no key: its cache is off";
+                Err(Error::new(ErrorKind::InvalidKey, text))
 }
 
 /// What a call outside any cache leaves for who observes.

@@ -50,16 +50,6 @@ impl ReadPlan {
         })
     }
 
-    /// Of a call that is about to be planned; `None` if the resource's name is none.
-    pub(crate) fn begin(
-        cache: Handle,
-        site: &'static Site,
-        name: &'static str,
-    ) -> Option<(Handle, Self)> {
-        let plan = Self::new(&cache, site, name)?;
-        Some((cache, plan))
-    }
-
     #[inline]
     fn set(&mut self, set: impl FnOnce(&mut Start)) -> &mut Self {
         set(&mut self.start);

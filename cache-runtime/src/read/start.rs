@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::Hit;
-use super::{Call, Extra, LoadContext, all_deps};
+use super::{Call, Extra, LoadContext, ReadPlan, all_deps};
 use crate::engine::{Engine, Handle};
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
@@ -17,7 +17,7 @@ use crate::key::{EntryKind, Key, KeyWriter};
 use crate::local::{Asked, Copy, Mark};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
-use crate::registry::{Res, Resource};
+use crate::registry::{Res, Resource, Site};
 use crate::returns::{Cacheable, Returns};
 use crate::scope::{self, Mode};
 use crate::store::Probe;
@@ -165,6 +165,20 @@ pub(super) enum Begun {
 }
 
 impl Begun {
+    /// A call of an annotated function; `None` if the resource's name is none.
+    #[inline(never)]
+    pub(super) fn planned(
+        cache: Handle,
+        site: &'static Site,
+        resource: &'static str,
+        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+    ) -> Option<Self> {
+        let mut planned = ReadPlan::new(&cache, site, resource)?;
+        plan(&mut planned);
+        let start = planned.finish(&cache);
+        Some(Self::Start(cache, start))
+    }
+
     /// For those who ask the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
