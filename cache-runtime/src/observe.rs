@@ -226,9 +226,13 @@ pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
 /// Hands an outcome to the observer around the current task, if there is one.
 #[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
-    if !IN_USE.load(Ordering::Relaxed) {
-        return;
+    if IN_USE.load(Ordering::Relaxed) {
+        hand_over(outcome);
     }
+}
+
+#[inline(never)]
+fn hand_over(outcome: impl FnOnce() -> Outcome) {
     // An error means that nobody observes.
     let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome()));
 }

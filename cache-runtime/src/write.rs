@@ -324,6 +324,7 @@ where
     /// deadline, and one more invalidation for that deadline; dropped later it changes nothing, since by then the
     /// invalidation is enqueued.
     // What is in here is compiled once for each annotated function, so the steps are elsewhere.
+    #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         F: Future<Output = R>,

@@ -165,6 +165,7 @@ impl<R, S, U> Read<R, S, U> {
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     // No `async fn`: that would carry the call into the future, and most calls are over before there is one. And what is in
     // here is compiled once for each annotated function, so the steps are elsewhere.
+    #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         // Here and not on the type: a bound that isn't met is then reported once, at the return type.
