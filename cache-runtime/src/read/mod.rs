@@ -173,10 +173,14 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value>,
         F: Future<Output = R>,
     {
-        let (opening, unless) = self.open();
+        let unless = self.unless;
+        // Apart from what there is to wait for: to look in there takes longer than all the rest while there is nothing.
+        let (is_off, opening) = open(self.call);
         async move {
+            if is_off {
+                return body(Kind::OF).await;
+            }
             let mut load = match opening {
-                Opening::Off => return body(Kind::OF).await,
                 Opening::Found(value) => return value,
                 Opening::Ask(asked) => match asked.answer_or_load().await {
                     Ok(value) => return value,
@@ -192,19 +196,6 @@ impl<R, S, U> Read<R, S, U> {
         }
     }
 
-    /// What can be done before anything is waited for.
-    #[inline]
-    fn open(self) -> (Opening<R>, U)
-    where
-        R: Returns<S>,
-    {
-        let opening = match self.call {
-            None => Opening::off(),
-            Some(begun) => Opening::of(begun),
-        };
-        (opening, self.unless)
-    }
-
     /// The same with a body that owns all it needs, and so may go on when its caller has been answered: in the
     /// background, on the caller's runtime.
     ///
@@ -217,11 +208,15 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
-        let (opening, unless) = self.open();
+        let unless = self.unless;
+        // Apart from what there is to wait for: to look in there takes longer than all the rest while there is nothing.
+        let (is_off, opening) = open(self.call);
         async move {
+            if is_off {
+                return body(Kind::OF).await;
+            }
             let asked = match opening {
                 Opening::Found(value) => return value,
-                Opening::Off => return body(Kind::OF).await,
                 Opening::Ask(asked) => asked,
             };
             match asked.answer().await {
@@ -237,42 +232,48 @@ impl<R, S, U> Read<R, S, U> {
 
 }
 
+/// Whether the cache is off; and if it is not, what can be done before anything is waited for.
+#[inline]
+fn open<R: Returns<S>, S>(call: Option<Begun>) -> (bool, Opening<R>) {
+    match call {
+        None if !scope::is_asked_for_key() => {
+            ran_without();
+            (true, Opening::Ask(Ask::Nobody))
+        }
+        call => (false, Opening::of(call)),
+    }
+}
+
 /// What is known of a call before anything is waited for.
 enum Opening<R> {
     /// Return this.
     Found(R),
-    /// The cache is off.
-    Off,
     /// There is something to wait for.
     Ask(Ask),
 }
 
 impl<R> Opening<R> {
-    #[inline]
-    fn off() -> Self {
-        if scope::takes_key(off_key) { return Self::Ask(Ask::KeyOnly) }
-        ran_without();
-        Self::Off
-    }
-
+    // Once for each return type, and not in each function.
     #[inline(never)]
-    fn of<S>(begun: Begun) -> Self
+    fn of<S>(call: Option<Begun>) -> Self
     where
         R: Returns<S>,
     {
-        if scope::takes_key(|| begun.key()) { return Self::Ask(Ask::KeyOnly) }
-        match begun.find() {
-            Ok(value) => Self::Found(value),
-            Err(begun) => Self::Ask(Ask::Store(begun.into_call())),
+        if scope::takes_key(|| key_of(call.as_ref())) {
+            return Self::Ask(Ask::Nobody);
+        }
+        match call.map(Begun::find) {
+            Some(Ok(value)) => Self::Found(value),
+            Some(Err(begun)) => Self::Ask(Ask::Store(begun.into_call())),
+            None => Self::Ask(Ask::Nobody),
         }
     }
 }
 
-/// What to wait for.
+/// Whom to ask.
 enum Ask {
-    /// Nothing ever: nobody wants more than the key, which they have.
-    KeyOnly,
-    /// What the store says.
+    /// Nobody, and that for ever: no more than the key is wanted, and it has been left.
+    Nobody,
     Store(Arc<Call>),
 }
 
@@ -531,7 +532,7 @@ impl Ask {
     /// Looks, waits for others, or gets the permit to load.
     async fn answer<R: Returns<S>, S>(self) -> Answer<R> {
         let call = match self {
-            Self::KeyOnly => return std::future::pending().await,
+            Self::Nobody => return std::future::pending().await,
             Self::Store(call) => call,
         };
         let mut reader = Reader::new(&call, call.fingerprint::<R::Value>());
@@ -594,10 +595,14 @@ impl Ask {
     }
 }
 
-#[cold]
-fn off_key() -> Result<Key, Error> {
-                let text = "this call has no key: its cache is off";
-                Err(Error::new(ErrorKind::InvalidKey, text))
+fn key_of(call: Option<&Begun>) -> Result<Key, Error> {
+    call.map_or_else(
+        || {
+            let text = "this call has no key: its cache is off";
+            Err(Error::new(ErrorKind::InvalidKey, text))
+        },
+        Begun::key,
+    )
 }
 
 /// What a call outside any cache leaves for who observes.
