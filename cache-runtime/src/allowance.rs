@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::error::Error;
 
 /// One command budget for all that a call asks of the store, so that a miss, which takes several commands, is not
@@ -11,6 +11,8 @@ use crate::error::Error;
 pub(crate) struct Allowance {
     budget: Duration,
     left: Duration,
+    /// Since when a command is running that has not been counted.
+    running: Option<Instant>,
 }
 
 impl Allowance {
@@ -18,6 +20,7 @@ impl Allowance {
         Self {
             budget,
             left: budget,
+            running: None,
         }
     }
 
@@ -26,8 +29,20 @@ impl Allowance {
         &mut self,
         ask: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let began = clock::now();
-        let answer = if self.left == self.budget {
+        let answer = self.spend_running(ask).await;
+        self.stop();
+        answer
+    }
+
+    /// The same for one who may be done with the answer: its time runs on until [`stop`](Self::stop), and who is done spares
+    /// the second look at the clock, which is dear beside a hit.
+    pub(crate) async fn spend_running<T>(
+        &mut self,
+        ask: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.stop();
+        self.running = Some(clock::now());
+        if self.left == self.budget {
             // The store ends this by itself.
             ask.await
         } else {
@@ -38,9 +53,14 @@ impl Allowance {
                     self.budget.as_millis()
                 ))),
             }
-        };
-        self.left = self.left.saturating_sub(began.elapsed());
-        answer
+        }
+    }
+
+    /// Counts what the running command has taken.
+    pub(crate) fn stop(&mut self) {
+        if let Some(began) = self.running.take() {
+            self.left = self.left.saturating_sub(began.elapsed());
+        }
     }
 
     pub(crate) fn left(&self) -> Duration {
@@ -49,6 +69,7 @@ impl Allowance {
 
     /// Begins anew, for one who waits for somebody else: that has a limit of its own.
     pub(crate) fn renew(&mut self) {
+        self.running = None;
         self.left = self.budget;
     }
 }
@@ -77,5 +98,19 @@ mod tests {
 
         allowance.renew();
         assert!(allowance.spend(answer_after(60 * MS)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_runs_on_is_counted_when_it_is_stopped() {
+        let mut allowance = Allowance::new(100 * MS);
+        let running = allowance.spend_running(answer_after(60 * MS));
+        assert!(running.await.is_ok());
+        assert_eq!(allowance.left(), 100 * MS);
+        allowance.stop();
+        assert_eq!(allowance.left(), 40 * MS);
+        tokio::time::sleep(60 * MS).await;
+        allowance.stop();
+        assert_eq!(allowance.left(), 40 * MS);
+        assert!(allowance.spend(answer_after(60 * MS)).await.is_err());
     }
 }

@@ -161,6 +161,12 @@ impl Header {
         Duration::from_millis(self.took.into())
     }
 
+    /// For how long the content will be served as it is: by the store's time, which is estimated between its answers, so never
+    /// for longer than it was given.
+    pub(crate) fn left(&self, now: Millis) -> Duration {
+        self.fresh.since(now).min(self.fresh.since(self.stored))
+    }
+
     /// How many bytes stand before the payload.
     pub const LEN: usize = layout::LEN;
 

@@ -3,9 +3,13 @@
 //! A flight is found by its lease's token, and a reader knows that token only from the entry it has just read,
 //! with the very stamp it has just computed. So a flight is joined by lease and stamp, never by key alone: a
 //! reader that starts after an acknowledged invalidation can't get a load that began before it.
+//!
+//! A load of another process is a flight as well, whose pilot is the first reader here that met its lease: that one looks
+//! after it, and the others wait for what it finds instead of asking the store themselves.
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
@@ -76,10 +80,28 @@ impl Flights {
         }
     }
 
-    /// A ticket for the flight under this lease, if it is one of this process.
+    /// A ticket for the flight under this lease, if there is one in this process.
     pub(crate) fn join(&self, token: Nonce) -> Option<Ticket> {
         let landed = self.by_token.lock().get(&token)?.clone();
         Some(Ticket { landed })
+    }
+
+    /// The flight under a lease that somebody else holds: to be joined, or to be looked after if nobody does.
+    pub(crate) fn follow(self: &Arc<Self>, token: Nonce) -> Followed {
+        match self.by_token.lock().entry(token) {
+            Entry::Occupied(flight) => Followed::Ticket(Ticket {
+                landed: flight.get().clone(),
+            }),
+            Entry::Vacant(place) => {
+                let (landed, receiver) = watch::channel(None);
+                place.insert(receiver);
+                Followed::Pilot(Pilot {
+                    flights: Arc::clone(self),
+                    token,
+                    landed,
+                })
+            }
+        }
     }
 
     #[cfg(test)]
@@ -88,7 +110,14 @@ impl Flights {
     }
 }
 
-/// Held by the one who loads.
+/// A flight that began elsewhere, for one who meets it.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    Ticket(Ticket),
+    Pilot(Pilot),
+}
+
+/// Held by the one who loads, or looks after a load elsewhere.
 #[derive(Debug)]
 pub(crate) struct Pilot {
     flights: Arc<Flights>,
@@ -97,6 +126,10 @@ pub(crate) struct Pilot {
 }
 
 impl Pilot {
+    pub(crate) fn token(&self) -> Nonce {
+        self.token
+    }
+
     /// Hands the value to all who wait; `value` is made only if somebody does.
     pub(crate) fn land(&self, value: impl FnOnce() -> Option<Landed>) {
         // One receiver is the table's own.

@@ -103,6 +103,7 @@ pub mod sqlx;
 mod stats;
 pub mod store;
 mod sync;
+mod table;
 mod transaction;
 mod watch;
 mod write;

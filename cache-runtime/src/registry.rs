@@ -14,6 +14,7 @@ use crate::config::CacheConfig;
 use crate::entry::Fingerprint;
 use crate::generation::Dep;
 use crate::key::{EntryKind, IdForm, is_resource};
+use crate::policy::Grace;
 use crate::stats::{CounterSnapshot, Counters};
 
 /// Where an annotated function stands, and what its attribute says. One static per function, shared by all its
@@ -33,11 +34,14 @@ pub struct Site {
     words: &'static str,
     place: &'static Location<'static>,
     reported: AtomicBool,
-    /// What the function's first call found out, to spare the others the registry's locks.
-    known: OnceLock<Known>,
+    /// What the first calls found out, to spare the others the registry's locks: those in as many caches, or of as many
+    /// resources, as there are places.
+    known: [OnceLock<Known>; PLACES],
 }
 
-/// What is known of a function in one cache.
+const PLACES: usize = 4;
+
+/// What is known of a function in one cache, and of one resource.
 #[derive(Debug)]
 pub(crate) struct Known {
     engine: u64,
@@ -48,6 +52,14 @@ pub(crate) struct Known {
     fingerprint: OnceLock<(TypeId, Fingerprint)>,
 }
 
+impl Known {
+    #[inline]
+    fn is(&self, engine: u64, name: &str) -> bool {
+        // Mostly the very same literal.
+        self.engine == engine && (std::ptr::eq(self.name, name) || self.name == name)
+    }
+}
+
 /// A resource, which a call need not count if its function knows it.
 #[derive(Debug)]
 pub(crate) enum Res {
@@ -56,16 +68,20 @@ pub(crate) enum Res {
 }
 
 impl Res {
-    /// As [`Fingerprint::of`] the type of the function's values, in the version that its attribute says.
-    pub(crate) fn fingerprint<V: 'static>(&self, version: u32) -> Fingerprint {
-        let of = || Fingerprint::of::<V>(version);
+    /// The fingerprint `of` the type of the function's values, in the version that its attribute says.
+    pub(crate) fn fingerprint(
+        &self,
+        type_id: TypeId,
+        version: u32,
+        of: fn(u32) -> Fingerprint,
+    ) -> Fingerprint {
         let Self::Known(known) = self else {
-            return of();
+            return of(version);
         };
         // The instantiations of a generic function share what is known of it.
-        match known.fingerprint.get_or_init(|| (TypeId::of::<V>(), of())) {
-            (id, fingerprint) if *id == TypeId::of::<V>() => *fingerprint,
-            _ => of(),
+        match known.fingerprint.get_or_init(|| (type_id, of(version))) {
+            (id, fingerprint) if *id == type_id => *fingerprint,
+            _ => of(version),
         }
     }
 
@@ -110,19 +126,19 @@ impl Site {
             words,
             place: Location::caller(),
             reported: AtomicBool::new(false),
-            known: OnceLock::new(),
+            known: [const { OnceLock::new() }; PLACES],
         }
     }
 
-    /// The resource of this name, if it is the one of the function's first call.
+    /// The resource of this name, if the function has been called with it.
+    #[inline]
     pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<Res> {
-        let known = self.known.get()?;
-        // Mostly the very same literal.
-        let is_same = std::ptr::eq(known.name, name) || known.name == name;
-        (known.engine == engine && is_same).then_some(Res::Known(known))
+        let mut known = self.known.iter().map_while(OnceLock::get);
+        known.find(|known| known.is(engine, name)).map(Res::Known)
     }
 
     /// As [`Resource::claim`].
+    #[inline]
     pub(crate) fn claims(
         &'static self,
         engine: u64,
@@ -132,15 +148,26 @@ impl Site {
         shared: bool,
     ) -> bool {
         if let Res::Known(known) = resource
-            && known.op == op
             && known.shared == shared
+            && same_op(known.op, op)
         {
             // A claim that was granted is not taken back.
             return true;
         }
+        self.claims_first(engine, name, resource, op, shared)
+    }
+
+    fn claims_first(
+        &'static self,
+        engine: u64,
+        name: &'static str,
+        resource: &Res,
+        op: Option<&'static str>,
+        shared: bool,
+    ) -> bool {
         let is_granted = resource.claim(op, self, shared);
         if let (true, Res::Own(resource)) = (is_granted, resource) {
-            self.known.get_or_init(|| Known {
+            self.know(Known {
                 engine,
                 name,
                 op,
@@ -150,6 +177,18 @@ impl Site {
             });
         }
         is_granted
+    }
+
+    /// Takes a place if there is one.
+    fn know(&self, mut known: Known) {
+        for place in &self.known {
+            let (engine, name) = (known.engine, known.name);
+            match place.set(known) {
+                Ok(()) => return,
+                Err(_) if place.get().is_some_and(|first| first.is(engine, name)) => return,
+                Err(back) => known = back,
+            }
+        }
     }
 
     pub(crate) fn function(&self) -> &'static str {
@@ -185,6 +224,16 @@ impl Site {
     }
 }
 
+/// Mostly the very same literal, or none.
+#[inline]
+fn same_op(a: Option<&'static str>, b: Option<&'static str>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (file, line) = (self.place.file(), self.place.line());
@@ -196,6 +245,8 @@ impl std::fmt::Display for Site {
 #[derive(Debug)]
 pub(crate) struct Resource {
     pub(crate) name: Box<str>,
+    /// What all its keys begin with.
+    pub(crate) prefix: Box<str>,
     /// `users`: every entry depends on it.
     pub(crate) whole: Arc<Dep>,
     /// `users~derived`: every derived entry depends on it as well.
@@ -204,6 +255,8 @@ pub(crate) struct Resource {
     derived_deps: Arc<[Arc<Dep>]>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
+    /// As it is configured.
+    pub(crate) grace: Grace,
     claims: RwLock<HashMap<&'static str, Claim>>,
     id_form: OnceLock<(IdForm, &'static Site)>,
 }
@@ -226,12 +279,14 @@ impl Resource {
         let derived = Dep::new(space.generation(&format!("{name}~derived")));
         Self {
             name: name.into(),
+            prefix: space.prefix(name).into(),
             entity_deps: [Arc::clone(&whole)].into(),
             derived_deps: [Arc::clone(&whole), Arc::clone(&derived)].into(),
             whole,
             derived,
             counters,
             operator_ttl: config.operator_ttl(name),
+            grace: config.grace,
             claims: RwLock::default(),
             id_form: OnceLock::new(),
         }
@@ -365,6 +420,32 @@ mod tests {
         assert!(!users.claim(None, &SECOND, false));
         assert!(!users.claim(Some("list"), &FIRST, false));
         assert!(users.claim(None, &FIRST, false));
+    }
+
+    #[test]
+    fn a_function_is_known_in_a_few_caches_and_of_a_few_resources() {
+        static KNOWN: Site = Site::new(Role::Reads, "known", "");
+        let calls = [
+            (1, "users"),
+            (2, "users"),
+            (2, "teams"),
+            (3, "users"),
+            (4, "users"),
+        ];
+        for (at, (engine, name)) in calls.into_iter().enumerate() {
+            let own = Registry::default();
+            let own = own.resource(name, &CacheConfig::default()).expect("a name");
+            for _ in 0..2 {
+                assert!(KNOWN.claims(engine, name, &Res::Own(Arc::clone(&own)), None, false));
+            }
+            let known = KNOWN.knows(engine, name);
+            assert_eq!(known.is_some(), at < PLACES, "{engine} {name}");
+            if let Some(known) = known {
+                assert!(Arc::ptr_eq(&known.to_arc(), &own));
+                assert!(KNOWN.claims(engine, name, &known, None, false));
+            }
+        }
+        assert!(KNOWN.knows(1, "teams").is_none(), "of that cache it is not");
     }
 
     #[test]

@@ -129,6 +129,11 @@ pub trait Returns<S>: Sized {
     /// The return value that a stored value stands for.
     fn from_value(value: Arc<Self::Value>) -> Self;
 
+    /// The same of a value that nobody else has.
+    fn from_own(value: Self::Value) -> Self {
+        Self::from_value(Arc::new(value))
+    }
+
     /// The return value that a stored absence stands for; `None` if the type can't say "absent".
     fn from_absence() -> Option<Self>;
 }
@@ -144,6 +149,9 @@ impl<T: Cacheable> Returns<Owned> for T {
     }
     fn from_value(value: Arc<T>) -> Self {
         Arc::unwrap_or_clone(value)
+    }
+    fn from_own(value: T) -> Self {
+        value
     }
     fn from_absence() -> Option<Self> {
         None
@@ -179,6 +187,9 @@ impl<S, R: Returns<S>> Returns<Optional<S>> for Option<R> {
     fn from_value(value: Arc<R::Value>) -> Self {
         Some(R::from_value(value))
     }
+    fn from_own(value: R::Value) -> Self {
+        Some(R::from_own(value))
+    }
     fn from_absence() -> Option<Self> {
         Some(None)
     }
@@ -195,6 +206,9 @@ impl<S, R: Returns<S>, E> Returns<Fallible<S>> for Result<R, E> {
     }
     fn from_value(value: Arc<R::Value>) -> Self {
         Ok(R::from_value(value))
+    }
+    fn from_own(value: R::Value) -> Self {
+        Ok(R::from_own(value))
     }
     fn from_absence() -> Option<Self> {
         R::from_absence().map(Ok)

@@ -1,6 +1,6 @@
 //! One contract, every store.
 
-use cache_runtime::store::{MemoryStore, RedisStore};
+use cache_runtime::store::{MemoryStore, RedisStore, Store};
 use cache_runtime::testing::check_store;
 use cache_runtime::{CacheConfig, RedisConfig};
 use cache_tests::RedisServer;
@@ -19,6 +19,8 @@ async fn redis() {
     let config = CacheConfig::default().command_budget(std::time::Duration::from_secs(5));
     let store = RedisStore::connect(&redis, &config, &Handle::current()).await;
     check_store(&store).await;
+    let word = store.listen("users:1").await.expect("Redis answers");
+    assert!(word.is_some(), "the server tells of changes");
     // Scripts that the server has forgotten are loaded again.
     server.cli(&["SCRIPT", "FLUSH"]);
     check_store(&store).await;

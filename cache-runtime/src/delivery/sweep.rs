@@ -80,6 +80,7 @@ impl Sweeper {
                     derived_only,
                     stored_before: Some(before),
                     unless_larger_than: Some(LIMIT),
+                    is_leisurely: true,
                 };
                 if let Err(error) = store.remove_matching(&matching).await {
                     tracing::debug!(

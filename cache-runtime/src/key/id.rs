@@ -21,6 +21,7 @@ pub(crate) struct IdForm {
 }
 
 impl IdForm {
+    #[inline]
     fn add(&mut self, part: u8) {
         // FNV-1a: a handful of tags, not worth a hasher.
         self.hash = (self.hash ^ u64::from(part))
@@ -39,11 +40,13 @@ impl IdForm {
     }
 
     /// Whether part of the id was absent, so that it fits any other.
+    #[inline]
     pub(crate) fn is_open(self) -> bool {
         self.open
     }
 
     /// Whether two ids are of one form, as far as can be told.
+    #[inline]
     pub(crate) fn fits(self, other: Self) -> bool {
         if !self.open && !other.open {
             return self.hash == other.hash;
@@ -93,14 +96,6 @@ fn write_to(out: &mut String, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-/// As `{n}`, for a fraction of its price.
-fn push_digits(out: &mut String, n: u64) {
-    if n >= 10 {
-        push_digits(out, n / 10);
-    }
-    out.push(char::from(b'0' + (n % 10) as u8));
-}
-
 /// What parts of lists and of variants are made of is not in the id's form. So in there, what is no text bears a mark where
 /// it could be taken for one, and a text where it could be taken for a number or a boolean: `'` is escaped in texts.
 const MARK: char = '\'';
@@ -119,9 +114,10 @@ struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
+    #[inline]
     fn natural(self, n: u64) -> Result<(), KeyError> {
         self.form.add(b'i');
-        push_digits(self.out, n);
+        self.out.push_str(itoa::Buffer::new().format(n));
         Ok(())
     }
 

@@ -90,6 +90,11 @@ impl fmt::Debug for KeySpace {
 }
 
 impl KeySpace {
+    /// What all keys of a resource begin with.
+    pub(crate) fn prefix(&self, resource: &str) -> String {
+        format!("{}{resource}:", self.namespace)
+    }
+
     /// The key of the generation of `dep`.
     pub(crate) fn generation(&self, dep: &str) -> String {
         format!("{}@gen:{dep}", self.namespace)
@@ -107,20 +112,17 @@ pub(crate) struct KeyWriter {
 impl KeyWriter {
     pub(crate) fn new(space: &KeySpace, resource: &str) -> Self {
         let mut key = Self::default();
-        key.begin(space, resource);
+        key.begin(&space.prefix(resource));
         key
     }
 
-    /// Begins anew, in the memory that the last key took.
+    /// Begins anew, in the memory that the last key took, with what [all keys](KeySpace::prefix) of the resource begin with.
     #[inline]
-    pub(crate) fn begin(&mut self, space: &KeySpace, resource: &str) {
+    pub(crate) fn begin(&mut self, prefix: &str) {
         self.args.clear();
-        let text = &mut self.text;
-        text.clear();
-        text.reserve(space.namespace.len() + resource.len() + 48);
-        text.push_str(&space.namespace);
-        text.push_str(resource);
-        text.push(':');
+        self.text.clear();
+        self.text.reserve(prefix.len() + 48);
+        self.text.push_str(prefix);
     }
 
     #[inline]

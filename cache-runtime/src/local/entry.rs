@@ -4,11 +4,11 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quick_cache::Weighter;
-
+use super::Mark;
 use super::cells::Cell;
 use super::tick::Tick;
 use crate::read::Extra;
+use crate::table;
 
 /// What an entry takes besides its value: itself, its cells with their places, its place in the table, reference counts.
 pub(super) const OVERHEAD: u64 = 384;
@@ -49,7 +49,9 @@ pub(crate) struct Found {
 }
 
 pub(super) struct Entry {
-    value: Option<Shared>,
+    key: Box<str>,
+    /// `None` for an absence.
+    pub(super) value: Option<Shared>,
     type_id: TypeId,
     version: u32,
     extras: Box<[Extra]>,
@@ -64,9 +66,17 @@ pub(super) struct Entry {
 
 impl Entry {
     /// `None` if its time is over before it has begun.
-    pub(super) fn new(copy: Copy, cells: Box<[Arc<Cell>]>, epoch: u64, read: Tick) -> Option<Self> {
+    pub(super) fn new(mark: Mark, copy: Copy) -> Option<Self> {
+        let Mark {
+            key,
+            cells,
+            epoch,
+            at: read,
+        } = mark;
         let lasts = copy.ttl.min(copy.local_ttl);
         (!lasts.is_zero()).then(|| Self {
+            weight: (copy.encoded + key.len()) as u64 + OVERHEAD,
+            key,
             value: copy.value,
             type_id: copy.type_id,
             version: copy.version,
@@ -75,7 +85,6 @@ impl Entry {
             epoch,
             until: read.after(lasts),
             fresh: read.after(copy.ttl),
-            weight: copy.encoded as u64 + OVERHEAD,
         })
     }
 
@@ -85,27 +94,36 @@ impl Entry {
         self.cells.iter().all(|cell| cell.is_quiet())
     }
 
+    /// Whether it may be served to who asks.
     #[inline]
-    pub(super) fn serve(&self, asked: &Asked<'_>, now: Tick, age: Duration) -> Option<Found> {
-        let fits = now < self.until
+    pub(super) fn fits(&self, asked: &Asked<'_>, now: Tick) -> bool {
+        now < self.until
             && self.type_id == asked.type_id
             && self.version == asked.version
-            && *self.extras == *asked.extras;
-        fits.then(|| Found {
-            value: self.value.clone(),
-            ttl: self.fresh.since(now),
-            age,
-        })
+            && same_extras(&self.extras, asked.extras)
+    }
+
+    /// For how long the value is fresh.
+    #[inline]
+    pub(super) fn ttl(&self, now: Tick) -> Duration {
+        self.fresh.since(now)
     }
 }
 
-/// The length of the encoded value and a fixed overhead. A decoded value may take more, and nobody can ask it how much;
-/// with its encoding it grows, and that is known for nothing.
-#[derive(Clone)]
-pub(super) struct ByBytes;
+/// Mostly there are none.
+#[inline]
+fn same_extras(a: &[Extra], b: &[Extra]) -> bool {
+    a.len() == b.len() && (a.is_empty() || a == b)
+}
 
-impl Weighter<u128, Arc<Entry>> for ByBytes {
-    fn weight(&self, _: &u128, entry: &Arc<Entry>) -> u64 {
-        entry.weight
+/// It weighs the lengths of its key and its encoded value, and a fixed overhead. A decoded value may take more, and nobody can
+/// ask it how much; with its encoding it grows, and that is known for nothing.
+impl table::Entry for Entry {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight
     }
 }

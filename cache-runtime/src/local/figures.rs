@@ -7,19 +7,26 @@ use serde::Serialize;
 
 use crate::stats::Counter;
 
-/// One hit in so many has its age noted: a figure is not worth a second shared write on each.
-const SAMPLE: u64 = 16;
+/// One hit in so many has its age noted: a figure is not worth a write on each that threads share.
+const SAMPLE: u64 = 64;
 /// Ages are noted by the power of two of their milliseconds.
 const BUCKETS: usize = 24;
 
+/// Away from what hits read: it would be fetched again after each write.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct Figures {
     pub(super) kept: Counter,
     pub(super) poisoned: Counter,
     pub(super) pushes: Counter,
     ages: [Counter; BUCKETS],
-    oldest: AtomicU64,
+    oldest: Oldest,
 }
+
+/// Each hit reads it, and few write it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Oldest(AtomicU64);
 
 impl Figures {
     /// The `n`th hit of somebody who counts.
@@ -30,14 +37,14 @@ impl Figures {
             let bucket = (u64::BITS - millis.leading_zeros()) as usize;
             self.ages[bucket.min(BUCKETS - 1)].add_one();
         }
-        if millis > self.oldest.load(Ordering::Relaxed) {
-            self.oldest.fetch_max(millis, Ordering::Relaxed);
+        if millis > self.oldest.0.load(Ordering::Relaxed) {
+            self.oldest.0.fetch_max(millis, Ordering::Relaxed);
         }
     }
 
     pub(super) fn snapshot(&self) -> LocalFigures {
         let ages: Vec<u64> = self.ages.iter().map(Counter::get).collect();
-        let oldest = self.oldest.load(Ordering::Relaxed);
+        let oldest = self.oldest.0.load(Ordering::Relaxed);
         LocalFigures {
             kept: self.kept.get(),
             poisoned: self.poisoned.get(),

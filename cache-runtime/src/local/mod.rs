@@ -24,37 +24,29 @@ mod entry;
 mod figures;
 mod tick;
 
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quick_cache::OptionsBuilder;
 use tokio::sync::Notify;
 
-use self::cells::{ByHash, Cell, Cells};
+use self::cells::Cells;
 pub(crate) use self::cover::{Beat, Session};
 use self::cover::{Cover, NO_EPOCH};
-pub(crate) use self::entry::{Asked, Copy, Found};
-use self::entry::{ByBytes, Entry};
+use self::entry::Entry;
+pub(crate) use self::entry::{Asked, Copy, Found, Shared};
 use self::figures::Figures;
 pub use self::figures::LocalFigures;
 use self::tick::{Moment, Tick};
 use crate::nonce::{Nonce, hash128};
 use crate::store::Probe;
-
-/// A shard admits nothing larger than its own share: few shards, so that large values fit.
-const SHARD_BYTES: u64 = 8 << 20;
-const MAX_SHARDS: u64 = 64;
-/// What an entry is taken to weigh when room is set aside, and the most entries for which it is.
-const USUAL_ENTRY: u64 = 1024;
-const MAX_ESTIMATE: u64 = 1 << 16;
-
-type Entries = quick_cache::sync::Cache<u128, Arc<Entry>, ByBytes, ByHash>;
+use crate::table::Table;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
-    entries: Entries,
+    entries: Table<Entry>,
     cells: Cells,
     cover: Cover,
     /// Drawn anew for each tier: nobody outside can look for keys that meet.
@@ -78,8 +70,8 @@ impl fmt::Debug for Local {
 #[derive(Debug)]
 pub(crate) struct Mark {
     /// The entry's, then those of its generations.
-    cells: Box<[Arc<Cell>]>,
-    hash: u128,
+    cells: Box<[Arc<cells::Cell>]>,
+    key: Box<str>,
     epoch: u64,
     at: Tick,
 }
@@ -97,28 +89,8 @@ impl Mark {
 impl Local {
     /// A tier of up to `max_bytes`, which serves nothing that may be older than `max_staleness`.
     pub(crate) fn new(max_bytes: u64, max_staleness: Duration) -> Self {
-        let shards = (max_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
-        let estimate = (max_bytes / USUAL_ENTRY).clamp(64, MAX_ESTIMATE);
-        let options = OptionsBuilder::new()
-            .shards(shards as usize)
-            .weight_capacity(max_bytes)
-            .estimated_items_capacity(estimate as usize)
-            .build();
-        let entries = match options {
-            Ok(options) => {
-                Entries::with_options(options, ByBytes, Default::default(), Default::default())
-            }
-            // Both of its required options are set above.
-            Err(_) => Entries::with(
-                64,
-                max_bytes,
-                ByBytes,
-                ByHash::default(),
-                Default::default(),
-            ),
-        };
         Self {
-            entries,
+            entries: Table::new(max_bytes),
             cells: Cells::default(),
             cover: Cover::new(max_staleness),
             hash_key: Nonce::fresh().0.to_le_bytes(),
@@ -135,17 +107,34 @@ impl Local {
     }
 
     /// The copy under a key, if it may be served now.
+    #[inline]
     pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
         let now = Moment::now();
         // First of all: without a connection nothing is looked up.
         let age = self.cover.age(now)?;
-        let hash = self.hash(key.as_bytes());
-        let entry = self.entries.get(&hash)?;
-        if entry.epoch != self.cover.epoch() || !entry.is_quiet() {
-            self.drop_dead(hash, &entry);
-            return None;
+        let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());
+        self.entries.look(key.as_bytes(), |entry| {
+            if !self.is_alive(entry) {
+                is_dead.set(true);
+            } else if entry.fits(asked, now.tick) {
+                ttl.set(Some(entry.ttl(now.tick)));
+                let _ = value.set(entry.value.clone());
+            }
+        });
+        if is_dead.get() {
+            self.drop_dead(key.as_bytes());
         }
-        entry.serve(asked, now.tick, age)
+        Some(Found {
+            ttl: ttl.get()?,
+            value: value.into_inner().flatten(),
+            age,
+        })
+    }
+
+    /// Whether nothing has been heard of it, on the connection over which it was read.
+    #[inline]
+    fn is_alive(&self, entry: &Entry) -> bool {
+        entry.epoch == self.cover.epoch() && entry.is_quiet()
     }
 
     /// Notes how old the last heartbeat was at the `n`th hit.
@@ -160,15 +149,14 @@ impl Local {
         if epoch == NO_EPOCH {
             return None;
         }
-        let hash = self.hash(probe.key.as_bytes());
-        let deps = probe.deps.iter().map(|dep| self.hash(dep.key().as_bytes()));
-        let cells = std::iter::once(hash)
+        let deps = probe.deps.iter().map(|dep| dep.key());
+        let cells = std::iter::once(probe.key.as_str())
             .chain(deps)
-            .map(|hash| self.cells.take(hash))
+            .map(|key| self.cells.take(self.hash(key.as_bytes())))
             .collect();
         Some(Mark {
             cells,
-            hash,
+            key: probe.key.as_str().into(),
             epoch,
             at: Tick::now(),
         })
@@ -183,8 +171,8 @@ impl Local {
             return;
         }
         // Word that comes from here on ends the cells of what is kept.
-        if let Some(entry) = Entry::new(copy, mark.cells, mark.epoch, mark.at) {
-            self.entries.insert(mark.hash, Arc::new(entry));
+        if let Some(entry) = Entry::new(mark, copy) {
+            self.entries.insert(Arc::new(entry));
             self.figures.kept.add_one();
         }
     }
@@ -203,20 +191,14 @@ impl Local {
     }
 
     fn end(&self, key: &[u8]) {
-        let hash = self.hash(key);
-        if self.cells.end(hash)
-            && let Some(entry) = self.entries.peek(&hash)
-        {
-            self.drop_dead(hash, &entry);
+        if self.cells.end(self.hash(key)) {
+            self.drop_dead(key);
         }
     }
 
     /// Makes room at once; what came in its place meanwhile stays.
-    fn drop_dead(&self, hash: u128, dead: &Arc<Entry>) {
-        let epoch = self.cover.epoch();
-        self.entries.remove_if(&hash, |entry| {
-            Arc::ptr_eq(entry, dead) && (entry.epoch != epoch || !entry.is_quiet())
-        });
+    fn drop_dead(&self, key: &[u8]) {
+        self.entries.remove_if(key, |entry| !self.is_alive(entry));
     }
 
     /// The server says that everything has changed.

@@ -14,10 +14,12 @@ impl Tick {
         Self(self.0.saturating_add(nanos))
     }
 
+    #[inline]
     pub(super) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    #[inline]
     pub(super) fn now() -> Self {
         Self(clock::coarse_nanos())
     }
@@ -34,6 +36,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    #[inline]
     pub(super) fn now() -> Self {
         Self {
             tick: Tick::now(),

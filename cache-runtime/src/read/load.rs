@@ -166,7 +166,7 @@ impl Over {
 }
 
 /// What a return value is to those who waited for it.
-fn landed<R: Returns<S>, S>(returned: &R) -> Option<Landed> {
+pub(super) fn landed<R: Returns<S>, S>(returned: &R) -> Option<Landed> {
     match returned.loaded() {
         Loaded::Value(_) => returned.share().map(|value| Landed::Value(value)),
         Loaded::Absent => Some(Landed::Absence),

@@ -262,10 +262,13 @@ impl<R> Opening<R> {
         if scope::takes_key(|| key_of(call.as_ref())) {
             return Self::Ask(Ask::Nobody);
         }
-        match call.map(Begun::find) {
-            Some(Ok(value)) => Self::Found(value),
-            Some(Err(begun)) => Self::Ask(Ask::Store(begun.into_call())),
-            None => Self::Ask(Ask::Nobody),
+        match (call.as_ref().and_then(Begun::find), call) {
+            (Some(value), Some(begun)) => {
+                begun.leave();
+                Self::Found(value)
+            }
+            (None, Some(begun)) => Self::Ask(Ask::Store(begun.into_call())),
+            (_, None) => Self::Ask(Ask::Nobody),
         }
     }
 }
@@ -539,7 +542,10 @@ impl Ask {
         let bypass = loop {
             match reader.next().await {
                 Turn::Hit(hit) => match call.serve_and_keep(&hit, reader.mark()) {
-                    Some(value) => return Answer::Found(value),
+                    Some(value) => {
+                        reader.found(&hit, || load::landed(&value));
+                        return Answer::Found(value);
+                    }
                     None => reader.reject(hit.header),
                 },
                 Turn::Stale(hit, reason) => match call.serve(&hit, reason) {
@@ -620,7 +626,10 @@ fn ran_without() {
 fn restore<R: Returns<S>, S>(content: Content, codec: CodecId, payload: &Payload) -> Option<R> {
     match content {
         Content::Absence => R::from_absence(),
-        Content::Value => value_of(codec, payload).map(R::from_value),
+        Content::Value => match payload {
+            Payload::Encoded(bytes) => R::Value::from_bytes(codec, bytes).map(R::from_own),
+            shared => value_of(codec, shared).map(R::from_value),
+        },
         Content::Nothing => None,
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::start::Start;
+use super::start::{Says, Start};
 use super::{Call, Extra, all_deps};
 use crate::engine::{Engine, Handle};
 use crate::entry::CodecId;
@@ -20,17 +20,11 @@ use crate::store::Probe;
 /// moving things about is most of what there is to do.
 #[derive(Debug)]
 #[must_use]
-pub struct ReadPlan {
-    start: Box<Start>,
-    site: &'static Site,
-    name: &'static str,
-    op: Option<&'static str>,
-    has_id: bool,
-    shared: bool,
-}
+pub struct ReadPlan(Box<Start>);
 
 impl ReadPlan {
-    /// `None` if the resource's name is none.
+    /// Of a call that is about to be planned; `None` if the resource's name is none.
+    #[inline]
     pub(super) fn new(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
         let resource = site
             .knows(cache.id, name)
@@ -40,53 +34,47 @@ impl ReadPlan {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
-        Some(Self {
-            start: Start::begin(cache, resource?),
-            site,
-            name,
-            op: None,
-            has_id: false,
-            shared: false,
-        })
+        Some(Self(Start::begin(site, name, resource?)))
     }
 
     #[inline]
-    fn set(&mut self, set: impl FnOnce(&mut Start)) -> &mut Self {
-        set(&mut self.start);
+    fn set(&mut self, set: impl FnOnce(&mut Says)) -> &mut Self {
+        set(&mut self.0.says);
         self
     }
 
     fn refuse(&mut self, problem: BypassReason) {
-        self.start.refuse(problem);
+        self.0.refuse(problem);
     }
 
     /// What is computed of the resource; makes the entry a derived one. First of all, and by default the function's
     /// name unless there is an id.
     #[inline]
     pub fn op(&mut self, op: &'static str) -> &mut Self {
-        self.op = Some(op);
-        self.start.key.op(op);
+        self.0.says.op = Some(op);
+        self.0.key.op(op);
         self
     }
 
     /// The id, readable in the key.
     #[inline]
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
-        self.has_id = true;
-        let (is_derived, site) = (self.op.is_some(), self.site);
-        self.set(|start| match start.key.id(id) {
+        let start = &mut *self.0;
+        start.says.has_id = true;
+        match start.key.id(id) {
             // Only entities share their key with the writers that name an id.
-            Ok(form) if is_derived || start.resource.fits(form, Some(site)) => {}
+            Ok(form) if start.says.op.is_some() || start.resource.fits(form, Some(start.site)) => {}
             Ok(_) => start.refuse(BypassReason::Claimed),
             Err(_) => start.refuse(BypassReason::Unkeyable),
-        })
+        }
+        self
     }
 
     /// One argument, hashed.
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
-        if self.start.key.arg(arg).is_err() {
+        if self.0.key.arg(arg).is_err() {
             self.refuse(BypassReason::Unkeyable);
         }
         self
@@ -99,30 +87,30 @@ impl ReadPlan {
     }
 
     fn default_op(&mut self) {
-        if self.op.is_none() {
-            self.op(self.site.function());
+        if self.0.says.op.is_none() {
+            self.op(self.0.site.function());
         }
     }
 
     /// The entry depends on this tag, too.
     pub fn tag(&mut self, tag: impl Display) -> &mut Self {
-        self.set(|start| start.extras.push(Extra::Tag(tag.to_string())))
+        self.0.extras.push(Extra::Tag(tag.to_string()));
+        self
     }
 
     /// The entry depends on everything of this resource, too.
     pub fn depends(&mut self, resource: &'static str) -> &mut Self {
-        let site = self.site;
-        self.set(|start| {
-            if is_resource(resource) {
-                start.extras.push(Extra::Resource(resource.into()));
-            } else {
-                // Without it the entry would outlive what it is made of.
-                start.refuse(BypassReason::Unkeyable);
-                site.report(|| {
-                    format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
-                });
-            }
-        })
+        if is_resource(resource) {
+            self.0.extras.push(Extra::Resource(resource.into()));
+        } else {
+            // Without it the entry would outlive what it is made of.
+            self.refuse(BypassReason::Unkeyable);
+            let site = self.0.site;
+            site.report(|| {
+                format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
+            });
+        }
+        self
     }
 
     /// Whether this call uses the cache at all.
@@ -137,106 +125,107 @@ impl ReadPlan {
     /// How the value is encoded.
     #[inline]
     pub fn codec(&mut self, codec: CodecId) -> &mut Self {
-        self.set(|start| start.codec = codec)
+        self.set(|says| says.codec = codec)
     }
 
     /// Others that say so, too, may use the same keys.
     #[inline]
     pub fn shared(&mut self) -> &mut Self {
-        self.shared = true;
-        self
+        self.set(|says| says.shared = true)
     }
 
     /// For how long a value is served.
     #[inline]
     pub fn ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = ttl.into_ttl();
-        self.set(|start| start.ttl.value = ttl)
+        self.set(|says| says.ttl.value = ttl)
     }
 
     /// For how long an absence is served.
     #[inline]
     pub fn none_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = ttl.into_ttl();
-        self.set(|start| start.ttl.absence = ttl)
+        self.set(|says| says.ttl.absence = ttl)
     }
 
     /// Whether absences are stored at all.
     #[inline]
     pub fn cache_none(&mut self, cache_none: bool) -> &mut Self {
-        self.set(|start| start.ttl.never_absence = !cache_none)
+        self.set(|says| says.ttl.never_absence = !cache_none)
     }
 
     /// For how long past its time an entry is served while a new one is loaded in the background.
     #[inline]
     pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
-        self.set(|start| start.grace.swr = time.unwrap_or(start.usual.swr))
+        let usual = self.0.resource.grace.swr;
+        self.set(|says| says.grace.swr = time.unwrap_or(usual))
     }
 
     /// For how long past its time an entry is served in place of an error.
     #[inline]
     pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
-        self.set(|start| {
-            start.grace.stale_if_error = time.unwrap_or(start.usual.stale_if_error);
-        })
+        let usual = self.0.resource.grace.stale_if_error;
+        self.set(|says| says.grace.stale_if_error = time.unwrap_or(usual))
     }
 
     /// After how long an entry past its time is served in place of a load that goes on.
     #[inline]
     pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = time.into_ttl();
-        self.set(|start| start.grace.timeout = time.or(start.usual.timeout))
+        let usual = self.0.resource.grace.timeout;
+        self.set(|says| says.grace.timeout = time.or(usual))
     }
 
     /// How eagerly an entry is loaded again before its time is over.
     #[inline]
     pub fn early(&mut self, beta: f64) -> &mut Self {
-        self.set(|start| start.grace.early = beta)
+        self.set(|says| says.grace.early = beta)
     }
 
     /// By which part of it a time to live is shortened at most, at random.
     #[inline]
     pub fn jitter(&mut self, part: f64) -> &mut Self {
-        self.set(|start| start.grace.jitter = part)
+        self.set(|says| says.grace.jitter = part)
     }
 
     /// Whether the store is asked whatever lies in the process.
     #[inline]
     pub fn strict(&mut self) -> &mut Self {
-        self.set(|start| start.copies.strict = true)
+        self.set(|says| says.copies.strict = true)
     }
 
     /// Whether copies are kept in the process at all.
     #[inline]
     pub fn local(&mut self, kept: bool) -> &mut Self {
-        self.set(|start| start.copies.kept = kept)
+        self.set(|says| says.copies.kept = kept)
     }
 
     /// For how long a copy in the process is served.
     #[inline]
     pub fn local_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = bounded(ttl).unwrap_or(MAX_TTL);
-        self.set(|start| start.copies.ttl = ttl)
+        self.set(|says| says.copies.ttl = ttl)
     }
 
     /// The version of the value's type; entries of another one are misses.
     #[inline]
     pub fn version(&mut self, version: u32) -> &mut Self {
-        self.set(|start| start.version = version)
+        self.set(|says| says.version = version)
     }
 
     /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
     pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Vec<Call> {
-        self.start.register(cache);
-        let start = self.start;
+        let start = self.0;
+        start.register(cache);
+        let (site, says) = (start.site, start.says);
         let resource = start.resource.to_arc();
         let deps = all_deps(cache, &resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
             let problem = match key.id(id) {
-                Ok(form) if resource.fits(form, Some(self.site)) => None,
+                Ok(form) if resource.fits(form, Some(site)) => None,
                 Ok(_) => Some(BypassReason::Claimed),
                 Err(_) => Some(BypassReason::Unkeyable),
             };
@@ -248,39 +237,33 @@ impl ReadPlan {
                     kind: EntryKind::Entity,
                     deps: Arc::clone(&deps),
                 },
-                problem: start.problem.or(problem),
-                ttl: start.ttl,
-                grace: start.grace,
-                copies: start.copies,
+                problem: says.problem.or(problem),
+                ttl: says.ttl,
+                grace: says.grace,
+                copies: says.copies,
                 context: None,
                 extras: start.extras.clone(),
-                codec: start.codec,
-                version: start.version,
+                codec: says.codec,
+                version: says.version,
             }
         });
         calls.collect()
     }
 
     pub(super) fn finish(mut self, cache: &Engine) -> Box<Start> {
-        if !self.has_id {
+        if !self.0.says.has_id {
             self.default_op();
         }
-        let start = &mut *self.start;
-        start.kind = if self.op.is_none() && self.has_id {
-            EntryKind::Entity
-        } else {
-            EntryKind::Derived
-        };
-        if !self.has_id {
+        let start = &mut *self.0;
+        if !start.says.has_id {
             start.key.end_hashed(&cache.space);
         }
-        let is_granted =
-            self.site
-                .claims(cache.id, self.name, &start.resource, self.op, self.shared);
+        let (site, name, says) = (start.site, start.name, &start.says);
+        let is_granted = site.claims(cache.id, name, &start.resource, says.op, says.shared);
         if !is_granted {
             start.refuse(BypassReason::Claimed);
         }
-        self.start
+        self.0
     }
 }
 

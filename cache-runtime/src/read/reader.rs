@@ -6,13 +6,13 @@ use super::{Call, Permit};
 use crate::allowance::Allowance;
 use crate::clock::{self, Instant, Millis};
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
-use crate::flight::{Arrival, Landed};
+use crate::flight::{Arrival, Followed, Landed, Pilot, Ticket};
 use crate::lane::{self, Boarded, Entered, Run};
 use crate::local::Mark;
 use crate::nonce::Nonce;
 use crate::observe::{BypassReason, StaleReason};
 use crate::scope::{self, Mode};
-use crate::store::{Found, LeaseReply, Look, Payload, Seen};
+use crate::store::{Found, LeaseReply, Look, Payload, Seen, Word};
 use crate::transaction;
 
 /// The first pause of one who waits for another process's load, and the longest.
@@ -40,11 +40,7 @@ impl Hit {
             content: header.content,
             codec: header.codec,
             payload,
-            // The store's time is estimated between its answers: never more than it was given.
-            ttl: header
-                .fresh
-                .since(now)
-                .min(header.fresh.since(header.stored)),
+            ttl: header.left(now),
             past: now.since(header.fresh),
         }
     }
@@ -132,6 +128,18 @@ pub(crate) struct Reader<'a> {
     fallback: Option<Box<Fallback>>,
     /// Whether somebody else was given the lease that this reader asked for.
     has_lost: bool,
+    /// The load of another process that this reader looks after for all those of this one.
+    scouting: Option<Scouting>,
+}
+
+/// Looking after another process's load.
+#[derive(Debug)]
+struct Scouting {
+    pilot: Pilot,
+    /// The lease's, which is that of all who wait.
+    stamp: Stamp,
+    /// Word of the entry's next change, if the store has agreed to send it.
+    word: Option<Word>,
 }
 
 impl<'a> Reader<'a> {
@@ -147,6 +155,19 @@ impl<'a> Reader<'a> {
             mark: None,
             fallback: None,
             has_lost: false,
+            scouting: None,
+        }
+    }
+
+    /// Hands what was found to those who wait for another process's load together with this reader; `landed` is made only
+    /// if there are any.
+    // Each of them has read the stamp under which it was stored, and has seen the lease in the entry's place, in which it has
+    // been found since: for each it is what a look of its own would see now.
+    pub(crate) fn found(&mut self, hit: &Hit, landed: impl FnOnce() -> Option<Landed>) {
+        if let Some(scouting) = self.scouting.take()
+            && scouting.stamp == hit.header.stamp
+        {
+            scouting.pilot.land(landed);
         }
     }
 
@@ -170,11 +191,12 @@ impl<'a> Reader<'a> {
         match scope::mode() {
             Mode::Usual => self.turn().await,
             Mode::Bypass => Turn::Bypass(BypassReason::Asked),
-            Mode::Refresh => self.take().await,
+            Mode::Refresh => Box::pin(self.take()).await,
         }
     }
 
     /// Looks, and finds out what to do; waits for somebody else's load if there is one.
+    // What comes after the look lies apart, on the heap: a hit is over before it, and is not to carry it about.
     pub(crate) async fn turn(&mut self) -> Turn {
         let call = self.call;
         if let Some(problem) = call.problem {
@@ -188,63 +210,77 @@ impl<'a> Reader<'a> {
                 return Turn::Bypass(BypassReason::Pending);
             }
             self.mark = call.mark();
-            let look = match self.allowance.spend(call.look()).await {
+            let look = match self.allowance.spend_running(call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
             let (stamp, now) = (look.stamp, look.now);
-            let (past, seen) = match self.judge(look) {
+            let sight = self.judge(look);
+            if !matches!(sight, Sight::Hit(_)) {
+                self.allowance.stop();
+            }
+            let (past, seen) = match sight {
                 Sight::Hit(hit) => return Turn::Hit(hit),
                 Sight::Past(hit, None) => return Turn::Stale(hit, StaleReason::Revalidating),
                 Sight::Past(hit, Some(seen)) => (Some(hit), seen),
                 Sight::Vacant(seen) => (None, seen),
                 Sight::Bypass(reason) => return Turn::Bypass(reason),
-                Sight::Leased(header) => match self.meet_lease(header, stamp, now).await {
-                    Met::GivesWay(seen) => (None, seen),
-                    Met::LookAgain => continue,
-                    Met::Turn(turn) => return turn,
-                },
+                Sight::Leased(header) => {
+                    match Box::pin(self.meet_lease(header, stamp, now)).await {
+                        Met::GivesWay(seen) => (None, seen),
+                        Met::LookAgain => continue,
+                        Met::Turn(turn) => return turn,
+                    }
+                }
             };
-            let mut permit = Permit::new(call, stamp, self.fingerprint);
-            permit.allowance = self.allowance;
-            let reply = permit.take_within(call, seen).await;
-            self.allowance = permit.allowance;
-            if let Some(hit) = past {
-                if let Ok(LeaseReply::Granted) = reply {
-                    return Turn::Revalidate(Box::new((hit, permit)));
-                }
-                if reply.is_ok() {
-                    permit.forget();
-                }
-                // Somebody else sees to the new one, or nobody can now.
-                return Turn::Stale(hit, StaleReason::Revalidating);
-            }
-            match reply {
-                Ok(LeaseReply::Granted) => return Turn::Lead(permit),
-                Ok(LeaseReply::Foreign) => {
-                    permit.forget();
-                    return Turn::Bypass(BypassReason::Foreign);
-                }
-                Ok(LeaseReply::Intended) => {
-                    permit.forget();
-                    return Turn::Bypass(BypassReason::Intended);
-                }
-                // Somebody was faster; the next look says who.
-                Ok(LeaseReply::Taken(_)) => {
-                    permit.forget();
-                    if self.is_late() {
-                        return Turn::Bypass(BypassReason::WaitLimit);
-                    }
-                    if self.has_lost {
-                        // More than once: let those who win get on.
-                        self.pause().await;
-                    }
-                    self.has_lost = true;
-                }
-                // The lease may have been taken all the same; dropping the permit gives it back.
-                Err(error) => return call.fault(&error),
+            if let Some(turn) = Box::pin(self.ask_for_lease(stamp, seen, past)).await {
+                return turn;
             }
         }
+    }
+
+    /// Asks for the lease in place of what was seen; `None` if somebody was faster, and the next look says who.
+    async fn ask_for_lease(&mut self, stamp: Stamp, seen: Seen, past: Option<Hit>) -> Option<Turn> {
+        let call = self.call;
+        let mut permit = Permit::new(call, stamp, self.fingerprint);
+        permit.allowance = self.allowance;
+        let reply = permit.take_within(call, seen).await;
+        self.allowance = permit.allowance;
+        if let Some(hit) = past {
+            if let Ok(LeaseReply::Granted) = reply {
+                return Some(Turn::Revalidate(Box::new((hit, permit))));
+            }
+            if reply.is_ok() {
+                permit.forget();
+            }
+            // Somebody else sees to the new one, or nobody can now.
+            return Some(Turn::Stale(hit, StaleReason::Revalidating));
+        }
+        Some(match reply {
+            Ok(LeaseReply::Granted) => Turn::Lead(permit),
+            Ok(LeaseReply::Foreign) => {
+                permit.forget();
+                Turn::Bypass(BypassReason::Foreign)
+            }
+            Ok(LeaseReply::Intended) => {
+                permit.forget();
+                Turn::Bypass(BypassReason::Intended)
+            }
+            Ok(LeaseReply::Taken(_)) => {
+                permit.forget();
+                if self.is_late() {
+                    return Some(Turn::Bypass(BypassReason::WaitLimit));
+                }
+                if self.has_lost {
+                    // More than once: let those who win get on.
+                    self.pause().await;
+                }
+                self.has_lost = true;
+                return None;
+            }
+            // The lease may have been taken all the same; dropping the permit gives it back.
+            Err(error) => call.fault(&error),
+        })
     }
 
     /// What a look means to this reader.
@@ -378,46 +414,99 @@ impl<'a> Reader<'a> {
         if lease.fingerprint != self.fingerprint {
             return Met::Turn(Turn::Bypass(BypassReason::OtherType));
         }
-        let deadline = self.deadline();
-        if let Some(ticket) = self.call.cache.flights.join(lease.token) {
-            self.allowance.renew();
-            return match ticket.wait(deadline).await {
-                // Its error is its own. Those who waited try by themselves.
-                Arrival::Landed(Landed::Failure) => {
-                    Met::Turn(Turn::Bypass(BypassReason::LoadFailed))
-                }
-                Arrival::Landed(landed) => Met::Turn(Turn::Joined(landed)),
-                Arrival::Gone => Met::LookAgain,
-                Arrival::TimedOut => Met::Turn(Turn::Bypass(BypassReason::WaitLimit)),
-            };
+        if self.scouts(lease.token) {
+            return self.wait_for_word(lease, now).await;
         }
+        self.scouting = None;
+        if let Some(ticket) = self.call.cache.flights.join(lease.token) {
+            return self.wait_for_landing(ticket).await;
+        }
+        if let Some(met) = self.gives_way(lease, now) {
+            return met;
+        }
+        match self.call.cache.flights.follow(lease.token) {
+            Followed::Ticket(ticket) => self.wait_for_landing(ticket).await,
+            Followed::Pilot(pilot) => {
+                self.scouting = Some(Scouting {
+                    pilot,
+                    stamp,
+                    word: None,
+                });
+                self.wait_for_word(lease, now).await
+            }
+        }
+    }
+
+    fn scouts(&self, token: Nonce) -> bool {
+        let scouting = self.scouting.as_ref();
+        scouting.is_some_and(|scouting| scouting.pilot.token() == token)
+    }
+
+    /// What there is to do about a lease that is not to be waited for.
+    fn gives_way(&mut self, lease: Header, now: Millis) -> Option<Met> {
         if lease.deadline < now {
-            return Met::GivesWay(Seen::Leased);
+            return Some(Met::GivesWay(Seen::Leased));
         }
         if self.call.cache.flights.is_given_up(lease.token) {
-            return Met::GivesWay(Seen::Past(lease));
+            return Some(Met::GivesWay(Seen::Past(lease)));
         }
-        if self.is_late() {
-            return Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
+        let late = Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
+        self.is_late().then_some(late)
+    }
+
+    async fn wait_for_landing(&mut self, ticket: Ticket) -> Met {
+        self.allowance.renew();
+        match ticket.wait(self.deadline()).await {
+            // Its error is its own. Those who waited try by themselves.
+            Arrival::Landed(Landed::Failure) => Met::Turn(Turn::Bypass(BypassReason::LoadFailed)),
+            Arrival::Landed(landed) => Met::Turn(Turn::Joined(landed)),
+            Arrival::Gone => Met::LookAgain,
+            Arrival::TimedOut => Met::Turn(Turn::Bypass(BypassReason::WaitLimit)),
         }
-        self.pause().await;
+    }
+
+    /// Waits for a change of the entry, with which whoever loads ends, or for as long as it may have gone unheard.
+    async fn wait_for_word(&mut self, lease: Header, now: Millis) -> Met {
+        if let Some(met) = self.gives_way(lease, now) {
+            return met;
+        }
+        self.allowance.renew();
+        let end = self.deadline().min(clock::now() + self.pause);
+        let Some(scouting) = &mut self.scouting else {
+            return Met::LookAgain;
+        };
+        // Where copies are kept, the keys of every look are listened to.
+        if self.mark.is_none() && scouting.word.is_none() {
+            let listen = self.call.cache.store.listen(&self.call.probe.key);
+            scouting.word = self.allowance.spend(listen).await.unwrap_or_default();
+            if scouting.word.is_some() {
+                // It may have changed before.
+                return Met::LookAgain;
+            }
+        }
+        let word = async {
+            match (&self.mark, &mut scouting.word) {
+                (Some(mark), _) => mark.word().await,
+                (None, Some(word)) => word.heard().await,
+                (None, None) => std::future::pending().await,
+            }
+        };
+        let is_heard = tokio::select! {
+            () = tokio::time::sleep_until(end) => false,
+            () = word => true,
+        };
+        if is_heard {
+            // There is no second word.
+            scouting.word = None;
+        }
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
         Met::LookAgain
     }
 
     async fn pause(&mut self) {
         self.allowance.renew();
         let end = self.deadline().min(clock::now() + self.pause);
-        // Whoever loads ends with a change of the entry, of which there is word.
-        let word = async {
-            match &self.mark {
-                Some(mark) => mark.word().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep_until(end) => {}
-            () = word => {}
-        }
+        tokio::time::sleep_until(end).await;
         self.pause = (self.pause * 2).min(LAST_PAUSE);
     }
 

@@ -11,16 +11,16 @@ use std::time::Duration;
 use super::reader::Hit;
 use super::{Call, Extra, LoadContext, ReadPlan, all_deps};
 use crate::engine::{Engine, Handle};
-use crate::entry::{CodecId, Content, Fingerprint};
+use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyWriter};
-use crate::local::{Asked, Copy, Mark};
+use crate::local::{Asked, Copy, Local, Mark, Shared};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
 use crate::registry::{Res, Resource, Site};
 use crate::returns::{Cacheable, Returns};
 use crate::scope::{self, Mode};
-use crate::store::Probe;
+use crate::store::{Payload, Probe};
 use crate::transaction;
 
 /// What a function has to do with copies in the process.
@@ -47,19 +47,57 @@ impl Default for Copies {
 /// A call of an annotated function with its key.
 #[derive(Debug)]
 pub(super) struct Start {
+    pub(super) site: &'static Site,
+    pub(super) name: &'static str,
     pub(super) resource: Res,
     pub(super) key: KeyWriter,
-    pub(super) kind: EntryKind,
+    pub(super) says: Says,
+    pub(super) context: Option<LoadContext>,
+    pub(super) extras: Vec<Extra>,
+}
+
+/// What a function's attribute says, and what becomes of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Says {
+    pub(super) op: Option<&'static str>,
+    pub(super) has_id: bool,
+    pub(super) shared: bool,
     pub(super) problem: Option<BypassReason>,
     pub(super) ttl: TtlRequest,
     pub(super) grace: Grace,
-    /// As it is configured.
-    pub(super) usual: Grace,
     pub(super) copies: Copies,
-    pub(super) context: Option<LoadContext>,
-    pub(super) extras: Vec<Extra>,
     pub(super) codec: CodecId,
     pub(super) version: u32,
+}
+
+impl Says {
+    /// Nothing, so it is as configured. It is written where it lies: what is put together elsewhere has to be waited for until
+    /// it can be moved.
+    #[inline]
+    fn nothing(&mut self, usual: &Grace) {
+        self.op = None;
+        self.has_id = false;
+        self.shared = false;
+        self.problem = None;
+        self.ttl = TtlRequest::default();
+        // These two need a body that outlives its caller, which only the attribute can make.
+        self.grace.swr = Duration::ZERO;
+        self.grace.timeout = None;
+        self.grace.stale_if_error = usual.stale_if_error;
+        self.grace.early = usual.early;
+        self.grace.jitter = usual.jitter;
+        self.copies = Copies::default();
+        self.codec = CodecId::default();
+        self.version = 0;
+    }
+
+    #[inline]
+    fn kind(&self) -> EntryKind {
+        match self.has_id && self.op.is_none() {
+            true => EntryKind::Entity,
+            false => EntryKind::Derived,
+        }
+    }
 }
 
 thread_local! {
@@ -70,48 +108,43 @@ thread_local! {
 impl Start {
     /// It is filled in where it lies, on the heap, in memory that the thread keeps: on a hit, moving things about would be
     /// most of what there is to do.
-    pub(super) fn begin(cache: &Engine, resource: Res) -> Box<Self> {
+    #[inline]
+    pub(super) fn begin(site: &'static Site, name: &'static str, resource: Res) -> Box<Self> {
         let mut start = match SPARE.try_with(Cell::take) {
             Ok(Some(mut spare)) => {
-                let key = std::mem::take(&mut spare.key);
-                *spare = Self::new(resource, key, cache.config.grace);
+                spare.site = site;
+                spare.name = name;
+                spare.resource = resource;
                 spare
             }
-            _ => Box::new(Self::new(
+            // While the thread ends there is none, either.
+            _ => Box::new(Self {
+                site,
+                name,
                 resource,
-                KeyWriter::default(),
-                cache.config.grace,
-            )),
+                key: KeyWriter::default(),
+                says: Says::default(),
+                context: None,
+                extras: Vec::new(),
+            }),
         };
-        start.key.begin(&cache.space, &start.resource.name);
+        start.says.nothing(&start.resource.grace);
+        start.key.begin(&start.resource.prefix);
         start
     }
 
-    fn new(resource: Res, key: KeyWriter, usual: Grace) -> Self {
-        Self {
-            resource,
-            key,
-            kind: EntryKind::Derived,
-            problem: None,
-            ttl: TtlRequest::default(),
-            grace: Grace {
-                // They need a body that outlives its caller, which only the attribute can make.
-                swr: Duration::ZERO,
-                timeout: None,
-                ..usual
-            },
-            usual,
-            copies: Copies::default(),
-            context: None,
-            extras: Vec::new(),
-            codec: CodecId::default(),
-            version: 0,
-        }
+    /// The fingerprint of its values.
+    #[inline]
+    fn fingerprint(&self, wanted: &Wanted) -> Fingerprint {
+        let (version, of) = (self.says.version, wanted.fingerprint);
+        self.resource.fingerprint(wanted.type_id, version, of)
     }
 
     /// Its memory is for the next.
     #[inline]
-    fn leave(self: Box<Self>) {
+    fn leave(mut self: Box<Self>) {
+        self.context = None;
+        self.extras.clear();
         if self.key.is_small() {
             // While the thread ends there is no place for it.
             let _ = SPARE.try_with(|spare| spare.set(Some(self)));
@@ -120,7 +153,7 @@ impl Start {
 
     /// The first problem counts.
     pub(super) fn refuse(&mut self, problem: BypassReason) {
-        self.problem.get_or_insert(problem);
+        self.says.problem.get_or_insert(problem);
     }
 
     /// What it depends on beside its own resource is known from now on: a function names it.
@@ -134,23 +167,24 @@ impl Start {
 
     fn into_call(mut self: Box<Self>, cache: Handle) -> Call {
         self.register(&cache);
-        let deps = all_deps(&cache, &self.resource, self.kind, &self.extras);
+        let says = self.says;
+        let deps = all_deps(&cache, &self.resource, says.kind(), &self.extras);
         let call = Call {
             resource: self.resource.to_arc(),
             probe: Probe {
                 key: self.key.take(),
-                kind: self.kind,
+                kind: says.kind(),
                 deps,
             },
             cache,
-            problem: self.problem,
-            ttl: self.ttl,
-            grace: self.grace,
-            copies: self.copies,
+            problem: says.problem,
+            ttl: says.ttl,
+            grace: says.grace,
+            copies: says.copies,
             context: self.context.take(),
             extras: std::mem::take(&mut self.extras),
-            codec: self.codec,
-            version: self.version,
+            codec: says.codec,
+            version: says.version,
         };
         self.leave();
         call
@@ -210,44 +244,72 @@ impl Begun {
     #[inline]
     fn asking(&self) -> Asking<'_> {
         match self {
-            Self::Start(cache, start) => Asking {
-                cache,
-                resource: &start.resource,
-                key: start.key.text(),
-                kind: start.kind,
-                problem: start.problem,
-                grace: &start.grace,
-                copies: start.copies,
-                extras: &start.extras,
-                version: start.version,
-            },
+            Self::Start(cache, start) => {
+                let says = &start.says;
+                Asking {
+                    cache,
+                    resource: &start.resource,
+                    key: start.key.text(),
+                    kind: says.kind(),
+                    problem: says.problem,
+                    grace: &says.grace,
+                    copies: &says.copies,
+                    extras: &start.extras,
+                    version: says.version,
+                }
+            }
             Self::Call(call) => call.asking(),
         }
     }
 
-    /// The fingerprint of the call's values.
-    fn fingerprint<V: 'static>(&self) -> Fingerprint {
-        match self {
-            Self::Start(_, start) => start.resource.fingerprint::<V>(start.version),
-            Self::Call(call) => call.fingerprint::<V>(),
+    /// What can be said without asking anybody outside the process.
+    #[inline]
+    pub(super) fn find<R: Returns<S>, S>(&self) -> Option<R> {
+        let wanted = Wanted {
+            type_id: TypeId::of::<R::Value>(),
+            fingerprint: Fingerprint::of::<R::Value>,
+            absence: R::from_absence().is_some(),
+        };
+        match self.answer(&wanted)? {
+            Some(value) => value.downcast().ok().map(R::from_value),
+            None => R::from_absence(),
         }
     }
 
-    /// What can be said without asking anybody outside the process, or the call if that is nothing.
+    /// Its memory is for the next.
     #[inline]
-    pub(super) fn find<R: Returns<S>, S>(self) -> Result<R, Self> {
-        let asking = self.asking();
-        let found = match asking.cache.local {
-            Some(_) => asking.answer(),
-            None => asking.glance(|| self.fingerprint::<R::Value>()),
-        };
-        let Some(returned) = found else {
-            return Err(self);
-        };
+    pub(super) fn leave(self) {
         if let Self::Start(_, start) = self {
             start.leave();
         }
-        Ok(returned)
+    }
+
+    /// The same whatever the type: compiled once, and not for each function.
+    fn answer(&self, wanted: &Wanted) -> Option<Option<Shared>> {
+        let asking = self.asking();
+        match &asking.cache.local {
+            Some(local) => asking.copy(local, wanted),
+            None => asking.glance(wanted, || match self {
+                Self::Start(_, start) => start.fingerprint(wanted),
+                Self::Call(call) => (wanted.fingerprint)(call.version),
+            }),
+        }
+    }
+}
+
+/// What a call returns.
+struct Wanted {
+    type_id: TypeId,
+    fingerprint: fn(u32) -> Fingerprint,
+    /// Whether it can return that there is nothing.
+    absence: bool,
+}
+
+impl Wanted {
+    /// Whether the call can return this.
+    #[inline]
+    fn is(&self, value: Option<&Shared>) -> bool {
+        value.map_or(self.absence, |value| (**value).type_id() == self.type_id)
     }
 }
 
@@ -259,7 +321,7 @@ struct Asking<'a> {
     kind: EntryKind,
     problem: Option<BypassReason>,
     grace: &'a Grace,
-    copies: Copies,
+    copies: &'a Copies,
     extras: &'a [Extra],
     version: u32,
 }
@@ -275,67 +337,75 @@ impl Asking<'_> {
             || transaction::is_open(self.cache)
     }
 
-    /// What the store has to say if it need not be waited for.
+    /// What the store has to say if it need not be waited for; counted and recorded.
     #[inline]
-    fn glance<R: Returns<S>, S>(&self, fingerprint: impl FnOnce() -> Fingerprint) -> Option<R> {
+    fn glance(
+        &self,
+        wanted: &Wanted,
+        fingerprint: impl FnOnce() -> Fingerprint,
+    ) -> Option<Option<Shared>> {
         if self.is_exact() {
             return None;
         }
+        let fingerprint = fingerprint();
+        let (seen, found) = (Cell::new(None), Cell::new(None));
+        let see = |header: &Header, payload: &Payload, now| {
+            let value = match (header.content, payload) {
+                (Content::Value, Payload::Decoded(value)) => Some(value),
+                (Content::Absence, _) => None,
+                // It takes its time to decode.
+                _ => return,
+            };
+            // In its last time one caller in many loads anew, and that is decided where the store is asked.
+            let ttl = header.left(now);
+            let is_usual = ttl > self.grace.last_time(header.took());
+            if is_usual && header.fingerprint == fingerprint && wanted.is(value) {
+                seen.set(Some(ttl));
+                found.set(value.cloned());
+            }
+        };
         let store = &self.cache.store;
-        let look = if self.extras.is_empty() {
-            store.glance(self.key, self.resource.deps(self.kind))?
+        if self.extras.is_empty() {
+            store.glance(self.key, self.resource.deps(self.kind), &see);
         } else {
             let deps = all_deps(self.cache, self.resource, self.kind, self.extras);
-            store.glance(self.key, &deps)?
-        };
-        let hit = Hit::of(look, fingerprint())?;
-        // In its last time one caller in many loads anew, and that is decided where the store is asked.
-        if hit.ttl <= self.grace.last_time(hit.header.took()) {
-            return None;
+            store.glance(self.key, &deps, &see);
         }
-        let returned = super::restore(hit.content, hit.codec, &hit.payload)?;
+        let ttl = seen.get()?;
         self.resource.counters.hits.add_one();
-        self.answered(store.name(), hit.ttl);
-        Some(returned)
+        self.record(store.name(), ttl);
+        Some(found.take())
     }
 
-    /// A value or the knowledge that there is none, and for how long it is fresh.
+    /// What a copy has to say, if it may be served; counted and recorded.
     #[inline]
-    fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        let local = self.cache.local.as_ref()?;
+    fn copy(&self, local: &Local, wanted: &Wanted) -> Option<Option<Shared>> {
+        let (value, ttl) = self.find(local, wanted)?;
+        self.record("local", ttl);
+        Some(value)
+    }
+
+    /// The same with for how long it is fresh, and not recorded.
+    #[inline]
+    fn find(&self, local: &Local, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
         if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
             return None;
         }
-        let found = local.find(
-            self.key,
-            &Asked {
-                type_id: TypeId::of::<V>(),
-                version: self.version,
-                extras: self.extras,
-            },
-        )?;
-        let value = match found.value {
-            Some(value) => Some(value.downcast().ok()?),
-            None => None,
+        let asked = Asked {
+            type_id: wanted.type_id,
+            version: self.version,
+            extras: self.extras,
         };
+        let found = local.find(self.key, &asked)?;
+        if found.value.is_none() && !wanted.absence {
+            return None;
+        }
         local.note(self.resource.counters.local_hits.count(), found.age);
-        Some((value, found.ttl))
-    }
-
-    /// The return value that a copy stands for.
-    #[inline]
-    fn answer<R: Returns<S>, S>(&self) -> Option<R> {
-        let (value, ttl) = self.find::<R::Value>()?;
-        let returned = match value {
-            Some(value) => R::from_value(value),
-            None => R::from_absence()?,
-        };
-        self.answered("local", ttl);
-        Some(returned)
+        Some((found.value, found.ttl))
     }
 
     #[inline]
-    fn answered(&self, store: &'static str, ttl: Duration) {
+    fn record(&self, store: &'static str, ttl: Duration) {
         observe::record(|| Outcome {
             key: self.key.to_owned(),
             resource: self.resource.name.to_string(),
@@ -345,8 +415,8 @@ impl Asking<'_> {
     }
 
     fn key(&self) -> Key {
-        let namespace = self.cache.space.namespace.len() + self.resource.name.len() + 1;
-        let rest = self.key.get(namespace..).unwrap_or_default();
+        let prefix = &*self.resource.prefix;
+        let rest = self.key.strip_prefix(prefix).unwrap_or_default();
         let (name, extras) = (&self.resource.name, self.extras.to_vec());
         Key::rendered(name, rest, self.kind, extras, self.version)
     }
@@ -361,15 +431,24 @@ impl Call {
             kind: self.probe.kind,
             problem: self.problem,
             grace: &self.grace,
-            copies: self.copies,
+            copies: &self.copies,
             extras: &self.extras,
             version: self.version,
         }
     }
 
-    /// As [`Begun::find`], for one id of a batch; the outcome is not recorded.
+    /// What a copy says of one id of a batch, and for how long; the outcome is not recorded.
     pub(super) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
-        self.asking().find()
+        let wanted = Wanted {
+            type_id: TypeId::of::<V>(),
+            fingerprint: Fingerprint::of::<V>,
+            absence: true,
+        };
+        let (value, ttl) = self.asking().find(self.cache.local.as_ref()?, &wanted)?;
+        match value {
+            Some(value) => Some((Some(value.downcast().ok()?), ttl)),
+            None => Some((None, ttl)),
+        }
     }
 
     /// To be taken before the store is asked, if what it says may be kept here.
@@ -385,18 +464,17 @@ impl Call {
         hit: &Hit,
         mark: Option<Mark>,
     ) -> Option<R> {
-        let returned = match hit.content {
-            Content::Absence => {
-                let returned = R::from_absence()?;
+        let returned = match (hit.content, mark) {
+            (Content::Value, Some(mark)) => {
+                let value = super::value_of::<R::Value>(hit.codec, &hit.payload)?;
+                self.keep(hit, Some(&value), Some(mark));
+                R::from_value(value)
+            }
+            (content, mark) => {
+                let returned = super::restore(content, hit.codec, &hit.payload)?;
                 self.keep::<R::Value>(hit, None, mark);
                 returned
             }
-            Content::Value => {
-                let value = super::value_of::<R::Value>(hit.codec, &hit.payload)?;
-                self.keep(hit, Some(&value), mark);
-                R::from_value(value)
-            }
-            Content::Nothing => return None,
         };
         self.answered(Status::Hit { ttl: hit.ttl });
         Some(returned)

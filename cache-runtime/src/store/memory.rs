@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use quick_cache::{OptionsBuilder, Weighter};
 
 use super::{
     Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Payload, Probe, Seen, ServerFacts, Store, glob,
+    LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store, glob,
 };
 use crate::clock::{self, Millis};
 use crate::entry::{Content, Header, Stamp};
@@ -23,6 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::generation::Dep;
 use crate::key::EntryKind;
 use crate::nonce::{Nonce, hash128};
+use crate::table::{self, Table};
 
 /// What an entry takes besides its key and value: header, reference counts and the table's own share.
 const ENTRY_OVERHEAD: usize = 256;
@@ -31,10 +31,6 @@ const ENTRY_OVERHEAD: usize = 256;
 const MAX_GENERATIONS: usize = 1 << 20;
 
 const LOCKS: usize = 64;
-const SHARD_BYTES: u64 = 8 << 20;
-const MAX_SHARDS: usize = 64;
-/// Room that is set aside at once, in entries; the table grows past it.
-const MAX_ESTIMATE: usize = 1 << 16;
 
 /// The intents on one key, and until when each stands.
 type Standing = Vec<(Nonce, Millis)>;
@@ -107,18 +103,19 @@ impl Slot {
     }
 }
 
-#[derive(Clone)]
-struct ByBytes;
+impl table::Entry for Slot {
+    fn key(&self) -> &str {
+        &self.key
+    }
 
-impl Weighter<u128, Arc<Slot>> for ByBytes {
-    fn weight(&self, _: &u128, slot: &Arc<Slot>) -> u64 {
-        slot.weight as u64
+    fn weight(&self) -> u64 {
+        self.weight as u64
     }
 }
 
 /// Entries of this process alone, bounded by bytes.
 pub struct MemoryStore {
-    entries: quick_cache::sync::Cache<u128, Arc<Slot>, ByBytes>,
+    entries: Table<Slot>,
     /// Held around a comparison and the change it allows. Reads don't take them.
     locks: [Mutex<()>; LOCKS],
     generations: RwLock<HashMap<Box<str>, Last>>,
@@ -147,31 +144,8 @@ impl MemoryStore {
     /// overhead per entry.
     #[must_use]
     pub fn new(max_bytes: u64) -> Self {
-        // A shard admits nothing larger than its own share: few shards, so that large values fit.
-        let shards = usize::try_from(max_bytes / SHARD_BYTES)
-            .unwrap_or(usize::MAX)
-            .clamp(1, MAX_SHARDS);
-        let options = OptionsBuilder::new()
-            .shards(shards)
-            .weight_capacity(max_bytes)
-            .estimated_items_capacity(
-                usize::try_from(max_bytes / 1024)
-                    .unwrap_or(usize::MAX)
-                    .clamp(64, MAX_ESTIMATE),
-            )
-            .build();
-        let entries = match options {
-            Ok(options) => quick_cache::sync::Cache::with_options(
-                options,
-                ByBytes,
-                Default::default(),
-                Default::default(),
-            ),
-            // Both of its required options are set above.
-            Err(_) => quick_cache::sync::Cache::with_weighter(64, max_bytes, ByBytes),
-        };
         Self {
-            entries,
+            entries: Table::new(max_bytes),
             locks: std::array::from_fn(|_| Mutex::new(())),
             generations: RwLock::default(),
             intents: RwLock::default(),
@@ -199,17 +173,14 @@ impl MemoryStore {
         Millis(clock::wall_or_later().0 + self.ahead.load(Ordering::Relaxed))
     }
 
-    fn hash(&self, key: &str) -> u128 {
-        hash128(&self.hash_key, key.as_bytes())
-    }
-
-    fn lock(&self, hash: u128) -> MutexGuard<'_, ()> {
+    fn lock(&self, key: &str) -> MutexGuard<'_, ()> {
+        let hash = hash128(&self.hash_key, key.as_bytes());
         self.locks[hash as usize % LOCKS].lock()
     }
 
     /// The entry under a key unless its time is over. What is past it stays until it is replaced or evicted.
-    fn get(&self, hash: u128) -> Option<Arc<Slot>> {
-        let slot = self.entries.get(&hash)?;
+    fn get(&self, key: &str) -> Option<Arc<Slot>> {
+        let slot = self.entries.get(key)?;
         // Of a lease alone `stale` is zero, and of an entry alone the deadline.
         let ends = slot.header.deadline.max(slot.header.stale);
         (self.now() < ends).then_some(slot)
@@ -217,37 +188,30 @@ impl MemoryStore {
 
     fn put(
         &self,
-        hash: u128,
         key: &str,
         header: Header,
         (payload, size): (Payload, usize),
         under: Option<Arc<Under>>,
     ) {
         let weight = size + key.len() + ENTRY_OVERHEAD;
-        self.entries.insert(
-            hash,
-            Arc::new(Slot {
-                key: key.into(),
-                header,
-                payload,
-                weight,
-                under,
-            }),
-        );
+        self.entries.insert(Arc::new(Slot {
+            key: key.into(),
+            header,
+            payload,
+            weight,
+            under,
+        }));
     }
 
     /// The same entry under another header.
-    fn change(&self, hash: u128, slot: &Slot, header: Header) {
-        self.entries.insert(
-            hash,
-            Arc::new(Slot {
-                key: slot.key.clone(),
-                header,
-                payload: slot.payload.clone(),
-                weight: slot.weight,
-                under: slot.under.clone(),
-            }),
-        );
+    fn change(&self, slot: &Slot, header: Header) {
+        self.entries.insert(Arc::new(Slot {
+            key: slot.key.clone(),
+            header,
+            payload: slot.payload.clone(),
+            weight: slot.weight,
+            under: slot.under.clone(),
+        }));
     }
 
     fn stamp(&self, probe: &Probe) -> Stamp {
@@ -364,28 +328,30 @@ impl MemoryStore {
     }
 
     fn kill(&self, key: &str) -> bool {
-        let hash = self.hash(key);
-        let _guard = self.lock(hash);
-        self.remove(hash)
+        let _guard = self.lock(key);
+        self.remove(key)
     }
 
-    /// Removes the entry if it is one of these, which it may no longer be.
-    fn remove_if(&self, hash: u128, matching: &Matching) -> bool {
-        let _guard = self.lock(hash);
-        let fits = self
+    /// Removes the entry if what lies there now is one of these, which it may no longer be.
+    fn remove_if(&self, key: &str, matching: &Matching) -> bool {
+        let _guard = self.lock(key);
+        let held = self.holds_content(key);
+        let removed = self
             .entries
-            .peek(&hash)
-            .is_some_and(|slot| slot.fits(matching));
-        fits && self.remove(hash)
+            .remove_if(key.as_bytes(), |slot| slot.fits(matching));
+        held && removed
     }
 
     /// Removes an entry whose lock is held; says whether it had content.
-    fn remove(&self, hash: u128) -> bool {
-        let held = self
-            .get(hash)
-            .is_some_and(|slot| slot.header.content != Content::Nothing);
-        self.entries.remove(&hash);
+    fn remove(&self, key: &str) -> bool {
+        let held = self.holds_content(key);
+        self.entries.remove_if(key.as_bytes(), |_| true);
         held
+    }
+
+    fn holds_content(&self, key: &str) -> bool {
+        self.get(key)
+            .is_some_and(|slot| slot.header.content != Content::Nothing)
     }
 
     /// Missing is unknown: whoever needs the generation next makes one that was never there.
@@ -404,21 +370,20 @@ impl Store for MemoryStore {
         Form::Decoded
     }
 
-    fn glance(&self, key: &str, deps: &[Arc<Dep>]) -> Option<Look> {
-        let slot = self.entries.get(&self.hash(key))?;
-        // Where a write is announced, there is none under the last generations: the announcement ended those before it, and
-        // under those after it nothing is stored.
-        slot.is_under(deps).then(|| Look {
-            found: Found::Entry(slot.header, slot.payload.clone()),
-            stamp: slot.header.stamp,
-            intended: None,
-            now: self.now_or_later(),
-        })
+    #[inline]
+    fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
+        self.entries.look(key.as_bytes(), |slot| {
+            // Where a write is announced, there is none under the last generations: the announcement ended those before it,
+            // and under those after it nothing is stored.
+            if slot.is_under(deps) {
+                see(&slot.header, &slot.payload, self.now_or_later());
+            }
+        });
     }
 
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {
         let stamp = self.stamp(probe);
-        let found = match self.get(self.hash(&probe.key)) {
+        let found = match self.get(&probe.key) {
             Some(slot) => Found::Entry(slot.header, slot.payload.clone()),
             None => Found::Nothing,
         };
@@ -432,13 +397,12 @@ impl Store for MemoryStore {
     }
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
-        let hash = self.hash(&probe.key);
-        let _guard = self.lock(hash);
+        let _guard = self.lock(&probe.key);
         if self.intended([probe.key.as_str()]).is_some() {
             return Ok(LeaseReply::Intended);
         }
         let now = self.now();
-        if let Some(slot) = self.get(hash) {
+        if let Some(slot) = self.get(&probe.key) {
             let there = slot.header;
             let is_over = there.is_leased() && there.deadline < now;
             let gives_way = is_over
@@ -464,58 +428,55 @@ impl Store for MemoryStore {
                     deadline: now.after(request.length),
                     ..there
                 };
-                self.change(hash, &slot, header);
+                self.change(&slot, header);
                 return Ok(LeaseReply::Granted);
             }
         }
         let header = request.header(probe.kind, now);
-        self.put(hash, &probe.key, header, (Payload::Empty, 0), None);
+        self.put(&probe.key, header, (Payload::Empty, 0), None);
         Ok(LeaseReply::Granted)
     }
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
-        let hash = self.hash(key);
-        let _guard = self.lock(hash);
-        let Some(slot) = self.get(hash).filter(|slot| slot.header.token == token) else {
+        let _guard = self.lock(key);
+        let Some(slot) = self.get(key).filter(|slot| slot.header.token == token) else {
             return Ok(false);
         };
         let header = Header {
             deadline: self.now().after(length),
             ..slot.header
         };
-        self.change(hash, &slot, header);
+        self.change(&slot, header);
         Ok(true)
     }
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
-        let hash = self.hash(key);
-        let _guard = self.lock(hash);
-        if let Some(slot) = self.get(hash).filter(|slot| slot.header.token == token) {
+        let _guard = self.lock(key);
+        if let Some(slot) = self.get(key).filter(|slot| slot.header.token == token) {
             if slot.header.content == Content::Nothing {
-                self.entries.remove(&hash);
+                self.remove(key);
             } else {
                 let header = Header {
                     token: Nonce::NONE,
                     deadline: Millis(0),
                     ..slot.header
                 };
-                self.change(hash, &slot, header);
+                self.change(&slot, header);
             }
         }
         Ok(())
     }
 
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
-        let hash = self.hash(&probe.key);
-        let _guard = self.lock(hash);
+        let _guard = self.lock(&probe.key);
         if self
-            .get(hash)
+            .get(&probe.key)
             .is_none_or(|slot| slot.header.token != fill.token)
         {
             return Ok(Filled::Refused);
         }
-        if fill.size as u64 > self.entries.shard_capacity() / 2 {
-            self.entries.remove(&hash);
+        if fill.size as u64 > self.entries.heaviest() {
+            self.remove(&probe.key);
             return Err(Error::new(
                 ErrorKind::Unstorable,
                 "the value is too large for the in-process tier",
@@ -524,7 +485,7 @@ impl Store for MemoryStore {
         let header = fill.header(probe.kind, self.now());
         let under = self.under(probe, fill.stamp);
         let value = (fill.payload, fill.size);
-        self.put(hash, &probe.key, header, value, under);
+        self.put(&probe.key, header, value, under);
         Ok(Filled::Stored)
     }
 
@@ -601,9 +562,9 @@ impl Store for MemoryStore {
         let mut walk = self.entries.iter();
         loop {
             let step: Vec<_> = walk.by_ref().take(STEP).collect();
-            let fitting = step.iter().filter(|(_, slot)| slot.fits(matching));
+            let fitting = step.iter().filter(|slot| slot.fits(matching));
             removed += fitting
-                .filter(|(hash, _)| self.remove_if(*hash, matching))
+                .filter(|slot| self.remove_if(&slot.key, matching))
                 .count() as u64;
             if step.len() < STEP {
                 return Ok(removed);

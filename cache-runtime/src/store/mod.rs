@@ -11,6 +11,7 @@ mod survey;
 
 use std::any::Any;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,9 @@ impl Look {
         self.intended.is_some_and(|until| until < self.now)
     }
 }
+
+/// To whom [`Store::glance`] shows an entry where it lies, with the store's time. The store may be locked meanwhile.
+pub type See<'s> = &'s dyn Fn(&Header, &Payload, Millis);
 
 /// What lies under a key.
 #[derive(Debug, Clone)]
@@ -302,6 +306,8 @@ pub struct Matching {
     pub stored_before: Option<Millis>,
     /// Remove nothing if the store holds more keys than this.
     pub unless_larger_than: Option<u64>,
+    /// Nobody waits for it: others come first.
+    pub is_leisurely: bool,
 }
 
 impl Matching {
@@ -312,6 +318,7 @@ impl Matching {
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
+            is_leisurely: false,
         }
     }
 }
@@ -354,6 +361,27 @@ impl Circuit {
     }
 }
 
+/// Word of a key's next change.
+pub struct Word(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Word {
+    /// Word that comes when the future is over. It may come without a change, and late, but then it is heard late.
+    pub fn new(change: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Box::pin(change))
+    }
+
+    /// Returns when word has come, once.
+    pub(crate) async fn heard(&mut self) {
+        self.0.as_mut().await;
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Word")
+    }
+}
+
 /// A place where entries and generations are kept.
 ///
 /// All verbs are bounded in time by the store itself. They are safe to drop at any point: what was sent may
@@ -371,11 +399,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Circuit::Closed
     }
 
-    /// What [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, and to find out
-    /// takes no longer than a call without the cache: before a call waits for anything, it glances. `None` says nothing.
-    fn glance(&self, key: &str, deps: &[Arc<Dep>]) -> Option<Look> {
-        let _ = (key, deps);
-        None
+    /// Shows what [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, no intent, and
+    /// to find out takes no longer than a call without the cache: before a call waits for anything, it glances. To show
+    /// nothing says nothing.
+    fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
+        let _ = (key, deps, see);
     }
 
     /// Reads an entry and the generations it depends on, in any order. A generation that is missing is
@@ -406,6 +434,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
             replies.push(self.lease(probe, request).await?);
         }
         Ok(replies)
+    }
+
+    /// Asks for word of a key's next change, for one who waits for another process: whoever looks after this has answered
+    /// misses no change. `None` where the store sends no word; the key is then looked at from time to time.
+    async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+        let _ = key;
+        Ok(None)
     }
 
     /// Moves the deadline of a lease; `false` if the lease is gone.

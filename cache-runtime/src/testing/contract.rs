@@ -3,6 +3,7 @@
 mod many;
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub async fn check_store(store: &dyn Store) {
         .content_past_its_time_stays_under_a_lease()
         .await;
     case("expiry").an_entry_leaves_by_its_time().await;
+    case("word").a_change_is_told_to_those_who_listen().await;
     case("sweep").a_sweep_takes_what_it_is_told().await;
     case("pattern").a_pattern_is_of_its_namespace().await;
     case("intent")
@@ -99,25 +101,28 @@ impl Case<'_> {
     }
 
     async fn look(&self, probe: &Probe) -> Look {
-        let glance = self.store.glance(&probe.key, &probe.deps);
+        let glance = Cell::new(None);
+        self.store
+            .glance(&probe.key, &probe.deps, &|header, _, now| {
+                glance.set(Some((*header, now)));
+            });
         let look = self.ok(self.store.look(probe).await);
-        self.agree(glance, &look);
+        self.agree(glance.get(), &look);
         look
     }
 
     /// A glance sees what a look sees, or nothing.
-    fn agree(&self, glance: Option<Look>, look: &Look) {
+    fn agree(&self, glance: Option<(Header, Millis)>, look: &Look) {
         /// One that ends between the two is no matter.
         const MOMENT: Duration = Duration::from_millis(20);
 
-        let Some((Found::Entry(header, _), seen)) = glance.map(|it| (it.found.clone(), it)) else {
+        let Some((header, now)) = glance else {
             return;
         };
-        if header.fresh.since(seen.now) > MOMENT {
+        if header.fresh.since(now) > MOMENT {
             let is_there = matches!(&look.found, Found::Entry(there, _) if *there == header);
-            let is_same = is_there && seen.stamp == look.stamp && header.stamp == look.stamp;
             assert!(
-                is_same && look.intended.is_none(),
+                is_there && header.stamp == look.stamp && look.intended.is_none(),
                 "{}: {look:?}",
                 self.name
             );
@@ -628,6 +633,19 @@ impl Case<'_> {
         assert_eq!(text().await, None, "{}", self.name);
     }
 
+    async fn a_change_is_told_to_those_who_listen(&self) {
+        let probe = self.entity();
+        let token = self.granted(&probe, Seen::Nothing, LONG).await;
+        // A store may have no word to send.
+        let Some(mut word) = self.ok(self.store.listen(&probe.key).await) else {
+            return;
+        };
+        let filled = self.fill(&probe, token, "value", LONG).await;
+        assert_eq!(filled, Filled::Stored, "{}", self.name);
+        let heard = tokio::time::timeout(PATIENCE, word.heard()).await;
+        assert!(heard.is_ok(), "{}: nothing was heard", self.name);
+    }
+
     async fn an_entry_leaves_by_its_time(&self) {
         let probe = self.entity();
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
@@ -655,6 +673,7 @@ impl Case<'_> {
             derived_only,
             stored_before,
             unless_larger_than: None,
+            is_leisurely: false,
         };
         let run = async |matching: Matching| self.ok(self.store.remove_matching(&matching).await);
         assert_eq!(
@@ -713,6 +732,7 @@ impl Case<'_> {
             derived_only: false,
             stored_before: None,
             unless_larger_than: None,
+            is_leisurely: false,
         };
         assert_eq!(
             self.ok(self.store.remove_matching(&matching).await),

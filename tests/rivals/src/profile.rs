@@ -4,6 +4,7 @@
 //!     valgrind --tool=callgrind rivals profile redis 20000
 //!     valgrind --tool=callgrind rivals profile redis 20000 64
 //!     valgrind --tool=dhat rivals profile redis 20000
+//!     perf record -g rivals profile redis 2000000 64 2
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -16,21 +17,24 @@ use crate::rivals::hand_written::HandWritten;
 use crate::rivals::ours::{Ours, Service};
 use crate::suite::Failed;
 
-/// Runs `local|redis|hand-written [CALLS [TASKS]]`.
+/// Runs `local|redis|hand-written [CALLS [TASKS [THREADS]]]`.
 ///
 /// # Errors
 ///
 /// When it is asked for something else.
 pub fn run(arguments: &[String]) -> Result<(), Failed> {
-    let (what, calls, tasks) = match arguments {
-        [what] => (what, 100_000, 1),
-        [what, calls] => (what, calls.parse()?, 1),
-        [what, calls, tasks] => (what, calls.parse()?, tasks.parse()?),
-        _ => return Err("`profile local|redis|hand-written [CALLS [TASKS]]`".into()),
+    let (what, calls, tasks, threads) = match arguments {
+        [what] => (what, 100_000, 1, 1),
+        [what, calls] => (what, calls.parse()?, 1, 1),
+        [what, calls, tasks] => (what, calls.parse()?, tasks.parse()?, 1),
+        [what, calls, tasks, threads] => {
+            (what, calls.parse()?, tasks.parse()?, threads.parse()?)
+        }
+        _ => return Err("`profile local|redis|hand-written [CALLS [TASKS [THREADS]]]`".into()),
     };
-    // One thread: all that a call causes happens between its start and its end.
+    // On one thread all that a call causes happens between its start and its end.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+        .worker_threads(threads)
         .enable_all()
         .build()?;
     runtime.block_on(async {

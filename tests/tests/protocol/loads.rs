@@ -382,3 +382,40 @@ async fn many_callers_load_once(pair: Pair) {
     })
     .await;
 }
+
+/// A load of another process, which one here looks after and the others wait for.
+#[tokio::test]
+async fn one_of_a_process_looks_after_a_load_elsewhere() {
+    crate::bounded(async {
+        let pair = Pair::redis().await;
+        let shop = Shop::new(&pair.a);
+        let gate = Gate::new();
+        let held = shop.with_read_gate(&gate);
+        let leader = tokio::spawn(async move { held.get(1).await });
+        gate.arrival().await;
+        let here = shop.node(&pair.b);
+        let readers: Vec<_> = (0..50)
+            .map(|_| {
+                let reader = here.clone();
+                tokio::spawn(async move { outcome(reader.get(1)).await.status })
+            })
+            .collect();
+        // Their looks are answered before those that follow on the same connection, and they are woken in that order.
+        for _ in 0..50 {
+            here.get(2).await.expect("read");
+        }
+        gate.open();
+        leader.await.expect("the load ends").expect("read");
+        let mut joined = 0;
+        for reader in readers {
+            match reader.await.expect("answered") {
+                Status::Hit { .. } => {}
+                Status::Miss { joined: true, .. } => joined += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(joined, 49, "one has asked for all of them");
+        assert_eq!(shop.loads(), 2);
+    })
+    .await;
+}

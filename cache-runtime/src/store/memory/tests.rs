@@ -19,7 +19,7 @@ async fn a_walk_lets_others_have_their_turn() {
             length: Duration::from_secs(60),
         };
         let header = request.header(EntryKind::Entity, store.now());
-        store.put(store.hash(&key), &key, header, (Payload::Empty, 0), None);
+        store.put(&key, header, (Payload::Empty, 0), None);
     }
     let everything = Matching::all("", "*");
     let mut walk = pin!(store.remove_matching(&everything));

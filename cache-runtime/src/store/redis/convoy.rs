@@ -2,7 +2,8 @@
 //!
 //! While few reads are on their way, one more goes alone: no other task has a hand in it. Past that, reads gather, and
 //! drivers take turns to send what has gathered with a single `MGET`, each key in it once; so the more there is to read,
-//! the less each read costs both ends. What a read brings was asked for after the read began in either case.
+//! the less each read costs both ends. A driver lets the tasks that are ready go first, those above all whom it has just
+//! answered: they are the ones who read next. What a read brings was asked for after the read began in either case.
 //!
 //! Other clients pipeline by themselves in the same way (rueidis is one); here the commands are merged as well, which is
 //! what spares the server the generations.
@@ -12,8 +13,10 @@ mod route;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
@@ -58,7 +61,7 @@ pub(super) struct Convoys {
     alone: AtomicUsize,
     /// How many may go alone.
     width: AtomicUsize,
-    /// Convoys that gather or are on their way. Written under the lock of those that gather.
+    /// Convoys that gather, are on their way or have just come back. Written under the lock of those that gather.
     together: AtomicUsize,
     gathering: Mutex<Gathering>,
     gathered: Notify,
@@ -172,8 +175,8 @@ enum Fared {
 pub(super) enum Boarding {
     /// By itself.
     Alone(Alone),
-    /// With others. It is answered within the budget, if only by the sender's end.
-    Together(oneshot::Receiver<Answer>),
+    /// With others, since then. It is answered within the budget, if only by the sender's end.
+    Together(oneshot::Receiver<Answer>, Instant),
 }
 
 /// A read on its way by itself, for as long as this is held.
@@ -202,8 +205,9 @@ pub(super) fn board(link: &Arc<Link>, probe: &Probe) -> Boarding {
     if convoys.is_quiet() {
         return Boarding::Alone(Alone::on(link));
     }
-    match convoys.join(probe) {
-        Some(answer) => Boarding::Together(answer),
+    let since = clock::now();
+    match convoys.join(probe, since) {
+        Some(answer) => Boarding::Together(answer, since),
         None => Boarding::Alone(Alone::on(link)),
     }
 }
@@ -247,12 +251,9 @@ impl Convoys {
     }
 
     /// `None` when the connection has been given up.
-    fn join(&self, probe: &Probe) -> Option<oneshot::Receiver<Answer>> {
+    fn join(&self, probe: &Probe, since: Instant) -> Option<oneshot::Receiver<Answer>> {
         let (answer, receiver) = oneshot::channel();
-        let passenger = Passenger {
-            answer,
-            since: clock::now(),
-        };
+        let passenger = Passenger { answer, since };
         if self.take_aboard(probe, passenger)? {
             self.gathered.notify_one();
             if !self.is_watched.swap(true, Ordering::SeqCst) {
@@ -293,6 +294,8 @@ impl Convoys {
                 return Some(route);
             }
             gathered.await;
+            // Whoever boarded first has woken this task, which would run next, and leave with that one alone.
+            others_first().await;
         }
     }
 
@@ -337,9 +340,16 @@ impl Convoys {
         if gathering.is_over {
             return Aboard::default();
         }
-        self.together.fetch_sub(1, Ordering::SeqCst);
         let on_the_way = self.aboard.get(place);
         on_the_way.map_or_else(Aboard::default, |it| std::mem::take(&mut *it.lock()).aboard)
+    }
+
+    /// Whoever comes now does not find the convoy that has come back.
+    fn disband(&self) {
+        let gathering = self.gathering.lock();
+        if !gathering.is_over {
+            self.together.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Sees to it that nobody waits longer than the budget, whatever keeps the drivers: one timer for all of them. Calls
@@ -460,19 +470,28 @@ impl Driver {
                     let (Some(route), Some(place)) = (left, free.pop()) else {
                         return;
                     };
-                    on_their_way.push(self.send(place, route));
+                    on_their_way.push(self.travel(place, route));
                 }
             }
         }
     }
 
-    /// Hands their answers to those aboard; returns the place, which is free again.
-    async fn send(&self, place: usize, route: Route) -> usize {
+    /// Sends a convoy; returns its place, which is free again.
+    async fn travel(&self, place: usize, route: Route) -> usize {
+        self.send(place, route).await;
+        // They read again, most likely: each by itself, if the convoy were gone by then.
+        others_first().await;
+        self.link.convoys().disband();
+        place
+    }
+
+    /// Hands their answers to those aboard.
+    async fn send(&self, place: usize, route: Route) {
         let link = &self.link;
         let convoys = link.convoys();
         if convoys.is_deserted(place) {
             convoys.arrive(place, &Fared::Empty);
-            return place;
+            return;
         }
         let stops = route.stops();
         let answer = mget(link, self.budget, stops.keys()).await;
@@ -501,8 +520,22 @@ impl Driver {
                 }
             }
         }
-        place
     }
+}
+
+/// Returns when the tasks that are ready on this thread have run: behind them, and without asking the network first, as the
+/// runtime's own way to yield does.
+async fn others_first() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if has_waited {
+            return Poll::Ready(());
+        }
+        has_waited = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -24,13 +24,14 @@ use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
 use super::convoy::{Convoys, DRIVERS, Driver};
+use super::listeners::{self, Listeners};
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
 use crate::config::RedisConfig;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::{Nonce, hash128};
-use crate::store::Circuit;
+use crate::store::{Circuit, Word};
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
@@ -62,6 +63,8 @@ struct LinkState {
     failures: Failures,
     changed: Notify,
     convoys: Convoys,
+    /// Those who wait for another process's load.
+    listeners: Listeners,
     /// What the local tier learns over this connection, if there is one.
     tracker: Option<Tracker>,
 }
@@ -75,6 +78,7 @@ impl LinkState {
             *self.reason.lock() = Some(reason());
         }
         self.convoys.end();
+        self.listeners.tell_all();
         self.changed.notify_one();
     }
 
@@ -154,6 +158,25 @@ impl Link {
 
     pub(super) fn give_up(&self, reason: impl FnOnce() -> String) {
         self.state.give_up(reason);
+    }
+
+    /// Asks for word of a key's next change; `None` if the server sends none.
+    pub(super) async fn listen(&self, key: &str, budget: Duration) -> Result<Option<Word>, Error> {
+        let listeners = &self.state.listeners;
+        let opts_in = listeners.opts_in();
+        if !opts_in && !self.tracker().is_some_and(Tracker::is_on) {
+            return Ok(None);
+        }
+        let word = listeners.listen(key);
+        let track = async |it: &mut MultiplexedConnection| listeners::track(it, key, opts_in).await;
+        let tracked = self.ask(budget, track).await;
+        if tracked
+            .as_ref()
+            .is_err_and(|it| it.kind() == ErrorKind::Store)
+        {
+            listeners.give_up();
+        }
+        tracked.map(|()| Some(word))
     }
 
     fn is_usable(&self) -> bool {
@@ -372,8 +395,9 @@ async fn open(
         });
         // Who may not load them may not run them, and is told so by each.
         let _ = join_all(loads).await;
-        if let Some(tracker) = &state.tracker {
-            tracker.start(&mut connection).await;
+        match &state.tracker {
+            Some(tracker) => tracker.start(&mut connection).await,
+            None => state.listeners.start(&mut connection).await,
         }
         Ok(Link {
             connection,
@@ -430,7 +454,12 @@ async fn dial(
                 (PushKind::Disconnection, _) => {
                     state.give_up(|| "the server closed the connection".into());
                 }
-                (PushKind::Invalidate, Some(tracker)) => tracker.pushed(&push.data),
+                (PushKind::Invalidate, tracker) => {
+                    if let Some(tracker) = tracker {
+                        tracker.pushed(&push.data);
+                    }
+                    state.listeners.pushed(&push.data);
+                }
                 _ => {}
             }
             Ok::<(), redis::aio::SendError>(())

@@ -3,6 +3,7 @@
 mod breaker;
 mod convoy;
 mod link;
+mod listeners;
 mod reads;
 mod scripts;
 mod steps;
@@ -23,18 +24,25 @@ use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
     Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, glob,
+    LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, Word, glob,
 };
-use crate::clock::Millis;
+use crate::clock::{self, Millis};
 use crate::config::{CacheConfig, RedisConfig};
 use crate::error::{Error, ErrorKind};
 use crate::local::Local;
 use crate::nonce::Nonce;
 use crate::policy::generation_ttl;
 
-/// How many keys one step of a scan, a sweep or a big invalidation takes: enough to be quick, few enough
-/// that nobody waits behind it.
+/// How many keys one step of a big read or invalidation takes: enough to be quick, few enough that nobody waits behind it.
 const STEP: usize = 256;
+
+/// The same of a walk over the keyspace, of which the server looks at each key, and of the entries that one step of it
+/// removes: 0.06 and 0.12 ms of the server's time, as measured.
+const WALK_STEP: usize = 128;
+const REMOVE_STEP: usize = 64;
+
+/// One for whom nobody waits rests after so much work for as long as it took: half of the server's time at most is its own.
+const STRETCH: Duration = Duration::from_millis(1);
 
 /// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
 const READ_LIMIT: usize = 8 << 20;
@@ -157,7 +165,7 @@ impl RedisStore {
             .arg("MATCH")
             .arg(&walk.pattern)
             .arg("COUNT")
-            .arg(STEP);
+            .arg(WALK_STEP);
         let (next, keys): (String, Vec<Vec<u8>>) = link
             .ask(self.budget, async |connection| {
                 scan.query_async(connection).await
@@ -288,6 +296,10 @@ impl Store for RedisStore {
         Ok(replies)
     }
 
+    async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+        self.links.current()?.listen(key, self.budget).await
+    }
+
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
         let renewed = self.renew_step(std::iter::once((key, token)), length);
         Ok(renewed.await?.contains(&true))
@@ -393,14 +405,20 @@ impl Store for RedisStore {
             .map_or(String::new(), |at| at.0.to_string());
         let mut removed = 0;
         let mut walk = Walk::new(matching.pattern.clone());
+        let mut began = clock::now();
         while let Some(keys) = self.scan(&link, &mut walk).await? {
-            if !keys.is_empty() {
+            for keys in keys.chunks(REMOVE_STEP) {
                 let args = [which.into(), before.clone().into_bytes()];
                 let keys = keys.iter().map(String::as_str);
                 removed += self
                     .script::<u64>(&link, &scripts::REMOVE, keys.clone(), args)
                     .await?;
                 self.changed(keys);
+            }
+            let worked = began.elapsed();
+            if matching.is_leisurely && worked >= STRETCH {
+                tokio::time::sleep(worked).await;
+                began = clock::now();
             }
         }
         Ok(removed)

@@ -10,7 +10,7 @@ pub(super) use redis::Value;
 use super::convoy::{Alone, Boarding, board};
 use super::link::{Link, unanswered};
 use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
-use crate::clock::{self, Instant, Millis};
+use crate::clock::{Instant, Millis};
 use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::generation::{Dep, Generation, last_deadline};
@@ -25,14 +25,15 @@ impl RedisStore {
             Ok(Boarding::Alone(alone)) => {
                 Box::pin(async move { self.look_alone(alone.link(), probe).await })
             }
-            Ok(Boarding::Together(answer)) => Box::pin(async move {
-                let since = clock::now();
-                match answer.await {
-                    Ok(Ok(Some(look))) => Ok(look),
-                    Ok(Ok(None)) => Box::pin(self.look_again(since, probe)).await,
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(unanswered(self.budget)),
+            Ok(Boarding::Together(answer, since)) => Box::pin(async move {
+                let answer = answer
+                    .await
+                    .unwrap_or_else(|_| Err(unanswered(self.budget)));
+                // Over before anything else is waited for: what comes would have to hold it.
+                if let Some(look) = answer? {
+                    return Ok(look);
                 }
+                Box::pin(self.look_again(since, probe)).await
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }

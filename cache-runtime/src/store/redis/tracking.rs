@@ -63,6 +63,11 @@ impl Tracker {
         &self.tracking.local
     }
 
+    /// Whether the server tracks what is read.
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Acquire)
+    }
+
     /// Asks the server to track what is read. Where it refuses, every read goes to it, as without a local tier.
     pub(super) async fn start(&self, connection: &mut MultiplexedConnection) {
         match track(connection).await {
@@ -73,7 +78,7 @@ impl Tracker {
 
     /// Reads go over the connection from now on.
     pub(super) fn open(&self) {
-        if self.is_on.load(Ordering::Acquire) {
+        if self.is_on() {
             self.local().open(self.session);
         }
     }
@@ -178,7 +183,7 @@ pub(super) async fn keep_beating(
             answered = None;
             continue;
         };
-        let Some(tracker) = link.tracker().filter(|it| it.is_on.load(Ordering::Acquire)) else {
+        let Some(tracker) = link.tracker().filter(|it| it.is_on()) else {
             continue;
         };
         if tracker.is_deaf(answered) {

@@ -14,9 +14,11 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const HITS: u64 = 100_000;
+const HITS: u64 = 10_000;
+/// What allocates beside the hits, a heartbeat or a timer, does so in some of the rounds: the least is the hits' own.
+const ROUNDS: u64 = 20;
 
-// One thread, so that nothing else allocates meanwhile; the cache's own thread sleeps.
+// One thread, so that nothing else allocates meanwhile; the caches' own threads mostly sleep.
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,14 +39,19 @@ async fn hits() -> String {
     for (name, hits) in contestants().await {
         hits(0, ROWS).await;
         let loads = data::loads();
-        let region = Region::new(GLOBAL);
-        hits(0, HITS).await;
-        let change = region.change();
+        let mut least = (f64::MAX, f64::MAX);
+        for _ in 0..ROUNDS {
+            let region = Region::new(GLOBAL);
+            hits(0, HITS).await;
+            let change = region.change();
+            // The box of the batch is one.
+            let number = change.allocations.saturating_sub(1) + change.reallocations;
+            if (number as f64) < least.0 {
+                least = (number as f64, change.bytes_allocated as f64);
+            }
+        }
         assert_eq!(data::loads(), loads, "{name}: no hits");
-        // The box of the batch is one.
-        let number = change.allocations.saturating_sub(1) + change.reallocations;
-        let bytes = change.bytes_allocated as f64 / HITS as f64;
-        counted.push((name, number as f64 / HITS as f64, bytes));
+        counted.push((name, least.0 / HITS as f64, least.1 / HITS as f64));
     }
     serde_json::to_string(&counted).expect("text and numbers")
 }

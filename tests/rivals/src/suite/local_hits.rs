@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amalgam::EntryOptions;
-use cache_runtime::CacheConfig;
+use cache_runtime::{CacheConfig, RedisConfig, observe};
+use cache_tests::RedisServer;
 use cached::macros::concurrent_cached;
 use futures_util::future::BoxFuture;
 use hydracache::{CacheOptions, HydraCache};
@@ -54,9 +55,28 @@ macro_rules! hits {
     }};
 }
 
-/// All who keep values in the process. The first is what the others are compared with, the second is ours.
+/// With Redis and copies in the process of what lies there, of which there is one of each row.
+async fn both_tiers(port: u16) -> Service {
+    let redis = RedisConfig::at("127.0.0.1", port);
+    let service = Service::over(CacheConfig::default().local_mb(64).redis(redis)).await;
+    for id in 0..ROWS as i64 {
+        loop {
+            let (_, outcomes) = observe(service.shared_user(id)).await;
+            if outcomes[0].cache_status().ends_with("detail=local") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    service
+}
+
+/// All who keep values in the process. The first is what the others are compared with, the second is ours as it is promised:
+/// a copy of what lies in Redis, which the writes of other processes reach.
 pub async fn contestants() -> Vec<(&'static str, Hits)> {
-    let ours = Service::memory(64).await;
+    let server = RedisServer::start();
+    let both = both_tiers(server.port()).await;
+    let memory = Service::memory(64).await;
     let quick = quick_cache::sync::Cache::<i64, Arc<User>>::new(100_000);
     let moka = moka::sync::Cache::<i64, Arc<User>>::builder()
         .max_capacity(100_000)
@@ -74,7 +94,12 @@ pub async fn contestants() -> Vec<(&'static str, Hits)> {
     let hydra = HydraCache::local().max_capacity(100_000).build();
     vec![
         hits!("cached, sharded", |id| cached_user(id).await),
-        hits!("this project", ours, |ours, id| ours
+        hits!("this project", (both, server), |ours, id| ours
+            .0
+            .shared_user(id)
+            .await
+            .is_ok()),
+        hits!("this project, in memory only", memory, |ours, id| ours
             .shared_user(id)
             .await
             .is_ok()),
@@ -164,7 +189,8 @@ pub(super) async fn run(settings: &Settings, step: &Step) -> Result<Findings, Fa
     findings.tables.push(Table {
         title: "Local hit".into(),
         text: "One of a thousand rows in turn, as an `Arc`, and the key made from the arguments. Means of a thousand calls \
-               each. What is bare or sharded is a map: no other process can invalidate it, and no load is shared."
+               each. This project is measured through a service's own cache: with both tiers, the writes of other processes reach what is served. What is bare or sharded is a map: no other \
+               process can invalidate it, and no load is shared."
             .into(),
         rows,
     });

@@ -25,7 +25,7 @@ fn deps(keys: &[&str]) -> Deps {
 
 fn join(convoys: &Convoys, key: &str) -> Waiting {
     let probe = probe(key, &deps(&["@gen:users"]));
-    convoys.join(&probe).expect("not over")
+    convoys.join(&probe, clock::now()).expect("not over")
 }
 
 fn leave(convoys: &Convoys) -> Route {
@@ -45,7 +45,7 @@ fn learn_that_values_are_small(convoys: &Convoys) {
 /// In what parts so many reads leave.
 fn parts(convoys: &Convoys, reads: usize, deps: impl Fn(usize) -> Deps) -> Vec<Route> {
     let waiting: Vec<_> = (0..reads)
-        .map(|n| convoys.join(&probe(&format!("users:{n}"), &deps(n))))
+        .map(|n| convoys.join(&probe(&format!("users:{n}"), &deps(n)), clock::now()))
         .collect();
     let mut routes = Vec::new();
     while let Some(route) = convoys.take(0).expect("not over") {
@@ -74,6 +74,8 @@ async fn nobody_is_given_up_for_those_who_came_before() {
         }
         let aboard = convoys.arrive(0, &Fared::Empty);
         assert_eq!((aboard.gone, aboard.passengers.len()), (1, 1));
+        assert!(!convoys.is_quiet(), "those who were answered read again");
+        convoys.disband();
         assert!(convoys.is_quiet());
     }
 }
@@ -140,7 +142,11 @@ async fn at_the_end_all_are_told_and_nobody_joins() {
     for waiting in [&mut aboard, &mut gathering] {
         assert!(matches!(waiting.try_recv(), Err(TryRecvError::Closed)));
     }
-    assert!(convoys.join(&probe("users:3", &deps(&[]))).is_none());
+    assert!(
+        convoys
+            .join(&probe("users:3", &deps(&[])), clock::now())
+            .is_none()
+    );
     assert!(convoys.leave(0).await.is_none());
     // A driver comes back from what was on its way.
     let aboard = convoys.arrive(0, &Fared::Unanswered { reads: 1 });

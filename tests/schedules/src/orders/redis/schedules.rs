@@ -117,7 +117,7 @@ async fn read(link: &Arc<Link>, probe: &Probe, has_to_come: bool) {
     let oldest = link.version.load(shuttle::sync::atomic::Ordering::SeqCst);
     match board(link, probe) {
         Boarding::Alone(_) => {}
-        Boarding::Together(answer) => match answer.await {
+        Boarding::Together(answer, _) => match answer.await {
             Ok(Ok(Some(look))) => {
                 assert_eq!(look.key, probe.key);
                 assert!(look.version >= oldest, "an answer from before the question");

@@ -1,0 +1,187 @@
+//! Entries of the process by the text of their key, bounded by bytes, and looked at where they lie.
+//!
+//! To count an entry for each who looks at it would be two writes of what all of them read, and with what its value is
+//! counted for anyway half of the time that a hit takes.
+
+use std::cell::Cell;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter, sync};
+
+/// A shard admits nothing larger than its own share: few shards, so that large values fit.
+const SHARD_BYTES: u64 = 8 << 20;
+const MAX_SHARDS: u64 = 64;
+/// What an entry is taken to weigh when room is set aside, and the most entries for which it is: the table grows past it.
+const USUAL_ENTRY: u64 = 1024;
+const MAX_ESTIMATE: u64 = 1 << 16;
+
+/// What lies in a table.
+pub(crate) trait Entry {
+    /// The text of its key.
+    fn key(&self) -> &str;
+
+    /// How many bytes it takes.
+    fn weight(&self) -> u64;
+}
+
+/// Entries by their keys.
+pub(crate) struct Table<E>(sync::Cache<Place<E>, (), ByBytes>);
+
+/// An entry, which is its own key.
+struct Place<E>(Arc<E>);
+
+impl<E> Clone for Place<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<E: Entry> Hash for Place<E> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.key().as_bytes());
+    }
+}
+
+impl<E: Entry> PartialEq for Place<E> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl<E: Entry> Eq for Place<E> {}
+
+/// Whoever asks for an entry: for that of this key, if it is one that will do.
+struct Asked<'k, F> {
+    key: &'k [u8],
+    will_do: F,
+}
+
+impl<F> Hash for Asked<'_, F> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.key);
+    }
+}
+
+impl<E: Entry, F: Fn(&Arc<E>) -> bool> Equivalent<Place<E>> for Asked<'_, F> {
+    #[inline]
+    fn equivalent(&self, place: &Place<E>) -> bool {
+        place.0.key().as_bytes() == self.key && (self.will_do)(&place.0)
+    }
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl<E: Entry> Weighter<Place<E>, ()> for ByBytes {
+    fn weight(&self, place: &Place<E>, (): &()) -> u64 {
+        place.0.weight()
+    }
+}
+
+impl<E: Entry> Table<E> {
+    /// A table that holds up to so many bytes.
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        let shards = (max_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
+        let estimate = (max_bytes / USUAL_ENTRY).clamp(64, MAX_ESTIMATE);
+        let options = OptionsBuilder::new()
+            .shards(shards as usize)
+            .weight_capacity(max_bytes)
+            .estimated_items_capacity(estimate as usize)
+            .build();
+        let hasher = DefaultHashBuilder::default();
+        Self(match options {
+            Ok(options) => sync::Cache::with_options(options, ByBytes, hasher, Default::default()),
+            // Both of its required options are set above.
+            Err(_) => sync::Cache::with(64, max_bytes, ByBytes, hasher, Default::default()),
+        })
+    }
+
+    /// Shows the entry under a key where it lies; says whether there is one. Who writes beside it waits for `see`: it has to be
+    /// short, and must not ask the table.
+    #[inline]
+    pub(crate) fn look(&self, key: &[u8], see: impl Fn(&Arc<E>)) -> bool {
+        // The table hands out copies of what it holds, but compares keys where they lie.
+        let will_do = |entry: &Arc<E>| {
+            see(entry);
+            true
+        };
+        self.0.get(&Asked { key, will_do }).is_some()
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<E>> {
+        let seen = Cell::new(None);
+        self.look(key.as_bytes(), |entry| seen.set(Some(Arc::clone(entry))));
+        seen.take()
+    }
+
+    pub(crate) fn insert(&self, entry: Arc<E>) {
+        self.0.insert(Place(entry), ());
+    }
+
+    /// Removes the entry under a key if it is one that `will_do`; says whether it was.
+    pub(crate) fn remove_if(&self, key: &[u8], will_do: impl Fn(&Arc<E>) -> bool) -> bool {
+        self.0.remove(&Asked { key, will_do }).is_some()
+    }
+
+    /// All entries, one after the other. What changes meanwhile is seen, or not.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Arc<E>> {
+        self.0.iter().map(|(place, ())| place.0)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.0.weight()
+    }
+
+    /// What lies in it is never heavier than this.
+    pub(crate) fn heaviest(&self) -> u64 {
+        self.0.shard_capacity() / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Text(&'static str, u32);
+
+    impl Entry for Text {
+        fn key(&self) -> &str {
+            self.0
+        }
+
+        fn weight(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_key_and_replaced_whole() {
+        let table = Table::new(1 << 10);
+        for value in [1, 2] {
+            table.insert(Arc::new(Text("a", value)));
+            let seen = Cell::new(None);
+            assert!(table.look(b"a", |entry| {
+                seen.set(Some((entry.1, Arc::strong_count(entry))));
+            }));
+            assert_eq!(seen.get(), Some((value, 1)), "looked at where it lies");
+        }
+        assert!(table.get("b").is_none());
+        assert_eq!((table.len(), table.weight()), (1, 1));
+    }
+
+    #[test]
+    fn only_an_entry_that_will_do_is_removed() {
+        let table = Table::new(1 << 10);
+        table.insert(Arc::new(Text("a", 1)));
+        assert!(!table.remove_if(b"a", |entry| entry.1 == 2));
+        assert!(!table.remove_if(b"b", |_| true));
+        assert!(table.get("a").is_some());
+        assert!(table.remove_if(b"a", |entry| entry.1 == 1));
+        assert!(table.get("a").is_none());
+    }
+}
