@@ -174,13 +174,18 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R>,
     {
         let unless = self.unless;
-        // Apart from what there is to wait for: to look in there takes longer than all the rest while there is nothing.
-        let (is_off, opening) = open(self.call);
+        let (is_off, opening) = match self.call {
+            None if !scope::is_asked_for_key() => {
+                ran_without();
+                (true, None)
+            }
+            call => (false, Some(Opening::of(call))),
+        };
         async move {
             if is_off {
                 return body(Kind::OF).await;
             }
-            let mut load = match opening {
+            let mut load = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
                 Opening::Found(value) => return value,
                 Opening::Ask(asked) => match asked.answer_or_load().await {
                     Ok(value) => return value,
@@ -209,13 +214,18 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R> + Send + 'static,
     {
         let unless = self.unless;
-        // Apart from what there is to wait for: to look in there takes longer than all the rest while there is nothing.
-        let (is_off, opening) = open(self.call);
+        let (is_off, opening) = match self.call {
+            None if !scope::is_asked_for_key() => {
+                ran_without();
+                (true, None)
+            }
+            call => (false, Some(Opening::of(call))),
+        };
         async move {
             if is_off {
                 return body(Kind::OF).await;
             }
-            let asked = match opening {
+            let asked = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
                 Opening::Found(value) => return value,
                 Opening::Ask(asked) => asked,
             };
@@ -228,19 +238,6 @@ impl<R, S, U> Read<R, S, U> {
                 Answer::Run(load) => detached::race(load, body(Kind::OF), unless).await,
             }
         }
-    }
-
-}
-
-/// Whether the cache is off; and if it is not, what can be done before anything is waited for.
-#[inline]
-fn open<R: Returns<S>, S>(call: Option<Begun>) -> (bool, Opening<R>) {
-    match call {
-        None if !scope::is_asked_for_key() => {
-            ran_without();
-            (true, Opening::Ask(Ask::Nobody))
-        }
-        call => (false, Opening::of(call)),
     }
 }
 

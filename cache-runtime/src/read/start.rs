@@ -200,6 +200,7 @@ pub(super) enum Begun {
 
 impl Begun {
     /// A call of an annotated function; `None` if the resource's name is none.
+    // Apart from what is done while the cache is off, which is next to nothing.
     #[inline(never)]
     pub(super) fn planned(
         cache: Handle,
@@ -207,10 +208,14 @@ impl Begun {
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Option<Self> {
-        let mut planned = ReadPlan::new(&cache, site, resource)?;
-        plan(&mut planned);
-        let start = planned.finish(&cache);
-        Some(Self::Start(cache, start))
+        let mut begun = ReadPlan::begin(cache, site, resource)?;
+        plan(&mut begun.1);
+        Some(Self::of(begun))
+    }
+
+    fn of((cache, plan): (Handle, ReadPlan)) -> Self {
+        let start = plan.finish(&cache);
+        Self::Start(cache, start)
     }
 
     /// For those who ask the store.

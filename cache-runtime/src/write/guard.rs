@@ -217,9 +217,9 @@ impl Guard {
 
     fn runs(&mut self) -> &mut Watch {
         self.state = State::Running;
-        let renewal = self.announced().map(|intent| {
-            Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent))
-        });
+        let renewal = self
+            .announced()
+            .map(|intent| Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent)));
         self.watch = Watch::of_write(renewal);
         &mut self.watch
     }
