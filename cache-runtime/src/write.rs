@@ -251,10 +251,7 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
         plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
     ) -> Self {
         Self {
-            active: match cache {
-                None => None,
-                Some(cache) => Some(planned(cache, site, plan)),
-            },
+            active: cache.map(|cache| planned(cache, site, plan)),
             site,
             on_ok: false,
             rejected: None,
