@@ -27,9 +27,7 @@ pub fn run(arguments: &[String]) -> Result<(), Failed> {
         [what] => (what, 100_000, 1, 1),
         [what, calls] => (what, calls.parse()?, 1, 1),
         [what, calls, tasks] => (what, calls.parse()?, tasks.parse()?, 1),
-        [what, calls, tasks, threads] => {
-            (what, calls.parse()?, tasks.parse()?, threads.parse()?)
-        }
+        [what, calls, tasks, threads] => (what, calls.parse()?, tasks.parse()?, threads.parse()?),
         _ => return Err("`profile local|redis|hand-written [CALLS [TASKS [THREADS]]]`".into()),
     };
     // On one thread all that a call causes happens between its start and its end.
