@@ -165,6 +165,8 @@ impl<R, S, U> Read<R, S, U> {
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     // No `async fn`: that would carry the call into the future, and most calls are over before there is one. And what is in
     // here is compiled once for each annotated function, so the steps are elsewhere.
+    // That the cache is off is said beside what is known of the call, and here and not in a function: then the compiler leaves
+    // little but the body, where else it moves about what nobody has written (13 ns in place of 6).
     #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
@@ -174,9 +176,13 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R>,
     {
         let unless = self.unless;
-        let (is_off, opening) = open(self.call);
+        let (is_off, opening) = match self.call {
+            None if !scope::is_asked_for_key() => (true, None),
+            call => (false, Some(Opening::of(call))),
+        };
         async move {
             if is_off {
+                ran_without();
                 return body(Kind::OF).await;
             }
             let mut load = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
@@ -208,9 +214,13 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R> + Send + 'static,
     {
         let unless = self.unless;
-        let (is_off, opening) = open(self.call);
+        let (is_off, opening) = match self.call {
+            None if !scope::is_asked_for_key() => (true, None),
+            call => (false, Some(Opening::of(call))),
+        };
         async move {
             if is_off {
+                ran_without();
                 return body(Kind::OF).await;
             }
             let asked = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
@@ -229,19 +239,6 @@ impl<R, S, U> Read<R, S, U> {
     }
 }
 
-/// Whether the cache is off; if it is not, what can be done before anything is waited for.
-// Said twice, and the first is what is asked: it is known without a look at where the other would lie.
-#[inline]
-fn open<R: Returns<S>, S>(call: Option<Begun>) -> (bool, Option<Opening<R>>) {
-    match call {
-        None if !scope::is_asked_for_key() => {
-            ran_without();
-            (true, None)
-        }
-        call => (false, Some(Opening::of(call))),
-    }
-}
-
 /// What is known of a call before anything is waited for.
 enum Opening<R> {
     /// Return this.
@@ -251,6 +248,7 @@ enum Opening<R> {
 }
 
 impl<R> Opening<R> {
+    /// Of a call whose cache is on, or of which nothing but the key is wanted.
     // Once for each return type, and not in each function.
     #[inline(never)]
     fn of<S>(call: Option<Begun>) -> Self
