@@ -177,8 +177,8 @@ impl<R, S, U> Read<R, S, U> {
     {
         let unless = self.unless;
         let (is_off, opening) = match self.call {
-            None if !scope::is_asked_for_key() => (true, None),
-            call => (false, Some(Opening::of(call))),
+            Some(call) => (false, Some(Opening::of(call))),
+            None => (!scope::takes_key(no_key), None),
         };
         async move {
             if is_off {
@@ -215,8 +215,8 @@ impl<R, S, U> Read<R, S, U> {
     {
         let unless = self.unless;
         let (is_off, opening) = match self.call {
-            None if !scope::is_asked_for_key() => (true, None),
-            call => (false, Some(Opening::of(call))),
+            Some(call) => (false, Some(Opening::of(call))),
+            None => (!scope::takes_key(no_key), None),
         };
         async move {
             if is_off {
@@ -248,23 +248,21 @@ enum Opening<R> {
 }
 
 impl<R> Opening<R> {
-    /// Of a call whose cache is on, or of which nothing but the key is wanted.
     // Once for each return type, and not in each function.
     #[inline(never)]
-    fn of<S>(call: Option<Begun>) -> Self
+    fn of<S>(call: Begun) -> Self
     where
         R: Returns<S>,
     {
-        if scope::takes_key(|| key_of(call.as_ref())) {
+        if scope::takes_key(|| call.key()) {
             return Self::Ask(Ask::Nobody);
         }
-        match (call.as_ref().and_then(Begun::find), call) {
-            (Some(value), Some(begun)) => {
-                begun.leave();
+        match call.find() {
+            Some(value) => {
+                call.leave();
                 Self::Found(value)
             }
-            (None, Some(begun)) => Self::Ask(Ask::Store(begun.into_call())),
-            (_, None) => Self::Ask(Ask::Nobody),
+            None => Self::Ask(Ask::Store(call.into_call())),
         }
     }
 }
@@ -597,14 +595,9 @@ impl Ask {
     }
 }
 
-fn key_of(call: Option<&Begun>) -> Result<Key, Error> {
-    call.map_or_else(
-        || {
-            let text = "this call has no key: its cache is off";
-            Err(Error::new(ErrorKind::InvalidKey, text))
-        },
-        Begun::key,
-    )
+fn no_key() -> Result<Key, Error> {
+    let text = "this call has no key: its cache is off";
+    Err(Error::new(ErrorKind::InvalidKey, text))
 }
 
 /// What a call outside any cache leaves for who observes.
