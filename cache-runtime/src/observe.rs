@@ -226,16 +226,19 @@ pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
 /// Hands an outcome to the observer around the current task, if there is one.
 #[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
-    if is_observed() {
-        let outcome = outcome();
-        let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome));
+    if IN_USE.load(Ordering::Relaxed) {
+        hand_over(outcome);
     }
 }
 
-/// Whether somebody observes the current task.
-#[inline]
-fn is_observed() -> bool {
-    IN_USE.load(Ordering::Relaxed) && OBSERVER.try_with(|_| ()).is_ok()
+// Apart, so that no more is compiled where it is asked.
+#[inline(never)]
+fn hand_over(outcome: impl FnOnce() -> Outcome) {
+    // An error means that nobody observes.
+    if OBSERVER.try_with(|_| ()).is_ok() {
+        let outcome = outcome();
+        let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome));
+    }
 }
 
 #[cfg(test)]

@@ -109,16 +109,10 @@ impl Drop for Restore {
     }
 }
 
-/// Whether the caller wants nothing but the key.
-#[inline]
-pub(crate) fn is_asked_for_key() -> bool {
-    ASKED_FOR_KEY.get()
-}
-
 /// Whether the caller wants nothing but the key; if so, `key` is left for it.
 #[inline]
 pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
-    let is_asked = is_asked_for_key();
+    let is_asked = ASKED_FOR_KEY.get();
     if is_asked {
         ASKED_FOR_KEY.set(false);
         KEY.set(Some(key()));

@@ -165,6 +165,8 @@ impl<R, S, U> Read<R, S, U> {
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     // No `async fn`: that would carry the call into the future, and most calls are over before there is one. And what is in
     // here is compiled once for each annotated function, so the steps are elsewhere.
+    // That the cache is off is said beside what is known of the call, and here and not in a function: then the compiler leaves
+    // little but the body, where else it moves about what nobody has written (14 ns in place of 5).
     #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
@@ -174,9 +176,13 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R>,
     {
         let unless = self.unless;
-        let (is_off, opening) = open(self.call);
+        let (is_off, opening) = match self.call {
+            Some(call) => (false, Some(Opening::of(call))),
+            None => (!scope::takes_key(no_key), None),
+        };
         async move {
             if is_off {
+                ran_without();
                 return body(Kind::OF).await;
             }
             let mut load = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
@@ -208,9 +214,13 @@ impl<R, S, U> Read<R, S, U> {
         F: Future<Output = R> + Send + 'static,
     {
         let unless = self.unless;
-        let (is_off, opening) = open(self.call);
+        let (is_off, opening) = match self.call {
+            Some(call) => (false, Some(Opening::of(call))),
+            None => (!scope::takes_key(no_key), None),
+        };
         async move {
             if is_off {
+                ran_without();
                 return body(Kind::OF).await;
             }
             let asked = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
@@ -229,19 +239,6 @@ impl<R, S, U> Read<R, S, U> {
     }
 }
 
-/// Whether the cache is off; if it is not, what can be done before anything is waited for.
-// Said twice, and the first is what is asked: it is known without a look at where the other would lie.
-#[inline]
-fn open<R: Returns<S>, S>(call: Option<Begun>) -> (bool, Option<Opening<R>>) {
-    match call {
-        None if !scope::is_asked_for_key() => {
-            ran_without();
-            (true, None)
-        }
-        call => (false, Some(Opening::of(call))),
-    }
-}
-
 /// What is known of a call before anything is waited for.
 enum Opening<R> {
     /// Return this.
@@ -253,20 +250,19 @@ enum Opening<R> {
 impl<R> Opening<R> {
     // Once for each return type, and not in each function.
     #[inline(never)]
-    fn of<S>(call: Option<Begun>) -> Self
+    fn of<S>(call: Begun) -> Self
     where
         R: Returns<S>,
     {
-        if scope::takes_key(|| key_of(call.as_ref())) {
+        if scope::takes_key(|| call.key()) {
             return Self::Ask(Ask::Nobody);
         }
-        match (call.as_ref().and_then(Begun::find), call) {
-            (Some(value), Some(begun)) => {
-                begun.leave();
+        match call.find() {
+            Some(value) => {
+                call.leave();
                 Self::Found(value)
             }
-            (None, Some(begun)) => Self::Ask(Ask::Store(begun.into_call())),
-            (_, None) => Self::Ask(Ask::Nobody),
+            None => Self::Ask(Ask::Store(call.into_call())),
         }
     }
 }
@@ -599,14 +595,9 @@ impl Ask {
     }
 }
 
-fn key_of(call: Option<&Begun>) -> Result<Key, Error> {
-    call.map_or_else(
-        || {
-            let text = "this call has no key: its cache is off";
-            Err(Error::new(ErrorKind::InvalidKey, text))
-        },
-        Begun::key,
-    )
+fn no_key() -> Result<Key, Error> {
+    let text = "this call has no key: its cache is off";
+    Err(Error::new(ErrorKind::InvalidKey, text))
 }
 
 /// What a call outside any cache leaves for who observes.

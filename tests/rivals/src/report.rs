@@ -180,10 +180,13 @@ fn ratio(ratio: f64) -> String {
     format!("{}×", two_places(ratio))
 }
 
-/// With two places behind the point, or three where two would be next to nothing.
+/// With two places behind the point, or as many as one digit wants where two would be next to nothing.
 fn two_places(number: f64) -> String {
     match number.abs() {
-        number_abs if number_abs < 0.1 => format!("{number:.3}"),
+        number_abs if number_abs > 0.0 && number_abs < 0.1 => {
+            let places = (1.0 - number_abs.log10().floor()).clamp(3.0, 6.0) as usize;
+            format!("{number:.places$}")
+        }
         _ => format!("{number:.2}"),
     }
 }
@@ -209,7 +212,8 @@ mod tests {
         assert_eq!(count(1_234_567.2), "1,234,567");
         assert_eq!(bytes(96.0), "96 B");
         assert_eq!(short(0.754), "0.75");
-        assert_eq!(ratio(0.0042), "0.004×");
+        assert_eq!(ratio(0.0042), "0.0042×");
+        assert_eq!(ratio(0.000_231), "0.00023×");
     }
 
     #[test]
