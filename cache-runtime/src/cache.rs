@@ -9,6 +9,7 @@ use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
 use crate::engine::{Engine, Handle, Lent, Shares};
 use crate::error::{Error, ErrorKind};
+use crate::flight::Landed;
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::local::Local;
 use crate::policy::IntoTtl;
@@ -411,13 +412,18 @@ impl Cache {
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
         let permit = loop {
             match reader.turn().await {
-                Turn::Hit(hit) | Turn::Stale(hit, _) => {
-                    match value_of::<T>(hit.codec, &hit.payload) {
-                        Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
-                        None => reader.reject(hit.header),
+                Turn::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
+                    Some(value) => {
+                        reader.found(&hit, || Some(Landed::Value(Arc::clone(&value) as _)));
+                        return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
-                }
-                Turn::Joined(crate::flight::Landed::Value(value)) => match value.downcast::<T>() {
+                    None => reader.reject(hit.header),
+                },
+                Turn::Stale(hit, _) => match value_of::<T>(hit.codec, &hit.payload) {
+                    Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
+                    None => reader.reject(hit.header),
+                },
+                Turn::Joined(Landed::Value(value)) => match value.downcast::<T>() {
                     Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     Err(_) => break None,
                 },

@@ -12,7 +12,7 @@ use crate::{bounded, patient};
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 /// As many reads go alone at most, which is what a slow network makes of it.
-const ALONE: i64 = 64;
+const ALONE: u32 = 64;
 /// Rows that nobody but those has to do with.
 const FIRST: i64 = 1000;
 /// Further rows, all of which are in Redis.
@@ -36,7 +36,7 @@ impl Crowd {
         proxy.set(Mode::Delay(std::time::Duration::from_millis(2)));
         let shop = Shop::new(&Cache::new(config(proxy.port())).await);
         proxy.set(Mode::Pass);
-        for id in (1..=ROWS).chain(FIRST..FIRST + ALONE) {
+        for id in (1..=ROWS).chain(FIRST..FIRST + i64::from(ALONE)) {
             shop.commit(id, &format!("user {id}"));
             shop.name(id).await;
         }
@@ -48,9 +48,11 @@ impl Crowd {
         };
         let before = crowd.sent();
         crowd.proxy.set(Mode::HoldAnswers);
-        crowd.alone = (FIRST..FIRST + ALONE).map(|id| crowd.read(id)).collect();
+        crowd.alone = (FIRST..FIRST + i64::from(ALONE))
+            .map(|id| crowd.read(id))
+            .collect();
         crowd.settle().await;
-        eventually(PATIENCE, async || crowd.sent() == before + ALONE).await;
+        eventually(PATIENCE, async || crowd.sent() == before + u64::from(ALONE)).await;
         crowd
     }
 
@@ -70,11 +72,8 @@ impl Crowd {
     }
 
     /// How many reads the server has heard of.
-    fn sent(&self) -> i64 {
-        let stats = self.server.cli(&["INFO", "commandstats"]);
-        let count = stats.split("cmdstat_mget:calls=").nth(1);
-        let count = count.and_then(|rest| rest.split(',').next()?.parse().ok());
-        count.unwrap_or(0)
+    fn sent(&self) -> u64 {
+        self.server.calls("mget")
     }
 
     /// Lets those who went alone arrive.
