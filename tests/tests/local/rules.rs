@@ -238,3 +238,29 @@ async fn stop_tracking(server: &RedisServer, proxy: &cache_tests::Proxy) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_sweep_spares_copies_of_what_was_loaded_since() {
+    let server = RedisServer::start();
+    let node = Node::new(over(server.port()).local_max_staleness(LONG)).await;
+    let walks = || server.calls("scan");
+    node.commit(1, "name");
+    // A round takes what was asked for before it begins, and another second passes before the next one does.
+    let mut before;
+    loop {
+        before = walks();
+        node.rename_all("name").await;
+        eventually(PATIENCE, async || walks() > before).await;
+        before = walks();
+        node.rename_all("name").await;
+        node.warm(1).await;
+        if walks() == before {
+            break;
+        }
+    }
+    eventually(PATIENCE, async || walks() > before).await;
+    // The next one begins when that is over.
+    let _ = node.cache.invalidate_all("greetings").await;
+    eventually(PATIENCE, async || walks() > before + 1).await;
+    assert_eq!(tier(node.get(1)).await, "local");
+}
