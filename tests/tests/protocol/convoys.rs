@@ -150,9 +150,7 @@ async fn a_read_does_not_join_one_that_has_left() {
 #[tokio::test]
 async fn what_one_may_not_read_is_no_fault_of_the_others() {
     bounded(async {
-        let server = RedisServer::start();
         let mut crowd = Crowd::gather(over).await;
-        drop(server);
         // From here on pages are somebody else's.
         let rule = [
             "ACL",

@@ -5,8 +5,8 @@ use std::time::Duration;
 use cache_runtime::{Acknowledgement, BypassReason, Cache, RedisConfig, Status, observe};
 use cache_tests::{Mode, Proxy, RedisServer, eventually};
 
-use crate::shop::Shop;
-use crate::{over, patient};
+use crate::shop::{Gate, Shop};
+use crate::{bounded, over, patient};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -481,4 +481,33 @@ async fn everything_is_invalidated_although_its_caller_hangs_up() {
     let caller = cache.clone();
     lost(&proxy, async move { caller.clear_all().await }).await;
     eventually(PATIENCE, async || shop.name(1).await == "new").await;
+}
+
+#[tokio::test]
+async fn one_key_that_may_not_be_listened_to_is_no_reason_to_listen_to_none() {
+    bounded(async {
+        let server = RedisServer::start();
+        let shop = Shop::new(&Cache::new(over(&server)).await);
+        let here = shop.node(&Cache::new(over(&server).wait_limit(PATIENCE * 2)).await);
+        let gate = Gate::new();
+        let held = shop.with_read_gate(&gate);
+        let load = tokio::spawn(async move { held.name(1).await });
+        gate.arrival().await;
+        server.cli(&["ACL", "SETUSER", "default", "-exists"]);
+        let reader = tokio::spawn(async move { here.name(1).await });
+        let is_refused = || {
+            let stats = server.cli(&["INFO", "commandstats"]);
+            let mut lines = stats.lines();
+            lines.any(|line| {
+                line.starts_with("cmdstat_exists:") && !line.contains("rejected_calls=0")
+            })
+        };
+        eventually(PATIENCE, async || is_refused()).await;
+        server.cli(&["ACL", "SETUSER", "default", "+exists"]);
+        eventually(PATIENCE, async || server.calls("exists") > 0).await;
+        gate.open();
+        assert_eq!(reader.await.expect("answered"), "user 1");
+        load.await.expect("answered");
+    })
+    .await;
 }
