@@ -340,15 +340,16 @@ fn waiting_long(config: CacheConfig) -> CacheConfig {
 async fn who_waits_together_with_a_batch_is_answered_with_its_row() {
     bounded(async {
         let server = RedisServer::start();
-        let shop = Shop::new(&Cache::new(over(&server)).await);
+        let config = over(&server);
+        let shop = Shop::new(&Cache::new(config.clone()).await);
         let [(first, _), (second, _)] = two_held_loads(&shop).await;
-        let here = shop.node(&Cache::new(waiting_long(over(&server))).await);
+        let here = shop.node(&Cache::new(waiting_long(config)).await);
         let batch = tokio::spawn({
             let here = here.clone();
             async move { here.get_many(&[1, 2]).await }
         });
         // It looks after both loads from here on.
-        eventually(PATIENCE, async || server.calls("exists") == 2).await;
+        eventually(PATIENCE, async || server.calls("client|caching") == 2).await;
         let one = tokio::spawn({
             let here = here.clone();
             async move { here.get(1).await }

@@ -187,7 +187,7 @@ async fn those_who_wait_for_a_load_elsewhere_gather_when_redis_is_lost() {
         let load = read(&shop.with_read_gate(&elsewhere));
         elsewhere.arrival().await;
         let scout = read(&here);
-        eventually(PATIENCE, async || server.calls("exists") == 1).await;
+        eventually(PATIENCE, async || server.calls("client|caching") == 1).await;
         let followers: Vec<_> = (0..FOLLOWERS).map(|_| read(&here)).collect();
         // Their looks are answered before those that follow on the same connection.
         for _ in 0..3 {
