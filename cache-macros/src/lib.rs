@@ -475,7 +475,9 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Runs the function, then makes what is cached of a resource stale, then returns.
 ///
-/// A cached read that starts after the function returned never gets older data.
+/// A cached read of this process that starts after the function returned never gets older data; nor does one of another process
+/// once Redis has the invalidation, which it has by then unless it is away (`required` refuses to write then). Copies in *another*
+/// process may be behind by `CACHE_LOCAL_MAX_STALENESS`.
 ///
 /// ```
 /// use cache_runtime::invalidates;

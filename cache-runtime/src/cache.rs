@@ -130,6 +130,7 @@ impl Cache {
     /// attempt to reach Redis has ended, and does not fail when Redis is away.
     pub async fn new(config: CacheConfig) -> Self {
         if !config.is_enabled() {
+            tracing::info!("no cache: neither REDIS_ENABLED nor CACHE_LOCAL_MB turns a tier on");
             return Self(Arc::new(Inner {
                 config,
                 engine: None,
