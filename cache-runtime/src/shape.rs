@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, process_engine, process_handle};
+use crate::cache::{Cache, process_handle, with_process};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
@@ -54,7 +54,7 @@ macro_rules! shapes {
             where
                 $form: Returns<$shape>,
             {
-                Read::new(process_engine(), site, resource, plan)
+                with_process(|cache| Read::new(cache, site, resource, plan))
             }
 
             /// The same on a cache of one's own.
