@@ -28,18 +28,20 @@ impl Allowance {
     }
 
     /// Waits for an answer for as long as is left. What is asked is sent in any case.
-    pub(crate) async fn spend<T>(
+    pub(crate) fn spend<T, F>(
         &mut self,
-        ask: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let answer = self.spend_running(ask).await;
-        self.stop();
-        answer
+        ask: F,
+    ) -> impl Future<Output = Result<T, Error>> + use<'_, T, F>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.spend_running(ask).inspect(|_| self.stop())
     }
 
     /// The same for one who may be done with the answer: its time runs on until [`stop`](Self::stop), and who is done spares
     /// the second look at the clock, which is dear beside a hit.
-    // No `async fn`: that would hold `ask` three times over, and a place for a timer that most calls don't need.
+    // No `async fn`: that would hold `ask` three times over, and a place for a timer that most calls don't need. Those who
+    // wait for an answer are many at times.
     pub(crate) fn spend_running<T, F>(
         &mut self,
         ask: F,
