@@ -127,13 +127,14 @@ impl Delivery {
         let (on_closed, closed) = watch::channel(false);
         let sweeper = Arc::new(Sweeper::default());
         background.spawn(Arc::clone(&sweeper).run(Arc::clone(&store), namespace.to_owned()));
-        let worker = Worker {
+        let worker = Arc::new(Worker {
             shared: Arc::clone(&shared),
             store,
             namespace: namespace.to_owned(),
             sweeper,
-        };
-        background.spawn_to_finish(worker.run(on_closing, on_closed));
+            closed: on_closed,
+        });
+        background.spawn_beside_callers(move || Arc::clone(&worker).run(on_closing.clone()));
         Self {
             shared,
             closing,
@@ -255,10 +256,12 @@ struct Worker {
     store: Arc<dyn Store>,
     namespace: String,
     sweeper: Arc<Sweeper>,
+    closed: watch::Sender<bool>,
 }
 
 impl Worker {
-    async fn run(self, mut closing: watch::Receiver<bool>, closed: watch::Sender<bool>) {
+    /// It may end wherever it waits, and be run again: what was on its way is in the queue until it is acknowledged.
+    async fn run(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
         tokio::select! {
             () = self.deliver_for_ever() => {}
             _ = closing.wait_for(|closing| *closing) => {}
@@ -266,7 +269,7 @@ impl Worker {
         self.last_attempt().await;
         // Here, because the one who asked for it may have gone.
         self.store.close().await;
-        closed.send_replace(true);
+        self.closed.send_replace(true);
     }
 
     async fn deliver_for_ever(&self) {
