@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, RuntimeFlavor};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -19,8 +19,6 @@ const GRACE: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(crate) struct Background {
     handle: Handle,
-    /// Where its callers run, if what they wait for had better run there.
-    application: Option<Handle>,
     to_finish: mpsc::UnboundedSender<JoinHandle<()>>,
     closing: watch::Sender<bool>,
 }
@@ -36,17 +34,9 @@ impl Background {
             .spawn(move || runtime.block_on(finish(finishing)))?;
         Ok(Self {
             handle,
-            application: None,
             to_finish,
             closing: watch::Sender::new(false),
         })
-    }
-
-    /// With what callers wait for on this runtime, for as long as it lasts.
-    #[cfg(feature = "redis")]
-    pub(crate) fn beside(mut self, application: Option<Handle>) -> Self {
-        self.application = application;
-        self
     }
 
     /// On the test's own runtime, whose time it may pause.
@@ -54,7 +44,6 @@ impl Background {
     pub(crate) fn here() -> Self {
         Self {
             handle: Handle::current(),
-            application: None,
             to_finish: mpsc::unbounded_channel().0,
             closing: watch::Sender::new(false),
         }
@@ -91,31 +80,6 @@ impl Background {
         // The receiver is there as long as the thread, which is there as long as this.
         let _ = self.to_finish.send(self.handle.spawn(task));
     }
-
-    /// The same for a task that callers wait for: on their runtime it takes no thread to be woken, twice, in each call. It
-    /// begins anew on this thread if that runtime ends, which ends it wherever it waits.
-    pub(crate) fn spawn_beside_callers<F>(&self, task: impl Fn() -> F + Send + 'static)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let application = self.application.clone();
-        self.spawn_to_finish(async move {
-            if let Some(application) = application
-                && application.spawn(task()).await.is_ok()
-            {
-                return;
-            }
-            task().await;
-        });
-    }
-}
-
-/// The caller's runtime, if it drives what is spawned on it whatever its caller does.
-#[cfg(feature = "redis")]
-pub(crate) fn driving_runtime() -> Option<Handle> {
-    Handle::try_current()
-        .ok()
-        .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// Returns when the cache has gone, and has finished what it had begun.

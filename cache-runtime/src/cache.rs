@@ -5,8 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use crate::advisor::{self, Checkup};
 use crate::background::Background;
-#[cfg(feature = "redis")]
-use crate::background::driving_runtime;
 use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
 use crate::engine::{Engine, Handle, Shares};
@@ -146,12 +144,6 @@ impl Cache {
             }
         };
         let (store, local) = store(&config, &background).await;
-        // Where the connection is driven as well: without it nothing could be delivered.
-        #[cfg(feature = "redis")]
-        let background = match config.redis {
-            Some(_) => background.beside(driving_runtime()),
-            None => background,
-        };
         Self::around(Engine::new(config, store, background).with_local(local))
     }
 

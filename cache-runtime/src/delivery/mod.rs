@@ -127,14 +127,13 @@ impl Delivery {
         let (on_closed, closed) = watch::channel(false);
         let sweeper = Arc::new(Sweeper::default());
         background.spawn(Arc::clone(&sweeper).run(Arc::clone(&store), namespace.to_owned()));
-        let worker = Arc::new(Worker {
+        let worker = Worker {
             shared: Arc::clone(&shared),
             store,
             namespace: namespace.to_owned(),
             sweeper,
-            closed: on_closed,
-        });
-        background.spawn_beside_callers(move || Arc::clone(&worker).run(on_closing.clone()));
+        };
+        background.spawn_to_finish(worker.run(on_closing, on_closed));
         Self {
             shared,
             closing,
@@ -256,12 +255,10 @@ struct Worker {
     store: Arc<dyn Store>,
     namespace: String,
     sweeper: Arc<Sweeper>,
-    closed: watch::Sender<bool>,
 }
 
 impl Worker {
-    /// It may end wherever it waits, and be run again: what was on its way is in the queue until it is acknowledged.
-    async fn run(self: Arc<Self>, mut closing: watch::Receiver<bool>) {
+    async fn run(self, mut closing: watch::Receiver<bool>, closed: watch::Sender<bool>) {
         tokio::select! {
             () = self.deliver_for_ever() => {}
             _ = closing.wait_for(|closing| *closing) => {}
@@ -269,7 +266,7 @@ impl Worker {
         self.last_attempt().await;
         // Here, because the one who asked for it may have gone.
         self.store.close().await;
-        self.closed.send_replace(true);
+        closed.send_replace(true);
     }
 
     async fn deliver_for_ever(&self) {

@@ -19,7 +19,7 @@ use redis::{
     IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
     Value,
 };
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
@@ -244,6 +244,13 @@ pub(super) struct Keeper {
     /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
     /// answers without waking another thread. When that runtime ends, the next link is driven here.
     pub(super) application: Option<Handle>,
+}
+
+/// The runtime to drive connections on: the caller's, if it does not depend on somebody blocking on it.
+pub(super) fn driving_runtime() -> Option<Handle> {
+    Handle::try_current()
+        .ok()
+        .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// Connects, and connects again, until `closing` says so. `attempted` turns true after the first attempt.

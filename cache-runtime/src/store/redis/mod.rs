@@ -26,7 +26,6 @@ use super::{
     Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation, LeaseReply,
     LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, Word, glob,
 };
-use crate::background::driving_runtime;
 use crate::clock::{self, Millis};
 use crate::config::{CacheConfig, RedisConfig};
 use crate::error::{Error, ErrorKind};
@@ -102,7 +101,7 @@ impl RedisStore {
             probe_key: config.key_space().generation("probe"),
             tracking,
             budget: config.command_budget,
-            application: driving_runtime(),
+            application: link::driving_runtime(),
         };
         background.spawn(link::keep(
             Arc::clone(&links),
