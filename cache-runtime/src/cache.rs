@@ -7,7 +7,7 @@ use crate::advisor::{self, Checkup};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
-use crate::engine::{Engine, Handle, Shares};
+use crate::engine::{Engine, Handle, Lent, Shares};
 use crate::error::{Error, ErrorKind};
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::local::Local;
@@ -54,9 +54,13 @@ pub fn cache() -> Cache {
 }
 
 #[inline]
-pub(crate) fn process_handle() -> Option<Handle> {
+pub(crate) fn process_engine() -> Option<Lent<'static>> {
     let engine = PROCESS.get()?.0.engine.as_ref()?;
-    (!engine.is_closed()).then(|| engine.uncounted())
+    (!engine.is_closed()).then_some(Lent::Process(engine))
+}
+
+pub(crate) fn process_handle() -> Option<Handle> {
+    process_engine().map(Lent::handle)
 }
 
 /// A handle on a cache; cheap to clone, and all clones are the same cache.
@@ -185,9 +189,13 @@ impl Cache {
     }
 
     #[inline]
-    pub(crate) fn handle(&self) -> Option<Handle> {
+    pub(crate) fn engine(&self) -> Option<Lent<'_>> {
         let engine = self.0.engine.as_ref()?;
-        (!engine.is_closed()).then(|| engine.handle())
+        (!engine.is_closed()).then_some(Lent::Own(engine))
+    }
+
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.engine().map(Lent::handle)
     }
 
     /// Whether any tier is configured.

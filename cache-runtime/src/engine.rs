@@ -120,12 +120,6 @@ impl Shares {
     pub(crate) fn handle(&self) -> Handle {
         Handle(Source::Own(Arc::clone(&self.0[stripe()])))
     }
-
-    /// The handle on an engine that never ends, which is not counted at all.
-    #[inline]
-    pub(crate) fn uncounted(&'static self) -> Handle {
-        Handle(Source::Process(self))
-    }
 }
 
 impl Deref for Shares {
@@ -134,6 +128,36 @@ impl Deref for Shares {
     #[inline]
     fn deref(&self) -> &Engine {
         &self.0[0].0
+    }
+}
+
+/// An engine where it lies. Most calls are over before they would have to hold it, and to count it takes a tenth of a hit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lent<'a> {
+    /// It never ends, so that it is not counted at all.
+    Process(&'static Shares),
+    Own(&'a Shares),
+}
+
+impl Lent<'_> {
+    #[inline]
+    pub(crate) fn handle(self) -> Handle {
+        match self {
+            Self::Process(shares) => Handle(Source::Process(shares)),
+            Self::Own(shares) => shares.handle(),
+        }
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Engine;
+
+    #[inline]
+    fn deref(&self) -> &Engine {
+        match *self {
+            Self::Process(shares) => shares,
+            Self::Own(shares) => shares,
+        }
     }
 }
 

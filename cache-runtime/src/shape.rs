@@ -9,13 +9,13 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, process_handle};
+use crate::cache::{Cache, process_engine, process_handle};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
 #[cfg(test)]
 use crate::returns::Kind;
-use crate::returns::{Fallible, Optional, Owned, Shared};
+use crate::returns::{Fallible, Optional, Owned, Returns, Shared};
 use crate::write::{Never, Unchanged, Write, WritePlan};
 
 /// What `R` is as the return type of a write that says nothing of its outcome.
@@ -50,8 +50,11 @@ macro_rules! shapes {
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<$form, $shape> {
-                Read::new(process_handle(), site, resource, plan)
+            ) -> Read<$form, $shape>
+            where
+                $form: Returns<$shape>,
+            {
+                Read::new(process_engine(), site, resource, plan)
             }
 
             /// The same on a cache of one's own.
@@ -62,8 +65,11 @@ macro_rules! shapes {
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<$form, $shape> {
-                Read::new(cache.as_ref().handle(), site, resource, plan)
+            ) -> Read<$form, $shape>
+            where
+                $form: Returns<$shape>,
+            {
+                Read::new(cache.as_ref().engine(), site, resource, plan)
             }
 
             /// A call of an invalidating function, on the process-wide cache.

@@ -10,6 +10,8 @@ mod plan;
 mod reader;
 mod start;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -26,7 +28,7 @@ pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Queued};
 pub(crate) use self::reader::{Hit, Reader, Turn};
 use self::start::{Begun, Copies};
-use crate::engine::Handle;
+use crate::engine::{Handle, Lent};
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
@@ -42,8 +44,9 @@ use crate::watch::Watched;
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
 pub struct Read<R, S, U = Everything> {
-    /// `None` if the cache is off.
-    call: Option<Begun>,
+    is_off: bool,
+    /// `None` if the cache is off, or if nobody is to be asked: no more than the key is wanted, and it has been left.
+    opening: Option<Opening<R>>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -115,20 +118,32 @@ impl<V, F> Unless<V> for &AllButEach<F, V> {
     }
 }
 
-impl<R, S> Read<R, S> {
-    /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
+impl<R: Returns<S>, S> Read<R, S> {
+    /// Prepares the call, and looks whether it can be answered at once. `plan` runs only if a cache is on, and before the
+    /// arguments move into the body.
     #[inline]
     pub(crate) fn new(
-        cache: Option<Handle>,
+        cache: Option<Lent<'_>>,
         site: &'static Site,
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
+        let planned = match cache {
+            Some(cache) => Begun::planned(cache, site, resource, plan),
+            None => None,
+        };
+        let (is_off, opening) = match planned {
+            Some(call) => (false, Opening::of(call)),
+            None => (!scope::takes_key(no_key), None),
+        };
+        Self::opened(is_off, opening)
+    }
+
+    #[inline]
+    fn opened(is_off: bool, opening: Option<Opening<R>>) -> Self {
         Self {
-            call: match cache {
-                None => None,
-                Some(cache) => Begun::planned(cache, site, resource, plan),
-            },
+            is_off,
+            opening,
             unless: Everything,
             kind: PhantomData,
         }
@@ -138,12 +153,10 @@ impl<R, S> Read<R, S> {
     pub fn unless<F: FnOnce(&R::Value) -> bool>(
         self,
         refuses: F,
-    ) -> Read<R, S, AllButOnce<F, R::Value>>
-    where
-        R: Returns<S>,
-    {
+    ) -> Read<R, S, AllButOnce<F, R::Value>> {
         Read {
-            call: self.call,
+            is_off: self.is_off,
+            opening: self.opening,
             unless: AllButOnce::once(refuses),
             kind: PhantomData,
         }
@@ -153,8 +166,10 @@ impl<R, S> Read<R, S> {
 impl<R, S, U> Read<R, S, U> {
     /// By which the body says how long what it loads is worth keeping.
     pub fn context(mut self, context: &LoadContext) -> Self {
-        if let Some(call) = &mut self.call {
-            call.set_context(context);
+        if let Some(Opening::Ask(call)) = &mut self.opening
+            && let Some(call) = Arc::get_mut(call)
+        {
+            call.context = Some(context.clone());
         }
         self
     }
@@ -165,8 +180,8 @@ impl<R, S, U> Read<R, S, U> {
     /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     // No `async fn`: that would carry the call into the future, and most calls are over before there is one. And what is in
     // here is compiled once for each annotated function, so the steps are elsewhere.
-    // That the cache is off is said beside what is known of the call, and here and not in a function: then the compiler leaves
-    // little but the body, where else it moves about what nobody has written (14 ns in place of 5).
+    // That the cache is off is asked before what is known of the call is touched: else the compiler moves about what nobody has
+    // written, which takes as long as all the rest.
     #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
@@ -175,22 +190,20 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value>,
         F: Future<Output = R>,
     {
-        let unless = self.unless;
-        let (is_off, opening) = match self.call {
-            Some(call) => (false, Some(Opening::of(call))),
-            None => (!scope::takes_key(no_key), None),
-        };
+        let (is_off, unless) = (self.is_off, self.unless);
+        let opening = if is_off { None } else { self.opening };
         async move {
             if is_off {
                 ran_without();
                 return body(Kind::OF).await;
             }
-            let mut load = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
-                Opening::Found(value) => return value,
-                Opening::Ask(asked) => match asked.answer_or_load().await {
+            let mut load = match opening {
+                Some(Opening::Found(value)) => return value,
+                Some(Opening::Ask(call)) => match call.answer_or_load().await {
                     Ok(value) => return value,
                     Err(load) => load,
                 },
+                None => return std::future::pending().await,
             };
             let watched = Watched {
                 body: pin!(body(Kind::OF)),
@@ -213,21 +226,19 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
-        let unless = self.unless;
-        let (is_off, opening) = match self.call {
-            Some(call) => (false, Some(Opening::of(call))),
-            None => (!scope::takes_key(no_key), None),
-        };
+        let (is_off, unless) = (self.is_off, self.unless);
+        let opening = if is_off { None } else { self.opening };
         async move {
             if is_off {
                 ran_without();
                 return body(Kind::OF).await;
             }
-            let asked = match opening.unwrap_or(Opening::Ask(Ask::Nobody)) {
-                Opening::Found(value) => return value,
-                Opening::Ask(asked) => asked,
+            let call = match opening {
+                Some(Opening::Found(value)) => return value,
+                Some(Opening::Ask(call)) => call,
+                None => return std::future::pending().await,
             };
-            match asked.answer().await {
+            match call.answer().await {
                 Answer::Found(value) => value,
                 Answer::Revalidate(value, load) => {
                     tokio::spawn(detached::load(load, body(Kind::OF), unless));
@@ -240,38 +251,33 @@ impl<R, S, U> Read<R, S, U> {
 }
 
 /// What is known of a call before anything is waited for.
+#[derive(Debug)]
 enum Opening<R> {
     /// Return this.
     Found(R),
-    /// There is something to wait for.
-    Ask(Ask),
+    /// The store has to be asked.
+    Ask(Arc<Call>),
 }
 
 impl<R> Opening<R> {
+    /// `None` if nobody is to be asked.
     // Once for each return type, and not in each function.
     #[inline(never)]
-    fn of<S>(call: Begun) -> Self
+    fn of<S>(call: Begun<'_>) -> Option<Self>
     where
         R: Returns<S>,
     {
         if scope::takes_key(|| call.key()) {
-            return Self::Ask(Ask::Nobody);
+            return None;
         }
-        match call.find() {
+        Some(match call.find() {
             Some(value) => {
                 call.leave();
                 Self::Found(value)
             }
-            None => Self::Ask(Ask::Store(call.into_call())),
-        }
+            None => Self::Ask(call.into_call()),
+        })
     }
-}
-
-/// Whom to ask.
-enum Ask {
-    /// Nobody, and that for ever: no more than the key is wanted, and it has been left.
-    Nobody,
-    Store(Arc<Call>),
 }
 
 /// What the cache has to say to a call.
@@ -302,12 +308,8 @@ pub(crate) struct Call {
 
 impl Call {
     /// The same as a call of an annotated function.
-    pub(crate) fn into_read<R, S>(self) -> Read<R, S> {
-        Read {
-            call: Some(Begun::Call(Box::new(self))),
-            unless: Everything,
-            kind: PhantomData,
-        }
+    pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
+        Read::opened(false, Opening::of(Begun::Call(Box::new(self))))
     }
 
     /// The call that a manual operation on `key` amounts to.
@@ -518,12 +520,12 @@ impl Call {
     }
 }
 
-impl Ask {
+impl Call {
     /// As [`answer`](Self::answer), for a body that does not outlive its caller: there is nothing to load a new one with in the
     /// background.
     // On the heap: most calls are over without it, and all would be moved about with a place for it.
     fn answer_or_load<R: Returns<S>, S>(
-        self,
+        self: Arc<Self>,
     ) -> Pin<Box<impl Future<Output = Result<R, Box<Load>>>>> {
         Box::pin(async move {
             match self.answer().await {
@@ -534,32 +536,28 @@ impl Ask {
     }
 
     /// Looks, waits for others, or gets the permit to load.
-    async fn answer<R: Returns<S>, S>(self) -> Answer<R> {
-        let call = match self {
-            Self::Nobody => return std::future::pending().await,
-            Self::Store(call) => call,
-        };
-        let mut reader = Reader::new(&call, call.fingerprint::<R::Value>());
+    async fn answer<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
+        let mut reader = Reader::new(&self, self.fingerprint::<R::Value>());
         let bypass = loop {
             match reader.next().await {
-                Turn::Hit(hit) => match call.serve_and_keep(&hit, reader.mark()) {
+                Turn::Hit(hit) => match self.serve_and_keep(&hit, reader.mark()) {
                     Some(value) => {
                         reader.found(&hit, || load::landed(&value));
                         return Answer::Found(value);
                     }
                     None => reader.reject(hit.header),
                 },
-                Turn::Stale(hit, reason) => match call.serve(&hit, reason) {
+                Turn::Stale(hit, reason) => match self.serve(&hit, reason) {
                     Some(value) => return Answer::Found(value),
                     None => reader.reject(hit.header),
                 },
                 Turn::Revalidate(both) => {
                     let (hit, permit) = *both;
-                    let value = call.serve(&hit, StaleReason::Revalidating);
-                    let load = Load::new(Arc::clone(&call), Part::Leader(permit), None);
+                    let value = self.serve(&hit, StaleReason::Revalidating);
+                    let load = Load::new(Arc::clone(&self), Part::Leader(permit), None);
                     return match value {
                         Some(value) => {
-                            call.resource.counters.refreshes.add_one();
+                            self.resource.counters.refreshes.add_one();
                             Answer::Revalidate(value, load)
                         }
                         // It is there to be loaded, and nothing else.
@@ -568,7 +566,7 @@ impl Ask {
                 }
                 Turn::Joined(landed) => match arrived(landed) {
                     Some(value) => {
-                        call.answered(Status::Miss {
+                        self.answered(Status::Miss {
                             stored: false,
                             joined: true,
                         });
@@ -578,18 +576,18 @@ impl Ask {
                 },
                 Turn::Lead(permit) => {
                     let (part, fallback) = (Part::Leader(permit), reader.fallback());
-                    return Answer::Run(Load::new(Arc::clone(&call), part, fallback));
+                    return Answer::Run(Load::new(Arc::clone(&self), part, fallback));
                 }
                 Turn::Bypass(reason) => break reason,
             }
         };
         if let Some((hit, reason)) = reader.instead(bypass)
-            && let Some(value) = call.serve(&hit, reason)
+            && let Some(value) = self.serve(&hit, reason)
         {
             return Answer::Found(value);
         }
         let fallback = reader.fallback();
-        call.answered(Status::Bypass(bypass));
+        self.answered(Status::Bypass(bypass));
         // Apart, since those who wait for a load are not to hold a place for it.
         let part = match Box::pin(reader.queue(bypass)).await {
             Queued::Run(run) => Part::Runner(run),
@@ -599,7 +597,7 @@ impl Ask {
             },
             Queued::Alone => Part::Alone,
         };
-        Answer::Run(Load::new(Arc::clone(&call), part, fallback))
+        Answer::Run(Load::new(Arc::clone(&self), part, fallback))
     }
 }
 

@@ -37,16 +37,6 @@ impl ReadPlan {
         Some(Self(Start::begin(site, name, resource?)))
     }
 
-    /// The same with its cache.
-    pub(super) fn begin(
-        cache: Handle,
-        site: &'static Site,
-        name: &'static str,
-    ) -> Option<(Handle, Self)> {
-        let plan = Self::new(&cache, site, name)?;
-        Some((cache, plan))
-    }
-
     #[inline]
     fn set(&mut self, set: impl FnOnce(&mut Says)) -> &mut Self {
         set(&mut self.0.says);

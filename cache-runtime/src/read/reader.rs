@@ -473,7 +473,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Waits for what somebody else loads; `None` if nobody does any more.
-    fn wait_for_landing(&mut self, ticket: Ticket) -> impl Future<Output = Option<Turn>> + use<> {
+    pub(super) fn wait_for_landing(
+        &mut self,
+        ticket: Ticket,
+    ) -> impl Future<Output = Option<Turn>> + use<> {
         self.allowance.renew();
         ticket.wait(self.deadline()).map(|arrival| match arrival {
             // Its error is its own. Those who waited try by themselves.

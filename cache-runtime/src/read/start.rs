@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::Hit;
-use super::{Call, Extra, LoadContext, ReadPlan, all_deps};
-use crate::engine::{Engine, Handle};
+use super::{Call, Extra, ReadPlan, all_deps};
+use crate::engine::{Engine, Handle, Lent};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyWriter};
@@ -52,7 +52,6 @@ pub(super) struct Start {
     pub(super) resource: Res,
     pub(super) key: KeyWriter,
     pub(super) says: Says,
-    pub(super) context: Option<LoadContext>,
     pub(super) extras: Vec<Extra>,
 }
 
@@ -124,7 +123,6 @@ impl Start {
                 resource,
                 key: KeyWriter::default(),
                 says: Says::default(),
-                context: None,
                 extras: Vec::new(),
             }),
         };
@@ -143,7 +141,6 @@ impl Start {
     /// Its memory is for the next.
     #[inline]
     fn leave(mut self: Box<Self>) {
-        self.context = None;
         self.extras.clear();
         if self.key.is_small() {
             // While the thread ends there is no place for it.
@@ -181,7 +178,7 @@ impl Start {
             ttl: says.ttl,
             grace: says.grace,
             copies: says.copies,
-            context: self.context.take(),
+            context: None,
             extras: std::mem::take(&mut self.extras),
             codec: says.codec,
             version: says.version,
@@ -193,45 +190,32 @@ impl Start {
 
 /// A call that has begun.
 #[derive(Debug)]
-pub(super) enum Begun {
-    Start(Handle, Box<Start>),
+pub(super) enum Begun<'a> {
+    Start(Lent<'a>, Box<Start>),
     Call(Box<Call>),
 }
 
-impl Begun {
+impl<'a> Begun<'a> {
     /// A call of an annotated function; `None` if the resource's name is none.
     // Apart from what is done while the cache is off, which is next to nothing.
     #[inline(never)]
     pub(super) fn planned(
-        cache: Handle,
+        cache: Lent<'a>,
         site: &'static Site,
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Option<Self> {
-        let mut begun = ReadPlan::begin(cache, site, resource)?;
-        plan(&mut begun.1);
-        Some(Self::of(begun))
-    }
-
-    fn of((cache, plan): (Handle, ReadPlan)) -> Self {
-        let start = plan.finish(&cache);
-        Self::Start(cache, start)
+        let mut planned = ReadPlan::new(&cache, site, resource)?;
+        plan(&mut planned);
+        Some(Self::Start(cache, planned.finish(&cache)))
     }
 
     /// For those who ask the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
-            Self::Start(cache, start) => Arc::new(start.into_call(cache)),
+            Self::Start(cache, start) => Arc::new(start.into_call(cache.handle())),
             Self::Call(call) => Arc::from(call),
         }
-    }
-
-    pub(super) fn set_context(&mut self, context: &LoadContext) {
-        let place = match self {
-            Self::Start(_, start) => &mut start.context,
-            Self::Call(call) => &mut call.context,
-        };
-        *place = Some(context.clone());
     }
 
     /// The key as it is used by hand.
