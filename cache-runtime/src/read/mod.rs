@@ -10,6 +10,8 @@ mod plan;
 mod reader;
 mod start;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -346,11 +348,18 @@ impl Call {
 
     /// Looks. Intents whose time is over are ended first: their writers are gone, and only who meets them can see to it.
     pub(crate) async fn look(&self) -> Result<Look, Error> {
-        let store = &self.cache.store;
-        let look = store.look(&self.probe).await?;
-        if !look.has_expired_intents() {
-            return Ok(look);
+        {
+            // Gone before the next wait, which else would hold it: all calls look, and few find such intents.
+            let look = self.cache.store.look(&self.probe).await?;
+            if !look.has_expired_intents() {
+                return Ok(look);
+            }
         }
+        Box::pin(self.prune_and_look()).await
+    }
+
+    async fn prune_and_look(&self) -> Result<Look, Error> {
+        let store = &self.cache.store;
         store.prune(&self.probe).await?;
         store.look(&self.probe).await
     }
@@ -579,7 +588,8 @@ impl Call {
         }
         let fallback = reader.fallback();
         self.answered(Status::Bypass(bypass));
-        let part = match reader.queue(bypass).await {
+        // Apart, since those who wait for a load are not to hold a place for it.
+        let part = match Box::pin(reader.queue(bypass)).await {
             Queued::Run(run) => Part::Runner(run),
             Queued::Joined(landed) => match arrived(landed) {
                 Some(value) => return Answer::Found(value),
