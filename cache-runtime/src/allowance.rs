@@ -46,7 +46,8 @@ impl Allowance {
             // The store ends this by itself.
             ask.await
         } else {
-            match tokio::time::timeout(self.left, ask).await {
+            // On the heap: a hit is over before it, and is not to carry it about.
+            match Box::pin(tokio::time::timeout(self.left, ask)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Error::unavailable(format!(
                     "the call has spent its budget of {} ms",

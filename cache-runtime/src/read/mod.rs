@@ -347,9 +347,9 @@ impl Call {
     /// Looks. Intents whose time is over are ended first: their writers are gone, and only who meets them can see to it.
     pub(crate) async fn look(&self) -> Result<Look, Error> {
         let store = &self.cache.store;
-        let look = store.look(&self.probe).await?;
-        if !look.has_expired_intents() {
-            return Ok(look);
+        match store.look(&self.probe).await {
+            Ok(look) if look.has_expired_intents() => {}
+            seen => return seen,
         }
         store.prune(&self.probe).await?;
         store.look(&self.probe).await
@@ -583,7 +583,7 @@ impl Ask {
         }
         let fallback = reader.fallback();
         call.answered(Status::Bypass(bypass));
-        let part = match reader.queue(bypass).await {
+        let part = match Box::pin(reader.queue(bypass)).await {
             Queued::Run(run) => Part::Runner(run),
             Queued::Joined(landed) => match arrived(landed) {
                 Some(value) => return Answer::Found(value),

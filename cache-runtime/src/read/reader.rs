@@ -215,28 +215,32 @@ impl<'a> Reader<'a> {
                 Err(error) => return call.fault(&error),
             };
             let (stamp, now) = (look.stamp, look.now);
-            let sight = self.judge(look);
-            if !matches!(sight, Sight::Hit(_)) {
-                self.allowance.stop();
-            }
-            let (past, seen) = match sight {
+            let sight = match self.judge(look) {
                 Sight::Hit(hit) => return Turn::Hit(hit),
-                Sight::Past(hit, None) => return Turn::Stale(hit, StaleReason::Revalidating),
-                Sight::Past(hit, Some(seen)) => (Some(hit), seen),
-                Sight::Vacant(seen) => (None, seen),
-                Sight::Bypass(reason) => return Turn::Bypass(reason),
-                Sight::Leased(header) => {
-                    match Box::pin(self.meet_lease(header, stamp, now)).await {
-                        Met::GivesWay(seen) => (None, seen),
-                        Met::LookAgain => continue,
-                        Met::Turn(turn) => return turn,
-                    }
-                }
+                sight => sight,
             };
-            if let Some(turn) = Box::pin(self.ask_for_lease(stamp, seen, past)).await {
+            self.allowance.stop();
+            if let Some(turn) = Box::pin(self.go_on(sight, stamp, now)).await {
                 return turn;
             }
         }
+    }
+
+    /// What to do about what is not simply served; `None` to look again.
+    async fn go_on(&mut self, sight: Sight, stamp: Stamp, now: Millis) -> Option<Turn> {
+        let (past, seen) = match sight {
+            Sight::Hit(hit) => return Some(Turn::Hit(hit)),
+            Sight::Past(hit, None) => return Some(Turn::Stale(hit, StaleReason::Revalidating)),
+            Sight::Past(hit, Some(seen)) => (Some(hit), seen),
+            Sight::Vacant(seen) => (None, seen),
+            Sight::Bypass(reason) => return Some(Turn::Bypass(reason)),
+            Sight::Leased(header) => match self.meet_lease(header, stamp, now).await {
+                Met::GivesWay(seen) => (None, seen),
+                Met::LookAgain => return None,
+                Met::Turn(turn) => return Some(turn),
+            },
+        };
+        self.ask_for_lease(stamp, seen, past).await
     }
 
     /// Asks for the lease in place of what was seen; `None` if somebody was faster, and the next look says who.
