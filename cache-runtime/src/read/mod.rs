@@ -33,7 +33,7 @@ use crate::flight::Landed;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
-use crate::registry::{Resource, Site};
+use crate::registry::{Res, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope;
 use crate::store::{Circuit, Form, Look, Payload, Probe};
@@ -288,7 +288,7 @@ enum Answer<R> {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) cache: Handle,
-    pub(crate) resource: Arc<Resource>,
+    pub(crate) resource: Res,
     pub(crate) probe: Probe,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
@@ -326,7 +326,7 @@ impl Call {
         };
         Self {
             cache,
-            resource,
+            resource: Res::Own(resource),
             probe,
             problem,
             ttl,
