@@ -35,7 +35,7 @@ use crate::flight::Landed;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
-use crate::registry::{Resource, Site};
+use crate::registry::{Res, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope;
 use crate::store::{Circuit, Form, Look, Payload, Probe};
@@ -294,7 +294,7 @@ enum Answer<R> {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) cache: Handle,
-    pub(crate) resource: Arc<Resource>,
+    pub(crate) resource: Res,
     pub(crate) probe: Probe,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
@@ -328,7 +328,7 @@ impl Call {
         };
         Self {
             cache,
-            resource,
+            resource: Res::Own(resource),
             probe,
             problem,
             ttl,
@@ -348,12 +348,10 @@ impl Call {
 
     /// Looks. Intents whose time is over are ended first: their writers are gone, and only who meets them can see to it.
     pub(crate) async fn look(&self) -> Result<Look, Error> {
-        {
+        match self.cache.store.look(&self.probe).await {
             // Gone before the next wait, which else would hold it: all calls look, and few find such intents.
-            let look = self.cache.store.look(&self.probe).await?;
-            if !look.has_expired_intents() {
-                return Ok(look);
-            }
+            Ok(look) if look.has_expired_intents() => {}
+            seen => return seen,
         }
         Box::pin(self.prune_and_look()).await
     }

@@ -220,8 +220,8 @@ impl ReadPlan {
         let start = self.0;
         start.register(cache);
         let (site, says) = (start.site, start.says);
-        let resource = start.resource.to_arc();
-        let deps = all_deps(cache, &resource, EntryKind::Entity, &start.extras);
+        let resource = &start.resource;
+        let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
             let problem = match key.id(id) {
@@ -231,7 +231,7 @@ impl ReadPlan {
             };
             Call {
                 cache: cache.clone(),
-                resource: Arc::clone(&resource),
+                resource: resource.clone(),
                 probe: Probe {
                     key: key.take(),
                     kind: EntryKind::Entity,
