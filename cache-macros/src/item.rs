@@ -400,6 +400,18 @@ pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
     }
 }
 
+/// The `Result` of an `Option<Result<..>>`.
+pub(crate) fn optional_result(ty: &Type) -> Option<&Type> {
+    fn named<'a>(ty: &'a Type, name: &str) -> Option<&'a PathSegment> {
+        match ty {
+            Type::Path(path) => path.path.segments.last().filter(|last| last.ident == name),
+            _ => None,
+        }
+    }
+    let result = first_type(named(ty, "Option")?)?;
+    named(result, "Result").map(|_| result)
+}
+
 /// The first `impl` in a return type: such a type has no name.
 pub(crate) fn impl_trait(ty: &Type) -> Option<Span> {
     fn find(tokens: TokenStream) -> Option<Span> {
