@@ -17,7 +17,8 @@ use crate::args::{
 };
 use crate::diag::Errors;
 use crate::item::{
-    Binding, Item, bindings_of, borrowed_value, first_type, impl_trait, optional_result,
+    Binding, Item, bindings_of, borrowed_value, first_type, impl_trait, never_fails,
+    optional_result,
 };
 use crate::model::{
     Absence, AfterResult, Batch, BatchBy, CachedFn, Copies, Env, Grace, InvalidatesFn, Key, On, Op,
@@ -126,6 +127,14 @@ pub(crate) fn invalidates(
         result,
         kept: kept(&targets, &item),
     });
+    if args.on.is_absent()
+        && let Some(key) = args.rejected.key()
+        && item.form().is_some()
+        && item.output().is_none_or(never_fails)
+    {
+        let message = "`rejected` tells errors apart, and this function returns none; return a `Result`, or remove it";
+        errors.on(key, message);
+    }
     let on = match (args.on, args.rejected) {
         (Setting::Absent, rejected) => rejected
             .into_value()

@@ -120,7 +120,6 @@ impl Shares {
     pub(crate) fn handle(&self) -> Handle {
         Handle(Source::Own(Arc::clone(&self.0[stripe()])))
     }
-
 }
 
 impl Deref for Shares {

@@ -321,6 +321,27 @@ fn an_id_to_invalidate_is_one_row() {
 }
 
 #[test]
+fn errors_are_told_apart_where_there_are_some() {
+    let none = "`rejected` tells errors apart, and this function returns none; return a `Result`, or remove it";
+    for (returns, fails) in [
+        ("", false),
+        ("-> ()", false),
+        ("-> bool", false),
+        ("-> Option<Result<User, E>>", false),
+        ("-> &User", false),
+        ("-> Result<User, E>", true),
+        ("-> io::Result<()>", true),
+        ("-> Saved", true),
+        ("-> Self::Saved", true),
+    ] {
+        let item = format!("async fn w(id: i64) {returns} {{ x }}");
+        let found = invalidates_mistakes("\"users\", rejected = |e| e.is_refused()", &item);
+        let expected = [("rejected", none)];
+        assert_mistakes(&found, if fails { &[] } else { &expected });
+    }
+}
+
+#[test]
 fn one_function_reads_or_writes() {
     let message = "`#[invalidates]` makes stale what `#[cached]` keeps of `users`, \
                    so no call would be a hit; make two functions, one that reads and one that writes";
