@@ -122,6 +122,8 @@ impl io::Write for Counter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn all() -> Vec<CodecId> {
@@ -142,6 +144,9 @@ mod tests {
             assert_eq!(encoded_len(codec, &value).expect("encodes"), bytes.len());
             assert_eq!(decode(codec, &bytes).as_ref(), Some(&value), "{codec:?}");
             assert_eq!(decode::<u8>(codec, &[]), None, "{codec:?}");
+            let shared: (Arc<str>, Arc<[u8]>) = ("Ada".into(), [1, 2].into());
+            let bytes = encode(codec, &shared).expect("encodes");
+            assert_eq!(decode(codec, &bytes).as_ref(), Some(&shared), "{codec:?}");
         }
     }
 
