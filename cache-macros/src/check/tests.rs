@@ -267,6 +267,7 @@ fn what_is_in_a_key_differs_from_call_to_call() {
         "key(format!(\"{id}\"))",
         "id = (1, id), skip(user)",
         "id = \"main\", skip(id, user)",
+        "id = \"self\", skip(id, user)",
         "id = 1, skip(id, user)",
     ] {
         cached(fine, item, &[]);

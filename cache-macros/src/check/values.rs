@@ -3,7 +3,7 @@
 
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
-use syn::{Expr, Ident, Lit, LitStr, Type, UnOp};
+use syn::{Expr, Lit, LitStr, Type, UnOp};
 
 use super::mention;
 use crate::args::{is_constant, quoted_expr, root, single_ident};
@@ -73,7 +73,7 @@ fn constant(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Error
             continue;
         };
         let meant = match &literal.lit {
-            Lit::Str(text) => meant(text, bindings),
+            Lit::Str(text) => meant(option, text, bindings),
             _ => None,
         };
         let fix = match meant {
@@ -100,13 +100,15 @@ fn constant(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Error
 }
 
 /// What somebody means who writes `"#id"`, `"user.id"` or `"{team}-{id}"`.
-fn meant(text: &LitStr, bindings: &[Binding]) -> Option<String> {
-    let is_known = |name: &Ident| {
-        name == "self" || name == "result" || bindings.iter().any(|binding| binding.is(name))
+fn meant(option: &str, text: &LitStr, bindings: &[Binding]) -> Option<String> {
+    let is_meant = |value: &Expr| match root(value) {
+        // By itself it can't be in a key.
+        Some(name) if name == "self" => single_ident(value).is_none(),
+        Some(name) if name == "result" => option == "id",
+        Some(name) => bindings.iter().any(|binding| binding.is(name)),
+        None => false,
     };
-    if let Some(value) = quoted_expr(&text.value())
-        && root(&value).is_some_and(is_known)
-    {
+    if let Some(value) = quoted_expr(&text.value()).filter(is_meant) {
         return Some(crate::words::text(&value));
     }
     bindings
