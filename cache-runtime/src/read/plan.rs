@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::start::{Says, Start};
 use super::{Call, Extra, all_deps};
+use crate::codec::BuiltIn;
 use crate::engine::{Engine, Handle};
-use crate::entry::CodecId;
 use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
 use crate::observe::BypassReason;
 use crate::policy::{IntoTtl, MAX_TTL};
@@ -124,7 +124,8 @@ impl ReadPlan {
 
     /// How the value is encoded.
     #[inline]
-    pub fn codec(&mut self, codec: CodecId) -> &mut Self {
+    pub fn codec(&mut self, codec: impl BuiltIn) -> &mut Self {
+        let codec = codec.id();
         self.set(|says| says.codec = codec)
     }
 
