@@ -9,7 +9,9 @@ use syn::{Expr, ExprPath, Ident, LitStr, Path};
 
 use self::syntax::{Entry, Form, Written, entries};
 use self::value::Noun;
-pub(crate) use self::value::{Tag, is_constant, is_segment, repaired, single_ident};
+pub(crate) use self::value::{
+    Tag, is_constant, is_segment, quoted_expr, repaired, root, single_ident,
+};
 use crate::diag::{Errors, listed, nearest};
 
 /// One option, absent or given.
@@ -229,7 +231,7 @@ const CACHED: Table<CachedArgs> = &[
         reading.into(&mut args.context, Written::name)
     }),
     ("cache", |args, reading| {
-        reading.into(&mut args.common.cache, Written::expr)
+        reading.into(&mut args.common.cache, Written::instance)
     }),
     ("crate", |args, reading| {
         reading.into(&mut args.common.krate, Written::path)
@@ -262,7 +264,7 @@ const INVALIDATES: Table<InvalidatesArgs> = &[
         reading.into(&mut args.after_commit, Written::flag)
     }),
     ("cache", |args, reading| {
-        reading.into(&mut args.common.cache, Written::expr)
+        reading.into(&mut args.common.cache, Written::instance)
     }),
     ("crate", |args, reading| {
         reading.into(&mut args.common.krate, Written::path)
@@ -271,22 +273,41 @@ const INVALIDATES: Table<InvalidatesArgs> = &[
 
 /// Words that other caching libraries use, and ours for the same thing.
 const SYNONYMS: &[(&str, &str)] = &[
+    ("duration", "ttl"),
     ("expire", "ttl"),
     ("expires", "ttl"),
     ("expiry", "ttl"),
+    ("max_age", "ttl"),
     ("seconds", "ttl"),
     ("time", "ttl"),
+    ("time_to_live", "ttl"),
+    ("ttl_millis", "ttl"),
+    ("ttl_ms", "ttl"),
+    ("ttl_seconds", "ttl"),
+    ("ttl_secs", "ttl"),
+    ("negative_ttl", "none_ttl"),
+    ("cache_null", "cache_none"),
+    ("unless_null", "cache_none"),
     ("stale_while_revalidate", "swr"),
     ("stale", "swr"),
     ("fail_safe", "stale_if_error"),
     ("load_timeout", "timeout"),
     ("beta", "early"),
     ("ctx", "context"),
+    ("cache_name", "resource"),
+    ("cache_names", "resource"),
+    ("cacheNames", "resource"),
     ("entity", "resource"),
     ("name", "resource"),
     ("namespace", "resource"),
     ("prefix", "resource"),
     ("table", "resource"),
+    ("args", "key"),
+    ("convert", "key"),
+    ("keyGenerator", "key"),
+    ("key_generator", "key"),
+    // Where there is no `key`.
+    ("key", "id"),
     ("exclude", "skip"),
     ("ignore", "skip"),
     ("operation", "op"),
@@ -296,6 +317,44 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("depends_on", "depends"),
     ("format", "codec"),
     ("serializer", "codec"),
+];
+
+/// Words of theirs for which no option is needed, and why.
+const NEEDLESS: &[(&[&str], &str)] = &[
+    (
+        &["sync", "sync_lock", "sync_writes", "single_flight"],
+        "one call at a time loads an entry, the others wait for it",
+    ),
+    (
+        &[
+            "capacity",
+            "max_capacity",
+            "max_entries",
+            "max_size",
+            "size",
+        ],
+        "the configuration bounds the memory of all entries together, with `CACHE_LOCAL_MB`",
+    ),
+    (
+        &["result"],
+        "an `Err` is never kept, and what is in `Ok` is",
+    ),
+    (
+        &["option"],
+        "`None` is kept like a value, for `none_ttl`; with `cache_none = false` it is not",
+    ),
+    (
+        &["refresh", "sliding", "time_refresh", "time_to_idle", "tti"],
+        "a hit does not prolong an entry; `early` loads anew shortly before its time is over, `swr` after it",
+    ),
+    (
+        &["all_entries", "allEntries"],
+        "a resource without `id` is invalidated as a whole",
+    ),
+    (
+        &["before_invocation", "beforeInvocation"],
+        "the cache is told after the function, also of errors and of calls that are dropped",
+    ),
 ];
 
 /// An option that is about to be read.
@@ -429,15 +488,18 @@ fn unknown<A>(attribute: &str, table: Table<A>, given: &str) -> String {
     let synonym = SYNONYMS
         .iter()
         .find(|(word, option)| *word == given && knows(option));
-    let meant = synonym
-        .map(|(_, option)| *option)
-        .or_else(|| nearest(given, names()));
-    match (other, meant) {
-        (Some(other), _) => {
-            format!("`{given}` is an option of `#[{other}]`; leave it out of `#[{attribute}]`")
-        }
-        (None, Some(meant)) => format!("unknown option `{given}`; did you mean `{meant}`?"),
-        (None, None) => {
+    if let Some((_, meant)) = synonym {
+        return format!("unknown option `{given}`; did you mean `{meant}`?");
+    }
+    if let Some(other) = other {
+        return format!("`{given}` is an option of `#[{other}]`; leave it out of `#[{attribute}]`");
+    }
+    if let Some((_, why)) = NEEDLESS.iter().find(|(words, _)| words.contains(&given)) {
+        return format!("unknown option `{given}`; {why}");
+    }
+    match nearest(given, names()) {
+        Some(meant) => format!("unknown option `{given}`; did you mean `{meant}`?"),
+        None => {
             format!(
                 "unknown option `{given}`; `#[{attribute}]` takes {}",
                 listed(names())

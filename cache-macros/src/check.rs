@@ -1,6 +1,8 @@
 //! The rules that need two facts at once: an option and another, or an option and the signature.
 
 mod detached;
+mod stacked;
+mod values;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -8,12 +10,16 @@ use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Expr, FnArg, Ident, Type};
 
+use self::values::{named, no_such_parameter, one_row};
 use crate::args::{
-    CachedArgs, Common, InvalidatesArgs, Name, Setting, Tag, TargetArgs, Ttl, is_constant,
-    is_segment, repaired, single_ident,
+    CachedArgs, Common, InvalidatesArgs, Name, Setting, Tag, TargetArgs, Ttl, is_segment, repaired,
+    single_ident,
 };
-use crate::diag::{Errors, listed, nearest};
-use crate::item::{Binding, Item, bindings_of, borrowed_value, first_type, impl_trait};
+use crate::diag::Errors;
+use crate::item::{
+    Binding, Item, bindings_of, borrowed_value, first_type, impl_trait, never_fails,
+    optional_result,
+};
 use crate::model::{
     Absence, AfterResult, Batch, BatchBy, CachedFn, Copies, Env, Grace, InvalidatesFn, Key, On, Op,
     Part, Rows, Target,
@@ -22,6 +28,7 @@ use crate::model::{
 /// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
 pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
     callable("cached", &item, errors);
+    stacked::on_writes(&args, &item, errors);
     in_transaction("cached", &item, errors);
     if item.output().is_none() {
         let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
@@ -31,6 +38,10 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         let message =
             "a borrowed value can't be kept; return an owned one, e.g. `String` in place of `&str`";
         errors.on(borrowed, message);
+    }
+    if let Some(result) = item.output().and_then(optional_result) {
+        let message = "a `Result` in an `Option` is a value, and its errors would be kept; return `Result<Option<T>, E>`";
+        errors.on(result, message);
     }
     if args.resource.is_absent() {
         errors.at(
@@ -82,6 +93,7 @@ pub(crate) fn invalidates(
     errors: &mut Errors,
 ) -> Option<InvalidatesFn> {
     callable("invalidates", &item, errors);
+    stacked::on_reads(&args, &item, errors);
     if args.after_commit.value() != Some(&true) {
         in_transaction("invalidates", &item, errors);
     }
@@ -108,13 +120,21 @@ pub(crate) fn invalidates(
     let targets: Vec<Target> = args
         .targets
         .into_iter()
-        .map(|written| target(written, &bindings, &mut scope, errors))
+        .map(|written| target(written, &item, &bindings, &mut scope, errors))
         .collect();
     named_twice(&targets, errors);
     let result = scope.map(|result| AfterResult {
         result,
         kept: kept(&targets, &item),
     });
+    if args.on.is_absent()
+        && let Some(key) = args.rejected.key()
+        && item.form().is_some()
+        && item.output().is_none_or(never_fails)
+    {
+        let message = "`rejected` tells errors apart, and this function returns none; return a `Result`, or remove it";
+        errors.on(key, message);
+    }
     let on = match (args.on, args.rejected) {
         (Setting::Absent, rejected) => rejected
             .into_value()
@@ -540,51 +560,6 @@ fn skipped(skip: &Setting<Vec<Ident>>, bindings: &[Binding], errors: &mut Errors
     names
 }
 
-/// Whether a value can be meant: a lone name that is no parameter is most likely a slip, a longer expression is
-/// left to the compiler.
-fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) -> bool {
-    let Some(ident) = single_ident(value) else {
-        return true;
-    };
-    let message = if ident == "self" {
-        let example = written(option, "self.tenant");
-        format!("all of `self` can't be in a key; name what tells owners apart, e.g. {example}")
-    } else if is_constant(ident) || bindings.iter().any(|binding| binding.is(ident)) {
-        return true;
-    } else {
-        no_such_parameter(option, &ident.unraw().to_string(), bindings)
-    };
-    errors.on(ident, message);
-    false
-}
-
-/// An option and its value as the user writes them.
-fn written(option: &str, value: &str) -> String {
-    if matches!(option, "id" | "batch") {
-        format!("`{option} = {value}`")
-    } else {
-        format!("`{option}({value})`")
-    }
-}
-
-fn no_such_parameter(option: &str, name: &str, bindings: &[Binding]) -> String {
-    let names: Vec<String> = bindings.iter().map(Binding::name).collect();
-    let given = written(option, name);
-    if names.is_empty() {
-        return format!("{given} matches no parameter; this function has none");
-    }
-    let has = format!(
-        "this function has {}",
-        listed(names.iter().map(String::as_str))
-    );
-    match nearest(name, names.iter().map(String::as_str)) {
-        Some(meant) if names.len() > 1 => {
-            format!("{given} matches no parameter; did you mean `{meant}`? {has}")
-        }
-        _ => format!("{given} matches no parameter; {has}"),
-    }
-}
-
 /// With `id = ..`, an argument that is neither in it nor skipped would be missing in the key.
 fn all_in_id(id: &Expr, keyed: &[&Binding], args: &CachedArgs, errors: &mut Errors) {
     for binding in keyed {
@@ -626,6 +601,7 @@ fn exclusive_key_options(args: &CachedArgs, errors: &mut Errors) {
 
 fn target(
     args: TargetArgs,
+    item: &Item,
     bindings: &[Binding],
     scope: &mut Option<Ident>,
     errors: &mut Errors,
@@ -637,6 +613,7 @@ fn target(
             rows: Rows::All,
         };
     };
+    one_row(&value, item, bindings, errors);
     let part = part(&value, bindings);
     let Some(result) = mention(value.to_token_stream(), "result") else {
         named("id", &value, bindings, errors);

@@ -131,7 +131,11 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let on = match on {
         On::Always => None,
         On::Ok => Some(quote_spanned!(mixed()=> .on_ok())),
-        On::UnlessRejected(judge) => Some(quote_spanned!(mixed()=> .rejected(#judge))),
+        // Where it says that there are no errors.
+        On::UnlessRejected(judge) => {
+            let rejected = syn::Ident::new("rejected", mixed().located_at(item.output_place()));
+            Some(quote_spanned!(mixed()=> .#rejected(#judge)))
+        }
     };
     let result = result.map(|result| result.call(&targets));
     let shape = shape("Shape", &item);
@@ -240,7 +244,8 @@ fn plan(function: &CachedFn) -> TokenStream {
     let policy = policy(function);
     let codec = function.codec.as_ref().map(|codec| {
         let name = &codec.name;
-        quote_spanned!(mixed()=> .codec(__crt::codec::#name))
+        let value = quote_spanned!(mixed().located_at(name.span())=> __crt::codec::#name);
+        quote_spanned!(mixed()=> .codec(#value))
     });
     let shared = function.shared.then(|| quote_spanned!(mixed()=> .shared()));
     let copies = match &function.copies {

@@ -400,6 +400,33 @@ pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
     }
 }
 
+/// Whether a type is none that stands for a `Result`; what has another name may be an alias.
+pub(crate) fn never_fails(ty: &Type) -> bool {
+    let known = [
+        "Option", "Vec", "String", "Arc", "Box", "HashMap", "BTreeMap",
+    ];
+    match ty {
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| {
+            let name = last.ident.to_string();
+            known.contains(&name.as_str()) || name.starts_with(char::is_lowercase)
+        }),
+        Type::Tuple(_) | Type::Reference(_) | Type::Slice(_) | Type::Array(_) => true,
+        _ => false,
+    }
+}
+
+/// The `Result` of an `Option<Result<..>>`.
+pub(crate) fn optional_result(ty: &Type) -> Option<&Type> {
+    fn named<'a>(ty: &'a Type, name: &str) -> Option<&'a PathSegment> {
+        match ty {
+            Type::Path(path) => path.path.segments.last().filter(|last| last.ident == name),
+            _ => None,
+        }
+    }
+    let result = first_type(named(ty, "Option")?)?;
+    named(result, "Result").map(|_| result)
+}
+
 /// The first `impl` in a return type: such a type has no name.
 pub(crate) fn impl_trait(ty: &Type) -> Option<Span> {
     fn find(tokens: TokenStream) -> Option<Span> {

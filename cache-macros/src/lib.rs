@@ -57,9 +57,10 @@ use crate::item::Item;
 /// # What is returned
 ///
 /// `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, also by way of type aliases, and
-/// `Arc<T>` in place of `T`. `T` is `Clone + Send + Sync + 'static` and implements serde's
-/// `Serialize` and `Deserialize`. `E` is any type: an error is returned and never kept. `None` is
-/// kept like a value, but shorter: see `none_ttl`.
+/// `Arc<T>` in place of `T`, also `Arc<str>` and `Arc<[T]>`. `T` is `Clone + Send + Sync + 'static` and
+/// implements serde's `Serialize` and `Deserialize`. `E` is any type: an error is returned and never kept.
+/// `None` is kept like a value, but shorter: see `none_ttl`. `Option<Result<T, E>>` is refused: an error in
+/// there would be a value.
 ///
 /// # What is in the key
 ///
@@ -155,7 +156,7 @@ use crate::item::Item;
 /// ## `id`
 ///
 /// The primary identity of the one row that is returned, where it is not simply a parameter named
-/// `id`. Each other parameter is in the expression or skipped.
+/// `id`. Each other parameter is in the expression or skipped. A text that names a parameter is refused.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -174,7 +175,8 @@ use crate::item::Item;
 /// ## `skip(..)`, `include(..)`, `key(..)`
 ///
 /// `skip` leaves parameters out of the key, `include` adds expressions to it, and `key` replaces the
-/// parameters by the expressions it lists.
+/// parameters by the expressions it lists. They are expressions and not texts of a language of their own:
+/// `key(id)`, where others write `key = "#id"`. A literal among them is refused, for it is the same for every call.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -475,7 +477,9 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Runs the function, then makes what is cached of a resource stale, then returns.
 ///
-/// A cached read that starts after the function returned never gets older data.
+/// A cached read of this process that starts after the function returned never gets older data; nor does one of another process
+/// once Redis has the invalidation, which it has by then unless it is away (`required` refuses to write then). Copies in *another*
+/// process may be behind by `CACHE_LOCAL_MAX_STALENESS`.
 ///
 /// ```
 /// use cache_runtime::invalidates;
@@ -504,7 +508,8 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// is done, or the body panics, the invalidation happens all the same: the write may have.
 ///
 /// A function with a parameter that is a transaction, or a connection that may be in one, is refused unless
-/// it says `after_commit`: it would invalidate before the caller commits.
+/// it says `after_commit`: it would invalidate before the caller commits. So is one that is `#[cached]` as well and
+/// made of a resource it invalidates: no call of it would be a hit.
 ///
 /// # Options
 ///
@@ -530,7 +535,10 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// The row of the resource before it, as its readers name it: what they have as `id` in their keys.
 /// It may use the parameters and `result`, the value inside `Ok` and `Some`. Where there is no such
-/// value, the whole resource is made stale.
+/// value, the whole resource is made stale. It is one row: a parameter that is a list of ids is refused, for no
+/// reader has a row of that id. Leave `id` out, or call `Cache::invalidate` for each after the write.
+/// (If rows do have lists as ids, write `id = path.as_slice()`.) A literal may stand here, for a resource of a
+/// single row, but no text that names a parameter.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -565,7 +573,7 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// After an error the resource is made stale, too, and once more a little later, because an error
 /// may hide a commit: think of a connection that breaks before the answer. `rejected` tells the
 /// errors that wrote nothing, so that a stream of refused writes does not empty the cache; `on = ok`
-/// vouches for all of them.
+/// vouches for all of them. With `rejected` the function returns a `Result`.
 ///
 /// ```
 /// # use cache_runtime::invalidates;

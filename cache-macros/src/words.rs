@@ -101,7 +101,7 @@ fn tag_text(tag: &Tag) -> String {
 }
 
 /// Tokens as a person writes them: spaces between words and behind commas only.
-fn text(tokens: &impl ToTokens) -> String {
+pub(crate) fn text(tokens: &impl ToTokens) -> String {
     let mut out = String::new();
     push(&mut out, tokens.to_token_stream());
     out

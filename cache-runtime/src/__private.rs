@@ -59,11 +59,17 @@ pub const fn invalidates(function: &'static str, words: &'static str) -> Site {
     reason = "spelled as the attribute spells them"
 )]
 pub mod codec {
+    // For the tests also where nothing is left out.
+    pub use crate::codec::NotBuiltIn;
     use crate::entry::CodecId;
 
     pub const json: CodecId = CodecId::Json;
     #[cfg(feature = "msgpack")]
     pub const msgpack: CodecId = CodecId::MsgPack;
+    #[cfg(not(feature = "msgpack"))]
+    pub const msgpack: NotBuiltIn = NotBuiltIn;
     #[cfg(feature = "postcard")]
     pub const postcard: CodecId = CodecId::Postcard;
+    #[cfg(not(feature = "postcard"))]
+    pub const postcard: NotBuiltIn = NotBuiltIn;
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
+
 use crate::clock::{self, Instant};
 use crate::error::Error;
 
@@ -25,35 +28,42 @@ impl Allowance {
     }
 
     /// Waits for an answer for as long as is left. What is asked is sent in any case.
-    pub(crate) async fn spend<T>(
+    pub(crate) fn spend<T, F>(
         &mut self,
-        ask: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let answer = self.spend_running(ask).await;
-        self.stop();
-        answer
+        ask: F,
+    ) -> impl Future<Output = Result<T, Error>> + use<'_, T, F>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.spend_running(ask).inspect(|_| self.stop())
     }
 
     /// The same for one who may be done with the answer: its time runs on until [`stop`](Self::stop), and who is done spares
     /// the second look at the clock, which is dear beside a hit.
-    pub(crate) async fn spend_running<T>(
+    // No `async fn`: that would hold `ask` three times over, and a place for a timer that most calls don't need. Those who
+    // wait for an answer are many at times.
+    pub(crate) fn spend_running<T, F>(
         &mut self,
-        ask: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+        ask: F,
+    ) -> impl Future<Output = Result<T, Error>> + use<T, F>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         self.stop();
         self.running = Some(clock::now());
         if self.left == self.budget {
             // The store ends this by itself.
-            ask.await
-        } else {
-            match tokio::time::timeout(self.left, ask).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Error::unavailable(format!(
-                    "the call has spent its budget of {} ms",
-                    self.budget.as_millis()
-                ))),
-            }
+            return Either::Left(ask);
         }
+        let budget = self.budget;
+        let within = tokio::time::timeout(self.left, ask).map(move |answer| {
+            answer.unwrap_or_else(|_| {
+                let budget = budget.as_millis();
+                let text = format!("the call has spent its budget of {budget} ms");
+                Err(Error::unavailable(text))
+            })
+        });
+        Either::Right(Box::pin(within))
     }
 
     /// Counts what the running command has taken.

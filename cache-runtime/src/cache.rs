@@ -51,17 +51,30 @@ pub async fn init(config: CacheConfig) -> Cache {
 /// The process-wide cache; a disabled one before [`init`].
 #[must_use]
 pub fn cache() -> Cache {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(cache) = crate::testing::in_scope() {
+        return cache;
+    }
     PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
 }
 
+/// Calls with the engine of the process-wide cache, if it is on.
 #[inline]
-pub(crate) fn process_engine() -> Option<Lent<'static>> {
-    let engine = PROCESS.get()?.0.engine.as_ref()?;
-    (!engine.is_closed()).then_some(Lent::Process(engine))
+pub(crate) fn with_process<T>(call: impl FnOnce(Option<Lent<'_>>) -> T) -> T {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(cache) = crate::testing::in_scope() {
+        return call(cache.engine());
+    }
+    let engine = PROCESS.get().and_then(|cache| cache.0.engine.as_ref());
+    call(
+        engine
+            .filter(|engine| !engine.is_closed())
+            .map(Lent::Process),
+    )
 }
 
 pub(crate) fn process_handle() -> Option<Handle> {
-    process_engine().map(Lent::handle)
+    with_process(|engine| engine.map(Lent::handle))
 }
 
 /// A handle on a cache; cheap to clone, and all clones are the same cache.
@@ -134,6 +147,7 @@ impl Cache {
     /// attempt to reach Redis has ended, and does not fail when Redis is away.
     pub async fn new(config: CacheConfig) -> Self {
         if !config.is_enabled() {
+            tracing::info!("no cache: neither REDIS_ENABLED nor CACHE_LOCAL_MB turns a tier on");
             return Self(Arc::new(Inner {
                 config,
                 engine: None,

@@ -13,6 +13,28 @@ use serde::de::DeserializeOwned;
 use crate::entry::CodecId;
 use crate::error::{Error, ErrorKind};
 
+/// Stands for a codec whose feature is off.
+#[derive(Debug)]
+pub struct NotBuiltIn;
+
+/// A codec that this build has.
+#[diagnostic::on_unimplemented(
+    message = "this codec is not built in",
+    label = "cache-runtime's feature of this name is off",
+    note = "turn it on where you depend on cache-runtime: `features = [\"msgpack\"]` or `features = [\"postcard\"]`"
+)]
+pub trait BuiltIn {
+    /// The codec.
+    fn id(self) -> CodecId;
+}
+
+#[diagnostic::do_not_recommend]
+impl BuiltIn for CodecId {
+    fn id(self) -> CodecId {
+        self
+    }
+}
+
 /// Encodes a value.
 pub(crate) fn encode<V: Serialize>(codec: CodecId, value: &V) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
@@ -100,6 +122,8 @@ impl io::Write for Counter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn all() -> Vec<CodecId> {
@@ -120,6 +144,9 @@ mod tests {
             assert_eq!(encoded_len(codec, &value).expect("encodes"), bytes.len());
             assert_eq!(decode(codec, &bytes).as_ref(), Some(&value), "{codec:?}");
             assert_eq!(decode::<u8>(codec, &[]), None, "{codec:?}");
+            let shared: (Arc<str>, Arc<[u8]>) = ("Ada".into(), [1, 2].into());
+            let bytes = encode(codec, &shared).expect("encodes");
+            assert_eq!(decode(codec, &bytes).as_ref(), Some(&shared), "{codec:?}");
         }
     }
 

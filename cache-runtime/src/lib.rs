@@ -47,8 +47,18 @@
 //! ```
 //!
 //! A read that starts after an invalidation was acknowledged never gets older data: across processes, with
-//! loads in flight, callers hanging up and bodies panicking. With Redis off, away, hung or wrong, annotated
-//! functions simply run. The README says what this rests on, and what is not there yet.
+//! loads in flight, callers hanging up and bodies panicking. Only a copy that is kept in the process beside Redis may be behind
+//! a write of another process, for a bounded time ([`CacheConfig::local_max_staleness`]). With Redis off, away, hung or wrong,
+//! annotated functions simply run. The README of the repository says what this rests on, and what is not there yet.
+//!
+//! # To begin with
+//!
+//! - Types that are cached are `Clone` and implement serde's `Serialize` and `Deserialize`. Functions run on tokio.
+//! - A service calls [`init`] with [`CacheConfig::from_env`] once. `REDIS_ENABLED=True` with `REDIS_HOST` or `REDIS_URL` turns
+//!   Redis (6.2 or later, or Valkey) on, `CACHE_LOCAL_MB` the process's own memory; with neither all calls simply run.
+//! - Log lines go to `tracing`; [`observe`] says what became of single calls, [`Cache::get_stats`] counts them.
+//! - Where the commit comes after the function, see [`Cache::after_commit`].
+//! - Tests use `testing::TestCache`, with the feature `testing`.
 //!
 //! **`self` is not in the key.** A service that serves several tenants must say which one, with
 //! `include(self.tenant)` or in `id`.
@@ -65,7 +75,7 @@
 //! | `msgpack` | no | `codec = "msgpack"` |
 //! | `postcard` | no | `codec = "postcard"` |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
-//! | `testing` | no | the contract suite for stores of one's own |
+//! | `testing` | no | `testing::TestCache`, with a clock and faults, and the contract suite for stores of one's own |
 
 // In reading order.
 mod advisor;

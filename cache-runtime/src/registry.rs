@@ -61,7 +61,7 @@ impl Known {
 }
 
 /// A resource, which a call need not count if its function knows it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Res {
     Known(&'static Known),
     Own(Arc<Resource>),
@@ -82,13 +82,6 @@ impl Res {
         match known.fingerprint.get_or_init(|| (type_id, of(version))) {
             (id, fingerprint) if *id == type_id => *fingerprint,
             _ => of(version),
-        }
-    }
-
-    pub(crate) fn to_arc(&self) -> Arc<Resource> {
-        match self {
-            Self::Known(known) => Arc::clone(&known.resource),
-            Self::Own(resource) => Arc::clone(resource),
         }
     }
 }
@@ -441,7 +434,7 @@ mod tests {
             let known = KNOWN.knows(engine, name);
             assert_eq!(known.is_some(), at < PLACES, "{engine} {name}");
             if let Some(known) = known {
-                assert!(Arc::ptr_eq(&known.to_arc(), &own));
+                assert!(std::ptr::eq(&*known, &*own));
                 assert!(KNOWN.claims(engine, name, &known, None, false));
             }
         }

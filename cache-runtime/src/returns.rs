@@ -1,7 +1,7 @@
 //! What an annotated function may return, told apart by the type itself and not by its name.
 //!
 //! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, with `Arc<T>`
-//! allowed wherever `T` stands. Blanket implementations for all of these would overlap (`Option<T>` is
+//! allowed wherever `T` stands (an `Arc<str>` or `Arc<[T]>` is itself a `T`, for want of a sized one in it). Blanket implementations for all of these would overlap (`Option<T>` is
 //! itself a serialisable type), so each form has a *shape*, a marker type that keeps the implementations
 //! apart; [`Shape`](crate::shape::Shape) finds it.
 
@@ -27,7 +27,7 @@ use crate::error::Error;
     message = "`{Self}` cannot be cached",
     label = "this is what the function would store",
     note = "a cached value is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize` without borrowing",
-    note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to it, or return an owned type"
+    note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to it or to what it holds, or return an owned type"
 )]
 pub trait Cacheable: Clone + Send + Sync + 'static {
     #[doc(hidden)]

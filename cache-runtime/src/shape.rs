@@ -9,21 +9,24 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, process_engine, process_handle};
+use crate::cache::{Cache, process_handle, with_process};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
 #[cfg(test)]
 use crate::returns::Kind;
-use crate::returns::{Fallible, Optional, Owned, Returns, Shared};
+use crate::returns::{Cacheable, Fallible, Optional, Owned, Shared};
 use crate::write::{Never, Unchanged, Write, WritePlan};
 
 /// What `R` is as the return type of a write that says nothing of its outcome.
 type PlainWrite<R, S> = Write<R, S, Never<R, S>, Unchanged<R, S>>;
 
 /// One link of the chain per return form, the most specific first.
+///
+/// What is asked of is the value, and not that the form [`Returns`](crate::returns::Returns) it, which follows: of a value that can't be cached
+/// the compiler then says just that.
 macro_rules! shapes {
-    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$($generic:ident),*> $form:ty as $shape:ty;)*) => {$(
+    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$value:ident $(, $error:ident)?> $form:ty as $shape:ty;)*) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $link<R>(PhantomData<fn() -> R>);
@@ -36,7 +39,7 @@ macro_rules! shapes {
             }
         })?
 
-        impl<$($generic),*> $link<$form> {
+        impl<$value $(, $error)?> $link<$form> {
             #[cfg(test)]
             pub(crate) fn kind(&self) -> Kind<$form, $shape> {
                 Kind::OF
@@ -52,9 +55,9 @@ macro_rules! shapes {
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape>
             where
-                $form: Returns<$shape>,
+                $value: Cacheable,
             {
-                Read::new(process_engine(), site, resource, plan)
+                with_process(|cache| Read::new(cache, site, resource, plan))
             }
 
             /// The same on a cache of one's own.
@@ -67,7 +70,7 @@ macro_rules! shapes {
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Read<$form, $shape>
             where
-                $form: Returns<$shape>,
+                $value: Cacheable,
             {
                 Read::new(cache.as_ref().engine(), site, resource, plan)
             }
@@ -186,7 +189,7 @@ impl<R> BatchShape<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::returns::{Cacheable, Loaded, Returns};
+    use crate::returns::{Loaded, Returns};
 
     fn restore<R: Returns<S>, S>(_: Kind<R, S>, value: Option<R::Value>) -> Option<R> {
         match value {

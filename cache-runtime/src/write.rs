@@ -279,7 +279,10 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
     }
 
     /// Which errors wrote nothing.
-    pub fn rejected<J2: Fn(&R::Error) -> bool>(self, rejected: J2) -> Write<R, S, J2, D> {
+    pub fn rejected<J2: Fn(&R::Error) -> bool>(self, rejected: J2) -> Write<R, S, J2, D>
+    where
+        R: CanFail,
+    {
         Write {
             active: self.active,
             site: self.site,
@@ -384,6 +387,17 @@ impl<J, D> Judge<J, D> {
         }
     }
 }
+
+/// A return type that has errors.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no errors that `rejected` could tell apart",
+    label = "this is no `Result`",
+    note = "return `Result<T, E>`, or leave `rejected` out of `#[invalidates(..)]`"
+)]
+pub trait CanFail {}
+
+#[diagnostic::do_not_recommend]
+impl<T, E> CanFail for Result<T, E> {}
 
 /// A return type that can say that a write was refused.
 #[diagnostic::on_unimplemented(

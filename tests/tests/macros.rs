@@ -582,3 +582,31 @@ async fn policies_reach_the_cache() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_shared_text_or_list_is_kept_as_it_is() {
+    #[cached(resource = "names", cache = cache, skip(cache))]
+    async fn name(cache: &Cache, id: i64) -> Arc<str> {
+        format!("name {id}").into()
+    }
+
+    #[cached(resource = "names", op = "all", cache = cache, skip(cache))]
+    async fn names(cache: &Cache, of: Arc<str>) -> Result<Option<Arc<[Arc<str>]>>, DbError> {
+        Ok(Some([of].into()))
+    }
+
+    let cache = cache().await;
+    let (_, kept) = miss(name(&cache, 1)).await;
+    assert_eq!(
+        (&*kept, hit(name(&cache, 1)).await.1),
+        ("name 1", kept.clone())
+    );
+    assert!(Arc::ptr_eq(
+        &hit(name(&cache, 1)).await.1,
+        &hit(name(&cache, 1)).await.1
+    ));
+    miss(names(&cache, "a".into())).await.1.unwrap();
+    miss(names(&cache, "b".into())).await.1.unwrap();
+    let all = hit(names(&cache, "a".into())).await.1.unwrap().unwrap();
+    assert_eq!(&*all, [Arc::from("a")]);
+}

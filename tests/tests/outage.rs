@@ -120,6 +120,28 @@ async fn redis_is_absent_at_the_start_and_comes_later() {
 }
 
 #[tokio::test]
+async fn each_reason_of_an_outage_is_said_once() {
+    let port = free_port();
+    let demo = demo(port, &[]);
+    let said = |reason: &str| {
+        demo.log()
+            .iter()
+            .filter(|line| line.contains(reason))
+            .count()
+    };
+    eventually(SOON, async || said(REFUSED) == 1).await;
+    let _guarded = RedisServer::options()
+        .port(port)
+        .password("s3cret-word")
+        .start();
+    eventually(SOON, async || {
+        said("✗ Redis connection failed: NOAUTH") == 1
+    })
+    .await;
+    assert_eq!((said(REFUSED), said(WITHOUT)), (1, 1), "{:#?}", demo.log());
+}
+
+#[tokio::test]
 async fn redis_is_killed_and_started_again_and_again() {
     let mut redis = RedisServer::start();
     let demo = demo(redis.port(), &[]);

@@ -37,6 +37,47 @@ fn unknown_options_are_explained() {
         "exclude",
         "unknown option `exclude`; did you mean `skip`?",
     );
+    for (given, meant) in [
+        ("convert", "key"),
+        ("ttl_secs", "ttl"),
+        ("unless_null", "cache_none"),
+        ("cacheNames", "resource"),
+    ] {
+        option(
+            &format!("{given} = 1"),
+            given,
+            &format!("unknown option `{given}`; did you mean `{meant}`?"),
+        );
+    }
+    for (given, why) in [
+        (
+            "sync_writes",
+            "one call at a time loads an entry, the others wait for it",
+        ),
+        (
+            "size",
+            "the configuration bounds the memory of all entries together, with `CACHE_LOCAL_MB`",
+        ),
+        ("result", "an `Err` is never kept, and what is in `Ok` is"),
+        (
+            "option",
+            "`None` is kept like a value, for `none_ttl`; with `cache_none = false` it is not",
+        ),
+        (
+            "refresh",
+            "a hit does not prolong an entry; `early` loads anew shortly before its time is over, `swr` after it",
+        ),
+    ] {
+        option(
+            &format!("{given} = true"),
+            given,
+            &format!("unknown option `{given}`; {why}"),
+        );
+    }
+    assert_mistakes(
+        &invalidates_mistakes("\"users\", key = \"#id\"", WRITE),
+        &[("key", "unknown option `key`; did you mean `id`?")],
+    );
     option(
         "colour = 1",
         "colour",
@@ -191,7 +232,50 @@ fn options_take_their_kind_of_value() {
     option(
         "key = (a, b)",
         "(a, b)",
-        "`key` takes a list; write `key(a , b)`",
+        "`key` takes a list; write `key(a, b)`",
+    );
+    for (option_given, message) in [
+        ("key = \"id\"", "`key` takes a list; write `key(id)`"),
+        ("key = \"#id\"", "`key` takes a list; write `key(id)`"),
+        (
+            "key = \"#{#user.id}\"",
+            "`key` takes a list; write `key(user.id)`",
+        ),
+        ("key = (\"#a\", b)", "`key` takes a list; write `key(a, b)`"),
+        (
+            "key = \"String\"",
+            "`key` takes a list of expressions, e.g. `key(id)`",
+        ),
+        (
+            "key = 1",
+            "`key` takes a list of expressions, e.g. `key(id)`",
+        ),
+        ("skip = \"db\"", "`skip` takes a list; write `skip(db)`"),
+        (
+            "skip = \"a, b\"",
+            "`skip` takes a list of parameters, e.g. `skip(db)`",
+        ),
+        (
+            "tags = \"t:{id}\"",
+            "`tags` takes a list; write `tags(\"t:{id}\")`",
+        ),
+        (
+            "depends = [\"a\", B]",
+            "`depends` takes a list; write `depends(\"a\", B)`",
+        ),
+    ] {
+        let (_, value) = option_given.split_once(" = ").expect("a value");
+        option(option_given, value, message);
+    }
+    option(
+        "cache = \"CACHE\"",
+        "\"CACHE\"",
+        "`cache` is an expression without quotes; write `cache = CACHE`",
+    );
+    option(
+        "cache = true",
+        "true",
+        "`cache` is a `Cache`, e.g. `cache = self.cache`",
     );
     option(
         "ttl(300)",

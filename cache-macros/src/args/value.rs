@@ -1,13 +1,13 @@
 //! One reader for each kind of value.
 
 use proc_macro2::Literal;
-use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
 use super::syntax::{Form, Written};
 use super::{CODECS, Codec, Name, Outcome, Ttl};
+use crate::words;
 
 impl Written {
     pub(super) fn expr(&self) -> syn::Result<Expr> {
@@ -32,18 +32,33 @@ impl Written {
                 Err(self.error("is empty; name something in it or remove it"))
             }
             Form::List(items, _) => Ok(items.iter().map(|item| ungrouped(item).clone()).collect()),
-            Form::Value(value) => {
-                let items = match ungrouped(value) {
-                    Expr::Tuple(tuple) => tuple.elems.to_token_stream(),
-                    Expr::Array(array) => array.elems.to_token_stream(),
-                    other => other.to_token_stream(),
-                };
-                let message = format!("`{0}` takes a list; write `{0}({items})`", self.key);
-                Err(syn::Error::new_spanned(value, message))
-            }
+            Form::Value(value) => Err(self.list_of(value)),
             Form::Nothing => Err(self.valueless(&format!("`{}(..)`", self.key))),
             Form::Broken => Err(self.error("has no value")),
         }
+    }
+
+    /// What to say of a value in place of a list; in what other libraries write into strings stand expressions here.
+    fn list_of(&self, value: &Expr) -> syn::Error {
+        let items: Vec<&Expr> = match ungrouped(value) {
+            Expr::Tuple(tuple) => tuple.elems.iter().collect(),
+            Expr::Array(array) => array.elems.iter().collect(),
+            other => vec![other],
+        };
+        let takes_texts = self.key == "tags" || self.key == "depends";
+        let fix = |item: &&Expr| match literal(item) {
+            _ if takes_texts => Some(words::text(item)),
+            Some(Lit::Str(quoted)) => quoted_expr(&quoted.value()).map(|value| words::text(&value)),
+            Some(_) => None,
+            None => Some(words::text(item)),
+        };
+        let fixed: Option<Vec<String>> = items.iter().map(fix).collect();
+        let fix = match fixed {
+            Some(items) => format!("a list; write `{}({})`", self.key, items.join(", ")),
+            None if self.key == "skip" => "a list of parameters, e.g. `skip(db)`".to_owned(),
+            None => format!("a list of expressions, e.g. `{}(id)`", self.key),
+        };
+        syn::Error::new_spanned(value, format!("`{}` takes {fix}", self.key))
     }
 
     /// Reads each item of a list, and reports every one that can't be read.
@@ -211,6 +226,20 @@ impl Written {
         let what =
             "is a whole number; count it up when the stored form changes, e.g. `version = 2`";
         number.ok_or_else(|| self.error_on(&value, what))
+    }
+
+    /// The cache to use.
+    pub(super) fn instance(&self) -> syn::Result<Expr> {
+        let value = self.expr()?;
+        let what = match literal(&value) {
+            Some(Lit::Str(text)) => {
+                let fix = text.value();
+                format!("is an expression without quotes; write `cache = {fix}`")
+            }
+            Some(_) => "is a `Cache`, e.g. `cache = self.cache`".to_owned(),
+            None => return Ok(value),
+        };
+        Err(self.error_on(&value, &what))
     }
 
     pub(super) fn path(&self) -> syn::Result<Path> {
@@ -454,6 +483,25 @@ fn ungrouped(value: &Expr) -> &Expr {
     match value {
         Expr::Group(group) => ungrouped(&group.expr),
         value => value,
+    }
+}
+
+/// The expression that somebody means who writes `"#id"`, `":id"`, `"{id}"` or `"user.id"`: a name or a part of one.
+pub(crate) fn quoted_expr(text: &str) -> Option<Expr> {
+    let signs = |letter: char| matches!(letter, '#' | '$' | ':' | '{' | ' ');
+    let text = text.trim_start_matches(signs).trim_end_matches(['}', ' ']);
+    let value: Expr = syn::parse_str(text).ok()?;
+    let is_type = |name: &Ident| name.to_string().starts_with(char::is_uppercase);
+    root(&value).filter(|name| !is_type(name))?;
+    Some(value)
+}
+
+/// The `user` of `user`, `user.id` and `user.id()`.
+pub(crate) fn root(value: &Expr) -> Option<&Ident> {
+    match value {
+        Expr::Field(field) => root(&field.base),
+        Expr::MethodCall(call) => root(&call.receiver),
+        value => single_ident(value),
     }
 }
 

@@ -70,6 +70,12 @@ fn the_function_is_async_and_returns_something() {
             "the function never returns, so `#[cached]` has nothing to do; remove it",
         )],
     );
+    let optional = "a `Result` in an `Option` is a value, and its errors would be kept; \
+                    return `Result<Option<T>, E>`";
+    signature(
+        "async fn get(id: i64) -> Option<io::Result<User>> { x }",
+        &[("io::Result<User>", optional)],
+    );
     let borrowed = "a borrowed value can't be kept; \
                     return an owned one, e.g. `String` in place of `&str`";
     for (ty, underlined) in [
@@ -203,6 +209,172 @@ fn names_are_those_of_parameters() {
         )],
     );
     cached("key(skip, limit.max(5), TENANT)", item, &[]);
+}
+
+#[test]
+fn what_is_in_a_key_differs_from_call_to_call() {
+    let item = "async fn list(&self, id: i64, user: User) -> Vec<User> { vec![] }";
+    for (given, value, fix) in [
+        ("key(\"#id\")", "\"#id\"", "write `key(id)`"),
+        ("key(\"id\")", "\"id\"", "write `key(id)`"),
+        (
+            "key(\"{user.id}\")",
+            "\"{user.id}\"",
+            "write `key(user.id)`",
+        ),
+        (
+            "key(\"self.tenant\")",
+            "\"self.tenant\"",
+            "write `key(self.tenant)`",
+        ),
+        (
+            "key(\"user-{id}\")",
+            "\"user-{id}\"",
+            "write `key(format!(\"user-{id}\"))`",
+        ),
+        (
+            "key(\"all\")",
+            "\"all\"",
+            "name what tells calls apart, e.g. `key(id)`",
+        ),
+        ("key(1)", "1", "name what tells calls apart, e.g. `key(id)`"),
+        (
+            "include(\"tenant\")",
+            "\"tenant\"",
+            "name what tells calls apart, e.g. `include(self.tenant)`",
+        ),
+        ("id = \"{id}\", skip(user)", "\"{id}\"", "write `id = id`"),
+        ("id = \"#id\"", "\"#id\"", "write `id = id`"),
+        (
+            "id = (self.tenant, \"#id\"), skip(user)",
+            "\"#id\"",
+            "write `id`",
+        ),
+    ] {
+        let message = format!("`{value}` is the same for every call; {fix}");
+        cached(given, item, &[(value, &message)]);
+    }
+    // Also behind what leaves it what it is.
+    for value in ["-1", "(1)", "&1", "1 as u8", "1.clone()", "-&(1)"] {
+        let message = "`1` is the same for every call; name what tells calls apart, e.g. `key(id)`";
+        cached(&format!("key({value})"), item, &[(value, message)]);
+    }
+    for fine in [
+        "key(id, KIND)",
+        "key(id + 1)",
+        "key(tenant(\"header\"))",
+        "key((\"a\", id))",
+        "key(format!(\"{id}\"))",
+        "id = (1, id), skip(user)",
+        "id = \"main\", skip(id, user)",
+        "id = \"self\", skip(id, user)",
+        "id = 1, skip(id, user)",
+    ] {
+        cached(fine, item, &[]);
+    }
+}
+
+#[test]
+fn an_id_to_invalidate_is_one_row() {
+    let item = "async fn w(&self, id: i64, ids: Vec<i64>, some: &[i64], few: [Id; 2], set: Option<Arc<BTreeSet<Id>>>, raw: Vec<u8>, uuid: [u8; 16]) -> Result<Vec<User>, E> { x }";
+    for (id, name) in [
+        ("ids", "ids"),
+        ("&ids", "ids"),
+        ("ids.clone()", "ids"),
+        ("some", "some"),
+        ("some.to_vec()", "some"),
+        ("few", "few"),
+        ("set", "set"),
+        ("result", "result"),
+    ] {
+        let message = format!(
+            "`id` is one row, and `{name}` holds many; leave `id` out, which makes the whole resource stale, \
+             or call `Cache::invalidate` for each after the write"
+        );
+        let found = invalidates_mistakes(&format!("\"users\", id = {id}"), item);
+        assert_mistakes(&found, &[(id, &message)]);
+    }
+    for (id, fix) in [
+        ("\"id\"", "id"),
+        ("\"#id\"", "id"),
+        ("\"#result.id\"", "result.id"),
+        ("\"{id}\"", "id"),
+    ] {
+        let message = format!("`{id}` is the same for every call; write `id = {fix}`");
+        let found = invalidates_mistakes(&format!("\"users\", id = {id}"), item);
+        assert_mistakes(&found, &[(id, &message)]);
+    }
+    for id in [
+        "raw",
+        "uuid",
+        "ids.len()",
+        "ids[0]",
+        "ids.as_slice()",
+        "1",
+        "\"main\"",
+        "result.id",
+    ] {
+        assert_mistakes(
+            &invalidates_mistakes(&format!("\"users\", id = {id}"), item),
+            &[],
+        );
+    }
+}
+
+#[test]
+fn errors_are_told_apart_where_there_are_some() {
+    let none = "`rejected` tells errors apart, and this function returns none; return a `Result`, or remove it";
+    for (returns, fails) in [
+        ("", false),
+        ("-> ()", false),
+        ("-> bool", false),
+        ("-> Option<Result<User, E>>", false),
+        ("-> &User", false),
+        ("-> Result<User, E>", true),
+        ("-> io::Result<()>", true),
+        ("-> Saved", true),
+        ("-> Self::Saved", true),
+    ] {
+        let item = format!("async fn w(id: i64) {returns} {{ x }}");
+        let found = invalidates_mistakes("\"users\", rejected = |e| e.is_refused()", &item);
+        let expected = [("rejected", none)];
+        assert_mistakes(&found, if fails { &[] } else { &expected });
+    }
+}
+
+#[test]
+fn one_function_reads_or_writes() {
+    let message = "`#[invalidates]` makes stale what `#[cached]` keeps of `users`, \
+                   so no call would be a hit; make two functions, one that reads and one that writes";
+    let get = "async fn get(id: i64) -> User { x }";
+    for (other, path) in [
+        ("#[invalidates(\"users\")]", "invalidates"),
+        (
+            "#[cache_runtime::invalidates(\"a\", \"users\", id = id)]",
+            "cache_runtime::invalidates",
+        ),
+    ] {
+        signature(&format!("{other} {get}"), &[(path, message)]);
+        let item = format!("#[doc = \"\"] {other} {get}");
+        let found = cached_mistakes("resource = \"b\", depends(\"users\")", &item);
+        assert_mistakes(&found, &[(path, message)]);
+        assert_mistakes(&cached_mistakes("resource = \"b\"", &item), &[]);
+    }
+    let below = format!("#[cached(resource = \"users\", ttl = 5)] {get}");
+    assert_mistakes(
+        &invalidates_mistakes("\"users\"", &below),
+        &[("cached", message)],
+    );
+    assert_mistakes(&invalidates_mistakes("\"teams\"", &below), &[]);
+    assert_mistakes(
+        &cached_mistakes(
+            "resource = Self::USERS",
+            &format!("#[invalidates(Self::USERS)] {get}"),
+        ),
+        &[("invalidates", &message.replace("users", "Self::USERS"))],
+    );
+    let twice = format!("#[cached(resource = \"users\", op = \"other\")] {get}");
+    signature(&twice, &[]);
 }
 
 #[test]

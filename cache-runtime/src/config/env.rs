@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, normalised, terminated};
+use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, normalised, slips, terminated};
 use crate::key::is_resource;
 use crate::policy::MAX_TTL;
 
@@ -33,6 +33,7 @@ impl CacheConfig {
         let mut vars = Vars::new(vars);
         let mut config = Self::default();
 
+        vars.warn_of_slips();
         let enabled = vars
             .take("REDIS_ENABLED", TRUE_OR_FALSE, boolean)
             .unwrap_or(false);
@@ -198,6 +199,20 @@ impl Vars {
         self.values.contains_key(name)
     }
 
+    /// Logs what is most likely not meant, and is no error: other programs have variables that begin like these.
+    fn warn_of_slips(&self) {
+        let mut address = ["REDIS_URL", "REDIS_HOST"].into_iter();
+        if let Some(name) = address.find(|name| self.is_set(name))
+            && !self.is_set("REDIS_ENABLED")
+        {
+            tracing::warn!("{name} is set, and REDIS_ENABLED is not, so Redis is off");
+        }
+        let names = self.values.keys().map(String::as_str);
+        for (slip, meant) in slips::of(names) {
+            tracing::warn!("{slip} has no effect; did you mean {meant}?");
+        }
+    }
+
     /// The variables with this prefix, and the resources their names end in.
     fn with_prefix(&self, prefix: &str) -> Vec<(String, String)> {
         let mut names: Vec<_> = self.values.keys().collect();
@@ -275,16 +290,13 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         },
     };
     if redis.tls && !cfg!(feature = "redis-tls") {
-        let (variable, held) = if tls == Some(true) {
-            ("REDIS_TLS", "true")
+        let (variable, held, may_hold) = if tls == Some(true) {
+            ("REDIS_TLS", "true", "false")
         } else {
-            ("REDIS_URL", "rediss://…")
+            ("REDIS_URL", "rediss://…", "redis://…")
         };
-        vars.report(
-            variable,
-            held,
-            "no TLS, because this program was built without the feature `redis-tls`",
-        );
+        let why = "because this program was built without the feature `redis-tls`";
+        vars.report(variable, held, &format!("{may_hold}, {why}"));
     }
     redis
 }

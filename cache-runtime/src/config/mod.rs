@@ -1,6 +1,7 @@
 //! Settings, from code or from the environment.
 
 mod env;
+mod slips;
 
 use std::collections::HashMap;
 use std::fmt;

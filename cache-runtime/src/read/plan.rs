@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::start::{Says, Start};
 use super::{Call, Extra, all_deps};
+use crate::codec::BuiltIn;
 use crate::engine::{Engine, Handle};
-use crate::entry::CodecId;
 use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
 use crate::observe::BypassReason;
 use crate::policy::{IntoTtl, MAX_TTL};
@@ -124,7 +124,8 @@ impl ReadPlan {
 
     /// How the value is encoded.
     #[inline]
-    pub fn codec(&mut self, codec: CodecId) -> &mut Self {
+    pub fn codec(&mut self, codec: impl BuiltIn) -> &mut Self {
+        let codec = codec.id();
         self.set(|says| says.codec = codec)
     }
 
@@ -220,8 +221,8 @@ impl ReadPlan {
         let start = self.0;
         start.register(cache);
         let (site, says) = (start.site, start.says);
-        let resource = start.resource.to_arc();
-        let deps = all_deps(cache, &resource, EntryKind::Entity, &start.extras);
+        let resource = &start.resource;
+        let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
             let problem = match key.id(id) {
@@ -231,7 +232,7 @@ impl ReadPlan {
             };
             Call {
                 cache: cache.clone(),
-                resource: Arc::clone(&resource),
+                resource: resource.clone(),
                 probe: Probe {
                     key: key.take(),
                     kind: EntryKind::Entity,

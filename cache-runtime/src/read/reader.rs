@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
 use super::{Call, Permit};
 use crate::allowance::Allowance;
 use crate::clock::{self, Instant, Millis};
@@ -121,7 +124,7 @@ pub(crate) struct Reader<'a> {
     /// A lease seen once with another stamp than the generations': it may be newer than what was read.
     suspect: Option<Nonce>,
     /// An entry that did not decode.
-    rejected: Option<Header>,
+    rejected: Option<Box<Header>>,
     /// The keys of the last look, taken before it.
     mark: Option<Mark>,
     /// What the last look saw, if it can be served in place of what is to be loaded.
@@ -129,7 +132,7 @@ pub(crate) struct Reader<'a> {
     /// Whether somebody else was given the lease that this reader asked for.
     has_lost: bool,
     /// The load of another process that this reader looks after for all those of this one.
-    scouting: Option<Scouting>,
+    scouting: Option<Box<Scouting>>,
 }
 
 /// Looking after another process's load.
@@ -186,7 +189,7 @@ impl<'a> Reader<'a> {
     /// Treats an entry as if it were not there.
     pub(crate) fn reject(&mut self, header: Header) {
         self.call.resource.counters.errors.add_one();
-        self.rejected = Some(header);
+        self.rejected = Some(Box::new(header));
     }
 
     /// What to do, as the function's attribute and the caller's [`Mode`] have it.
@@ -203,7 +206,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Looks, and finds out what to do; waits for somebody else's load if there is one.
-    // What comes after the look lies apart, on the heap: a hit is over before it, and is not to carry it about.
+    // Those who wait are many: what is only needed while one looks, or by the few who ask for the lease, is no part of
+    // what they hold meanwhile.
     pub(crate) async fn turn(&mut self) -> Turn {
         let call = self.call;
         if let Some(problem) = call.problem {
@@ -221,29 +225,43 @@ impl<'a> Reader<'a> {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
-            let (stamp, now) = (look.stamp, look.now);
-            let sight = self.judge(look);
-            if !matches!(sight, Sight::Hit(_)) {
-                self.allowance.stop();
-            }
-            let (past, seen) = match sight {
-                Sight::Hit(hit) => return Turn::Hit(hit),
-                Sight::Past(hit, None) => return Turn::Stale(hit, StaleReason::Revalidating),
-                Sight::Past(hit, Some(seen)) => (Some(hit), seen),
-                Sight::Vacant(seen) => (None, seen),
-                Sight::Bypass(reason) => return Turn::Bypass(reason),
-                Sight::Leased(header) => {
-                    match Box::pin(self.meet_lease(header, stamp, now)).await {
-                        Met::GivesWay(seen) => (None, seen),
-                        Met::LookAgain => continue,
-                        Met::Turn(turn) => return turn,
-                    }
-                }
+            let step = match self.decide(look) {
+                Decided::Turn(turn) => return turn,
+                Decided::LookAgain => continue,
+                Decided::Step(step) => step,
             };
-            if let Some(turn) = Box::pin(self.ask_for_lease(stamp, seen, past)).await {
+            if let Some(turn) = step.await {
                 return turn;
             }
         }
+    }
+
+    /// What to do after a look.
+    fn decide(&mut self, look: Look) -> Decided<'_> {
+        let (stamp, now) = (look.stamp, look.now);
+        let sight = self.judge(look);
+        if !matches!(sight, Sight::Hit(_)) {
+            self.allowance.stop();
+        }
+        let (past, seen) = match sight {
+            Sight::Hit(hit) => return Decided::Turn(Turn::Hit(hit)),
+            Sight::Past(hit, None) => {
+                return Decided::Turn(Turn::Stale(hit, StaleReason::Revalidating));
+            }
+            Sight::Past(hit, Some(seen)) => (Some(hit), seen),
+            Sight::Vacant(seen) => (None, seen),
+            Sight::Bypass(reason) => return Decided::Turn(Turn::Bypass(reason)),
+            Sight::Leased(header) => match self.meet_lease(header, stamp, now) {
+                Met::GivesWay(seen) => (None, seen),
+                Met::LookAgain => return Decided::LookAgain,
+                Met::Bypass(reason) => return Decided::Turn(Turn::Bypass(reason)),
+                Met::Joins(ticket) => {
+                    return Decided::Step(Box::pin(self.wait_for_landing(ticket)));
+                }
+                Met::Scouts => return Decided::Step(Box::pin(self.wait_for_word())),
+            },
+        };
+        Decided::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))
     }
 
     /// Asks for the lease in place of what was seen; `None` if somebody was faster, and the next look says who.
@@ -403,10 +421,10 @@ impl<'a> Reader<'a> {
 
     /// Whether there is content that was not invalidated, of the right type and whole.
     fn is_live(&self, header: &Header, stamp: Stamp) -> bool {
-        header.stays_under(stamp, self.fingerprint) && self.rejected.as_ref() != Some(header)
+        header.stays_under(stamp, self.fingerprint) && self.rejected.as_deref() != Some(header)
     }
 
-    async fn meet_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> Met {
+    fn meet_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> Met {
         if lease.stamp != stamp {
             // Dead, unless it was taken between the reading of the generations and that of the entry.
             if self.suspect == Some(lease.token) {
@@ -414,33 +432,33 @@ impl<'a> Reader<'a> {
             }
             // Another one each time, as where loads are refused and invalidated without end.
             if self.suspect.replace(lease.token).is_some() && self.is_late() {
-                return Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
+                return Met::Bypass(BypassReason::WaitLimit);
             }
             return Met::LookAgain;
         }
         if lease.fingerprint != self.fingerprint {
-            return Met::Turn(Turn::Bypass(BypassReason::OtherType));
+            return Met::Bypass(BypassReason::OtherType);
         }
         if self.scouts(lease.token) {
-            return self.wait_for_word(lease, now).await;
+            return self.gives_way(lease, now).unwrap_or(Met::Scouts);
         }
         self.scouting = None;
         if let Some(ticket) = self.call.cache.flights.join(lease.token) {
-            return self.wait_for_landing(ticket).await;
+            return Met::Joins(ticket);
         }
         if let Some(met) = self.gives_way(lease, now) {
             return met;
         }
         match self.call.cache.flights.follow(lease.token) {
-            Followed::Ticket(ticket) => self.wait_for_landing(ticket).await,
+            Followed::Ticket(ticket) => Met::Joins(ticket),
             Followed::Pilot(pilot) => {
-                self.scouting = Some(Scouting {
+                self.scouting = Some(Box::new(Scouting {
                     pilot,
                     stamp,
                     word: None,
                     was_told: false,
-                });
-                self.wait_for_word(lease, now).await
+                }));
+                Met::Scouts
             }
         }
     }
@@ -458,31 +476,30 @@ impl<'a> Reader<'a> {
         if self.call.cache.flights.is_given_up(lease.token) {
             return Some(Met::GivesWay(Seen::Past(lease)));
         }
-        let late = Met::Turn(Turn::Bypass(BypassReason::WaitLimit));
-        self.is_late().then_some(late)
+        self.is_late()
+            .then_some(Met::Bypass(BypassReason::WaitLimit))
     }
 
-    async fn wait_for_landing(&mut self, ticket: Ticket) -> Met {
+    /// Waits for what somebody else loads; `None` if nobody does any more.
+    pub(super) fn wait_for_landing(
+        &mut self,
+        ticket: Ticket,
+    ) -> impl Future<Output = Option<Turn>> + use<> {
         self.allowance.renew();
-        match ticket.wait(self.deadline()).await {
+        ticket.wait(self.deadline()).map(|arrival| match arrival {
             // Its error is its own. Those who waited try by themselves.
-            Arrival::Landed(Landed::Failure) => Met::Turn(Turn::Bypass(BypassReason::LoadFailed)),
-            Arrival::Landed(landed) => Met::Turn(Turn::Joined(landed)),
-            Arrival::Gone => Met::LookAgain,
-            Arrival::TimedOut => Met::Turn(Turn::Bypass(BypassReason::WaitLimit)),
-        }
+            Arrival::Landed(Landed::Failure) => Some(Turn::Bypass(BypassReason::LoadFailed)),
+            Arrival::Landed(landed) => Some(Turn::Joined(landed)),
+            Arrival::Gone => None,
+            Arrival::TimedOut => Some(Turn::Bypass(BypassReason::WaitLimit)),
+        })
     }
 
-    /// Waits for a change of the entry, with which whoever loads ends, or for as long as it may have gone unheard.
-    async fn wait_for_word(&mut self, lease: Header, now: Millis) -> Met {
-        if let Some(met) = self.gives_way(lease, now) {
-            return met;
-        }
-        self.allowance.renew();
-        let end = self.deadline().min(clock::now() + self.pause);
-        let Some(scouting) = &mut self.scouting else {
-            return Met::LookAgain;
-        };
+    /// Waits for a change of the entry, with which whoever loads ends, or for as long as it may have gone unheard; what has
+    /// become of it says the next look.
+    async fn wait_for_word(&mut self) -> Option<Turn> {
+        let end = self.end_of_pause();
+        let scouting = self.scouting.as_mut()?;
         // Word that leads back here was of a renewal, or of nothing: were it waited for again at once, that might go on without
         // a pause.
         let listens = !std::mem::take(&mut scouting.was_told);
@@ -494,7 +511,7 @@ impl<'a> Reader<'a> {
             self.allowance.renew();
             if scouting.word.is_some() {
                 // It may have changed before.
-                return Met::LookAgain;
+                return None;
             }
         }
         let word = async {
@@ -513,15 +530,19 @@ impl<'a> Reader<'a> {
             scouting.word = None;
             scouting.was_told = true;
         }
-        self.pause = (self.pause * 2).min(LAST_PAUSE);
-        Met::LookAgain
+        None
     }
 
     async fn pause(&mut self) {
+        tokio::time::sleep_until(self.end_of_pause()).await;
+    }
+
+    /// Until when to wait for somebody else before the next look, which has a budget of its own; each time for longer.
+    fn end_of_pause(&mut self) -> Instant {
         self.allowance.renew();
-        let end = self.deadline().min(clock::now() + self.pause);
-        tokio::time::sleep_until(end).await;
-        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LAST_PAUSE);
+        self.deadline().min(clock::now() + pause)
     }
 
     /// Finds a place among those who load this without a lease.
@@ -577,9 +598,21 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What comes of a look.
+enum Decided<'r> {
+    Turn(Turn),
+    LookAgain,
+    /// What to wait for first; without a turn then, look again.
+    Step(BoxFuture<'r, Option<Turn>>),
+}
+
 /// What comes of meeting somebody's lease.
 enum Met {
     GivesWay(Seen),
     LookAgain,
-    Turn(Turn),
+    Bypass(BypassReason),
+    /// Waits for a load of this process, or together with others for one elsewhere.
+    Joins(Ticket),
+    /// Looks after a load elsewhere.
+    Scouts,
 }

@@ -167,7 +167,7 @@ impl Start {
         let says = self.says;
         let deps = all_deps(&cache, &self.resource, says.kind(), &self.extras);
         let call = Call {
-            resource: self.resource.to_arc(),
+            resource: self.resource.clone(),
             probe: Probe {
                 key: self.key.take(),
                 kind: says.kind(),

@@ -13,6 +13,15 @@ use crate::store::MemoryStore;
 
 const BYTES: u64 = 64 << 20;
 
+tokio::task_local! {
+    static IN_SCOPE: Cache;
+}
+
+/// The cache in whose [scope](TestCache::scope) the current task is.
+pub(crate) fn in_scope() -> Option<Cache> {
+    IN_SCOPE.try_with(Cache::clone).ok()
+}
+
 /// A cache in memory, with a clock that the test moves and faults that the test causes. It is used as a [`Cache`] is,
 /// `clone()` included, which is one more handle on that; each one is empty at first.
 ///
@@ -81,6 +90,30 @@ impl TestCache {
     pub fn advance(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.ahead.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// Runs `future` with this cache in place of the process-wide one, for functions that use that. Tasks that it spawns are
+    /// not concerned.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use cache_runtime::{cached, testing::TestCache};
+    ///
+    /// #[cached(resource = "users")]
+    /// async fn user(id: i64) -> Option<String> {
+    ///     Some(format!("user {id}"))
+    /// }
+    ///
+    /// let cache = TestCache::new();
+    /// cache.scope(async { user(1).await; user(1).await }).await;
+    /// assert_eq!(cache.get_stats().await.counters.hits, 1);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// As cancel safe as `future` is.
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        IN_SCOPE.scope(self.cache.clone(), future)
     }
 
     /// From now on the store fails like this.

@@ -33,7 +33,7 @@ impl CacheApi {
         };
         Ok(
             match cache_runtime::cache().invalidate_all(resource).await {
-                Acknowledgement::Pending => Forgotten::Pending,
+                Acknowledgement::Pending | Acknowledgement::Lost => Forgotten::Pending,
                 _ => Forgotten::Done,
             },
         )

@@ -35,6 +35,8 @@ use crate::store::{Circuit, Word};
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
+/// More reasons than these are not said of one outage.
+const REASONS: usize = 8;
 /// How many times it is tried, to know how long an answer takes at best.
 const PROBES: usize = 3;
 /// How often the server's clock is read.
@@ -253,7 +255,8 @@ pub(super) async fn keep(
     attempted: watch::Sender<bool>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut is_out = false;
+    // Why there is no connection, as far as it was said.
+    let mut said = Vec::new();
     loop {
         links.breaker.probe();
         let attempt = tokio::select! {
@@ -262,7 +265,7 @@ pub(super) async fn keep(
         };
         let reason = match attempt {
             Ok(link) => {
-                is_out = false;
+                said.clear();
                 let link = Arc::new(link);
                 for number in 0..DRIVERS {
                     let way = link.round_trip;
@@ -297,10 +300,13 @@ pub(super) async fn keep(
         *links.failure.lock() = Some(reason.clone());
         let pause = links.breaker.open(clock::now());
         attempted.send_replace(true);
-        // Once for each outage.
-        if !std::mem::replace(&mut is_out, true) {
+        // Each reason once in an outage: the connection that was closed may be refused now for another.
+        if said.len() < REASONS && !said.contains(&reason) {
             tracing::warn!("✗ Redis connection failed: {reason}");
-            tracing::warn!("  Running without the Redis cache; reconnecting in the background");
+            if said.is_empty() {
+                tracing::warn!("  Running without the Redis cache; reconnecting in the background");
+            }
+            said.push(reason);
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

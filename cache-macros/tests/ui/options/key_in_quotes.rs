@@ -1,0 +1,8 @@
+use cache_runtime::cached;
+
+#[cached(resource = "users", key = "#id")]
+async fn get(id: i64) -> Option<String> {
+    Some(id.to_string())
+}
+
+fn main() {}

@@ -1,0 +1,94 @@
+//! Variables that are most likely meant for a setting, and miss its name.
+
+use crate::key::is_resource;
+
+/// All settings, but for `CACHE_TTL_<RESOURCE>`.
+const NAMES: [&str; 20] = [
+    "REDIS_ENABLED",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_DB",
+    "REDIS_USERNAME",
+    "REDIS_PASSWORD",
+    "REDIS_TLS",
+    "REDIS_URL",
+    "CACHE_TTL",
+    "CACHE_NAMESPACE",
+    "CACHE_LOCAL_MB",
+    "CACHE_LOCAL_MAX_STALENESS",
+    "CACHE_HASH_KEY",
+    "CACHE_TIMEOUT_MS",
+    "CACHE_TRUST_RESTART",
+    "CACHE_STALE_IF_ERROR",
+    "CACHE_SWR",
+    "CACHE_LOAD_TIMEOUT_MS",
+    "CACHE_EARLY",
+    "CACHE_JITTER",
+];
+
+/// Resources are not called so.
+const UNITS: [&str; 5] = ["MB", "MS", "S", "SECS", "SECONDS"];
+
+/// Those of these variables that are slips, each with what is meant. Others that begin alike belong to other programs.
+pub(super) fn of<'a>(
+    variables: impl Iterator<Item = &'a str>,
+) -> impl Iterator<Item = (&'a str, &'static str)> {
+    let unknown = variables.filter(|name| !NAMES.contains(name) && !is_of_a_resource(name));
+    unknown.filter_map(|name| Some((name, meant(name)?)))
+}
+
+fn is_of_a_resource(name: &str) -> bool {
+    name.strip_prefix("CACHE_TTL_")
+        .is_some_and(|rest| is_resource(&rest.to_ascii_lowercase()) && !UNITS.contains(&rest))
+}
+
+/// The setting that is nearest: with another unit or none, or with a letter or two wrong.
+fn meant(name: &str) -> Option<&'static str> {
+    let distance = |known: &'static str| {
+        if without_unit(name) == without_unit(known) {
+            return 1;
+        }
+        strsim::damerau_levenshtein(name, known)
+    };
+    let (distance, known) = NAMES
+        .map(|known| (distance(known), known))
+        .into_iter()
+        .min()?;
+    // In a short one, two letters make another word.
+    let at_most = if name.len() < 12 { 1 } else { 2 };
+    (distance <= at_most).then_some(known)
+}
+
+fn without_unit(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((rest, unit)) if UNITS.contains(&unit) => rest,
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_told_from_the_names_of_others() {
+        for (slip, setting) in [
+            ("REDIS_ENABLE", "REDIS_ENABLED"),
+            ("REDIS_ULR", "REDIS_URL"),
+            ("CACHE_TIMEOUT", "CACHE_TIMEOUT_MS"),
+            ("CACHE_TTL_SECONDS", "CACHE_TTL"),
+            ("CACHE_LOCAL", "CACHE_LOCAL_MB"),
+            ("CACHE_JITER", "CACHE_JITTER"),
+        ] {
+            assert_eq!(of([slip].into_iter()).next(), Some((slip, setting)));
+        }
+        let others = [
+            "CACHE_DIR",
+            "CACHE_SIZE",
+            "REDIS_SENTINELS",
+            "CACHE_TTL_USERS",
+            "PORT",
+        ];
+        assert_eq!(of(others.into_iter().chain(NAMES)).next(), None);
+    }
+}
