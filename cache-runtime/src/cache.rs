@@ -600,7 +600,8 @@ impl Cache {
     }
 
     /// Runs `future` with every cached function in it asking Redis, and none answered by a copy in the process: as under
-    /// `#[cached(.., strict)]`, but the caller's choice. Calls in tasks that it spawns are not concerned.
+    /// `#[cached(.., strict)]`, but the caller's choice. That holds for the functions of every cache, not of this one alone.
+    /// Calls in tasks that it spawns are not concerned.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
