@@ -9,6 +9,7 @@ use crate::config::CacheConfig;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
 use crate::engine::{Engine, Handle, Lent, Shares};
 use crate::error::{Error, ErrorKind};
+use crate::flight::Landed;
 use crate::key::{IntoKey, KeyPart, is_resource};
 use crate::local::Local;
 use crate::policy::IntoTtl;
@@ -16,7 +17,7 @@ use crate::read::{Call, Hit, Permit, Read, Reader, Turn, value_of};
 use crate::returns::{Cacheable, Fallible, Owned};
 use crate::scope;
 use crate::stats::{Figures, Stats};
-use crate::store::{Filled, LeaseReply, Matching, MemoryStore, Seen, Store};
+use crate::store::{Filled, Invalidation, LeaseReply, Matching, MemoryStore, Seen, Store};
 use crate::transaction::{self, Doubt, Ending, Handover};
 use crate::write::{Planned, WritePlan};
 
@@ -124,6 +125,9 @@ pub struct Lease<T> {
 
 impl<T: Cacheable> Lease<T> {
     /// Stores what was loaded since the miss, unless the entry was invalidated meanwhile; says whether it did.
+    ///
+    /// # Cancel safety
+    /// Dropped, the value may be stored or not; if not, the lease is given back.
     pub async fn fill(self, value: &T) -> bool {
         let Some((call, Some(permit))) = self.call.map(|call| *call) else {
             return false;
@@ -230,6 +234,9 @@ impl Cache {
     ///
     /// To store what was missed here with [`set`](Self::set) is not safe, because somebody may invalidate in
     /// between; [`lookup`](Self::lookup) and [`get_or_load`](Self::get_or_load) are.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
     pub async fn get<T: Cacheable>(&self, key: impl IntoKey) -> Option<T> {
         let call = Call::manual(self.handle()?, &key.into_key().ok()?, None);
         let value = self.look::<T>(&call).await;
@@ -262,6 +269,9 @@ impl Cache {
     /// [`ErrorKind::Superseded`] if the entry was invalidated after its place was taken, or if a write that concerns it is
     /// under way or a transaction open, [`ErrorKind::Unavailable`].
     /// Nothing is stored then. With the cache off, nothing is stored and that is no error.
+    ///
+    /// # Cancel safety
+    /// Dropped, the value may be stored or not, whole in any case; what was there before may be gone.
     pub async fn set<T: Cacheable>(
         &self,
         key: impl IntoKey,
@@ -342,6 +352,9 @@ impl Cache {
     /// # Errors
     /// [`ErrorKind::InvalidKey`]; [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then
     /// the removal is kept and retried, and this process does not read the entry until it is done.
+    ///
+    /// # Cancel safety
+    /// Dropped once it runs, the entry is removed all the same, as soon as the store can be reached.
     pub async fn delete(&self, key: impl IntoKey) -> Result<bool, Error> {
         let key = key.into_key()?;
         let Some(handle) = self.handle() else {
@@ -349,31 +362,24 @@ impl Cache {
         };
         let call = Call::manual(handle, &key, None);
         call.resource.counters.invalidations.add_one();
-        if transaction::is_open(&call.cache) {
-            // Somebody may load the old rows again before the commit: once more then.
-            let order = Order {
-                kills: vec![call.probe.key.clone()],
-                ..Order::default()
-            };
-            transaction::hand_over_order(&call.cache, order);
-        }
-        let order = Order {
+        let invalidation = Invalidation {
             kills: vec![call.probe.key.clone()],
+            ..Invalidation::default()
+        };
+        let order = Order {
+            kills: invalidation.kills.clone(),
             ..Order::default()
         };
-        let invalidation = crate::store::Invalidation {
-            kills: order.kills.clone(),
-            ..Default::default()
-        };
+        // Inside of a block somebody may load the old rows again before the commit: once more then.
+        transaction::hand_over_order(&call.cache, &order);
+        let owed = call.cache.delivery.owe(order);
         match call.cache.store.invalidate(&invalidation).await {
-            Ok(done) => Ok(done.removed > 0),
+            Ok(done) => {
+                owed.settle();
+                Ok(done.removed > 0)
+            }
             Err(error) => {
-                let _ = call
-                    .cache
-                    .delivery
-                    .enqueue(order)
-                    .acknowledged(PATIENCE)
-                    .await;
+                let _ = owed.hand_in().acknowledged(PATIENCE).await;
                 Err(error)
             }
         }
@@ -407,6 +413,9 @@ impl Cache {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidKey`]. A fault of the store is a miss whose lease fills nothing.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives a lease it holds back, and leaves those who wait for it to others.
     pub async fn lookup<T: Cacheable>(&self, key: impl IntoKey) -> Result<Lookup<T>, Error> {
         let miss = |call| {
             Ok(Lookup::Miss(Lease {
@@ -425,13 +434,18 @@ impl Cache {
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
         let permit = loop {
             match reader.turn().await {
-                Turn::Hit(hit) | Turn::Stale(hit, _) => {
-                    match value_of::<T>(hit.codec, &hit.payload) {
-                        Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
-                        None => reader.reject(hit.header),
+                Turn::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
+                    Some(value) => {
+                        reader.found(&hit, || Some(Landed::Value(Arc::clone(&value) as _)));
+                        return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
-                }
-                Turn::Joined(crate::flight::Landed::Value(value)) => match value.downcast::<T>() {
+                    None => reader.reject(hit.header),
+                },
+                Turn::Stale(hit, _) => match value_of::<T>(hit.codec, &hit.payload) {
+                    Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
+                    None => reader.reject(hit.header),
+                },
+                Turn::Joined(Landed::Value(value)) => match value.downcast::<T>() {
                     Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     Err(_) => break None,
                 },
@@ -459,6 +473,9 @@ impl Cache {
     ///
     /// # Errors
     /// What `load` returned. A key that is none, and any fault of the cache, only mean that `load` runs.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
     pub async fn get_or_load<T: Cacheable, E>(
         &self,
         key: impl IntoKey,
@@ -482,11 +499,17 @@ impl Cache {
 
     /// Invalidates one row and everything derived from its resource. A name that is no resource invalidates
     /// nothing.
+    ///
+    /// # Cancel safety
+    /// Dropped once it runs, the invalidation takes place all the same.
     pub async fn invalidate(&self, resource: &str, id: &impl KeyPart) -> Acknowledgement {
         self.invalidate_resource(resource, |plan| plan.id(id)).await
     }
 
     /// Invalidates everything of a resource. A name that is no resource invalidates nothing.
+    ///
+    /// # Cancel safety
+    /// As [`invalidate`](Self::invalidate).
     pub async fn invalidate_all(&self, resource: &str) -> Acknowledgement {
         self.invalidate_resource(resource, |plan| plan).await
     }
@@ -510,6 +533,9 @@ impl Cache {
     }
 
     /// Invalidates every entry that carries a tag.
+    ///
+    /// # Cancel safety
+    /// As [`invalidate`](Self::invalidate).
     pub async fn invalidate_tag(&self, tag: &str) -> Acknowledgement {
         let Some(cache) = self.handle() else {
             return Acknowledgement::Disabled;
@@ -574,7 +600,8 @@ impl Cache {
     }
 
     /// Runs `future` with every cached function in it asking Redis, and none answered by a copy in the process: as under
-    /// `#[cached(.., strict)]`, but the caller's choice. Calls in tasks that it spawns are not concerned.
+    /// `#[cached(.., strict)]`, but the caller's choice. That holds for the functions of every cache, not of this one alone.
+    /// Calls in tasks that it spawns are not concerned.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -609,6 +636,9 @@ impl Cache {
     /// # Errors
     /// [`ErrorKind::InvalidKey`] for an empty pattern; [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the
     /// store failed midway, in which case some entries may be left.
+    ///
+    /// # Cancel safety
+    /// Dropped, some entries may be left.
     pub async fn invalidate_pattern(&self, pattern: &str) -> Result<u64, Error> {
         if pattern.is_empty() {
             return Err(Error::new(
@@ -630,6 +660,10 @@ impl Cache {
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then the invalidation is kept and
     /// retried, and this process reads nothing from the cache until it is done.
+    ///
+    /// # Cancel safety
+    /// Dropped once it runs, everything is invalidated all the same; some entries may stay until their time is over, and
+    /// nobody is served them.
     pub async fn clear_all(&self) -> Result<u64, Error> {
         let Some(cache) = self.handle() else {
             return Ok(0);
@@ -637,15 +671,11 @@ impl Cache {
         cache.registry.others.invalidations.add_one();
         // Once more when a transaction that is open has ended: somebody may load the old rows until then.
         transaction::hand_over_everything(&cache);
+        let owed = cache.delivery.owe(None);
         // Removed first, because that can be counted. What is stored meanwhile is dead a moment later.
         let everything = Matching::all(&cache.space.namespace, "*");
         let removed = cache.store.remove_matching(&everything).await;
-        match cache
-            .delivery
-            .enqueue_namespace()
-            .acknowledged(PATIENCE)
-            .await
-        {
+        match owed.hand_in().acknowledged(PATIENCE).await {
             Acknowledgement::Delivered => removed,
             Acknowledgement::Lost => Err(Error::unavailable(
                 "the cache was shut down before the store had the invalidation",

@@ -39,10 +39,13 @@ impl fmt::Debug for Landed {
     }
 }
 
-/// The loads under way in this process, by the token of their lease.
+/// Where those who wait hear of a flight's end.
+type Landing = watch::Receiver<Option<Landed>>;
+
+/// The loads under way in this process, and those elsewhere that somebody here looks after, by the token of their lease.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
-    by_token: Mutex<HashMap<Nonce, watch::Receiver<Option<Landed>>>>,
+    by_token: Mutex<HashMap<Nonce, Landing>>,
     /// Leases that nobody of this process holds any more, until they lapse. The store may not have heard of it yet, or may
     /// never hear of it, as when it was away.
     given_up: Mutex<HashMap<Nonce, Instant>>,
@@ -71,13 +74,20 @@ impl Flights {
 
     /// Starts a flight. It ends when the pilot is dropped, with or without a value.
     pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Pilot {
-        let (sender, receiver) = watch::channel(None);
-        self.by_token.lock().insert(token, receiver);
-        Pilot {
-            flights: Arc::clone(self),
+        let (pilot, landing) = self.pilot(token);
+        self.by_token.lock().insert(token, landing);
+        pilot
+    }
+
+    fn pilot(self: &Arc<Self>, token: Nonce) -> (Pilot, Landing) {
+        let (landed, landing) = watch::channel(None);
+        let flights = Arc::clone(self);
+        let pilot = Pilot {
+            flights,
             token,
-            landed: sender,
-        }
+            landed,
+        };
+        (pilot, landing)
     }
 
     /// A ticket for the flight under this lease, if there is one in this process.
@@ -93,13 +103,9 @@ impl Flights {
                 landed: flight.get().clone(),
             }),
             Entry::Vacant(place) => {
-                let (landed, receiver) = watch::channel(None);
-                place.insert(receiver);
-                Followed::Pilot(Pilot {
-                    flights: Arc::clone(self),
-                    token,
-                    landed,
-                })
+                let (pilot, landing) = self.pilot(token);
+                place.insert(landing);
+                Followed::Pilot(pilot)
             }
         }
     }
@@ -148,14 +154,14 @@ impl Drop for Pilot {
 /// Held by one who waits.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    landed: watch::Receiver<Option<Landed>>,
+    landed: Landing,
 }
 
 /// How waiting ended.
 #[derive(Debug)]
 pub(crate) enum Arrival {
     Landed(Landed),
-    /// The loader failed, was cancelled, or had finished before anybody waited: look again.
+    /// Whoever loaded, or looked after a load elsewhere, has gone, or had finished before anybody waited: look again.
     Gone,
     TimedOut,
 }

@@ -114,7 +114,8 @@ pub enum Status {
     Miss {
         /// Whether the value is in the cache now.
         stored: bool,
-        /// Whether another call's run of the function answered this one too (single-flight).
+        /// Whether another call of this process answered this one too (single-flight): by its run of the function, or with
+        /// what it found of a run elsewhere.
         joined: bool,
     },
     /// By the function, without the cache.

@@ -137,7 +137,7 @@ impl<E: Entry> Table<E> {
         self.0.weight()
     }
 
-    /// What lies in it is never heavier than this.
+    /// Half the room of a shard. What is larger would push out most of what lies beside it, and is better not put in.
     pub(crate) fn heaviest(&self) -> u64 {
         self.0.shard_capacity() / 2
     }

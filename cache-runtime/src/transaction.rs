@@ -213,9 +213,9 @@ pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Option<Handover> 
 }
 
 /// Leaves an order with the block around the current task, to be sent once more when that has ended, however it has.
-pub(crate) fn hand_over_order(cache: &Handle, order: Order) {
+pub(crate) fn hand_over_order(cache: &Handle, order: &Order) {
     if let Some(block) = Block::around(cache) {
-        block.collected.lock().orders.push(order);
+        block.collected.lock().orders.push(order.clone());
     }
 }
 

@@ -282,16 +282,7 @@ async fn fan_out(server: &RedisServer) {
         node.warm().await;
     }
     let loads = first.loads.load(Ordering::Relaxed);
-    let reads = |command: &str| {
-        let stats = server.cli(&["INFO", "commandstats"]);
-        let prefix = format!("cmdstat_{command}:calls=");
-        let line = stats
-            .lines()
-            .find_map(|line| line.strip_prefix(&prefix).map(str::to_owned));
-        line.and_then(|line| line.split(',').next()?.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    let before = reads("mget");
+    let before = server.calls("mget");
     first.set(7).await;
     let start = Instant::now();
     let fresh = join_all(nodes.iter().map(async |node| {
@@ -304,7 +295,7 @@ async fn fan_out(server: &RedisServer) {
     say(&format!(
         "{NODES} nodes: {} load, {} reads from Redis; fresh after {}",
         first.loads.load(Ordering::Relaxed) - loads,
-        reads("mget") - before,
+        server.calls("mget") - before,
         quantiles(times),
     ));
 }

@@ -197,6 +197,19 @@ impl RedisServer {
         self.run(command.args(["-c", &line.replace("redis-cli", &cli)]))
     }
 
+    /// How often a command was called since the statistics were reset; a subcommand as `client|list`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no `redis-cli`.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats = self.cli(&["INFO", "commandstats"]);
+        let prefix = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+        let calls = line.and_then(|line| line.split(',').next()?.parse().ok());
+        calls.unwrap_or(0)
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> Vec<String> {
         self.process

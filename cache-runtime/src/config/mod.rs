@@ -269,6 +269,9 @@ impl CacheConfig {
     }
 
     /// How long the cache's commands for one call may take, all together, before the call goes on without it.
+    ///
+    /// A look is one command of these. Rarely it takes more, of which each has a budget of its own: where a generation is
+    /// missing that makes it first, and where the time of an announced write is over that ends it, and looks once more.
     #[must_use]
     pub fn command_budget(mut self, budget: Duration) -> Self {
         self.command_budget = budget.clamp(SHORTEST, LONGEST);

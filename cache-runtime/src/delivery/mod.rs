@@ -6,6 +6,7 @@
 //! tries for a bounded time to deliver what is left. What is lost then is counted and named in the log.
 
 mod batch;
+mod owed;
 mod queue;
 mod sweep;
 #[cfg(test)]

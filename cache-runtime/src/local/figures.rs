@@ -79,7 +79,7 @@ pub struct LocalFigures {
     pub hits: u64,
     /// Copies that are kept.
     pub entries: u64,
-    /// What they weigh: the lengths of their encoded values, and a fixed overhead for each.
+    /// What they weigh: the lengths of their keys and encoded values, and a fixed overhead for each.
     pub bytes: u64,
     /// Reads from Redis of which a copy was kept.
     pub kept: u64,

@@ -1,6 +1,6 @@
 //! Decoded copies in the process of what lies in Redis, kept coherent by the server's pushes.
 //!
-//! A hit is one look-up by the key's hash and a few comparisons: no round trip, no string, no allocation. What makes it
+//! A hit is one look-up by the key's text and a few comparisons: no round trip, no allocation. What makes it
 //! right are six rules, each of which serves stale data when it is left out:
 //!
 //! 1. A read takes the [cells](cells) of its keys, and the epoch, before it is sent. A push, or an own invalidation, ends

@@ -2,7 +2,7 @@
 //!
 //! Nobody waits for others while holding leases: two batches that overlap would wait for each other. So a batch that got
 //! a lease loads at once, also the ids that somebody else is loading (these without storing them); a batch that got none
-//! waits for those who did.
+//! waits for those who did, until one of them gives a lease back that it gets.
 
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
@@ -254,17 +254,52 @@ async fn look_up<R: Gathered<S>, S, K>(
         // Others have what is missing, and nobody waits for this batch. All wait until the same time, whoever is looked
         // after first.
         readers.iter_mut().for_each(Reader::begin_to_wait);
-        let waiting = readers
-            .iter_mut()
-            .zip(&mut answers)
-            .filter(|(_, answer)| answer.is_none());
-        stream::iter(waiting)
-            .for_each_concurrent(AT_A_TIME, async |(reader, answer)| {
-                *answer = Some(turn::<R::Value>(reader).await);
-            })
-            .await;
+        if go_on(&mut readers, &mut answers, leases, Until::Lease).await {
+            // It may be one of many that were given back.
+            readers.iter_mut().for_each(Reader::end_waiting);
+            go_on(&mut readers, &mut answers, leases, Until::All).await;
+        }
     }
     answered_all(answers)
+}
+
+/// How far those go who go their own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    All,
+    /// What is open then stays so: who holds a lease waits for nobody.
+    Lease,
+}
+
+/// Lets each reader that has no answer go its own way to one; says whether one of them got a lease.
+async fn go_on<V: crate::Cacheable>(
+    readers: &mut [Reader<'_>],
+    answers: &mut [Option<Answer<V>>],
+    leases: &Leases,
+    until: Until,
+) -> bool {
+    let open: Vec<_> = readers
+        .iter_mut()
+        .enumerate()
+        .zip(answers.iter())
+        .filter(|(_, answer)| answer.is_none())
+        .map(|((place, reader), _)| async move { (place, turn::<V>(reader).await) })
+        .collect();
+    let mut turns = stream::iter(open).buffer_unordered(AT_A_TIME);
+    let mut any = false;
+    while let Some((place, answer)) = turns.next().await {
+        if let Answer::Load(permit) = &answer {
+            leases.add(permit);
+            any = true;
+        }
+        if let Some(place) = answers.get_mut(place) {
+            *place = Some(answer);
+        }
+        if any && until == Until::Lease {
+            break;
+        }
+    }
+    any
 }
 
 fn answered_all<V>(answers: Vec<Option<Answer<V>>>) -> Vec<Answer<V>> {
@@ -428,20 +463,31 @@ fn expired<'p>(probes: &'p [Probe], looks: &'p [Look]) -> impl Iterator<Item = &
         .map(|(probe, _)| probe)
 }
 
-/// Waits for somebody else's load of one id.
+/// One id's own way to an answer, on which its reader may wait for others. That reader stays until all ids have their
+/// answers, so whoever waits together with it is told here.
 async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
-    loop {
+    let answer = loop {
         match reader.turn().await {
             Turn::Hit(hit) if hit.content == Content::Absence => {
-                return Answer::Found(None, Tier::Store);
+                reader.found(&hit, || Some(Landed::Absence));
+                break Answer::Found(None, Tier::Store);
             }
-            Turn::Hit(hit) | Turn::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
-                Some(value) => return Answer::Found(Some(value), Tier::Store),
+            Turn::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
+                Some(value) => {
+                    reader.found(&hit, || Some(Landed::Value(Arc::clone(&value) as _)));
+                    break Answer::Found(Some(value), Tier::Store);
+                }
                 None => reader.reject(hit.header),
             },
-            other => return settled(other),
+            Turn::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
+                Some(value) => break Answer::Found(Some(value), Tier::Store),
+                None => reader.reject(hit.header),
+            },
+            other => break settled(other),
         }
-    }
+    };
+    reader.scouts_no_more();
+    answer
 }
 
 fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {

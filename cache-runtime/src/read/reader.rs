@@ -143,6 +143,8 @@ struct Scouting {
     stamp: Stamp,
     /// Word of the entry's next change, if the store has agreed to send it.
     word: Option<Word>,
+    /// Whether word has come since the last pause.
+    was_told: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -172,6 +174,11 @@ impl<'a> Reader<'a> {
         {
             scouting.pilot.land(landed);
         }
+    }
+
+    /// Nobody waits together with this reader any more: whoever did looks, and one of them looks after the load from then on.
+    pub(crate) fn scouts_no_more(&mut self) {
+        self.scouting = None;
     }
 
     /// What is needed to keep a copy of what the last look saw.
@@ -449,6 +456,7 @@ impl<'a> Reader<'a> {
                     pilot,
                     stamp,
                     word: None,
+                    was_told: false,
                 }));
                 Met::Scouts
             }
@@ -490,13 +498,17 @@ impl<'a> Reader<'a> {
     /// Waits for a change of the entry, with which whoever loads ends, or for as long as it may have gone unheard; what has
     /// become of it says the next look.
     async fn wait_for_word(&mut self) -> Option<Turn> {
-        self.allowance.renew();
-        let end = self.deadline().min(clock::now() + self.pause);
+        let end = self.end_of_pause();
         let scouting = self.scouting.as_mut()?;
+        // Word that leads back here was of a renewal, or of nothing: were it waited for again at once, that might go on without
+        // a pause.
+        let listens = !std::mem::take(&mut scouting.was_told);
         // Where copies are kept, the keys of every look are listened to.
-        if self.mark.is_none() && scouting.word.is_none() {
+        if listens && self.mark.is_none() && scouting.word.is_none() {
             let listen = self.call.cache.store.listen(&self.call.probe.key);
             scouting.word = self.allowance.spend(listen).await.unwrap_or_default();
+            // The look that follows is one after a wait.
+            self.allowance.renew();
             if scouting.word.is_some() {
                 // It may have changed before.
                 return None;
@@ -511,25 +523,32 @@ impl<'a> Reader<'a> {
         };
         let is_heard = tokio::select! {
             () = tokio::time::sleep_until(end) => false,
-            () = word => true,
+            () = word, if listens => true,
         };
         if is_heard {
             // There is no second word.
             scouting.word = None;
+            scouting.was_told = true;
         }
-        self.pause = (self.pause * 2).min(LAST_PAUSE);
         None
     }
 
     async fn pause(&mut self) {
+        tokio::time::sleep_until(self.end_of_pause()).await;
+    }
+
+    /// Until when to wait for somebody else before the next look, which has a budget of its own; each time for longer.
+    fn end_of_pause(&mut self) -> Instant {
         self.allowance.renew();
-        let end = self.deadline().min(clock::now() + self.pause);
-        tokio::time::sleep_until(end).await;
-        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LAST_PAUSE);
+        self.deadline().min(clock::now() + pause)
     }
 
     /// Finds a place among those who load this without a lease.
     pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
+        // Those who wait together with this reader are to gather there, too.
+        self.scouts_no_more();
         let mut width = match reason {
             BypassReason::Unavailable | BypassReason::Pending => lane::WITHOUT_STORE,
             BypassReason::LoadFailed => lane::AFTER_FAILURE,
@@ -565,6 +584,13 @@ impl<'a> Reader<'a> {
     /// The wait limit counts from here.
     pub(crate) fn begin_to_wait(&mut self) {
         self.deadline();
+    }
+
+    /// Waits for nobody from here on; what is free may still be taken.
+    pub(crate) fn end_waiting(&mut self) {
+        self.scouts_no_more();
+        self.allowance.renew();
+        self.deadline = Some(clock::now());
     }
 
     fn is_late(&mut self) -> bool {

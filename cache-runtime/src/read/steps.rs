@@ -45,6 +45,11 @@ impl Leases {
         *self.0.lock() = permits.into_iter().map(Permit::lease).collect();
     }
 
+    /// One more.
+    pub(super) fn add(&self, permit: &Permit) {
+        self.0.lock().push(permit.lease());
+    }
+
     /// Runs a batch from its first lease to its last fill: with many ids these alone may take as long as a lease holds.
     pub(super) async fn renewing<F: Future>(&self, cache: Handle, batch: F) -> F::Output {
         let mut batch = std::pin::pin!(batch);

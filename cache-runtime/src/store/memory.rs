@@ -309,7 +309,7 @@ impl MemoryStore {
         self.sweep_at.store(next, Ordering::Relaxed);
     }
 
-    /// Ends intents on these keys; says whether there were any.
+    /// Ends intents on these keys.
     fn end_intents<'k>(
         &self,
         keys: impl IntoIterator<Item = &'k str>,

@@ -370,8 +370,11 @@ impl Word {
         Self(Box::pin(change))
     }
 
-    /// Returns when word has come, once.
-    pub(crate) async fn heard(&mut self) {
+    /// Returns when word has come. It comes once: what happens after that is heard by nobody, and this is not to be awaited again.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, word can still be heard.
+    pub async fn heard(&mut self) {
         self.0.as_mut().await;
     }
 }
@@ -402,6 +405,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Shows what [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, no intent, and
     /// to find out takes no longer than a call without the cache: before a call waits for anything, it glances. To show
     /// nothing says nothing.
+    ///
+    /// `see` is to be called once at most. A value that is [`Encoded`](Payload::Encoded) is passed over, since decoding it takes
+    /// time: the call looks then.
     fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
         let _ = (key, deps, see);
     }

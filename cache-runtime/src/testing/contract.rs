@@ -103,24 +103,27 @@ impl Case<'_> {
     async fn look(&self, probe: &Probe) -> Look {
         let glance = Cell::new(None);
         self.store
-            .glance(&probe.key, &probe.deps, &|header, _, now| {
-                glance.set(Some((*header, now)));
+            .glance(&probe.key, &probe.deps, &|header, payload, now| {
+                glance.set(Some((*header, text(payload), now)));
             });
         let look = self.ok(self.store.look(probe).await);
-        self.agree(glance.get(), &look);
+        self.agree(glance.take(), &look);
         look
     }
 
     /// A glance sees what a look sees, or nothing.
-    fn agree(&self, glance: Option<(Header, Millis)>, look: &Look) {
+    fn agree(&self, glance: Option<(Header, Option<String>, Millis)>, look: &Look) {
         /// One that ends between the two is no matter.
         const MOMENT: Duration = Duration::from_millis(20);
 
-        let Some((header, now)) = glance else {
+        let Some((header, shown, now)) = glance else {
             return;
         };
         if header.fresh.since(now) > MOMENT {
-            let is_there = matches!(&look.found, Found::Entry(there, _) if *there == header);
+            let is_there = matches!(
+                &look.found,
+                Found::Entry(there, payload) if *there == header && text(payload) == shown
+            );
             assert!(
                 is_there && header.stamp == look.stamp && look.intended.is_none(),
                 "{}: {look:?}",

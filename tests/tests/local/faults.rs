@@ -126,7 +126,7 @@ async fn those_who_wait_for_another_process_are_woken() {
                 .await
         }
     });
-    eventually(PATIENCE, async || super::calls(&server, "mget") > 1).await;
+    eventually(PATIENCE, async || server.calls("mget") > 1).await;
     assert!(lease.fill(&String::from("filled")).await);
     assert_eq!(reader.await.expect("no panic"), Ok("filled".into()));
 }

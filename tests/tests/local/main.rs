@@ -192,16 +192,6 @@ async fn begin<F: Future>(call: Pin<&mut F>) {
     .await;
 }
 
-/// How often the server has run a command.
-fn calls(server: &RedisServer, command: &str) -> u64 {
-    let stats = server.cli(&["INFO", "commandstats"]);
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.and_then(|line| line.split(',').next()?.parse().ok())
-        .unwrap_or(0)
-}
-
 /// A server, and a node behind a proxy that has a copy of its first row.
 async fn behind_a_proxy(config: impl FnOnce(u16) -> CacheConfig) -> (RedisServer, Proxy, Node) {
     let server = RedisServer::start();

@@ -81,12 +81,12 @@ async fn batches_take_what_is_in_the_process() {
         tier(node.get_many(&ids)).await == "local"
     })
     .await;
-    let (reads, loads) = (calls(&server, "mget"), node.loads());
+    let (reads, loads) = (server.calls("mget"), node.loads());
     let before = node.cache.get_stats().await.counters;
     assert_eq!(node.get_many(&ids).await.len(), 10);
     assert_eq!(tier(node.get(3)).await, "local", "one by one, too");
     let after = node.cache.get_stats().await.counters;
-    assert_eq!((calls(&server, "mget"), node.loads()), (reads, loads));
+    assert_eq!((server.calls("mget"), node.loads()), (reads, loads));
     assert_eq!(after.hits - before.hits, 13);
     assert_eq!(after.local_hits - before.local_hits, 13);
     other.rename(3, "new").await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cache_tests::{Mode, RedisServer, eventually};
 
-use super::{Node, PATIENCE, begin, behind_a_proxy, calls, impatient, over, tier};
+use super::{Node, PATIENCE, begin, behind_a_proxy, impatient, over, tier};
 
 /// Longer than any test: what is stale then stays stale.
 const LONG: Duration = Duration::from_secs(3600);
@@ -37,11 +37,11 @@ async fn a_read_that_a_push_overtakes_is_not_kept() {
         let (server, proxy, node) = behind_a_proxy(over).await;
         let other = node.beside(over(server.port())).await;
         forget(&node, &server).await;
-        let (reads, before) = (calls(&server, "mget"), node.figures().await);
+        let (reads, before) = (server.calls("mget"), node.figures().await);
         proxy.set(Mode::HoldAnswers);
         let mut read = pin!(node.name(1));
         begin(read.as_mut()).await;
-        eventually(PATIENCE, async || calls(&server, "mget") > reads).await;
+        eventually(PATIENCE, async || server.calls("mget") > reads).await;
         if write_all {
             other.rename_all("new").await;
         } else {
@@ -65,11 +65,11 @@ async fn a_read_that_an_own_write_overtakes_is_not_kept() {
     stop_tracking(&server, &proxy).await;
     node.rename(1, "old").await;
     node.name(1).await;
-    let reads = calls(&server, "mget");
+    let reads = server.calls("mget");
     proxy.set(Mode::HoldAnswers);
     let mut read = pin!(node.name(1));
     begin(read.as_mut()).await;
-    eventually(PATIENCE, async || calls(&server, "mget") > reads).await;
+    eventually(PATIENCE, async || server.calls("mget") > reads).await;
     proxy.set(Mode::Pass);
     node.rename(1, "new").await;
     assert_eq!(read.await, "old");
@@ -234,7 +234,33 @@ async fn stop_tracking(server: &RedisServer, proxy: &cache_tests::Proxy) {
     eventually(PATIENCE, async || {
         let info = server.cli(&["INFO", "clients"]);
         info.contains("tracking_clients:0")
-            || info.contains("tracking_clients:1") && calls(server, "client|reply") > 0
+            || info.contains("tracking_clients:1") && server.calls("client|reply") > 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_sweep_spares_copies_of_what_was_loaded_since() {
+    let server = RedisServer::start();
+    let node = Node::new(over(server.port()).local_max_staleness(LONG)).await;
+    let walks = || server.calls("scan");
+    node.commit(1, "name");
+    // A round takes what was asked for before it begins, and another second passes before the next one does.
+    let mut before;
+    loop {
+        before = walks();
+        node.rename_all("name").await;
+        eventually(PATIENCE, async || walks() > before).await;
+        before = walks();
+        node.rename_all("name").await;
+        node.warm(1).await;
+        if walks() == before {
+            break;
+        }
+    }
+    eventually(PATIENCE, async || walks() > before).await;
+    // The next one begins when that is over.
+    let _ = node.cache.invalidate_all("greetings").await;
+    eventually(PATIENCE, async || walks() > before + 1).await;
+    assert_eq!(tier(node.get(1)).await, "local");
 }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_runtime::{Status, observe};
+use cache_runtime::{Cache, CacheConfig, Status, observe};
 use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop, User};
-use crate::{Pair, over, over_each_store};
+use crate::{Pair, bounded, over, over_each_store, patient};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 over_each_store! {
     the_body_is_given_what_missed;
@@ -244,7 +246,7 @@ async fn a_batch_waits_for_the_load_of_one_row(pair: Pair) {
 #[tokio::test]
 async fn a_batch_of_hits_is_one_command() {
     let server = RedisServer::start();
-    let cache = cache_runtime::Cache::new(over(&server)).await;
+    let cache = Cache::new(over(&server)).await;
     let shop = Shop::new(&cache);
     shop.get_many(&[1, 2, 3]).await.expect("read");
     server.cli(&["CONFIG", "RESETSTAT"]);
@@ -262,7 +264,7 @@ async fn a_batch_of_hits_is_one_command() {
 #[tokio::test]
 async fn ids_past_one_command_are_read_in_several() {
     let server = RedisServer::start();
-    let cache = cache_runtime::Cache::new(over(&server)).await;
+    let cache = Cache::new(over(&server)).await;
     let shop = Shop::new(&cache);
     let ids: Vec<i64> = (1..=600).collect();
     let asked: Arc<[i64]> = ids.as_slice().into();
@@ -272,20 +274,11 @@ async fn ids_past_one_command_are_read_in_several() {
     assert_eq!(shop.asked(), [] as [Vec<i64>; 0], "597 absences are kept");
 }
 
-/// How often a command was called since the statistics were reset.
-fn calls(server: &RedisServer, command: &str) -> u64 {
-    let stats = server.cli(&["INFO", "commandstats"]);
-    let prefix = format!("cmdstat_{command}:calls=");
-    let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
-    let calls = line.and_then(|line| line.split(',').next());
-    calls.map_or(0, |calls| calls.parse().expect("a number"))
-}
-
 #[tokio::test]
 async fn a_large_batch_is_stored_as_a_whole_in_few_commands() {
     let server = RedisServer::start();
     let config = over(&server).lease(Duration::from_secs(60));
-    let cache = cache_runtime::Cache::new(config).await;
+    let cache = Cache::new(config).await;
     let shop = Shop::new(&cache);
     // The scripts are known from here on.
     shop.get_many(&[1]).await.expect("read");
@@ -294,8 +287,8 @@ async fn a_large_batch_is_stored_as_a_whole_in_few_commands() {
     shop.get_many(&ids).await.expect("read");
     assert_eq!(shop.asked().pop().expect("it ran").len(), 5_000);
     assert_eq!(cache.get_stats().await.counters.fills, 5_001);
-    assert_eq!(calls(&server, "mget"), 20);
-    assert_eq!(calls(&server, "evalsha"), 40, "leases and values, 20 each");
+    assert_eq!(server.calls("mget"), 20);
+    assert_eq!(server.calls("evalsha"), 40, "leases and values, 20 each");
     shop.get_many(&ids).await.expect("read");
     assert_eq!(shop.asked(), [] as [Vec<i64>; 0]);
 }
@@ -303,7 +296,7 @@ async fn a_large_batch_is_stored_as_a_whole_in_few_commands() {
 #[tokio::test]
 async fn the_leases_of_a_batch_are_renewed() {
     let server = RedisServer::start();
-    let cache = cache_runtime::Cache::new(over(&server).lease(Duration::from_secs(1))).await;
+    let cache = Cache::new(over(&server).lease(Duration::from_secs(1))).await;
     let shop = Shop::new(&cache);
     let gate = Gate::new();
     let held = shop.with_read_gate(&gate);
@@ -319,4 +312,125 @@ async fn the_leases_of_a_batch_are_renewed() {
     gate.open();
     load.await.expect("ends").expect("read");
     assert_eq!(cache.get_stats().await.counters.fills, 2);
+}
+
+/// Loads of rows 1 and 2 in one process, each held at a gate.
+async fn two_held_loads(shop: &Shop) -> [(Arc<Gate>, Load); 2] {
+    let loads = [1, 2].map(async |id| {
+        let gate = Gate::new();
+        let held = shop.with_read_gate(&gate);
+        let load = tokio::spawn(async move { held.get(id).await });
+        gate.arrival().await;
+        (gate, load)
+    });
+    let [first, second] = loads;
+    [first.await, second.await]
+}
+
+type Load = tokio::task::JoinHandle<Result<Option<User>, DbError>>;
+
+/// Longer than any test: who waits for what does not come hangs.
+const LONG: Duration = Duration::from_secs(3600);
+
+fn waiting_long(config: CacheConfig) -> CacheConfig {
+    config.wait_limit(LONG)
+}
+
+#[tokio::test]
+async fn who_waits_together_with_a_batch_is_answered_with_its_row() {
+    bounded(async {
+        let server = RedisServer::start();
+        let config = over(&server);
+        let shop = Shop::new(&Cache::new(config.clone()).await);
+        let [(first, _), (second, _)] = two_held_loads(&shop).await;
+        let here = shop.node(&Cache::new(waiting_long(config)).await);
+        let batch = tokio::spawn({
+            let here = here.clone();
+            async move { here.get_many(&[1, 2]).await }
+        });
+        // It looks after both loads from here on.
+        eventually(PATIENCE, async || server.calls("client|caching") == 2).await;
+        let one = tokio::spawn({
+            let here = here.clone();
+            async move { here.get(1).await }
+        });
+        // Its look is answered before those that follow on the same connection.
+        for _ in 0..3 {
+            here.get(3).await.expect("read");
+        }
+        first.open();
+        let row = one.await.expect("answered").expect("read");
+        assert_eq!(row.expect("there").name, "user 1");
+        second.open();
+        let rows = batch.await.expect("answered");
+        assert_eq!(names(&rows), [(1, "user 1"), (2, "user 2")]);
+        assert_eq!(shop.asked(), [] as [Vec<i64>; 0]);
+    })
+    .await;
+}
+
+/// One of the loads that a batch waits for is given up: the batch has a lease then, and others may wait for it.
+async fn a_batch_that_gets_a_lease_waits_no_longer(a: Cache, b: Cache) {
+    let shop = Shop::new(&a);
+    let [(_, first), (gate, second)] = two_held_loads(&shop).await;
+    let here = shop.node(&b);
+    let batch = tokio::spawn(async move { here.get_many(&[1, 2]).await });
+    // It can't say that it waits: give it the turns it needs to get there.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    first.abort();
+    let rows = batch
+        .await
+        .expect("ends while the second load is still held");
+    assert_eq!(names(&rows), [(1, "user 1"), (2, "user 2")]);
+    assert_eq!(shop.asked(), [[1, 2]]);
+    // It has stored what it had the lease of, and the other load what that had.
+    let counters = async |cache: &Cache| cache.get_stats().await.counters;
+    let fills = counters(&b).await.fills;
+    gate.open();
+    second.await.expect("ends").expect("read");
+    assert_eq!((fills, counters(&a).await.fills_refused), (1, 0));
+    shop.get_many(&[1, 2]).await.expect("read");
+    assert_eq!(shop.asked(), [] as [Vec<i64>; 0]);
+}
+
+#[tokio::test]
+async fn a_batch_that_gets_a_lease_waits_no_longer_in_memory() {
+    bounded(async {
+        let cache = Cache::new(waiting_long(patient().local_mb(16))).await;
+        a_batch_that_gets_a_lease_waits_no_longer(cache.clone(), cache).await;
+    })
+    .await;
+}
+
+// In memory, where both leases are known to be given up before the batch can look.
+#[tokio::test]
+async fn a_batch_takes_all_leases_that_are_given_back() {
+    bounded(async {
+        let cache = Cache::new(waiting_long(patient().local_mb(16))).await;
+        let shop = Shop::new(&cache);
+        let [(_, first), (_, second)] = two_held_loads(&shop).await;
+        let here = shop.clone();
+        let batch = tokio::spawn(async move { here.get_many(&[1, 2]).await });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        second.abort();
+        batch.await.expect("ends").expect("read");
+        assert_eq!(shop.asked(), [[1, 2]]);
+        assert_eq!(cache.get_stats().await.counters.fills, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_gets_a_lease_waits_no_longer_over_redis() {
+    bounded(async {
+        let server = RedisServer::start();
+        let node = async || Cache::new(waiting_long(over(&server))).await;
+        a_batch_that_gets_a_lease_waits_no_longer(node().await, node().await).await;
+    })
+    .await;
 }

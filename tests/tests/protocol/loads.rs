@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cache_runtime::{BypassReason, Outcome, Status, observe};
-use cache_tests::eventually;
+use cache_runtime::{BypassReason, Cache, Outcome, Status, observe};
+use cache_tests::{RedisServer, eventually};
 
 use crate::shop::{DbError, Fault, Gate, Shop};
 use crate::{Pair, over_each_store};
@@ -415,6 +415,49 @@ async fn one_of_a_process_looks_after_a_load_elsewhere() {
             }
         }
         assert_eq!(joined, 49, "one has asked for all of them");
+        assert_eq!(shop.loads(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_looks_after_a_load_elsewhere_when_the_first_hangs_up() {
+    const FOLLOWERS: usize = 10;
+
+    crate::bounded(async {
+        let server = RedisServer::start();
+        let config = crate::over(&server).wait_limit(Duration::from_secs(3600));
+        let shop = Shop::new(&Cache::new(config.clone()).await);
+        let gate = Gate::new();
+        let held = shop.with_read_gate(&gate);
+        let leader = tokio::spawn(async move { held.get(1).await });
+        gate.arrival().await;
+        let here = shop.node(&Cache::new(config).await);
+        let read = || {
+            let reader = here.clone();
+            tokio::spawn(async move { outcome(reader.get(1)).await.status })
+        };
+        let listening = || server.calls("client|caching");
+        let first = read();
+        eventually(PATIENCE, async || listening() == 1).await;
+        let followers: Vec<_> = (0..FOLLOWERS).map(|_| read()).collect();
+        // Their looks are answered before those that follow on the same connection.
+        for _ in 0..3 {
+            here.get(2).await.expect("read");
+        }
+        first.abort();
+        eventually(PATIENCE, async || listening() == 2).await;
+        gate.open();
+        leader.await.expect("the load ends").expect("read");
+        let mut joined = 0;
+        for follower in followers {
+            match follower.await.expect("answered") {
+                Status::Hit { .. } => {}
+                Status::Miss { joined: true, .. } => joined += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(joined, FOLLOWERS - 1, "one has asked for all of them");
         assert_eq!(shop.loads(), 2);
     })
     .await;

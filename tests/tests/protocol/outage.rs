@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_runtime::{BypassReason, Cache, Circuit, RedisConfig, Status, observe};
-use cache_tests::{RedisServer, eventually, free_port};
+use cache_tests::{Mode, Proxy, RedisServer, eventually, free_port};
 
 use crate::shop::{DbError, Fault, Gate, Shop};
 use crate::{bounded, over, patient};
@@ -153,4 +153,62 @@ async fn tasks_and_connections_end_with_the_cache() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn they_end_with_it_where_the_application_drives_the_connection() {
     bounded(the_end_leaves_nothing()).await;
+}
+
+/// One who looks after a load elsewhere loses Redis, and finds a place behind somebody who loads already: those who waited
+/// together with it are to be there, too.
+#[tokio::test]
+async fn those_who_wait_for_a_load_elsewhere_gather_when_redis_is_lost() {
+    const FOLLOWERS: u64 = 5;
+
+    bounded(async {
+        let server = RedisServer::start();
+        let proxy = Proxy::start(server.port());
+        let config = patient().wait_limit(Duration::from_secs(3600));
+        let cache = Cache::new(config.redis(RedisConfig::at("127.0.0.1", proxy.port()))).await;
+        let shop = Shop::new(&Cache::new(over(&server)).await);
+        let here = shop.node(&cache);
+        let read = |shop: &Shop| {
+            let shop = shop.clone();
+            tokio::spawn(async move { shop.name(1).await })
+        };
+
+        // Somebody begins while Redis is away, and goes on for long.
+        proxy.set(Mode::Cut);
+        eventually(PATIENCE, async || !cache.is_available().await).await;
+        let gate = Gate::new();
+        let first = read(&here.with_read_gate(&gate));
+        gate.arrival().await;
+        proxy.set(Mode::Pass);
+        eventually(PATIENCE, async || cache.is_available().await).await;
+
+        // The same is loaded elsewhere, and waited for.
+        let elsewhere = Gate::new();
+        let load = read(&shop.with_read_gate(&elsewhere));
+        elsewhere.arrival().await;
+        let scout = read(&here);
+        eventually(PATIENCE, async || server.calls("client|caching") == 1).await;
+        let followers: Vec<_> = (0..FOLLOWERS).map(|_| read(&here)).collect();
+        // Their looks are answered before those that follow on the same connection.
+        for _ in 0..3 {
+            here.get(2).await.expect("read");
+        }
+        let bypasses = async || cache.get_stats().await.counters.bypasses;
+        assert_eq!(bypasses().await, 1);
+        proxy.set(Mode::Cut);
+        eventually(PATIENCE, async || bypasses().await == 2 + FOLLOWERS).await;
+        settle().await;
+
+        let loads = shop.loads();
+        gate.open();
+        first.await.expect("answered");
+        scout.await.expect("answered");
+        for follower in followers {
+            assert_eq!(follower.await.expect("answered"), "user 1");
+        }
+        assert_eq!(shop.loads(), loads + 1, "one for all who waited");
+        elsewhere.open();
+        load.await.expect("answered");
+    })
+    .await;
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use cache_runtime::{Acknowledgement, BypassReason, Cache, RedisConfig, Status, observe};
-use cache_tests::{RedisServer, eventually};
+use cache_tests::{Mode, Proxy, RedisServer, eventually};
 
-use crate::shop::Shop;
-use crate::{over, patient};
+use crate::shop::{Gate, Shop};
+use crate::{bounded, over, patient};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -442,4 +442,75 @@ async fn a_generation_that_is_none_is_replaced() {
             assert!(is_hit(status(shop.get(1)).await), "{value:?}");
         }
     }
+}
+
+/// Makes a call, hangs up while its first command is on its way, and loses that command with its connection.
+async fn lost<T: Send + 'static>(proxy: &Proxy, call: impl Future<Output = T> + Send + 'static) {
+    proxy.set(Mode::Hold);
+    let call = tokio::spawn(call);
+    eventually(PATIENCE, async || proxy.held() > 0).await;
+    call.abort();
+    assert!(call.await.is_err_and(|error| error.is_cancelled()));
+    proxy.cut_then(Mode::Pass);
+}
+
+#[tokio::test]
+async fn a_removal_by_hand_whose_caller_hangs_up_takes_place() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+    let cache = Cache::new(config).await;
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    assert_eq!(shop.name(1).await, "user 1");
+    shop.commit(1, "new");
+    let caller = cache.clone();
+    lost(&proxy, async move { caller.delete("users:1").await }).await;
+    eventually(PATIENCE, async || shop.name(1).await == "new").await;
+}
+
+#[tokio::test]
+async fn everything_is_invalidated_although_its_caller_hangs_up() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+    let cache = Cache::new(config).await;
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    assert_eq!(shop.name(1).await, "user 1");
+    shop.commit(1, "new");
+    // In its walk over the keys.
+    let caller = cache.clone();
+    lost(&proxy, async move { caller.clear_all().await }).await;
+    eventually(PATIENCE, async || shop.name(1).await == "new").await;
+}
+
+#[tokio::test]
+async fn one_key_that_may_not_be_listened_to_is_no_reason_to_listen_to_none() {
+    bounded(async {
+        let server = RedisServer::start();
+        // The advisor would be refused, too.
+        let config = over(&server).wait_limit(PATIENCE * 2).advice(false);
+        let shop = Shop::new(&Cache::new(config.clone()).await);
+        let here = shop.node(&Cache::new(config).await);
+        let gate = Gate::new();
+        let held = shop.with_read_gate(&gate);
+        let load = tokio::spawn(async move { held.name(1).await });
+        gate.arrival().await;
+        server.cli(&["ACL", "SETUSER", "default", "-exists"]);
+        let reader = tokio::spawn(async move { here.name(1).await });
+        let is_refused = || {
+            let stats = server.cli(&["INFO", "commandstats"]);
+            let mut lines = stats.lines();
+            lines.any(|line| {
+                line.starts_with("cmdstat_exists:") && !line.contains("rejected_calls=0")
+            })
+        };
+        eventually(PATIENCE, async || is_refused()).await;
+        let asked = server.calls("client|caching");
+        eventually(PATIENCE, async || server.calls("client|caching") > asked).await;
+        server.cli(&["ACL", "SETUSER", "default", "+exists"]);
+        gate.open();
+        assert_eq!(reader.await.expect("answered"), "user 1");
+        load.await.expect("answered");
+    })
+    .await;
 }

@@ -1,4 +1,5 @@
-//! A store in which every look finds another dead lease, as where one writer invalidates while many load.
+//! A store in which every look finds a lease: another dead one each time, as where one writer invalidates while many load,
+//! or one that stands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +9,11 @@ use async_trait::async_trait;
 use cache_runtime::store::{
     Fill, Filled, Fingerprint, Form, Found, Intended, Intent, Invalidated, Invalidation,
     LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Payload, Probe, Seen, ServerFacts,
-    Stamp, Store,
+    Stamp, Store, Word,
 };
-use cache_runtime::{BypassReason, Cache, Error, ErrorKind, Status, observe};
+use cache_runtime::{BypassReason, Cache, CacheConfig, Error, ErrorKind, Status, observe};
 
-use crate::shop::Shop;
+use crate::shop::{Shop, User};
 use crate::{bounded, patient};
 
 /// After so many looks it comes to rest, so that a reader who goes on for ever ends and is found out.
@@ -22,6 +23,31 @@ const NOW: Millis = Millis(1_700_000_000_000);
 #[derive(Debug, Default)]
 struct Restless {
     looks: AtomicUsize,
+    /// The lease that stands, if one does. Word of its change comes at once, though it does not change.
+    standing: Option<LeaseRequest>,
+    /// How long an answer takes.
+    takes: Duration,
+}
+
+impl Restless {
+    /// A load of a row elsewhere, which does not end.
+    fn standing() -> Self {
+        let standing = Some(lease(Fingerprint::of::<User>(0)));
+        Self {
+            standing,
+            ..Self::default()
+        }
+    }
+}
+
+fn lease(fingerprint: Fingerprint) -> LeaseRequest {
+    LeaseRequest {
+        seen: Seen::Nothing,
+        token: Nonce::fresh(),
+        stamp: stamp(),
+        fingerprint,
+        length: Duration::from_secs(3),
+    }
 }
 
 fn absent<T>() -> Result<T, Error> {
@@ -43,12 +69,10 @@ impl Store for Restless {
     }
 
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        let lease = LeaseRequest {
-            seen: Seen::Nothing,
-            token: Nonce::fresh(),
-            stamp: stamp(),
-            fingerprint: Fingerprint::of::<()>(0),
-            length: Duration::from_secs(3),
+        tokio::time::sleep(self.takes).await;
+        let lease = match &self.standing {
+            Some(lease) => lease.clone(),
+            None => lease(Fingerprint::of::<()>(0)),
         };
         let found = if self.looks.fetch_add(1, Ordering::SeqCst) < LOOKS {
             Found::Entry(lease.header(probe.kind, NOW), Payload::Empty)
@@ -57,10 +81,18 @@ impl Store for Restless {
         };
         Ok(Look {
             found,
-            stamp: stamp(),
+            stamp: match &self.standing {
+                Some(lease) => lease.stamp,
+                None => stamp(),
+            },
             intended: None,
             now: NOW,
         })
+    }
+
+    async fn listen(&self, _: &str) -> Result<Option<Word>, Error> {
+        tokio::time::sleep(self.takes).await;
+        Ok(Some(Word::new(async {})))
     }
 
     async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
@@ -122,4 +154,33 @@ async fn a_reader_who_meets_one_dead_lease_after_another_gives_up() {
         assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::WaitLimit));
     })
     .await;
+}
+
+/// Reads a row whose load elsewhere does not end; returns how the read ended, and how often it looked.
+async fn wait_for(store: Restless) -> (Status, usize) {
+    let store = Arc::new(store);
+    let config = CacheConfig::default()
+        .command_budget(Duration::from_millis(100))
+        .wait_limit(Duration::from_secs(1));
+    let cache = Cache::with_store(config, Arc::clone(&store) as _).expect("a thread");
+    let (read, outcomes) = observe(Shop::new(&cache).get(1)).await;
+    assert!(read.expect("read").is_some());
+    (outcomes[0].status, store.looks.load(Ordering::SeqCst))
+}
+
+#[tokio::test(start_paused = true)]
+async fn word_without_a_change_is_not_followed_without_a_pause() {
+    let (status, looks) = wait_for(Restless::standing()).await;
+    assert_eq!(status, Status::Bypass(BypassReason::WaitLimit));
+    assert!(looks < LOOKS / 5, "{looks} looks in a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_behind_a_wait_has_a_budget_of_its_own() {
+    let slow = Restless {
+        takes: Duration::from_millis(60),
+        ..Restless::standing()
+    };
+    let (status, _) = wait_for(slow).await;
+    assert_eq!(status, Status::Bypass(BypassReason::WaitLimit));
 }

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
 use super::convoy::{Convoys, DRIVERS, Driver};
-use super::listeners::{self, Listeners};
+use super::listeners::Listeners;
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
@@ -170,15 +170,8 @@ impl Link {
             return Ok(None);
         }
         let word = listeners.listen(key);
-        let track = async |it: &mut MultiplexedConnection| listeners::track(it, key, opts_in).await;
-        let tracked = self.ask(budget, track).await;
-        if tracked
-            .as_ref()
-            .is_err_and(|it| it.kind() == ErrorKind::Store)
-        {
-            listeners.give_up();
-        }
-        tracked.map(|()| Some(word))
+        let track = async |it: &mut MultiplexedConnection| listeners.track(it, key, opts_in).await;
+        self.ask(budget, track).await.map(|()| Some(word))
     }
 
     fn is_usable(&self) -> bool {

@@ -44,11 +44,6 @@ impl Listeners {
         self.opts_in.load(Ordering::Acquire)
     }
 
-    /// It is not told any more.
-    pub(super) fn give_up(&self) {
-        self.opts_in.store(false, Ordering::Release);
-    }
-
     /// To be asked for before the server is told to track the key.
     pub(super) fn listen(&self, key: &str) -> Word {
         let (sender, word) = oneshot::channel();
@@ -61,11 +56,38 @@ impl Listeners {
             by_key.limit = by_key.senders.len() * 2;
         }
         let senders = by_key.senders.entry(key.into()).or_default();
+        if senders.len() == senders.capacity() {
+            senders.retain(|sender| !sender.is_closed());
+        }
         senders.push(sender);
         Word::new(async {
             // Nothing is ever sent.
             let _ = word.await;
         })
+    }
+
+    /// Tells the server to track a key. Where it refuses to be told, it is not told any more.
+    pub(super) async fn track(
+        &self,
+        connection: &mut MultiplexedConnection,
+        key: &str,
+        opts_in: bool,
+    ) -> Result<(), RedisError> {
+        let mut both = redis::pipe();
+        if opts_in {
+            both.cmd("CLIENT").arg("CACHING").arg("YES");
+        }
+        both.exists(key).ignore_errors();
+        let answers: Vec<Result<Value, RedisError>> = both.query_async(connection).await?;
+        let mut answers = answers.into_iter();
+        if opts_in && let Some(Err(error)) = answers.next() {
+            if is_refused(&error) {
+                self.opts_in.store(false, Ordering::Release);
+            }
+            return Err(error);
+        }
+        // That this key may not be read says nothing of others.
+        answers.next().transpose().map(drop)
     }
 
     /// A push: names of keys that have changed, or nothing for all of them.
@@ -87,18 +109,14 @@ impl Listeners {
     }
 }
 
-/// Tells the server to track a key.
-pub(super) async fn track(
-    connection: &mut MultiplexedConnection,
-    key: &str,
-    opts_in: bool,
-) -> Result<(), RedisError> {
-    let mut both = redis::pipe();
-    if opts_in {
-        both.cmd("CLIENT").arg("CACHING").arg("YES").ignore();
-    }
-    both.exists(key).ignore();
-    both.query_async(connection).await
+/// Whether the server will refuse it again, and not for a moment, as while it loads its data.
+fn is_refused(error: &RedisError) -> bool {
+    use redis::{ErrorKind, ServerErrorKind};
+
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError)
+    )
 }
 
 #[cfg(test)]
@@ -120,6 +138,16 @@ mod tests {
         assert!(other.heard().now_or_never().is_none());
         listeners.pushed(&[Value::Nil]);
         other.heard().await;
+    }
+
+    #[test]
+    fn those_who_wait_no_longer_for_one_key_are_forgotten() {
+        let listeners = Listeners::default();
+        let _held = listeners.listen("key");
+        for _ in 0..10_000 {
+            drop(listeners.listen("key"));
+        }
+        assert!(listeners.by_key.lock().senders[&b"key"[..]].len() <= 8);
     }
 
     #[test]

@@ -413,7 +413,10 @@ impl Store for RedisStore {
                 removed += self
                     .script::<u64>(&link, &scripts::REMOVE, keys.clone(), args)
                     .await?;
-                self.changed(keys);
+                // A sweep leaves what lives, and what it removes is dead by its generations already; the server says so, too.
+                if matching.stored_before.is_none() {
+                    self.changed(keys);
+                }
             }
             let worked = began.elapsed();
             if matching.is_leisurely && worked >= STRETCH {
