@@ -404,13 +404,13 @@ async fn ids_of_two_types_do_not_meet(pair: Pair) {
 mod versions {
     use super::{Cache, cached};
 
-    #[cached(resource = "versioned", op = "old", key(0), version = 1, cache = cache)]
+    #[cached(resource = "versioned", op = "old", skip(cache), version = 1, cache = cache)]
     pub(super) async fn old(cache: &Cache) -> u8 {
         1
     }
 }
 
-#[cached(resource = "versioned", op = "old", key(0), version = 2, cache = cache)]
+#[cached(resource = "versioned", op = "old", skip(cache), version = 2, cache = cache)]
 async fn new(cache: &Cache) -> u8 {
     2
 }
