@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, process_handle, with_process};
+use crate::cache::{Cache, process};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
@@ -57,7 +57,7 @@ macro_rules! shapes {
             where
                 $value: Cacheable,
             {
-                with_process(|cache| Read::new(cache, site, resource, plan))
+                Read::new(process().engine(), site, resource, plan)
             }
 
             /// The same on a cache of one's own.
@@ -82,7 +82,7 @@ macro_rules! shapes {
                 site: &'static Site,
                 plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
             ) -> PlainWrite<$form, $shape> {
-                Write::new(process_handle(), site, plan)
+                Write::new(process().handle(), site, plan)
             }
 
             /// The same on a cache of one's own.
@@ -148,7 +148,7 @@ macro_rules! batch_shapes {
                 ids: &[Id],
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
             ) -> Batch<$form, $shape, Id> {
-                Batch::new(process_handle(), site, resource, ids, plan)
+                Batch::new(process().handle(), site, resource, ids, plan)
             }
 
             /// The same on a cache of one's own.
