@@ -444,43 +444,38 @@ async fn a_generation_that_is_none_is_replaced() {
     }
 }
 
-/// Makes a call, hangs up while its first command is on its way, and loses that command with its connection.
-async fn lost<T: Send + 'static>(proxy: &Proxy, call: impl Future<Output = T> + Send + 'static) {
+/// Makes a call by hand after a commit, hangs up while its first command is on its way, and loses that command with its
+/// connection: the commit is read all the same.
+async fn hangs_up<T: Send + 'static, F>(call: impl FnOnce(Cache) -> F)
+where
+    F: Future<Output = T> + Send + 'static,
+{
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+    let cache = Cache::new(config).await;
+    let shop = Shop::new(&Cache::new(over(&server)).await);
+    assert_eq!(shop.name(1).await, "user 1");
+    shop.commit(1, "new");
+
     proxy.set(Mode::Hold);
-    let call = tokio::spawn(call);
+    let call = tokio::spawn(call(cache));
     eventually(PATIENCE, async || proxy.held() > 0).await;
     call.abort();
     assert!(call.await.is_err_and(|error| error.is_cancelled()));
     proxy.cut_then(Mode::Pass);
+    eventually(PATIENCE, async || shop.name(1).await == "new").await;
 }
 
 #[tokio::test]
 async fn a_removal_by_hand_whose_caller_hangs_up_takes_place() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
-    let cache = Cache::new(config).await;
-    let shop = Shop::new(&Cache::new(over(&server)).await);
-    assert_eq!(shop.name(1).await, "user 1");
-    shop.commit(1, "new");
-    let caller = cache.clone();
-    lost(&proxy, async move { caller.delete("users:1").await }).await;
-    eventually(PATIENCE, async || shop.name(1).await == "new").await;
+    hangs_up(|cache| async move { cache.delete("users:1").await }).await;
 }
 
+/// In its walk over the keys.
 #[tokio::test]
 async fn everything_is_invalidated_although_its_caller_hangs_up() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.port());
-    let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
-    let cache = Cache::new(config).await;
-    let shop = Shop::new(&Cache::new(over(&server)).await);
-    assert_eq!(shop.name(1).await, "user 1");
-    shop.commit(1, "new");
-    // In its walk over the keys.
-    let caller = cache.clone();
-    lost(&proxy, async move { caller.clear_all().await }).await;
-    eventually(PATIENCE, async || shop.name(1).await == "new").await;
+    hangs_up(|cache| async move { cache.clear_all().await }).await;
 }
 
 #[tokio::test]
