@@ -1,0 +1,339 @@
+//! Which key a cached function has: what its attribute says of it, and what its parameters give.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt as _;
+use syn::spanned::Spanned as _;
+use syn::{Expr, Ident, Type};
+
+use super::mention;
+use super::values::{named, no_such_parameter};
+use crate::args::{CachedArgs, Setting, is_segment, repaired, single_ident};
+use crate::diag::Errors;
+use crate::item::{Binding, Item, first_type};
+use crate::model::{Batch, BatchBy, Key, Op, Part};
+
+/// Decides which of the three forms of a key the function has.
+pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
+    exclusive_key_options(args, errors);
+    let bindings: Vec<Binding> = item.const_params().chain(item.bindings().0).collect();
+    let skipped = skipped(&args.skip, &bindings, errors);
+    let keyed: Vec<&Binding> = bindings
+        .iter()
+        .filter(|binding| !skipped.contains(&binding.name()))
+        .collect();
+
+    if let Some(ids) = args.batch.value() {
+        return batch(ids, args, item, &keyed, errors);
+    }
+    if let Some(id) = args.id.value() {
+        // Whoever mistyped the name to skip would be told twice.
+        let skips = args.skip.is_absent()
+            || skipped
+                .iter()
+                .all(|name| bindings.iter().any(|b| b.name() == *name));
+        if named("id", id, &bindings, errors) && skips {
+            all_in_id(id, &keyed, args, errors);
+        }
+        return with_id(args, part(id, &bindings), item, errors);
+    }
+    if args.key.is_absent() {
+        ordered(&keyed, errors);
+    }
+    let parts = match args.key.value() {
+        Some(listed) => listed
+            .iter()
+            .map(|value| written_part("key", value, &bindings, errors))
+            .collect(),
+        None => default_parts(&keyed, args.include.value(), &bindings, errors),
+    };
+    if let [only] = &parts[..]
+        && single_ident(&only.value).is_some_and(|name| name.unraw() == "id")
+    {
+        return parts
+            .into_iter()
+            .next()
+            .and_then(|id| with_id(args, id, item, errors));
+    }
+    let op = match &args.op {
+        Setting::Absent => function_op(item, errors)?,
+        op => Op::Given(op.value()?.clone()),
+    };
+    Some(Key::Derived {
+        op,
+        types: item.type_params().cloned().collect(),
+        parts,
+    })
+}
+
+/// `users:1`, or `users:avatar:1` if there is an op. Calls with other types are told apart by a hash.
+fn with_id(args: &CachedArgs, id: Part, item: &Item, errors: &mut Errors) -> Option<Key> {
+    let types = telling_types(&id, item);
+    if args.op.is_absent() {
+        if let Some(name) = types.first() {
+            let message = format!(
+                "`{name}` is not in the key of a row, and calls with other types would get each other's values; add an `op`, which has it in the key"
+            );
+            errors.on(name, message);
+        }
+        return Some(Key::Entity(id));
+    }
+    let op = args.op.value()?.clone();
+    if types.is_empty() {
+        return Some(Key::Row(op, id));
+    }
+    Some(Key::Derived {
+        op: Op::Given(op),
+        types,
+        parts: vec![id],
+    })
+}
+
+/// The function's type parameters that the value may depend on: all but those that only stand in the types of parameters
+/// which the author has left out of the key.
+fn telling_types(id: &Part, item: &Item) -> Vec<Ident> {
+    fn names(tokens: TokenStream, name: &Ident) -> bool {
+        tokens.into_iter().any(|token| match token {
+            TokenTree::Ident(ident) => ident == *name,
+            TokenTree::Group(group) => names(group.stream(), name),
+            _ => false,
+        })
+    }
+    let in_type = |ty: &Type, name: &Ident| names(ty.to_token_stream(), name);
+    let is_left_out = |name: &&Ident| {
+        let (bindings, _) = item.bindings();
+        let mut of: Vec<&Binding> = bindings
+            .iter()
+            .filter(|binding| binding.ty.as_ref().is_some_and(|ty| in_type(ty, name)))
+            .collect();
+        let stands_somewhere = !of.is_empty();
+        of.retain(|binding| mention(id.value.to_token_stream(), &binding.name()).is_some());
+        let is_returned = item.output().is_some_and(|ty| in_type(ty, name));
+        stands_somewhere && of.is_empty() && !is_returned
+    };
+    item.type_params()
+        .filter(|name| !is_left_out(name))
+        .cloned()
+        .collect()
+}
+
+fn function_op(item: &Item, errors: &mut Errors) -> Option<Op> {
+    let name = item.name();
+    if is_segment(&name) {
+        return Some(Op::Function);
+    }
+    let message = format!(
+        "`{name}` can't stand in a key; name the operation, e.g. `op = \"{}\"`",
+        repaired(&name, "list")
+    );
+    errors.on(&item.sig.ident, message);
+    None
+}
+
+/// What is in the key when neither `id` nor `key` says so.
+fn default_parts(
+    keyed: &[&Binding],
+    include: Option<&Vec<Expr>>,
+    bindings: &[Binding],
+    errors: &mut Errors,
+) -> Vec<Part> {
+    let mut parts: Vec<Part> = keyed
+        .iter()
+        .map(|binding| parameter_part(binding))
+        .collect();
+    for value in include.into_iter().flatten() {
+        let again =
+            single_ident(value).and_then(|name| keyed.iter().find(|binding| binding.is(name)));
+        if let Some(binding) = again {
+            errors.on(
+                value,
+                format!(
+                    "`{}` is in the key already; remove it from `include`",
+                    binding.name()
+                ),
+            );
+        }
+        parts.push(written_part("include", value, bindings, errors));
+    }
+    parts
+}
+
+fn parameter_part(binding: &Binding) -> Part {
+    let mut name = binding.ident.clone();
+    name.set_span(name.span().located_at(binding.place));
+    Part {
+        value: syn::parse_quote!(#name),
+        ty: binding.ty.clone(),
+        place: binding.place,
+    }
+}
+
+/// A value as it was written.
+pub(super) fn part(value: &Expr, bindings: &[Binding]) -> Part {
+    let parameter = single_ident(value).and_then(|name| bindings.iter().find(|b| b.is(name)));
+    Part {
+        value: value.clone(),
+        ty: parameter.and_then(|binding| binding.ty.clone()),
+        place: value.span(),
+    }
+}
+
+/// The key of a function that is given many ids at once.
+fn batch(
+    ids: &Ident,
+    args: &CachedArgs,
+    item: &Item,
+    keyed: &[&Binding],
+    errors: &mut Errors,
+) -> Option<Key> {
+    for (name, clash) in [
+        ("op", args.op.key()),
+        ("id", args.id.key()),
+        ("key", args.key.key()),
+        ("include", args.include.key()),
+    ] {
+        if let Some(clash) = clash {
+            errors.on(clash, format!("`{name}` has no place beside `batch`, where each id has the key of its entity; remove it"));
+        }
+    }
+    let Some(binding) = keyed.iter().find(|binding| binding.is(ids)) else {
+        let bindings: Vec<Binding> = keyed.iter().map(|&binding| binding.clone()).collect();
+        let text = no_such_parameter("batch", &ids.unraw().to_string(), &bindings);
+        errors.on(ids, text);
+        return None;
+    };
+    for other in keyed.iter().filter(|binding| !binding.is(ids)) {
+        let name = other.name();
+        let message = format!(
+            "`{name}` is not in the keys, which each hold one of `{ids}` only; leave it out with `skip({name})`, or remove `batch`"
+        );
+        errors.on(&other.ident, message);
+    }
+    let Some((by, id)) = binding.ty.as_ref().and_then(batch_of) else {
+        let message =
+            format!("`batch` needs all ids at once; take `{ids}` as a slice `&[K]` or a `Vec<K>`");
+        errors.on(&binding.ident, message);
+        return None;
+    };
+    if item.is_mutable(&binding.ident) {
+        let message = format!(
+            "the body is given the ids that missed in place of `{ids}`; take it without `mut`"
+        );
+        errors.on(&binding.ident, message);
+    }
+    Some(Key::Batch(Batch {
+        ids: (*binding).clone(),
+        id,
+        by,
+    }))
+}
+
+/// How a parameter holds ids, and the type of one.
+fn batch_of(ty: &Type) -> Option<(BatchBy, Option<Type>)> {
+    match ty {
+        Type::Reference(reference) => match &*reference.elem {
+            Type::Slice(slice) => Some((BatchBy::Slice, Some((*slice.elem).clone()))),
+            _ => None,
+        },
+        Type::Path(path) => {
+            let last = path
+                .path
+                .segments
+                .last()
+                .filter(|last| last.ident == "Vec")?;
+            Some((BatchBy::Vec, first_type(last).cloned()))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn written_part(
+    option: &str,
+    value: &Expr,
+    bindings: &[Binding],
+    errors: &mut Errors,
+) -> Part {
+    named(option, value, bindings, errors);
+    part(value, bindings)
+}
+
+/// The names in `skip(..)`, each of them checked.
+fn skipped(skip: &Setting<Vec<Ident>>, bindings: &[Binding], errors: &mut Errors) -> Vec<String> {
+    let mut names = Vec::new();
+    for ident in skip.value().into_iter().flatten() {
+        let name = ident.unraw().to_string();
+        if ident == "self" {
+            errors.on(ident, "`self` is never in the key; remove it here, and add what tells owners apart with e.g. `include(self.tenant)`");
+        } else if !bindings.iter().any(|binding| binding.is(ident)) {
+            errors.on(ident, no_such_parameter("skip", &name, bindings));
+        } else if names.contains(&name) {
+            errors.on(ident, format!("`{name}` is skipped twice; remove one"));
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// With `id = ..`, an argument that is neither in it nor skipped would be missing in the key.
+fn all_in_id(id: &Expr, keyed: &[&Binding], args: &CachedArgs, errors: &mut Errors) {
+    for binding in keyed {
+        let name = binding.name();
+        if mention(id.to_token_stream(), &name).is_none() {
+            let otherwise = if args.op.is_absent() {
+                "give the function an `op` in place of `id`"
+            } else {
+                "remove `id`"
+            };
+            let message = format!(
+                "`{name}` is not in the key; add it to `id`, leave it out with `skip({name})`, or {otherwise}"
+            );
+            errors.on(&binding.ident, message);
+        }
+    }
+}
+
+/// `key` and `id` each say all that is in the key.
+fn exclusive_key_options(args: &CachedArgs, errors: &mut Errors) {
+    if args.batch.key().is_some() {
+        // None of them has a place beside it, and who wrote two would be told twice.
+        return;
+    }
+    if args.key.key().is_some() {
+        for (name, clash) in [
+            ("skip", args.skip.key()),
+            ("include", args.include.key()),
+            ("id", args.id.key()),
+        ] {
+            if let Some(clash) = clash {
+                errors.on(clash, format!("`{name}` has no place beside `key`, which lists all that is in the key; keep one of them"));
+            }
+        }
+    } else if let (Some(_), Some(include)) = (args.id.key(), args.include.key()) {
+        errors.on(include, "`include` has no place beside `id`; put its values into `id`, e.g. `id = (self.tenant, id)`");
+    }
+}
+
+/// The first `HashSet` in a type.
+fn hash_set(ty: &Type) -> Option<Ident> {
+    fn find(tokens: TokenStream) -> Option<Ident> {
+        tokens.into_iter().find_map(|token| match token {
+            TokenTree::Ident(ident) if ident == "HashSet" => Some(ident),
+            TokenTree::Group(group) => find(group.stream()),
+            _ => None,
+        })
+    }
+    find(ty.to_token_stream())
+}
+
+/// A set that is iterated in another order each time would be in another key each time.
+fn ordered(keyed: &[&Binding], errors: &mut Errors) {
+    for binding in keyed {
+        if let Some(set) = binding.ty.as_ref().and_then(hash_set) {
+            let name = binding.name();
+            let message = format!(
+                "a `HashSet` has no order, so the same set would give another key each time; take a `BTreeSet`, or leave it out with `skip({name})`"
+            );
+            errors.on(set, message);
+        }
+    }
+}
