@@ -406,6 +406,8 @@ pub(crate) fn never_fails(ty: &Type) -> bool {
         "Option", "Vec", "String", "Arc", "Box", "HashMap", "BTreeMap",
     ];
     match ty {
+        Type::Paren(paren) => never_fails(&paren.elem),
+        Type::Group(group) => never_fails(&group.elem),
         Type::Path(path) => path.path.segments.last().is_some_and(|last| {
             let name = last.ident.to_string();
             known.contains(&name.as_str()) || name.starts_with(char::is_lowercase)
@@ -419,6 +421,8 @@ pub(crate) fn never_fails(ty: &Type) -> bool {
 pub(crate) fn optional_result(ty: &Type) -> Option<&Type> {
     fn named<'a>(ty: &'a Type, name: &str) -> Option<&'a PathSegment> {
         match ty {
+            Type::Paren(paren) => named(&paren.elem, name),
+            Type::Group(group) => named(&group.elem, name),
             Type::Path(path) => path.path.segments.last().filter(|last| last.ident == name),
             _ => None,
         }

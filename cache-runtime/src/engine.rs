@@ -99,7 +99,7 @@ impl Engine {
 }
 
 /// An engine as its cache holds it. Each thread counts at a share of its own, or one that it has in common with few: one
-/// count would be written by all hits of all threads, and that is what would limit them.
+/// count would be written by all threads for each read that asks the store.
 #[derive(Debug)]
 pub(crate) struct Shares([Arc<Share>; STRIPES]);
 

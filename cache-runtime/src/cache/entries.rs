@@ -202,7 +202,7 @@ impl Cache {
                 Ok(done.removed > 0)
             }
             Err(error) => {
-                let _ = owed.hand_in().acknowledged(PATIENCE).await;
+                let _ = owed.acknowledged(PATIENCE).await;
                 Err(error)
             }
         }

@@ -185,11 +185,11 @@ impl Cache {
         cache.registry.others.invalidations.add_one();
         // Once more when a transaction that is open has ended: somebody may load the old rows until then.
         transaction::hand_over_everything(&cache);
-        let owed = cache.delivery.owe(None);
+        let owed = cache.delivery.owe_everything();
         // Removed first, because that can be counted. What is stored meanwhile is dead a moment later.
         let everything = Matching::all(&cache.space.namespace, "*");
         let removed = cache.store.remove_matching(&everything).await;
-        match owed.hand_in().acknowledged(PATIENCE).await {
+        match owed.acknowledged(PATIENCE).await {
             Acknowledgement::Delivered => removed,
             Acknowledgement::Lost => Err(Error::unavailable(
                 "the cache was shut down before the store had the invalidation",

@@ -162,6 +162,10 @@ impl Vars {
         may_hold: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
+        debug_assert!(
+            slips::NAMES.contains(&name) || name.starts_with("CACHE_TTL_"),
+            "{name} would be called a slip"
+        );
         let value = self.values.get(name)?.clone();
         let parsed = parse(&value);
         if parsed.is_none() {

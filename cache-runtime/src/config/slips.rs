@@ -3,7 +3,7 @@
 use crate::key::is_resource;
 
 /// All settings, but for `CACHE_TTL_<RESOURCE>`.
-const NAMES: [&str; 20] = [
+pub(super) const NAMES: [&str; 20] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",

@@ -338,6 +338,23 @@ async fn a_block_ends_when_everything_is_invalidated_or_bypassed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_what_is_owed() {
+    let store = Held::open();
+    let delivery = over(&store);
+    let asks = async {
+        let owed = delivery.owe(order("users"));
+        a_while_later().await;
+        // Its caller hangs up.
+        drop(owed);
+    };
+    tokio::join!(asks, delivery.close());
+    assert_eq!(
+        (store.taken.available_permits(), delivery.pending()),
+        (1, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
     let delivery = over(&Held::open());
     let running = delivery.begin();

@@ -309,7 +309,7 @@ pub(crate) struct Call {
 impl Call {
     /// The same as a call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
-        Read::opened(false, Opening::of(Begun::Call(Box::new(self))))
+        Read::opened(false, Opening::of(Begun::Call(Arc::new(self))))
     }
 
     /// The call that a manual operation on `key` amounts to.

@@ -192,7 +192,7 @@ impl Start {
 #[derive(Debug)]
 pub(super) enum Begun<'a> {
     Start(Lent<'a>, Box<Start>),
-    Call(Box<Call>),
+    Call(Arc<Call>),
 }
 
 impl<'a> Begun<'a> {
@@ -214,7 +214,7 @@ impl<'a> Begun<'a> {
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
             Self::Start(cache, start) => Arc::new(start.into_call(cache.handle())),
-            Self::Call(call) => Arc::from(call),
+            Self::Call(call) => call,
         }
     }
 

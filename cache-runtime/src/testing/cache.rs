@@ -93,7 +93,7 @@ impl TestCache {
     }
 
     /// Runs `future` with this cache in place of the process-wide one, for functions that use that. Tasks that it spawns are
-    /// not concerned.
+    /// not concerned, nor is what a body under `swr` or `timeout` calls when it goes on behind its caller.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -57,7 +57,7 @@ enum Forgotten {
     /// No later read is answered with anything cached so far.
     #[oai(status = 204)]
     Done,
-    /// Redis can't be reached: it will be told when it can. Until then this process reads past it.
+    /// Redis can't be reached: it will be told when it can, unless this process is being stopped. Until then it reads past it.
     #[oai(status = 202)]
     Pending,
 }
