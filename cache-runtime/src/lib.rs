@@ -98,6 +98,11 @@ mod lane;
 mod local;
 #[cfg(feature = "map")]
 mod map;
+#[allow(
+    dead_code,
+    reason = "no technique has a switch in this selection of features"
+)]
+mod mutation;
 mod nonce;
 mod observe;
 #[cfg(feature = "poem")]

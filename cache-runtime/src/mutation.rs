@@ -1,0 +1,23 @@
+//! Switches that take one technique out, so that a test can be seen to fail without it (mutation testing).
+//!
+//! They exist only where the crate is compiled with `--cfg cache_mutations`; everywhere else [`is_active`] is a constant
+//! `false` and the compiler removes what depends on it. `scripts/mutations` compiles the tests once with the `cfg`, and
+//! runs them once for each switch, named by the environment variable `CACHE_MUTATION`. A switch has a file
+//! `tests/mutations/NAME.switch` that says what it takes out and which test has to fail. Unlike a patch, a switch
+//! survives a rename of the code around it.
+
+/// Whether the technique of this name is taken out.
+#[cfg(not(cache_mutations))]
+#[inline(always)]
+pub(crate) const fn is_active(_: &str) -> bool {
+    false
+}
+
+/// Whether the technique of this name is taken out.
+#[cfg(cache_mutations)]
+pub(crate) fn is_active(name: &str) -> bool {
+    use std::sync::LazyLock;
+    static ACTIVE: LazyLock<Option<String>> =
+        LazyLock::new(|| std::env::var("CACHE_MUTATION").ok());
+    ACTIVE.as_deref() == Some(name)
+}
