@@ -114,8 +114,8 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A hash of the generations an entry depends on, and of the server they came from, as read before the
-/// function ran. An entry is served only while its stamp is the one computed from the generations now.
+/// A hash of an entry's full key, the generations that it depends on, and the server they came from, as read before
+/// the function ran. An entry is served only while its stamp is the one computed now for the key it lies under.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp(pub u128);
 

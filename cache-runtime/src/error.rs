@@ -88,3 +88,50 @@ impl StdError for Error {
             .map(|source| source as &(dyn StdError + 'static))
     }
 }
+
+/// So many characters of a text from outside are shown.
+const SHOWN: usize = 200;
+
+/// A text from outside as it may stand in a log or an error: control characters are escaped, so that one event stays
+/// one line, and what is long is cut.
+pub(crate) fn shortened(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(SHOWN));
+    for (at, c) in text.chars().enumerate() {
+        if at == SHOWN {
+            shown.push_str(&format!(".. ({} bytes)", text.len()));
+            break;
+        }
+        match c {
+            c if c.is_control() || is_invisible(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Characters that change how a line reads without being seen: separators of lines, and the marks of writing direction.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_outside_stays_on_its_line_and_short() {
+        assert_eq!(
+            shortened("NOAUTH Authentication required."),
+            "NOAUTH Authentication required."
+        );
+        assert_eq!(
+            shortened("é\r\nERROR forged\u{1b}[31m\u{202e}"),
+            "é\\r\\nERROR forged\\u{1b}[31m\\u{202e}"
+        );
+        let long = shortened(&"x".repeat(1 << 20));
+        assert!(
+            long.len() < 2 * SHOWN && long.ends_with(".. (1048576 bytes)"),
+            "{long}"
+        );
+    }
+}

@@ -69,8 +69,15 @@ pub(crate) fn last_deadline(intents: &[u8]) -> Option<Millis> {
         .map(Millis)
 }
 
-impl Stamp {
-    /// The stamp of these generations, in the order of the dependencies, on this server.
+/// Generations as they stand on one server, from which the stamp of each entry that depends on them follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StampBase(u128);
+
+/// The half of a stamp that generations and server alone decide.
+const SHARED_HALF: u128 = !0 << 64;
+
+impl StampBase {
+    /// Of these generations, in the order of the dependencies, on this server.
     ///
     /// `server` names the server and its history, so that one restarted from an older snapshot, whose
     /// generations may have come back, does not bring its entries to life again.
@@ -82,6 +89,37 @@ impl Stamp {
             std::hash::Hasher::write(&mut hasher, &nonce.0.to_le_bytes());
         }
         Self(hasher.finish128().as_u128())
+    }
+
+    /// The stamp of the entry under this key, which is the full one, with its namespace.
+    ///
+    /// One half is that of the base and the other covers the key too, so that an entry under a key which is not
+    /// its own is told from one that was invalidated. Both halves have to agree for an entry to be served.
+    #[must_use]
+    pub fn stamp(self, key: &str) -> Stamp {
+        if crate::mutation::is_active("entry-not-bound-to-key") {
+            return Stamp(self.0);
+        }
+        let mut hasher = SipHasher13::new();
+        std::hash::Hasher::write(&mut hasher, &self.0.to_le_bytes());
+        std::hash::Hasher::write(&mut hasher, key.as_bytes());
+        let own = hasher.finish128().as_u128();
+        Stamp((self.0 & SHARED_HALF) | (own & !SHARED_HALF))
+    }
+
+    /// Whether a stamp is of these generations and of another key: the entry was copied or renamed, or this is the
+    /// answer to another command.
+    #[must_use]
+    pub fn is_of_another_key(self, key: &str, stamp: Stamp) -> bool {
+        (stamp.0 ^ self.0) & SHARED_HALF == 0 && stamp != self.stamp(key)
+    }
+}
+
+impl Stamp {
+    /// The stamp of the entry under `key` while its dependencies' generations are these; see [`StampBase`].
+    #[must_use]
+    pub fn of(server: Nonce, key: &str, generations: impl IntoIterator<Item = Nonce>) -> Self {
+        StampBase::of(server, generations).stamp(key)
     }
 }
 
@@ -122,12 +160,23 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_of_all_generations_in_order_and_of_the_server() {
+    fn a_stamp_is_of_the_key_all_generations_in_order_and_the_server() {
         let [server, other, a, b] = std::array::from_fn(|_| Nonce::fresh());
-        let stamp = Stamp::of(server, [a, b]);
-        assert_eq!(stamp, Stamp::of(server, [a, b]));
-        assert_ne!(stamp, Stamp::of(server, [b, a]));
-        assert_ne!(stamp, Stamp::of(server, [a]));
-        assert_ne!(stamp, Stamp::of(other, [a, b]));
+        let stamp = Stamp::of(server, "users:1", [a, b]);
+        assert_eq!(stamp, Stamp::of(server, "users:1", [a, b]));
+        assert_ne!(stamp, Stamp::of(server, "users:2", [a, b]));
+        assert_ne!(stamp, Stamp::of(server, "users:1", [b, a]));
+        assert_ne!(stamp, Stamp::of(server, "users:1", [a]));
+        assert_ne!(stamp, Stamp::of(other, "users:1", [a, b]));
+    }
+
+    #[test]
+    fn an_entry_of_another_key_is_told_from_one_that_was_invalidated() {
+        let [server, before, now] = std::array::from_fn(|_| Nonce::fresh());
+        let base = StampBase::of(server, [now]);
+        assert!(base.is_of_another_key("users:1", base.stamp("users:2")));
+        assert!(!base.is_of_another_key("users:1", base.stamp("users:1")));
+        let invalidated = Stamp::of(server, "users:1", [before]);
+        assert!(!base.is_of_another_key("users:1", invalidated));
     }
 }

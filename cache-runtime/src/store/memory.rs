@@ -19,7 +19,7 @@ use super::{
 use crate::clock::{self, Millis};
 use crate::entry::{Content, Header, Stamp};
 use crate::error::{Error, ErrorKind};
-use crate::generation::Dep;
+use crate::generation::{Dep, StampBase};
 use crate::key::EntryKind;
 use crate::nonce::{Nonce, hash128};
 use crate::table::{self, Table};
@@ -236,7 +236,7 @@ impl MemoryStore {
                 last.or_insert_with(Last::fresh).0.nonce
             }));
         }
-        Stamp::of(self.server, nonces)
+        StampBase::of(self.server, nonces).stamp(&probe.key)
     }
 
     /// The generations of which this is the stamp, if they are the last ones.
@@ -247,7 +247,7 @@ impl MemoryStore {
             .map(|last| last.map(|last| Arc::clone(&last.0)))
             .collect::<Option<_>>()?;
         let nonces = generations.iter().map(|generation| generation.nonce);
-        (Stamp::of(self.server, nonces) == stamp).then(|| {
+        (Stamp::of(self.server, &probe.key, nonces) == stamp).then(|| {
             Arc::new(Under {
                 deps: Arc::clone(&probe.deps),
                 generations,

@@ -28,7 +28,7 @@ pub use crate::clock::Millis;
 use crate::entry::MAX_TOOK;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::error::{Error, ErrorKind};
-pub use crate::generation::{Dep, Generation};
+pub use crate::generation::{Dep, Generation, StampBase};
 use crate::key::EntryKind;
 pub use crate::nonce::Nonce;
 
@@ -88,7 +88,7 @@ pub enum Form {
 pub struct Look {
     /// What lies under the key.
     pub found: Found,
-    /// The stamp of the generations as they are now.
+    /// The stamp of the key and the generations as they are now: an entry with another one is dead.
     pub stamp: Stamp,
     /// Until when write intents stand on the entry or on a dependency, in the store's time: the last of their deadlines.
     /// While there is one, past or not, nothing is served and nothing stored; only [`Store::prune`] judges that it is past.

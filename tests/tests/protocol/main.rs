@@ -2,6 +2,7 @@
 
 mod announced;
 mod batch;
+mod bound_keys;
 mod convoys;
 mod loads;
 mod manual;

@@ -55,7 +55,7 @@ fn absent<T>() -> Result<T, Error> {
 }
 
 fn stamp() -> Stamp {
-    Stamp::of(Nonce::fresh(), [])
+    Stamp::of(Nonce::fresh(), "", [])
 }
 
 #[async_trait]

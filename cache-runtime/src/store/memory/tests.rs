@@ -14,7 +14,7 @@ async fn a_walk_lets_others_have_their_turn() {
         let request = LeaseRequest {
             seen: Seen::Nothing,
             token: Nonce::fresh(),
-            stamp: Stamp::of(Nonce::NONE, []),
+            stamp: Stamp::of(Nonce::NONE, "", []),
             fingerprint: Fingerprint::of::<String>(0),
             length: Duration::from_secs(60),
         };

@@ -14,6 +14,8 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind as RedisErrorKind, FromRedisValue,
     IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
@@ -25,11 +27,13 @@ use tokio::sync::{Notify, watch};
 use super::breaker::{Breaker, FAILURES, Failures};
 use super::convoy::{Convoys, DRIVERS, Driver};
 use super::listeners::Listeners;
+use super::misplaced::Misplaced;
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Instant, Millis, RemoteClock};
 use crate::config::RedisConfig;
-use crate::error::{Error, ErrorKind};
+use crate::entry::Stamp;
+use crate::error::{Error, ErrorKind, shortened};
 use crate::nonce::{Nonce, hash128};
 use crate::store::{Circuit, Word};
 
@@ -39,6 +43,12 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(1);
 const REASONS: usize = 8;
 /// How many times it is tried, to know how long an answer takes at best.
 const PROBES: usize = 3;
+/// After so long without traffic the peer is asked whether it is there, and so often.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// For so long data may be unacknowledged by the peer's machine.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 /// How often the server's clock is read.
 const TIME_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
@@ -69,6 +79,8 @@ struct LinkState {
     listeners: Listeners,
     /// What the local tier learns over this connection, if there is one.
     tracker: Option<Tracker>,
+    /// What this and earlier connections have answered for keys that were not its own.
+    misplaced: Arc<Misplaced>,
 }
 
 impl LinkState {
@@ -135,8 +147,10 @@ impl Link {
             Ok(Err(error)) => {
                 let is_over = error.is_connection_dropped() || error.is_io_error();
                 let is_demoted = is_read_only(&error);
+                // The answer of another command, or no Redis at all.
+                let is_amiss = is_no_answer(&error);
                 let error = described(error);
-                if is_over || is_demoted {
+                if is_over || is_demoted || is_amiss {
                     self.state.give_up(|| error.to_string());
                 } else {
                     self.state.failures.answered();
@@ -160,6 +174,25 @@ impl Link {
 
     pub(super) fn give_up(&self, reason: impl FnOnce() -> String) {
         self.state.give_up(reason);
+    }
+
+    /// Gives the connection up for an answer that can't be that of the command.
+    pub(super) fn answers_amiss(&self, error: Error) -> Error {
+        self.state.give_up(|| error.to_string());
+        error
+    }
+
+    /// Whether an entry of another key under this one is a reason to give the connection up, which is done then: the
+    /// first time that it is seen. Seen again on the next connection, it does lie there.
+    pub(super) fn is_off_by_others(&self, key: &str, stamp: Stamp) -> bool {
+        let is_news = self.state.misplaced.is_news(key, stamp);
+        if is_news {
+            self.state.give_up(|| {
+                let key = shortened(key);
+                format!("for `{key}` came an entry of another key; answers may belong to others")
+            });
+        }
+        is_news
     }
 
     /// Asks for word of a key's next change; `None` if the server sends none.
@@ -234,6 +267,7 @@ pub(super) struct Keeper {
     pub(super) trust_restart: bool,
     pub(super) probe_key: String,
     pub(super) tracking: Option<Tracking>,
+    pub(super) misplaced: Arc<Misplaced>,
     /// For one command.
     pub(super) budget: Duration,
     /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
@@ -344,6 +378,7 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
             keeper.trust_restart,
             keeper.probe_key.clone(),
             keeper.tracking.clone(),
+            Arc::clone(&keeper.misplaced),
         ));
         match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
             Ok(Ok(link)) => return link,
@@ -358,6 +393,7 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
         keeper.trust_restart,
         keeper.probe_key.clone(),
         keeper.tracking.clone(),
+        Arc::clone(&keeper.misplaced),
     )
     .await
 }
@@ -367,10 +403,12 @@ async fn open(
     trust_restart: bool,
     probe_key: String,
     tracking: Option<Tracking>,
+    misplaced: Arc<Misplaced>,
 ) -> Result<Link, Error> {
     let opened = tokio::time::timeout(CONNECT_BUDGET, async {
         let state = Arc::new(LinkState {
             tracker: tracking.as_ref().map(Tracking::tracker),
+            misplaced,
             ..LinkState::default()
         });
         let mut connection = dial(&config, Arc::clone(&state)).await.map_err(described)?;
@@ -444,7 +482,11 @@ async fn dial(
     } else {
         ConnectionAddr::Tcp(config.host.clone(), config.port)
     };
-    let client = Client::open(address.into_connection_info()?.set_redis_settings(login))?;
+    let info = address
+        .into_connection_info()?
+        .set_redis_settings(login)
+        .set_tcp_settings(tcp_settings());
+    let client = Client::open(info)?;
     let options = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
@@ -466,6 +508,24 @@ async fn dial(
     client
         .get_multiplexed_async_connection_with_config(&options)
         .await
+}
+
+/// How the socket is set up.
+///
+/// - Without `TCP_NODELAY` (the client's default) Nagle's algorithm holds a small command back until the one before it
+///   has been acknowledged, up to 40 ms on a real network (redis-rs#2195).
+/// - Keep-alive, and a bound on unacknowledged data, end a connection whose peer has gone without a word (a failed
+///   machine, a firewall that forgot the connection) also while nothing is asked.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED_LIMIT);
+    settings
 }
 
 /// Who the server is and what its clock reads, asked before the connection's first use.
@@ -530,6 +590,14 @@ fn is_read_only(error: &RedisError) -> bool {
             .is_some_and(|detail| detail.contains("READONLY"))
 }
 
+/// Whether what came can't be the answer to the command: it is of another type, or no RESP.
+fn is_no_answer(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        RedisErrorKind::UnexpectedReturnType | RedisErrorKind::Parse
+    )
+}
+
 /// Whether a user may not do this to one of the keys that the command names.
 pub(super) fn is_forbidden(error: &Error) -> bool {
     let source = std::error::Error::source(error);
@@ -552,6 +620,7 @@ fn described(error: RedisError) -> Error {
             _ => error.to_string(),
         },
     };
+    let text = shortened(&text);
     let kind = if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
         ErrorKind::Unavailable
     } else {

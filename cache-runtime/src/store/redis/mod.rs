@@ -4,6 +4,7 @@ mod breaker;
 mod convoy;
 mod link;
 mod listeners;
+mod misplaced;
 mod reads;
 mod scripts;
 mod steps;
@@ -100,6 +101,7 @@ impl RedisStore {
             trust_restart: config.trust_restart,
             probe_key: config.key_space().generation("probe"),
             tracking,
+            misplaced: Arc::default(),
             budget: config.command_budget,
             application: link::driving_runtime(),
         };

@@ -11,9 +11,9 @@ use super::convoy::{Alone, Boarding, board};
 use super::link::{Link, unanswered};
 use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
 use crate::clock::{Instant, Millis};
-use crate::entry::{Content, Header, Stamp};
+use crate::entry::{Content, Header};
 use crate::error::{Error, ErrorKind};
-use crate::generation::{Dep, Generation, last_deadline};
+use crate::generation::{Dep, Generation, StampBase, last_deadline};
 use crate::nonce::Nonce;
 use crate::store::{Found, Look, Payload, Probe};
 
@@ -70,16 +70,17 @@ impl RedisStore {
         let keys = keys.chain(deps.iter().map(|dep| dep.key()));
         let mut values = mget(link, self.budget, keys).await?;
         if values.len() != probes.len() + deps.len() {
-            return Err(miscounted());
+            return Err(link.answers_amiss(miscounted()));
         }
         let generations = values.split_off(probes.len());
         let generations = self.generations(link, deps, &generations).await?;
         let standing = Standing::of(link.server, generations);
         let now = link.clock.now();
-        let looks = values
-            .into_iter()
-            .map(|value| Sighting::of(value).look(&standing, now));
-        Ok(looks.collect())
+        let looks = values.into_iter().zip(probes).map(|(value, probe)| {
+            let look = Sighting::of(value).look(&probe.key, &standing, link, now);
+            look.ok_or_else(|| Error::unavailable("Redis answered with an entry of another key"))
+        });
+        looks.collect()
     }
 
     /// The generations as they are in `values`, those that are missing or are none made.
@@ -150,7 +151,7 @@ pub(super) fn generation(value: &Value) -> Option<Generation> {
 
 /// What the generations say that one or more entries depend on.
 pub(super) struct Standing {
-    stamp: Stamp,
+    base: StampBase,
     /// The last deadline of the intents on them.
     intended: Option<Millis>,
 }
@@ -162,8 +163,8 @@ impl Standing {
             intended = intended.max(generation.intended);
             generation.nonce
         });
-        let stamp = Stamp::of(server, nonces);
-        Self { stamp, intended }
+        let base = StampBase::of(server, nonces);
+        Self { base, intended }
     }
 }
 
@@ -216,13 +217,27 @@ impl Sighting {
         }
     }
 
-    pub(super) fn look(self, standing: &Standing, now: Millis) -> Look {
-        Look {
+    /// What there is to see under this key; `None` if an entry of another key was answered, and the connection was given
+    /// up for it.
+    pub(super) fn look(
+        self,
+        key: &str,
+        standing: &Standing,
+        link: &Link,
+        now: Millis,
+    ) -> Option<Look> {
+        if let Found::Entry(Header { stamp, .. }, _) = &self.found
+            && standing.base.is_of_another_key(key, *stamp)
+            && link.is_off_by_others(key, *stamp)
+        {
+            return None;
+        }
+        Some(Look {
             found: self.found,
-            stamp: standing.stamp,
+            stamp: standing.base.stamp(key),
             intended: self.intended.max(standing.intended),
             now,
-        }
+        })
     }
 }
 

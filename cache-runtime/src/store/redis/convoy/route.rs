@@ -151,6 +151,7 @@ pub(super) struct Arrival<'r> {
     sightings: Vec<Option<Sighting>>,
     /// By list; `None` where a generation is missing, which whoever reads alone makes.
     standings: Vec<Option<Standing>>,
+    link: &'r Link,
     now: Millis,
 }
 
@@ -167,7 +168,7 @@ impl Arrival<'_> {
     /// each: what has come is handed on, and copied only where several have read the same.
     pub(super) fn look(&mut self, read: usize) -> Option<Look> {
         let (entry, list) = *self.stops.reads.get(read)?;
-        let readers = &mut self.stops.entries.get_mut(entry)?.readers;
+        let Entry { key, readers } = self.stops.entries.get_mut(entry)?;
         *readers = readers.saturating_sub(1);
         let sighting = self.sightings.get_mut(entry)?;
         let sighting = match *readers {
@@ -175,7 +176,7 @@ impl Arrival<'_> {
             _ => sighting.clone(),
         };
         let standing = self.standings.get(list)?.as_ref()?;
-        Some(sighting?.look(standing, self.now))
+        sighting?.look(key, standing, self.link, self.now)
     }
 }
 
@@ -185,9 +186,13 @@ impl<'r> Stops<'r> {
         entries.chain(self.deps.iter().copied())
     }
 
-    pub(super) fn arrive(self, link: &Link, mut values: Vec<Value>) -> Result<Arrival<'r>, Error> {
+    pub(super) fn arrive(
+        self,
+        link: &'r Link,
+        mut values: Vec<Value>,
+    ) -> Result<Arrival<'r>, Error> {
         if values.len() != self.entries.len() + self.deps.len() {
-            return Err(miscounted());
+            return Err(link.answers_amiss(miscounted()));
         }
         let generations = values.split_off(self.entries.len());
         let generations: Vec<_> = generations.iter().map(generation).collect();
@@ -201,6 +206,7 @@ impl<'r> Stops<'r> {
         Ok(Arrival {
             standings: self.lists.iter().map(standing).collect(),
             sightings: values.into_iter().map(Sighting::of).map(Some).collect(),
+            link,
             now: link.clock.now(),
             stops: self,
         })

@@ -1,0 +1,78 @@
+//! An entry is bound to its key: under another one it is nobody's, however it came there.
+
+use std::time::Duration;
+
+use cache_runtime::{Cache, RedisConfig, Status, observe};
+use cache_tests::{Proxy, RedisServer, eventually};
+
+use crate::patient;
+use crate::shop::Shop;
+use crate::{bounded, over};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether row 1 is a hit; in any case it is row 1.
+async fn is_right_hit(shop: &Shop) -> bool {
+    let (user, outcomes) = observe(shop.get(1)).await;
+    assert_eq!(user.expect("read").expect("there").name, "user 1");
+    matches!(outcomes[0].status, Status::Hit { .. })
+}
+
+#[tokio::test]
+async fn an_entry_that_was_copied_or_renamed_is_never_served() {
+    bounded(async {
+        let server = RedisServer::start();
+        let remote = Shop::new(&Cache::new(over(&server)).await);
+        let local = remote.node(&Cache::new(over(&server).local_mb(16)).await);
+        for shop in [&remote, &local] {
+            for take in ["COPY users:2 users:1 REPLACE", "RENAME users:2 users:1"] {
+                eventually(PATIENCE, async || is_right_hit(shop).await).await;
+                assert_eq!(shop.name(2).await, "user 2");
+                server.cli(&take.split(' ').collect::<Vec<_>>());
+                assert!(server.cli(&["GET", "users:1"]).contains("user 2"), "{take}");
+                // Row 2 is never served as row 1, and the place of row 1 is not lost to it.
+                eventually(PATIENCE, async || is_right_hit(shop).await).await;
+            }
+        }
+        // An absence, and a batch, too.
+        assert_eq!(remote.get(9).await.expect("read"), None);
+        server.cli(&["COPY", "users:9", "users:1", "REPLACE"]);
+        let many = remote.get_many(&[1, 2, 3]).await.expect("read");
+        assert_eq!(many[&1].name, "user 1");
+        server.cli(&["COPY", "users:2", "users:3", "REPLACE"]);
+        let many = remote.get_many(&[1, 2, 3]).await.expect("read");
+        assert_eq!((&*many[&1].name, &*many[&3].name), ("user 1", "user 3"));
+    })
+    .await;
+}
+
+/// One answer more than was asked for: from then on each command gets the one before.
+#[tokio::test]
+async fn a_connection_that_is_off_by_one_is_given_up() {
+    bounded(async {
+        let server = RedisServer::start();
+        let proxy = Proxy::start(server.port());
+        let config = patient().redis(RedisConfig::at("127.0.0.1", proxy.port()));
+        let shop = Shop::new(&Cache::new(config).await);
+        for id in 1..=3 {
+            shop.name(id).await;
+        }
+        let entry = server.cli(&["GET", "users:2"]);
+        let generation = server.cli(&["GET", "@gen:users"]);
+        let answer = format!(
+            "*2\r\n${}\r\n{entry}\r\n${}\r\n{generation}\r\n",
+            entry.len(),
+            generation.len()
+        );
+        let connections = proxy.accepted();
+        proxy.inject(answer.as_bytes());
+        for _ in 0..20 {
+            for id in 1..=3 {
+                assert_eq!(shop.name(id).await, format!("user {id}"));
+            }
+        }
+        eventually(PATIENCE, async || is_right_hit(&shop).await).await;
+        assert!(proxy.accepted() > connections, "it went on");
+    })
+    .await;
+}
