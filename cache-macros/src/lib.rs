@@ -638,6 +638,14 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// # fn main() {}
 /// ```
 ///
+/// ## Reads inside the body
+///
+/// A body that writes a row and reads it back for its response sees what it has written: inside it, and in all that it
+/// awaits, reads of what the write invalidates go past the cache and store nothing. All other reads ask the store and
+/// take no local entry, so that a row is not changed on the strength of a copy that may be behind
+/// (*read-modify-write*). Two writers at once are the database's part: a version column, `SELECT .. FOR UPDATE`, or one
+/// `UPDATE` that computes the new value. Tasks that the body spawns are not part of it.
+///
 /// ## `cache`, `crate`
 ///
 /// As for [`#[cached]`](macro@cached). What a function caches in an instance of its own has to be

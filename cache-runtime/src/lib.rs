@@ -86,6 +86,7 @@ mod clock;
 mod codec;
 mod config;
 mod delivery;
+mod enclosing;
 mod encoded;
 mod engine;
 mod entry;

@@ -46,6 +46,10 @@ pub enum BypassReason {
     Transaction,
     /// The caller asked for it, with [`bypass`](crate::bypass).
     Asked,
+    /// The call is inside the body of a write that invalidates it: it sees what that has written, and nobody else does.
+    OwnWrite,
+    /// The call is inside a load of the same entry, which it would wait for.
+    OwnLoad,
 }
 
 impl BypassReason {
@@ -66,6 +70,8 @@ impl BypassReason {
             Self::Condition => "condition",
             Self::Transaction => "transaction",
             Self::Asked => "asked",
+            Self::OwnWrite => "own-write",
+            Self::OwnLoad => "own-load",
         }
     }
 }

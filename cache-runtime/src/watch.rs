@@ -1,12 +1,14 @@
 //! A body that runs, and what is renewed while it does.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::clock;
+use crate::enclosing::Frame;
 use crate::engine::Handle;
 use crate::errands::Errand;
 use crate::scope;
@@ -45,25 +47,21 @@ impl Renewal {
 }
 
 /// What the cache does while a body runs.
+///
+/// A body reads no local entries, which may be behind. What a load returns is served to others, and would stay behind; and a
+/// write that reads a row, changes it and writes it back (read-modify-write) would undo what another process has written.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     renewal: Option<Renewal>,
-    is_load: bool,
+    /// What the calls inside the body have to know.
+    frame: Option<Arc<Frame>>,
 }
 
 impl Watch {
-    /// What the body returns is served to others, so it is made of no copies: those may be behind, and it would stay so.
-    pub(crate) fn of_load(renewal: Option<Renewal>) -> Self {
+    pub(crate) fn new(frame: Arc<Frame>, renewal: Option<Renewal>) -> Self {
         Self {
             renewal,
-            is_load: true,
-        }
-    }
-
-    pub(crate) fn of_write(renewal: Option<Renewal>) -> Self {
-        Self {
-            renewal,
-            is_load: false,
+            frame: Some(frame),
         }
     }
 
@@ -72,9 +70,9 @@ impl Watch {
         body: Pin<&mut (dyn Future<Output = R> + '_)>,
         context: &mut Context<'_>,
     ) -> Poll<R> {
-        let polled = match self.is_load {
-            true => scope::strictly(|| body.poll(context)),
-            false => body.poll(context),
+        let polled = match &self.frame {
+            Some(frame) => frame.run(|| scope::strictly(|| body.poll(context))),
+            None => body.poll(context),
         };
         if polled.is_pending()
             && let Some(renewal) = &mut self.renewal

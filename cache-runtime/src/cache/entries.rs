@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Cache;
 use crate::delivery::{Order, PATIENCE};
+use crate::enclosing;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Landed;
 use crate::key::IntoKey;
@@ -75,6 +76,7 @@ impl Cache {
         if call.problem.is_some()
             || call.cache.delivery.is_pending(&call.probe)
             || transaction::is_open(&call.cache)
+            || enclosing::bars(&call.cache, &call.probe).is_some()
         {
             return None;
         }
@@ -251,7 +253,8 @@ impl Cache {
             return miss(None);
         };
         let call = Call::manual(handle, &key, None);
-        if transaction::is_open(&call.cache) {
+        let is_barred = enclosing::bars(&call.cache, &call.probe).is_some();
+        if is_barred || transaction::is_open(&call.cache) {
             return miss(None);
         }
         let mut reader = Reader::new(&call, call.fingerprint::<T>());

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::reader::{Reader, Sight, Turn};
 use super::steps::{self, Asked, Leases, Wanted};
 use super::{AllButEach, Call, Everything, Unless, ran_without, value_of};
 use crate::allowance::Allowance;
+use crate::enclosing::{self, Frame};
 use crate::engine::Handle;
 use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
@@ -29,6 +31,7 @@ use crate::returns::{Gathered, Kind};
 use crate::scope::{self, Mode};
 use crate::store::{Look, Probe, Seen, Store};
 use crate::transaction;
+use crate::watch::{Watch, Watched};
 
 /// How many ids are looked after at the same time where each goes its own way.
 const AT_A_TIME: usize = 64;
@@ -159,8 +162,18 @@ where
     let mut returned = if missed.is_empty() && !calls.is_empty() {
         R::empty()
     } else {
-        // As with one: it is made of no copies.
-        let returned = scope::strict(body(Kind::OF, missed)).await;
+        let mut watch = calls.first().map_or_else(Watch::default, |(_, first)| {
+            let keys: Vec<_> = calls
+                .iter()
+                .map(|(_, call)| call.probe.key.clone())
+                .collect();
+            Watch::new(Frame::load(&first.cache, keys), None)
+        });
+        let watched = Watched {
+            body: pin!(body(Kind::OF, missed)),
+            watch: &mut watch,
+        };
+        let returned = watched.await;
         store::<R, S, K, U>(calls, permits, &returned, &unless).await;
         returned
     };
@@ -240,7 +253,10 @@ async fn look_up<R: Gathered<S>, S, K>(
             let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
             stream::iter(readers.iter_mut().zip(&mut answers))
                 .for_each_concurrent(AT_A_TIME, async |(reader, answer)| {
-                    *answer = Some(settled(reader.take().await));
+                    *answer = Some(match reader.barred() {
+                        Some(reason) => Answer::Bypass(reason),
+                        None => settled(reader.take().await),
+                    });
                 })
                 .await;
             return answered_all(answers);
@@ -326,9 +342,14 @@ async fn first_look<V: crate::Cacheable, K>(
         return bypass_all(BypassReason::Unavailable);
     }
     // Before the look: what is delivered in between is in what is seen.
-    let pending: Vec<bool> = calls
+    let barred: Vec<Option<BypassReason>> = calls
         .iter()
-        .map(|(_, call)| cache.delivery.is_pending(&call.probe))
+        .map(|(_, call)| {
+            let is_pending = cache.delivery.is_pending(&call.probe);
+            let pending = is_pending.then_some(BypassReason::Pending);
+            let around = enclosing::bars(cache, &call.probe);
+            call.problem.or(around).or(pending)
+        })
         .collect();
     // In the process first: only the rest is asked for.
     let copies = calls.iter().map(|(_, call)| call.find::<V>());
@@ -362,16 +383,15 @@ async fn first_look<V: crate::Cacheable, K>(
     let mut wanted = Vec::new();
     // In the order of those that were asked for.
     let mut seen = looks.into_iter().zip(marks);
-    let places = readers.iter_mut().zip(calls).zip(pending).zip(&mut answers);
-    for (place, (((reader, (_, call)), is_pending), answer)) in places.enumerate() {
+    let places = readers.iter_mut().zip(calls).zip(barred).zip(&mut answers);
+    for (place, (((reader, (_, call)), barred), answer)) in places.enumerate() {
         if answer.is_some() {
             continue;
         }
         let Some((look, mark)) = seen.next() else {
             break;
         };
-        let pending = is_pending.then_some(BypassReason::Pending);
-        if let Some(reason) = call.problem.or(pending) {
+        if let Some(reason) = barred {
             *answer = Some(Answer::Bypass(reason));
             continue;
         }

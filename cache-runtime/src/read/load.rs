@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::permit::{Package, Permit};
 use super::reader::Fallback;
 use super::{Call, Unless};
+use crate::enclosing::Frame;
 use crate::flight::Landed;
 use crate::lane::Run;
 use crate::observe::StaleReason;
@@ -45,11 +46,12 @@ impl Load {
             Part::Leader(permit) => Some(permit.renewal()),
             Part::Runner(_) | Part::Alone => None,
         };
+        let frame = Frame::load(&call.cache, [call.probe.key.clone()]);
         Box::new(Self {
             call,
             part,
             fallback,
-            watch: Watch::of_load(renewal),
+            watch: Watch::new(frame, renewal),
         })
     }
 

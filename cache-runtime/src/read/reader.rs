@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use super::{Call, Permit};
 use crate::allowance::Allowance;
 use crate::clock::{self, Instant, Millis};
+use crate::enclosing;
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::flight::{Arrival, Followed, Landed, Pilot, Ticket};
 use crate::lane::{self, Boarded, Entered, Run};
@@ -198,11 +199,19 @@ impl<'a> Reader<'a> {
         if transaction::is_open(&self.call.cache) {
             return Turn::Bypass(BypassReason::Transaction);
         }
+        if let Some(reason) = self.barred() {
+            return Turn::Bypass(reason);
+        }
         match scope::mode() {
             Mode::Usual => self.turn().await,
             Mode::Bypass => Turn::Bypass(BypassReason::Asked),
             Mode::Refresh => Box::pin(self.take()).await,
         }
+    }
+
+    /// Why the bodies around this call send it past the cache, if they do.
+    pub(crate) fn barred(&self) -> Option<BypassReason> {
+        enclosing::bars(&self.call.cache, &self.call.probe)
     }
 
     /// Looks, and finds out what to do; waits for somebody else's load if there is one.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::reader::Hit;
 use super::{Call, Extra, ReadPlan, all_deps};
+use crate::enclosing;
 use crate::engine::{Engine, Handle, Lent};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
@@ -333,7 +334,7 @@ impl Asking<'_> {
         wanted: &Wanted,
         fingerprint: impl FnOnce() -> Fingerprint,
     ) -> Option<Option<Shared>> {
-        if self.is_exact() {
+        if self.is_exact() || enclosing::is_inside() {
             return None;
         }
         let fingerprint = fingerprint();

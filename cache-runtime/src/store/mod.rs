@@ -347,6 +347,9 @@ pub enum Circuit {
     Open,
     /// It is being tried. Calls still go without it.
     HalfOpen,
+    /// It answers reads and refuses writes, invalidations among them, so that what it has may be stale. Nobody asks until
+    /// it takes writes again.
+    ReadsOnly,
 }
 
 impl Circuit {
@@ -357,6 +360,7 @@ impl Circuit {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half-open",
+            Self::ReadsOnly => "reads-only",
         }
     }
 }

@@ -7,6 +7,7 @@ use super::Planned;
 use crate::allowance::Allowance;
 use crate::clock;
 use crate::delivery::{Order, Running};
+use crate::enclosing::Frame;
 use crate::engine::Handle;
 use crate::errands::Errand;
 use crate::error::{Error, ErrorKind};
@@ -220,7 +221,9 @@ impl Guard {
         let renewal = self
             .announced()
             .map(|intent| Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent)));
-        self.watch = Watch::of_write(renewal);
+        let Order { kills, bumps, .. } = &self.planned.order;
+        let frame = Frame::write(&self.cache, kills.as_slice(), bumps.as_slice());
+        self.watch = Watch::new(frame, renewal);
         &mut self.watch
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_runtime::{Cache, RedisConfig, Status, observe};
-use cache_tests::{Proxy, RedisServer, eventually};
+use cache_tests::{Mode, Proxy, RedisServer, eventually};
 
 use crate::patient;
 use crate::shop::Shop;
@@ -65,7 +65,17 @@ async fn a_connection_that_is_off_by_one_is_given_up() {
             generation.len()
         );
         let connections = proxy.accepted();
+        // While a read waits for its answer: nobody asked for what comes else.
+        proxy.set(Mode::HoldAnswers);
+        let held = proxy.held();
+        let waiting = tokio::spawn({
+            let shop = shop.clone();
+            async move { shop.name(1).await }
+        });
+        eventually(PATIENCE, async || proxy.held() > held).await;
         proxy.inject(answer.as_bytes());
+        assert_eq!(waiting.await.expect("no panic"), "user 1");
+        proxy.set(Mode::Pass);
         for _ in 0..20 {
             for id in 1..=3 {
                 assert_eq!(shop.name(id).await, format!("user {id}"));

@@ -4,6 +4,8 @@ mod announced;
 mod batch;
 mod bound_keys;
 mod convoys;
+mod health;
+mod inside;
 mod loads;
 mod manual;
 mod outage;

@@ -6,6 +6,9 @@
 //!                                                                     └──pause doubles──┘
 //! ```
 //!
+//! While it is open because the server answers reads and refuses writes, it says `reads-only`, and the server is tried
+//! every half second.
+//!
 //! The pattern is Michael Nygard's (*Release It!*, 2007). Here no caller is the probe: the connection is tried by the
 //! cache's own task, and calls cost nothing until that has succeeded.
 
@@ -32,6 +35,8 @@ struct State {
     /// Since when it is closed, or was the last time.
     closed: Option<Instant>,
     pause: Duration,
+    /// Whether the server answers, and refuses writes.
+    reads_only: bool,
 }
 
 impl Default for Breaker {
@@ -41,13 +46,23 @@ impl Default for Breaker {
             circuit: Circuit::HalfOpen,
             closed: None,
             pause: FIRST_PAUSE,
+            reads_only: false,
         }))
     }
 }
 
 impl Breaker {
     pub(crate) fn circuit(&self) -> Circuit {
-        self.0.lock().circuit
+        let state = self.0.lock();
+        match state.circuit {
+            Circuit::Open | Circuit::HalfOpen if state.reads_only => Circuit::ReadsOnly,
+            circuit => circuit,
+        }
+    }
+
+    /// Whether what is about to open the circuit is that the server refuses writes.
+    pub(crate) fn set_reads_only(&self, reads_only: bool) {
+        self.0.lock().reads_only = reads_only;
     }
 
     /// The store is about to be tried.
@@ -59,6 +74,7 @@ impl Breaker {
     pub(crate) fn close(&self, now: Instant) {
         let mut state = self.0.lock();
         state.circuit = Circuit::Closed;
+        state.reads_only = false;
         state.closed = Some(now);
     }
 
@@ -74,6 +90,10 @@ impl Breaker {
         if was == Circuit::Closed && worked {
             state.pause = FIRST_PAUSE;
             return Duration::ZERO;
+        }
+        if state.reads_only {
+            // It answers at once, so that to ask costs little; and who wrote meanwhile waits for it.
+            return FIRST_PAUSE;
         }
         let pause = state.pause;
         state.pause = (pause * 2).min(LAST_PAUSE);

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, watch};
 
 use super::breaker::{Breaker, FAILURES, Failures};
 use super::convoy::{Convoys, DRIVERS, Driver};
+use super::health::{Ailment, Health, NO_PRIMARY};
 use super::listeners::Listeners;
 use super::misplaced::Misplaced;
 use super::scripts;
@@ -61,6 +62,7 @@ pub(super) struct Link {
     pub(super) server: Nonce,
     pub(super) clock: RemoteClock,
     state: Arc<LinkState>,
+    health: Health,
     /// How long an answer takes at best.
     round_trip: Duration,
     /// The runtime that drives the connection.
@@ -72,6 +74,8 @@ struct LinkState {
     broken: AtomicBool,
     /// Why it was given up.
     reason: Mutex<Option<String>>,
+    /// Whether it was because writes are refused.
+    refuses_writes: AtomicBool,
     failures: Failures,
     changed: Notify,
     convoys: Convoys,
@@ -149,8 +153,11 @@ impl Link {
                 let is_demoted = is_read_only(&error);
                 // The answer of another command, or no Redis at all.
                 let is_amiss = is_no_answer(&error);
+                let takes_no_writes = is_write_refused(&error);
                 let error = described(error);
-                if is_over || is_demoted || is_amiss {
+                if takes_no_writes {
+                    self.refuses_writes(error.to_string());
+                } else if is_over || is_demoted || is_amiss {
                     self.state.give_up(|| error.to_string());
                 } else {
                     self.state.failures.answered();
@@ -160,6 +167,33 @@ impl Link {
             Err(_) => {
                 self.state.unanswered(budget);
                 Err(unanswered(budget))
+            }
+        }
+    }
+
+    pub(super) fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// Gives the connection up, since the server takes no invalidations.
+    pub(super) fn refuses_writes(&self, reason: String) {
+        self.state.refuses_writes.store(true, Ordering::Release);
+        self.state.give_up(|| refused(&reason));
+    }
+
+    /// Writes, and asks for the role; a connection whose answer is no is given up.
+    pub(super) async fn check_health(&self) -> Result<(), Error> {
+        match self.health.check(&mut self.connection(), described).await {
+            Ok(()) => Ok(()),
+            Err(Ailment::RefusesWrites(reason)) => {
+                let error = Error::unavailable(refused(&reason));
+                self.refuses_writes(reason);
+                Err(error)
+            }
+            Err(Ailment::Unusable(reason)) => {
+                let error = Error::unavailable(reason.as_str());
+                self.give_up(|| reason);
+                Err(error)
             }
         }
     }
@@ -212,6 +246,11 @@ impl Link {
     }
 }
 
+/// What is said of a server that takes no invalidations.
+fn refused(reason: &str) -> String {
+    format!("Redis answers reads and refuses writes, so nothing is served from it: {reason}")
+}
+
 /// What is said of a command that has used up its budget.
 pub(super) fn unanswered(budget: Duration) -> Error {
     let budget = budget.as_millis();
@@ -261,11 +300,16 @@ impl Links {
     }
 }
 
+/// Marks the error of a server that answers and takes no writes.
+#[derive(Debug, thiserror::Error)]
+#[error("writes are refused")]
+struct RefusesWrites;
+
 /// What the task that keeps the link needs to know.
 pub(super) struct Keeper {
     pub(super) config: RedisConfig,
     pub(super) trust_restart: bool,
-    pub(super) probe_key: String,
+    pub(super) health: Health,
     pub(super) tracking: Option<Tracking>,
     pub(super) misplaced: Arc<Misplaced>,
     /// For one command.
@@ -323,13 +367,22 @@ pub(super) async fn keep(
                 tokio::select! {
                     () = link.state.changed.notified() => {}
                     never = keep_time(&link) => match never {},
+                    never = link.health.watch(&link, described) => match never {},
                     never = link.convoys().watch(keeper.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
+                let refuses_writes = link.state.refuses_writes.load(Ordering::Acquire);
+                links.breaker.set_reads_only(refuses_writes);
                 link.state.reason.lock().take().unwrap_or_default()
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                let source = std::error::Error::source(&error);
+                links
+                    .breaker
+                    .set_reads_only(source.is_some_and(|it| it.is::<RefusesWrites>()));
+                error.to_string()
+            }
         };
         *links.failure.lock() = Some(reason.clone());
         let pause = links.breaker.open(clock::now());
@@ -376,7 +429,7 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
         let mut attempt = application.spawn(open(
             keeper.config.clone(),
             keeper.trust_restart,
-            keeper.probe_key.clone(),
+            keeper.health.clone(),
             keeper.tracking.clone(),
             Arc::clone(&keeper.misplaced),
         ));
@@ -391,7 +444,7 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
     open(
         keeper.config.clone(),
         keeper.trust_restart,
-        keeper.probe_key.clone(),
+        keeper.health.clone(),
         keeper.tracking.clone(),
         Arc::clone(&keeper.misplaced),
     )
@@ -401,7 +454,7 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
 async fn open(
     config: RedisConfig,
     trust_restart: bool,
-    probe_key: String,
+    health: Health,
     tracking: Option<Tracking>,
     misplaced: Arc<Misplaced>,
 ) -> Result<Link, Error> {
@@ -415,7 +468,7 @@ async fn open(
         let (server, clock) = identify(&mut connection, trust_restart).await?;
         // A server that is loading, or lets us log in but not read, is not one to send reads to.
         let mut probe = redis::cmd("MGET");
-        probe.arg(probe_key);
+        probe.arg(health.key());
         let mut round_trip = Duration::MAX;
         for _ in 0..PROBES {
             let sent = clock::now();
@@ -432,6 +485,15 @@ async fn open(
         });
         // Who may not load them may not run them, and is told so by each.
         let _ = join_all(loads).await;
+        match health.check(&mut connection, described).await {
+            Ok(()) => {}
+            Err(Ailment::RefusesWrites(reason)) => {
+                return Err(
+                    Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites)
+                );
+            }
+            Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
+        }
         match &state.tracker {
             Some(tracker) => tracker.start(&mut connection).await,
             None => state.listeners.start(&mut connection).await,
@@ -441,6 +503,7 @@ async fn open(
             server,
             clock,
             state,
+            health,
             round_trip,
             home: Handle::current(),
         })
@@ -550,11 +613,8 @@ async fn identify(
             ));
         }
     };
-    if info_field(&info, "role") == Some("slave") {
-        return Err(Error::new(
-            ErrorKind::Store,
-            "this is a replica; the cache needs the primary",
-        ));
+    if info_field(&info, "role").is_some_and(|role| role != "master") {
+        return Err(Error::new(ErrorKind::Store, NO_PRIMARY));
     }
     if trust_restart {
         return Ok((Nonce::NONE, clock));
@@ -588,6 +648,15 @@ fn is_read_only(error: &RedisError) -> bool {
         || error
             .detail()
             .is_some_and(|detail| detail.contains("READONLY"))
+}
+
+/// Whether the server refuses all writes at the moment, whatever they are: it could not save to its disk, or has too few
+/// replicas. (Over its memory limit it still takes invalidations, which the scripts see to.)
+fn is_write_refused(error: &RedisError) -> bool {
+    let is_one = |text: &str| text.starts_with("MISCONF") || text.starts_with("NOREPLICAS");
+    // Redis 6.2 wraps the refusal where a script ran into it.
+    let in_script = |text: &str| text.contains("-MISCONF") || text.contains("-NOREPLICAS");
+    error.code().is_some_and(is_one) || error.detail().is_some_and(in_script)
 }
 
 /// Whether what came can't be the answer to the command: it is of another type, or no RESP.

@@ -2,6 +2,7 @@
 
 mod breaker;
 mod convoy;
+mod health;
 mod link;
 mod listeners;
 mod misplaced;
@@ -21,6 +22,7 @@ use redis::{FromRedisValue, Script};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use self::health::Health;
 use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
@@ -99,7 +101,10 @@ impl RedisStore {
         let keeper = Keeper {
             config: redis.clone(),
             trust_restart: config.trust_restart,
-            probe_key: config.key_space().generation("probe"),
+            health: Health::new(
+                &config.key_space().generation("probe"),
+                config.command_budget,
+            ),
             tracking,
             misplaced: Arc::default(),
             budget: config.command_budget,
@@ -442,9 +447,10 @@ impl Store for RedisStore {
         Ok(done)
     }
 
+    /// Asks by writing: who asks is about to invalidate something.
     async fn ping(&self) -> Result<(), Error> {
         let link = self.links.current()?;
-        self.db_size(&link).await.map(drop)
+        link.check_health().await
     }
 
     async fn facts(&self) -> Result<ServerFacts, Error> {

@@ -1,0 +1,142 @@
+//! Whether a server can be served from: it takes writes, and it is the primary.
+//!
+//! A server that answers reads and refuses writes takes no invalidations, so what it serves may be stale for as long as
+//! it does: after a full disk (`MISCONF`), without enough replicas (`NOREPLICAS`), while `CLIENT PAUSE WRITE` lasts, or
+//! for a user without the permission. A primary that was demoted keeps its connections and goes on answering. So each
+//! process *writes* once a second over the path of an invalidation, and asks for the role with it. The key that it
+//! writes is its own, lies among the generations, and goes by itself when the process has gone.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+
+use super::link::{Link, info_field};
+use super::{millis, scripts};
+use crate::error::Error;
+use crate::nonce::Nonce;
+
+/// How long after one question the next is asked. With the time that an answer may take it is a second.
+const INTERVAL: Duration = Duration::from_millis(750);
+/// How long an answer may take, unless commands may take longer.
+const ANSWER_BUDGET: Duration = Duration::from_millis(500);
+/// How long the key lives after the last question.
+const TIME_TO_LIVE: Duration = Duration::from_secs(60);
+
+/// The question, and what it is asked with.
+#[derive(Debug, Clone)]
+pub(super) struct Health {
+    /// The key that this process writes.
+    key: String,
+    budget: Duration,
+}
+
+/// Why a server can't be served from.
+#[derive(Debug)]
+pub(super) enum Ailment {
+    /// It answers, and refuses writes.
+    RefusesWrites(String),
+    /// It is no primary, or did not answer.
+    Unusable(String),
+}
+
+impl Health {
+    /// `key` is the start of the key that is written: what tells processes apart is added to it.
+    pub(super) fn new(key: &str, command_budget: Duration) -> Self {
+        Self {
+            key: format!("{key}~{}", Nonce::fresh()),
+            budget: ANSWER_BUDGET.max(command_budget),
+        }
+    }
+
+    /// The key that this process writes.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Asks once.
+    pub(super) async fn check(
+        &self,
+        connection: &mut MultiplexedConnection,
+        describe: impl Fn(RedisError) -> Error,
+    ) -> Result<(), Ailment> {
+        if crate::mutation::is_active("health-is-a-read") {
+            return Ok(());
+        }
+        match tokio::time::timeout(self.budget, self.write(connection)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let is_demoted = error.code() == Some("READONLY");
+                let is_lost = error.is_io_error() || error.is_connection_dropped();
+                let text = describe(error).to_string();
+                return Err(match is_demoted || is_lost {
+                    true => Ailment::Unusable(text),
+                    false => Ailment::RefusesWrites(text),
+                });
+            }
+            Err(_) => {
+                let budget = self.budget.as_millis();
+                let text = format!("a write had no answer within {budget} ms");
+                return Err(Ailment::RefusesWrites(text));
+            }
+        }
+        match tokio::time::timeout(self.budget, role(connection)).await {
+            Ok(Some(role)) if role != "master" => Err(Ailment::Unusable(NO_PRIMARY.into())),
+            // Where nobody may ask, the write above has told.
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let budget = self.budget.as_millis();
+                let text = format!("the question for its role had no answer within {budget} ms");
+                Err(Ailment::Unusable(text))
+            }
+        }
+    }
+
+    /// As an invalidation does it, by the same script.
+    async fn write(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let mut invocation = scripts::INVALIDATE.prepare_invoke();
+        invocation
+            .key(&self.key)
+            .arg(0)
+            .arg(millis(TIME_TO_LIVE))
+            .arg("")
+            .arg(Nonce::fresh().to_string());
+        let written: (u64, u64) = invocation.invoke_async(connection).await?;
+        let _ = written;
+        Ok(())
+    }
+
+    /// Asks again and again, and gives the connection up when the answer is no.
+    pub(super) async fn watch(
+        &self,
+        link: &Link,
+        describe: impl Fn(RedisError) -> Error,
+    ) -> Infallible {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            match self.check(&mut link.connection(), &describe).await {
+                Ok(()) => {}
+                Err(Ailment::RefusesWrites(reason)) => link.refuses_writes(reason),
+                Err(Ailment::Unusable(reason)) => link.give_up(|| reason),
+            }
+        }
+    }
+}
+
+/// What is said of a server that is no primary.
+pub(super) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
+
+/// `master`, or what else the server calls itself (`slave`, and `replica` in other implementations); `None` where nobody
+/// may ask.
+async fn role(connection: &mut MultiplexedConnection) -> Option<String> {
+    if crate::mutation::is_active("role-not-asked") {
+        return None;
+    }
+    let info = redis::cmd("INFO")
+        .arg("replication")
+        .query_async::<String>(connection)
+        .await
+        .ok()?;
+    info_field(&info, "role").map(str::to_owned)
+}

@@ -1,0 +1,179 @@
+//! A server that answers reads and takes no invalidations is not served from.
+
+use std::time::Duration;
+
+use cache_runtime::{Acknowledgement, BypassReason, Cache, Circuit, RedisConfig, Status, observe};
+use cache_tests::{RedisServer, eventually};
+
+use crate::shop::{DbError, Shop};
+use crate::{bounded, over};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn is_hit(shop: &Shop) -> bool {
+    matches!(observe(shop.get(1)).await.1[0].status, Status::Hit { .. })
+}
+
+async fn is_bypassed(shop: &Shop) -> bool {
+    let status = observe(shop.get(1)).await.1[0].status;
+    status == Status::Bypass(BypassReason::Unavailable)
+}
+
+async fn circuit(shop: &Shop) -> Option<Circuit> {
+    shop.cache.get_stats().await.circuit
+}
+
+/// Two processes, one of which only reads; with and without local entries.
+async fn nodes(server: &RedisServer) -> (Shop, Shop) {
+    // Answers may be late where tests run; how late is not what is tested.
+    let config = || over(server).command_budget(Duration::from_secs(1));
+    let shop = Shop::new(&Cache::new(config()).await);
+    let reader = shop.node(&Cache::new(config().local_mb(16)).await);
+    for node in [&shop, &reader] {
+        eventually(PATIENCE, async || is_hit(node).await).await;
+    }
+    (shop, reader)
+}
+
+/// What has to hold while writes are refused, and after that.
+async fn ends_serving(server: &RedisServer, refuse: &[&[&str]], take_again: &[&[&str]]) {
+    let (shop, reader) = nodes(server).await;
+    for command in refuse {
+        server.cli(command);
+    }
+    // Asked by writing, right before the body: nothing has to be noticed first.
+    let refused = shop.rename_required(1, "required").await;
+    assert!(matches!(refused, Err(DbError::Cache(_))), "{refused:?}");
+    assert_eq!(shop.name(1).await, "user 1", "its body has not run");
+    // One that only hits finds out by itself.
+    eventually(PATIENCE, async || is_bypassed(&reader).await).await;
+    shop.rename(1, "new").await.expect("the write succeeds");
+    for node in [&shop, &reader] {
+        assert_eq!(node.name(1).await, "new");
+        assert!(!node.cache.is_available().await);
+        eventually(PATIENCE, async || {
+            circuit(node).await == Some(Circuit::ReadsOnly)
+        })
+        .await;
+    }
+    assert_eq!(
+        shop.cache.invalidate_all("users").await,
+        Acknowledgement::Pending
+    );
+    assert!(shop.cache.get_stats().await.counters.pending > 0);
+    for command in take_again {
+        server.cli(command);
+    }
+    for node in [&shop, &reader] {
+        eventually(PATIENCE, async || {
+            assert_eq!(node.name(1).await, "new");
+            is_hit(node).await
+        })
+        .await;
+        assert_eq!(circuit(node).await, Some(Circuit::Closed));
+    }
+    assert_eq!(shop.cache.get_stats().await.counters.pending, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_writes_is_not_served_from() {
+    bounded(async {
+        let server = RedisServer::start();
+        ends_serving(
+            &server,
+            &[&["CONFIG", "SET", "min-replicas-to-write", "1"]],
+            &[&["CONFIG", "SET", "min-replicas-to-write", "0"]],
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_whose_disk_is_full_is_not_served_from() {
+    bounded(async {
+        let server = RedisServer::options()
+            .config("dbfilename taken.rdb")
+            .start();
+        // A snapshot can't be written where a folder of its name is.
+        let folder = server.cli(&["CONFIG", "GET", "dir"]);
+        let folder = std::path::Path::new(folder.lines().last().expect("a folder"));
+        std::fs::create_dir(folder.join("taken.rdb")).expect("created");
+        let (shop, _) = nodes(&server).await;
+        server.cli(&["CONFIG", "SET", "save", "1 1"]);
+        server.cli(&["BGSAVE"]);
+        eventually(PATIENCE, async || {
+            server
+                .cli(&["INFO", "persistence"])
+                .contains("rdb_last_bgsave_status:err")
+        })
+        .await;
+        eventually(PATIENCE, async || is_bypassed(&shop).await).await;
+        let refused = shop.rename_required(1, "required").await;
+        assert!(matches!(refused, Err(DbError::Cache(_))), "{refused:?}");
+        eventually(PATIENCE, async || {
+            circuit(&shop).await == Some(Circuit::ReadsOnly)
+        })
+        .await;
+        // One that starts then is told, too.
+        let late = shop.node(&Cache::new(over(&server)).await);
+        assert!(is_bypassed(&late).await);
+        let refused = late.rename_required(1, "required").await;
+        assert!(matches!(refused, Err(DbError::Cache(_))), "{refused:?}");
+        server.cli(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
+        eventually(PATIENCE, async || is_hit(&shop).await).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_whose_writes_are_paused_is_not_served_from() {
+    bounded(async {
+        let server = RedisServer::start();
+        ends_serving(
+            &server,
+            &[&["CLIENT", "PAUSE", "60000", "WRITE"]],
+            &[&["CLIENT", "UNPAUSE"]],
+        )
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_without_scripts_is_not_served() {
+    let server = RedisServer::start();
+    let rights = [
+        "ACL", "SETUSER", "app", "on", ">word", "~*", "+@all", "-evalsha", "-eval",
+    ];
+    server.cli(&rights);
+    let mut redis = RedisConfig::at("127.0.0.1", server.port());
+    redis.username = Some("app".into());
+    redis.password = Some("word".into());
+    let shop = Shop::new(&Cache::new(over(&server).redis(redis)).await);
+    assert!(is_bypassed(&shop).await);
+    assert_eq!(circuit(&shop).await, Some(Circuit::ReadsOnly));
+    server.cli(&["ACL", "SETUSER", "app", "+evalsha", "+eval"]);
+    eventually(PATIENCE, async || is_hit(&shop).await).await;
+}
+
+/// It would take writes, and nobody would hear of them: only its role tells.
+#[tokio::test]
+async fn a_demoted_primary_that_takes_writes_is_given_up_by_one_that_only_reads() {
+    bounded(async {
+        let server = RedisServer::start();
+        let primary = RedisServer::start();
+        let (shop, reader) = nodes(&server).await;
+        server.cli(&["CONFIG", "SET", "replica-read-only", "no"]);
+        server.cli(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]);
+        server.cli(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+        for node in [&shop, &reader] {
+            eventually(PATIENCE, async || is_bypassed(node).await).await;
+        }
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+        for node in [&shop, &reader] {
+            eventually(PATIENCE, async || is_hit(node).await).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,259 @@
+//! Calls inside bodies: a write sees what it has written, and a load does not wait for itself.
+
+use std::time::Duration;
+
+use cache_runtime::{BypassReason, Cache, Status, cached, invalidates, observe};
+use cache_tests::{RedisServer, eventually};
+
+use crate::shop::{DbError, Gate, Shop};
+use crate::{Pair, bounded, over, over_each_store, patient};
+
+over_each_store! {
+    a_write_sees_what_it_has_written;
+    what_a_write_has_read_and_taken_back_is_seen_by_nobody;
+    a_body_bars_nobody_beside_it;
+    a_write_inside_a_write_bars_for_both;
+}
+
+struct Desk<'s>(&'s Shop);
+
+impl Desk<'_> {
+    fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// Writes, then reads in each way there is, as one does for a response.
+    #[invalidates("users", id = id, tags("page:0"), cache = self.cache())]
+    async fn rename_and_read(&self, id: i64, name: &str) -> Vec<(String, Status)> {
+        let shop = self.0;
+        shop.commit(id, name);
+        let (row, of_row) = observe(shop.get(id)).await;
+        let (list, of_list) = observe(shop.list(0, 1)).await;
+        let (many, of_many) = observe(shop.get_many(&[id])).await;
+        let (page, of_page) = observe(shop.page(0)).await;
+        let by_hand = shop
+            .cache
+            .get_or_load(format!("users:{id}"), None, async || shop.get(id).await);
+        let (loaded, of_loaded) = observe(by_hand).await;
+        assert_eq!(
+            shop.cache
+                .get::<crate::shop::User>(format!("users:{id}"))
+                .await,
+            None
+        );
+        vec![
+            (row.expect("read").expect("there").name, of_row[0].status),
+            (list.expect("read").remove(0).name, of_list[0].status),
+            (many.expect("read")[&id].name.clone(), of_many[0].status),
+            (page.expect("read").remove(0).name, of_page[0].status),
+            (
+                loaded.expect("read").expect("there").name,
+                of_loaded[0].status,
+            ),
+        ]
+    }
+
+    #[invalidates("users", id = id, rejected = |error| *error == DbError::Refused, cache = self.cache())]
+    async fn rename_and_roll_back(&self, id: i64) -> Result<String, DbError> {
+        let before = self.0.name(id).await;
+        self.0.commit(id, "99");
+        assert_eq!(
+            self.0.name(id).await,
+            "99",
+            "a write sees what it has written"
+        );
+        self.0.commit(id, &before);
+        Err(DbError::Refused)
+    }
+
+    #[invalidates("users", id = id, cache = self.cache())]
+    async fn rename_by_another(&self, id: i64, other: i64) -> (Status, &'static str) {
+        let (_, outcomes) = observe(self.0.get(other)).await;
+        self.0.commit(id, "new");
+        (outcomes[0].status, outcomes[0].store)
+    }
+
+    #[invalidates("users", id = id, cache = self.cache())]
+    async fn rename_at(&self, id: i64, gate: &Gate) {
+        self.0.commit(id, "new");
+        gate.pass().await;
+        assert_eq!(self.0.name(id).await, "new");
+    }
+
+    #[invalidates("pages", cache = self.cache())]
+    async fn rename_with_pages(&self, id: i64) {
+        self.0.rename(id, "inner").await.expect("written");
+        self.0.commit(id, "outer");
+        let (page, outcomes) = observe(self.0.page(0)).await;
+        assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::OwnWrite));
+        assert_eq!(page.expect("read")[0].name, "outer");
+        self.0.rename(id, "outer").await.expect("written");
+    }
+}
+
+async fn a_write_sees_what_it_has_written(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    for round in 0..2 {
+        shop.name(1).await;
+        shop.list(0, 1).await.expect("read");
+        shop.page(0).await.expect("read");
+        let name = format!("new {round}");
+        for (seen, status) in Desk(&shop).rename_and_read(1, &name).await {
+            assert_eq!(seen, name);
+            assert_eq!(status, Status::Bypass(BypassReason::OwnWrite));
+        }
+        assert_eq!(shop.name(1).await, name);
+    }
+    let loads = shop.loads();
+    shop.name(1).await;
+    assert_eq!(shop.loads(), loads, "it is cached again");
+}
+
+async fn what_a_write_has_read_and_taken_back_is_seen_by_nobody(pair: Pair) {
+    let (shop, other) = (Shop::new(&pair.a), pair.b.clone());
+    let other = shop.node(&other);
+    for cached_before in [true, false] {
+        if cached_before {
+            shop.name(1).await;
+        }
+        let refused = Desk(&shop).rename_and_roll_back(1).await;
+        assert_eq!(refused, Err(DbError::Refused));
+        assert_eq!(shop.name(1).await, "user 1");
+        assert_eq!(other.name(1).await, "user 1");
+        pair.a.delete("users:1").await.expect("deleted");
+    }
+}
+
+/// A change is not made on the strength of a local entry, which may be behind.
+#[tokio::test]
+async fn a_write_of_a_row_reads_other_rows_from_redis() {
+    let server = RedisServer::start();
+    let shop = Shop::new(&Cache::new(over(&server).local_mb(16)).await);
+    eventually(Duration::from_secs(20), async || {
+        observe(shop.get(2)).await.1[0].store == "local"
+    })
+    .await;
+    let (status, store) = Desk(&shop).rename_by_another(1, 2).await;
+    assert!(matches!(status, Status::Hit { .. }), "{status:?}");
+    assert_eq!(store, "redis");
+}
+
+async fn a_body_bars_nobody_beside_it(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    let gate = Gate::new();
+    let desk = Desk(&shop);
+    // In one task.
+    tokio::join!(desk.rename_at(1, &gate), async {
+        gate.arrival().await;
+        let (_, outcomes) = observe(shop.get(1)).await;
+        assert!(
+            matches!(outcomes[0].status, Status::Hit { .. }),
+            "{outcomes:?}"
+        );
+        gate.open();
+    });
+    assert_eq!(shop.name(1).await, "new");
+    // One that is dropped leaves nothing behind.
+    let gate = Gate::new();
+    tokio::select! {
+        biased;
+        () = gate.arrival() => {}
+        () = desk.rename_at(2, &gate) => unreachable!("the gate is shut"),
+        () = async { tokio::task::yield_now().await; gate.arrival().await } => {}
+    }
+    let (_, outcomes) = observe(shop.get(2)).await;
+    assert_ne!(outcomes[0].status, Status::Bypass(BypassReason::OwnWrite));
+}
+
+async fn a_write_inside_a_write_bars_for_both(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    shop.name(1).await;
+    shop.page(0).await.expect("read");
+    Desk(&shop).rename_with_pages(1).await;
+    assert_eq!(shop.page(0).await.expect("read")[0].name, "outer");
+    assert_eq!(shop.name(1).await, "outer");
+}
+
+/// Functions that need their own value while they make it.
+struct Circle {
+    cache: Cache,
+}
+
+impl Circle {
+    #[cached(resource = "circles", op = "once", cache = self.cache)]
+    async fn once(&self, depth: u8) -> u8 {
+        match depth {
+            // Its own key: the argument that tells them apart is left out.
+            0 => 0,
+            depth => Box::pin(self.shared(depth)).await,
+        }
+    }
+
+    #[cached(resource = "circles", op = "shared", shared, skip(depth), cache = self.cache)]
+    async fn shared(&self, depth: u8) -> u8 {
+        match depth {
+            0 => 7,
+            depth => Box::pin(self.shared_too(depth - 1)).await,
+        }
+    }
+
+    #[cached(resource = "circles", op = "shared", shared, skip(depth), cache = self.cache)]
+    async fn shared_too(&self, depth: u8) -> u8 {
+        match depth {
+            0 => 7,
+            depth => Box::pin(self.shared(depth - 1)).await,
+        }
+    }
+
+    /// `a` needs `b`, which needs `a`.
+    async fn by_hand(&self, key: &'static str, depth: u8) -> Result<u8, DbError> {
+        let next = if key == "circles:a" {
+            "circles:b"
+        } else {
+            "circles:a"
+        };
+        let load = async || match depth {
+            0 => Ok(7),
+            depth => Box::pin(self.by_hand(next, depth - 1)).await,
+        };
+        self.cache.get_or_load(key, None, load).await
+    }
+
+    #[cached(resource = "rings", batch = ids, cache = self.cache)]
+    async fn many(&self, ids: &[u8]) -> std::collections::HashMap<u8, u8> {
+        let first = match ids {
+            [only] => *only,
+            _ => Box::pin(self.many(&ids[..1])).await[&ids[0]],
+        };
+        ids.iter().map(|id| (*id, first)).collect()
+    }
+}
+
+/// Whoever waited would wait for an hour.
+#[tokio::test]
+async fn a_load_does_not_wait_for_itself() {
+    let hour = Duration::from_secs(3600);
+    let server = RedisServer::start();
+    for config in [
+        patient().local_mb(16),
+        over(&server),
+        over(&server).local_mb(16).namespace("both:"),
+    ] {
+        let circle = Circle {
+            cache: Cache::new(config.wait_limit(hour).lease(hour)).await,
+        };
+        bounded(async {
+            assert_eq!(circle.once(3).await, 7);
+            assert_eq!(circle.once(3).await, 7);
+            assert_eq!(circle.by_hand("circles:a", 5).await, Ok(7));
+            assert_eq!(circle.many(&[4, 5, 6]).await[&6], 4);
+            let (_, outcomes) = observe(circle.by_hand("circles:a", 0)).await;
+            assert!(
+                matches!(outcomes[0].status, Status::Hit { .. }),
+                "the outermost is stored"
+            );
+        })
+        .await;
+    }
+}
