@@ -153,7 +153,7 @@ impl Cache {
             Ok(_) => Background::here(),
             Err(_) => Background::start().expect("a thread for the cache"),
         };
-        Self::over(config, store, background)
+        Self::around(Engine::new(config, store, background).verifying_all())
     }
 
     fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {

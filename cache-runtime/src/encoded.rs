@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec;
+use crate::codec::{self, Footprint, Refusal};
 use crate::entry::CodecId;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::hash128;
@@ -159,22 +159,44 @@ impl<T> Eq for Encoded<T> {}
 
 #[diagnostic::do_not_recommend]
 impl<T: 'static> Cacheable for Encoded<T> {
-    fn to_bytes(&self, codec: CodecId) -> Result<Bytes, Error> {
-        self.encoded_len(codec).map(|_| self.shared.json.clone())
+    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
+        self.measure(codec)
+            .map(|(_, footprint)| (self.shared.json.clone(), footprint))
     }
 
-    fn encoded_len(&self, codec: CodecId) -> Result<usize, Error> {
+    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {
         match codec {
-            CodecId::Json => Ok(self.shared.json.len()),
-            _ => Err(Error::new(
-                ErrorKind::Unstorable,
-                "an `Encoded` is JSON; leave out the attribute's `codec`",
+            CodecId::Json => Ok((self.shared.json.len(), Footprint::default())),
+            _ => Err(Refusal::new(
+                String::new(),
+                "is an `Encoded`, which is JSON",
+                "leave out the attribute's `codec`",
             )),
         }
     }
 
     fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
         (codec == CodecId::Json).then(|| Self::of(bytes.clone()))
+    }
+
+    fn undecodable(_: CodecId, _: &Bytes) -> Refusal {
+        Refusal::new(
+            String::new(),
+            "is no JSON",
+            "leave out the attribute's `codec`",
+        )
+    }
+
+    fn is_verbatim() -> bool {
+        true
+    }
+
+    fn digest(&self, _: CodecId) -> Option<u64> {
+        Some(hash128(&[0; 16], &self.shared.json) as u64)
+    }
+
+    fn difference(&self, _: CodecId, _: &Self) -> Option<String> {
+        None
     }
 }
 
@@ -221,7 +243,7 @@ mod tests {
     fn other_codecs_do_not_take_it() {
         let value = Encoded::new(&7u8).expect("JSON");
         assert!(value.to_bytes(CodecId::MsgPack).is_err());
-        let bytes = value.to_bytes(CodecId::Json).expect("stored");
+        let (bytes, _) = value.to_bytes(CodecId::Json).expect("stored");
         assert_eq!(Encoded::<u8>::from_bytes(CodecId::MsgPack, &bytes), None);
         assert_eq!(Encoded::from_bytes(CodecId::Json, &bytes), Some(value));
     }

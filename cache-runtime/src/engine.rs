@@ -32,6 +32,8 @@ pub(crate) struct Engine {
     pub(crate) delivery: Delivery,
     pub(crate) errands: Errands,
     pub(crate) background: Background,
+    /// Whether each value that is stored is decoded again at once, as in tests.
+    pub(crate) verifies_all: bool,
     closed: AtomicBool,
 }
 
@@ -60,8 +62,16 @@ impl Engine {
             delivery,
             errands,
             background,
+            verifies_all: false,
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// With each value that is stored decoded again at once.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn verifying_all(mut self) -> Self {
+        self.verifies_all = true;
+        self
     }
 
     /// With copies in the process.

@@ -61,7 +61,7 @@ pub enum Content {
 }
 
 /// How a payload is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum CodecId {
     /// JSON, which people can read.

@@ -1,17 +1,18 @@
 //! Which function owns which keys, and what is known of each resource.
 
 use std::any::TypeId;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+use crate::codec::{Refusal, Trust};
 use crate::config::CacheConfig;
-use crate::entry::Fingerprint;
+use crate::entry::{CodecId, Fingerprint};
 use crate::generation::Dep;
 use crate::key::{EntryKind, IdForm, is_resource};
 use crate::policy::Grace;
@@ -34,6 +35,8 @@ pub struct Site {
     words: &'static str,
     place: &'static Location<'static>,
     reported: AtomicBool,
+    /// Why the first value was not stored that a codec would have lost.
+    lost: OnceLock<String>,
     /// What the first calls found out, to spare the others the registry's locks: those in as many caches, or of as many
     /// resources, as there are places.
     known: [OnceLock<Known>; PLACES],
@@ -119,6 +122,7 @@ impl Site {
             words,
             place: Location::caller(),
             reported: AtomicBool::new(false),
+            lost: OnceLock::new(),
             known: [const { OnceLock::new() }; PLACES],
         }
     }
@@ -201,6 +205,36 @@ impl Site {
     }
 }
 
+fn address(site: Option<&'static Site>) -> usize {
+    site.map_or(0, |site| std::ptr::from_ref(site).addr())
+}
+
+/// Logs once for each function and type that a codec would lose what it returns.
+pub(crate) fn report_loss(
+    site: Option<&'static Site>,
+    resource: &str,
+    type_id: TypeId,
+    refusal: &Refusal,
+) {
+    static REPORTED: Mutex<BTreeSet<(usize, TypeId)>> = Mutex::new(BTreeSet::new());
+
+    if !REPORTED.lock().insert((address(site), type_id)) {
+        return;
+    }
+    let function = site.map_or_else(|| "a manual operation".to_owned(), Site::to_string);
+    if let Some(site) = site {
+        let _ = site.lost.set(refusal.to_string());
+    }
+    tracing::warn!(
+        resource,
+        function,
+        field = refusal.place(),
+        reason = refusal.reason,
+        remedy = refusal.remedy,
+        "a value is not stored, since its codec would lose a part of it"
+    );
+}
+
 /// What only the map asks.
 #[cfg(feature = "map")]
 impl Site {
@@ -214,6 +248,11 @@ impl Site {
 
     pub(crate) fn place(&self) -> &'static Location<'static> {
         self.place
+    }
+
+    /// Why a value was not stored that its codec would have lost.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
     }
 }
 
@@ -252,6 +291,8 @@ pub(crate) struct Resource {
     pub(crate) grace: Grace,
     claims: RwLock<HashMap<&'static str, Claim>>,
     id_form: OnceLock<(IdForm, &'static Site)>,
+    /// What the fills of each function have shown, by its address (0: manual operations), type and codec.
+    trust: RwLock<HashMap<(usize, TypeId, CodecId), Arc<Trust>>>,
 }
 
 /// Who owns the keys of an op.
@@ -282,7 +323,20 @@ impl Resource {
             grace: config.grace,
             claims: RwLock::default(),
             id_form: OnceLock::new(),
+            trust: RwLock::default(),
         }
+    }
+
+    /// What the fills of a function have shown, of this type in this codec.
+    pub(crate) fn trust(
+        &self,
+        site: Option<&'static Site>,
+        type_id: TypeId,
+        codec: CodecId,
+    ) -> Arc<Trust> {
+        let key = (address(site), type_id, codec);
+        let known = self.trust.read().get(&key).cloned();
+        known.unwrap_or_else(|| Arc::clone(self.trust.write().entry(key).or_default()))
     }
 
     /// What an entry of this kind depends on. One order for all, since the stamp is computed in it.

@@ -15,9 +15,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::codec;
+use crate::codec::{self, AsEncoded, Compare, Footprint, Refusal};
 use crate::entry::CodecId;
-use crate::error::Error;
 
 /// A value that can be kept in the cache.
 ///
@@ -30,36 +29,65 @@ use crate::error::Error;
     note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to it or to what it holds, or return an owned type"
 )]
 pub trait Cacheable: Clone + Send + Sync + 'static {
+    /// The value encoded, and which parts of its type it has used.
     #[doc(hidden)]
-    fn to_bytes(&self, codec: CodecId) -> Result<Bytes, Error>;
+    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal>;
+    /// The same with the length in place of the bytes.
     #[doc(hidden)]
-    fn encoded_len(&self, codec: CodecId) -> Result<usize, Error>;
+    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal>;
     #[doc(hidden)]
     fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self>;
+    /// Why bytes do not decode that were just encoded.
+    #[doc(hidden)]
+    fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal;
+    /// Whether a hit hands out the stored bytes, so that nothing can be lost.
+    #[doc(hidden)]
+    fn is_verbatim() -> bool {
+        false
+    }
+    /// A hash of what the value holds.
+    #[doc(hidden)]
+    fn digest(&self, codec: CodecId) -> Option<u64>;
+    /// Where the value differs from another one.
+    #[doc(hidden)]
+    fn difference(&self, codec: CodecId, other: &Self) -> Option<String>;
 }
 
 // The message above is better than one that names a single missing bound.
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {
-    fn to_bytes(&self, codec: CodecId) -> Result<Bytes, Error> {
-        codec::encode(codec, self).map(Bytes::from)
+    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
+        let (bytes, footprint) = codec::encode(codec, self)?;
+        Ok((bytes.into(), footprint))
     }
 
-    fn encoded_len(&self, codec: CodecId) -> Result<usize, Error> {
-        codec::encoded_len(codec, self)
+    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {
+        codec::measure(codec, self)
     }
 
     fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
         codec::decode(codec, bytes)
     }
+
+    fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal {
+        codec::undecodable::<T>(codec, bytes)
+    }
+
+    fn digest(&self, codec: CodecId) -> Option<u64> {
+        codec::digest(codec, self)
+    }
+
+    fn difference(&self, codec: CodecId, other: &Self) -> Option<String> {
+        codec::difference(codec, self, other)
+    }
 }
 
-/// The shape of a plain `T`.
+/// The shape of a plain `T`, whose values are compared by `C`.
 #[derive(Debug)]
-pub struct Owned;
-/// The shape of an `Arc<T>`.
+pub struct Owned<C = AsEncoded>(PhantomData<fn() -> C>);
+/// The shape of an `Arc<T>`, whose values are compared by `C`.
 #[derive(Debug)]
-pub struct Shared;
+pub struct Shared<C = AsEncoded>(PhantomData<fn() -> C>);
 /// The shape of an `Option` around another shape.
 #[derive(Debug)]
 pub struct Optional<S>(PhantomData<fn() -> S>);
@@ -119,6 +147,8 @@ pub enum Loaded<'a, V> {
 pub trait Returns<S>: Sized {
     /// What is stored.
     type Value: Cacheable;
+    /// How a stored value is compared with the original.
+    type Compare: Compare<Self::Value>;
 
     /// What there is to store.
     fn loaded(&self) -> Loaded<'_, Self::Value>;
@@ -138,8 +168,9 @@ pub trait Returns<S>: Sized {
     fn from_absence() -> Option<Self>;
 }
 
-impl<T: Cacheable> Returns<Owned> for T {
+impl<T: Cacheable, C: Compare<T>> Returns<Owned<C>> for T {
     type Value = T;
+    type Compare = C;
 
     fn loaded(&self) -> Loaded<'_, T> {
         Loaded::Value(self)
@@ -158,8 +189,9 @@ impl<T: Cacheable> Returns<Owned> for T {
     }
 }
 
-impl<T: Cacheable> Returns<Shared> for Arc<T> {
+impl<T: Cacheable, C: Compare<T>> Returns<Shared<C>> for Arc<T> {
     type Value = T;
+    type Compare = C;
 
     fn loaded(&self) -> Loaded<'_, T> {
         Loaded::Value(self)
@@ -177,6 +209,7 @@ impl<T: Cacheable> Returns<Shared> for Arc<T> {
 
 impl<S, R: Returns<S>> Returns<Optional<S>> for Option<R> {
     type Value = R::Value;
+    type Compare = R::Compare;
 
     fn loaded(&self) -> Loaded<'_, R::Value> {
         self.as_ref().map_or(Loaded::Absent, R::loaded)
@@ -197,6 +230,7 @@ impl<S, R: Returns<S>> Returns<Optional<S>> for Option<R> {
 
 impl<S, R: Returns<S>, E> Returns<Fallible<S>> for Result<R, E> {
     type Value = R::Value;
+    type Compare = R::Compare;
 
     fn loaded(&self) -> Loaded<'_, R::Value> {
         self.as_ref().map_or(Loaded::Failed, R::loaded)
@@ -226,6 +260,8 @@ pub trait Gathered<S>: Sized {
     type Id;
     /// What is stored for one id.
     type Value: Cacheable;
+    /// How a stored value is compared with the original.
+    type Compare: Compare<Self::Value>;
 
     /// Without any value.
     fn empty() -> Self;
@@ -241,11 +277,12 @@ pub trait Gathered<S>: Sized {
 
 macro_rules! gathered {
     ($($map:ident <$k:ident $(: $bound:path $(, $also:path)*)?; $($hasher:ident: $build:path $(, $default:path)?)?>)*) => {$(
-        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, $($hasher: $build $(+ $default)?)?> Gathered<Owned>
+        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, C: Compare<V>, $($hasher: $build $(+ $default)?)?> Gathered<Owned<C>>
             for $map<$k, V, $($hasher)?>
         {
             type Id = $k;
             type Value = V;
+            type Compare = C;
 
             fn empty() -> Self {
                 Self::default()
@@ -264,11 +301,12 @@ macro_rules! gathered {
             }
         }
 
-        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, $($hasher: $build $(+ $default)?)?> Gathered<Shared>
+        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, C: Compare<V>, $($hasher: $build $(+ $default)?)?> Gathered<Shared<C>>
             for $map<$k, Arc<V>, $($hasher)?>
         {
             type Id = $k;
             type Value = V;
+            type Compare = C;
 
             fn empty() -> Self {
                 Self::default()
@@ -297,6 +335,7 @@ gathered! {
 impl<S, M: Gathered<S>, E> Gathered<Fallible<S>> for Result<M, E> {
     type Id = M::Id;
     type Value = M::Value;
+    type Compare = M::Compare;
 
     fn empty() -> Self {
         Ok(M::empty())
@@ -332,7 +371,7 @@ pub trait Written<S> {
     fn error(&self) -> Option<&Self::Error>;
 }
 
-impl<T> Written<Owned> for T {
+impl<T, C> Written<Owned<C>> for T {
     type Value = T;
     type Error = Infallible;
 
@@ -344,7 +383,7 @@ impl<T> Written<Owned> for T {
     }
 }
 
-impl<T> Written<Shared> for Arc<T> {
+impl<T, C> Written<Shared<C>> for Arc<T> {
     type Value = T;
     type Error = Infallible;
 

@@ -5,11 +5,13 @@
 //! aliases, and needs no trait in scope.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::cache::{Cache, process};
+use crate::codec::{AsEncoded, AsEqual, AsShown};
 use crate::key::KeyPart;
 use crate::read::{Batch, Read, ReadPlan};
 use crate::registry::Site;
@@ -21,27 +23,49 @@ use crate::write::{Never, Unchanged, Write, WritePlan};
 /// What `R` is as the return type of a write that says nothing of its outcome.
 type PlainWrite<R, S> = Write<R, S, Never<R, S>, Unchanged<R, S>>;
 
-/// One link of the chain per return form, the most specific first.
+/// One link of the chain per return form and way to compare its values, the most specific first.
 ///
 /// What is asked of is the value, and not that the form [`Returns`](crate::returns::Returns) it, which follows: of a value that can't be cached
-/// the compiler then says just that.
+/// the compiler then says just that. `PartialEq` and `Debug` are asked of the value where the `impl` begins, since method
+/// look-up goes on to the next link where they are missing.
 macro_rules! shapes {
-    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$value:ident $(, $error:ident)?> $form:ty as $shape:ty;)*) => {$(
+    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$value:ident $(, $error:ident)?> $form:ty as $shape:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $link<R>(PhantomData<fn() -> R>);
+        pub struct $link<R, C>(PhantomData<fn() -> (R, C)>);
 
-        $(impl<R> Deref for $link<R> {
-            type Target = $next<R>;
+        impl<R> Deref for $link<R, AsShown> {
+            type Target = $link<R, AsEqual>;
 
-            fn deref(&self) -> &$next<R> {
+            fn deref(&self) -> &Self::Target {
+                &$link(PhantomData)
+            }
+        }
+
+        impl<R> Deref for $link<R, AsEqual> {
+            type Target = $link<R, AsEncoded>;
+
+            fn deref(&self) -> &Self::Target {
+                &$link(PhantomData)
+            }
+        }
+
+        $(impl<R> Deref for $link<R, AsEncoded> {
+            type Target = $next<R, AsShown>;
+
+            fn deref(&self) -> &Self::Target {
                 &$next(PhantomData)
             }
         })?
 
-        impl<$value $(, $error)?> $link<$form> {
+        shapes!(@link $link <$value: PartialEq + Debug $(, $error)?> $form as $shape by AsShown);
+        shapes!(@link $link <$value: PartialEq $(, $error)?> $form as $shape by AsEqual);
+        shapes!(@link $link <$value $(, $error)?> $form as $shape by AsEncoded);
+    )*};
+    (@link $link:ident <$value:ident $(: $bound:ident $(+ $also:ident)?)? $(, $error:ident)?> $form:ty as $shape:ident by $compare:ident) => {
+        impl<$value $(: $bound $(+ $also)?)? $(, $error)?> $link<$form, $compare> {
             #[cfg(test)]
-            pub(crate) fn kind(&self) -> Kind<$form, $shape> {
+            pub(crate) fn kind(&self) -> Kind<$form, $shape<$compare>> {
                 Kind::OF
             }
 
@@ -53,7 +77,7 @@ macro_rules! shapes {
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<$form, $shape>
+            ) -> Read<$form, $shape<$compare>>
             where
                 $value: Cacheable,
             {
@@ -68,7 +92,7 @@ macro_rules! shapes {
                 site: &'static Site,
                 resource: &'static str,
                 plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
-            ) -> Read<$form, $shape>
+            ) -> Read<$form, $shape<$compare>>
             where
                 $value: Cacheable,
             {
@@ -81,7 +105,7 @@ macro_rules! shapes {
                 &self,
                 site: &'static Site,
                 plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
-            ) -> PlainWrite<$form, $shape> {
+            ) -> PlainWrite<$form, $shape<AsEncoded>> {
                 Write::new(process().handle(), site, plan)
             }
 
@@ -92,26 +116,45 @@ macro_rules! shapes {
                 cache: &impl AsRef<Cache>,
                 site: &'static Site,
                 plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
-            ) -> PlainWrite<$form, $shape> {
+            ) -> PlainWrite<$form, $shape<AsEncoded>> {
                 Write::new(cache.as_ref().handle(), site, plan)
             }
         }
-    )*};
+    };
 }
 
+/// Finds the shape of the return type `R`; see the module's documentation.
+#[derive(Debug)]
+pub struct Shape<R>(PhantomData<fn() -> R>);
+
+impl<R> Deref for Shape<R> {
+    type Target = FallibleOptionalShared<R, AsShown>;
+
+    fn deref(&self) -> &Self::Target {
+        &FallibleOptionalShared(PhantomData)
+    }
+}
+
+type ToFallibleOptionalShared<C> = Fallible<Optional<Shared<C>>>;
+type ToFallibleOptional<C> = Fallible<Optional<Owned<C>>>;
+type ToFallibleShared<C> = Fallible<Shared<C>>;
+type ToFallible<C> = Fallible<Owned<C>>;
+type ToOptionalShared<C> = Optional<Shared<C>>;
+type ToOptional<C> = Optional<Owned<C>>;
+
 shapes! {
-    /// Finds the shape of the return type `R`; see the module's documentation.
-    Shape => FallibleOptional: <T, E> Result<Option<Arc<T>>, E> as Fallible<Optional<Shared>>;
     #[doc(hidden)]
-    FallibleOptional => FallibleShared: <T, E> Result<Option<T>, E> as Fallible<Optional<Owned>>;
+    FallibleOptionalShared => FallibleOptional: <T, E> Result<Option<Arc<T>>, E> as ToFallibleOptionalShared;
     #[doc(hidden)]
-    FallibleShared => FallibleOwned: <T, E> Result<Arc<T>, E> as Fallible<Shared>;
+    FallibleOptional => FallibleShared: <T, E> Result<Option<T>, E> as ToFallibleOptional;
     #[doc(hidden)]
-    FallibleOwned => OptionalShared: <T, E> Result<T, E> as Fallible<Owned>;
+    FallibleShared => FallibleOwned: <T, E> Result<Arc<T>, E> as ToFallibleShared;
     #[doc(hidden)]
-    OptionalShared => OptionalOwned: <T> Option<Arc<T>> as Optional<Shared>;
+    FallibleOwned => OptionalShared: <T, E> Result<T, E> as ToFallible;
     #[doc(hidden)]
-    OptionalOwned => PlainShared: <T> Option<T> as Optional<Owned>;
+    OptionalShared => OptionalOwned: <T> Option<Arc<T>> as ToOptionalShared;
+    #[doc(hidden)]
+    OptionalOwned => PlainShared: <T> Option<T> as ToOptional;
     #[doc(hidden)]
     PlainShared => PlainOwned: <T> Arc<T> as Shared;
     #[doc(hidden)]
@@ -123,10 +166,11 @@ impl<R> Shape<R> {
     pub const OF: Self = Self(PhantomData);
 }
 
-/// The same chain for functions that take many ids.
+/// The same chain for functions that take many ids. Its last links do not name the value, so that a type which is no map is
+/// told so.
 macro_rules! batch_shapes {
-    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$($generic:ident),*> $form:ty as $shape:ty;)*) => {$(
-        $(#[$doc])*
+    ($($link:ident $(=> $next:ident)?: <$($generic:ident $(: $bound:ident $(+ $also:ident)?)?),*> $form:ty as $shape:ty;)*) => {$(
+        #[doc(hidden)]
         #[derive(Debug)]
         pub struct $link<R>(PhantomData<fn() -> R>);
 
@@ -138,7 +182,7 @@ macro_rules! batch_shapes {
             }
         })?
 
-        impl<$($generic),*> $link<$form> {
+        impl<$($generic $(: $bound $(+ $also)?)?),*> $link<$form> {
             /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
             /// arguments move into the body.
             pub fn read<Id: KeyPart + Clone>(
@@ -166,19 +210,41 @@ macro_rules! batch_shapes {
     )*};
 }
 
+/// Finds the shape of the return type `R` of a function that takes many ids.
+#[derive(Debug)]
+pub struct BatchShape<R>(PhantomData<fn() -> R>);
+
+impl<R> Deref for BatchShape<R> {
+    type Target = FallibleSharedHashShown<R>;
+
+    fn deref(&self) -> &Self::Target {
+        &FallibleSharedHashShown(PhantomData)
+    }
+}
+
 batch_shapes! {
-    /// Finds the shape of the return type `R` of a function that takes many ids.
-    BatchShape => BatchFallibleTree: <K, V, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared>;
-    #[doc(hidden)]
-    BatchFallibleTree => BatchFallible: <K, V, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared>;
-    #[doc(hidden)]
-    BatchFallible => BatchHash: <M, E> Result<M, E> as Fallible<Owned>;
-    #[doc(hidden)]
-    BatchHash => BatchTree: <K, V, H> HashMap<K, Arc<V>, H> as Shared;
-    #[doc(hidden)]
-    BatchTree => BatchPlain: <K, V> BTreeMap<K, Arc<V>> as Shared;
-    #[doc(hidden)]
-    BatchPlain: <R> R as Owned;
+    FallibleSharedHashShown => FallibleSharedHashEqual: <K, V: PartialEq + Debug, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsShown>>;
+    FallibleSharedHashEqual => FallibleSharedHashEncoded: <K, V: PartialEq, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedHashEncoded => FallibleSharedTreeShown: <K, V, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsEncoded>>;
+    FallibleSharedTreeShown => FallibleSharedTreeEqual: <K, V: PartialEq + Debug, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsShown>>;
+    FallibleSharedTreeEqual => FallibleSharedTreeEncoded: <K, V: PartialEq, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedTreeEncoded => FallibleOwnedHashShown: <K, V, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsEncoded>>;
+    FallibleOwnedHashShown => FallibleOwnedHashEqual: <K, V: PartialEq + Debug, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsShown>>;
+    FallibleOwnedHashEqual => FallibleOwnedTreeShown: <K, V: PartialEq, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsEqual>>;
+    FallibleOwnedTreeShown => FallibleOwnedTreeEqual: <K, V: PartialEq + Debug, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsShown>>;
+    FallibleOwnedTreeEqual => FallibleMap: <K, V: PartialEq, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsEqual>>;
+    FallibleMap => SharedHashShown: <M, E> Result<M, E> as Fallible<Owned>;
+    SharedHashShown => SharedHashEqual: <K, V: PartialEq + Debug, H> HashMap<K, Arc<V>, H> as Shared<AsShown>;
+    SharedHashEqual => SharedHashEncoded: <K, V: PartialEq, H> HashMap<K, Arc<V>, H> as Shared<AsEqual>;
+    SharedHashEncoded => SharedTreeShown: <K, V, H> HashMap<K, Arc<V>, H> as Shared<AsEncoded>;
+    SharedTreeShown => SharedTreeEqual: <K, V: PartialEq + Debug> BTreeMap<K, Arc<V>> as Shared<AsShown>;
+    SharedTreeEqual => SharedTreeEncoded: <K, V: PartialEq> BTreeMap<K, Arc<V>> as Shared<AsEqual>;
+    SharedTreeEncoded => OwnedHashShown: <K, V> BTreeMap<K, Arc<V>> as Shared<AsEncoded>;
+    OwnedHashShown => OwnedHashEqual: <K, V: PartialEq + Debug, H> HashMap<K, V, H> as Owned<AsShown>;
+    OwnedHashEqual => OwnedTreeShown: <K, V: PartialEq, H> HashMap<K, V, H> as Owned<AsEqual>;
+    OwnedTreeShown => OwnedTreeEqual: <K, V: PartialEq + Debug> BTreeMap<K, V> as Owned<AsShown>;
+    OwnedTreeEqual => PlainMap: <K, V: PartialEq> BTreeMap<K, V> as Owned<AsEqual>;
+    PlainMap: <R> R as Owned;
 }
 
 impl<R> BatchShape<R> {

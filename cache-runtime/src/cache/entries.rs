@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::Cache;
+use crate::codec::AsEncoded;
 use crate::delivery::{Order, PATIENCE};
 use crate::enclosing;
 use crate::error::{Error, ErrorKind};
@@ -46,7 +47,7 @@ impl<T: Cacheable> Lease<T> {
         let ttl = call
             .ttl
             .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
-        match call.pack_value(value, || Some(Arc::new(value.clone())), ttl) {
+        match call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl) {
             Ok(package) => permit.fill(&call, package).await == Some(Filled::Stored),
             Err(_) => false,
         }
@@ -131,7 +132,8 @@ impl Cache {
                 "a transaction is open around the call, and what it wrote may never be committed",
             ));
         }
-        let package = call.pack_value(value, || Some(Arc::new(value.clone())), ttl)?;
+        let package =
+            call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl)?;
         if call.cache.delivery.is_pending(&call.probe) {
             return Err(Error::unavailable(
                 "an invalidation of this entry is still waiting for the store",

@@ -35,6 +35,8 @@ pub enum FindingKind {
     IdTypes,
     /// Two functions store the same entries for different times.
     Ttls,
+    /// A value was not stored, since its codec would have lost a part of it. Known when the function has run.
+    NotStored,
 }
 
 impl FindingKind {
@@ -47,6 +49,7 @@ impl FindingKind {
             Self::TwoClaimants => "two_claimants",
             Self::IdTypes => "id_types",
             Self::Ttls => "ttls",
+            Self::NotStored => "not_stored",
         }
     }
 }
@@ -65,6 +68,7 @@ impl CacheMap {
         findings.extend(self.never_invalidated());
         findings.extend(self.two_claimants());
         findings.extend(self.id_types());
+        findings.extend(self.not_stored());
         findings.sort_by(|a, b| (&a.place, a.kind).cmp(&(&b.place, b.kind)));
         findings
     }
@@ -191,6 +195,18 @@ impl CacheMap {
             }
         }
         findings
+    }
+
+    /// What the functions have shown that ran before the map was made.
+    fn not_stored(&self) -> impl Iterator<Item = Finding> {
+        self.readers.iter().filter_map(|reader| {
+            let reason = reader.not_stored.as_ref()?;
+            Some(Finding {
+                kind: FindingKind::NotStored,
+                text: format!("`{}` is not cached: {reason}", reader.function),
+                place: reader.place.clone(),
+            })
+        })
     }
 
     fn id_types(&self) -> Vec<Finding> {

@@ -70,6 +70,9 @@ pub struct Reader {
     /// Whether it takes many ids at once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub batch: bool,
+    /// Why a value was not stored: its codec would have lost a part of it. Known when the function has run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_stored: Option<String>,
     /// Where its attribute stands.
     pub place: Place,
 }
@@ -242,6 +245,7 @@ impl Reader {
             ttl: None,
             depends: Vec::new(),
             tags: Vec::new(),
+            not_stored: site.lost().map(str::to_owned),
             shared: false,
             batch: false,
             place: Place::of(site),

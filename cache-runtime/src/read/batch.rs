@@ -145,7 +145,7 @@ where
 {
     let answers = look_up::<R, S, K>(calls, leases).await;
     let statuses = answers.iter().map(|it| (it.status(), it.tier()));
-    let statuses: Vec<(Status, Tier)> = statuses.collect();
+    let mut statuses: Vec<(Status, Tier)> = statuses.collect();
     let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
     for ((id, _), answer) in calls.iter().zip(answers) {
         match answer {
@@ -174,7 +174,16 @@ where
             watch: &mut watch,
         };
         let returned = watched.await;
-        store::<R, S, K, U>(calls, permits, &returned, &unless).await;
+        let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
+        let stored: HashSet<&str> = stored.iter().map(|call| &*call.probe.key).collect();
+        for ((_, call), (status, _)) in calls.iter().zip(&mut statuses) {
+            if let Status::Miss {
+                stored: is_stored, ..
+            } = status
+            {
+                *is_stored = stored.contains(&*call.probe.key);
+            }
+        }
         returned
     };
     report(calls, &statuses);
@@ -222,8 +231,9 @@ impl<V> Answer<V> {
             Self::Found(..) => Status::Hit {
                 ttl: Duration::ZERO,
             },
+            // Whether it is stored is known when it has been.
             Self::Load(_) => Status::Miss {
-                stored: true,
+                stored: false,
                 joined: false,
             },
             Self::Bypass(reason) => Status::Bypass(*reason),
@@ -527,14 +537,14 @@ fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {
     }
 }
 
-/// Hands what was loaded to those who wait, and stores it. Everything is packed before anything is awaited, so that `R`
+/// Hands what was loaded to those who wait, stores it, and says whose was stored. Everything is packed before anything is awaited, so that `R`
 /// need not be shared between threads.
 fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
     calls: &'c [(K, Call)],
     permits: Vec<Permit>,
     returned: &R,
     unless: &U,
-) -> impl Future<Output = ()> + use<'c, R, S, K, U>
+) -> impl Future<Output = Vec<&'c Call>> + use<'c, R, S, K, U>
 where
     for<'u> &'u U: Unless<R::Value>,
 {
@@ -560,18 +570,20 @@ where
         let package = match value {
             None => call.pack_absence(),
             Some(value) if unless.refuses(value) => None,
-            Some(value) => call.pack_or_count(value, || returned.share(id)),
+            Some(value) => call.pack_or_count::<_, R::Compare>(value, || returned.share(id)),
         };
         fills.extend(package.map(|package| (permit, call, package)));
     }
     async move {
-        if let Some((_, first)) = calls.first() {
-            steps::fill_all(first.cache.clone(), fills).await;
+        match calls.first() {
+            Some((_, first)) => steps::fill_all(first.cache.clone(), fills).await,
+            None => Vec::new(),
         }
     }
 }
 
-/// Counts each id, and leaves one outcome for all of them: the best that one of those had which were not hits.
+/// Counts each id, and leaves one outcome for all of them: that of a miss if there is one, of one that was not stored
+/// before all others, since an outcome that says "stored" says so of each id.
 fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
     /// More would be longer than a header is read.
     const SHOWN: usize = 8;
@@ -585,10 +597,13 @@ fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
         return;
     };
     let is_miss = |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { .. });
+    let is_unstored =
+        |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { stored: false, .. });
     let is_hit = |(status, _): &&(Status, Tier)| matches!(status, Status::Hit { .. });
     let (status, tier) = statuses
         .iter()
-        .find(is_miss)
+        .find(is_unstored)
+        .or_else(|| statuses.iter().find(is_miss))
         .or_else(|| statuses.iter().find(|status| !is_hit(status)))
         .or_else(|| statuses.iter().find(|(_, tier)| *tier == Tier::Store))
         .unwrap_or(best);

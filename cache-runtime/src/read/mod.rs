@@ -13,11 +13,13 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 pub use self::batch::Batch;
 pub use self::context::LoadContext;
@@ -28,6 +30,7 @@ pub use self::plan::ReadPlan;
 use self::reader::{Fallback, Queued};
 pub(crate) use self::reader::{Hit, Reader, Turn};
 use self::start::{Begun, Copies};
+use crate::codec::{self, Compare, Footprint, Refusal};
 use crate::engine::{Handle, Lent};
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
@@ -35,7 +38,7 @@ use crate::flight::Landed;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
-use crate::registry::{Res, Site};
+use crate::registry::{self, Res, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope;
 use crate::store::{Circuit, Form, Look, Payload, Probe};
@@ -304,6 +307,8 @@ pub(crate) struct Call {
     extras: Vec<Extra>,
     codec: CodecId,
     version: u32,
+    /// The annotated function; `None` for a manual operation.
+    site: Option<&'static Site>,
 }
 
 impl Call {
@@ -339,6 +344,7 @@ impl Call {
             extras: key.extras().to_vec(),
             codec: CodecId::default(),
             version: key.type_version(),
+            site: None,
         }
     }
 
@@ -403,7 +409,7 @@ impl Call {
             Loaded::Failed => None,
             Loaded::Absent => self.pack_absence(),
             Loaded::Value(value) if unless.refuses(value) => None,
-            Loaded::Value(value) => self.pack_or_count(value, || returned.share()),
+            Loaded::Value(value) => self.pack_or_count::<_, R::Compare>(value, || returned.share()),
         }
     }
 
@@ -422,14 +428,14 @@ impl Call {
     }
 
     /// A value, if it can be stored; that it can't is counted.
-    fn pack_or_count<V: Cacheable>(
+    fn pack_or_count<V: Cacheable, C: Compare<V>>(
         &self,
         value: &V,
         share: impl FnOnce() -> Option<Arc<V>>,
     ) -> Option<Package> {
         let default = self.cache.config.default_ttl;
         let fresh_for = self.fresh_for(self.ttl.of_value(self.resource.operator_ttl, default));
-        match self.pack_value(value, share, fresh_for) {
+        match self.pack_value::<V, C>(value, share, fresh_for) {
             Ok(package) => package.lasts().then_some(package),
             Err(reason) => {
                 self.resource.counters.errors.add_one();
@@ -450,7 +456,9 @@ impl Call {
             .jittered(said.unwrap_or(otherwise), fastrand::f64())
     }
 
-    pub(crate) fn pack_value<V: Cacheable>(
+    /// A value as it is stored. One that the codec would lose is refused whatever form the store keeps, so that a value is
+    /// the same from every tier.
+    pub(crate) fn pack_value<V: Cacheable, C: Compare<V>>(
         &self,
         value: &V,
         share: impl FnOnce() -> Option<Arc<V>>,
@@ -458,23 +466,22 @@ impl Call {
     ) -> Result<Package, Error> {
         let (payload, size) = match self.cache.store.form() {
             Form::Encoded => {
-                let bytes = value.to_bytes(self.codec)?;
-                let size = bytes.len();
+                let encoded = value.to_bytes(self.codec);
+                let (bytes, footprint) = encoded.map_err(|it| self.loses::<V>(it))?;
+                let size = self.within_limit(bytes.len())?;
+                self.verify::<V, C>(value, &footprint, || Ok(bytes.clone()))?;
                 (Payload::Encoded(bytes), size)
             }
             Form::Decoded => {
-                let size = value.encoded_len(self.codec)?;
-                (
-                    share().map_or(Payload::Empty, |value| Payload::Decoded(value)),
-                    size,
-                )
+                let measured = value.measure(self.codec);
+                let (size, footprint) = measured.map_err(|it| self.loses::<V>(it))?;
+                let size = self.within_limit(size)?;
+                let encode = || value.to_bytes(self.codec).map(|(bytes, _)| bytes);
+                self.verify::<V, C>(value, &footprint, encode)?;
+                let payload = share().map_or(Payload::Empty, |value| Payload::Decoded(value));
+                (payload, size)
             }
         };
-        let limit = self.cache.config.value_limit;
-        if size > limit {
-            let text = format!("it takes {size} bytes, over the limit of {limit}");
-            return Err(Error::new(ErrorKind::Unstorable, text));
-        }
         Ok(Package {
             content: Content::Value,
             payload,
@@ -483,6 +490,49 @@ impl Call {
             fresh_for,
             stale_for: self.grace.kept_for(),
         })
+    }
+
+    fn within_limit(&self, size: usize) -> Result<usize, Error> {
+        let limit = self.cache.config.value_limit;
+        if size <= limit {
+            return Ok(size);
+        }
+        let text = format!("it takes {size} bytes, over the limit of {limit}");
+        Err(Error::new(ErrorKind::Unstorable, text))
+    }
+
+    /// Decodes the value again where its function has not yet shown that it comes back.
+    fn verify<V: Cacheable, C: Compare<V>>(
+        &self,
+        value: &V,
+        footprint: &Footprint,
+        encode: impl FnOnce() -> Result<Bytes, Refusal>,
+    ) -> Result<(), Error> {
+        if V::is_verbatim() {
+            return Ok(());
+        }
+        let trust = self
+            .resource
+            .trust(self.site, TypeId::of::<V>(), self.codec);
+        if !trust.wants(footprint) && !self.cache.verifies_all {
+            return Ok(());
+        }
+        match encode().and_then(|bytes| codec::verify::<V, C>(self.codec, value, &bytes)) {
+            Ok(()) => {
+                trust.keeps(footprint);
+                Ok(())
+            }
+            Err(refusal) => {
+                trust.loses();
+                Err(self.loses::<V>(refusal))
+            }
+        }
+    }
+
+    /// The codec would lose the value: its function is named once.
+    fn loses<V: Cacheable>(&self, refusal: Refusal) -> Error {
+        registry::report_loss(self.site, &self.resource.name, TypeId::of::<V>(), &refusal);
+        refusal.into()
     }
 
     fn answered(&self, status: Status) {

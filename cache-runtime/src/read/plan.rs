@@ -246,6 +246,7 @@ impl ReadPlan {
                 extras: start.extras.clone(),
                 codec: says.codec,
                 version: says.version,
+                site: Some(site),
             }
         });
         calls.collect()

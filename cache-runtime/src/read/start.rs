@@ -183,6 +183,7 @@ impl Start {
             extras: std::mem::take(&mut self.extras),
             codec: says.codec,
             version: says.version,
+            site: Some(self.site),
         };
         self.leave();
         call

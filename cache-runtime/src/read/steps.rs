@@ -12,7 +12,7 @@ use crate::errands::Errand;
 use crate::error::ErrorKind;
 use crate::nonce::Nonce;
 use crate::observe::BypassReason;
-use crate::store::{LeaseReply, LeaseRequest, Probe, Seen};
+use crate::store::{Filled, LeaseReply, LeaseRequest, Probe, Seen};
 
 /// How many ids one step takes. Each may spend the budget of a call.
 pub(super) const STEP: usize = 256;
@@ -129,12 +129,16 @@ pub(super) async fn lease_all(
     }
 }
 
-/// Stores what was loaded, each value under its lease.
-pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>) {
+/// Stores what was loaded, each value under its lease, and says whose was stored.
+pub(super) async fn fill_all<'c>(
+    cache: Handle,
+    fills: Vec<(Permit, &'c Call, Package)>,
+) -> Vec<&'c Call> {
     // A shutdown waits for it.
     let _running = cache.delivery.begin();
     let mut fills = fills.into_iter().peekable();
     let mut budget = None;
+    let mut stored = Vec::new();
     loop {
         let (mut permits, mut step, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some((permit, call, package)) = fills.next_if(|(_, _, package)| {
@@ -145,7 +149,7 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>
             permits.push((permit, call));
         }
         let Some((first, call)) = permits.first() else {
-            return;
+            return stored;
         };
         let allowance = budget.get_or_insert(first.allowance);
         let filled = allowance.spend(cache.store.fill_many(step)).await;
@@ -153,6 +157,7 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>
         match filled {
             Ok(answers) => {
                 for ((permit, call), filled) in permits.into_iter().zip(answers) {
+                    stored.extend((filled == Filled::Stored).then_some(call));
                     permit.filled(call, filled);
                 }
             }
@@ -162,7 +167,7 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>
                 tracing::debug!("`{}` and others were not stored: {error}", first.key());
                 if error.kind() == ErrorKind::Unavailable {
                     // What is left gives its leases back, or loses them by their time.
-                    return;
+                    return stored;
                 }
             }
         }

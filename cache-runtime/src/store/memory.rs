@@ -128,6 +128,7 @@ pub struct MemoryStore {
     started: Millis,
     /// By how many milliseconds a test has moved this store's clock.
     ahead: Arc<AtomicU64>,
+    form: Form,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -154,7 +155,15 @@ impl MemoryStore {
             server: Nonce::fresh(),
             started: clock::wall(),
             ahead: Arc::default(),
+            form: Form::Decoded,
         }
+    }
+
+    /// A store that keeps values encoded, as one on a server does.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn encoded(mut self) -> Self {
+        self.form = Form::Encoded;
+        self
     }
 
     /// A store whose clock is ahead of the process's by so many milliseconds.
@@ -367,7 +376,7 @@ impl Store for MemoryStore {
     }
 
     fn form(&self) -> Form {
-        Form::Decoded
+        self.form
     }
 
     #[inline]

@@ -25,6 +25,10 @@ pub(crate) fn in_scope() -> Option<Cache> {
 /// A cache in memory, with a clock that the test moves and faults that the test causes. It is used as a [`Cache`] is,
 /// `clone()` included, which is one more handle on that; each one is empty at first.
 ///
+/// Values are kept as they would be in Redis: encoded. Each one is decoded again when it is stored, and compared with the
+/// original; what its codec would lose (infinity in JSON, `Some(None)`, a field under `#[serde(skip)]`) is not stored, and the log says which
+/// field it is. [`decoded`](Self::decoded) makes one that keeps the values themselves, as the process's own memory does.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use std::time::Duration;
@@ -73,9 +77,39 @@ impl TestCache {
     /// Outside a Tokio runtime if the system gives no thread.
     #[must_use]
     pub fn with(config: CacheConfig) -> Self {
+        Self::over(config, MemoryStore::new(BYTES).encoded())
+    }
+
+    /// The same with values that are kept as they are, and not encoded: a hit of an `Arc<T>` is the very same `Arc`. What
+    /// would not come back from the codec is not stored here either.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use std::sync::Arc;
+    /// use cache_runtime::{CacheConfig, cached, testing::TestCache};
+    ///
+    /// #[cached(resource = "users")]
+    /// async fn user(id: i64) -> Arc<str> {
+    ///     format!("user {id}").into()
+    /// }
+    ///
+    /// let cache = TestCache::decoded(CacheConfig::default());
+    /// let (one, other) = cache.scope(async { (user(1).await, user(1).await) }).await;
+    /// assert_eq!(one, other);
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// As [`with`](Self::with).
+    #[must_use]
+    pub fn decoded(config: CacheConfig) -> Self {
+        Self::over(config, MemoryStore::new(BYTES))
+    }
+
+    fn over(config: CacheConfig, store: MemoryStore) -> Self {
         let ahead = Arc::<AtomicU64>::default();
         let faults = Arc::new(Switch::new(config.command_budget));
-        let store = MemoryStore::new(BYTES).ahead_by(Arc::clone(&ahead));
+        let store = store.ahead_by(Arc::clone(&ahead));
         let store = Faulty::new(store, Arc::clone(&faults));
         let cache = Cache::for_tests(config.local_mb(64), Arc::new(store));
         Self {

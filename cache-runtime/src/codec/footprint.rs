@@ -1,0 +1,33 @@
+//! Which parts of its type a value has used.
+
+use super::place::mix;
+
+const WORDS: usize = 16;
+
+/// The variants, options and kinds of scalars that stand in a value, each with its place, as bits of a small set.
+///
+/// A value whose footprint is inside of what was decoded before takes the same ways through its type's `Deserialize`. Two
+/// parts may share a bit; then one of them is decoded again later than it might be, by the regular checks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    bits: [u64; WORDS],
+    pub(crate) depth: u32,
+}
+
+impl Footprint {
+    pub(super) fn note(&mut self, place: u64, kind: u64) {
+        let bit = mix(place, kind) >> 54;
+        self.bits[bit as usize / 64] |= 1 << (bit % 64);
+    }
+
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        let mut pairs = self.bits.iter().zip(&other.bits);
+        pairs.all(|(own, other)| own & !other == 0)
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (own, other) in self.bits.iter_mut().zip(&other.bits) {
+            *own |= other;
+        }
+    }
+}

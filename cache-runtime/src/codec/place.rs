@@ -1,0 +1,89 @@
+//! Where in a value its serialization is.
+
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// One step from a value to a part of it.
+#[derive(Clone, Copy)]
+pub(super) enum Step<'a> {
+    Root,
+    Field(&'static str),
+    Index(usize),
+    /// The value of a map's entry, with a function that writes the key.
+    Entry(&'a dyn Fn() -> String),
+    Key,
+    Variant(&'static str),
+}
+
+/// The way from the root to a part: a list of steps on the stack, since most values are stored without anybody asking
+/// for the names.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    parent: Option<&'a Place<'a>>,
+    step: Step<'a>,
+    /// A hash of the way, in which all elements of a list, and all entries of a map, are alike.
+    pub(super) hash: u64,
+    pub(super) depth: u32,
+    /// Whether the part is what a `Some` holds, with nothing in between that is written.
+    pub(super) is_in_some: bool,
+}
+
+impl<'a> Place<'a> {
+    pub(super) const ROOT: Place<'static> = Place {
+        parent: None,
+        step: Step::Root,
+        hash: 0x9e37_79b9_7f4a_7c15,
+        depth: 0,
+        is_in_some: false,
+    };
+
+    pub(super) fn step(&'a self, step: Step<'a>) -> Place<'a> {
+        let salt = match step {
+            Step::Root => 1,
+            Step::Index(_) => 2,
+            Step::Entry(_) => 3,
+            Step::Key => 4,
+            Step::Field(name) => hash_of(&(5, name)),
+            Step::Variant(name) => hash_of(&(6, name)),
+        };
+        Place {
+            parent: Some(self),
+            step,
+            hash: mix(self.hash, salt),
+            depth: self.depth + 1,
+            is_in_some: false,
+        }
+    }
+
+    pub(super) fn in_some(&self) -> Place<'a> {
+        Place {
+            hash: mix(self.hash, 7),
+            is_in_some: true,
+            ..*self
+        }
+    }
+
+    /// As it is written in Rust, such as `users[3].score`.
+    pub(super) fn path(&self) -> String {
+        let mut path = self.parent.map(Self::path).unwrap_or_default();
+        let dot = if path.is_empty() { "" } else { "." };
+        let _ = match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) | Step::Variant(name) => write!(path, "{dot}{name}"),
+            Step::Index(index) => write!(path, "[{index}]"),
+            Step::Entry(key) => write!(path, "[{}]", key()),
+            Step::Key => write!(path, "{dot}(key)"),
+        };
+        path
+    }
+}
+
+pub(super) fn mix(a: u64, b: u64) -> u64 {
+    (a.rotate_left(23) ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+pub(super) fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

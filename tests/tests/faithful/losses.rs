@@ -1,0 +1,304 @@
+//! Values that would be lost, in each form of function, by hand, and after others that were not.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use cache_runtime::testing::TestCache;
+use cache_runtime::{Cache, CacheConfig, ErrorKind, FindingKind, Lookup, cached, map};
+use serde::{Deserialize, Serialize};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::{NOT_STORED, STORED, Tiers, is_hit, status};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct User {
+    name: String,
+    score: f64,
+    #[serde(skip)]
+    secret: String,
+}
+
+fn user(score: f64, secret: &str) -> User {
+    User {
+        name: "Ada".into(),
+        score,
+        secret: secret.into(),
+    }
+}
+
+#[cached(resource = "a", cache = cache, skip(cache))]
+async fn plain(cache: &Cache) -> User {
+    user(1.0, "hash")
+}
+#[cached(resource = "b", cache = cache, skip(cache))]
+async fn optional(cache: &Cache) -> Option<User> {
+    Some(user(1.0, "hash"))
+}
+#[cached(resource = "c", cache = cache, skip(cache))]
+async fn shared(cache: &Cache) -> Arc<User> {
+    Arc::new(user(1.0, "hash"))
+}
+#[cached(resource = "d", cache = cache, skip(cache))]
+async fn fallible(cache: &Cache) -> Result<User, Infallible> {
+    Ok(user(1.0, "hash"))
+}
+#[cached(resource = "e", cache = cache, skip(cache))]
+async fn all_of_it(cache: &Cache) -> Result<Option<Arc<User>>, Infallible> {
+    Ok(Some(Arc::new(user(1.0, "hash"))))
+}
+#[cached(resource = "f", cache = cache, skip(cache))]
+async fn listed(cache: &Cache) -> Vec<User> {
+    vec![user(1.0, ""), user(2.0, "hash")]
+}
+
+#[tokio::test]
+async fn every_form_of_return_is_compared() {
+    macro_rules! lost {
+        ($tiers:expr, $($function:ident)*) => {$(
+            for (tier, cache) in $tiers.all() {
+                let what = concat!(stringify!($function), " on ");
+                for _ in 0..2 {
+                    let (first, value) = status($function(&cache)).await;
+                    assert_eq!(first, NOT_STORED, "{what}{tier}");
+                    assert!(format!("{value:?}").contains("hash"), "{what}{tier}");
+                }
+            }
+        )*};
+    }
+    lost!(Tiers::new().await, plain optional shared fallible all_of_it listed);
+}
+
+#[tokio::test]
+async fn a_field_that_serde_skips_is_found_outside_of_tests() {
+    let tiers = Tiers::new().await;
+    for cache in [tiers.memory, tiers.redis] {
+        assert_eq!(status(plain(&cache)).await.0, NOT_STORED);
+        assert_eq!(status(plain(&cache)).await.1.secret, "hash");
+    }
+}
+
+#[cached(resource = "g", batch = ids, cache = cache, skip(cache))]
+async fn hashed(ids: &[u64], cache: &Cache) -> HashMap<u64, User> {
+    ids.iter()
+        .map(|id| (*id, user(*id as f64, "hash")))
+        .collect()
+}
+#[cached(resource = "h", batch = ids, cache = cache, skip(cache))]
+async fn sorted(ids: &[u64], cache: &Cache) -> Result<BTreeMap<u64, Arc<User>>, Infallible> {
+    let users = ids
+        .iter()
+        .map(|id| (*id, Arc::new(user(*id as f64, "hash"))));
+    Ok(users.collect())
+}
+#[cached(resource = "i", batch = ids, cache = cache, skip(cache))]
+async fn numbers(ids: &[u64], cache: &Cache) -> HashMap<u64, f64> {
+    ids.iter().map(|id| (*id, 1.0 / (*id as f64))).collect()
+}
+
+#[tokio::test]
+async fn a_batch_says_stored_only_if_all_is() {
+    for (tier, cache) in Tiers::new().await.all() {
+        for _ in 0..2 {
+            let (first, users) = status(hashed(&[1, 2], &cache)).await;
+            assert_eq!((first, &*users[&2].secret), (NOT_STORED, "hash"), "{tier}");
+            let (first, users) = status(sorted(&[1, 2], &cache)).await;
+            let secret = users.map(|users| users[&2].secret.clone());
+            assert_eq!((first, secret), (NOT_STORED, Ok("hash".into())), "{tier}");
+        }
+        // 1 / 0 is infinite, and its neighbours are kept.
+        assert_eq!(
+            status(numbers(&[0, 1, 2], &cache)).await.0,
+            NOT_STORED,
+            "{tier}"
+        );
+        assert!(is_hit(status(numbers(&[1, 2], &cache)).await.0), "{tier}");
+        let (again, values) = status(numbers(&[0, 1], &cache)).await;
+        assert_eq!((again, values[&0]), (NOT_STORED, f64::INFINITY), "{tier}");
+        assert_eq!(status(numbers(&[4], &cache)).await.0, STORED, "{tier}");
+    }
+}
+
+#[cached(resource = "j", op = "of", cache = cache, skip(cache, value))]
+async fn generic<T: cache_runtime::Cacheable>(id: u8, value: &Cell<T>, cache: &Cache) -> T
+where
+    T: Default,
+{
+    value.take()
+}
+
+#[tokio::test]
+async fn a_generic_function_compares_what_serde_writes() {
+    // `T` has no `PartialEq` there, so a field that serde leaves out can't be seen, and infinity can.
+    let cache = TestCache::new();
+    let call = async |id, value| {
+        let value = Cell::new(value);
+        status(generic::<f64>(id, &value, &cache)).await.0
+    };
+    assert_eq!(call(1, f64::INFINITY).await, NOT_STORED);
+    assert_eq!(call(1, 1.5).await, STORED);
+}
+
+#[cached(resource = "k", cache = cache, skip(cache))]
+async fn scored(id: u64, score: f64, cache: &Cache) -> User {
+    user(score, "")
+}
+
+#[tokio::test]
+async fn an_encoder_refuses_at_every_fill() {
+    for (tier, cache) in Tiers::new().await.all() {
+        for id in 0..17 {
+            assert_eq!(status(scored(id, 1.0, &cache)).await.0, STORED, "{tier}");
+        }
+        // No fill of this number is decoded again.
+        let infinite = status(scored(17, f64::INFINITY, &cache)).await.0;
+        assert_eq!(infinite, NOT_STORED, "{tier}");
+        assert_eq!(status(scored(18, 1.0, &cache)).await.0, STORED, "{tier}");
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Day {
+    Number(u8),
+    Wide(u64),
+}
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Days {
+    first: Day,
+    others: Vec<Day>,
+}
+#[cached(resource = "l", cache = cache, skip(cache))]
+async fn days(id: u64, last: Day, cache: &Cache) -> Days {
+    let others = vec![Day::Number(1), last];
+    Days {
+        first: Day::Number(2),
+        others,
+    }
+}
+
+#[tokio::test]
+async fn a_variant_that_comes_later_is_compared_too() {
+    for (tier, cache) in Tiers::new().await.all() {
+        for id in 0..19 {
+            let kept = status(days(id, Day::Number(3), &cache)).await.0;
+            assert_eq!(kept, STORED, "{tier}");
+        }
+        let lost = status(days(19, Day::Wide(4), &cache)).await;
+        assert_eq!(lost.0, NOT_STORED, "{tier}");
+        let again = status(days(19, Day::Wide(4), &cache)).await;
+        assert_eq!(
+            (again.0, again.1.others[1].clone()),
+            (NOT_STORED, Day::Wide(4)),
+            "{tier}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn by_hand_as_well() {
+    for (tier, cache) in Tiers::new().await.all() {
+        let set = cache.set("m:1", &f64::NAN, 60).await;
+        let error = set.expect_err(tier);
+        assert_eq!(error.kind(), ErrorKind::Unstorable, "{tier}");
+        assert_eq!(cache.get::<f64>("m:1").await, None, "{tier}");
+
+        let load = async || Ok::<_, Infallible>(Some(None::<u8>));
+        for _ in 0..2 {
+            let (miss, value) = status(cache.get_or_load("m:2", 60, load)).await;
+            assert_eq!((miss, value), (NOT_STORED, Ok(Some(None))), "{tier}");
+        }
+        match cache.lookup::<f32>("m:3").await.expect(tier) {
+            Lookup::Miss(lease) => assert!(!lease.fill(&f32::INFINITY).await, "{tier}"),
+            Lookup::Hit(value) => panic!("{tier}: {value}"),
+        }
+    }
+}
+
+/// The warnings of the cache, as text.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{}={value:?} ", field.name());
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        if *event.metadata().level() == tracing::Level::WARN {
+            self.0.lock().expect("no panic").push(text.0);
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Team {
+    users: Vec<User>,
+}
+#[cached(resource = "n", cache = cache, skip(cache))]
+async fn infinite_team(cache: &Cache) -> Team {
+    let users = vec![user(1.0, ""), user(f64::INFINITY, "")];
+    Team { users }
+}
+#[cached(resource = "o", cache = cache, skip(cache))]
+async fn secret_team(cache: &Cache) -> Team {
+    let users = vec![user(1.0, "hash")];
+    Team { users }
+}
+
+#[tokio::test]
+async fn the_field_is_named_once_and_the_map_knows() {
+    let warnings = Warnings::default();
+    let _guard = tracing_subscriber::registry()
+        .with(warnings.clone())
+        .set_default();
+    let cache = TestCache::new();
+    for _ in 0..3 {
+        infinite_team(&cache).await;
+        secret_team(&cache).await;
+    }
+    let warnings = warnings.0.lock().expect("no panic").clone();
+    let of = |function: &str| {
+        let named = warnings.iter().filter(|text| text.contains(function));
+        named.cloned().collect::<Vec<_>>()
+    };
+    let infinite = of("infinite_team");
+    assert_eq!(infinite.len(), 1, "{warnings:#?}");
+    assert!(infinite[0].contains("users[1].score"), "{infinite:?}");
+    let secret = of("secret_team");
+    assert_eq!(secret.len(), 1, "{warnings:#?}");
+    assert!(secret[0].contains("users.secret"), "{secret:?}");
+
+    let findings = map().check();
+    let finding = findings
+        .iter()
+        .find(|finding| finding.text.contains("`infinite_team`"))
+        .expect("a finding");
+    assert_eq!(finding.kind, FindingKind::NotStored);
+    assert!(finding.text.contains("users[1].score"), "{finding}");
+}
+
+#[tokio::test]
+async fn a_decoded_test_cache_shares_its_values() {
+    #[cached(resource = "p", cache = cache, skip(cache))]
+    async fn shared(cache: &Cache) -> Arc<User> {
+        Arc::new(user(1.0, ""))
+    }
+    let decoded = TestCache::decoded(CacheConfig::default());
+    assert!(Arc::ptr_eq(
+        &shared(&decoded).await,
+        &shared(&decoded).await
+    ));
+    let encoded = TestCache::new();
+    assert!(!Arc::ptr_eq(
+        &shared(&encoded).await,
+        &shared(&encoded).await
+    ));
+}

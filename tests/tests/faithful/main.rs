@@ -1,0 +1,90 @@
+//! A hit is what the function returned, or the value is not kept: in each codec and on each tier.
+
+#![allow(
+    unused_variables,
+    reason = "the cache of a function stands in its attribute, and not in its body"
+)]
+
+mod codecs;
+mod losses;
+
+use cache_runtime::testing::TestCache;
+use cache_runtime::{Cache, CacheConfig, Outcome, Status, observe};
+use cache_tests::RedisServer;
+
+/// The tiers on which a value must be the same.
+struct Tiers {
+    tests: TestCache,
+    decoded: TestCache,
+    memory: Cache,
+    redis: Cache,
+    _server: RedisServer,
+}
+
+impl Tiers {
+    async fn new() -> Self {
+        let server = RedisServer::start();
+        let vars = [
+            ("REDIS_ENABLED", "1".to_owned()),
+            ("REDIS_URL", server.url()),
+            // What is not stored here is not stored because of its codec.
+            ("CACHE_TIMEOUT_MS", "10000".to_owned()),
+        ];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value));
+        let config = CacheConfig::from_vars(vars).expect("a configuration");
+        Self {
+            tests: TestCache::new(),
+            decoded: TestCache::decoded(CacheConfig::default()),
+            memory: Cache::new(CacheConfig::default().local_mb(4)).await,
+            redis: Cache::new(config).await,
+            _server: server,
+        }
+    }
+
+    fn all(&self) -> [(&'static str, Cache); 4] {
+        [
+            ("test cache", (*self.tests).clone()),
+            ("decoded test cache", (*self.decoded).clone()),
+            ("memory", self.memory.clone()),
+            ("redis", self.redis.clone()),
+        ]
+    }
+}
+
+const STORED: Status = Status::Miss {
+    stored: true,
+    joined: false,
+};
+const NOT_STORED: Status = Status::Miss {
+    stored: false,
+    joined: false,
+};
+
+async fn status<T>(call: impl Future<Output = T>) -> (Status, T) {
+    let (value, outcomes) = observe(call).await;
+    let statuses: Vec<_> = outcomes.into_iter().map(|it: Outcome| it.status).collect();
+    assert_eq!(statuses.len(), 1, "{statuses:?}");
+    (statuses[0], value)
+}
+
+fn is_hit(status: Status) -> bool {
+    matches!(status, Status::Hit { .. })
+}
+
+/// Calls twice on each tier: the value is the same, and a hit only where that is expected.
+macro_rules! check {
+    ($tiers:expr, $($function:ident is $kept:ident,)*) => {$(
+        for (tier, cache) in $tiers.all() {
+            let what = concat!(stringify!($function), " on ");
+            let (first, one) = crate::status($function(&cache)).await;
+            let (second, other) = crate::status($function(&cache)).await;
+            assert_eq!(format!("{one:?}"), format!("{other:?}"), "{what}{tier}");
+            let expected = if check!(@$kept) { crate::STORED } else { crate::NOT_STORED };
+            assert_eq!(first, expected, "{what}{tier}");
+            assert_eq!(crate::is_hit(second), check!(@$kept), "{what}{tier}");
+        }
+    )*};
+    (@kept) => { true };
+    (@lost) => { false };
+}
+pub(crate) use check;
