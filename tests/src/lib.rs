@@ -10,6 +10,7 @@
 
 mod demo;
 mod document;
+mod frames;
 mod postgres;
 mod process;
 mod proxy;
