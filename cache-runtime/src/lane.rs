@@ -102,7 +102,9 @@ impl Lanes {
         let key = (key.to_owned(), fingerprint);
         let mut lanes = self.by_key.lock();
         let lane = lanes.entry(key.clone()).or_default();
-        if lane.running < width {
+        let is_unbounded = crate::mutation::is_active("loads-not-coalesced-in-an-outage")
+            || (width == AFTER_FAILURE && crate::mutation::is_active("failures-without-width"));
+        if lane.running < width || is_unbounded {
             lane.running += 1;
             return Entered::Lead(Run {
                 group: None,
@@ -135,7 +137,12 @@ impl Drop for Slot {
             let Some(lane) = lanes.get_mut(&self.key) else {
                 return;
             };
-            match lane.gathering.take() {
+            let gathering = if crate::mutation::is_active("joined-by-key-in-an-outage") {
+                lane.gathering.clone()
+            } else {
+                lane.gathering.take()
+            };
+            match gathering {
                 Some(group) => group,
                 None => {
                     lane.running -= 1;

@@ -54,7 +54,7 @@ where
             let mut session = match pool.acquire().await {
                 Ok(connection) => Session {
                     connection,
-                    begins: true,
+                    begins: !crate::mutation::is_active("beginning-connection-kept"),
                 },
                 Err(error) => return (Err(error.into()), Ending::RolledBack),
             };

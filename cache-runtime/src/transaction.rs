@@ -101,8 +101,9 @@ impl Block {
     }
 
     fn of(innermost: Option<Arc<Self>>, cache: &Engine) -> Option<Arc<Self>> {
-        std::iter::successors(innermost, |block| block.outer.clone())
-            .find(|block| block.cache.is(cache))
+        std::iter::successors(innermost, |block| block.outer.clone()).find(|block| {
+            block.cache.is(cache) && !crate::mutation::is_active("after-commit-at-once")
+        })
     }
 
     fn take(&self) -> Collected {
@@ -114,7 +115,8 @@ impl Collected {
     /// Settles which writes are undone, and of which nobody knows, now that the block has ended.
     fn ended(&mut self, ending: Ending) {
         if ending == Ending::RolledBack {
-            self.writes.retain(|write| !write.is_undone);
+            let spares_all = crate::mutation::is_active("rollback-spares-all");
+            self.writes.retain(|write| !write.is_undone && !spares_all);
         }
         for write in &mut self.writes {
             // What is around it may be undone without it.
@@ -167,7 +169,8 @@ impl Collected {
                 now.intents.push(intent);
             }
             let order = write.into_order();
-            if doubt != Doubt::None {
+            let is_forgotten = crate::mutation::is_active("doubt-forgotten-in-blocks");
+            if doubt == Doubt::Dropped || (doubt != Doubt::None && !is_forgotten) {
                 later = later.and(order.clone());
             }
             now = now.and(order);
@@ -325,7 +328,11 @@ pub(crate) fn leave_uncertain(cache: &Handle, write: Planned, token: Nonce) -> R
     let uncertainty = cache.config.uncertainty;
     let intent = write.intent(token, uncertainty);
     let order = write.into_order();
-    let receipt = announce(cache, intent, order.counted.clone());
+    let receipt = if crate::mutation::is_active("guard-without-intent") {
+        cache.delivery.enqueue(order.clone())
+    } else {
+        announce(cache, intent, order.counted.clone())
+    };
     cache.delivery.enqueue_at(clock::now() + uncertainty, order);
     receipt
 }

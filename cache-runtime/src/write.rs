@@ -171,7 +171,7 @@ impl Planned {
             after_commit: self.after_commit,
             ..known
         };
-        if !self.tags.is_empty() {
+        if !self.tags.is_empty() && !crate::mutation::is_active("tags-lost-beside-result") {
             narrowed.order.bumps.extend(self.tags.iter().cloned());
             let others = Arc::clone(&cache.registry.others);
             narrowed.order.counted.push(others);
@@ -375,7 +375,9 @@ impl<J, D> Judge<J, D> {
         Verdict {
             has_failed: error.is_some(),
             wrote_nothing: error.is_some_and(|error| {
-                self.on_ok || self.rejected.is_some_and(|rejected| rejected(error))
+                crate::mutation::is_active("errors-not-invalidated")
+                    || self.on_ok
+                    || self.rejected.is_some_and(|rejected| rejected(error))
             }),
             known: match (self.result, returned.value()) {
                 (Some(result), Some(value)) => {

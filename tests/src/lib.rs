@@ -12,6 +12,7 @@
 mod book;
 mod demo;
 mod document;
+mod frames;
 mod postgres;
 mod process;
 mod proxy;

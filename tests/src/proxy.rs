@@ -11,6 +11,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::frames::Frames;
+
 /// What a [`Proxy`] does with what it gets. A new mode also holds for connections that are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -28,6 +30,9 @@ pub enum Mode {
     SwallowAnswers,
     /// The client sees the end of the answers, the server hears it still.
     HalfClose,
+    /// Each request gets the answer to the one before it, for as long as its connection lives: another mode does not bring the
+    /// right order back. For servers that speak RESP; pushes keep their places.
+    OffByOne,
     /// Connections are closed, new ones at once.
     Cut,
 }
@@ -241,6 +246,7 @@ enum Fate {
     Delay(Duration),
     Hold,
     Swallow,
+    Shift,
     End,
 }
 
@@ -253,6 +259,7 @@ impl Direction {
                 Fate::Swallow
             }
             (Mode::Cut, _) | (Mode::HalfClose, Self::Answer) => Fate::End,
+            (Mode::OffByOne, Self::Answer) => Fate::Shift,
             _ => Fate::Pass,
         }
     }
@@ -268,6 +275,7 @@ async fn pump(
     state: &State,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut order = Order::default();
     'pieces: loop {
         let length = tokio::select! {
             read = from.read(&mut buffer) => match read {
@@ -291,6 +299,10 @@ async fn pump(
             let fate = link.fate(direction);
             match fate {
                 Fate::Pass => break,
+                Fate::Shift => {
+                    order.is_off = true;
+                    break;
+                }
                 Fate::Swallow => continue 'pieces,
                 Fate::End => return,
                 Fate::Delay(time) => tokio::select! {
@@ -319,8 +331,61 @@ async fn pump(
                 }
             }
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
+        let written = match direction {
+            Direction::Request => to.write_all(&buffer[..length]).await,
+            Direction::Answer => match order.pass(&buffer[..length]) {
+                Passed::Same => to.write_all(&buffer[..length]).await,
+                Passed::Other(other) => to.write_all(&other).await,
+                Passed::Lost => return,
+            },
+        };
+        if written.is_err() {
             return;
+        }
+    }
+}
+
+/// The answers of a connection, and whether they come one too late.
+#[derive(Default)]
+struct Order {
+    frames: Frames,
+    /// The last answer of the server.
+    last: Vec<u8>,
+    is_off: bool,
+    is_shifting: bool,
+}
+
+/// What the client gets of a piece.
+enum Passed {
+    Same,
+    Other(Vec<u8>),
+    /// It can't be told where answers end, and part of one is missing.
+    Lost,
+}
+
+impl Order {
+    fn pass(&mut self, piece: &[u8]) -> Passed {
+        // An answer of which the client has the beginning gets to its end first.
+        self.is_shifting |= self.is_off && self.frames.is_between() && !self.last.is_empty();
+        let Some(frames) = self.frames.feed(piece) else {
+            return if self.is_shifting {
+                Passed::Lost
+            } else {
+                Passed::Same
+            };
+        };
+        let mut other = Vec::new();
+        for frame in frames {
+            if frame.is_push {
+                other.extend(frame.bytes);
+            } else {
+                other.extend(std::mem::replace(&mut self.last, frame.bytes));
+            }
+        }
+        if self.is_shifting {
+            Passed::Other(other)
+        } else {
+            Passed::Same
         }
     }
 }
@@ -449,5 +514,42 @@ mod tests {
             .expect("a connection");
         assert_eq!(ask(&mut again, 3).await, 4);
         assert_eq!(proxy.accepted(), 3);
+    }
+
+    /// Answers each line with itself, as RESP texts do.
+    async fn echo() -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (mut from, mut to) = stream.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn answers_are_off_by_one_until_the_connection_ends() {
+        let proxy = Proxy::start(echo().await);
+        let connect = async || {
+            let stream = TcpStream::connect(("127.0.0.1", proxy.port())).await;
+            stream.expect("a connection")
+        };
+        let ask = async |client: &mut TcpStream, text: &[u8; 4]| {
+            client.write_all(text).await.expect("a request");
+            let mut answer = [0; 4];
+            client.read_exact(&mut answer).await.expect("an answer");
+            answer
+        };
+        let mut client = connect().await;
+        assert_eq!(&ask(&mut client, b"+1\r\n").await, b"+1\r\n");
+        proxy.set(Mode::OffByOne);
+        assert_eq!(&ask(&mut client, b"+2\r\n").await, b"+1\r\n");
+        assert_eq!(&ask(&mut client, b"+3\r\n").await, b"+2\r\n");
+        proxy.set(Mode::Pass);
+        assert_eq!(&ask(&mut client, b"+4\r\n").await, b"+3\r\n");
+        let mut other = connect().await;
+        assert_eq!(&ask(&mut other, b"+5\r\n").await, b"+5\r\n");
     }
 }

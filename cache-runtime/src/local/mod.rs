@@ -180,7 +180,11 @@ impl Local {
     /// Own changes of these keys, which Redis has acknowledged.
     pub(crate) fn forget<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
         for key in keys {
-            self.end(key.as_bytes());
+            if crate::mutation::is_active("own-write-spares-reads-in-flight") {
+                self.entries.remove_if(key.as_bytes(), |_| true);
+            } else {
+                self.end(key.as_bytes());
+            }
         }
     }
 

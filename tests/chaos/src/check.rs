@@ -31,7 +31,10 @@
 //! | `killed-pending` | the process was killed while the invalidation waited for Redis, or before it was known not to | TTL |
 //! | `intent-lost` | `crash_safe`, and killed, but a flush, an eviction or a restart may have taken the announcement | TTL |
 //! | `intent-unseen` | `crash_safe`, and killed, but Redis was away when it looked whether the announcement stands | TTL |
+//! | `shifted` | the answers on the reader's link were off by one | the age of the answer before, 2 s |
 //! | `late-commit` | a commit behind an error landed after the uncertainty deadline: the premise was broken | TTL |
+//!
+//! While some faults last, less is excused, or more: see `lasting.rs`.
 //!
 //! The TTL counts from the end of the longest load that can have begun before the commit.
 //!
@@ -41,7 +44,8 @@
 //! obliges it at once, as ever, and a read that asked for Redis's word is not answered by a copy at all.
 //!
 //! **What else is a violation**: a version that nobody has committed, or whose write began after the read had ended; a
-//! value of another call or type; a caller without an answer at the deadline.
+//! value of another call or type; a caller without an answer at the deadline; a write that required Redis, and took place
+//! while Redis refused writes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -49,10 +53,8 @@ use crate::history::{
     ABSENT_EVERY, Answer, Begin, Event, FIRST_VERSION, Fault, Form, Life, MILLISECOND, Mark,
     Outcome, Read, ReadKind, Run, Step, Time, Truth, WriteId,
 };
+use crate::lasting::AFTERMATH;
 pub(crate) use crate::verdict::{Excused, Reason, Violation};
-
-/// A link that was in trouble may be without a connection for so long afterwards.
-const AFTERMATH: Time = 8_000 * MILLISECOND;
 
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -120,7 +122,7 @@ impl Write {
 
 /// What a missed write means to one who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Duty {
+pub(crate) enum Duty {
     /// The read had to show it, from this time on.
     Owed(Time),
     /// The same, but a copy in the process may be behind by as much as it is.
@@ -360,6 +362,7 @@ impl World {
                     _ => duty,
                 },
             };
+            let duty = self.in_view_of_faults(write, read, duty);
             let is_own = write.begin.process == read.process;
             match duty {
                 Duty::Owed(from)
@@ -406,6 +409,7 @@ impl Verdict {
             let is_owed = is_unended && matches!(world.duty(id, 0, u32::MAX), Duty::Owed(_));
             verdict.crash_safe_kills += u64::from(is_owed);
         }
+        verdict.violations.extend(world.accepted());
         verdict.committed = world.rows.values().map(|makers| makers.len() as u64).sum();
         for event in events {
             match event {

@@ -9,7 +9,9 @@ use fastrand::Rng;
 
 use crate::clock::now;
 use crate::coordinator::App;
+use crate::desk::IDS;
 use crate::history::{Fault, FaultKind};
+use crate::shop::KINDS;
 
 /// An app is stopped for longer than copies may be old, for no longer than its announcements outlast, and not again
 /// before it has renewed them.
@@ -74,8 +76,8 @@ impl Havoc {
     /// Breaks Redis.
     pub(crate) fn at_redis(&self, redis: &mut RedisServer, mut rng: Rng) {
         use FaultKind::{
-            ClientKill, Evict, Flush, RedisStop, RestartAof, RestartEmpty, RestartSnapshot,
-            ScriptFlush,
+            ClientKill, CopyOver, Evict, Flush, Oversized, RedisStop, RefuseWrites, Resets,
+            RestartAof, RestartEmpty, RestartSnapshot, ScriptFlush,
         };
         let among = [
             RedisStop,
@@ -86,6 +88,10 @@ impl Havoc {
             ScriptFlush,
             ClientKill,
             Evict,
+            RefuseWrites,
+            Resets,
+            CopyOver,
+            Oversized,
         ];
         while self.goes_on() {
             self.wait(400..2_500, &mut rng);
@@ -131,6 +137,10 @@ impl Havoc {
                 Flush => drop(redis.cli(&["FLUSHDB"])),
                 ScriptFlush => drop(redis.cli(&["SCRIPT", "FLUSH"])),
                 ClientKill => drop(redis.cli(&["CLIENT", "KILL", "TYPE", "normal"])),
+                RefuseWrites => self.refuse_writes(redis, &mut rng),
+                Resets => self.reset(redis, &mut rng),
+                CopyOver => self.copy_over(redis, &mut rng),
+                Oversized => self.oversize(redis, &mut rng),
                 _ => self.evict(redis, &mut rng),
             }
             self.note(kind, from, None);
@@ -151,6 +161,64 @@ impl Havoc {
         redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
         let evicted = figure(redis, "stats", "evicted_keys:").saturating_sub(before);
         *self.evicted.lock().unwrap_or_else(PoisonError::into_inner) += evicted;
+    }
+
+    /// Reads are answered, writes are refused or wait: for longer than anybody may go on serving.
+    fn refuse_writes(&self, redis: &RedisServer, rng: &mut Rng) {
+        let time = rng.u64(2_500..4_500);
+        let (refuse, accept): ([&str; 4], &[&str]) = match rng.u32(..3) {
+            // As a primary does that has lost its replicas: NOREPLICAS.
+            0 => (
+                ["CONFIG", "SET", "min-replicas-to-write", "1"],
+                &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            ),
+            // As with an access list that somebody forgot the scripts in: NOPERM.
+            1 => (
+                ["ACL", "SETUSER", "default", "-@scripting"],
+                &["ACL", "SETUSER", "default", "+@all"],
+            ),
+            // As during a failover: writes get no answer.
+            _ => {
+                redis.cli(&["CLIENT", "PAUSE", &time.to_string(), "WRITE"]);
+                self.wait(time..time + 1, rng);
+                redis.cli(&["CLIENT", "UNPAUSE"]);
+                return;
+            }
+        };
+        redis.cli(&refuse);
+        self.wait(time..time + 1, rng);
+        redis.cli(accept);
+    }
+
+    /// As a balancer does that is short of memory.
+    fn reset(&self, redis: &RedisServer, rng: &mut Rng) {
+        let end = now() + rng.u64(1_500..4_000) * 1_000_000;
+        while now() < end && self.goes_on() {
+            redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+            self.wait(300..301, rng);
+        }
+    }
+
+    /// As hands do that restore a row, or a script that moves keys.
+    fn copy_over(&self, redis: &RedisServer, rng: &mut Rng) {
+        for _ in 0..rng.u32(1..30) {
+            let (from, to) = (row_key(rng), row_key(rng));
+            if rng.u32(..4) == 0 {
+                redis.cli(&["RENAME", &from, &to]);
+            } else {
+                redis.cli(&["COPY", &from, &to, "REPLACE"]);
+            }
+        }
+    }
+
+    /// As another program does that has the same names for something else.
+    fn oversize(&self, redis: &RedisServer, rng: &mut Rng) {
+        const FILL: &str = "return redis.call('SET', KEYS[1], string.rep('x', ARGV[1]))";
+        let length = (rng.u64(20..60) << 20).to_string();
+        let key = row_key(rng);
+        redis.cli(&["EVAL", FILL, "1", &key, &length]);
+        self.wait(500..2_500, rng);
+        redis.cli(&["DEL", &key]);
     }
 
     /// Kills and stops apps.
@@ -189,7 +257,7 @@ impl Havoc {
     /// Breaks the links of some apps.
     pub(crate) fn at_links(&self, proxies: &[(usize, &Proxy)], mut rng: Rng) {
         use FaultKind::{
-            Cut, Delay, HalfClose, Hold, SwallowAnswers, SwallowRequests, TrackingOff,
+            Cut, Delay, HalfClose, Hold, OffByOne, SwallowAnswers, SwallowRequests, TrackingOff,
         };
         while self.goes_on() {
             self.wait(800..4_000, &mut rng);
@@ -201,6 +269,7 @@ impl Havoc {
                 SwallowAnswers,
                 SwallowRequests,
                 TrackingOff,
+                OffByOne,
             ];
             let Some(kind) = self.choose(&among, &mut rng) else {
                 return;
@@ -223,11 +292,12 @@ impl Havoc {
                 Hold => Mode::Hold,
                 SwallowRequests => Mode::SwallowRequests,
                 SwallowAnswers => Mode::SwallowAnswers,
+                OffByOne => Mode::OffByOne,
                 _ => Mode::Cut,
             });
             self.wait(30..1_500, &mut rng);
             match kind {
-                SwallowRequests | SwallowAnswers => proxy.cut_then(Mode::Pass),
+                SwallowRequests | SwallowAnswers | OffByOne => proxy.cut_then(Mode::Pass),
                 _ => proxy.set(Mode::Pass),
             }
             self.note(kind, from, Some(*slot));
@@ -242,4 +312,9 @@ pub(crate) fn figure(redis: &RedisServer, section: &str, name: &str) -> u64 {
         .lines()
         .find_map(|line| line.trim().strip_prefix(name)?.parse().ok());
     value.unwrap_or_default()
+}
+
+/// The key of a row, one that is often read.
+fn row_key(rng: &mut Rng) -> String {
+    format!("{}:{}", KINDS[rng.usize(..KINDS.len())], rng.i64(1..=IDS))
 }

@@ -90,10 +90,20 @@ pub(crate) enum FaultKind {
     SwallowAnswers,
     Hold,
     TrackingOff,
+    /// Redis answers reads and refuses writes.
+    RefuseWrites,
+    /// All connections are reset, every 300 ms.
+    Resets,
+    /// Entries are copied and renamed over one another.
+    CopyOver,
+    /// A value of tens of megabytes that is not ours lies under a row's key.
+    Oversized,
+    /// The answers on a link come one too late.
+    OffByOne,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Kill,
         Self::AppStop,
         Self::RedisStop,
@@ -111,7 +121,25 @@ impl FaultKind {
         Self::SwallowAnswers,
         Self::Hold,
         Self::TrackingOff,
+        Self::RefuseWrites,
+        Self::Resets,
+        Self::CopyOver,
+        Self::Oversized,
+        Self::OffByOne,
     ];
+
+    /// Those that any cache can be put to: the others know the names of our keys, or what our commands are.
+    pub(crate) fn common() -> Vec<Self> {
+        let ours = [
+            Self::RefuseWrites,
+            Self::Resets,
+            Self::CopyOver,
+            Self::Oversized,
+            Self::OffByOne,
+        ];
+        let all = Self::ALL.into_iter();
+        all.filter(|kind| !ours.contains(kind)).collect()
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -132,6 +160,11 @@ impl FaultKind {
             Self::SwallowAnswers => "swallow-answers",
             Self::Hold => "hold",
             Self::TrackingOff => "tracking-off",
+            Self::RefuseWrites => "refuse-writes",
+            Self::Resets => "resets",
+            Self::CopyOver => "copy-over",
+            Self::Oversized => "oversized",
+            Self::OffByOne => "off-by-one",
         }
     }
 
@@ -144,6 +177,8 @@ impl FaultKind {
                 | Self::RestartAof
                 | Self::Flush
                 | Self::Evict
+                | Self::CopyOver
+                | Self::Oversized
         )
     }
 
@@ -151,7 +186,7 @@ impl FaultKind {
     pub(crate) fn holds_invalidations_up(self) -> bool {
         !matches!(
             self,
-            Self::Kill | Self::Flush | Self::ScriptFlush | Self::TrackingOff
+            Self::Kill | Self::Flush | Self::ScriptFlush | Self::TrackingOff | Self::CopyOver
         )
     }
 }

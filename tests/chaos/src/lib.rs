@@ -20,10 +20,13 @@ mod course;
 mod desk;
 mod faults;
 mod history;
+mod lasting;
 mod minimise;
 mod options;
 #[cfg(test)]
 mod planted;
+#[cfg(test)]
+mod planted_faults;
 mod report;
 mod score;
 mod shop;

@@ -20,6 +20,12 @@ pub(crate) fn shown(world: &World, violation: &Violation, history: &Path) -> Str
                 stuck.what, stuck.process
             );
         }
+        Violation::Accepted { process, at } => {
+            return format!(
+                "\nACCEPTED: process {process}, at {:.0} ms: a write that required Redis, while it refused writes\n",
+                ms(*at)
+            );
+        }
         Violation::Wrong { read, text } => {
             return format!("\nWRONG VALUE: {} got {text}\n", call(world, read));
         }
@@ -129,7 +135,9 @@ pub(crate) fn save(violation: &Violation, whole: &Path) -> Option<PathBuf> {
         Violation::Stale { read, id, .. }
         | Violation::Unbounded { read, id, .. }
         | Violation::Invented { read, id, .. } => (read, *id),
-        Violation::Wrong { .. } | Violation::Stuck(_) => return None,
+        Violation::Wrong { .. } | Violation::Stuck(_) | Violation::Accepted { .. } => {
+            return None;
+        }
     };
     let is_of_row = |truth: &Truth| (truth.kind, truth.id) == (read.kind, id);
     let writes: HashSet<WriteId> = events(whole)

@@ -7,12 +7,12 @@ use crate::history::{
 };
 use crate::score::Acknowledged;
 
-const WRITER: u32 = 1;
-const OTHER: u32 = 2;
+pub(crate) const WRITER: u32 = 1;
+pub(crate) const OTHER: u32 = 2;
 const WRITE: u64 = 7;
 const SECOND: Time = 1_000;
 
-fn ms(time: Time) -> Time {
+pub(crate) fn ms(time: Time) -> Time {
     time * MILLISECOND
 }
 
@@ -37,7 +37,7 @@ fn begin(write: u64, at: Time, form: Form) -> Event {
     })
 }
 
-fn mark(at: Time, step: Step) -> Event {
+pub(crate) fn mark(at: Time, step: Step) -> Event {
     let at = ms(at);
     Event::Mark(Mark {
         write: WRITE,
@@ -46,7 +46,7 @@ fn mark(at: Time, step: Step) -> Event {
     })
 }
 
-fn fault(kind: FaultKind, from: Time, to: Time) -> Event {
+pub(crate) fn fault(kind: FaultKind, from: Time, to: Time) -> Event {
     let (from, to) = (ms(from), ms(to));
     Event::Fault(Fault {
         kind,
@@ -82,16 +82,16 @@ fn read_as(read: ReadKind, process: u32, start: Time, version: u64) -> Event {
     })
 }
 
-fn read(process: u32, start: Time, version: u64) -> Event {
+pub(crate) fn read(process: u32, start: Time, version: u64) -> Event {
     read_as(ReadKind::Get, process, start, version)
 }
 
-fn done(outcome: Outcome) -> Step {
+pub(crate) fn done(outcome: Outcome) -> Step {
     Step::Done(outcome)
 }
 
 /// A write of this form that commits version 2, and what is told of it besides.
-fn world(form: Form, killed: Option<Time>, more: &[Event]) -> Vec<Event> {
+pub(crate) fn world(form: Form, killed: Option<Time>, more: &[Event]) -> Vec<Event> {
     let mut events = vec![
         Event::Run(Run {
             ttl: ms(10 * SECOND),
@@ -113,30 +113,30 @@ fn world(form: Form, killed: Option<Time>, more: &[Event]) -> Vec<Event> {
     events
 }
 
-fn judge(events: &[Event]) -> Verdict {
+pub(crate) fn judge(events: &[Event]) -> Verdict {
     let world = World::new(events.iter().cloned());
     Verdict::of(&world, events.iter().cloned())
 }
 
 /// Late by so many milliseconds, if the reads are stale at all.
-fn stale(events: &[Event]) -> Option<Time> {
+pub(crate) fn stale(events: &[Event]) -> Option<Time> {
     let verdict = judge(events);
     (verdict.stale > 0).then_some(verdict.latest / MILLISECOND)
 }
 
-fn excused(events: &[Event]) -> Vec<Reason> {
+pub(crate) fn excused(events: &[Event]) -> Vec<Reason> {
     let verdict = judge(events);
     assert!(verdict.violations.is_empty(), "{:?}", verdict.violations);
     verdict.excused.into_keys().collect()
 }
 
-fn with(mut events: Vec<Event>, read: Event) -> Vec<Event> {
+pub(crate) fn with(mut events: Vec<Event>, read: Event) -> Vec<Event> {
     events.push(read);
     events
 }
 
 /// Acknowledged at 120 ms, which was certain at 121 ms.
-fn acknowledged() -> Vec<Event> {
+pub(crate) fn acknowledged() -> Vec<Event> {
     world(
         Form::ById,
         None,

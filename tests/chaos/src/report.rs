@@ -81,6 +81,7 @@ fn some(violations: &[Violation]) -> Vec<&Violation> {
             Violation::Invented { read, id, .. } => (read.kind, *id, read.start, "invented"),
             Violation::Wrong { read, .. } => (read.kind, 0, read.start, "wrong"),
             Violation::Stuck(stuck) => (0, stuck.process, stuck.start, "stuck"),
+            Violation::Accepted { process, at } => (0, *process, *at, "accepted"),
         };
         let earliest = by_row.entry((kind, id, name)).or_insert(violation);
         if start < begin(earliest) {
@@ -100,6 +101,7 @@ fn begin(violation: &Violation) -> Time {
         | Violation::Invented { read, .. }
         | Violation::Wrong { read, .. } => read.start,
         Violation::Stuck(stuck) => stuck.start,
+        Violation::Accepted { at, .. } => *at,
     }
 }
 
@@ -200,6 +202,16 @@ fn figures(world: &World, verdict: &Verdict, comparison: &Comparison) -> String 
         .iter()
         .filter(|violation| matches!(violation, Violation::Stuck(_)));
     rows.push(("callers stuck".into(), stuck.count().to_string()));
+    let accepted = |violation: &&Violation| matches!(violation, Violation::Accepted { .. });
+    rows.push((
+        "required writes while Redis refused".into(),
+        verdict
+            .violations
+            .iter()
+            .filter(accepted)
+            .count()
+            .to_string(),
+    ));
     let wrong = |violation: &&Violation| {
         matches!(
             violation,

@@ -85,7 +85,7 @@ pub fn score<C: crate::Contestant>(
         match violation {
             Violation::Stuck(_) => score.stuck += 1,
             Violation::Wrong { .. } | Violation::Invented { .. } => score.wrong += 1,
-            Violation::Stale { .. } | Violation::Unbounded { .. } => {}
+            Violation::Stale { .. } | Violation::Unbounded { .. } | Violation::Accepted { .. } => {}
         }
     }
     let acknowledged = Acknowledged::new(&world);

@@ -14,6 +14,7 @@ pub(crate) enum Reason {
     IntentLost,
     IntentUnseen,
     LateCommit,
+    Shifted,
 }
 
 impl Reason {
@@ -28,6 +29,7 @@ impl Reason {
             Self::IntentLost => "intent-lost",
             Self::IntentUnseen => "intent-unseen",
             Self::LateCommit => "late-commit",
+            Self::Shifted => "shifted",
         }
     }
 }
@@ -62,6 +64,11 @@ pub(crate) enum Violation {
         text: String,
     },
     Stuck(Stuck),
+    /// A write that required Redis took place, though Redis refused writes.
+    Accepted {
+        process: u32,
+        at: Time,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -98,6 +98,7 @@ impl Tracker {
                     }
                 }
             }
+            _ if crate::mutation::is_active("flush-not-heard") => {}
             _ => self.local().pushed_all(),
         }
     }
@@ -127,7 +128,12 @@ impl Tracker {
             .ask(budget, async |it| both.query_async(it).await)
             .await
         {
-            Ok(()) => Some(beat),
+            Ok(()) => {
+                if crate::mutation::is_active("heartbeat-by-answer") {
+                    self.local().returned(self.session, beat);
+                }
+                Some(beat)
+            }
             Err(error) => {
                 if error.kind() == crate::ErrorKind::Store {
                     self.local().warn(error);

@@ -6,6 +6,8 @@
 //! The sources are those of `cache-runtime`, with loom's types in place of what `crate::sync` names.
 
 mod local;
+#[path = "../../../../cache-runtime/src/mutation.rs"]
+mod mutation;
 mod sync;
 
 /// Nobody asks for the time here: it is handed in.

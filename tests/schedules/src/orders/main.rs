@@ -22,6 +22,8 @@ mod flight;
 #[path = "../../../../cache-runtime/src/lane.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
 mod lane;
+#[path = "../../../../cache-runtime/src/mutation.rs"]
+mod mutation;
 
 use stand_ins::{clock, entry, generation, nonce, store};
 

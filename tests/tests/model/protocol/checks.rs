@@ -2,7 +2,7 @@
 
 use super::store::Key;
 use super::writer::Kind;
-use super::{NOTHING_STALE, Scenario, Variant};
+use super::{NOTHING_OF_ANOTHER, NOTHING_STALE, Scenario, Variant};
 use crate::check;
 
 /// Both kinds of entries, and both kinds of plain writes.
@@ -14,7 +14,16 @@ const PLAIN: Scenario = Scenario {
     is_torn: false,
     evictions: 1,
     has_late_message: false,
+    has_copies: false,
     has_errors: false,
+};
+
+/// Two rows, and somebody who copies entries.
+const COPIED: Scenario = Scenario {
+    readers: [Key::Entity, Key::Other],
+    writers: [Kind::Whole, Kind::CrashSafeWhole],
+    has_copies: true,
+    ..PLAIN
 };
 
 /// Entry and generations are read one by one.
@@ -111,6 +120,11 @@ mod the_design_holds {
             },
             200_000,
         );
+    }
+
+    #[test]
+    fn for_entries_that_are_copied() {
+        holds(COPIED, 100_000);
     }
 
     #[test]
@@ -255,5 +269,11 @@ mod what_is_caught {
             has_errors: true,
             ..PLAIN
         });
+    }
+
+    #[test]
+    fn a_stamp_without_the_key() {
+        let variant = Variant::StampWithoutKey;
+        check::is_caught(Scenario { variant, ..COPIED }, NOTHING_OF_ANOTHER);
     }
 }

@@ -6,10 +6,10 @@
 //!
 //! # Bounds
 //!
-//! One row, thus one entity (`users:1`), and one entry derived from its resource (`users:list`), with their two
+//! One row, thus one entity (`users:1`), another row that is only read (`users:2`), and one entry derived from its resource (`users:list`), with their two
 //! generations. Two readers in this process, with at most two reads each, and two writers of one write each: the first is
 //! of this process, the second of another, which may be killed. At most one eviction, of an entry, of a lease or of
-//! a generation without intents, and at most one message that the network holds back. [`Scenario`] says which of
+//! a generation without intents (or one copy of an entry over another), and at most one message that the network holds back. [`Scenario`] says which of
 //! these a check uses; [`checks`] has them. All of them at once, six to eight million states each, take some minutes
 //! and are left to `cargo test -p cache-tests --test model -- --ignored`.
 //!
@@ -20,7 +20,7 @@
 //!   live stamp don't occur, and clocks of processes play no part in the protocol.
 //! - What the store is told and executes at once, but whose answer is late, for reads: a reader that takes its time
 //!   is the same. Of messages that are lost on the way only invalidations and renewals are modelled.
-//! - Several rows, tags and `depends`: further generations in the stamp, which are read and replaced as these are.
+//! - More rows than one that is written, tags and `depends`: further generations in the stamp, which are read and replaced as these are.
 //! - Batches, `refresh`, `set`, sweeps, foreign values, types and payloads, a store without memory, the bound of the
 //!   delivery queue and what it merges, and more than one resource.
 //! - Transactions of the caller, `required`, and dropped writes. One that fails is modelled as what hides a commit.
@@ -64,6 +64,8 @@ enum Variant {
     ReadsWhilePending,
     /// After an error there is one invalidation, at once.
     ErrorInvalidatesOnce,
+    /// An entry's stamp is made of the generations alone.
+    StampWithoutKey,
 }
 
 /// What takes part, and what may happen to it.
@@ -80,6 +82,8 @@ struct Scenario {
     evictions: u8,
     /// Whether a message may be held back by the network.
     has_late_message: bool,
+    /// Whether somebody may copy a row's entry over that of another row, once, instead of an eviction.
+    has_copies: bool,
     /// Whether a plain write may fail with an error that hides a commit.
     has_errors: bool,
 }
@@ -156,6 +160,8 @@ enum Action {
     Evict(Key),
     /// A generation without intents is evicted.
     EvictGeneration(Dep),
+    /// `COPY`, by somebody else.
+    Copy(Key, Key),
 }
 
 impl Rename for State {
@@ -176,6 +182,9 @@ impl State {
 /// The promise, over the history that the state keeps.
 const NOTHING_STALE: &str =
     "no read that starts after an acknowledged invalidation gets older data";
+
+/// The promise of keys.
+const NOTHING_OF_ANOTHER: &str = "no read gets what was stored under another key";
 
 impl Model for Scenario {
     type State = State;
@@ -244,6 +253,9 @@ impl Model for Scenario {
                     Reading::Served { since, version, .. } => version >= since,
                     _ => true,
                 })
+            }),
+            Property::always(NOTHING_OF_ANOTHER, |_, state: &State| {
+                !state.any_served(Outcome::Another)
             }),
             Property::sometimes("a hit is served", |_, state: &State| {
                 state.any_served(Outcome::Hit)

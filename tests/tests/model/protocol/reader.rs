@@ -59,6 +59,8 @@ pub(super) enum Reading {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Outcome {
     Hit,
+    /// A hit on an entry that was made under another key.
+    Another,
     Joined,
     Filled,
     Refused,
@@ -135,13 +137,14 @@ impl Look {
     }
 
     /// The stamp, and whether an intent stands on a generation; `None` while something is to be read.
-    fn finish(&self, key: Key) -> Option<(Stamp, bool)> {
+    fn finish(&self, key: Key, variant: Variant) -> Option<(Stamp, bool)> {
         let whole = self.whole??;
         let derived = match key {
             Key::Entity => None,
             Key::List => Some(self.derived??),
         };
         let stamp = Stamp {
+            key: (variant != Variant::StampWithoutKey).then_some(key),
             whole: whole.nonce,
             derived: derived.map(|derived| derived.nonce),
         };
@@ -213,7 +216,7 @@ impl Scenario {
             look,
             suspect,
         };
-        let Some((stamp, is_intended)) = look.finish(self.readers[who]) else {
+        let Some((stamp, is_intended)) = look.finish(self.readers[who], self.variant) else {
             return unfinished;
         };
         let Some(seen) = look.entry else {
@@ -230,11 +233,16 @@ impl Scenario {
             },
             Some(Entry::Filled {
                 stamp: stored,
+                of,
                 version,
             }) if stored == stamp => Reading::Served {
                 since,
                 version,
-                outcome: Outcome::Hit,
+                outcome: if of == self.readers[who] {
+                    Outcome::Hit
+                } else {
+                    Outcome::Another
+                },
             },
             Some(Entry::Leased(lease))
                 if lease.stamp == stamp || self.variant == Variant::LeaseWithoutStamp =>

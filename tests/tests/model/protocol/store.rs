@@ -8,6 +8,8 @@ use crate::nonce::{Names, Nonce, Rename};
 pub(crate) enum Key {
     /// `users:1`, which depends on `users`.
     Entity,
+    /// `users:2`, another row that depends on the same.
+    Other,
     /// `users:list:..`, which depends on `users` and on `users~derived`.
     List,
 }
@@ -24,15 +26,17 @@ pub(crate) enum Dep {
 impl Key {
     pub(crate) fn deps(self) -> &'static [Dep] {
         match self {
-            Self::Entity => &[Dep::Whole],
+            Self::Entity | Self::Other => &[Dep::Whole],
             Self::List => &[Dep::Whole, Dep::Derived],
         }
     }
 }
 
-/// The generations' nonces, as they were read before the function ran; a hash of them in the runtime.
+/// The key and the generations' nonces, as they were read before the function ran; a hash of them in the runtime.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Stamp {
+    /// Nothing in a variant.
+    pub(crate) key: Option<Key>,
     pub(crate) whole: Nonce,
     pub(crate) derived: Option<Nonce>,
 }
@@ -98,8 +102,12 @@ impl Rename for Generation {
 pub(crate) enum Entry {
     /// Somebody loads: a header with a token and without content.
     Leased(Lease),
-    /// A value, as the database held it at that version.
-    Filled { stamp: Stamp, version: Version },
+    /// The value of a row, or of the list, as the database held it at that version.
+    Filled {
+        stamp: Stamp,
+        of: Key,
+        version: Version,
+    },
     /// Write intents, which an entity's key holds as a generation's does.
     Intended(Intents),
 }
@@ -132,6 +140,7 @@ impl Rename for Lease {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Store {
     entity: Option<Entry>,
+    other: Option<Entry>,
     list: Option<Entry>,
     whole: Option<Generation>,
     derived: Option<Generation>,
@@ -142,6 +151,7 @@ impl Rename for Store {
         self.whole.rename(names);
         self.derived.rename(names);
         self.entity.rename(names);
+        self.other.rename(names);
         self.list.rename(names);
     }
 }
@@ -150,6 +160,7 @@ impl Store {
     pub(crate) fn entry(&self, key: Key) -> Option<Entry> {
         match key {
             Key::Entity => self.entity,
+            Key::Other => self.other,
             Key::List => self.list,
         }
     }
@@ -157,6 +168,7 @@ impl Store {
     fn entry_mut(&mut self, key: Key) -> &mut Option<Entry> {
         match key {
             Key::Entity => &mut self.entity,
+            Key::Other => &mut self.other,
             Key::List => &mut self.list,
         }
     }
@@ -217,6 +229,7 @@ impl Store {
             let stamp = if variant == Variant::StampAtFill {
                 // A value that is set by hand, and stamped with what the generations are by now.
                 Stamp {
+                    key: lease.stamp.key,
                     whole: self.ensure(Dep::Whole, Nonce::FRESH).nonce,
                     derived: lease
                         .stamp
@@ -226,7 +239,11 @@ impl Store {
             } else {
                 lease.stamp
             };
-            *self.entry_mut(key) = Some(Entry::Filled { stamp, version });
+            *self.entry_mut(key) = Some(Entry::Filled {
+                stamp,
+                of: key,
+                version,
+            });
         }
         stored
     }
@@ -317,6 +334,17 @@ impl Store {
     /// An entry leaves by its time to live, by its lease's deadline, or for want of memory.
     pub(crate) fn evict(&mut self, key: Key) {
         *self.entry_mut(key) = None;
+    }
+
+    /// `COPY from to REPLACE`, by somebody else. Intents are neither copied nor lost: that is a condition.
+    pub(crate) fn copy(&mut self, from: Key, to: Key) -> Option<()> {
+        let is_intended = |entry| matches!(entry, Some(Entry::Intended(_)));
+        let copied = self.entry(from)?;
+        if from == to || is_intended(Some(copied)) || is_intended(self.entry(to)) {
+            return None;
+        }
+        *self.entry_mut(to) = Some(copied);
+        Some(())
     }
 
     /// A generation leaves in the same ways.

@@ -177,10 +177,15 @@ impl Scenario {
             for key in [Key::Entity, Key::List] {
                 let intents = match key {
                     Key::Entity => store.entity_intents(),
-                    Key::List => Intents::NONE,
+                    Key::Other | Key::List => Intents::NONE,
                 };
                 if store.entry(key).is_some() && !intents.any() {
                     actions.push(Action::Evict(key));
+                }
+            }
+            if self.has_copies {
+                for (from, to) in [(Key::Entity, Key::Other), (Key::Other, Key::Entity)] {
+                    actions.push(Action::Copy(from, to));
                 }
             }
             for dep in [Dep::Whole, Dep::Derived] {
@@ -331,6 +336,10 @@ impl Scenario {
             }
             Action::EvictGeneration(dep) => {
                 state.store.evict_generation(dep);
+                state.evictions += 1;
+            }
+            Action::Copy(from, to) => {
+                state.store.copy(from, to)?;
                 state.evictions += 1;
             }
             _ => return None,
