@@ -1,11 +1,17 @@
 //! The demo's own settings; `REDIS_*` and `CACHE_*` are read by `cache-runtime`.
 
 use std::env;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
 
 use thiserror::Error;
 
-/// Where the API listens and where its data is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::access::Token;
+
+/// Where the API listens, where its data is, and what clients may do.
+#[derive(Debug, Clone)]
 pub struct Config {
     /// `HOST`, by default `127.0.0.1`.
     pub host: String,
@@ -13,6 +19,12 @@ pub struct Config {
     pub port: u16,
     /// `DATABASE_URL`, by default `sqlite://demo.db?mode=rwc`.
     pub database_url: String,
+    /// `CACHE_ADMIN_TOKEN`, by default none.
+    pub admin_token: Option<Token>,
+    /// `MAX_CONNECTIONS`, by default 512.
+    pub max_connections: usize,
+    /// `CLIENT_TIMEOUT_SECS`, by default 10.
+    pub client_timeout: Duration,
 }
 
 /// A variable that holds something unusable.
@@ -44,14 +56,15 @@ impl Config {
 
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let variable = |name| variable(name).filter(|value| !value.trim().is_empty());
-        let port = match variable("PORT") {
-            None => 8000,
-            Some(port) => port.trim().parse().map_err(|_| {
+        let admin_token = match variable("CACHE_ADMIN_TOKEN") {
+            None => None,
+            Some(token) => Some(Token::new(token.trim()).ok_or_else(|| {
+                // What it held may be most of a secret.
                 ConfigError::new(
-                    "PORT",
-                    format!("`{port}` is no port; use a number from 0 to 65535"),
+                    "CACHE_ADMIN_TOKEN",
+                    "can't stand in a header; use ASCII letters, digits and signs without spaces",
                 )
-            })?,
+            })?),
         };
         let database_url =
             variable("DATABASE_URL").unwrap_or_else(|| "sqlite://demo.db?mode=rwc".into());
@@ -75,10 +88,43 @@ impl Config {
         }
         Ok(Self {
             host: variable("HOST").unwrap_or_else(|| "127.0.0.1".into()),
-            port,
+            port: number("PORT", variable("PORT"), 8000, 0..=u16::MAX)?,
             database_url,
+            admin_token,
+            max_connections: number(
+                "MAX_CONNECTIONS",
+                variable("MAX_CONNECTIONS"),
+                512,
+                1..=1_000_000,
+            )?,
+            client_timeout: Duration::from_secs(number(
+                "CLIENT_TIMEOUT_SECS",
+                variable("CLIENT_TIMEOUT_SECS"),
+                10,
+                1..=3_600,
+            )?),
         })
     }
+}
+
+fn number<T: FromStr + PartialOrd + Display>(
+    variable: &'static str,
+    value: Option<String>,
+    default: T,
+    range: RangeInclusive<T>,
+) -> Result<T, ConfigError> {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    let number = value.trim().parse().ok();
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            let problem =
+                format!("is `{value}`; it may hold a whole number from {least} to {most}");
+            ConfigError::new(variable, problem)
+        })
 }
 
 #[cfg(test)]
@@ -94,18 +140,35 @@ mod tests {
         let config = read("PORT", "").unwrap();
         assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 8000));
         assert_eq!(config.database_url, "sqlite://demo.db?mode=rwc");
+        assert!(config.admin_token.is_none());
+        let limits = (config.max_connections, config.client_timeout.as_secs());
+        assert_eq!(limits, (512, 10));
     }
 
     #[test]
     fn a_wrong_value_is_named_and_a_password_is_not() {
-        for port in ["http", "-1", "65536"] {
+        for (variable, value) in [
+            ("PORT", "http"),
+            ("PORT", "-1"),
+            ("PORT", "65536"),
+            ("MAX_CONNECTIONS", "0"),
+            ("MAX_CONNECTIONS", "many"),
+            ("CLIENT_TIMEOUT_SECS", "0"),
+            ("CLIENT_TIMEOUT_SECS", "1.5"),
+            ("CLIENT_TIMEOUT_SECS", "3601"),
+        ] {
+            let error = read(variable, value).unwrap_err().to_string();
             assert!(
-                read("PORT", port)
-                    .unwrap_err()
-                    .to_string()
-                    .starts_with("PORT: ")
+                error.starts_with(&format!("{variable}: is `{value}`; it may hold")),
+                "{error}"
             );
         }
+        let error = read("CACHE_ADMIN_TOKEN", "secret with spaces").unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.starts_with("CACHE_ADMIN_TOKEN: ") && !error.contains("secret"),
+            "{error}"
+        );
         let error = read("DATABASE_URL", "mysql://root:secret@localhost/db")
             .unwrap_err()
             .to_string();

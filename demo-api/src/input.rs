@@ -10,10 +10,20 @@ use crate::error::Invalid;
 
 /// Fields that responses carry and writes do not take. They are ignored, so that a client may send back
 /// what it was given.
-const READ_ONLY: [&str; 2] = ["id", "created_at"];
+pub const READ_ONLY: [&str; 2] = ["id", "created_at"];
 
 /// The longest text accepted where nothing shorter is asked for.
 pub const MAX_TEXT: usize = 2_000;
+
+/// Matches a text without NUL, for the documentation.
+pub const NO_NUL: &str = r"^[^\u0000]*$";
+
+/// Matches a text that is more than white space (as Unicode has it) and has no NUL.
+pub const NOT_BLANK: &str = concat!(
+    r"^[^\u0000]*",
+    r"[^\u0000\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]",
+    r"[^\u0000]*$"
+);
 
 /// The fields of a JSON object that have not been taken yet.
 #[derive(Debug)]

@@ -5,8 +5,10 @@
 //! * [`service`]: the two attributes at work, once for every resource;
 //! * [`users`] and [`products`]: what a resource is: a struct, a table and one implementation;
 //! * [`filter`]: how two request bodies that mean the same come to share a cache key;
-//! * [`api`]: the HTTP side, which knows nothing of the cache but the `Cache-Status` header.
+//! * [`api`]: the HTTP side, which knows nothing of the cache but the `Cache-Status` header;
+//! * [`server`] and [`access`]: what clients may take of the server, and who may empty the cache.
 
+pub mod access;
 pub mod api;
 pub mod config;
 pub mod db;
@@ -17,6 +19,7 @@ pub mod products;
 pub mod purchases;
 pub mod resource;
 mod seed;
+pub mod server;
 pub mod service;
 pub mod sql;
 pub mod users;

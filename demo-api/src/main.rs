@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cache_runtime::{Cache, CacheConfig};
+use demo_api::access::{CacheAccess, is_this_machine};
 use demo_api::config::{Config, ConfigError};
-use demo_api::{api, db};
-use poem::Server;
-use poem::listener::TcpAcceptor;
+use demo_api::server::Limits;
+use demo_api::{api, db, server};
 use tokio::net::TcpListener;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -106,10 +106,18 @@ async fn serve() -> Result<ExitCode, Failure> {
     let cache = cache_runtime::init(cache_config).await;
 
     let stop = stop_signal()?;
-    greet(&format!("http://{address}"));
-    Server::new_with_acceptor(TcpAcceptor::from_tokio(listener)?)
-        .run_with_graceful_shutdown(api::routes(pool.clone()), stop, Some(DRAIN))
-        .await?;
+    let access = CacheAccess::new(address.ip(), config.admin_token);
+    if !is_this_machine(address.ip()) {
+        tracing::warn!(%address, "other machines may reach this address, and change all data");
+    }
+    greet(&format!("http://{address}"), &access);
+    let limits = Limits {
+        connections: config.max_connections,
+        patience: config.client_timeout,
+        drain: DRAIN,
+    };
+    let routes = api::routes(pool.clone(), access, limits.patience);
+    server::serve(listener, routes, limits, stop).await?;
 
     tracing::info!("stopping");
     // In this order: invalidations still on their way are delivered before the process ends.
@@ -154,7 +162,7 @@ async fn listen(config: &Config) -> Result<TcpListener, ConfigError> {
 }
 
 /// What to open and what to type. Nobody may be reading, which is no reason to fail.
-fn greet(url: &str) {
+fn greet(url: &str, access: &CacheAccess) {
     let greeting = format!(
         "Listening on {url}
 
@@ -164,6 +172,7 @@ fn greet(url: &str) {
   Look for some:                     curl {url}/users/filter -H 'content-type: application/json' \\
                                        -d '{{\"conditions\":[{{\"field\":\"name\",\"op\":\"ilike\",\"value\":\"ada%\"}}],\"limit\":3}}'
   What the cache has done:           curl {url}/cache/stats
+  {access}.
 
 Ctrl-C stops.
 "

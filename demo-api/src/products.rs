@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::api::ApiTag;
 use crate::error::Invalid;
-use crate::input::{Fields, MAX_TEXT};
+use crate::input::{Fields, MAX_TEXT, NOT_BLANK};
 use crate::resource::{Column, Input, Invalidation, Kind, Resource, Unique};
 use crate::sql::{self, Value};
 
@@ -78,6 +78,7 @@ pub struct ProductInput {
     #[oai(validator(min_length = 1, max_length = 50))]
     pub category: String,
     /// At most 2,000 characters; may be left out.
+    #[oai(validator(max_length = 2000))]
     pub description: Option<String>,
     /// From 0 to a million.
     #[oai(validator(minimum(value = "0"), maximum(value = "1000000")))]
@@ -100,6 +101,12 @@ impl poem_openapi::types::Example for ProductInput {
 }
 
 impl Input for ProductInput {
+    const PATTERNS: &'static [(&'static str, &'static str)] = &[
+        ("name", NOT_BLANK),
+        ("category", NOT_BLANK),
+        ("description", NOT_BLANK),
+    ];
+
     fn parse(fields: &mut Fields) -> Result<Self, Invalid> {
         Ok(Self {
             name: fields.text("name", 100)?,

@@ -16,8 +16,10 @@ use crate::users::User;
 #[oai(example)]
 pub struct Purchase {
     /// Who buys; becomes an active user by it.
+    #[oai(validator(minimum(value = "1")))]
     pub user_id: i64,
     /// What.
+    #[oai(validator(minimum(value = "1")))]
     pub product_id: i64,
     /// How many, 1 to 1,000; no more than there are.
     #[oai(validator(minimum(value = "1"), maximum(value = "1000")))]

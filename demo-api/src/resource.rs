@@ -43,6 +43,9 @@ pub trait Resource:
 
 /// The body of a write.
 pub trait Input: ParseFromJSON + ToJSON + Send + Sync + 'static {
+    /// Regular expressions that say for the documentation what [`parse`](Self::parse) takes, by field.
+    const PATTERNS: &'static [(&'static str, &'static str)] = &[];
+
     /// Takes the fields out of a JSON object and checks them.
     ///
     /// # Errors

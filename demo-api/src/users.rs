@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::api::ApiTag;
 use crate::error::Invalid;
-use crate::input::Fields;
+use crate::input::{Fields, NOT_BLANK};
 use crate::resource::{Column, Input, Invalidation, Kind, Resource, Unique};
 use crate::sql::{self, Value};
 
@@ -99,6 +99,9 @@ impl poem_openapi::types::Example for UserInput {
 }
 
 impl Input for UserInput {
+    const PATTERNS: &'static [(&'static str, &'static str)] =
+        &[("name", NOT_BLANK), ("email", EMAIL)];
+
     fn parse(fields: &mut Fields) -> Result<Self, Invalid> {
         Ok(Self {
             name: fields.text("name", 100)?,
@@ -117,6 +120,20 @@ impl Input for UserInput {
         ]
     }
 }
+
+/// Matches what [`email`] takes: one `@`, a dot within what comes after it, no white space or control character.
+const EMAIL: &str = {
+    macro_rules! but {
+        ($not:literal) => {
+            concat!(
+                "[^",
+                $not,
+                r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
+            )
+        };
+    }
+    concat!("^", but!("@"), "@", but!("@."), r"(\.", but!("@."), ")+$")
+};
 
 /// Checks the shape only: whether an address exists, nobody knows before writing to it.
 fn email(email: String) -> Result<String, Invalid> {

@@ -14,7 +14,10 @@ use crate::process::{Output, Process};
 use crate::wait::poll;
 
 const START: Duration = Duration::from_secs(60);
-const LISTENING: &str = "Listening on http://127.0.0.1:";
+const LISTENING: [&str; 2] = [
+    "Listening on http://127.0.0.1:",
+    "Listening on http://0.0.0.0:",
+];
 
 /// A running `demo-api`, in a directory of its own.
 #[derive(Debug)]
@@ -35,17 +38,47 @@ impl Demo {
     ///
     /// When it can't be built or started; the message holds what it wrote.
     pub fn start<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::run(Command::new(demo_program()), environment)
+    }
+
+    /// The same, with `open_files` file descriptors at most.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be built or started; the message holds what it wrote.
+    pub fn start_with_files<'a>(
+        open_files: u32,
+        environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", r#"ulimit -n "$1" && exec "$0""#])
+            .arg(demo_program())
+            .arg(open_files.to_string());
+        Self::run(command, environment)
+    }
+
+    fn run<'a>(
+        mut command: Command,
+        environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory for the demo");
-        let mut command = Command::new(demo_program());
         command
             .current_dir(directory.path())
             .env("HOST", "127.0.0.1")
             .env("PORT", "0");
         for (name, _) in std::env::vars_os() {
             let inherited = name.to_string_lossy();
-            if ["REDIS_", "CACHE_", "DATABASE_", "RUST_LOG"]
-                .iter()
-                .any(|prefix| inherited.starts_with(prefix))
+            if [
+                "REDIS_",
+                "CACHE_",
+                "DATABASE_",
+                "RUST_LOG",
+                "MAX_CONNECTIONS",
+                "CLIENT_TIMEOUT_",
+            ]
+            .iter()
+            .any(|prefix| inherited.starts_with(prefix))
             {
                 command.env_remove(&name);
             }
@@ -84,6 +117,21 @@ impl Demo {
     /// The address of `path`.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The processor time it has used so far.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()));
+        let stat = stat.expect("it runs");
+        // After the name in brackets: state, and eleven more, then the ticks in user and system mode.
+        let fields = stat.rsplit(") ").next().expect("fields").split(' ');
+        let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>());
+        let ticks: u64 = ticks.map(|ticks| ticks.expect("a number")).sum();
+        Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
     }
 
     /// The directory it runs in.
@@ -267,7 +315,9 @@ impl CacheStatus {
 
 fn port_of(output: &Output) -> Option<u16> {
     output.lines().iter().find_map(|line| {
-        let (_, rest) = line.split_once(LISTENING)?;
+        let (_, rest) = LISTENING
+            .iter()
+            .find_map(|listening| line.split_once(listening))?;
         let digits = rest
             .find(|c: char| !c.is_ascii_digit())
             .map_or(rest, |end| &rest[..end]);

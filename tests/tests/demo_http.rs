@@ -40,6 +40,8 @@ on_each_database! {
     the_cache_forgets_on_request
     bad_input_is_a_4xx_that_names_the_field
     nothing_is_a_plain_text_error
+    a_refused_method_comes_with_those_there_are
+    the_documentation_says_what_is_taken
     documentation_and_health
 }
 
@@ -842,11 +844,83 @@ async fn nothing_is_a_plain_text_error(demo: &Demo) {
     ok(&demo.get("/users/1").await);
 }
 
+async fn a_refused_method_comes_with_those_there_are(demo: &Demo) {
+    for (path, allow) in [
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/docs", "GET, HEAD, OPTIONS"),
+        ("/openapi.json", "GET, HEAD, OPTIONS"),
+        ("/users", "GET, HEAD, OPTIONS, POST"),
+        ("/users/1", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("/products/filter", "OPTIONS, POST"),
+        ("/cache", "DELETE, OPTIONS"),
+        ("/cache/users", "DELETE, OPTIONS"),
+    ] {
+        let answer = demo.send(Method::PATCH, path, None).await;
+        refused(&answer, 405, None);
+        assert_eq!(answer.headers["allow"], allow, "{path}");
+
+        let answer = demo.send(Method::OPTIONS, path, None).await;
+        assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{path}");
+        assert_eq!(answer.headers["allow"], allow, "{path}");
+    }
+    refused(
+        &demo.send(Method::OPTIONS, "/nowhere", None).await,
+        404,
+        None,
+    );
+
+    // HEAD is GET without the body, and refused where GET is.
+    for (path, status) in [("/users/1", 200), ("/users/0", 404), ("/purchases", 405)] {
+        let answer = demo.send(Method::HEAD, path, None).await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (status, ""),
+            "{path}"
+        );
+        assert!(answer.headers.contains_key("content-type"), "{answer:?}");
+    }
+}
+
+/// What is checked at random by `scripts/test --all`, in examples.
+async fn the_documentation_says_what_is_taken(demo: &Demo) {
+    let document = ok(&demo.get("/openapi.json").await);
+    let statuses = |path: &str, method: &str| {
+        let responses = document["paths"][path][method]["responses"].as_object();
+        let statuses = responses.unwrap_or_else(|| panic!("no {method} {path}"));
+        statuses.keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(statuses("/users", "get"), ["200", "304", "400", "500"]);
+    assert_eq!(statuses("/users/{id}", "get"), ["200", "400", "404", "500"]);
+    assert_eq!(
+        statuses("/products/{id}", "put"),
+        ["200", "400", "404", "408", "409", "413", "415", "500"]
+    );
+    assert_eq!(
+        statuses("/cache/{resource}", "delete"),
+        ["202", "204", "401", "403", "404"]
+    );
+
+    let schemas = &document["components"]["schemas"];
+    let nullable = &schemas["Product"]["properties"]["description"]["nullable"];
+    assert_eq!(nullable, &json!(true), "{}", schemas["Product"]);
+    for input in ["UserInput", "ProductInput", "Purchase", "UserFilter"] {
+        assert_eq!(schemas[input]["additionalProperties"], false, "{input}");
+    }
+    let security = &document["paths"]["/cache"]["delete"]["security"];
+    assert_eq!(security.as_array().map(Vec::len), Some(2), "{security}");
+    refused(&demo.get("/users?limt=5").await, 400, Some("limt"));
+    refused(&demo.get("/users?ids=1&limit=0").await, 400, Some("limit"));
+}
+
 async fn documentation_and_health(demo: &Demo) {
     let docs = demo.get("/docs").await;
     assert_eq!(docs.status, 200);
     assert!(docs.body.contains("SwaggerUIBundle"));
     assert!(!docs.body.contains("src=\"http"), "the page works offline");
+    assert!(
+        docs.body.contains("UserFilterCondition"),
+        "the page shows the whole document"
+    );
     assert_eq!(
         demo.get("/").await.body,
         docs.body,

@@ -3,16 +3,44 @@
 use cache_runtime::{Acknowledgement, Stats};
 use poem::http::StatusCode;
 use poem::{IntoResponse, Response};
+use poem_openapi::auth::Bearer;
 use poem_openapi::param::Path;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::Type;
-use poem_openapi::{ApiResponse, OpenApi};
+use poem_openapi::{ApiResponse, OpenApi, SecurityScheme};
 
-use super::error::ApiError;
+use super::error::{Failure, refusal};
 use super::json::{CONTENT_TYPE, respond};
 use super::{ApiTag, RESOURCES};
+use crate::access::{CacheAccess, Denied};
 
-pub(super) struct CacheApi;
+/// Who may change the cache by hand.
+pub(super) struct CacheApi(pub(super) CacheAccess);
+
+/// `Authorization: Bearer` and the token, or nothing.
+#[derive(SecurityScheme)]
+enum Credentials {
+    Given(AdminToken),
+    #[oai(fallback)]
+    None,
+}
+
+/// The server's `CACHE_ADMIN_TOKEN`. One that only its own machine reaches, and that has none, asks for none.
+#[derive(SecurityScheme)]
+#[oai(ty = "bearer", key_in = "header")]
+struct AdminToken(Bearer);
+
+impl CacheApi {
+    fn check(&self, credentials: &Credentials) -> Result<(), Denied> {
+        self.0.check(match credentials {
+            Credentials::Given(AdminToken(bearer)) => Some(&bearer.token),
+            Credentials::None => None,
+        })
+    }
+}
+
+type Refused = Failure<{ refusal::ACCESS }>;
+type RefusedOrAbsent = Failure<{ refusal::ACCESS | refusal::ABSENT }>;
 
 #[OpenApi(prefix_path = "/cache", tag = ApiTag::Cache)]
 impl CacheApi {
@@ -24,9 +52,15 @@ impl CacheApi {
 
     /// Forget everything cached of a resource
     #[oai(path = "/:resource", method = "delete")]
-    async fn forget(&self, resource: Path<String>) -> Result<Forgotten, ApiError> {
+    async fn forget(
+        &self,
+        credentials: Credentials,
+        /// `users` or `products`.
+        resource: Path<String>,
+    ) -> Result<Forgotten, RefusedOrAbsent> {
+        self.check(&credentials)?;
         let Some(resource) = RESOURCES.into_iter().find(|known| *known == resource.0) else {
-            return Err(ApiError::not_found(format!(
+            return Err(RefusedOrAbsent::not_found(format!(
                 "there is no such resource; use {}",
                 RESOURCES.join(" or ")
             )));
@@ -41,14 +75,15 @@ impl CacheApi {
 
     /// Forget everything
     #[oai(path = "/", method = "delete")]
-    async fn forget_all(&self) -> Forgotten {
-        match cache_runtime::cache().clear_all().await {
+    async fn forget_all(&self, credentials: Credentials) -> Result<Forgotten, Refused> {
+        self.check(&credentials)?;
+        Ok(match cache_runtime::cache().clear_all().await {
             Ok(_) => Forgotten::Done,
             Err(error) => {
                 tracing::warn!(%error, "the cache is not cleared yet");
                 Forgotten::Pending
             }
-        }
+        })
     }
 }
 

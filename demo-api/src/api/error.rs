@@ -2,15 +2,18 @@
 
 use std::any::Any;
 
-use poem::Response;
 use poem::error::{MethodNotAllowedError, NotFoundError};
 use poem::http::StatusCode;
+use poem::http::header::{HeaderValue, WWW_AUTHENTICATE};
+use poem::{IntoResponse, Response};
 use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
-use poem_openapi::payload::Json;
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, Object};
 use serde::Serialize;
 
-use super::json::{BodyError, respond};
+use super::json::{BodyError, CONTENT_TYPE, respond};
+use crate::access::Denied;
 use crate::error::{Invalid, ServiceError};
 
 /// What was wrong.
@@ -39,53 +42,166 @@ impl ErrorBody {
     }
 }
 
-/// The errors that operations answer with.
-#[derive(Debug, ApiResponse)]
-pub(super) enum ApiError {
-    /// The input can't be used; `field` says which part.
-    #[oai(status = 400)]
-    Invalid(Json<ErrorBody>),
-    /// There is nothing of that name.
-    #[oai(status = 404)]
-    NotFound(Json<ErrorBody>),
-    /// Another row has the value that `field` must not share.
-    #[oai(status = 409)]
-    Conflict(Json<ErrorBody>),
-    /// The database failed. The log says how.
-    #[oai(status = 500)]
-    Internal(Json<ErrorBody>),
+/// What an operation may refuse for, to be added up in [`Failure`].
+pub(super) mod refusal {
+    /// Input that can't be used: 400.
+    pub(in crate::api) const INPUT: u8 = 1;
+    /// A body that is late, too large or of another type: 408, 413, 415.
+    pub(in crate::api) const BODY: u8 = 1 << 1;
+    /// A row or a resource that there is not: 404.
+    pub(in crate::api) const ABSENT: u8 = 1 << 2;
+    /// A value that another row has: 409.
+    pub(in crate::api) const CONFLICT: u8 = 1 << 3;
+    /// A caller who may not: 401, 403.
+    pub(in crate::api) const ACCESS: u8 = 1 << 4;
+    /// A database that failed: 500.
+    pub(in crate::api) const DATABASE: u8 = 1 << 5;
 }
 
-impl ApiError {
+/// Every error that is documented: of which refusal, with which status, and what it means.
+const DOCUMENTED: [(u8, u16, &str); 9] = [
+    (
+        refusal::INPUT,
+        400,
+        "The input can't be used; `field` says which part.",
+    ),
+    (
+        refusal::ACCESS,
+        401,
+        "The token in `Authorization: Bearer` is missing or wrong.",
+    ),
+    (
+        refusal::ACCESS,
+        403,
+        "Nobody may: other machines reach this server, and it has no `CACHE_ADMIN_TOKEN`.",
+    ),
+    (refusal::ABSENT, 404, "There is nothing of that name."),
+    (refusal::BODY, 408, "The body did not come in time."),
+    (
+        refusal::CONFLICT,
+        409,
+        "Another row has the value that `field` must not share.",
+    ),
+    (refusal::BODY, 413, "The body is larger than 2 MiB."),
+    (refusal::BODY, 415, "The body is not `application/json`."),
+    (
+        refusal::DATABASE,
+        500,
+        "The database failed. The log says how.",
+    ),
+];
+
+/// The error of an operation, documented with the statuses of its `REFUSALS` and no others.
+#[derive(Debug)]
+pub(super) struct Failure<const REFUSALS: u8> {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+impl<const REFUSALS: u8> Failure<REFUSALS> {
+    fn new(status: StatusCode, body: ErrorBody) -> Self {
+        Self { status, body }
+    }
+
     pub(super) fn not_found(error: impl Into<String>) -> Self {
-        Self::NotFound(Json(ErrorBody::new(error)))
+        Self::new(StatusCode::NOT_FOUND, ErrorBody::new(error))
     }
 }
 
-impl From<Invalid> for ApiError {
+impl<const REFUSALS: u8> From<Invalid> for Failure<REFUSALS> {
     fn from(Invalid { field, reason }: Invalid) -> Self {
         let error = format!("`{field}` {reason}");
-        Self::Invalid(Json(ErrorBody::of_field(field, error)))
+        Self::new(StatusCode::BAD_REQUEST, ErrorBody::of_field(field, error))
     }
 }
 
-impl From<ServiceError> for ApiError {
+impl<const REFUSALS: u8> From<ServiceError> for Failure<REFUSALS> {
     fn from(error: ServiceError) -> Self {
         match error {
             ServiceError::Invalid(invalid) => invalid.into(),
             ServiceError::NotFound { .. } => Self::not_found(error.to_string()),
-            ServiceError::Conflict { field } => {
-                Self::Conflict(Json(ErrorBody::of_field(field, error.to_string())))
-            }
+            ServiceError::Conflict { field } => Self::new(
+                StatusCode::CONFLICT,
+                ErrorBody::of_field(field, error.to_string()),
+            ),
             ServiceError::Encoding(source) => {
                 tracing::error!(error = %source, "an answer could not be encoded");
-                Self::Internal(Json(ErrorBody::new("internal error")))
+                Self::internal("internal error")
             }
             ServiceError::Db(source) => {
                 tracing::error!(error = %source, "the database failed");
-                Self::Internal(Json(ErrorBody::new("the database failed")))
+                Self::internal("the database failed")
             }
         }
+    }
+}
+
+impl<const REFUSALS: u8> Failure<REFUSALS> {
+    fn internal(error: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorBody::new(error))
+    }
+}
+
+impl<const REFUSALS: u8> From<Denied> for Failure<REFUSALS> {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::WrongToken => Self::new(
+                StatusCode::UNAUTHORIZED,
+                ErrorBody::of_field(
+                    "authorization",
+                    "`authorization` must be `Bearer` and the server's CACHE_ADMIN_TOKEN",
+                ),
+            ),
+            Denied::Always => Self::new(
+                StatusCode::FORBIDDEN,
+                ErrorBody::new(
+                    "the cache is not changed by hand here; the server needs CACHE_ADMIN_TOKEN, \
+                     or to listen on a loopback address",
+                ),
+            ),
+        }
+    }
+}
+
+impl<const REFUSALS: u8> IntoResponse for Failure<REFUSALS> {
+    fn into_response(self) -> Response {
+        let mut response = respond(self.status, &self.body);
+        if self.status == StatusCode::UNAUTHORIZED {
+            let headers = response.headers_mut();
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl<const REFUSALS: u8> From<Failure<REFUSALS>> for poem::Error {
+    fn from(failure: Failure<REFUSALS>) -> Self {
+        Self::from_response(failure.into_response())
+    }
+}
+
+impl<const REFUSALS: u8> ApiResponse for Failure<REFUSALS> {
+    fn meta() -> MetaResponses {
+        let documented = DOCUMENTED
+            .iter()
+            .filter(|(refusal, ..)| REFUSALS & refusal != 0);
+        MetaResponses {
+            responses: documented
+                .map(|&(_, status, description)| MetaResponse {
+                    description,
+                    status: Some(status),
+                    status_range: None,
+                    content: vec![MetaMediaType {
+                        content_type: CONTENT_TYPE,
+                        schema: ErrorBody::schema_ref(),
+                    }],
+                    headers: vec![],
+                })
+                .collect(),
+        }
+    }
+    fn register(registry: &mut Registry) {
+        ErrorBody::register(registry);
     }
 }
 

@@ -1,6 +1,7 @@
 //! JSON in and out, with the errors of this API and without detours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use poem::error::ResponseError;
 use poem::http::StatusCode;
@@ -22,6 +23,17 @@ const MAX_BODY: u64 = 2 << 20;
 /// sends even more finds the connection closed.
 const MAX_DISCARDED: u64 = 64 << 20;
 
+/// How long a client may take for the whole of a body, wherever it is read. A limit between two pieces
+/// would let a client hold the connection with a byte now and then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyTimeout(pub(super) Duration);
+
+impl Default for BodyTimeout {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
+
 pub(super) const CONTENT_TYPE: &str = "application/json; charset=utf-8";
 
 /// Why a body is refused before anybody looks at its fields.
@@ -31,6 +43,8 @@ pub(super) enum BodyError {
     TooLarge,
     #[error("could not be read")]
     Unreadable,
+    #[error("did not come within {} s", .0.as_secs())]
+    Late(Duration),
     #[error("is empty; send a JSON object")]
     Empty,
     #[error("is not JSON: {0}")]
@@ -41,6 +55,7 @@ impl ResponseError for BodyError {
     fn status(&self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Late(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Unreadable | Self::Empty | Self::NotJson(_) => StatusCode::BAD_REQUEST,
         }
     }
@@ -88,8 +103,10 @@ impl<T: Type> Payload for Body<T> {
 impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
-    async fn from_request(_: &Request, body: &mut RequestBody) -> poem::Result<Self> {
-        let bytes = read(body.take()?).await?;
+    async fn from_request(request: &Request, body: &mut RequestBody) -> poem::Result<Self> {
+        let BodyTimeout(limit) = request.data().copied().unwrap_or_default();
+        let read = tokio::time::timeout(limit, read(body.take()?));
+        let bytes = read.await.map_err(|_| BodyError::Late(limit))??;
         if bytes.is_empty() {
             return Err(BodyError::Empty.into());
         }

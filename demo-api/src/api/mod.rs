@@ -3,21 +3,31 @@
 mod cache;
 mod cache_status;
 mod crud;
+mod document;
 mod error;
 mod health;
 mod json;
+mod methods;
 mod purchases;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use cache_runtime::poem::NotModified;
+use poem::endpoint::make_sync;
 use poem::middleware::CatchPanic;
-use poem::{Endpoint, EndpointExt, Response, Route};
-use poem_openapi::{OpenApiService, Tags};
+use poem::web::Html;
+use poem::{Endpoint, EndpointExt, Response, Route, get};
+use poem_openapi::{ExtraHeader, OpenApiService, Tags};
 use sqlx::AnyPool;
 
 use self::cache::CacheApi;
 use self::crud::CrudApi;
 use self::health::HealthApi;
+use self::json::BodyTimeout;
+use self::methods::Methods;
 use self::purchases::PurchasesApi;
+use crate::access::CacheAccess;
 use crate::products::Product;
 use crate::resource::Resource;
 use crate::users::User;
@@ -40,27 +50,51 @@ pub enum ApiTag {
 /// The resources that `DELETE /cache/{resource}` knows.
 pub(crate) const RESOURCES: [&str; 2] = [User::RESOURCE, Product::RESOURCE];
 
-/// Everything that the server answers to.
-pub fn routes(pool: AnyPool) -> impl Endpoint<Output = Response> + 'static {
+/// Everything that the server answers to. `access` says who may change the cache by hand, and
+/// `patience` how long a client may take for the body of a request.
+pub fn routes(
+    pool: AnyPool,
+    access: CacheAccess,
+    patience: Duration,
+) -> impl Endpoint<Output = Response> + 'static {
     let api = OpenApiService::new(
         (
             CrudApi::<User>::new(pool.clone()),
             CrudApi::<Product>::new(pool.clone()),
             PurchasesApi::new(pool.clone()),
-            CacheApi,
+            CacheApi(access),
             HealthApi::new(pool),
         ),
         "Cached demo API",
         env!("CARGO_PKG_VERSION"),
     )
-    .description("Reads say in their `Cache-Status` header whether the cache answered.");
+    .description("Reads say in their `Cache-Status` header whether the cache answered.")
+    .extra_response_header::<Option<String>, _>(
+        ExtraHeader::new("Cache-Status").description("What the cache did, as in RFC 9211."),
+    );
+    let written = api.spec();
+    let document = document::complete(&written);
+    let methods = Arc::new(Methods::new(&document, &["", "/docs", "/openapi.json"]));
+    let document = document.to_string();
     // The page carries Swagger UI inside, so it works offline too.
+    let page = api.swagger_ui_html().replacen(&written, &document, 1);
     Route::new()
-        .nest("/docs", api.swagger_ui())
-        .at("/openapi.json", api.spec_endpoint())
+        .nest(
+            "/docs",
+            Route::new().at("/", get(make_sync(move |_| Html(page.clone())))),
+        )
+        .at(
+            "/openapi.json",
+            get(make_sync(move |_| {
+                Response::builder()
+                    .content_type("application/json")
+                    .body(document.clone())
+            })),
+        )
         .nest("/", api)
+        .data(BodyTimeout(patience))
         .with(CatchPanic::new().with_handler(error::after_panic))
-        .catch_all_error(error::to_response)
+        .around(move |endpoint, request| Arc::clone(&methods).answer(endpoint, request))
         .with(NotModified)
         .around(cache_status::add_header)
 }

@@ -4,7 +4,7 @@ use poem_openapi::{ApiResponse, OpenApi};
 use sqlx::AnyPool;
 
 use super::ApiTag;
-use super::error::ApiError;
+use super::error::{Failure, refusal};
 use super::json::Body;
 use crate::purchases::{Purchase, PurchaseService};
 
@@ -20,11 +20,13 @@ impl PurchasesApi {
     }
 }
 
+type Refused = Failure<{ refusal::INPUT | refusal::BODY | refusal::ABSENT | refusal::DATABASE }>;
+
 #[OpenApi(prefix_path = "/purchases", tag = ApiTag::Purchases)]
 impl PurchasesApi {
     /// Buy something: takes it from the stock and makes the buyer active, in one transaction
     #[oai(path = "/", method = "post")]
-    async fn buy(&self, body: Body<Purchase>) -> Result<Bought, ApiError> {
+    async fn buy(&self, body: Body<Purchase>) -> Result<Bought, Refused> {
         let cache = cache_runtime::cache();
         self.service.buy(&cache, body.into_input()?).await?;
         Ok(Bought::Done)

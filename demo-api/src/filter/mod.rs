@@ -7,12 +7,20 @@
 
 mod normalise;
 mod parse;
+mod schema;
 mod sql;
 
 use serde::Serialize;
 
+pub use self::schema::schemas;
 use crate::error::Invalid;
 use crate::sql::Value;
+
+// Bounds on what one request may make a database do.
+const MAX_DEPTH: usize = 10;
+const MAX_CONDITIONS: usize = 100;
+const MAX_VALUES: usize = 500;
+const MAX_PATTERN: usize = 200;
 
 /// The most rows one request may ask for.
 pub const MAX_LIMIT: u32 = 1_000;

@@ -5,20 +5,16 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Case, Compare, Condition, DEFAULT_LIMIT, Direction, Filter, Order, checked_limit, checked_skip,
+    Case, Compare, Condition, DEFAULT_LIMIT, Direction, Filter, MAX_CONDITIONS, MAX_DEPTH,
+    MAX_PATTERN, MAX_VALUES, Order, checked_limit, checked_skip,
 };
 use crate::error::Invalid;
 use crate::input::{self, describe};
 use crate::resource::{Column, Kind, Resource};
 use crate::sql::{Value, to_micros};
 
-// Bounds on what one request may make a database do.
-const MAX_DEPTH: usize = 5;
-const MAX_CONDITIONS: usize = 100;
-const MAX_VALUES: usize = 500;
 // SQLite binds 32,766 values at most.
 const MAX_VALUES_IN_ALL: usize = 5_000;
-const MAX_PATTERN: usize = 200;
 
 const OPERATORS: &str = "eq, ne, lt, lte, gt, gte, in, like, ilike, between or is_null";
 

@@ -1,0 +1,155 @@
+//! Who may change the cache by hand, over HTTP.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use subtle::ConstantTimeEq;
+
+/// Who may call the operations that make the cache forget, such as `DELETE /cache`.
+///
+/// Emptying a cache harms nobody's data, but anyone who may do so at will can put all load on the
+/// database. So a server that other machines reach keeps these operations to those with a token.
+#[derive(Debug, Clone)]
+pub enum CacheAccess {
+    /// Anyone: only this machine reaches the server, and there is no token.
+    Anyone,
+    /// Those that send `Authorization: Bearer` and this token.
+    Holders(Token),
+    /// Nobody: other machines reach the server, and there is no token.
+    Nobody,
+}
+
+/// Why somebody may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// No token was sent, or another one.
+    WrongToken,
+    /// No token would do.
+    Always,
+}
+
+impl CacheAccess {
+    /// The rule for a server that listens on `address`. A token counts on every address, also on
+    /// loopback, where a proxy for other machines may be the client.
+    #[must_use]
+    pub fn new(address: IpAddr, token: Option<Token>) -> Self {
+        match token {
+            Some(token) => Self::Holders(token),
+            None if is_this_machine(address) => Self::Anyone,
+            None => Self::Nobody,
+        }
+    }
+
+    /// Whether the sender of `token` may change the cache.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn check(&self, token: Option<&str>) -> Result<(), Denied> {
+        match (self, token) {
+            (Self::Anyone, _) => Ok(()),
+            (Self::Holders(right), Some(token)) if right.is(token) => Ok(()),
+            (Self::Holders(_), _) => Err(Denied::WrongToken),
+            (Self::Nobody, _) => Err(Denied::Always),
+        }
+    }
+}
+
+/// The rule in one line, for the log.
+impl fmt::Display for CacheAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anyone => {
+                "DELETE /cache is open, since only this machine reaches this address \
+                 and CACHE_ADMIN_TOKEN is unset"
+            }
+            Self::Holders(_) => {
+                "DELETE /cache needs the header `Authorization: Bearer` with CACHE_ADMIN_TOKEN"
+            }
+            Self::Nobody => {
+                "DELETE /cache is refused, since other machines reach this address \
+                 and CACHE_ADMIN_TOKEN is unset"
+            }
+        })
+    }
+}
+
+/// Whether only this machine reaches `address`; `::ffff:127.0.0.1` is loopback too.
+#[must_use]
+pub fn is_this_machine(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// A secret that is never shown, and compared in constant time.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// A token, if `text` can stand in a header: visible ASCII without spaces.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let is_fit = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_fit.then(|| Self(text.to_owned()))
+    }
+
+    fn is(&self, other: &str) -> bool {
+        self.0.as_bytes().ct_eq(other.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(address: &str, token: Option<&str>) -> CacheAccess {
+        CacheAccess::new(address.parse().unwrap(), token.and_then(Token::new))
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_may() {
+        for address in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(access(address, None).check(None), Ok(()), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "::",
+            "192.0.2.1",
+            "2001:db8::1",
+            "::ffff:10.0.0.1",
+        ] {
+            let denied = access(address, None).check(Some("guess"));
+            assert_eq!(denied, Err(Denied::Always), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_token_counts_everywhere_and_must_be_the_whole_one() {
+        for address in ["0.0.0.0", "127.0.0.1"] {
+            let access = access(address, Some("s3cret"));
+            assert_eq!(access.check(Some("s3cret")), Ok(()));
+            for wrong in [
+                None,
+                Some(""),
+                Some("s3cre"),
+                Some("s3cret2"),
+                Some("S3CRET"),
+            ] {
+                assert_eq!(access.check(wrong), Err(Denied::WrongToken), "{wrong:?}");
+            }
+            assert!(!format!("{access:?} {access}").contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn a_token_can_stand_in_a_header() {
+        assert!(Token::new("a-Z_0.9~+/=").is_some());
+        for unfit in ["", "two words", "new\nline", "ü"] {
+            assert!(Token::new(unfit).is_none(), "{unfit:?}");
+        }
+    }
+}
