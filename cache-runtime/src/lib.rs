@@ -111,6 +111,7 @@ mod policy;
 mod read;
 mod registry;
 mod returns;
+mod schema;
 mod scope;
 mod shape;
 #[cfg(feature = "sqlx")]
