@@ -45,12 +45,6 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
             "missing `resource`; name the data, e.g. `resource = \"users\"`",
         );
     }
-    let codec = args.codec.value();
-    if let Some(codec) = codec.filter(|codec| codec.name == "postcard" && args.version.is_absent())
-    {
-        let message = "postcard reads any bytes as any type, so an entry of an older build would be taken for a value; add `version = 1`, and count it up whenever the type changes";
-        errors.on(&codec.name, message);
-    }
     let key = key(&args, &item, errors);
     let detached = detached::detached(&args, &item, errors);
     let absence = absence(args.cache_none, args.none_ttl, errors);

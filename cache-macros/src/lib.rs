@@ -403,11 +403,14 @@ use crate::item::Item;
 ///
 /// How values are encoded in Redis: `"json"`, the default, which people can read; `"msgpack"`, with
 /// cache-runtime's feature of that name; `"postcard"`, with its feature, the smallest and fastest,
-/// which reads any bytes as any type and therefore needs a `version`.
+/// which has no names of fields, and reads no `flatten`, untagged enums or values of any type.
+///
+/// What a codec would lose is not stored: infinity in JSON, `Some(None)` in JSON and MessagePack, a field under
+/// `#[serde(skip)]`, a variant that serde takes for another. The log names the function, the field and a remedy once.
 ///
 /// ```
 /// # use cache_runtime::cached;
-/// #[cached(resource = "prices", codec = "postcard", version = 1)]
+/// #[cached(resource = "prices", codec = "postcard")]
 /// async fn history(id: i64) -> Vec<f64> {
 /// #   let _ = id;
 ///     Vec::new()
@@ -418,7 +421,13 @@ use crate::item::Item;
 /// ## `version`
 ///
 /// A whole number to count up when entries of an older build must not be read, for instance because
-/// a field means something else now. A changed type name does this by itself.
+/// a field means something else now. A type with another name or another shape is a miss by itself, in every codec: the
+/// fields and variants that its `Deserialize` asks for, in all parts, are hashed into each entry. They are found by
+/// reading the type once from made-up values, which does not show all; these changes need a `version`:
+///
+/// - of optional fields in what is flattened and in untagged enums, and of fields in internally tagged enums;
+/// - of what a `with = ..`, `try_from` or hand-written `Deserialize` makes of the same text or number;
+/// - of what stands behind the first part of a tuple that accepts no made-up value, such as a checksum.
 ///
 /// ```
 /// # use cache_runtime::cached;

@@ -13,6 +13,7 @@ use crate::entry::CodecId;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::hash128;
 use crate::returns::Cacheable;
+use crate::schema::{self, Schema};
 
 /// A `T` as JSON, for functions whose value goes to a client as it is: a hit neither decodes nor encodes, it hands
 /// over the bytes that are stored.
@@ -39,7 +40,9 @@ use crate::returns::Cacheable;
 ///
 /// With the feature `poem` it is a response, with an `ETag` and with `Cache-Control: no-cache`, so that who keeps it asks
 /// again before using it; `cache_runtime::poem::NotModified` answers `If-None-Match`. Cheap to clone. It is JSON whatever the attribute's `codec` says, and with another one it is not
-/// stored. What lies in the store is taken as it is: that it is the JSON of a `T` rests on the type's fingerprint.
+/// stored. What lies in the store is taken as it is: that it is the JSON of a `T` rests on the fingerprint of the type and its
+/// shape, for which `T` has to be `DeserializeOwned` in a cached function. What JSON has no form for, such as infinity, is `null` in
+/// the first answer as in a hit.
 pub struct Encoded<T> {
     shared: Arc<Shared>,
     value: PhantomData<fn() -> T>,
@@ -158,7 +161,7 @@ impl<T> PartialEq for Encoded<T> {
 impl<T> Eq for Encoded<T> {}
 
 #[diagnostic::do_not_recommend]
-impl<T: 'static> Cacheable for Encoded<T> {
+impl<T: DeserializeOwned + 'static> Cacheable for Encoded<T> {
     fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
         self.measure(codec)
             .map(|(_, footprint)| (self.shared.json.clone(), footprint))
@@ -189,6 +192,10 @@ impl<T: 'static> Cacheable for Encoded<T> {
 
     fn is_verbatim() -> bool {
         true
+    }
+
+    fn schema() -> Schema {
+        schema::of::<T>()
     }
 
     fn digest(&self, _: CodecId) -> Option<u64> {

@@ -19,6 +19,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::clock::Millis;
 use crate::key::EntryKind;
 use crate::nonce::{Nonce, hex64};
+use crate::returns::Cacheable;
 
 /// The first bytes of every entry; the digit is the version of this format.
 pub(crate) const MAGIC: &str = "CRT1";
@@ -69,8 +70,8 @@ pub enum CodecId {
     Json,
     /// MessagePack with the names of fields.
     MsgPack,
-    /// postcard: small and fast, but it decodes anything, so the attribute has to carry a `version`. Not for types that contain
-    /// themselves where others may write to Redis: it has no bound on depth, and bytes made for it exhaust the stack.
+    /// postcard: small and fast, without names: an entry of another shape is told by its fingerprint alone. Not for types that
+    /// contain themselves where others may write to Redis: it has no bound on depth, and bytes made for it exhaust the stack.
     Postcard,
 }
 
@@ -93,17 +94,21 @@ impl CodecId {
     }
 }
 
-/// Which type a payload holds: a hash of the type's name and of the attribute's `version`.
+/// Which type a payload holds: a hash of the type's name, of the attribute's `version`, and of the shape that the type's
+/// `Deserialize` asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);
 
 impl Fingerprint {
-    /// The fingerprint of `T` in this version.
+    /// The fingerprint of `T` in this version. The first call for a type takes up to some milliseconds.
     #[must_use]
-    pub fn of<T: ?Sized>(version: u32) -> Self {
+    pub fn of<T: Cacheable>(version: u32) -> Self {
         let mut hasher = SipHasher13::new();
         hasher.write(std::any::type_name::<T>().as_bytes());
         hasher.write(&version.to_le_bytes());
+        if !crate::mutation::is_active("shape-not-in-fingerprint") {
+            hasher.write(&T::schema().hash.to_le_bytes());
+        }
         Self(hasher.finish128().as_u128() as u64)
     }
 }

@@ -112,6 +112,7 @@ mod policy;
 mod read;
 mod registry;
 mod returns;
+mod schema;
 mod scope;
 mod shape;
 #[cfg(feature = "sqlx")]

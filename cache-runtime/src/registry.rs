@@ -52,7 +52,7 @@ pub(crate) struct Known {
     op: Option<&'static str>,
     shared: bool,
     resource: Arc<Resource>,
-    fingerprint: OnceLock<(TypeId, Fingerprint)>,
+    fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
 }
 
 impl Known {
@@ -82,8 +82,11 @@ impl Res {
             return of(version);
         };
         // The instantiations of a generic function share what is known of it.
-        match known.fingerprint.get_or_init(|| (type_id, of(version))) {
-            (id, fingerprint) if *id == type_id => *fingerprint,
+        let known = known
+            .fingerprint
+            .get_or_init(|| (type_id, version, of(version)));
+        match known {
+            (id, at, fingerprint) if *id == type_id && *at == version => *fingerprint,
             _ => of(version),
         }
     }

@@ -17,11 +17,12 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{self, AsEncoded, Compare, Footprint, Refusal};
 use crate::entry::CodecId;
+use crate::schema::{self, Schema};
 
 /// A value that can be kept in the cache.
 ///
 /// Implemented for every type that is `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`, and for
-/// [`Encoded`](crate::Encoded).
+/// [`Encoded<T>`](crate::Encoded) where `T` is `DeserializeOwned`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cached",
     label = "this is what the function would store",
@@ -45,6 +46,9 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     fn is_verbatim() -> bool {
         false
     }
+    /// The shape that the type's `Deserialize` asks for.
+    #[doc(hidden)]
+    fn schema() -> Schema;
     /// A hash of what the value holds.
     #[doc(hidden)]
     fn digest(&self, codec: CodecId) -> Option<u64>;
@@ -71,6 +75,10 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 
     fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal {
         codec::undecodable::<T>(codec, bytes)
+    }
+
+    fn schema() -> Schema {
+        schema::of::<T>()
     }
 
     fn digest(&self, codec: CodecId) -> Option<u64> {

@@ -65,6 +65,7 @@ macro_rules! shapes {
     (@link $link:ident <$value:ident $(: $bound:ident $(+ $also:ident)?)? $(, $error:ident)?> $form:ty as $shape:ident by $compare:ident) => {
         impl<$value $(: $bound $(+ $also)?)? $(, $error)?> $link<$form, $compare> {
             #[cfg(test)]
+            #[allow(dead_code, reason = "tests ask for some of the forms")]
             pub(crate) fn kind(&self) -> Kind<$form, $shape<$compare>> {
                 Kind::OF
             }

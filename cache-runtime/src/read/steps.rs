@@ -130,10 +130,7 @@ pub(super) async fn lease_all(
 }
 
 /// Stores what was loaded, each value under its lease, and says whose was stored.
-pub(super) async fn fill_all<'c>(
-    cache: Handle,
-    fills: Vec<(Permit, &'c Call, Package)>,
-) -> Vec<&'c Call> {
+pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>) -> Vec<&Call> {
     // A shutdown waits for it.
     let _running = cache.delivery.begin();
     let mut fills = fills.into_iter().peekable();

@@ -27,7 +27,7 @@ macro_rules! values {
         }
         mod postcard {
             use super::*;
-            $(#[cached(resource = "postcard", codec = "postcard", version = 1, cache = cache, skip(cache))]
+            $(#[cached(resource = "postcard", codec = "postcard", cache = cache, skip(cache))]
             pub(super) async fn $name(cache: &Cache) -> $type { $value })*
         }
     };

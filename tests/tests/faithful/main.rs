@@ -7,6 +7,7 @@
 
 mod codecs;
 mod losses;
+mod shapes;
 
 use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, Outcome, Status, observe};
@@ -39,6 +40,14 @@ impl Tiers {
             redis: Cache::new(config).await,
             _server: server,
         }
+    }
+
+    /// Those that keep bytes, of which a value of another type could be made.
+    fn encoded(&self) -> [(&'static str, Cache); 2] {
+        [
+            ("test cache", (*self.tests).clone()),
+            ("redis", self.redis.clone()),
+        ]
     }
 
     fn all(&self) -> [(&'static str, Cache); 4] {

@@ -1,8 +1,0 @@
-use cache_runtime::cached;
-
-#[cached(resource = "users", codec = "postcard")]
-async fn get(id: i64) -> Option<String> {
-    Some(id.to_string())
-}
-
-fn main() {}

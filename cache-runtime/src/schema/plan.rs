@@ -1,0 +1,284 @@
+//! What is offered at each place of a type, and what was noted so far.
+//!
+//! A type is read many times, since each reading takes one variant of an enum, and ends where a value is refused. What
+//! was refused is remembered by its place, and the next reading offers something else there, or nothing. It ends when a
+//! reading brings nothing new.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
+use super::error::{Complaint, Stop, heard};
+
+/// More steps than any type needs that people write; a type that needs more has a partial shape.
+const STEPS: usize = 200_000;
+/// As many in one reading: a type whose parts multiply stops here.
+const STEPS_OF_ONE: usize = 20_000;
+/// Deeper, the stack might not hold the type's own functions.
+const DEPTH: usize = 40;
+/// So many names are learnt at one place.
+const LEARNT: usize = 64;
+
+/// Where in a type a reading is: a hash of the way.
+pub(super) type Place = u64;
+
+/// What has been tried at one place.
+#[derive(Debug, Default)]
+struct Node {
+    /// Which of the values is offered.
+    choice: usize,
+    /// The part is left out, since each value was refused.
+    skipped: bool,
+    /// The names of fields that the type has asked for by complaints.
+    fields: Vec<&'static str>,
+    variants: Vec<Variant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    New,
+    /// There is more to be seen in it.
+    Open,
+    Done,
+}
+
+/// The state of all readings of one type.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    facts: BTreeSet<u64>,
+    pub(super) guesses: bool,
+    nodes: BTreeMap<Place, Node>,
+    /// Variants that do not contain their own enum, by the enum's name.
+    ends: BTreeMap<&'static str, usize>,
+    steps: usize,
+    /// How often anything has changed.
+    changes: usize,
+    // Of the reading under way:
+    steps_of_one: usize,
+    /// The part at fault has been found.
+    blamed: bool,
+    /// The last place at which another value may be offered, and how many there are.
+    last: Option<(Place, usize)>,
+    /// How many enums were met in which there is more to be seen.
+    open: usize,
+    /// How often a type was met inside of itself.
+    recursions: usize,
+    /// The types that are being read.
+    pub(super) active: Vec<&'static str>,
+}
+
+/// What a reading was like before a part of it.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    changes: usize,
+    open: usize,
+    recursions: usize,
+}
+
+pub(super) fn step(place: Place, name: &str) -> Place {
+    let mut hasher = SipHasher13::new();
+    hasher.write_u64(place);
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+impl Plan {
+    pub(super) fn begin(&mut self) {
+        self.steps_of_one = 0;
+        self.blamed = false;
+        self.last = None;
+        self.open = 0;
+        self.recursions = 0;
+        self.active.clear();
+        heard();
+    }
+
+    /// Whether another reading may show more than those before, of which the last began at `before`.
+    pub(super) fn goes_on(&self, before: Before) -> bool {
+        self.changes != before.changes && self.steps < STEPS
+    }
+
+    pub(super) fn before(&self) -> Before {
+        Before {
+            changes: self.changes,
+            open: self.open,
+            recursions: self.recursions,
+        }
+    }
+
+    /// Notes what the type asks for. An error ends the reading.
+    pub(super) fn note(&mut self, place: Place, what: &str) -> Result<(), Stop> {
+        self.steps += 1;
+        self.steps_of_one += 1;
+        if self.steps_of_one > STEPS_OF_ONE || self.active.len() > DEPTH {
+            return Err(Stop);
+        }
+        self.fact(place, what);
+        Ok(())
+    }
+
+    pub(super) fn note_names(&mut self, place: Place, names: &[&'static str]) {
+        for name in names {
+            self.fact(place, name);
+        }
+    }
+
+    fn fact(&mut self, place: Place, what: &str) {
+        self.facts.insert(step(step(place, "is"), what));
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        let mut hasher = SipHasher13::new();
+        for fact in &self.facts {
+            hasher.write_u64(*fact);
+        }
+        hasher.finish()
+    }
+
+    /// Which of so many values to offer.
+    pub(super) fn choice(&mut self, place: Place, of: usize) -> usize {
+        self.last = Some((place, of));
+        self.nodes.entry(place).or_default().choice
+    }
+
+    pub(super) fn is_skipped(&self, place: Place) -> bool {
+        self.nodes.get(&place).is_some_and(|node| node.skipped)
+    }
+
+    pub(super) fn recurs(&mut self) {
+        self.recursions += 1;
+    }
+
+    /// The type can't be read on, and nobody is to blame: a variant is missing that may be found later.
+    pub(super) fn put_off(&mut self) -> Stop {
+        self.blamed = true;
+        Stop
+    }
+
+    /// A part was refused. The first to be told is the innermost, and the one at fault.
+    pub(super) fn blame(&mut self, place: Place) {
+        self.listen(place);
+        if self.blamed {
+            return;
+        }
+        if let Some((last, of)) = self.last {
+            let node = self.nodes.entry(last).or_default();
+            if node.choice + 1 < of {
+                node.choice += 1;
+                self.blamed = true;
+                self.changes += 1;
+                return;
+            }
+        }
+        let node = self.nodes.entry(place).or_default();
+        // Where it is left out already and offered all the same, as in a tuple, the part around it is at fault.
+        if !std::mem::replace(&mut node.skipped, true) {
+            self.blamed = true;
+            self.changes += 1;
+        }
+    }
+
+    /// Takes in what the type has complained of.
+    pub(super) fn listen(&mut self, place: Place) {
+        for complaint in heard() {
+            match complaint {
+                Complaint::Missing(name) => {
+                    self.fact(place, name);
+                    self.learn(place, &[name]);
+                }
+                Complaint::Fields(names) => {
+                    self.note_names(place, names);
+                    self.learn(place, names);
+                }
+                // Here they are offered one after the other, in the place of fields.
+                Complaint::Variants(names) => {
+                    self.note_names(place, names);
+                    let node = self.nodes.entry(place).or_default();
+                    if node.fields.is_empty() {
+                        node.fields.extend(names.iter().take(LEARNT));
+                    }
+                }
+                Complaint::Expected(text) => self.fact(place, &text),
+            }
+        }
+    }
+
+    /// A name was refused before its value was read.
+    pub(super) fn refuse(&mut self, place: Place) {
+        if !std::mem::replace(&mut self.blamed, true) {
+            self.changes += 1;
+            self.nodes.entry(place).or_default().skipped = true;
+        }
+    }
+
+    fn learn(&mut self, place: Place, names: &[&'static str]) {
+        let node = self.nodes.entry(place).or_default();
+        for name in names {
+            if !node.fields.contains(name) && node.fields.len() < LEARNT {
+                node.fields.push(name);
+                self.changes += 1;
+                // To offer it is the next thing to try.
+                self.blamed = true;
+            }
+        }
+    }
+
+    /// The names that the type has asked for at a place where it has not named its fields.
+    pub(super) fn learnt(&self, place: Place) -> Vec<&'static str> {
+        let node = self.nodes.get(&place);
+        node.map(|node| node.fields.clone()).unwrap_or_default()
+    }
+
+    /// The variant to read: one in which there is more to be seen, or else one that can be read.
+    pub(super) fn variant(&mut self, (place, name): (Place, &'static str), count: usize) -> usize {
+        let end = self.end(name).unwrap_or(0);
+        let node = self.nodes.entry(place).or_default();
+        node.variants.resize(count, Variant::New);
+        let of = |kind| node.variants.iter().position(|it| *it == kind);
+        of(Variant::New)
+            .or_else(|| of(Variant::Open))
+            .unwrap_or(end)
+    }
+
+    /// The variant to read of an enum inside of itself.
+    pub(super) fn end(&self, name: &'static str) -> Option<usize> {
+        self.ends.get(name).copied()
+    }
+
+    /// A variant has been read, or was refused.
+    pub(super) fn has_read(
+        &mut self,
+        (place, name): (Place, &'static str),
+        variant: usize,
+        is_ok: bool,
+        before: Before,
+    ) {
+        if is_ok && self.recursions == before.recursions {
+            self.ends.entry(name).or_insert(variant);
+        }
+        let is_new = self.changes != before.changes;
+        let is_open = self.open != before.open;
+        let is_done = is_ok && !is_open || !is_new;
+        let Some(node) = self.nodes.get_mut(&place) else {
+            return;
+        };
+        let Some(state) = node.variants.get_mut(variant) else {
+            return;
+        };
+        let next = match (*state, is_done) {
+            (Variant::Done, _) => Variant::Done,
+            (Variant::New, false) => Variant::Open,
+            (Variant::New, true) if !is_ok => Variant::Open,
+            (_, true) => Variant::Done,
+            (Variant::Open, false) => Variant::Open,
+        };
+        if *state != next {
+            *state = next;
+            self.changes += 1;
+        }
+        if node.variants.iter().any(|state| *state != Variant::Done) {
+            self.open += 1;
+        }
+    }
+}

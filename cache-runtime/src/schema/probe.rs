@@ -1,0 +1,338 @@
+//! A deserializer of made-up values.
+
+use std::any::type_name;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Deserializer;
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{DeserializeOwned, Visitor};
+
+use super::Schema;
+use super::access::{Entries, List, OneVariant};
+use super::error::Stop;
+use super::plan::{Place, Plan, step};
+use super::text::{ANY, BYTES, TEXTS};
+
+/// Reads `T` until that shows nothing new, as a text format would and as a binary one would: many types have two forms.
+pub(super) fn run<T: DeserializeOwned>() -> Schema {
+    let plan = RefCell::new(Plan::default());
+    for is_readable in [true, false] {
+        loop {
+            plan.borrow_mut().begin();
+            let before = plan.borrow().before();
+            let probe = Probe {
+                plan: &plan,
+                place: step(0, if is_readable { "text" } else { "binary" }),
+                ty: type_name::<T>(),
+                is_readable,
+            };
+            // A type's own code may panic at a value that no program has written.
+            let read = catch_unwind(AssertUnwindSafe(|| {
+                let place = probe.place;
+                probe.attempt(place, |probe| T::deserialize(probe)).is_ok()
+            }));
+            // A panic leaves no reason, so there is nothing else to offer.
+            if read.is_err() || !plan.borrow().goes_on(before) {
+                break;
+            }
+        }
+    }
+    let plan = plan.borrow();
+    Schema {
+        hash: plan.hash(),
+        guesses: plan.guesses,
+    }
+}
+
+/// One place of a type that is being read.
+#[derive(Clone, Copy)]
+pub(super) struct Probe<'p> {
+    pub(super) plan: &'p RefCell<Plan>,
+    pub(super) place: Place,
+    /// The name of the type that is read here.
+    pub(super) ty: &'static str,
+    pub(super) is_readable: bool,
+}
+
+impl<'p> Probe<'p> {
+    pub(super) fn at(self, name: &str) -> Self {
+        Self {
+            place: step(self.place, name),
+            ..self
+        }
+    }
+
+    /// Reads a part, which is to blame if that fails and no part of it is.
+    pub(super) fn attempt<T>(
+        self,
+        place: Place,
+        read: impl FnOnce(Self) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        self.plan.borrow_mut().active.push(self.ty);
+        let read = read(self);
+        let mut plan = self.plan.borrow_mut();
+        plan.active.pop();
+        match &read {
+            Ok(_) => plan.listen(place),
+            Err(Stop) => plan.blame(place),
+        }
+        read
+    }
+
+    fn note(self, what: &str) -> Result<(), Stop> {
+        self.plan.borrow_mut().note(self.place, what)
+    }
+
+    fn note_names(self, names: &[&'static str]) {
+        self.plan.borrow_mut().note_names(self.place, names);
+    }
+
+    fn choice(self, of: usize) -> usize {
+        self.plan.borrow_mut().choice(self.place, of)
+    }
+
+    /// Whether the type that is read here contains itself, and is read inside of itself.
+    fn recurs(self) -> bool {
+        let mut plan = self.plan.borrow_mut();
+        let recurs = plan.active.iter().filter(|ty| **ty == self.ty).count() > 1;
+        if recurs {
+            plan.recurs();
+        }
+        recurs
+    }
+
+    /// A part of a list or map, if it is to be offered.
+    fn part(self, name: &str) -> Option<Self> {
+        let part = self.at(name);
+        let is_skipped = self.plan.borrow().is_skipped(part.place);
+        (!is_skipped && !self.recurs()).then_some(part)
+    }
+
+    /// What is offered to a type that takes anything.
+    fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.plan.borrow_mut().guesses = true;
+        let learnt = self.plan.borrow().learnt(self.place);
+        match self.choice(ANY) {
+            0 => visitor.visit_map(Entries::new(self, learnt)),
+            1 => visitor.visit_u64(1),
+            2 => visitor.visit_borrowed_str("a"),
+            3 => visitor.visit_bool(true),
+            4 => visitor.visit_unit(),
+            5 => visitor.visit_f64(1.5),
+            _ => visitor.visit_seq(List::new(self, 0)),
+        }
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident $visit:ident $name:literal;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+            self.note($name)?;
+            // One first: some types refuse zero.
+            match self.choice(2) {
+                0 => visitor.$visit(1 as _),
+                _ => visitor.$visit(0 as _),
+            }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Probe<'_> {
+    type Error = Stop;
+
+    numbers! {
+        deserialize_i8 visit_i8 "i8";
+        deserialize_i16 visit_i16 "i16";
+        deserialize_i32 visit_i32 "i32";
+        deserialize_i64 visit_i64 "i64";
+        deserialize_i128 visit_i128 "i128";
+        deserialize_u8 visit_u8 "u8";
+        deserialize_u16 visit_u16 "u16";
+        deserialize_u32 visit_u32 "u32";
+        deserialize_u64 visit_u64 "u64";
+        deserialize_u128 visit_u128 "u128";
+        deserialize_f32 visit_f32 "f32";
+        deserialize_f64 visit_f64 "f64";
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("any")?;
+        self.any(visitor)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("bool")?;
+        match self.choice(2) {
+            0 => visitor.visit_bool(true),
+            _ => visitor.visit_bool(false),
+        }
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("char")?;
+        visitor.visit_char('a')
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("text")?;
+        let choice = self.choice(TEXTS.len());
+        visitor.visit_borrowed_str(TEXTS.get(choice).unwrap_or(&""))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("bytes")?;
+        let choice = self.choice(BYTES.len());
+        visitor.visit_borrowed_bytes(BYTES.get(choice).unwrap_or(&&[][..]))
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.deserialize_bytes(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("option")?;
+        match self.part("some") {
+            Some(part) => part.attempt(part.place, |part| {
+                // The same type goes on, and is in no way inside of itself.
+                part.plan.borrow_mut().active.pop();
+                let read = visitor.visit_some(part);
+                part.plan.borrow_mut().active.push(part.ty);
+                read
+            }),
+            None => visitor.visit_none(),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("unit")?;
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.note("unit struct")?;
+        self.note(name)?;
+        visitor.visit_unit()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.note("newtype struct")?;
+        self.note(name)?;
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("list")?;
+        let len = usize::from(self.part("0").is_some());
+        visitor.visit_seq(List::new(self, len))
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
+        self.note("tuple")?;
+        self.note(&len.to_string())?;
+        visitor.visit_seq(List::new(self, len))
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.note(name)?;
+        self.deserialize_tuple(len, visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("map")?;
+        let learnt = self.plan.borrow().learnt(self.place);
+        match self.part("value") {
+            // A struct with a flattened part asks for a map, and for its names by complaints only.
+            _ if !learnt.is_empty() => visitor.visit_map(Entries::new(self, learnt)),
+            Some(_) => visitor.visit_map(Entries::of_any_key(self)),
+            None => visitor.visit_map(Entries::new(self, Vec::new())),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.note("struct")?;
+        self.note(name)?;
+        self.note_names(fields);
+        let plan = self.plan;
+        let is_offered = |field: &&&str| !plan.borrow().is_skipped(self.at(field).place);
+        let offered = fields.iter().filter(is_offered).copied().collect();
+        let asked = RefCell::new(None);
+        let entries = Entries::new(self, offered).asked(&asked);
+        let read = visitor.visit_map(entries);
+        if let (Err(Stop), Some(field)) = (&read, asked.take()) {
+            // Refused by its name already, as another name of a field that was there.
+            plan.borrow_mut().refuse(self.at(field).place);
+        }
+        read
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.note("enum")?;
+        self.note(name)?;
+        self.note_names(variants);
+        if self.recurs() {
+            let end = self.plan.borrow().end(self.ty);
+            let Some(variant) = end.and_then(|end| variants.get(end)) else {
+                return Err(self.plan.borrow_mut().put_off());
+            };
+            return visitor.visit_enum(OneVariant::new(self.at("inside"), variant));
+        }
+        let chosen = self
+            .plan
+            .borrow_mut()
+            .variant((self.place, self.ty), variants.len());
+        let Some(variant) = variants.get(chosen) else {
+            return visitor.visit_enum(OneVariant::new(self, ""));
+        };
+        let before = self.plan.borrow().before();
+        let read = visitor.visit_enum(OneVariant::new(self, variant));
+        let place = (self.place, self.ty);
+        let mut plan = self.plan.borrow_mut();
+        plan.has_read(place, chosen, read.is_ok(), before);
+        read
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.note("name")?;
+        // The names of variants, once the type has complained of another one.
+        let names = self.plan.borrow().learnt(self.place);
+        let choice = self.choice(names.len());
+        let name = names.get(choice).copied().unwrap_or("");
+        BorrowedStrDeserializer::new(name).deserialize_any(visitor)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        visitor.visit_unit()
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.is_readable
+    }
+}

@@ -1,0 +1,154 @@
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Deserializer};
+
+use super::*;
+
+fn hash<T: DeserializeOwned + 'static>() -> u64 {
+    of::<T>().hash
+}
+
+/// The same name in two modules: two versions of one type.
+macro_rules! differ {
+    ($($name:ident: { $($before:tt)* } { $($after:tt)* })*) => {$(
+        #[test]
+        fn $name() {
+            #[allow(dead_code, reason = "only their shape matters")]
+            mod before {
+                use serde::Deserialize;
+                #[derive(Deserialize)]
+                pub(super) enum Kind { Unit, Text(String), Both { one: u8, two: Option<u8> } }
+                $($before)*
+            }
+            #[allow(dead_code, reason = "only their shape matters")]
+            mod after {
+                use serde::Deserialize;
+                #[derive(Deserialize)]
+                pub(super) enum Kind { Unit, Text(String), Both { one: u8, two: Option<u16> } }
+                $($after)*
+            }
+            assert_ne!(hash::<before::T>(), hash::<after::T>());
+            assert_eq!(hash::<before::T>(), probe::run::<before::T>().hash, "each time the same");
+        }
+    )*};
+}
+
+differ! {
+    an_added_field:
+        { #[derive(Deserialize)] pub(super) struct T { a: u8 } }
+        { #[derive(Deserialize)] pub(super) struct T { a: u8, b: Option<u8> } }
+    a_renamed_field:
+        { #[derive(Deserialize)] pub(super) struct T { a: u8 } }
+        { #[derive(Deserialize)] pub(super) struct T { #[serde(rename = "b")] a: u8 } }
+    fields_in_another_order:
+        { #[derive(Deserialize)] pub(super) struct T { a: u8, b: u8 } }
+        { #[derive(Deserialize)] pub(super) struct T { b: u16, a: u8 } }
+    another_number:
+        { #[derive(Deserialize)] pub(super) struct T { a: Vec<i32> } }
+        { #[derive(Deserialize)] pub(super) struct T { a: Vec<i64> } }
+    an_added_variant:
+        { #[derive(Deserialize)] pub(super) enum T { A, B } }
+        { #[derive(Deserialize)] pub(super) enum T { A, B, C } }
+    a_variant_deep_inside:
+        { #[derive(Deserialize)] pub(super) struct T { a: Vec<Option<Kind>>, b: Kind } }
+        { #[derive(Deserialize)] pub(super) struct T { a: Vec<Option<Kind>>, b: Kind } }
+    a_field_behind_what_is_validated:
+        { #[derive(Deserialize)] pub(super) struct T { a: std::net::IpAddr, b: Vec<super::Never>, c: (super::Never, u8), d: u8 } }
+        { #[derive(Deserialize)] pub(super) struct T { a: std::net::IpAddr, b: Vec<super::Never>, c: (super::Never, u8), d: u16 } }
+    a_field_with_another_name_as_well:
+        { #[derive(Deserialize)] pub(super) struct T { #[serde(alias = "x", alias = "y")] a: u8, b: u8 } }
+        { #[derive(Deserialize)] pub(super) struct T { #[serde(alias = "x", alias = "y")] a: u8, b: u16 } }
+    inside_of_itself:
+        { #[derive(Deserialize)] pub(super) struct T { next: Option<Box<T>>, list: Vec<T>, a: u8 } }
+        { #[derive(Deserialize)] pub(super) struct T { next: Option<Box<T>>, list: Vec<T>, a: u16 } }
+    a_tree_of_variants:
+        { #[derive(Deserialize)] pub(super) enum T { Sum(Box<T>, Box<T>), Not(Box<T>), Leaf { a: u8 }, Pair(Box<T>, u8) } }
+        { #[derive(Deserialize)] pub(super) enum T { Sum(Box<T>, Box<T>), Not(Box<T>), Leaf { a: u8 }, Pair(Box<T>, u16) } }
+    a_flattened_field:
+        { #[derive(Deserialize)] pub(super) struct I { x: u8, y: u8 } #[derive(Deserialize)] pub(super) struct T { a: u8, #[serde(flatten)] i: I } }
+        { #[derive(Deserialize)] pub(super) struct I { x: u8, z: u8 } #[derive(Deserialize)] pub(super) struct T { a: u8, #[serde(flatten)] i: I } }
+    the_type_of_a_flattened_field:
+        { #[derive(Deserialize)] pub(super) struct I { x: String, y: u8 } #[derive(Deserialize)] pub(super) struct T { a: u8, #[serde(flatten)] i: I } }
+        { #[derive(Deserialize)] pub(super) struct I { x: String, y: String } #[derive(Deserialize)] pub(super) struct T { a: u8, #[serde(flatten)] i: I } }
+    an_internally_tagged_variant:
+        { #[derive(Deserialize)] #[serde(tag = "t")] pub(super) enum T { A { x: u8 }, B { y: u8 } } }
+        { #[derive(Deserialize)] #[serde(tag = "t")] pub(super) enum T { A { x: u8 }, C { y: u8 } } }
+    an_adjacently_tagged_variant:
+        { #[derive(Deserialize)] #[serde(tag = "t", content = "c")] pub(super) enum T { A { x: u8 }, B(String) } }
+        { #[derive(Deserialize)] #[serde(tag = "t", content = "c")] pub(super) enum T { A { x: u8 }, B(u8) } }
+    an_untagged_variant:
+        { #[derive(Deserialize)] #[serde(untagged)] pub(super) enum T { A { x: u8 }, B { y: u8 } } }
+        { #[derive(Deserialize)] #[serde(untagged)] pub(super) enum T { A { x: u8 }, B { z: u8 } } }
+    a_default_that_is_a_field_no_more:
+        { #[derive(Deserialize)] #[serde(default)] #[derive(Default)] pub(super) struct T { a: u8, b: u8 } }
+        { #[derive(Deserialize)] #[serde(default)] #[derive(Default)] pub(super) struct T { a: u8, #[serde(skip)] b: u8 } }
+    a_transparent_type:
+        { #[derive(Deserialize)] #[serde(transparent)] pub(super) struct T { a: u8 } }
+        { #[derive(Deserialize)] #[serde(transparent)] pub(super) struct T { a: u16 } }
+    the_values_of_a_map:
+        { pub(super) type T = std::collections::HashMap<String, super::Wrapped<u8>>; }
+        { pub(super) type T = std::collections::HashMap<String, super::Wrapped<u16>>; }
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "only its shape matters")]
+struct Wrapped<T> {
+    a: T,
+}
+
+/// Refuses each text.
+struct Never;
+
+impl<'de> Deserialize<'de> for Never {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?;
+        Err(serde::de::Error::custom("never"))
+    }
+}
+
+struct Panics;
+
+impl<'de> Deserialize<'de> for Panics {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        u8::deserialize(from)?;
+        panic!("on purpose")
+    }
+}
+
+#[test]
+fn only_what_takes_anything_guesses() {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    enum Untagged {
+        A(u8),
+    }
+    assert!(of::<Vec<Untagged>>().guesses);
+    assert!(of::<serde_json::Value>().guesses);
+    assert!(!of::<HashMap<String, BTreeMap<u8, Vec<Option<f64>>>>>().guesses);
+    assert!(!of::<Result<(u8, std::time::SystemTime), std::time::Duration>>().guesses);
+}
+
+#[test]
+fn what_panics_has_a_shape_all_the_same() {
+    assert_eq!(hash::<Panics>(), probe::run::<Panics>().hash);
+}
+
+#[test]
+fn golden() {
+    // Every process and build finds the same shape: a change here makes all entries misses once.
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    struct User {
+        id: i64,
+        name: Option<String>,
+        tags: Vec<Tag>,
+    }
+    #[derive(Deserialize)]
+    #[allow(dead_code, reason = "only its shape matters")]
+    enum Tag {
+        Plain,
+        Of(u8),
+    }
+    assert_eq!(format!("{:016x}", hash::<User>()), "c412077fa7901722");
+}

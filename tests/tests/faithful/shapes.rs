@@ -1,0 +1,121 @@
+//! A type that has changed is a miss by itself, in every codec and without a `version`.
+
+use cache_runtime::{Cache, Encoded, Status, cached};
+use serde::{Deserialize, Serialize};
+
+use crate::{Tiers, status};
+
+/// One build of a program.
+trait Build {
+    async fn json(cache: &Cache) -> (Status, String);
+    async fn msgpack(cache: &Cache) -> (Status, String);
+    async fn postcard(cache: &Cache) -> (Status, String);
+    async fn encoded(cache: &Cache) -> (Status, String);
+    /// What another build may have stored by hand.
+    async fn by_hand(cache: &Cache) -> Option<String>;
+    async fn set(cache: &Cache);
+}
+
+/// A build with its own `User`. All of these types have the same name: `faithful::shapes::_::User`.
+macro_rules! build {
+    ($build:ident: $value:expr, $($type:item)*) => {
+        struct $build;
+
+        const _: () = {
+            $(#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)] $type)*
+
+            #[cached(resource = "shapes", op = "json", shared, cache = cache, skip(cache))]
+            async fn json(cache: &Cache) -> User { $value }
+            #[cached(resource = "shapes", op = "msgpack", codec = "msgpack", shared, cache = cache, skip(cache))]
+            async fn msgpack(cache: &Cache) -> Vec<User> { vec![$value] }
+            #[cached(resource = "shapes", op = "postcard", codec = "postcard", shared, cache = cache, skip(cache))]
+            async fn postcard(cache: &Cache) -> Option<User> { Some($value) }
+            #[cached(resource = "shapes", op = "encoded", shared, cache = cache, skip(cache))]
+            async fn encoded(cache: &Cache) -> Result<Encoded<User>, cache_runtime::Error> { Encoded::new(&$value) }
+
+            impl Build for $build {
+                async fn json(cache: &Cache) -> (Status, String) { told(json(cache)).await }
+                async fn msgpack(cache: &Cache) -> (Status, String) { told(msgpack(cache)).await }
+                async fn postcard(cache: &Cache) -> (Status, String) { told(postcard(cache)).await }
+                async fn encoded(cache: &Cache) -> (Status, String) { told(encoded(cache)).await }
+                async fn by_hand(cache: &Cache) -> Option<String> {
+                    let user = cache.get::<User>("hands:1").await;
+                    user.map(|user| format!("{user:?}"))
+                }
+                async fn set(cache: &Cache) {
+                    cache.set("hands:1", &$value, 60).await.expect("stored");
+                }
+            }
+        };
+    };
+}
+
+async fn told<T: std::fmt::Debug>(call: impl Future<Output = T>) -> (Status, String) {
+    let (status, value) = status(call).await;
+    (status, format!("{value:?}"))
+}
+
+build! { First: User { id: 1, kind: Kind::Plain },
+    struct User { id: u32, kind: Kind }
+    enum Kind { Plain, Paid }
+}
+build! { FieldAdded: User { id: 1, kind: Kind::Plain, name: Some("Ada".into()) },
+    struct User { id: u32, kind: Kind, name: Option<String> }
+    enum Kind { Plain, Paid }
+}
+build! { VariantsSwapped: User { id: 1, kind: Kind::Plain },
+    struct User { id: u32, kind: Kind }
+    enum Kind { Paid, Plain }
+}
+build! { NumberWidened: User { id: 1, kind: Kind::Plain },
+    struct User { id: u64, kind: Kind }
+    enum Kind { Plain, Paid }
+}
+build! { FieldRenamed: User { key: 1, kind: Kind::Plain },
+    struct User { #[serde(alias = "id")] key: u32, kind: Kind }
+    enum Kind { Plain, Paid }
+}
+
+async fn follows<Old: Build, New: Build>(cache: &Cache, tier: &str) {
+    macro_rules! reads {
+        ($($codec:ident)*) => {$(
+            let (_, old) = Old::$codec(cache).await;
+            let (first, new) = New::$codec(cache).await;
+            assert!(matches!(first, Status::Miss { .. }), "{first:?} {old} {new} {tier}");
+            let (again, same) = New::$codec(cache).await;
+            assert!(matches!(again, Status::Hit { .. }), "{again:?} {new} {tier}");
+            assert_eq!(same, new, "{tier}");
+        )*};
+    }
+    reads!(json msgpack postcard encoded);
+    Old::set(cache).await;
+    assert!(Old::by_hand(cache).await.is_some(), "{tier}");
+    assert_eq!(New::by_hand(cache).await, None, "{tier}");
+}
+
+#[tokio::test]
+async fn a_changed_type_is_a_miss_in_every_codec() {
+    for (tier, cache) in Tiers::new().await.encoded() {
+        follows::<First, FieldAdded>(&cache, tier).await;
+        follows::<FieldAdded, VariantsSwapped>(&cache, tier).await;
+        follows::<VariantsSwapped, NumberWidened>(&cache, tier).await;
+        follows::<NumberWidened, FieldRenamed>(&cache, tier).await;
+        follows::<FieldRenamed, First>(&cache, tier).await;
+    }
+}
+
+#[tokio::test]
+async fn the_same_type_is_read_by_hand_and_by_function() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Row {
+        id: u64,
+    }
+    #[cached(resource = "rows", cache = cache, skip(cache))]
+    async fn row(id: u64, cache: &Cache) -> Option<Row> {
+        Some(Row { id })
+    }
+    for (tier, cache) in Tiers::new().await.all() {
+        row(1, &cache).await;
+        assert_eq!(cache.get("rows:1").await, Some(Row { id: 1 }), "{tier}");
+    }
+}
