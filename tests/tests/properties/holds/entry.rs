@@ -114,11 +114,13 @@ fn decoded_as_it_is(codec: CodecId, bytes: &[u8]) {
     let Some(value) = Row::from_bytes(codec, &bytes.to_vec().into()) else {
         return;
     };
-    let written = value.to_bytes(codec).expect("what was read is written");
-    let read = Row::from_bytes(codec, &written);
-    // Not a number is not equal to itself.
-    if !has_nan(&value) {
-        assert_eq!(read.as_ref(), Some(&value), "{codec:?}");
+    // Not a number is not equal to itself, and no codec stores what JSON would lose.
+    match value.to_bytes(codec) {
+        Ok((written, _)) => {
+            let read = Row::from_bytes(codec, &written);
+            assert!(has_nan(&value) || read.as_ref() == Some(&value), "{codec:?}");
+        }
+        Err(_) => assert!(!is_finite(&value), "{codec:?}: what was read is written"),
     }
 }
 
@@ -126,19 +128,22 @@ fn has_nan(row: &Row) -> bool {
     row.ratio.is_nan() || row.inner.as_deref().is_some_and(has_nan)
 }
 
+fn is_finite(row: &Row) -> bool {
+    row.ratio.is_finite() && row.inner.as_deref().is_none_or(is_finite)
+}
+
 fn payloads(input: &mut Unstructured<'_>) -> Result<()> {
     let value: Row = input.arbitrary()?;
     let other: Row = input.arbitrary()?;
     let cut: usize = input.arbitrary()?;
     for codec in CODECS {
-        let bytes = value.to_bytes(codec).expect("encodes");
-        assert_eq!(value.encoded_len(codec).expect("encodes"), bytes.len());
+        let (bytes, _) = value.to_bytes(codec).expect("encodes");
         assert_eq!(
             Row::from_bytes(codec, &bytes).as_ref(),
             Some(&value),
             "{codec:?}"
         );
-        let same = other.to_bytes(codec).expect("encodes") == bytes;
+        let same = other.to_bytes(codec).expect("encodes").0 == bytes;
         // `0.0` is equal to `-0.0`, and still another value.
         assert!(!same || value == other, "{codec:?}: {value:?} {other:?}");
 
