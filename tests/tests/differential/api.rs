@@ -20,6 +20,14 @@ const TOGETHER: usize = 50;
 /// For how long a list of calls is made shorter, at the most.
 const SHRINKING: Duration = Duration::from_secs(60);
 
+#[expect(
+    clippy::print_stdout,
+    reason = "a test's own words, for who asks for them"
+)]
+fn say(text: &str) {
+    println!("{text}");
+}
+
 /// A call that is answered in another way than without a cache.
 struct Difference {
     mode: Mode,
@@ -129,7 +137,9 @@ async fn run(modes: &[Mode], seed: u64, sequences: usize) -> Option<Difference> 
             *hits += subject.hits.load(Ordering::Relaxed);
         }
     }
-    println!("{sequences} sequences, {calls_in_all} calls, hits: {modes:?} {hits:?}");
+    say(&format!(
+        "{sequences} sequences, {calls_in_all} calls, hits: {modes:?} {hits:?}"
+    ));
     // Otherwise the caches were not asked, and equality says nothing.
     for (mode, hits) in modes.iter().zip(hits) {
         assert!(

@@ -22,6 +22,7 @@ const PLAIN: Scenario = Scenario {
 const COPIED: Scenario = Scenario {
     readers: [Key::Entity, Key::Other],
     writers: [Kind::Whole, Kind::CrashSafeWhole],
+    reads: [2, 1],
     has_copies: true,
     ..PLAIN
 };

@@ -140,7 +140,7 @@ impl Look {
     fn finish(&self, key: Key, variant: Variant) -> Option<(Stamp, bool)> {
         let whole = self.whole??;
         let derived = match key {
-            Key::Entity => None,
+            Key::Entity | Key::Other => None,
             Key::List => Some(self.derived??),
         };
         let stamp = Stamp {
