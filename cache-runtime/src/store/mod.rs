@@ -24,6 +24,7 @@ pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::survey::{Inquiry, Survey};
+use crate::clock::CLOCK_ERROR;
 pub use crate::clock::Millis;
 use crate::entry::MAX_TOOK;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
@@ -98,9 +99,11 @@ pub struct Look {
 }
 
 impl Look {
-    /// Whether the last intent's time is over, as far as the store's clock is known here.
-    pub(crate) fn has_expired_intents(&self) -> bool {
-        self.intended.is_some_and(|until| until < self.now)
+    /// Whether the last intent's time is over, as far as the store's clock is known here, or lies further ahead than an
+    /// intent lasts: that is from before the clock was set back.
+    pub(crate) fn has_expired_intents(&self, longest: Duration) -> bool {
+        self.intended
+            .is_some_and(|until| until < self.now || until > self.now.after(longest + CLOCK_ERROR))
     }
 }
 

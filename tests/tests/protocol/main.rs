@@ -2,6 +2,7 @@
 
 mod announced;
 mod batch;
+mod clock;
 mod convoys;
 mod loads;
 mod manual;

@@ -39,8 +39,8 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(1);
 const REASONS: usize = 8;
 /// How many times it is tried, to know how long an answer takes at best.
 const PROBES: usize = 3;
-/// How often the server's clock is read.
-const TIME_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the server's clock is read: for as long as this, readers don't know that it was set.
+const TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
 const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 

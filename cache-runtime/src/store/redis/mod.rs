@@ -47,7 +47,7 @@ const STRETCH: Duration = Duration::from_millis(1);
 /// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
 const READ_LIMIT: usize = 8 << 20;
 
-/// How the value of a key begins that holds write intents in place of an entry; each follows as ` token@deadline`.
+/// How the value of a key begins that holds write intents in place of an entry; each follows as in a generation.
 /// The letter stands where an entry has its kind.
 const INTENTS: &str = "CRT1 i";
 
