@@ -3,6 +3,7 @@
 //! A store keeps entries (a [`Header`] and a payload) and generations, and compares and replaces them
 //! atomically per verb. It decides nothing: what a stamp means, who waits and who loads is the caller's part.
 
+mod connection;
 mod glob;
 mod memory;
 #[cfg(feature = "redis")]
@@ -19,6 +20,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 
+pub(crate) use self::connection::ConnectionStatus;
+pub use self::connection::ConnectionWatch;
 pub(crate) use self::glob::literal as glob_literal;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
@@ -403,6 +406,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Whether the store is asked now; the answer costs nothing.
     fn circuit(&self) -> Circuit {
         Circuit::Closed
+    }
+
+    /// What is known of the store's connection, if it makes one by itself: then writes wait for a fresh one, for as long as
+    /// [`ConnectionWatch`] says. `None` where there is nothing to wait for.
+    fn connection(&self) -> Option<ConnectionWatch> {
+        None
     }
 
     /// Shows what [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, no intent, and

@@ -7,6 +7,8 @@ mod convoys;
 mod loads;
 mod manual;
 mod outage;
+mod paused;
+mod reconnect;
 mod redis;
 mod restless;
 mod shop;

@@ -22,16 +22,17 @@ use redis::{
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
-use super::breaker::{Breaker, FAILURES, Failures};
+use super::breaker::{Breaker, End, FAILURES, Failures};
 use super::convoy::{Convoys, DRIVERS, Driver};
 use super::listeners::Listeners;
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
-use crate::clock::{self, Instant, Millis, RemoteClock};
+use crate::clock::{self, Millis, RemoteClock};
 use crate::config::RedisConfig;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::{Nonce, hash128};
-use crate::store::{Circuit, Word};
+use crate::paused::Held;
+use crate::store::{Circuit, ConnectionWatch, Word};
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
@@ -61,7 +62,7 @@ pub(super) struct Link {
 struct LinkState {
     broken: AtomicBool,
     /// Why it was given up.
-    reason: Mutex<Option<String>>,
+    reason: Mutex<Option<(End, String)>>,
     failures: Failures,
     changed: Notify,
     convoys: Convoys,
@@ -73,11 +74,15 @@ struct LinkState {
 
 impl LinkState {
     fn give_up(&self, reason: impl FnOnce() -> String) {
+        self.end(End::GivenUp, reason);
+    }
+
+    fn end(&self, end: End, reason: impl FnOnce() -> String) {
         if let Some(tracker) = &self.tracker {
             tracker.lost();
         }
         if !self.broken.swap(true, Ordering::AcqRel) {
-            *self.reason.lock() = Some(reason());
+            *self.reason.lock() = Some((end, reason()));
         }
         self.convoys.end();
         self.listeners.tell_all();
@@ -99,7 +104,8 @@ impl LinkState {
 struct OnItsWay<'a> {
     state: &'a LinkState,
     budget: Duration,
-    sent: Instant,
+    /// By the clock of the system: the caller may have Tokio's time paused.
+    sent: std::time::Instant,
     is_over: bool,
 }
 
@@ -122,9 +128,10 @@ impl Link {
         let mut sent = OnItsWay {
             state: &self.state,
             budget,
-            sent: clock::now(),
+            sent: std::time::Instant::now(),
             is_over: false,
         };
+        let _held = Held::for_at_most(budget);
         let answer = tokio::time::timeout(budget, ask(&mut connection)).await;
         sent.is_over = true;
         match answer {
@@ -136,7 +143,9 @@ impl Link {
                 let is_over = error.is_connection_dropped() || error.is_io_error();
                 let is_demoted = is_read_only(&error);
                 let error = described(error);
-                if is_over || is_demoted {
+                if is_over {
+                    self.state.end(End::Lost, || error.to_string());
+                } else if is_demoted {
                     self.state.give_up(|| error.to_string());
                 } else {
                     self.state.failures.answered();
@@ -158,8 +167,9 @@ impl Link {
         &self.state.convoys
     }
 
-    pub(super) fn give_up(&self, reason: impl FnOnce() -> String) {
-        self.state.give_up(reason);
+    pub(super) fn abandon(&self) {
+        let reason = || "the runtime that drove the connection has ended".into();
+        self.state.end(End::Abandoned, reason);
     }
 
     /// Asks for word of a key's next change; `None` if the server sends none.
@@ -190,6 +200,8 @@ pub(super) fn unanswered(budget: Duration) -> Error {
 pub(super) struct Links {
     current: ArcSwapOption<Link>,
     breaker: Breaker,
+    /// For those who wait for the next one.
+    pub(super) connection: ConnectionWatch,
     /// Why there was none, the last time.
     failure: Mutex<Option<String>>,
 }
@@ -263,7 +275,7 @@ pub(super) async fn keep(
             attempt = connect(&mut keeper) => attempt,
             _ = closing.wait_for(|closing| *closing) => break,
         };
-        let reason = match attempt {
+        let (end, reason) = match attempt {
             Ok(link) => {
                 said.clear();
                 let link = Arc::new(link);
@@ -278,6 +290,7 @@ pub(super) async fn keep(
                     tracker.open();
                 }
                 links.breaker.close(clock::now());
+                links.connection.established();
                 tracing::info!(
                     "✓ Redis cache enabled at {}:{}",
                     keeper.config.host,
@@ -293,12 +306,16 @@ pub(super) async fn keep(
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
-                link.state.reason.lock().take().unwrap_or_default()
+                let given_up = link.state.reason.lock().take();
+                given_up.unwrap_or((End::Lost, String::new()))
             }
-            Err(error) => error.to_string(),
+            Err(error) => (End::Failed, error.to_string()),
         };
         *links.failure.lock() = Some(reason.clone());
-        let pause = links.breaker.open(clock::now());
+        let pause = links.breaker.open(clock::now(), end);
+        if matches!(end, End::GivenUp | End::Failed) {
+            links.connection.failed();
+        }
         attempted.send_replace(true);
         // Each reason once in an outage: the connection that was closed may be refused now for another.
         if said.len() < REASONS && !said.contains(&reason) {
@@ -309,7 +326,7 @@ pub(super) async fn keep(
             said.push(reason);
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = links.connection.pause(pause.usual, pause.wanted) => {}
             _ = closing.wait_for(|closing| *closing) => break,
         }
     }
@@ -451,7 +468,7 @@ async fn dial(
         .set_push_sender(move |push: PushInfo| {
             match (push.kind, &state.tracker) {
                 (PushKind::Disconnection, _) => {
-                    state.give_up(|| "the server closed the connection".into());
+                    state.end(End::Lost, || "the server closed the connection".into());
                 }
                 (PushKind::Invalidate, tracker) => {
                     if let Some(tracker) = tracker {

@@ -23,8 +23,9 @@ use tokio::sync::watch;
 use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
-    Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, Word, glob,
+    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
+    Invalidation, LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey,
+    Word, glob,
 };
 use crate::clock::{self, Millis};
 use crate::config::{CacheConfig, RedisConfig};
@@ -261,6 +262,10 @@ impl Store for RedisStore {
 
     fn circuit(&self) -> Circuit {
         self.links.circuit()
+    }
+
+    fn connection(&self) -> Option<ConnectionWatch> {
+        Some(self.links.connection.clone())
     }
 
     fn look<'s, 'p, 'l>(&'s self, probe: &'p Probe) -> BoxFuture<'l, Result<Look, Error>>
