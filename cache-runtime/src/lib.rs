@@ -49,7 +49,7 @@
 //! A read that starts after an invalidation was acknowledged never gets older data: across processes, with
 //! loads in flight, callers hanging up and bodies panicking. Only a copy that is kept in the process beside Redis may be behind
 //! a write of another process, for a bounded time ([`CacheConfig::local_max_staleness`]). With Redis off, away, hung or wrong,
-//! annotated functions simply run. The README of the repository says what this rests on, and what is not there yet.
+//! annotated functions simply run. The book in the repository (`docs/book`) says what this rests on, and what is not there yet.
 //!
 //! # To begin with
 //!

@@ -8,6 +8,8 @@
 //! Whatever cannot be started panics with what to do about it: a missing server is a failed test, not a
 //! skipped one.
 
+#[cfg(doctest)]
+mod book;
 mod demo;
 mod document;
 mod postgres;

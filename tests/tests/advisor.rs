@@ -32,7 +32,7 @@ impl Shop {
     }
 }
 
-/// As the README says that a Redis is to be set up.
+/// As the book says that a Redis is to be set up.
 fn well() -> RedisOptions {
     RedisServer::options()
         .config("maxmemory 64mb")
@@ -236,7 +236,7 @@ async fn missing_permissions() {
         one(
             found,
             AdviceKind::Unreachable,
-            &["NOPERM", named, "Securing Redis"],
+            &["NOPERM", named, "Deploying and securing Redis"],
         );
     }
     // Not seeing what INFO says is no fault of an operator who has vouched for it.

@@ -238,7 +238,7 @@ async fn a_password_is_used_and_never_told() {
     }
 }
 
-/// What the README says a user needs, and no more: the commands sent, then those the scripts use. (A load of
+/// What the book says a user needs, and no more: the commands sent, then those the scripts use. (A load of
 /// more than a second, which renews its lease, is what `setrange` and `pexpire` are for.)
 const PERMISSIONS: &str = "user app on >app-word resetchannels ~* -@all \
                            +hello +info +time +mget +scan +dbsize +evalsha +script|load +client|tracking +client|caching \

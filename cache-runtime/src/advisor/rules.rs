@@ -13,7 +13,7 @@ const OLDEST: (u32, u32) = (6, 2);
 /// Redis did not answer, or not as it should.
 pub(super) fn unreachable(checkup: &mut Checkup, redis: &RedisConfig, reason: &str) {
     let fix = if reason.contains("NOPERM") {
-        "permit its user what the README lists under \"Securing Redis\""
+        "permit its user what the book lists under \"Deploying and securing Redis\""
     } else if ["WRONGPASS", "NOAUTH", "AUTH"]
         .iter()
         .any(|code| reason.contains(code))

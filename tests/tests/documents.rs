@@ -1,0 +1,157 @@
+//! What the documents point to exists: files, pages, headings; and the README stays short.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Component, Path, PathBuf};
+
+use pulldown_cmark::{Event, Parser, Tag, TagEnd};
+
+/// The most that a README may have: users read ten kilobytes, and the rest is the book.
+const README_LIMIT: usize = 10 * 1024;
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests
+        .parent()
+        .expect("a folder in the workspace")
+        .to_owned()
+}
+
+/// All Markdown files of the repository's top, `docs` and the crates' top.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root(), root().join("docs")];
+    folders.extend(["tests/rivals", "tests/fuzz"].map(|folder| root().join(folder)));
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && folder.starts_with(root().join("docs")) {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[derive(Default)]
+struct Page {
+    links: Vec<String>,
+    anchors: HashSet<String>,
+}
+
+/// A heading's anchor, as GitHub and mdBook make it: lower case, spaces to `-`, punctuation left out.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim().to_lowercase();
+    let kept = heading.chars().filter_map(|c| match c {
+        ' ' => Some('-'),
+        c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+        _ => None,
+    });
+    kept.collect()
+}
+
+fn read(path: &Path) -> Page {
+    let text = std::fs::read_to_string(path).expect("a document is text");
+    let mut page = Page::default();
+    let mut heading: Option<String> = None;
+    for event in Parser::new_ext(&text, pulldown_cmark::Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::End(TagEnd::Heading(_)) => {
+                page.anchors
+                    .insert(anchor(&heading.take().unwrap_or_default()));
+            }
+            Event::Text(text) | Event::Code(text) => {
+                if let Some(heading) = &mut heading {
+                    heading.push_str(&text);
+                }
+            }
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                page.links.push(dest_url.into_string());
+            }
+            _ => {}
+        }
+    }
+    page
+}
+
+/// `folder/../file` as `file`, without asking the file system.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::CurDir => {}
+            part => normal.push(part),
+        }
+    }
+    normal
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let pages: HashMap<_, _> = documents()
+        .into_iter()
+        .map(|path| (path.clone(), read(&path)))
+        .collect();
+    assert!(
+        pages.len() > 30,
+        "the documents are not where this test looks: {}",
+        pages.len()
+    );
+    let mut broken = Vec::new();
+    let mut checked = 0;
+    for (path, page) in &pages {
+        for link in &page.links {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            checked += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => normal(&path.with_file_name("").join(file)),
+            };
+            let exists = target.exists();
+            let has_anchor = anchor.is_empty()
+                || pages
+                    .get(&target)
+                    .is_some_and(|page| page.anchors.contains(anchor));
+            if !exists || !has_anchor {
+                let path = path.strip_prefix(root()).unwrap_or(path);
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    broken.sort();
+    assert!(checked > 50, "hardly any link was found: {checked}");
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_page_of_the_book_is_in_its_summary() {
+    let book = root().join("docs/book/src");
+    let summary = read(&book.join("SUMMARY.md"));
+    let listed: HashSet<_> = summary.links.iter().map(|link| book.join(link)).collect();
+    let pages = documents()
+        .into_iter()
+        .filter(|path| path.starts_with(&book));
+    let forgotten: Vec<_> = pages
+        .filter(|path| !path.ends_with("SUMMARY.md") && !listed.contains(path))
+        .collect();
+    assert!(forgotten.is_empty(), "not in SUMMARY.md: {forgotten:?}");
+}
+
+#[test]
+fn the_readme_is_short() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
+    assert!(
+        readme.len() <= README_LIMIT,
+        "README.md has {} bytes, and {README_LIMIT} at most; move what is reference into docs/book",
+        readme.len()
+    );
+}
