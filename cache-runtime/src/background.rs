@@ -21,6 +21,8 @@ pub(crate) struct Background {
     handle: Handle,
     to_finish: mpsc::UnboundedSender<JoinHandle<()>>,
     closing: watch::Sender<bool>,
+    /// Whether it is a thread of its own, on which nobody pauses the time.
+    is_own: bool,
 }
 
 impl Background {
@@ -36,6 +38,7 @@ impl Background {
             handle,
             to_finish,
             closing: watch::Sender::new(false),
+            is_own: true,
         })
     }
 
@@ -46,12 +49,17 @@ impl Background {
             handle: Handle::current(),
             to_finish: mpsc::unbounded_channel().0,
             closing: watch::Sender::new(false),
+            is_own: false,
         }
     }
 
     #[cfg(feature = "redis")]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
     }
 
     /// How many tasks are alive.

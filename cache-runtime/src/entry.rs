@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::clock::Millis;
+use crate::clock::{CLOCK_ERROR, Millis};
 use crate::key::EntryKind;
 use crate::nonce::{Nonce, hex64};
 use crate::returns::Cacheable;
@@ -255,6 +255,19 @@ impl Header {
     #[must_use]
     pub fn is_leased(&self) -> bool {
         self.token != Nonce::NONE
+    }
+
+    /// Whether the lease may hold yet, as far as the store's clock is known here. A deadline further ahead than a lease of
+    /// this process lasts is from before that clock was set back.
+    pub(crate) fn is_held(&self, now: Millis, length: Duration) -> bool {
+        self.is_leased() && now <= self.deadline && self.deadline <= now.after(length + CLOCK_ERROR)
+    }
+
+    /// Whether it was stored before the store's clock was set back: until when it may be served is not known then.
+    #[inline]
+    pub(crate) fn is_ahead_of(&self, now: Millis) -> bool {
+        self.stored.0 > now.0.saturating_add(CLOCK_ERROR.as_millis() as u64)
+            && !crate::mutation::is_active("entries-live-longer-by-what-the-clock-is-set-back")
     }
 
     /// Whether a lease on `stamp` and `fingerprint` leaves the content where it is: it may still be served.

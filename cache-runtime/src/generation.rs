@@ -30,7 +30,8 @@ impl Dep {
 
 /// The value under a generation's key: a nonce, and the write intents that stand on it.
 ///
-/// In text `nonce`, then ` token@deadline` per intent.
+/// In text `nonce`, then ` token@deadline` per intent. Behind the token's 32 digits are eight more: for how many milliseconds
+/// it lasts from when it was set, which tells a deadline that was set before the store's clock was set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
     /// Changes with every invalidation, to a value never seen before.

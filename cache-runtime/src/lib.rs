@@ -106,6 +106,7 @@ mod map;
 mod mutation;
 mod nonce;
 mod observe;
+mod paused;
 #[cfg(feature = "poem")]
 pub mod poem;
 mod policy;

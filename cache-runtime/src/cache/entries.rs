@@ -173,8 +173,8 @@ impl Cache {
         }
     }
 
-    /// Removes one entry, with a load of it that is in flight; says whether there was one. A foreign value
-    /// stays.
+    /// Removes one entry, with a load of it that is in flight; says whether there was one, as far as the connection was
+    /// not lost meanwhile. A foreign value stays.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidKey`]; [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then
@@ -200,7 +200,12 @@ impl Cache {
         // Inside of a block somebody may load the old rows again before the commit: once more then.
         transaction::hand_over_order(&call.cache, &order);
         let owed = call.cache.delivery.owe(order);
-        match call.cache.store.invalidate(&invalidation).await {
+        let store = &call.cache.store;
+        let removed = call
+            .cache
+            .delivery
+            .persist(|| store.invalidate(&invalidation));
+        match removed.await {
             Ok(done) => {
                 owed.settle();
                 Ok(done.removed > 0)

@@ -165,7 +165,8 @@ impl Cache {
         };
         cache.registry.others.invalidations.add_one();
         let matching = Matching::all(&cache.space.namespace, pattern);
-        cache.store.remove_matching(&matching).await
+        let walk = || cache.store.remove_matching(&matching);
+        cache.delivery.persist(walk).await
     }
 
     /// Invalidates everything in the namespace and removes its entries; returns how many there were. Keys of
@@ -188,7 +189,8 @@ impl Cache {
         let owed = cache.delivery.owe_everything();
         // Removed first, because that can be counted. What is stored meanwhile is dead a moment later.
         let everything = Matching::all(&cache.space.namespace, "*");
-        let removed = cache.store.remove_matching(&everything).await;
+        let walk = || cache.store.remove_matching(&everything);
+        let removed = cache.delivery.persist(walk).await;
         match owed.acknowledged(PATIENCE).await {
             Acknowledgement::Delivered => removed,
             Acknowledgement::Lost => Err(Error::unavailable(

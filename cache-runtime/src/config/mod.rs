@@ -307,6 +307,11 @@ impl CacheConfig {
         self
     }
 
+    /// How long an announcement of this process stands at most.
+    pub(crate) fn longest_intent(&self) -> Duration {
+        self.intent.max(self.uncertainty)
+    }
+
     /// The largest encoded value that is stored, in bytes.
     #[must_use]
     pub fn value_limit(mut self, bytes: usize) -> Self {

@@ -8,6 +8,7 @@
 mod batch;
 mod owed;
 mod queue;
+mod reconnect;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ use self::sweep::Sweeper;
 use crate::background::Background;
 use crate::clock::{self, Instant, Millis};
 use crate::error::{Error, ErrorKind};
-use crate::store::{Circuit, Probe, Store};
+use crate::paused::Held;
+use crate::store::{Circuit, ConnectionStatus, ConnectionWatch, Probe, Store};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(1);
@@ -67,6 +69,8 @@ struct Shared {
     is_distressed: AtomicBool,
     /// How many writes are running, each of which may still hand an invalidation in, and how many values are being stored.
     running: watch::Sender<usize>,
+    /// Whether it is delivered on a thread of the cache's own, whatever time it is for the caller.
+    is_elsewhere: bool,
 }
 
 impl Shared {
@@ -79,18 +83,23 @@ impl Shared {
         changed
     }
 
+    /// For one who waits for what is done on that thread.
+    fn hold(&self, limit: Duration) -> Option<Held> {
+        self.is_elsewhere.then(|| Held::for_at_most(limit))
+    }
+
     /// What was on its way waits again.
     fn take_back(&self) {
         let receipts = self.change(Queue::take_back);
         tell_pending(receipts);
     }
 
-    /// What is ready goes on waiting; says whether anything is.
-    fn put_off(&self) -> bool {
-        let receipts = self.change(|queue| queue.put_off(clock::now()));
-        let any = receipts.is_some();
-        tell_pending(receipts.unwrap_or_default());
-        any
+    /// What is ready goes on waiting, and `None` says that nothing is. Until when the receipts are kept.
+    fn put_off(&self, connection: Option<&ConnectionWatch>) -> Option<Option<Instant>> {
+        let status = connection.map(ConnectionWatch::status);
+        let put_off = self.change(|queue| queue.put_off(clock::now(), status))?;
+        tell_pending(put_off.pending);
+        Some(put_off.until)
     }
 }
 
@@ -106,6 +115,8 @@ fn tell_pending(receipts: Receipts) {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     shared: Arc<Shared>,
+    store: Arc<dyn Store>,
+    connection: Option<ConnectionWatch>,
     closing: watch::Sender<bool>,
     closed: watch::Receiver<bool>,
 }
@@ -123,20 +134,25 @@ impl Delivery {
             wake: Notify::new(),
             is_distressed: AtomicBool::new(false),
             running: watch::Sender::new(0),
+            is_elsewhere: background.is_own(),
         });
         let (closing, on_closing) = watch::channel(false);
         let (on_closed, closed) = watch::channel(false);
         let sweeper = Arc::new(Sweeper::default());
         background.spawn(Arc::clone(&sweeper).run(Arc::clone(&store), namespace.to_owned()));
+        let connection = store.connection();
         let worker = Worker {
             shared: Arc::clone(&shared),
-            store,
+            store: Arc::clone(&store),
+            connection: connection.clone(),
             namespace: namespace.to_owned(),
             sweeper,
         };
         background.spawn_to_finish(worker.run(on_closing, on_closed));
         Self {
             shared,
+            store,
+            connection,
             closing,
             closed,
         }
@@ -205,6 +221,7 @@ impl Delivery {
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
         let mut closed = self.closed.clone();
+        let _held = self.shared.hold(CLOSING_BUDGET * 2);
         // The worker says that it is done, or is gone, or took too long.
         let _ = tokio::time::timeout(CLOSING_BUDGET * 2, closed.wait_for(|closed| *closed)).await;
     }
@@ -244,6 +261,7 @@ impl Receipt {
         if tokio::runtime::Handle::try_current().is_err() {
             return self.acknowledged.await.unwrap_or(Acknowledgement::Lost);
         }
+        let _held = self.shared.hold(patience);
         match tokio::time::timeout(patience, self.acknowledged).await {
             Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
             Err(_) => self.shared.change(|queue| queue.lose_patience(self.ticket)),
@@ -254,8 +272,16 @@ impl Receipt {
 struct Worker {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
+    connection: Option<ConnectionWatch>,
     namespace: String,
     sweeper: Arc<Sweeper>,
+}
+
+/// Why something waits that is ready.
+struct Stopped {
+    error: Error,
+    /// Until when those who wait for receipts wait for a connection; `None` if they have been told.
+    until: Option<Instant>,
 }
 
 impl Worker {
@@ -272,27 +298,35 @@ impl Worker {
 
     async fn deliver_for_ever(&self) {
         let mut retry: Option<Duration> = None;
+        let mut kept_until = None;
+        let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);
         // One warning for each, and not one for each write in an outage.
         let mut warned = HashSet::new();
         loop {
             let due = self.shared.queue.lock().next_due();
-            let wake = [due, retry.map(|wait| clock::now() + wait)]
+            let wake = [due, retry.map(|wait| clock::now() + wait), kept_until]
                 .into_iter()
                 .flatten()
                 .min();
             tokio::select! {
                 () = self.shared.wake.notified() => {}
+                () = changed(&mut connection) => {}
                 () = sleep_until(wake) => {}
             }
-            retry = match self.deliver_ready().await {
-                Ok(()) => {
-                    if retry.is_some() {
+            let stopped = self.deliver_ready().await.err();
+            if let Some(connection) = &self.connection {
+                connection.want(stopped.is_some());
+            }
+            kept_until = stopped.as_ref().and_then(|stopped| stopped.until);
+            retry = match stopped {
+                None => {
+                    if retry.is_some() && !warned.is_empty() {
                         tracing::info!("the invalidations that waited have been delivered");
                         warned.clear();
                     }
                     None
                 }
-                Err(error) => {
+                Some(Stopped { error, until: None }) => {
                     for name in self.shared.queue.lock().waiting_of() {
                         if !warned.contains(&name) {
                             tracing::warn!("invalidations of {name} wait for the store: {error}");
@@ -301,24 +335,36 @@ impl Worker {
                     }
                     Some(retry.map_or(FIRST_RETRY, |wait| (wait * 2).min(LAST_RETRY)))
                 }
+                Some(Stopped { until: Some(_), .. }) => retry,
             };
         }
     }
 
-    async fn deliver_ready(&self) -> Result<(), Error> {
+    async fn deliver_ready(&self) -> Result<(), Stopped> {
         loop {
             // Known beforehand, it costs nothing, however much waits: a write in an outage is not to pay for all
             // those before it.
-            if self.store.circuit() != Circuit::Closed && self.shared.put_off() {
-                return Err(Error::unavailable("the store is not connected"));
+            if self.store.circuit() != Circuit::Closed
+                && let Some(until) = self.shared.put_off(self.connection.as_ref())
+            {
+                let error = Error::unavailable("the store is not connected");
+                return Err(Stopped { error, until });
             }
+            let number = number_of(self.connection.as_ref());
             let Some(delivery) = self.shared.change(|queue| queue.send(clock::now())) else {
+                if self.store.circuit() == Circuit::Closed {
+                    self.shared.change(Queue::answered);
+                }
                 return Ok(());
             };
-            let delivered = self.deliver(&delivery).await;
-            if delivered.is_err() {
+            if let Err(error) = self.deliver(&delivery).await {
+                if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
+                    // Sent again at once over the next connection, which may be there already.
+                    self.shared.put_off(self.connection.as_ref());
+                    continue;
+                }
                 self.shared.take_back();
-                return delivered;
+                return Err(Stopped { error, until: None });
             }
         }
     }
@@ -390,11 +436,18 @@ impl Worker {
     /// Delivers what is left, and what the writes that are running hand in, and ends the queue.
     async fn deliver_the_rest(&self, fault: &mut Option<Error>) {
         let mut running = self.shared.running.subscribe();
+        let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);
+        if let Some(connection) = &self.connection {
+            connection.want(true);
+        }
         loop {
             self.shared.change(Queue::hasten);
-            if let Err(error) = self.deliver_ready().await {
+            if let Err(Stopped { error, .. }) = self.deliver_ready().await {
                 *fault = Some(error);
-                tokio::time::sleep(CLOSING_RETRY).await;
+                tokio::select! {
+                    () = tokio::time::sleep(CLOSING_RETRY) => {}
+                    () = changed(&mut connection) => {}
+                }
                 continue;
             }
             let is_quiet = *running.borrow_and_update() == 0;
@@ -411,6 +464,29 @@ impl Worker {
 
 fn is_away(error: &Error) -> bool {
     error.kind() == ErrorKind::Unavailable
+}
+
+/// How many connections there have been.
+fn number_of(connection: Option<&ConnectionWatch>) -> u64 {
+    connection.map_or(0, |connection| connection.status().number)
+}
+
+/// Whether the connection is lost that was the last one when there had been so many.
+fn is_lost(store: &dyn Store, connection: Option<&ConnectionWatch>, number: u64) -> bool {
+    connection.is_some_and(|connection| {
+        connection.status().number != number || store.circuit() != Circuit::Closed
+    })
+}
+
+/// Returns when something has changed with the connection since the last time.
+async fn changed(connection: &mut Option<watch::Receiver<ConnectionStatus>>) {
+    if let Some(connection) = connection
+        && connection.changed().await.is_ok()
+    {
+        return;
+    }
+    // A store that says nothing is asked again when the time has come.
+    std::future::pending().await
 }
 
 async fn sleep_until(wake: Option<Instant>) {

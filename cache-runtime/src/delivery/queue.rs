@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 
 use super::Acknowledgement;
 use super::batch::{Batch, Order, Receipts};
+use super::reconnect::ReconnectWait;
 use crate::clock::{self, Instant};
 use crate::generation::Dep;
 use crate::nonce::Nonce;
-use crate::store::{Intent, Invalidation, Probe};
+use crate::store::{ConnectionStatus, Intent, Invalidation, Probe};
 
 /// What is to be repeated later is repeated together with what falls due within this time.
 const DUE_STEP: Duration = Duration::from_millis(250);
@@ -55,6 +56,15 @@ pub(super) struct Delivery {
     pub(super) intents: Vec<Intent>,
 }
 
+/// What becomes of what is ready while there is no connection.
+#[derive(Debug)]
+pub(super) struct PutOff {
+    /// Those who are to be told that it is pending, once that is known to all that reads bypass.
+    pub(super) pending: Receipts,
+    /// Until when the others wait for a connection.
+    pub(super) until: Option<Instant>,
+}
+
 /// Which order somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
@@ -89,6 +99,8 @@ pub(super) struct Queue {
     /// announcements it has acknowledged too.
     delivered: u64,
     announced: u64,
+    /// How long the receipts are kept while there is no connection.
+    wait: ReconnectWait,
     /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
     is_distressed: bool,
     is_closed: bool,
@@ -110,6 +122,7 @@ impl Queue {
             entered: 0,
             delivered: 0,
             announced: 0,
+            wait: ReconnectWait::default(),
             is_distressed: false,
             is_closed: false,
             lost: 0,
@@ -247,16 +260,42 @@ impl Queue {
         }
     }
 
-    /// Leaves what is ready where it is, since the store would not take it; returns those who are to be told that
-    /// it is pending, as [`take_back`](Self::take_back) does, or `None` if nothing is ready.
+    /// Leaves what is ready where it is, with what was interrupted on its way, since the store would not take it; `None` if
+    /// nothing is ready. `connection` is what the store says of its connection.
     #[must_use]
-    pub(super) fn put_off(&mut self, now: Instant) -> Option<Receipts> {
+    pub(super) fn put_off(
+        &mut self,
+        now: Instant,
+        connection: Option<ConnectionStatus>,
+    ) -> Option<PutOff> {
         self.gather(now);
+        self.enforce_limit();
         if self.ready.is_empty() {
             return None;
         }
-        self.is_distressed = true;
-        Some(self.ready.take_receipts())
+        let until = self.wait_until(now, connection);
+        let pending = match until {
+            Some(_) => Receipts::new(),
+            None => {
+                self.is_distressed = true;
+                self.ready.take_receipts()
+            }
+        };
+        Some(PutOff { pending, until })
+    }
+
+    /// Until when one who needs a connection waits for it; `None` if he does not.
+    pub(super) fn wait_until(
+        &mut self,
+        now: Instant,
+        connection: Option<ConnectionStatus>,
+    ) -> Option<Instant> {
+        self.wait.until(now, connection)
+    }
+
+    /// The store has answered: the next time there is no connection, that is waited for again.
+    pub(super) fn answered(&mut self) {
+        self.wait.reset();
     }
 
     /// Puts all that is ready on its way; `None` if there is nothing.
@@ -289,6 +328,7 @@ impl Queue {
         let Some(batch) = &mut self.in_flight else {
             return Batch::default();
         };
+        self.wait.reset();
         let mut done = batch.take_invalidation();
         self.delivered = self.delivered.max(done.last);
         tell_delivered(&mut done.receipts);
@@ -302,6 +342,7 @@ impl Queue {
             && let Some(place) = batch.place_of(token)
         {
             batch.intents.remove(place);
+            self.wait.reset();
         }
         self.settle();
     }
@@ -329,6 +370,7 @@ impl Queue {
     #[must_use]
     pub(super) fn take_back(&mut self) -> Receipts {
         self.is_distressed = true;
+        self.wait.give_up();
         let Some(mut batch) = self.in_flight.take() else {
             return Receipts::new();
         };

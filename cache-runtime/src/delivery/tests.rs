@@ -36,9 +36,32 @@ struct Held {
     gate: Semaphore,
     taken: Semaphore,
     closed: Semaphore,
+    connection: Option<ConnectionWatch>,
+    /// Whether a refusal means that the connection was lost, and that there is another already.
+    reconnects: AtomicBool,
 }
 
 impl Held {
+    /// It takes everything, and makes its connection again.
+    fn connected() -> (Arc<Self>, ConnectionWatch) {
+        let watch = ConnectionWatch::default();
+        watch.established();
+        let mut held = Arc::into_inner(Self::open()).expect("the only one");
+        held.connection = Some(watch.clone());
+        (Arc::new(held), watch)
+    }
+
+    fn lose_connection(&self) {
+        self.is_away.store(true, Ordering::SeqCst);
+    }
+
+    fn connect(&self) {
+        self.is_away.store(false, Ordering::SeqCst);
+        if let Some(connection) = &self.connection {
+            connection.established();
+        }
+    }
+
     fn open() -> Arc<Self> {
         let held = Self::shut();
         held.gate.add_permits(1_000);
@@ -54,6 +77,8 @@ impl Held {
             gate: Semaphore::new(0),
             taken: Semaphore::new(0),
             closed: Semaphore::new(0),
+            connection: None,
+            reconnects: AtomicBool::new(false),
         })
     }
 }
@@ -78,6 +103,10 @@ impl Store for Held {
         } else {
             Circuit::Closed
         }
+    }
+
+    fn connection(&self) -> Option<ConnectionWatch> {
+        self.connection.clone()
     }
 
     async fn look(&self, _: &Probe) -> Result<Look, Error> {
@@ -108,6 +137,9 @@ impl Store for Held {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, minus_one)
             .is_ok()
         {
+            if self.reconnects.load(Ordering::SeqCst) {
+                self.connect();
+            }
             return refused();
         }
         self.gate.acquire().await.expect("never closed").forget();
@@ -189,6 +221,7 @@ fn shared() -> Arc<Shared> {
         wake: Notify::new(),
         is_distressed: AtomicBool::new(false),
         running: watch::Sender::new(0),
+        is_elsewhere: false,
     })
 }
 
@@ -442,4 +475,137 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
     store.refuses_intents.store(false, Ordering::SeqCst);
     a_while_later().await;
     assert!(!delivery.is_pending(&probe("teams")));
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Tokio's timers count in milliseconds.
+fn is_about(elapsed: Duration, expected: Duration) -> bool {
+    expected <= elapsed && elapsed <= expected + 2 * MS
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
+    let (store, _watch) = Held::connected();
+    let delivery = over(&store);
+    store.lose_connection();
+    let began = clock::now();
+    let dropped = delivery.enqueue(order("teams"));
+    let back = async {
+        tokio::time::sleep(15 * MS).await;
+        // Its caller hangs up.
+        drop(dropped);
+        tokio::time::sleep(15 * MS).await;
+        assert!(!delivery.is_distressed(), "nobody was told anything");
+        store.connect();
+    };
+    let receipt = delivery.enqueue(order("users"));
+    let (told, ()) = tokio::join!(receipt.acknowledged(PATIENCE), back);
+    assert_eq!(told, Acknowledgement::Delivered);
+    assert!(is_about(began.elapsed(), 30 * MS), "{:?}", began.elapsed());
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 1, "both together");
+    assert_eq!(delivery.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_with_its_connection_is_sent_again_over_the_next() {
+    let (store, _watch) = Held::connected();
+    store.reconnects.store(true, Ordering::SeqCst);
+    store.refusals.store(3, Ordering::SeqCst);
+    let delivery = over(&store);
+    let began = clock::now();
+    let receipt = delivery.enqueue(order("users"));
+    assert_eq!(
+        receipt.acknowledged(PATIENCE).await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_for_once() {
+    let (store, watch) = Held::connected();
+    let delivery = over(&store);
+    for (fails_after, waits) in [(None, 80), (Some(5), 15), (None, 80)] {
+        store.lose_connection();
+        let mut began = clock::now();
+        let fails = async {
+            if let Some(after) = fails_after {
+                tokio::time::sleep(after * MS).await;
+                watch.failed();
+            }
+        };
+        let receipt = delivery.enqueue(order("users"));
+        let (told, ()) = tokio::join!(receipt.acknowledged(PATIENCE), fails);
+        assert_eq!(told, Acknowledgement::Pending);
+        assert!(
+            is_about(began.elapsed(), waits * MS),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(delivery.is_pending(&probe("users")));
+        // Whoever comes later does not wait, and who asks by himself does not either.
+        began = clock::now();
+        let receipt = delivery.enqueue(order("users"));
+        assert_eq!(
+            receipt.acknowledged(PATIENCE).await,
+            Acknowledgement::Pending
+        );
+        let error = Error::unavailable("lost");
+        assert!(!delivery.reconnected(delivery.attempt(), &error).await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        store.taken.forget_permits(usize::MAX >> 4);
+        store.connect();
+        let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+        taken.expect("in time").expect("never closed").forget();
+        assert_eq!(began.elapsed(), Duration::ZERO, "woken by the connection");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_by_himself_asks_again_over_the_next_connection() {
+    let (store, _watch) = Held::connected();
+    let delivery = over(&store);
+    store.lose_connection();
+    let answers = async {
+        let mut asked = 0;
+        let answer = delivery.persist(|| {
+            asked += 1;
+            let is_away = store.is_away.load(Ordering::SeqCst);
+            async move { if is_away { refused() } else { Ok(()) } }
+        });
+        let answer = answer.await;
+        (answer.is_ok(), asked)
+    };
+    let back = async {
+        tokio::time::sleep(50 * MS).await;
+        store.connect();
+    };
+    let (answered, ()) = tokio::join!(answers, back);
+    assert_eq!(answered, (true, 2));
+
+    // What the store itself refuses is not asked again.
+    let refusal = Error::new(ErrorKind::Store, "the test refuses it");
+    assert!(!delivery.reconnected(delivery.attempt(), &refusal).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_something_waits_the_connection_is_wanted() {
+    let (store, watch) = Held::connected();
+    let delivery = over(&store);
+    store.lose_connection();
+    let receipt = delivery.enqueue(order("users"));
+    assert_eq!(
+        receipt.acknowledged(PATIENCE).await,
+        Acknowledgement::Pending
+    );
+    let began = clock::now();
+    watch.pause(LIMIT, 100 * MS).await;
+    assert!(is_about(began.elapsed(), 100 * MS), "{:?}", began.elapsed());
+    store.connect();
+    a_while_later().await;
+    let began = clock::now();
+    watch.pause(LIMIT, 100 * MS).await;
+    assert!(is_about(began.elapsed(), LIMIT), "{:?}", began.elapsed());
 }

@@ -376,7 +376,8 @@ async fn first_look<V: crate::Cacheable, K>(
     let marks: Vec<_> = asked().map(|(_, (_, call))| call.mark()).collect();
     let probes: Vec<Probe> = asked().map(|(_, (_, call))| call.probe.clone()).collect();
     let mut allowance = Allowance::new(cache.config.command_budget);
-    let looks = match allowance.spend(look_at(&cache.store, &probes)).await {
+    let looks = look_at(&cache.store, cache.config.longest_intent(), &probes);
+    let looks = match allowance.spend(looks).await {
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
@@ -463,18 +464,22 @@ fn judged<V: crate::Cacheable>(
 }
 
 /// As a look at one, with intents whose time is over ended first.
-async fn look_at(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+async fn look_at(
+    store: &Arc<dyn Store>,
+    longest: Duration,
+    probes: &[Probe],
+) -> Result<Vec<Look>, Error> {
     let looks = store.look_many(probes).await?;
-    let Some(first) = expired(probes, &looks).next() else {
+    let Some(first) = expired(longest, probes, &looks).next() else {
         return Ok(looks);
     };
     // All depend on the same: that is ended with the first, and hardly ever is there anything besides.
     store.prune(first).await?;
     let looks = store.look_many(probes).await?;
-    if expired(probes, &looks).next().is_none() {
+    if expired(longest, probes, &looks).next().is_none() {
         return Ok(looks);
     }
-    let prunes: Vec<_> = expired(probes, &looks)
+    let prunes: Vec<_> = expired(longest, probes, &looks)
         .map(|probe| store.prune(probe))
         .collect();
     let pruned: Vec<_> = stream::iter(prunes)
@@ -485,11 +490,15 @@ async fn look_at(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, 
     store.look_many(probes).await
 }
 
-fn expired<'p>(probes: &'p [Probe], looks: &'p [Look]) -> impl Iterator<Item = &'p Probe> {
+fn expired<'p>(
+    longest: Duration,
+    probes: &'p [Probe],
+    looks: &'p [Look],
+) -> impl Iterator<Item = &'p Probe> {
     probes
         .iter()
         .zip(looks)
-        .filter(|(_, look)| look.has_expired_intents())
+        .filter(move |(_, look)| look.has_expired_intents(longest))
         .map(|(probe, _)| probe)
 }
 

@@ -358,7 +358,7 @@ impl Call {
     pub(crate) async fn look(&self) -> Result<Look, Error> {
         match self.cache.store.look(&self.probe).await {
             // Gone before the next wait, which else would hold it: all calls look, and few find such intents.
-            Ok(look) if look.has_expired_intents() => {}
+            Ok(look) if look.has_expired_intents(self.cache.config.longest_intent()) => {}
             seen => return seen,
         }
         Box::pin(self.prune_and_look()).await

@@ -57,7 +57,8 @@ impl Hit {
         };
         let may_be_served = header.stays_under(look.stamp, fingerprint)
             && look.intended.is_none()
-            && look.now < header.fresh;
+            && look.now < header.fresh
+            && !header.is_ahead_of(look.now);
         may_be_served.then(|| Self::new(header, payload, look.now))
     }
 }
@@ -328,7 +329,7 @@ impl<'a> Reader<'a> {
             Found::Nothing => return Sight::Vacant(Seen::Nothing),
             Found::Entry(header, payload) => (header, payload),
         };
-        if !self.is_live(&header, look.stamp) {
+        if !self.is_live(&header, look.stamp) || header.is_ahead_of(look.now) {
             if header.is_leased() {
                 return Sight::Leased(header);
             }
@@ -346,7 +347,7 @@ impl<'a> Reader<'a> {
         let hit = Hit::new(header, payload, now);
         let past = hit.past;
         // Whoever holds the lease may have died.
-        let is_loading = header.is_leased() && now <= header.deadline;
+        let is_loading = header.is_held(now, self.call.cache.config.lease);
         if now < header.fresh {
             if header.is_leased() || !grace.is_due_early(hit.ttl, header.took(), fastrand::f64()) {
                 return Sight::Hit(hit);
@@ -479,7 +480,7 @@ impl<'a> Reader<'a> {
 
     /// What there is to do about a lease that is not to be waited for.
     fn gives_way(&mut self, lease: Header, now: Millis) -> Option<Met> {
-        if lease.deadline < now {
+        if !lease.is_held(now, self.call.cache.config.lease) {
             return Some(Met::GivesWay(Seen::Leased));
         }
         if self.call.cache.flights.is_given_up(lease.token) {

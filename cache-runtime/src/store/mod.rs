@@ -3,6 +3,7 @@
 //! A store keeps entries (a [`Header`] and a payload) and generations, and compares and replaces them
 //! atomically per verb. It decides nothing: what a stamp means, who waits and who loads is the caller's part.
 
+mod connection;
 mod glob;
 mod memory;
 #[cfg(feature = "redis")]
@@ -19,11 +20,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 
+pub(crate) use self::connection::ConnectionStatus;
+pub use self::connection::ConnectionWatch;
 pub(crate) use self::glob::literal as glob_literal;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::survey::{Inquiry, Survey};
+use crate::clock::CLOCK_ERROR;
 pub use crate::clock::Millis;
 use crate::entry::MAX_TOOK;
 pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
@@ -98,9 +102,11 @@ pub struct Look {
 }
 
 impl Look {
-    /// Whether the last intent's time is over, as far as the store's clock is known here.
-    pub(crate) fn has_expired_intents(&self) -> bool {
-        self.intended.is_some_and(|until| until < self.now)
+    /// Whether the last intent's time is over, as far as the store's clock is known here, or lies further ahead than an
+    /// intent lasts: that is from before the clock was set back.
+    pub(crate) fn has_expired_intents(&self, longest: Duration) -> bool {
+        self.intended
+            .is_some_and(|until| until < self.now || until > self.now.after(longest + CLOCK_ERROR))
     }
 }
 
@@ -404,6 +410,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Whether the store is asked now; the answer costs nothing.
     fn circuit(&self) -> Circuit {
         Circuit::Closed
+    }
+
+    /// What is known of the store's connection, if it makes one by itself: then writes wait for a fresh one, for as long as
+    /// [`ConnectionWatch`] says. `None` where there is nothing to wait for.
+    fn connection(&self) -> Option<ConnectionWatch> {
+        None
     }
 
     /// Shows what [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, no intent, and

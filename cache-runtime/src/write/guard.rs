@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+
 use super::Planned;
 use crate::allowance::Allowance;
 use crate::clock;
@@ -194,25 +196,46 @@ impl Guard {
         }
     }
 
-    /// Announces the write if it is to survive a crash; else asks whether the store is there.
+    /// Announces the write if it is to survive a crash; else asks whether the store is there. A connection that is lost
+    /// meanwhile is waited for, since that alone is no reason to refuse a write.
     async fn ready(&mut self) -> Result<(), Error> {
-        let store = &self.cache.store;
-        if !self.planned.crash_safe {
-            return self.allowance.spend(store.ping()).await;
+        let token = Nonce::fresh();
+        let intent = self
+            .planned
+            .crash_safe
+            .then(|| self.planned.intent(token, self.cache.config.intent));
+        loop {
+            let attempt = self.cache.delivery.attempt();
+            let asked = match &intent {
+                Some(intent) => self.announce(intent).await,
+                None => self.allowance.spend(self.cache.store.ping()).await,
+            };
+            let Err(error) = asked else {
+                return Ok(());
+            };
+            let reconnected = self.cache.delivery.reconnected(attempt, &error);
+            let reconnected = reconnected.map(Ok::<_, Error>);
+            if !self.allowance.spend(reconnected).await.unwrap_or(false) {
+                return Err(error);
+            }
         }
+    }
+
+    async fn announce(&mut self, intent: &Intent) -> Result<(), Error> {
+        let store = &self.cache.store;
         if store.circuit() != Circuit::Closed {
             // It is surely not sent, so that there is nothing to withdraw either.
             return Err(Error::unavailable("the store is not connected"));
         }
-        let token = Nonce::fresh();
+        let is_first = self.announced.is_none();
         // An announcement that is not answered may have taken place.
         let announced = self.announced.insert(Announced {
-            token,
+            token: intent.token,
             on_whole: true,
         });
-        let intent = self.planned.intent(token, self.cache.config.intent);
-        let intended = self.allowance.spend(store.intend(&intent)).await?;
-        announced.on_whole = intended.on_whole;
+        let intended = self.allowance.spend(store.intend(intent)).await?;
+        // What the one before has done is not known.
+        announced.on_whole = intended.on_whole || !is_first;
         Ok(())
     }
 

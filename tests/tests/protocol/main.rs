@@ -3,12 +3,15 @@
 mod announced;
 mod batch;
 mod bound_keys;
+mod clock;
 mod convoys;
 mod health;
 mod inside;
 mod loads;
 mod manual;
 mod outage;
+mod paused;
+mod reconnect;
 mod redis;
 mod restless;
 mod shop;

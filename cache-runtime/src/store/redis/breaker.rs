@@ -9,6 +9,9 @@
 //! While it is open because the server answers reads and refuses writes, it says `reads-only`, and the server is tried
 //! every half second.
 //!
+//! A connection that is lost after it has lasted for a moment is made again at once. While invalidations wait the pause is
+//! short, since what they concern may be served out of date elsewhere.
+//!
 //! The pattern is Michael Nygard's (*Release It!*, 2007). Here no caller is the probe: the connection is tried by the
 //! cache's own task, and calls cost nothing until that has succeeded.
 
@@ -24,6 +27,35 @@ use crate::store::Circuit;
 pub(crate) const FAILURES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// The same while invalidations wait.
+const FIRST_SHORT_PAUSE: Duration = Duration::from_millis(5);
+const LAST_SHORT_PAUSE: Duration = Duration::from_millis(100);
+/// A connection that is lost sooner is not made again at once, or one that is lost as soon as it is made would be made
+/// again without end.
+const SHORT_LIVED: Duration = Duration::from_millis(50);
+
+/// How there comes to be no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was closed, by the server or on the way.
+    Lost,
+    /// The runtime that drove it has ended. The next one is driven by the cache's own.
+    Abandoned,
+    /// It is not used any more: the server does not answer, or not as it should.
+    GivenUp,
+    /// The server answers, and takes no writes.
+    RefusesWrites,
+    /// It could not be made.
+    Failed,
+}
+
+/// How long to wait before the store is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pause {
+    pub(crate) usual: Duration,
+    /// While invalidations wait, at most.
+    pub(crate) wanted: Duration,
+}
 
 /// The state of one store's circuit. It is changed by the task that keeps the connection and read by anyone.
 #[derive(Debug)]
@@ -37,6 +69,7 @@ struct State {
     pause: Duration,
     /// Whether the server answers, and refuses writes.
     reads_only: bool,
+    short_pause: Duration,
 }
 
 impl Default for Breaker {
@@ -47,6 +80,7 @@ impl Default for Breaker {
             closed: None,
             pause: FIRST_PAUSE,
             reads_only: false,
+            short_pause: FIRST_SHORT_PAUSE,
         }))
     }
 }
@@ -58,11 +92,6 @@ impl Breaker {
             Circuit::Open | Circuit::HalfOpen if state.reads_only => Circuit::ReadsOnly,
             circuit => circuit,
         }
-    }
-
-    /// Whether what is about to open the circuit is that the server refuses writes.
-    pub(crate) fn set_reads_only(&self, reads_only: bool) {
-        self.0.lock().reads_only = reads_only;
     }
 
     /// The store is about to be tried.
@@ -80,24 +109,58 @@ impl Breaker {
 
     /// It failed, tried or used; returns how long to wait before it is tried again.
     ///
-    /// A store that had been working for a while is tried at once: most outages are a restart, which is over already.
-    pub(crate) fn open(&self, now: Instant) -> Duration {
+    /// A store that had been working for a while is tried at once: most outages are a restart, which is over already, or
+    /// the loss of this one connection.
+    pub(crate) fn open(&self, now: Instant, end: End) -> Pause {
         let mut state = self.0.lock();
         let was = std::mem::replace(&mut state.circuit, Circuit::Open);
-        let worked = state
-            .closed
-            .is_some_and(|since| now.saturating_duration_since(since) > FIRST_PAUSE);
-        if was == Circuit::Closed && worked {
+        let worked = match was {
+            Circuit::Closed => state
+                .closed
+                .map(|since| now.saturating_duration_since(since)),
+            _ => None,
+        };
+        let worked_for = |time: Duration| worked.is_some_and(|worked| worked > time);
+        if worked_for(FIRST_PAUSE) {
             state.pause = FIRST_PAUSE;
-            return Duration::ZERO;
         }
+        if worked_for(SHORT_LIVED) {
+            state.short_pause = FIRST_SHORT_PAUSE;
+        }
+        let is_tried_at_once = match end {
+            End::Lost if crate::mutation::is_active("reconnect-pause-grows-while-pending") => {
+                worked_for(FIRST_PAUSE)
+            }
+            End::Lost => worked_for(SHORT_LIVED),
+            End::Abandoned => true,
+            End::GivenUp => worked_for(FIRST_PAUSE),
+            End::RefusesWrites | End::Failed => false,
+        };
+        state.reads_only = end == End::RefusesWrites;
         if state.reads_only {
-            // It answers at once, so that to ask costs little; and who wrote meanwhile waits for it.
-            return FIRST_PAUSE;
+            // It answers at once, so that to ask costs little.
+            return Pause {
+                usual: FIRST_PAUSE,
+                wanted: LAST_SHORT_PAUSE,
+            };
         }
-        let pause = state.pause;
-        state.pause = (pause * 2).min(LAST_PAUSE);
-        pause
+        if is_tried_at_once {
+            return Pause {
+                usual: Duration::ZERO,
+                wanted: Duration::ZERO,
+            };
+        }
+        let (usual, short) = (state.pause, state.short_pause);
+        state.pause = (usual * 2).min(LAST_PAUSE);
+        state.short_pause = (short * 2).min(LAST_SHORT_PAUSE);
+        Pause {
+            usual,
+            wanted: match end {
+                // Each attempt costs those who read then their whole budget.
+                End::GivenUp => LAST_SHORT_PAUSE,
+                End::Lost | End::Abandoned | End::RefusesWrites | End::Failed => short,
+            },
+        }
     }
 }
 
@@ -125,40 +188,73 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn pause(usual: u64, wanted: u64) -> Pause {
+        let [usual, wanted] = [usual, wanted].map(Duration::from_millis);
+        Pause { usual, wanted }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_had_worked_is_tried_at_once_and_then_less_and_less_often() {
-        let breaker = Breaker::default();
-        assert_eq!(breaker.circuit(), Circuit::HalfOpen);
-        breaker.close(Instant::now());
-        tokio::time::advance(SECOND).await;
+        for end in [End::Lost, End::GivenUp] {
+            let breaker = Breaker::default();
+            assert_eq!(breaker.circuit(), Circuit::HalfOpen);
+            breaker.close(Instant::now());
+            tokio::time::advance(SECOND).await;
 
-        assert_eq!(breaker.open(Instant::now()), Duration::ZERO);
-        assert_eq!(breaker.circuit(), Circuit::Open);
-        let pauses: Vec<_> = (0..6)
-            .map(|_| {
-                breaker.probe();
-                breaker.open(Instant::now()).as_millis()
-            })
-            .collect();
-        assert_eq!(pauses, [500, 1000, 2000, 4000, 5000, 5000]);
-        assert_eq!(breaker.circuit(), Circuit::Open);
+            assert_eq!(breaker.open(Instant::now(), end), pause(0, 0));
+            assert_eq!(breaker.circuit(), Circuit::Open);
+            let pauses: Vec<_> = (0..7)
+                .map(|_| {
+                    breaker.probe();
+                    breaker.open(Instant::now(), End::Failed)
+                })
+                .collect();
+            let expected = [
+                (500, 5),
+                (1000, 10),
+                (2000, 20),
+                (4000, 40),
+                (5000, 80),
+                (5000, 100),
+                (5000, 100),
+            ];
+            assert_eq!(pauses, expected.map(|(usual, wanted)| pause(usual, wanted)));
+            assert_eq!(breaker.circuit(), Circuit::Open);
 
-        breaker.probe();
-        assert_eq!(breaker.circuit(), Circuit::HalfOpen);
-        breaker.close(Instant::now());
-        assert_eq!(breaker.circuit(), Circuit::Closed);
+            breaker.probe();
+            assert_eq!(breaker.circuit(), Circuit::HalfOpen);
+            breaker.close(Instant::now());
+            assert_eq!(breaker.circuit(), Circuit::Closed);
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_fails_as_soon_as_it_works_is_not_tried_without_pause() {
-        let breaker = Breaker::default();
-        let mut pauses = Vec::new();
-        for _ in 0..3 {
-            breaker.close(Instant::now());
-            tokio::time::advance(SECOND / 10).await;
-            pauses.push(breaker.open(Instant::now()).as_millis());
+        let lost = [pause(500, 5), pause(1000, 10), pause(2000, 20)];
+        let given_up = [pause(500, 100), pause(1000, 100), pause(2000, 100)];
+        for (end, lasts, expected) in [
+            (End::Lost, SECOND / 50, lost),
+            (End::GivenUp, SECOND / 10, given_up),
+        ] {
+            let breaker = Breaker::default();
+            let mut pauses = Vec::new();
+            for _ in 0..3 {
+                breaker.close(Instant::now());
+                tokio::time::advance(lasts).await;
+                pauses.push(breaker.open(Instant::now(), end));
+            }
+            assert_eq!(pauses, expected, "{end:?}");
         }
-        assert_eq!(pauses, [500, 1000, 2000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_reset_again_and_again_is_tried_at_once_each_time() {
+        let breaker = Breaker::default();
+        for _ in 0..10 {
+            breaker.close(Instant::now());
+            tokio::time::advance(SECOND / 3).await;
+            assert_eq!(breaker.open(Instant::now(), End::Lost), pause(0, 0));
+        }
     }
 
     #[test]

@@ -437,8 +437,7 @@ pub(super) struct Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.link
-            .give_up(|| "the runtime that drove the connection has ended".into());
+        self.link.abandon();
     }
 }
 

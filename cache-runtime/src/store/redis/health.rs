@@ -117,7 +117,7 @@ impl Health {
             tokio::time::sleep(INTERVAL).await;
             match self.check(&mut link.connection(), &describe).await {
                 Ok(()) => {}
-                Err(Ailment::RefusesWrites(reason)) => link.refuses_writes(reason),
+                Err(Ailment::RefusesWrites(reason)) => link.refuses_writes(&reason),
                 Err(Ailment::Unusable(reason)) => link.give_up(|| reason),
             }
         }

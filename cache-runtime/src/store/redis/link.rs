@@ -24,19 +24,20 @@ use redis::{
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
-use super::breaker::{Breaker, FAILURES, Failures};
+use super::breaker::{Breaker, End, FAILURES, Failures};
 use super::convoy::{Convoys, DRIVERS, Driver};
 use super::health::{Ailment, Health, NO_PRIMARY};
 use super::listeners::Listeners;
 use super::misplaced::Misplaced;
 use super::scripts;
 use super::tracking::{Tracker, Tracking};
-use crate::clock::{self, Instant, Millis, RemoteClock};
+use crate::clock::{self, Millis, RemoteClock};
 use crate::config::RedisConfig;
 use crate::entry::Stamp;
 use crate::error::{Error, ErrorKind, shortened};
 use crate::nonce::{Nonce, hash128};
-use crate::store::{Circuit, Word};
+use crate::paused::Held;
+use crate::store::{Circuit, ConnectionWatch, Word};
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
@@ -50,8 +51,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// For so long data may be unacknowledged by the peer's machine.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
-/// How often the server's clock is read.
-const TIME_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the server's clock is read: for as long as this, readers don't know that it was set.
+const TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
 const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 
@@ -73,9 +74,7 @@ pub(super) struct Link {
 struct LinkState {
     broken: AtomicBool,
     /// Why it was given up.
-    reason: Mutex<Option<String>>,
-    /// Whether it was because writes are refused.
-    refuses_writes: AtomicBool,
+    reason: Mutex<Option<(End, String)>>,
     failures: Failures,
     changed: Notify,
     convoys: Convoys,
@@ -89,11 +88,15 @@ struct LinkState {
 
 impl LinkState {
     fn give_up(&self, reason: impl FnOnce() -> String) {
+        self.end(End::GivenUp, reason);
+    }
+
+    fn end(&self, end: End, reason: impl FnOnce() -> String) {
         if let Some(tracker) = &self.tracker {
             tracker.lost();
         }
         if !self.broken.swap(true, Ordering::AcqRel) {
-            *self.reason.lock() = Some(reason());
+            *self.reason.lock() = Some((end, reason()));
         }
         self.convoys.end();
         self.listeners.tell_all();
@@ -115,7 +118,8 @@ impl LinkState {
 struct OnItsWay<'a> {
     state: &'a LinkState,
     budget: Duration,
-    sent: Instant,
+    /// By the clock of the system: the caller may have Tokio's time paused.
+    sent: std::time::Instant,
     is_over: bool,
 }
 
@@ -138,9 +142,10 @@ impl Link {
         let mut sent = OnItsWay {
             state: &self.state,
             budget,
-            sent: clock::now(),
+            sent: std::time::Instant::now(),
             is_over: false,
         };
+        let _held = Held::for_at_most(budget);
         let answer = tokio::time::timeout(budget, ask(&mut connection)).await;
         sent.is_over = true;
         match answer {
@@ -156,8 +161,10 @@ impl Link {
                 let takes_no_writes = is_write_refused(&error);
                 let error = described(error);
                 if takes_no_writes {
-                    self.refuses_writes(error.to_string());
-                } else if is_over || is_demoted || is_amiss {
+                    self.refuses_writes(&error.to_string());
+                } else if is_over || is_amiss {
+                    self.state.end(End::Lost, || error.to_string());
+                } else if is_demoted {
                     self.state.give_up(|| error.to_string());
                 } else {
                     self.state.failures.answered();
@@ -176,9 +183,8 @@ impl Link {
     }
 
     /// Gives the connection up, since the server takes no invalidations.
-    pub(super) fn refuses_writes(&self, reason: String) {
-        self.state.refuses_writes.store(true, Ordering::Release);
-        self.state.give_up(|| refused(&reason));
+    pub(super) fn refuses_writes(&self, reason: &str) {
+        self.state.end(End::RefusesWrites, || refused(reason));
     }
 
     /// Writes, and asks for the role; a connection whose answer is no is given up.
@@ -187,7 +193,7 @@ impl Link {
             Ok(()) => Ok(()),
             Err(Ailment::RefusesWrites(reason)) => {
                 let error = Error::unavailable(refused(&reason));
-                self.refuses_writes(reason);
+                self.refuses_writes(&reason);
                 Err(error)
             }
             Err(Ailment::Unusable(reason)) => {
@@ -210,9 +216,14 @@ impl Link {
         self.state.give_up(reason);
     }
 
+    pub(super) fn abandon(&self) {
+        let reason = || "the runtime that drove the connection has ended".into();
+        self.state.end(End::Abandoned, reason);
+    }
+
     /// Gives the connection up for an answer that can't be that of the command.
     pub(super) fn answers_amiss(&self, error: Error) -> Error {
-        self.state.give_up(|| error.to_string());
+        self.state.end(End::Lost, || error.to_string());
         error
     }
 
@@ -221,7 +232,7 @@ impl Link {
     pub(super) fn is_off_by_others(&self, key: &str, stamp: Stamp) -> bool {
         let is_news = self.state.misplaced.is_news(key, stamp);
         if is_news {
-            self.state.give_up(|| {
+            self.state.end(End::Lost, || {
                 let key = shortened(key);
                 format!("for `{key}` came an entry of another key; answers may belong to others")
             });
@@ -262,6 +273,8 @@ pub(super) fn unanswered(budget: Duration) -> Error {
 pub(super) struct Links {
     current: ArcSwapOption<Link>,
     breaker: Breaker,
+    /// For those who wait for the next one.
+    pub(super) connection: ConnectionWatch,
     /// Why there was none, the last time.
     failure: Mutex<Option<String>>,
 }
@@ -341,7 +354,7 @@ pub(super) async fn keep(
             attempt = connect(&mut keeper) => attempt,
             _ = closing.wait_for(|closing| *closing) => break,
         };
-        let reason = match attempt {
+        let (end, reason) = match attempt {
             Ok(link) => {
                 said.clear();
                 let link = Arc::new(link);
@@ -356,6 +369,7 @@ pub(super) async fn keep(
                     tracker.open();
                 }
                 links.breaker.close(clock::now());
+                links.connection.established();
                 tracing::info!(
                     "✓ Redis cache enabled at {}:{}",
                     keeper.config.host,
@@ -372,20 +386,23 @@ pub(super) async fn keep(
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
-                let refuses_writes = link.state.refuses_writes.load(Ordering::Acquire);
-                links.breaker.set_reads_only(refuses_writes);
-                link.state.reason.lock().take().unwrap_or_default()
+                let given_up = link.state.reason.lock().take();
+                given_up.unwrap_or((End::Lost, String::new()))
             }
             Err(error) => {
                 let source = std::error::Error::source(&error);
-                links
-                    .breaker
-                    .set_reads_only(source.is_some_and(|it| it.is::<RefusesWrites>()));
-                error.to_string()
+                let end = match source.is_some_and(|it| it.is::<RefusesWrites>()) {
+                    true => End::RefusesWrites,
+                    false => End::Failed,
+                };
+                (end, error.to_string())
             }
         };
         *links.failure.lock() = Some(reason.clone());
-        let pause = links.breaker.open(clock::now());
+        let pause = links.breaker.open(clock::now(), end);
+        if matches!(end, End::GivenUp | End::RefusesWrites | End::Failed) {
+            links.connection.failed();
+        }
         attempted.send_replace(true);
         // Each reason once in an outage: the connection that was closed may be refused now for another.
         if said.len() < REASONS && !said.contains(&reason) {
@@ -396,7 +413,7 @@ pub(super) async fn keep(
             said.push(reason);
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = links.connection.pause(pause.usual, pause.wanted) => {}
             _ = closing.wait_for(|closing| *closing) => break,
         }
     }
@@ -556,7 +573,7 @@ async fn dial(
         .set_push_sender(move |push: PushInfo| {
             match (push.kind, &state.tracker) {
                 (PushKind::Disconnection, _) => {
-                    state.give_up(|| "the server closed the connection".into());
+                    state.end(End::Lost, || "the server closed the connection".into());
                 }
                 (PushKind::Invalidate, tracker) => {
                     if let Some(tracker) = tracker {

@@ -26,8 +26,9 @@ use self::health::Health;
 use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
 use super::{
-    Circuit, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey, Word, glob,
+    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
+    Invalidation, LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey,
+    Word, glob,
 };
 use crate::clock::{self, Millis};
 use crate::config::{CacheConfig, RedisConfig};
@@ -50,7 +51,7 @@ const STRETCH: Duration = Duration::from_millis(1);
 /// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
 const READ_LIMIT: usize = 8 << 20;
 
-/// How the value of a key begins that holds write intents in place of an entry; each follows as ` token@deadline`.
+/// How the value of a key begins that holds write intents in place of an entry; each follows as in a generation.
 /// The letter stands where an entry has its kind.
 const INTENTS: &str = "CRT1 i";
 
@@ -268,6 +269,10 @@ impl Store for RedisStore {
 
     fn circuit(&self) -> Circuit {
         self.links.circuit()
+    }
+
+    fn connection(&self) -> Option<ConnectionWatch> {
+        Some(self.links.connection.clone())
     }
 
     fn look<'s, 'p, 'l>(&'s self, probe: &'p Probe) -> BoxFuture<'l, Result<Look, Error>>

@@ -18,6 +18,8 @@ fn prelude() -> String {
         r"
 local NO_TOKEN = '{none}'
 local INTENTS = '{INTENTS}'
+-- How long an intent lasts that does not say so, in ms.
+local UNKNOWN = 600000
 
 local function now()
   local t = redis.call('TIME')
@@ -48,13 +50,18 @@ end
 -- Whether the key holds write intents in place of an entry.
 local function is_intent(key) return redis.pcall('GETRANGE', key, 0, #INTENTS - 1) == INTENTS end
 
--- The intents in a value that stand after `t`, without those named, and the last of their deadlines.
+-- Whether a deadline lies further ahead than what lasts for `length` ever reaches: it is from before the clock was set back.
+local function is_beyond(ends, t, length) return {is_beyond} end
+
+-- The intents in a value that stand after `t`, without those named, and the last of their deadlines. With -1, all of them.
 local function standing(value, t, without)
   local intents, last = {{}}, 0
-  for name, ends in value:gmatch(' (%x+)@(%d+)') do
-    if tonumber(ends) > t and not without[name] then
-      intents[#intents + 1] = ' ' .. name .. '@' .. ends
-      if tonumber(ends) > last then last = tonumber(ends) end
+  for name, at in value:gmatch(' (%x+)@(%d+)') do
+    local ends, length = tonumber(at), tonumber(name:sub({name_end} + 1), 16) or UNKNOWN
+    local is_over = t >= 0 and (ends <= t or is_beyond(ends, t, length))
+    if not is_over and not without[name:sub(1, {name_end})] then
+      intents[#intents + 1] = ' ' .. name .. '@' .. at
+      if ends > last then last = ends end
     end
   end
   return table.concat(intents), last
@@ -95,6 +102,11 @@ local function with_times(h, stored, fresh, stale)
 end
 ",
         none = Nonce::NONE,
+        name_end = Nonce::TEXT_LEN,
+        is_beyond = match crate::mutation::is_active("future-deadlines-hold") {
+            true => "false",
+            false => "ends - t > length",
+        },
         last = LEN - 1,
         magic_len = MAGIC.len() + 1,
         magic_name = &MAGIC[..MAGIC.len() - 1],
@@ -173,7 +185,8 @@ local function lease(key, mode, seen, wanted)
   local there = header(key)
   if there == false then return is_intent(key) and 'intended' or 'foreign' end
   if there then
-    local expired = token(there) ~= NO_TOKEN and deadline(there) < t
+    local ends = deadline(there)
+    local expired = token(there) ~= NO_TOKEN and (ends < t or is_beyond(ends, t, tonumber(length)))
     local gives_way = expired or mode == 'anything' or ((mode == 'entry' or mode == 'past') and same(there, seen))
     if not gives_way then return there end
     if (mode == 'past' or mode == 'leased') and has_content(there) and same_value(there, wanted) then
@@ -289,18 +302,18 @@ return {t, removed}
 });
 
 /// `KEYS` entries of rows, as many generations of their resources, then more generations; `ARGV` how many rows, the
-/// generations' time to live in ms, the token, its length in ms, `intend` or `renew`, a nonce for each generation.
+/// generations' time to live in ms, the token, the intent's length in ms, `intend` or `renew`, a nonce for each generation.
 /// Returns the time, and whether the intent stands on a resource in place of a row.
 pub(super) static INTEND: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
 local t, rows, own, on_whole = now(), tonumber(ARGV[1]), ARGV[3], 0
 local ends = t + ARGV[4]
-local mark = ' ' .. own .. '@' .. time(ends)
+local mark = ' ' .. own .. string.format('%08x', ARGV[4]) .. '@' .. time(ends)
 
 -- The intents of others, and whether the own one stands and is only to be renewed: then nothing else changes.
 local function others(value)
-  local renews = ARGV[5] == 'renew' and value:find(' ' .. own .. '@', 1, true) ~= nil
+  local renews = ARGV[5] == 'renew' and value:find(' ' .. own, 1, true) ~= nil
   local intents, last = standing(value, renews and -1 or t, {[own] = true})
   return intents, math.max(last, ends), renews
 end
@@ -340,9 +353,8 @@ if is_intent(KEYS[1]) then
 end
 for i = 2, #KEYS do
   local value = redis.pcall('GET', KEYS[i])
-  if type(value) == 'string' and standing(value, t, {}) ~= standing(value, -1, {}) then
-    put(KEYS[i], ARGV[i] .. standing(value, t, {}), ARGV[1])
-  end
+  local intents = type(value) == 'string' and standing(value, t, {})
+  if intents and value:sub(33) ~= intents then put(KEYS[i], ARGV[i] .. intents, ARGV[1]) end
 end
 return 1
 ",
@@ -350,15 +362,15 @@ return 1
 });
 
 /// `KEYS` entries; `ARGV` `derived` or `all`, stored-before in ms or an empty string. Removes those of this
-/// framework that fit; returns how many.
+/// framework that fit; returns how many. One that was stored later than now was stored before the clock was set back.
 pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
     script(
         r"
-local before, removed = tonumber(ARGV[2]), 0
+local t, before, removed = now(), tonumber(ARGV[2]), 0
 for _, key in ipairs(KEYS) do
   local there = header(key)
   if there then
-    if (ARGV[1] == 'all' or kind(there) == 'd') and (not before or stored(there) < before) then
+    if (ARGV[1] == 'all' or kind(there) == 'd') and (not before or stored(there) < before or stored(there) > t) then
       redis.call('UNLINK', key)
       if has_content(there) then removed = removed + 1 end
     end

@@ -118,7 +118,10 @@ fn decoded_as_it_is(codec: CodecId, bytes: &[u8]) {
     match value.to_bytes(codec) {
         Ok((written, _)) => {
             let read = Row::from_bytes(codec, &written);
-            assert!(has_nan(&value) || read.as_ref() == Some(&value), "{codec:?}");
+            assert!(
+                has_nan(&value) || read.as_ref() == Some(&value),
+                "{codec:?}"
+            );
         }
         Err(_) => assert!(!is_finite(&value), "{codec:?}: what was read is written"),
     }

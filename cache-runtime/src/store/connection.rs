@@ -1,0 +1,136 @@
+//! Whether a store has a connection, for those who wait for the next one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::clock::{self, Instant};
+
+/// What a store that connects by itself says of its connection, and what it is told: whether somebody waits for it.
+///
+/// A store of your own makes one of these, returns clones of it from [`Store::connection`](super::Store::connection), and
+/// calls [`established`](Self::established) and [`failed`](Self::failed). Writes then wait for a short while for a fresh
+/// connection, in place of answering [`Pending`](crate::Acknowledgement::Pending) at once.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionWatch(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    status: watch::Sender<ConnectionStatus>,
+    /// Whether invalidations wait for a connection.
+    is_wanted: AtomicBool,
+    /// For the one who pauses before the next attempt.
+    hurry: Notify,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionStatus {
+    /// How many connections there have been.
+    pub(crate) number: u64,
+    /// Since when there is surely none: one attempt to connect has failed, or the server had not answered on the last one.
+    pub(crate) failed: Option<Instant>,
+}
+
+impl ConnectionWatch {
+    /// There is a new connection, and it can be used.
+    pub fn established(&self) {
+        self.0.status.send_modify(|status| {
+            status.number += 1;
+            status.failed = None;
+        });
+    }
+
+    /// There is none, and it could not be made. To lose a connection is not a failure yet: the next one may be there in
+    /// a millisecond.
+    pub fn failed(&self) {
+        let now = clock::now();
+        self.0.status.send_if_modified(|status| {
+            let is_news = status.failed.is_none();
+            status.failed.get_or_insert(now);
+            is_news
+        });
+    }
+
+    /// Waits before the next attempt: for `usual`, or for no longer than `wanted` while invalidations wait.
+    ///
+    /// # Cancel safety
+    /// It can be dropped at any time. One task at a time may wait here.
+    pub async fn pause(&self, usual: Duration, wanted: Duration) {
+        let began = clock::now();
+        loop {
+            let is_wanted = self.0.is_wanted.load(Ordering::Acquire)
+                && !crate::mutation::is_active("reconnect-pause-grows-while-pending");
+            let pause = match is_wanted {
+                true => usual.min(wanted),
+                false => usual,
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(began + pause) => return,
+                () = self.0.hurry.notified() => {}
+            }
+        }
+    }
+
+    /// Says whether invalidations wait.
+    pub(crate) fn want(&self, is_wanted: bool) {
+        if self.0.is_wanted.swap(is_wanted, Ordering::AcqRel) != is_wanted {
+            self.0.hurry.notify_one();
+        }
+    }
+
+    pub(crate) fn status(&self) -> ConnectionStatus {
+        *self.0.status.borrow()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<ConnectionStatus> {
+        self.0.status.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_cut_short_once_something_waits() {
+        let watch = ConnectionWatch::default();
+        let began = clock::now();
+        watch.pause(SECOND, SECOND / 10).await;
+        assert_eq!(began.elapsed(), SECOND);
+
+        let began = clock::now();
+        let waits = async {
+            tokio::time::sleep(SECOND / 2).await;
+            watch.want(true);
+        };
+        tokio::join!(watch.pause(SECOND, SECOND / 10), waits);
+        assert_eq!(began.elapsed(), SECOND / 2, "what was to be waited is over");
+
+        let began = clock::now();
+        watch.pause(SECOND, SECOND / 10).await;
+        assert_eq!(began.elapsed(), SECOND / 10);
+        watch.want(false);
+        watch.pause(SECOND, SECOND / 10).await;
+        assert_eq!(began.elapsed(), SECOND / 10 + SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_failure_counts() {
+        let watch = ConnectionWatch::default();
+        let mut changes = watch.subscribe();
+        let first = clock::now();
+        watch.failed();
+        tokio::time::advance(SECOND).await;
+        watch.failed();
+        assert_eq!(watch.status().failed, Some(first));
+        changes.changed().await.expect("it is there");
+        assert!(!changes.has_changed().expect("it is there"));
+        watch.established();
+        let status = watch.status();
+        assert_eq!((status.number, status.failed), (1, None));
+    }
+}

@@ -1,0 +1,72 @@
+//! Tests of programs: with Tokio's time paused, and with a runtime for each test.
+
+use cache_runtime::{Acknowledgement, Cache, Status, observe};
+use cache_tests::RedisServer;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::over;
+use crate::shop::Shop;
+
+async fn is_hit<T>(call: impl Future<Output = T>) -> bool {
+    matches!(observe(call).await.1[0].status, Status::Hit { .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_time_costs_no_hit_and_no_acknowledgement() {
+    for local in [0, 16] {
+        let server = RedisServer::start();
+        let cache = Cache::new(over(&server).local_mb(local)).await;
+        let shop = Shop::new(&cache);
+        let began = Instant::now();
+        for round in 0..10 {
+            shop.name(1).await;
+            for _ in 0..20 {
+                assert!(is_hit(shop.get(1)).await);
+            }
+            let together = join_all((0..50).map(|_| is_hit(shop.get(1)))).await;
+            assert!(together.iter().all(|hit| *hit));
+            let name = format!("name {round}");
+            shop.rename_required_crash_safe(1, &name)
+                .await
+                .expect("written");
+            assert_eq!(shop.name(1).await, name);
+            assert_eq!(
+                cache.invalidate("users", &1).await,
+                Acknowledgement::Delivered
+            );
+        }
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+        let stats = cache.get_stats().await;
+        assert_eq!((stats.connected, stats.counters.pending), (true, 0));
+        cache.shutdown().await;
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+    }
+}
+
+/// As `#[tokio::test]` makes them, with one cache for all of them.
+#[test]
+fn a_runtime_that_ends_costs_the_next_one_nothing() {
+    let runtime = |is_paused| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(is_paused)
+            .build()
+            .expect("built")
+    };
+    let server = RedisServer::start();
+    let shop = runtime(false).block_on(async {
+        let shop = Shop::new(&Cache::new(over(&server)).await);
+        shop.name(1).await;
+        shop
+    });
+    for is_paused in [false, true, false, true] {
+        runtime(is_paused).block_on(async {
+            for _ in 0..5 {
+                assert!(is_hit(shop.get(1)).await);
+            }
+            shop.rename(1, "new").await.expect("written");
+            shop.name(1).await;
+        });
+    }
+}
