@@ -17,7 +17,7 @@ use crate::error::Invalid;
 use crate::sql::Value;
 
 // Bounds on what one request may make a database do.
-const MAX_DEPTH: usize = 10;
+const MAX_DEPTH: usize = 5;
 const MAX_CONDITIONS: usize = 100;
 const MAX_VALUES: usize = 500;
 const MAX_PATTERN: usize = 200;

@@ -31,8 +31,9 @@ pub fn schemas<R: Resource>(name: &str) -> Vec<(String, Value)> {
             "conditions": {
                 "type": "array",
                 "nullable": true,
-                "description": "All of them must be met.",
-                "maxItems": MAX_CONDITIONS,
+                "description": format!(
+                    "All of them must be met; {MAX_CONDITIONS} at most, with those in groups."
+                ),
                 "items": reference(&condition_name(name)),
             },
             "order_by": {
