@@ -9,6 +9,7 @@
 mod api;
 mod calls;
 mod functions;
+mod losses;
 mod subject;
 
 fn seed() -> u64 {
