@@ -3,6 +3,7 @@
 mod detached;
 mod key;
 mod stacked;
+mod types;
 mod values;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
@@ -46,11 +47,13 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         );
     }
     let key = key(&args, &item, errors);
+    let types = key.as_ref().map(|key| types::types(key, &args, &item));
     let detached = detached::detached(&args, &item, errors);
     let absence = absence(args.cache_none, args.none_ttl, errors);
     let copies = copies(args.strict, args.local, args.local_ttl, errors);
     Some(CachedFn {
         key: key?,
+        types: types.unwrap_or_default(),
         resource: args.resource.into_value()?,
         absence,
         ttl: args.ttl.into_value(),

@@ -16,7 +16,7 @@ use crate::args::{Name, Tag, Ttl};
 use crate::item::{Form, Item};
 use crate::model::{
     Absence, AfterResult, BatchBy, CachedFn, Copies, Env, InvalidatesFn, Key, On, Op, Part, Rows,
-    Target,
+    Target, Typing,
 };
 use crate::words;
 
@@ -254,7 +254,20 @@ fn plan(function: &CachedFn) -> TokenStream {
         Copies::NotKept => Some(quote_spanned!(mixed()=> .local(false))),
         Copies::Strict => Some(quote_spanned!(mixed()=> .strict())),
     };
-    quote_spanned!(mixed()=> #key #when #(.depends(#depends))* #tags #policy #codec #shared #copies)
+    let types = function.types.iter().map(Typing::call);
+    quote_spanned!(mixed()=> #key #(#types)* #when #(.depends(#depends))* #tags #policy #codec #shared #copies)
+}
+
+impl Typing {
+    fn call(&self) -> TokenStream {
+        match self {
+            Self::InKey(name) => quote_spanned!(mixed()=> .type_of(&#name)),
+            Self::Entry(name) => quote_spanned!(mixed()=> .typed::<#name>()),
+            Self::EntryOf(name) => quote_spanned!(mixed()=> .typed_as(&#name)),
+            Self::LeftOut(name) => quote_spanned!(mixed()=> .untyped::<#name>()),
+            Self::LeftOutOf(name) => quote_spanned!(mixed()=> .untyped_as(&#name)),
+        }
+    }
 }
 
 impl Tag {

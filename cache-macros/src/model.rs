@@ -14,6 +14,7 @@ pub(crate) struct CachedFn {
     pub(crate) env: Env,
     pub(crate) resource: Name,
     pub(crate) key: Key,
+    pub(crate) types: Vec<Typing>,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) absence: Absence,
     pub(crate) version: Option<u32>,
@@ -29,6 +30,20 @@ pub(crate) struct CachedFn {
     pub(crate) context: Option<Ident>,
     /// Given if the body may go on when its caller has been answered.
     pub(crate) detached: Option<Detached>,
+}
+
+/// A type that the caller chooses, and what tells calls with other types apart.
+pub(crate) enum Typing {
+    /// The hash in the key covers the type of this parameter.
+    InKey(Ident),
+    /// Entries of this type parameter are told apart by their fingerprint.
+    Entry(Ident),
+    /// The same of the type of this parameter.
+    EntryOf(Ident),
+    /// The author says that the value does not depend on it, or it is the value's own type.
+    LeftOut(Ident),
+    /// The same of the type of this parameter.
+    LeftOutOf(Ident),
 }
 
 /// What becomes of copies in the process.

@@ -53,6 +53,8 @@ pub(crate) struct Known {
     shared: bool,
     resource: Arc<Resource>,
     fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
+    /// Its first instance, with the types that it is told apart by.
+    instance: OnceLock<(u64, TypeId)>,
 }
 
 impl Known {
@@ -89,6 +91,25 @@ impl Res {
             (id, at, fingerprint) if *id == type_id && *at == version => *fingerprint,
             _ => of(version),
         }
+    }
+}
+
+impl Res {
+    /// Whether the keys of this function belong to this instance of it. The types that instances are told apart by are
+    /// given as a hash of their names; of two that agree in it, the first has the keys.
+    #[inline]
+    pub(crate) fn is_of(&self, site: &'static Site, types: u64, instance: TypeId) -> bool {
+        if let Self::Known(known) = self
+            && known.instance.get() == Some(&(types, instance))
+        {
+            return true;
+        }
+        let is_own = self.is_instance(site, types, instance);
+        if let (true, Self::Known(known)) = (is_own, self) {
+            // Another one may have come in between; then each call asks.
+            let _ = known.instance.set((types, instance));
+        }
+        is_own
     }
 }
 
@@ -174,6 +195,7 @@ impl Site {
                 shared,
                 resource: Arc::clone(resource),
                 fingerprint: OnceLock::new(),
+                instance: OnceLock::new(),
             });
         }
         is_granted
@@ -293,7 +315,9 @@ pub(crate) struct Resource {
     /// As it is configured.
     pub(crate) grace: Grace,
     claims: RwLock<HashMap<&'static str, Claim>>,
-    id_form: OnceLock<(IdForm, &'static Site)>,
+    /// By function and types.
+    instances: RwLock<HashMap<(usize, u64), TypeId>>,
+    id_form: OnceLock<(IdForm, TypeId, &'static Site)>,
     /// What the fills of each function have shown, by its address (0: manual operations), type and codec.
     trust: RwLock<HashMap<(usize, TypeId, CodecId), Arc<Trust>>>,
 }
@@ -325,6 +349,7 @@ impl Resource {
             operator_ttl: config.operator_ttl(name),
             grace: config.grace,
             claims: RwLock::default(),
+            instances: RwLock::default(),
             id_form: OnceLock::new(),
             trust: RwLock::default(),
         }
@@ -380,15 +405,37 @@ impl Resource {
         false
     }
 
-    /// Whether ids of this form are the resource's. The first form seen is.
-    pub(crate) fn fits(&self, form: IdForm, site: Option<&'static Site>) -> bool {
-        let Some((known, first)) = self.id_form.get() else {
+    fn is_instance(&self, site: &'static Site, types: u64, instance: TypeId) -> bool {
+        if crate::mutation::is_active("instances-share-keys") {
+            return true;
+        }
+        let place = (std::ptr::from_ref(site).addr(), types);
+        let known = self.instances.read().get(&place).copied();
+        let owner = known.unwrap_or_else(|| {
+            let mut instances = self.instances.write();
+            *instances.entry(place).or_insert(instance)
+        });
+        if owner != instance {
+            site.report(|| {
+                format!(
+                    "{site} is called with several types that nothing in its keys `{}:..` tells apart: those of its `impl` block, `Self`, or two of one name; only the first is cached. Give each a resource of its own, such as `resource = Self::RESOURCE`, or write `shared` if all return the same",
+                    self.name
+                )
+            });
+        }
+        owner == instance
+    }
+
+    /// Whether ids of this form, and of this type, are the resource's. The first form seen is, and so are the other values
+    /// of its type where they are variants or have parts: each says what it is.
+    pub(crate) fn fits(&self, form: IdForm, of: TypeId, site: Option<&'static Site>) -> bool {
+        let Some((known, first_type, first)) = self.id_form.get() else {
             if let Some(site) = site.filter(|_| !form.is_open()) {
-                return self.id_form.get_or_init(|| (form, site)).0.fits(form);
+                return self.id_form.get_or_init(|| (form, of, site)).0.fits(form);
             }
             return true;
         };
-        if known.fits(form) {
+        if known.fits(form) || (*first_type == of && known.is_composite() && form.is_composite()) {
             return true;
         }
         if let Some(site) = site {
@@ -512,12 +559,12 @@ mod tests {
     fn the_first_form_of_id_is_the_resources() {
         let users = resource();
         assert!(
-            users.fits(form("1"), None),
+            users.fits(form("1"), TypeId::of::<&str>(), None),
             "a visitor's form is not binding"
         );
-        assert!(users.fits(form(1i64), Some(&FIRST)));
-        assert!(users.fits(form(2u8), Some(&SECOND)));
-        assert!(!users.fits(form("1"), Some(&SECOND)));
+        assert!(users.fits(form(1i64), TypeId::of::<i64>(), Some(&FIRST)));
+        assert!(users.fits(form(2u8), TypeId::of::<u8>(), Some(&SECOND)));
+        assert!(!users.fits(form("1"), TypeId::of::<&str>(), Some(&SECOND)));
     }
 
     #[test]

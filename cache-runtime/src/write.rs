@@ -10,6 +10,7 @@
 
 mod guard;
 
+use std::any::TypeId;
 use std::fmt::Display;
 use std::marker::PhantomData;
 use std::pin::pin;
@@ -78,7 +79,7 @@ impl<'a> WritePlan<'a> {
         if let Some(Some(target)) = self.targets.last_mut() {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
             let form = key.id(id);
-            target.narrow(form, key.take(), self.site);
+            target.narrow(form, typeid::of::<T>(), key.take(), self.site);
         }
         self
     }
@@ -204,8 +205,14 @@ impl Target {
 
     /// An id that the readers would not write in this form names no entry of theirs: then it is the whole
     /// resource. An invalidation is never bypassed.
-    fn narrow(&mut self, form: Result<IdForm, KeyError>, key: String, site: Option<&'static Site>) {
-        if form.is_ok_and(|form| self.resource.fits(form, site)) {
+    fn narrow(
+        &mut self,
+        form: Result<IdForm, KeyError>,
+        of: TypeId,
+        key: String,
+        site: Option<&'static Site>,
+    ) {
+        if form.is_ok_and(|form| self.resource.fits(form, of, site)) {
             self.entity = Some(key);
         }
     }

@@ -7,6 +7,7 @@ use syn::spanned::Spanned as _;
 use syn::{Expr, Ident, Type};
 
 use super::mention;
+use super::types::holds;
 use super::values::{named, no_such_parameter};
 use crate::args::{CachedArgs, Setting, is_segment, repaired, single_ident};
 use crate::diag::Errors;
@@ -39,6 +40,7 @@ pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option
     }
     if args.key.is_absent() {
         ordered(&keyed, errors);
+        known(&keyed, errors);
     }
     let parts = match args.key.value() {
         Some(listed) => listed
@@ -323,6 +325,21 @@ fn hash_set(ty: &Type) -> Option<Ident> {
         })
     }
     find(ty.to_token_stream())
+}
+
+/// Of a `dyn Trait` nothing tells which type is behind it.
+fn known(keyed: &[&Binding], errors: &mut Errors) {
+    for binding in keyed {
+        if let Some(ty) = &binding.ty
+            && holds(ty.to_token_stream(), "dyn")
+        {
+            let name = binding.name();
+            let message = format!(
+                "which type is behind this `dyn` is not in the key, so values of different types would share an entry; take `impl` in its place, name what tells calls apart with `key(..)`, or leave it out with `skip({name})`"
+            );
+            errors.on(ty, message);
+        }
+    }
 }
 
 /// A set that is iterated in another order each time would be in another key each time.

@@ -94,7 +94,7 @@ fn the_signature_decides_which_key_it_is() {
         ("", "get(&self, r#id: &str)", ".id(&r#id)"),
         ("", "get(Path(id): Path<i64>)", ".id(&id)"),
         ("", "get(id: i64, _: bool)", ".id(&id)"),
-        ("", "get(mut id: impl Into<i64>)", ".id(&id)"),
+        ("", "get(mut id: impl Into<i64>)", ".id(&id).typed_as(&id)"),
         (", skip(db)", "get<T: Db>(db: T, id: i64)", ".id(&id)"),
         (
             ", op = \"view\"",

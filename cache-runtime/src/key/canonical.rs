@@ -178,6 +178,31 @@ impl<'a> Serializer for Encoder<'a> {
         value.serialize(self)
     }
 
+    /// A set without an order is encoded as its sorted elements, so that equal sets have equal bytes.
+    fn collect_seq<I>(self, elements: I) -> Result<(), KeyError>
+    where
+        I: IntoIterator<Item: Serialize>,
+    {
+        let sink = self.0;
+        sink.extend_from_slice(b"l");
+        if super::is_unordered::<I>() && !crate::mutation::is_active("sets-in-their-own-order") {
+            let mut sorted = Vec::new();
+            for element in elements {
+                let mut bytes = Vec::new();
+                encode(&element, &mut bytes)?;
+                sorted.push(bytes);
+            }
+            sorted.sort_unstable();
+            sink.extend(sorted.into_iter().flatten());
+        } else {
+            for element in elements {
+                encode(&element, sink)?;
+            }
+        }
+        sink.extend_from_slice(END);
+        Ok(())
+    }
+
     fn serialize_seq(self, _: Option<usize>) -> Result<Self, KeyError> {
         self.0.extend_from_slice(b"l");
         Ok(self)
@@ -282,9 +307,12 @@ fields! {
 }
 
 /// Gathers the encoded entries of a map, to write them in one order whatever the map's own is.
+///
+/// A struct with `flatten` is a map, too, and may have one key twice. Their order tells their values apart, so it is kept.
 struct SortedMap<'a> {
     sink: &'a mut Vec<u8>,
-    entries: Vec<Vec<u8>>,
+    /// Each with the length of its key.
+    entries: Vec<(Vec<u8>, usize)>,
 }
 
 impl ser::SerializeMap for SortedMap<'_> {
@@ -294,21 +322,25 @@ impl ser::SerializeMap for SortedMap<'_> {
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), KeyError> {
         let mut entry = Vec::new();
         encode(key, &mut entry)?;
-        self.entries.push(entry);
+        let key = entry.len();
+        self.entries.push((entry, key));
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
         match self.entries.last_mut() {
-            Some(entry) => encode(value, entry),
+            Some((entry, _)) => encode(value, entry),
             None => Err(ser::Error::custom("a map's value came before its key")),
         }
     }
 
     fn end(mut self) -> Result<(), KeyError> {
-        self.entries.sort_unstable();
+        fn key((entry, key): &(Vec<u8>, usize)) -> Option<&[u8]> {
+            entry.get(..*key)
+        }
+        self.entries.sort_by(|a, b| key(a).cmp(&key(b)));
         self.sink.extend_from_slice(b"m");
-        for entry in &self.entries {
+        for (entry, _) in &self.entries {
             self.sink.extend_from_slice(entry);
         }
         self.sink.extend_from_slice(END);

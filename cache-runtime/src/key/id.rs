@@ -16,6 +16,8 @@ use super::KeyError;
 pub(crate) struct IdForm {
     hash: u64,
     open: bool,
+    /// Whether it has parts or is a variant, each of which says what it is.
+    composite: bool,
     /// The first parts of a tuple one by one, 0 for one that is absent: those that are there have to agree.
     parts: [u16; 8],
 }
@@ -43,6 +45,12 @@ impl IdForm {
     #[inline]
     pub(crate) fn is_open(self) -> bool {
         self.open
+    }
+
+    /// Whether it is made of parts, or is a variant of an enum.
+    #[inline]
+    pub(crate) fn is_composite(self) -> bool {
+        self.composite
     }
 
     /// Whether two ids are of one form, as far as can be told.
@@ -140,6 +148,7 @@ impl<'a> Renderer<'a> {
     /// The parts of a tuple or struct, which are part of the id's form.
     fn parts(self, brackets: bool) -> Parts<'a> {
         self.form.add(b'(');
+        self.form.composite = true;
         if brackets {
             self.out.push('(');
         }
@@ -155,6 +164,7 @@ impl<'a> Renderer<'a> {
     /// The parts of a list or a variant, which are not.
     fn varying_parts(self, tag: u8) -> Parts<'a> {
         self.form.add(tag);
+        self.form.composite = true;
         self.out.push('(');
         Parts {
             out: self.out,
@@ -276,6 +286,7 @@ impl<'a> Serializer for Renderer<'a> {
         variant: &'static str,
     ) -> Result<(), KeyError> {
         self.form.add(b'v');
+        self.form.composite = true;
         self.text(variant);
         Ok(())
     }
@@ -304,6 +315,20 @@ impl<'a> Serializer for Renderer<'a> {
     fn serialize_seq(self, _: Option<usize>) -> Result<Parts<'a>, KeyError> {
         // A list's length varies: without brackets an empty one and one of an empty string would meet.
         Ok(self.varying_parts(b'l'))
+    }
+
+    fn collect_seq<I>(self, elements: I) -> Result<(), KeyError>
+    where
+        I: IntoIterator<Item: Serialize>,
+    {
+        if super::is_unordered::<I>() {
+            return Err(KeyError::unordered());
+        }
+        let mut parts = self.varying_parts(b'l');
+        for element in elements {
+            parts.part(&element)?;
+        }
+        parts.finish()
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Parts<'a>, KeyError> {
@@ -388,14 +413,13 @@ impl Parts<'_> {
 }
 
 macro_rules! parts {
-    ($($trait:ident::$method:ident($($name:ident)?);)*) => {$(
+    ($($trait:ident::$method:ident;)*) => {$(
         impl ser::$trait for Parts<'_> {
             type Ok = ();
             type Error = KeyError;
 
             fn $method<T: Serialize + ?Sized>(
                 &mut self,
-                $($name: &'static str,)?
                 value: &T,
             ) -> Result<(), KeyError> {
                 self.part(value)
@@ -409,12 +433,45 @@ macro_rules! parts {
 }
 
 parts! {
-    SerializeSeq::serialize_element();
-    SerializeTuple::serialize_element();
-    SerializeTupleStruct::serialize_field();
-    SerializeTupleVariant::serialize_field();
-    SerializeStruct::serialize_field(_name);
-    SerializeStructVariant::serialize_field(_name);
+    SerializeSeq::serialize_element;
+    SerializeTuple::serialize_element;
+    SerializeTupleStruct::serialize_field;
+    SerializeTupleVariant::serialize_field;
+}
+
+/// A field that `skip_serializing_if` leaves out keeps its place, as an absent part: else two structs that leave out
+/// different fields would meet on one key (serde#1732).
+macro_rules! fields {
+    ($($trait:ident;)*) => {$(
+        impl ser::$trait for Parts<'_> {
+            type Ok = ();
+            type Error = KeyError;
+
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                _: &'static str,
+                value: &T,
+            ) -> Result<(), KeyError> {
+                self.part(value)
+            }
+
+            fn skip_field(&mut self, _: &'static str) -> Result<(), KeyError> {
+                if crate::mutation::is_active("skipped-fields-keep-no-place") {
+                    return Ok(());
+                }
+                self.part(&None::<()>)
+            }
+
+            fn end(self) -> Result<(), KeyError> {
+                self.finish()
+            }
+        }
+    )*};
+}
+
+fields! {
+    SerializeStruct;
+    SerializeStructVariant;
 }
 
 #[cfg(test)]

@@ -39,11 +39,24 @@ impl<T: Serialize + ?Sized> KeyPart for T {}
 pub(crate) struct KeyError(Cow<'static, str>);
 
 impl KeyError {
+    fn unordered() -> Self {
+        Self(Cow::Borrowed(
+            "a set without an order can't be an id; use a `BTreeSet`, or give the function an `op`, and the set is hashed",
+        ))
+    }
+
     fn not_a_number() -> Self {
         Self(Cow::Borrowed(
             "NaN can't be in a cache key, because it is not equal to itself",
         ))
     }
+}
+
+/// Whether a collection is a set that is iterated in another order each time.
+///
+/// A serializer does not see the type of a value, but sets go through `Serializer::collect_seq`, whose iterator is the set.
+fn is_unordered<I>() -> bool {
+    std::any::type_name::<I>().contains("HashSet")
 }
 
 impl serde::ser::Error for KeyError {

@@ -49,15 +49,15 @@ pub struct Batch<R, S, K, U = Everything> {
 
 impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
     /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
-    pub(crate) fn new(
+    pub(crate) fn new<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
         cache: Option<Handle>,
         site: &'static Site,
         resource: &'static str,
         ids: &[K],
-        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+        plan: P,
     ) -> Self {
         let calls = cache.and_then(|cache| {
-            let mut planned = ReadPlan::new(&cache, site, resource)?;
+            let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
             plan(&mut planned);
             let calls = planned.finish_each(&cache, ids);
             let mut seen = HashSet::with_capacity(calls.len());

@@ -320,7 +320,9 @@ impl Call {
     /// The call that a manual operation on `key` amounts to.
     pub(crate) fn manual(cache: Handle, key: &Key, ttl: Option<Duration>) -> Self {
         let resource = cache.visitor(key.resource());
-        let fits = key.id_form().is_none_or(|form| resource.fits(form, None));
+        let fits = key
+            .id_form()
+            .is_none_or(|form| resource.fits(form, TypeId::of::<()>(), None));
         let probe = Probe {
             key: key.render(&cache.space),
             kind: key.kind(),

@@ -1,5 +1,6 @@
 //! What a function's attribute says, collected into a key and its dependencies.
 
+use std::any::TypeId;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use super::start::{Says, Start};
 use super::{Call, Extra, all_deps};
 use crate::codec::BuiltIn;
 use crate::engine::{Engine, Handle};
-use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
+use crate::key::{EntryKind, KeyError, KeyPart, KeyWriter, is_resource};
+use crate::nonce::hash128;
 use crate::observe::BypassReason;
 use crate::policy::{IntoTtl, MAX_TTL};
 use crate::registry::{Res, Site};
@@ -25,7 +27,12 @@ pub struct ReadPlan(Box<Start>);
 impl ReadPlan {
     /// Of a call that is about to be planned; `None` if the resource's name is none.
     #[inline]
-    pub(super) fn new(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
+    pub(super) fn new(
+        cache: &Engine,
+        site: &'static Site,
+        name: &'static str,
+        instance: TypeId,
+    ) -> Option<Self> {
         let resource = site
             .knows(cache.id, name)
             .or_else(|| cache.resource(name).map(Res::Own));
@@ -34,7 +41,9 @@ impl ReadPlan {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
-        Some(Self(Start::begin(site, name, resource?)))
+        let mut start = Start::begin(site, name, resource?);
+        start.says.instance = Some(instance);
+        Some(Self(start))
     }
 
     #[inline]
@@ -63,9 +72,13 @@ impl ReadPlan {
         start.says.has_id = true;
         match start.key.id(id) {
             // Only entities share their key with the writers that name an id.
-            Ok(form) if start.says.op.is_some() || start.resource.fits(form, Some(start.site)) => {}
+            Ok(form)
+                if start.says.op.is_some()
+                    || start
+                        .resource
+                        .fits(form, typeid::of::<T>(), Some(start.site)) => {}
             Ok(_) => start.refuse(BypassReason::Claimed),
-            Err(_) => start.refuse(BypassReason::Unkeyable),
+            Err(error) => unkeyable(start, &error),
         }
         self
     }
@@ -74,8 +87,8 @@ impl ReadPlan {
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
-        if self.0.key.arg(arg).is_err() {
-            self.refuse(BypassReason::Unkeyable);
+        if let Err(error) = self.0.key.arg(arg) {
+            unkeyable(&mut self.0, &error);
         }
         self
     }
@@ -83,7 +96,47 @@ impl ReadPlan {
     /// A type parameter of the function, hashed by its name.
     #[inline]
     pub fn type_param<T: ?Sized>(&mut self) -> &mut Self {
-        self.arg(std::any::type_name::<T>())
+        let name = std::any::type_name::<T>();
+        self.untyped::<T>().arg(name)
+    }
+
+    /// The type of an argument, hashed by its name.
+    #[inline]
+    pub fn type_of<T: ?Sized>(&mut self, _: &T) -> &mut Self {
+        self.type_param::<T>()
+    }
+
+    /// Entries of another such type are misses.
+    ///
+    /// The type is mixed into the version of the value's type, so that entries, local ones and keys that are used by hand
+    /// all tell it apart.
+    #[inline]
+    pub fn typed<T: ?Sized>(&mut self) -> &mut Self {
+        self.untyped::<T>();
+        let types = self.0.says.types;
+        self.set(|says| says.version ^= (types ^ (types >> 32)) as u32)
+    }
+
+    /// The same of the type of an argument.
+    #[inline]
+    pub fn typed_as<T: ?Sized>(&mut self, _: &T) -> &mut Self {
+        self.typed::<T>()
+    }
+
+    /// Calls with other such types are told apart otherwise, or need not be.
+    #[inline]
+    pub fn untyped<T: ?Sized>(&mut self) -> &mut Self {
+        let before = self.0.says.types.to_le_bytes();
+        let name = hash128(&[0; 16], std::any::type_name::<T>().as_bytes());
+        let both = [&before[..], &name.to_le_bytes()].concat();
+        let types = hash128(&[0; 16], &both) as u64;
+        self.set(|says| says.types = types)
+    }
+
+    /// The same of the type of an argument.
+    #[inline]
+    pub fn untyped_as<T: ?Sized>(&mut self, _: &T) -> &mut Self {
+        self.untyped::<T>()
     }
 
     fn default_op(&mut self) {
@@ -213,20 +266,22 @@ impl ReadPlan {
     /// The version of the value's type; entries of another one are misses.
     #[inline]
     pub fn version(&mut self, version: u32) -> &mut Self {
-        self.set(|says| says.version = version)
+        // The types that the entries are told apart by may be in it already.
+        self.set(|says| says.version ^= version)
     }
 
     /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
     pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Vec<Call> {
-        let start = self.0;
+        let mut start = self.0;
         start.register(cache);
+        start.check_instance();
         let (site, says) = (start.site, start.says);
         let resource = &start.resource;
         let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
             let problem = match key.id(id) {
-                Ok(form) if resource.fits(form, Some(site)) => None,
+                Ok(form) if resource.fits(form, typeid::of::<K>(), Some(site)) => None,
                 Ok(_) => Some(BypassReason::Claimed),
                 Err(_) => Some(BypassReason::Unkeyable),
             };
@@ -260,6 +315,7 @@ impl ReadPlan {
         if !start.says.has_id {
             start.key.end_hashed(&cache.space);
         }
+        start.check_instance();
         let (site, name, says) = (start.site, start.name, &start.says);
         let is_granted = site.claims(cache.id, name, &start.resource, says.op, says.shared);
         if !is_granted {
@@ -267,6 +323,14 @@ impl ReadPlan {
         }
         self.0
     }
+}
+
+/// A value can't be in a key: the call goes past the cache, and the log says so once for each function.
+#[cold]
+fn unkeyable(start: &mut Start, error: &KeyError) {
+    start.refuse(BypassReason::Unkeyable);
+    let site = start.site;
+    site.report(|| format!("{site} runs without the cache for some arguments: {error}"));
 }
 
 fn bounded(time: impl IntoTtl) -> Option<Duration> {

@@ -68,6 +68,11 @@ pub(super) struct Says {
     pub(super) copies: Copies,
     pub(super) codec: CodecId,
     pub(super) version: u32,
+    /// A hash of the types that calls of this function are told apart by.
+    pub(super) types: u64,
+    /// Which instance of the function this is, of those that its type parameters, those of its `impl` and the type of its
+    /// `self` make. None for a call by hand.
+    pub(super) instance: Option<TypeId>,
 }
 
 impl Says {
@@ -89,6 +94,8 @@ impl Says {
         self.copies = Copies::default();
         self.codec = CodecId::default();
         self.version = 0;
+        self.types = 0;
+        self.instance = None;
     }
 
     #[inline]
@@ -149,6 +156,17 @@ impl Start {
         }
     }
 
+    /// Of the instances of a function that nothing tells apart, the first has the keys.
+    #[inline]
+    pub(super) fn check_instance(&mut self) {
+        if let Some(instance) = self.says.instance
+            && !self.says.shared
+            && !self.resource.is_of(self.site, self.says.types, instance)
+        {
+            self.refuse(BypassReason::Claimed);
+        }
+    }
+
     /// The first problem counts.
     pub(super) fn refuse(&mut self, problem: BypassReason) {
         self.says.problem.get_or_insert(problem);
@@ -201,13 +219,15 @@ impl<'a> Begun<'a> {
     /// A call of an annotated function; `None` if the resource's name is none.
     // Apart from what is done while the cache is off, which is next to nothing.
     #[inline(never)]
-    pub(super) fn planned(
+    pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
         cache: Lent<'a>,
         site: &'static Site,
         resource: &'static str,
-        plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+        plan: P,
     ) -> Option<Self> {
-        let mut planned = ReadPlan::new(&cache, site, resource)?;
+        // A closure's type is another one in each instance of the function around it: with another `Self`, and with other
+        // type parameters of the function or its `impl`. Lifetimes do not count.
+        let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
         plan(&mut planned);
         Some(Self::Start(cache, planned.finish(&cache)))
     }

@@ -39,14 +39,16 @@ impl Case<'_> {
             .map(|id| self.probe(&format!("users:{id}"), EntryKind::Entity))
             .collect();
         let taken = self.granted(&probes[7], Seen::Nothing, LONG).await;
-        let stamp = self.look(&probes[0]).await.stamp;
+        // Each entry has a stamp of its own, since its key is part of it.
+        let looks = self.ok(self.store.look_many(&probes).await);
         let requests: Vec<_> = probes
             .iter()
-            .map(|probe| {
+            .zip(&looks)
+            .map(|(probe, look)| {
                 let request = LeaseRequest {
                     seen: Seen::Nothing,
                     token: Nonce::fresh(),
-                    stamp,
+                    stamp: look.stamp,
                     fingerprint: fingerprint(),
                     length: LONG,
                 };
@@ -82,7 +84,10 @@ impl Case<'_> {
             .map(|(probe, request)| {
                 let value = Some(probe.key.as_str());
                 let kept = (LONG, Duration::ZERO);
-                (*probe, self.fill_with(request.token, stamp, value, kept))
+                (
+                    *probe,
+                    self.fill_with(request.token, request.stamp, value, kept),
+                )
             })
             .collect();
         let filled = self.ok(self.store.fill_many(fills).await);

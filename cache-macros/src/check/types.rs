@@ -1,0 +1,112 @@
+//! Types that the caller chooses: type parameters of the function, and `impl Trait` in its parameters.
+//!
+//! Two calls that differ in such a type differ in what they return. In a derived key they are hashed. The key of a row has
+//! no place for them, since a write that names the row has to find it; there the fingerprint of the entry covers them, so
+//! that the entry of another type is a miss.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{Ident, Type};
+
+use super::mention;
+use crate::args::CachedArgs;
+use crate::item::{Binding, Item};
+use crate::model::{Key, Typing};
+
+/// What there is to say of each of them.
+pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
+    let (bindings, _) = item.bindings();
+    let unnamed = bindings.iter().filter(|binding| {
+        let ty = binding.ty.as_ref();
+        ty.is_some_and(|ty| holds(ty.to_token_stream(), "impl"))
+    });
+    let mut types = Vec::new();
+    match key {
+        Key::Derived { parts, .. } => {
+            let is_in_key = |binding: &&Binding| {
+                let mut values = parts.iter().map(|part| part.value.to_token_stream());
+                values.any(|value| mention(value, &binding.name()).is_some())
+            };
+            for binding in unnamed {
+                let name = binding.ident.clone();
+                types.push(match is_in_key(&binding) {
+                    true => Typing::InKey(name),
+                    false => Typing::LeftOutOf(name),
+                });
+            }
+        }
+        Key::Entity(id) | Key::Row(_, id) => {
+            types.extend(item.type_params().cloned().map(Typing::LeftOut));
+            for binding in unnamed {
+                let is_in_id = mention(id.value.to_token_stream(), &binding.name()).is_some();
+                let name = binding.ident.clone();
+                types.push(match is_in_id {
+                    true => Typing::EntryOf(name),
+                    false => Typing::LeftOutOf(name),
+                });
+            }
+        }
+        Key::Batch(batch) => {
+            for name in item.type_params() {
+                types.push(
+                    match is_told_by_value(item.output(), name) || is_skipped(args, &bindings, name)
+                    {
+                        true => Typing::LeftOut(name.clone()),
+                        false => Typing::Entry(name.clone()),
+                    },
+                );
+            }
+            for binding in unnamed {
+                let name = binding.ident.clone();
+                types.push(match binding.is(&batch.ids.ident) {
+                    true => Typing::EntryOf(name),
+                    false => Typing::LeftOutOf(name),
+                });
+            }
+        }
+    }
+    types
+}
+
+/// Whether a type parameter is a type that the function returns, which the entry's fingerprint covers already. That of
+/// `T::Row` it does not: other `T`s may have the same.
+fn is_told_by_value(output: Option<&Type>, name: &Ident) -> bool {
+    fn stands_alone(tokens: TokenStream, name: &Ident) -> bool {
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            let is_followed =
+                matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
+            match token {
+                TokenTree::Ident(ident) if ident == *name && !is_followed => return true,
+                TokenTree::Group(group) if stands_alone(group.stream(), name) => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+    output.is_some_and(|output| stands_alone(output.to_token_stream(), name))
+}
+
+/// Whether a type parameter only stands in the types of skipped parameters.
+fn is_skipped(args: &CachedArgs, bindings: &[Binding], name: &Ident) -> bool {
+    let skipped = args.skip.value().map(Vec::as_slice).unwrap_or_default();
+    let text = name.to_string();
+    let mut of = bindings.iter().filter(|binding| {
+        let ty = binding.ty.as_ref();
+        ty.is_some_and(|ty| holds(ty.to_token_stream(), &text))
+    });
+    let mut any = false;
+    of.all(|binding| {
+        any = true;
+        skipped.iter().any(|skipped| binding.is(skipped))
+    }) && any
+}
+
+/// Whether an identifier or keyword is among these tokens.
+pub(super) fn holds(tokens: TokenStream, word: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == word,
+        TokenTree::Group(group) => holds(group.stream(), word),
+        _ => false,
+    })
+}

@@ -1,0 +1,451 @@
+//! A call is known by everything that tells it apart: two calls that differ never share an entry.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::Future;
+
+use cache_runtime::testing::TestCache;
+use cache_runtime::{BypassReason, Cache, Status, cached, invalidates, observe};
+use serde::Serialize;
+
+async fn status<T>(call: impl Future<Output = T>) -> Status {
+    observe(call).await.1[0].status
+}
+
+fn is_hit(status: Status) -> bool {
+    matches!(status, Status::Hit { .. })
+}
+
+trait By: Serialize {
+    fn column(&self) -> &'static str;
+}
+
+#[derive(Serialize, Clone)]
+struct Name(String);
+
+#[derive(Serialize, Clone)]
+struct Mail(String);
+
+impl By for Name {
+    fn column(&self) -> &'static str {
+        "name"
+    }
+}
+
+impl By for Mail {
+    fn column(&self) -> &'static str {
+        "mail"
+    }
+}
+
+#[cached(resource = "a")]
+async fn by_value(by: impl By) -> String {
+    by.column().into()
+}
+
+#[cached(resource = "a")]
+async fn by_reference(by: &impl By) -> String {
+    by.column().into()
+}
+
+#[cached(resource = "a")]
+async fn by_many(first: Option<impl By>, rest: Vec<impl By>) -> String {
+    let columns = first.iter().map(By::column).collect::<Vec<_>>();
+    [columns, rest.iter().map(By::column).collect()]
+        .concat()
+        .join(",")
+}
+
+#[cached(resource = "a", key(by))]
+async fn by_key(by: impl By) -> String {
+    by.column().into()
+}
+
+#[cached(resource = "rows")]
+async fn row(id: impl By) -> String {
+    id.column().into()
+}
+
+#[cached(resource = "rows", op = "avatar")]
+async fn avatar(id: impl By) -> String {
+    id.column().into()
+}
+
+#[invalidates("rows", id = id)]
+async fn change(id: &str) {
+    let _ = id;
+}
+
+/// The type of an `impl Trait` argument tells calls apart as a named type parameter does (cashews#38).
+#[tokio::test]
+async fn the_type_of_an_argument_tells_calls_apart() {
+    let (name, mail) = (Name("x".into()), Mail("x".into()));
+    TestCache::new()
+        .scope(async {
+            for _ in 0..2 {
+                assert_eq!(by_value(name.clone()).await, "name");
+                assert_eq!(by_value(mail.clone()).await, "mail");
+                assert_eq!(by_reference(&name).await, "name");
+                assert_eq!(by_reference(&mail).await, "mail");
+                assert_eq!(
+                    by_many(Some(name.clone()), vec![mail.clone()]).await,
+                    "name,mail"
+                );
+                assert_eq!(
+                    by_many(Some(mail.clone()), vec![name.clone()]).await,
+                    "mail,name"
+                );
+                assert_eq!(by_many(None::<Mail>, vec![name.clone()]).await, "name");
+                assert_eq!(by_many(None::<Name>, vec![mail.clone()]).await, "mail");
+                assert_eq!(by_key(name.clone()).await, "name");
+                assert_eq!(by_key(mail.clone()).await, "mail");
+                assert_eq!(row(name.clone()).await, "name");
+                assert_eq!(row(mail.clone()).await, "mail");
+                assert_eq!(avatar(name.clone()).await, "name");
+                assert_eq!(avatar(mail.clone()).await, "mail");
+            }
+            assert!(is_hit(status(by_value(name.clone())).await));
+            assert!(is_hit(status(by_value(mail.clone())).await));
+            assert!(
+                is_hit(status(row(mail.clone())).await),
+                "the last that was stored"
+            );
+            // The key of a row is still its id, which a write finds.
+            change("x").await;
+            assert!(!is_hit(status(row(mail.clone())).await));
+        })
+        .await;
+}
+
+trait Kind: Send + Sync {
+    const NAME: &'static str;
+}
+struct A;
+struct B;
+impl Kind for A {
+    const NAME: &'static str = "a";
+}
+impl Kind for B {
+    const NAME: &'static str = "b";
+}
+
+#[cached(resource = "b", batch = ids)]
+async fn many<K: Kind>(ids: &[u64]) -> HashMap<u64, String> {
+    ids.iter().map(|id| (*id, K::NAME.to_owned())).collect()
+}
+
+#[cached(resource = "b", batch = ids)]
+async fn sorted<K: Kind>(ids: Vec<u64>) -> Result<BTreeMap<u64, String>, String> {
+    Ok(ids.into_iter().map(|id| (id, K::NAME.to_owned())).collect())
+}
+
+/// graphql-tools#5188.
+#[tokio::test]
+async fn a_generic_batch_keeps_its_types_apart() {
+    TestCache::new()
+        .scope(async {
+            for _ in 0..2 {
+                assert_eq!(many::<A>(&[1]).await[&1], "a");
+                assert_eq!(many::<B>(&[1]).await[&1], "b");
+                assert_eq!(sorted::<A>(vec![1]).await.expect("read")[&1], "a");
+                assert_eq!(sorted::<B>(vec![1]).await.expect("read")[&1], "b");
+            }
+            many::<B>(&[1]).await;
+            assert!(is_hit(status(many::<B>(&[1])).await));
+        })
+        .await;
+}
+
+trait Repository: Sync {
+    fn name(&self) -> &'static str;
+    fn cache(&self) -> &Cache;
+
+    #[cached(resource = "defaults", cache = self.cache())]
+    async fn get(&self, id: u64) -> String {
+        format!("{} {id}", self.name())
+    }
+
+    #[cached(resource = "defaults", cache = self.cache())]
+    async fn list(&self, limit: u64) -> String {
+        format!("{} {limit}", self.name())
+    }
+
+    #[cached(resource = "defaults", batch = ids, cache = self.cache())]
+    async fn get_many(&self, ids: &[u64]) -> HashMap<u64, String> {
+        ids.iter()
+            .map(|id| (*id, format!("{} {id}", self.name())))
+            .collect()
+    }
+}
+
+struct Users(Cache);
+struct Teams(Cache);
+
+impl Repository for Users {
+    fn name(&self) -> &'static str {
+        "user"
+    }
+    fn cache(&self) -> &Cache {
+        &self.0
+    }
+}
+
+impl Repository for Teams {
+    fn name(&self) -> &'static str {
+        "team"
+    }
+    fn cache(&self) -> &Cache {
+        &self.0
+    }
+}
+
+struct Service<K> {
+    cache: Cache,
+    kind: std::marker::PhantomData<K>,
+}
+
+impl<K: Kind> Service<K> {
+    fn new(cache: &Cache) -> Self {
+        Self {
+            cache: cache.clone(),
+            kind: std::marker::PhantomData,
+        }
+    }
+
+    #[cached(resource = "services", cache = self.cache)]
+    async fn get(&self, id: u64) -> String {
+        format!("{} {id}", K::NAME)
+    }
+
+    #[cached(resource = K::NAME, op = "list", cache = self.cache)]
+    async fn list(&self) -> String {
+        K::NAME.to_owned()
+    }
+}
+
+/// One function, shared by several types: the first has the keys, and the others run without the cache.
+#[tokio::test]
+async fn what_self_is_tells_calls_apart() {
+    let cache = TestCache::new();
+    let (users, teams) = (Users(cache.clone()), Teams(cache.clone()));
+    let (a, b) = (Service::<A>::new(&cache), Service::<B>::new(&cache));
+    for _ in 0..3 {
+        assert_eq!(users.get(1).await, "user 1");
+        assert_eq!(teams.get(1).await, "team 1");
+        assert_eq!(users.list(1).await, "user 1");
+        assert_eq!(teams.list(1).await, "team 1");
+        assert_eq!(users.get_many(&[1]).await[&1], "user 1");
+        assert_eq!(teams.get_many(&[1]).await[&1], "team 1");
+        assert_eq!(a.get(1).await, "a 1");
+        assert_eq!(b.get(1).await, "b 1");
+        assert_eq!(a.list().await, "a");
+        assert_eq!(b.list().await, "b");
+    }
+    assert!(is_hit(status(users.get(1)).await));
+    let claimed = Status::Bypass(BypassReason::Claimed);
+    assert_eq!(status(teams.get(1)).await, claimed);
+    assert_eq!(status(b.get(1)).await, claimed);
+    assert!(
+        is_hit(status(a.list()).await) && is_hit(status(b.list()).await),
+        "each its resource"
+    );
+}
+
+/// Two types may have one name.
+#[tokio::test]
+async fn types_of_one_name_do_not_share_an_entry() {
+    #[cached(resource = "twins")]
+    async fn read<K: Kind>(limit: u8) -> String {
+        format!("{} {limit}", K::NAME)
+    }
+    let cache = TestCache::new();
+    let first = cache.scope(async {
+        struct Twin;
+        impl Kind for Twin {
+            const NAME: &'static str = "first";
+        }
+        read::<Twin>(1).await
+    });
+    assert_eq!(first.await, "first 1");
+    let second = cache.scope(async {
+        struct Twin;
+        impl Kind for Twin {
+            const NAME: &'static str = "second";
+        }
+        read::<Twin>(1).await
+    });
+    assert_eq!(second.await, "second 1");
+}
+
+#[derive(Serialize, Clone)]
+struct Who {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team: Option<u64>,
+}
+
+#[cached(resource = "who")]
+async fn who(id: Who) -> String {
+    format!("{:?} {:?}", id.user, id.team)
+}
+
+#[derive(Serialize, Clone)]
+struct Pair {
+    x: u8,
+}
+
+#[derive(Serialize, Clone)]
+struct Flat {
+    #[serde(flatten)]
+    first: Pair,
+    #[serde(flatten)]
+    second: Pair,
+}
+
+#[cached(resource = "flat")]
+async fn flat(filter: &Flat) -> String {
+    format!("{} {}", filter.first.x, filter.second.x)
+}
+
+/// serde#1732.
+#[tokio::test]
+async fn fields_that_are_left_out_keep_their_place() {
+    TestCache::new()
+        .scope(async {
+            let user = Who {
+                user: Some(1),
+                team: None,
+            };
+            let team = Who {
+                user: None,
+                team: Some(1),
+            };
+            for _ in 0..2 {
+                assert_eq!(who(user.clone()).await, "Some(1) None");
+                assert_eq!(who(team.clone()).await, "None Some(1)");
+            }
+            assert!(is_hit(status(who(user)).await) && is_hit(status(who(team)).await));
+            let of = |first, second| Flat {
+                first: Pair { x: first },
+                second: Pair { x: second },
+            };
+            assert_eq!(flat(&of(1, 2)).await, "1 2");
+            assert_eq!(flat(&of(2, 1)).await, "2 1");
+        })
+        .await;
+}
+
+mod names {
+    pub(crate) const EXTERNAL: &str = "external";
+    pub(crate) const INTERNAL: &str = "internal";
+    pub(crate) const ADJACENT: &str = "adjacent";
+}
+
+#[derive(Serialize, Clone, Debug)]
+enum External {
+    Everybody,
+    User { id: u64 },
+    Team(u64, String),
+}
+
+#[derive(Serialize, Clone, Debug)]
+#[serde(tag = "kind")]
+enum Internal {
+    Everybody,
+    User { id: u64 },
+    Team { id: u64, part: String },
+}
+
+#[derive(Serialize, Clone, Debug)]
+#[serde(tag = "kind", content = "of")]
+enum Adjacent {
+    Everybody,
+    User { id: u64 },
+    Team(u64, String),
+}
+
+#[cached(resource = names::EXTERNAL)]
+async fn external(id: External) -> String {
+    format!("{id:?}")
+}
+
+#[cached(resource = names::INTERNAL)]
+async fn internal(id: Internal) -> String {
+    format!("{id:?}")
+}
+
+#[cached(resource = names::ADJACENT)]
+async fn adjacent(id: Adjacent) -> String {
+    format!("{id:?}")
+}
+
+#[tokio::test]
+async fn the_variants_of_an_enum_are_ids_of_one_form() {
+    TestCache::new()
+        .scope(async {
+            for _ in 0..2 {
+                for id in [
+                    External::Everybody,
+                    External::User { id: 1 },
+                    External::Team(1, "x".into()),
+                ] {
+                    assert_eq!(external(id.clone()).await, format!("{id:?}"));
+                }
+                for id in [
+                    Internal::Everybody,
+                    Internal::User { id: 1 },
+                    Internal::Team {
+                        id: 1,
+                        part: "x".into(),
+                    },
+                ] {
+                    assert_eq!(internal(id.clone()).await, format!("{id:?}"));
+                }
+                for id in [
+                    Adjacent::Everybody,
+                    Adjacent::User { id: 1 },
+                    Adjacent::Team(1, "x".into()),
+                ] {
+                    assert_eq!(adjacent(id.clone()).await, format!("{id:?}"));
+                }
+            }
+            assert!(is_hit(status(external(External::Everybody)).await));
+            assert!(is_hit(status(external(External::User { id: 1 })).await));
+            assert!(is_hit(status(internal(Internal::Everybody)).await));
+            assert!(is_hit(status(internal(Internal::User { id: 1 })).await));
+            assert!(is_hit(status(adjacent(Adjacent::Everybody)).await));
+            assert!(is_hit(
+                status(adjacent(Adjacent::Team(1, "x".into()))).await
+            ));
+        })
+        .await;
+}
+
+#[derive(Serialize, Clone)]
+struct Tagged {
+    tags: HashSet<u32>,
+    limit: u8,
+}
+
+#[cached(resource = "tagged")]
+async fn tagged(filter: &Tagged) -> usize {
+    filter.tags.len() + usize::from(filter.limit)
+}
+
+/// A set has no order, so its elements are sorted in the key.
+#[tokio::test]
+async fn equal_sets_inside_an_argument_are_one_key() {
+    TestCache::new()
+        .scope(async {
+            let set = |tags: Vec<u32>| Tagged {
+                tags: tags.into_iter().collect(),
+                limit: 1,
+            };
+            assert_eq!(tagged(&set((0..50).collect())).await, 51);
+            for _ in 0..5 {
+                assert!(is_hit(status(tagged(&set((0..50).rev().collect()))).await));
+            }
+            assert!(!is_hit(status(tagged(&set((1..51).collect()))).await));
+        })
+        .await;
+}
