@@ -61,11 +61,11 @@ impl ReadPlan {
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         let start = &mut *self.0;
         start.says.has_id = true;
-        match start.key.id(id) {
+        match start.key.id(id, &start.resource.hash_key) {
             // Only entities share their key with the writers that name an id.
             Ok(form) if start.says.op.is_some() || start.resource.fits(form, Some(start.site)) => {}
             Ok(_) => start.refuse(BypassReason::Claimed),
-            Err(_) => start.refuse(BypassReason::Unkeyable),
+            Err(error) => start.refuse_key(&error),
         }
         self
     }
@@ -74,8 +74,8 @@ impl ReadPlan {
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
-        if self.0.key.arg(arg).is_err() {
-            self.refuse(BypassReason::Unkeyable);
+        if let Err(error) = self.0.key.arg(arg) {
+            self.0.refuse_key(&error);
         }
         self
     }
@@ -225,7 +225,7 @@ impl ReadPlan {
         let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
-            let problem = match key.id(id) {
+            let problem = match key.id(id, &resource.hash_key) {
                 Ok(form) if resource.fits(form, Some(site)) => None,
                 Ok(_) => Some(BypassReason::Claimed),
                 Err(_) => Some(BypassReason::Unkeyable),
