@@ -304,6 +304,8 @@ pub(crate) struct Resource {
     pub(crate) name: Box<str>,
     /// What all its keys begin with.
     pub(crate) prefix: Box<str>,
+    /// The secret of the hashes in them.
+    pub(crate) hash_key: [u8; 16],
     /// `users`: every entry depends on it.
     pub(crate) whole: Arc<Dep>,
     /// `users~derived`: every derived entry depends on it as well.
@@ -341,6 +343,7 @@ impl Resource {
         Self {
             name: name.into(),
             prefix: space.prefix(name).into(),
+            hash_key: space.hash_key,
             entity_deps: [Arc::clone(&whole)].into(),
             derived_deps: [Arc::clone(&whole), Arc::clone(&derived)].into(),
             whole,
@@ -499,7 +502,7 @@ mod tests {
 
     fn form(id: impl serde::Serialize) -> IdForm {
         KeyWriter::new(&KeySpace::default(), "r")
-            .id(&id)
+            .id(&id, &[0; 16])
             .expect("renders")
     }
 

@@ -78,7 +78,7 @@ impl<'a> WritePlan<'a> {
     pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
-            let form = key.id(id);
+            let form = key.id(id, &self.cache.space.hash_key);
             target.narrow(form, typeid::of::<T>(), key.take(), self.site);
         }
         self

@@ -95,7 +95,11 @@ fn the_signature_decides_which_key_it_is() {
         ("", "get(Path(id): Path<i64>)", ".id(&id)"),
         ("", "get(id: i64, _: bool)", ".id(&id)"),
         ("", "get(mut id: impl Into<i64>)", ".id(&id).typed_as(&id)"),
-        (", skip(db)", "get<T: Db>(db: T, id: i64)", ".id(&id)"),
+        (
+            ", skip(db)",
+            "get<T: Db>(db: T, id: i64)",
+            ".id(&id).untyped::<T>()",
+        ),
         (
             ", op = \"view\"",
             "view<T: Format>(id: i64)",

@@ -4,7 +4,7 @@ use super::Cache;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
 use crate::engine::Handle;
 use crate::error::{Error, ErrorKind};
-use crate::key::{KeyPart, is_resource};
+use crate::key::{KeyPart, is_resource, shown};
 use crate::scope;
 use crate::store::Matching;
 use crate::transaction::{self, Doubt, Ending, Handover};
@@ -38,7 +38,8 @@ impl Cache {
         };
         if !is_resource(resource) {
             tracing::warn!(
-                "`{resource}` is not a resource name, so there is nothing to invalidate"
+                "`{}` is not a resource name, so there is nothing to invalidate",
+                shown(resource)
             );
             return Acknowledgement::Delivered;
         }

@@ -4,6 +4,7 @@
 //! `users:list:<hash>`, where the hash covers the arguments. Ids are escaped and hashes are fixed-width, so
 //! two calls never share a key by accident.
 
+mod bound;
 mod canonical;
 mod id;
 
@@ -12,6 +13,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use self::bound::{ARGUMENT_LIMIT, LONGEST_ID};
+pub(crate) use self::bound::{ID_LIMIT, NAME_LIMIT, shown};
 pub(crate) use self::id::IdForm;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::id::render as render_id;
@@ -38,6 +41,9 @@ impl<T: Serialize + ?Sized> KeyPart for T {}
 #[error("{0}")]
 pub(crate) struct KeyError(Cow<'static, str>);
 
+const TOO_LONG: &str =
+    "the arguments of a call may have 1 MiB together, and an id 8 MiB, to be in a cache key";
+
 impl KeyError {
     fn unordered() -> Self {
         Self(Cow::Borrowed(
@@ -49,6 +55,15 @@ impl KeyError {
         Self(Cow::Borrowed(
             "NaN can't be in a cache key, because it is not equal to itself",
         ))
+    }
+
+    fn too_long() -> Self {
+        Self(Cow::Borrowed(TOO_LONG))
+    }
+
+    /// Whether there is too much of it, which is a property of the call and not of the type.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.0 == TOO_LONG
     }
 }
 
@@ -112,6 +127,15 @@ impl KeySpace {
     pub(crate) fn generation(&self, dep: &str) -> String {
         format!("{}@gen:{dep}", self.namespace)
     }
+
+    /// The key of the generation of a tag, which no resource is spelled like.
+    pub(crate) fn tag(&self, tag: &str) -> String {
+        let mut key = self.generation("~");
+        let start = key.len();
+        id::escape(tag, &mut key);
+        bound::bound(&mut key, start, &self.hash_key);
+        key
+    }
 }
 
 /// Builds one key from left to right.
@@ -144,12 +168,31 @@ impl KeyWriter {
         self.text.push(':');
     }
 
-    pub(crate) fn id<T: Serialize + ?Sized>(&mut self, id: &T) -> Result<IdForm, KeyError> {
-        id::render(id, &mut self.text)
+    /// The id, or the beginning and the hash of a long one.
+    #[inline]
+    pub(crate) fn id<T: Serialize + ?Sized>(
+        &mut self,
+        id: &T,
+        hash_key: &[u8; 16],
+    ) -> Result<IdForm, KeyError> {
+        let start = self.text.len();
+        let form = id::render(id, &mut self.text);
+        let is_too_long = self.text.len() - start > LONGEST_ID;
+        bound::bound(&mut self.text, start, hash_key);
+        if is_too_long {
+            return Err(KeyError::too_long());
+        }
+        form
     }
 
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
-        canonical::encode(arg, &mut self.args)
+        let encoded = canonical::encode(arg, &mut self.args);
+        if self.args.len() > ARGUMENT_LIMIT {
+            // It is hashed no more, and its memory not kept.
+            self.args = Vec::new();
+            return Err(KeyError::too_long());
+        }
+        encoded
     }
 
     /// The hash of the arguments (there may be none) ends the key.
@@ -196,16 +239,9 @@ fn push_hash(text: &mut String, hash: u128) {
     text.push_str(std::str::from_utf8(pairs.as_flattened()).unwrap_or_default());
 }
 
-/// `text` as it may stand in a key.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    id::escape(text, &mut out);
-    out
-}
-
-/// Whether `name` is a resource: `[a-z0-9_-]+`.
+/// Whether `name` is a resource: `[a-z0-9_-]+`, of a length that fits into a key.
 pub(crate) fn is_resource(name: &str) -> bool {
-    !name.is_empty()
+    (1..=NAME_LIMIT).contains(&name.len())
         && name
             .bytes()
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
@@ -213,7 +249,7 @@ pub(crate) fn is_resource(name: &str) -> bool {
 
 /// Whether `op` is segments `[a-z0-9_-]+` joined by `:`.
 pub(crate) fn is_op(op: &str) -> bool {
-    op.split(':').all(is_resource)
+    op.len() <= NAME_LIMIT && op.split(':').all(is_resource)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,6 +293,9 @@ impl Key {
     pub fn entity(resource: impl Into<String>, id: impl KeyPart) -> Result<Self, Error> {
         let mut text = String::new();
         let form = id::render(&id, &mut text).map_err(|e| invalid(e.to_string()))?;
+        if text.len() > LONGEST_ID {
+            return Err(invalid(TOO_LONG.into()));
+        }
         Self::checked(
             resource.into(),
             Rest::Id {
@@ -279,7 +318,8 @@ impl Key {
         let op = op.into();
         if !is_op(&op) {
             return Err(invalid(format!(
-                "`{op}` is not an op; use segments of [a-z0-9_-] joined by `:`"
+                "`{}` is not an op; use segments of [a-z0-9_-] joined by `:`, up to {NAME_LIMIT} bytes",
+                shown(&op)
             )));
         }
         Self::checked(
@@ -382,7 +422,13 @@ impl Key {
     pub(crate) fn render(&self, space: &KeySpace) -> String {
         let mut key = KeyWriter::new(space, &self.resource);
         match &self.rest {
-            Rest::Id { text, .. } | Rest::Literal(text) => key.text.push_str(text),
+            Rest::Id { text, .. } | Rest::Literal(text) => {
+                key.text.push_str(text);
+                // Behind an op, which was checked when this was made, there is an id or a hash.
+                let id = text.rfind(':').map_or(0, |colon| colon + 1);
+                let start = key.text.len() - (text.len() - id);
+                bound::bound(&mut key.text, start, &space.hash_key);
+            }
             Rest::Args { op, canonical } => {
                 if let Some(op) = op {
                     key.op(op);
@@ -404,7 +450,8 @@ impl Key {
             })
         } else {
             Err(invalid(format!(
-                "`{resource}` is not a resource name; use lower-case letters, digits, `-` and `_`"
+                "`{}` is not a resource name; use lower-case letters, digits, `-` and `_`, up to {NAME_LIMIT}",
+                shown(&resource)
             )))
         }
     }
@@ -414,6 +461,9 @@ impl Key {
 fn arguments(args: &impl KeyPart) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     canonical::encode(args, &mut bytes).map_err(|e| invalid(e.to_string()))?;
+    if bytes.len() > ARGUMENT_LIMIT {
+        return Err(invalid(TOO_LONG.into()));
+    }
     // A tuple is encoded as a list: what stands between its mark and its end are the elements.
     Ok(match bytes.as_slice() {
         [b'l', elements @ .., b'e'] => elements.to_vec(),
@@ -444,12 +494,24 @@ impl std::str::FromStr for Key {
         let Some((resource, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())
         else {
             return Err(invalid(format!(
-                "`{text}` is not a key; it has the form `resource:id` or `resource:op:hash`"
+                "`{}` is not a key; it has the form `resource:id` or `resource:op:hash`",
+                shown(text)
             )));
         };
+        if rest.len() > LONGEST_ID {
+            return Err(invalid(TOO_LONG.into()));
+        }
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(invalid(format!(
-                "`{text}` is not a key; spaces in an id are written `%20`"
+                "`{}` is not a key; spaces in an id are written `%20`",
+                shown(text)
+            )));
+        }
+        let op = rest.rfind(':').unwrap_or(0);
+        if op > ID_LIMIT {
+            return Err(invalid(format!(
+                "`{}` is not a key; its op is longer than {NAME_LIMIT} bytes",
+                shown(text)
             )));
         }
         let rest = if rest.contains(':') || is_hash(rest) {
@@ -543,6 +605,51 @@ mod tests {
             "app:custom_key:8d76d6190280379f249fd956deb092f5"
         );
         assert_eq!(space.generation("users~derived"), "app:@gen:users~derived");
+    }
+
+    #[test]
+    fn a_long_id_is_one_key_on_every_path() {
+        let space = space();
+        let id = "ä b".repeat(400_000);
+        let mut key = KeyWriter::new(&space, "users");
+        key.id(&id, &space.hash_key).expect("renders");
+        let written = key.take();
+        assert!(written.len() <= "app:users:".len() + ID_LIMIT, "{written}");
+        let by_hand = Key::entity("users", &id).expect("valid");
+        assert_eq!(by_hand.render(&space), written);
+        let text = format!("users:{}", id.replace(' ', "%20"));
+        let parsed: Key = text.parse().expect("valid");
+        assert_eq!(parsed.render(&space), written);
+        // As `redis-cli` shows it.
+        let shown = written.strip_prefix("app:").expect("namespace");
+        let parsed: Key = shown.parse().expect("valid");
+        assert_eq!(parsed.render(&space), written);
+        let other = KeySpace {
+            hash_key: [1; 16],
+            ..space.clone()
+        };
+        assert_ne!(by_hand.render(&other), written, "the hash has a key");
+        assert!(space.tag(&id).len() <= "app:@gen:~".len() + ID_LIMIT);
+        assert_eq!(space.tag("team:7"), "app:@gen:~team%3A7");
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused() {
+        let space = space();
+        let text = "x".repeat(ARGUMENT_LIMIT);
+        let mut key = KeyWriter::new(&space, "users");
+        let error = key.arg(&text).expect_err("too much");
+        assert!(error.is_too_long());
+        assert!(Key::args("users", "list", &(&text,)).is_err());
+        for name in ["x".repeat(NAME_LIMIT + 1), "X\n".repeat(1 << 20)] {
+            let error = Key::entity(name, 1).expect_err("no name").to_string();
+            assert!(error.len() < 500 && !error.contains('\n'), "{error}");
+        }
+        assert!(
+            format!("users:{}:1", "x".repeat(1000))
+                .parse::<Key>()
+                .is_err()
+        );
     }
 
     #[test]

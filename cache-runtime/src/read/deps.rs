@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::generation::Dep;
-use crate::key::{self, EntryKind};
+use crate::key::EntryKind;
 use crate::registry::Resource;
 
 /// One more thing an entry depends on.
@@ -18,7 +18,7 @@ pub(crate) enum Extra {
 
 /// The dependency that a tag stands for; no resource is spelled like it.
 pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
-    Dep::new(cache.space.generation(&format!("~{}", key::escaped(tag))))
+    Dep::new(cache.space.tag(tag))
 }
 
 /// All that an entry depends on: what its resource says first, then the rest in one order for all who read and fill

@@ -9,7 +9,7 @@ use super::start::{Says, Start};
 use super::{Call, Extra, all_deps};
 use crate::codec::BuiltIn;
 use crate::engine::{Engine, Handle};
-use crate::key::{EntryKind, KeyError, KeyPart, KeyWriter, is_resource};
+use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
 use crate::nonce::hash128;
 use crate::observe::BypassReason;
 use crate::policy::{IntoTtl, MAX_TTL};
@@ -70,7 +70,7 @@ impl ReadPlan {
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         let start = &mut *self.0;
         start.says.has_id = true;
-        match start.key.id(id) {
+        match start.key.id(id, &start.resource.hash_key) {
             // Only entities share their key with the writers that name an id.
             Ok(form)
                 if start.says.op.is_some()
@@ -78,7 +78,7 @@ impl ReadPlan {
                         .resource
                         .fits(form, typeid::of::<T>(), Some(start.site)) => {}
             Ok(_) => start.refuse(BypassReason::Claimed),
-            Err(error) => unkeyable(start, &error),
+            Err(error) => start.refuse_key(&error),
         }
         self
     }
@@ -88,7 +88,7 @@ impl ReadPlan {
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
         if let Err(error) = self.0.key.arg(arg) {
-            unkeyable(&mut self.0, &error);
+            self.0.refuse_key(&error);
         }
         self
     }
@@ -280,7 +280,7 @@ impl ReadPlan {
         let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
-            let problem = match key.id(id) {
+            let problem = match key.id(id, &resource.hash_key) {
                 Ok(form) if resource.fits(form, typeid::of::<K>(), Some(site)) => None,
                 Ok(_) => Some(BypassReason::Claimed),
                 Err(_) => Some(BypassReason::Unkeyable),
@@ -323,14 +323,6 @@ impl ReadPlan {
         }
         self.0
     }
-}
-
-/// A value can't be in a key: the call goes past the cache, and the log says so once for each function.
-#[cold]
-fn unkeyable(start: &mut Start, error: &KeyError) {
-    start.refuse(BypassReason::Unkeyable);
-    let site = start.site;
-    site.report(|| format!("{site} runs without the cache for some arguments: {error}"));
 }
 
 fn bounded(time: impl IntoTtl) -> Option<Duration> {

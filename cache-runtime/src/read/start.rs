@@ -14,7 +14,7 @@ use crate::enclosing;
 use crate::engine::{Engine, Handle, Lent};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
-use crate::key::{EntryKind, Key, KeyWriter};
+use crate::key::{EntryKind, Key, KeyError, KeyWriter};
 use crate::local::{Asked, Copy, Local, Mark, Shared};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
@@ -170,6 +170,16 @@ impl Start {
     /// The first problem counts.
     pub(super) fn refuse(&mut self, problem: BypassReason) {
         self.says.problem.get_or_insert(problem);
+    }
+
+    /// An argument can't be in a key; one that is too long is said once, since the type does not tell.
+    #[cold]
+    pub(super) fn refuse_key(&mut self, error: &KeyError) {
+        if error.is_too_long() {
+            let site = self.site;
+            site.report(|| format!("a call of {site} runs without the cache: {error}"));
+        }
+        self.refuse(BypassReason::Unkeyable);
     }
 
     /// What it depends on beside its own resource is known from now on: a function names it.

@@ -1,0 +1,140 @@
+//! How long a name may become: an id from outside has no bound of its own.
+//!
+//! A key travels with every command, so one long id slows down all who share the connection. Past [`ID_LIMIT`] the text
+//! of an id is a readable beginning and a keyed hash of the whole: `users:aaaa…~<32 hex digits>`. Readers, writers and
+//! tags are bounded in the same place, so they agree. `~` followed by a digit stands in no id that is short: there it is an
+//! absent part, with `~`, `,`, `)` or nothing behind it.
+
+use super::push_hash;
+use crate::nonce::hash128;
+
+/// The longest text of an id or a tag, in bytes, that stands in a key as it is.
+pub(crate) const ID_LIMIT: usize = 200;
+/// How much of a longer one can be read.
+const READABLE: usize = 160;
+const MARK: char = '~';
+
+/// The longest name of a resource, an op or a namespace, in bytes. They are written by programmers and operators.
+pub(crate) const NAME_LIMIT: usize = 128;
+
+/// How many canonical bytes the arguments of one call may have, and how many bytes the text of an id, before the call goes
+/// past the cache: to encode and to hash them takes longer than most loads.
+pub(crate) const ARGUMENT_LIMIT: usize = 1 << 20;
+pub(crate) const LONGEST_ID: usize = 8 << 20;
+
+/// Shortens what stands behind `start`, if it is too long for a key.
+#[inline]
+pub(super) fn bound(text: &mut String, start: usize, hash_key: &[u8; 16]) {
+    if text.len() - start > ID_LIMIT && !crate::mutation::is_active("ids-not-bounded") {
+        shorten(text, start, hash_key);
+    }
+}
+
+#[cold]
+fn shorten(text: &mut String, start: usize, hash_key: &[u8; 16]) {
+    let Some(id) = text.get(start..) else {
+        return;
+    };
+    let hash = hash128(hash_key, id.as_bytes());
+    let readable = cut(id, READABLE);
+    text.truncate(start + readable);
+    text.push(MARK);
+    push_hash(text, hash);
+    // Its memory was that of the long one.
+    text.shrink_to(start + ID_LIMIT);
+}
+
+/// The longest beginning of `id` within the limit that ends between two characters, escaped ones included.
+fn cut(id: &str, limit: usize) -> usize {
+    let mut at = limit.min(id.len());
+    while !id.is_char_boundary(at) {
+        at -= 1;
+    }
+    let bytes = id.as_bytes();
+    let is_escape = |at: usize| bytes.get(at) == Some(&b'%');
+    // Within an escape: `%`, or `%4`, has been left.
+    if let Some(back) = (1..=2).find(|back| *back <= at && is_escape(at - back)) {
+        at -= back;
+    }
+    // Between the escaped bytes of one character, whose later bytes are `%80` to `%BF`.
+    let goes_on =
+        |at: usize| is_escape(at) && matches!(bytes.get(at + 1), Some(b'8'..=b'9' | b'A'..=b'B'));
+    while at >= 3 && goes_on(at) && is_escape(at - 3) {
+        at -= 3;
+    }
+    at
+}
+
+/// Text from outside as it may stand in an error or in a log: on one line, and its beginning if it is long.
+pub(crate) fn shown(text: &str) -> String {
+    const SHOWN: usize = 200;
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() >= SHOWN {
+            out.push_str(&format!("… ({} bytes)", text.len()));
+            break;
+        }
+        match c {
+            // What hides or reorders the rest of a line counts as well.
+            c if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                out.extend(c.escape_default());
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bounded(id: &str) -> String {
+        let mut text = format!("users:{id}");
+        bound(&mut text, 6, &[7; 16]);
+        text.split_off(6)
+    }
+
+    #[test]
+    fn a_long_id_is_a_beginning_and_a_hash() {
+        let longest = "a".repeat(ID_LIMIT);
+        assert_eq!(bounded(&longest), longest);
+        let longer = bounded(&"a".repeat(ID_LIMIT + 1));
+        let (readable, hash) = longer.split_once(MARK).expect("a mark");
+        assert_eq!(readable, "a".repeat(READABLE));
+        assert!(hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
+        assert_eq!(longer.len(), READABLE + 33);
+        assert_ne!(longer, bounded(&"a".repeat(ID_LIMIT + 2)));
+        assert_eq!(longer, bounded(&longer), "what is bounded stays as it is");
+    }
+
+    #[test]
+    fn characters_stay_whole() {
+        let nbsp = "%C2%A0".repeat(60);
+        for pad in 0..8 {
+            let id = format!("{}{nbsp}", "a".repeat(pad));
+            let shown = bounded(&id);
+            let (readable, _) = shown.rsplit_once('~').expect("a mark");
+            assert_eq!((readable.len() - pad) % 6, 0, "{readable}");
+        }
+        assert!(bounded(&"é".repeat(200)).starts_with(&"é".repeat(80)));
+    }
+
+    #[test]
+    fn text_from_outside_is_shown_on_one_short_line() {
+        assert_eq!(shown("a\nb\u{202e}"), "a\\nb\\u{202e}");
+        assert!(shown(&"x".repeat(1 << 20)).len() < 300);
+    }
+
+    proptest! {
+        #[test]
+        fn different_ids_stay_different(a in "[a%é]{0,3}[ab]{195,205}", b in "[a%é]{0,3}[ab]{195,205}") {
+            prop_assert_eq!(bounded(&a) == bounded(&b), a == b);
+            prop_assert!(bounded(&a).len() <= ID_LIMIT);
+        }
+    }
+}
