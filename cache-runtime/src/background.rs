@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How long the thread outlives the cache at most, for tasks that have something to finish. They are bounded
 /// by themselves; this only ends one that hangs.
@@ -90,6 +90,31 @@ impl Background {
     }
 }
 
+/// How long after a task has panicked it is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs a task, and again if it panics: a fault in one must not end what the cache depends on for good. Dropped, it ends
+/// the task.
+pub(crate) async fn supervised<F>(name: &'static str, make: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let mut task = JoinSet::new();
+        task.spawn(make());
+        match task.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!(
+                    task = name,
+                    "a task of the cache has panicked and is started again"
+                );
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
+            _ => return,
+        }
+    }
+}
+
 /// Returns when the cache has gone, and has finished what it had begun.
 async fn finish(mut tasks: mpsc::UnboundedReceiver<JoinHandle<()>>) {
     let mut unfinished = Vec::new();
@@ -103,4 +128,24 @@ async fn finish(mut tasks: mpsc::UnboundedReceiver<JoinHandle<()>>) {
         }
     };
     let _ = tokio::time::timeout(GRACE, finished).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_started_again() {
+        let starts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&starts);
+        supervised("test", move || {
+            let start = counted.fetch_add(1, Ordering::SeqCst);
+            async move { assert!(start == 2, "it panics twice") }
+        })
+        .await;
+        assert_eq!(starts.load(Ordering::SeqCst), 3);
+    }
 }

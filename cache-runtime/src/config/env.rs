@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::url::{from_url, service_link};
 use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, normalised, slips, terminated};
 use crate::key::is_resource;
 use crate::policy::MAX_TTL;
@@ -34,10 +35,15 @@ impl CacheConfig {
         let mut config = Self::default();
 
         vars.warn_of_slips();
-        let enabled = vars
-            .take("REDIS_ENABLED", TRUE_OR_FALSE, boolean)
-            .unwrap_or(false);
+        let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean);
+        // Whoever wrote something else may have meant it to be on.
+        let is_off = enabled == Some(false) || !vars.is_set("REDIS_ENABLED");
+        let enabled = enabled.unwrap_or(false);
+        let before = vars.problems.len();
         let redis = redis_from_vars(&mut vars);
+        if is_off {
+            vars.excuse(before, "Redis is off");
+        }
         config.redis = enabled.then_some(redis);
         if enabled && !cfg!(feature = "redis") {
             vars.report(
@@ -199,6 +205,13 @@ impl Vars {
             || SECRETS.into_iter().any(is_in)
     }
 
+    /// What was reported since then has no effect, and stops nobody.
+    fn excuse(&mut self, since: usize, why: &str) {
+        for problem in self.problems.drain(since..) {
+            tracing::warn!("{problem}. It has no effect, because {why}");
+        }
+    }
+
     fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
@@ -248,13 +261,35 @@ impl Vars {
 fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     let defaults = RedisConfig::default();
     let tls = vars.take("REDIS_TLS", TRUE_OR_FALSE, boolean);
+    let before = vars.problems.len();
+    let link = vars
+        .values
+        .get("REDIS_PORT")
+        .and_then(|text| service_link(text));
+    let address = match (
+        vars.take("REDIS_HOST", "a host name or address", host),
+        link,
+    ) {
+        // Of a service that has the name `redis`, which is in use by its name or by its address, or is another one.
+        (Some(host), Some((linked, port))) => match host == linked || host == "redis" {
+            true => (host, Some(port)),
+            false => {
+                tracing::warn!(
+                    "REDIS_PORT is the address of a Kubernetes service and REDIS_HOST names another host, so its usual port {} is used",
+                    defaults.port
+                );
+                (host, None)
+            }
+        },
+        (None, Some((linked, port))) => (linked, Some(port)),
+        (host, None) => {
+            let port = vars.take("REDIS_PORT", "a port, 1 to 65535", port);
+            (host.unwrap_or(defaults.host), port)
+        }
+    };
     let parts = RedisConfig {
-        host: vars
-            .take("REDIS_HOST", "a host name or address", host)
-            .unwrap_or(defaults.host),
-        port: vars
-            .take("REDIS_PORT", "a port, 1 to 65535", port)
-            .unwrap_or(defaults.port),
+        host: address.0,
+        port: address.1.unwrap_or(defaults.port),
         db: vars
             .take("REDIS_DB", "a database number, 0 or more", |text| {
                 text.parse().ok()
@@ -264,6 +299,9 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         password: vars.values.get("REDIS_PASSWORD").cloned(),
         tls: tls.unwrap_or(false),
     };
+    if vars.is_set("REDIS_URL") {
+        vars.excuse(before, "REDIS_URL is set");
+    }
     let redis = match vars.values.get("REDIS_URL") {
         None => parts,
         Some(url) => match from_url(url) {
@@ -303,68 +341,6 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         vars.report(variable, held, &format!("{may_hold}, {why}"));
     }
     redis
-}
-
-fn from_url(url: &str) -> Result<RedisConfig, String> {
-    let (tls, rest) = match url.split_once("://") {
-        Some(("redis" | "valkey", rest)) => (false, rest),
-        Some(("rediss" | "valkeys", rest)) => (true, rest),
-        _ => return Err("it does not begin with redis:// or rediss://".into()),
-    };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, address) = authority
-        .rsplit_once('@')
-        .map_or((None, authority), |(l, a)| (Some(l), a));
-    let (host_text, port_text) = match address.rsplit_once(':') {
-        // An IPv6 address stands in brackets, and its colons are its own.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (address, None),
-    };
-    let defaults = RedisConfig::default();
-    let host_text = host_text.trim_start_matches('[').trim_end_matches(']');
-    let (username, password) = match login.map(|login| login.split_once(':').unwrap_or((login, "")))
-    {
-        Some((user, password)) => (percent_decoded(user)?, percent_decoded(password)?),
-        None => (None, None),
-    };
-    Ok(RedisConfig {
-        host: match host_text {
-            "" => defaults.host,
-            text => host(text).ok_or("its host is not a host name or address")?,
-        },
-        port: match port_text {
-            Some(text) => port(text).ok_or("its port is not a port, 1 to 65535")?,
-            None => defaults.port,
-        },
-        db: match path {
-            "" => 0,
-            text => text
-                .parse()
-                .map_err(|_| "its path is not a database number")?,
-        },
-        username,
-        password,
-        tls,
-    })
-}
-
-fn percent_decoded(text: &str) -> Result<Option<String>, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |b: Option<u8>| char::from(b.unwrap_or(b'-')).to_digit(16);
-        match (digit(rest.next()), digit(rest.next())) {
-            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
-            _ => return Err("its login has a `%` that two hex digits don't follow".into()),
-        }
-    }
-    let decoded = String::from_utf8(bytes).map_err(|_| "its login is not UTF-8")?;
-    Ok(Some(decoded).filter(|text| !text.is_empty()))
 }
 
 /// `True`, `yes`, `ON`, `1` and their opposites, in any case.
@@ -413,7 +389,7 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port != 0)
 }
 
-fn host(text: &str) -> Option<String> {
+pub(super) fn host(text: &str) -> Option<String> {
     let fits = |c: char| c.is_alphanumeric() || ".:-_".contains(c);
     text.chars().all(fits).then(|| text.to_owned())
 }
@@ -511,13 +487,6 @@ mod tests {
             .db(3)
             .login(Some("me"), "p@ss");
         assert_eq!(redis, expected);
-        assert_eq!(from_url("redis://[::1]:7/0"), Ok(RedisConfig::at("::1", 7)));
-        assert_eq!(from_url("redis://[::1]"), Ok(RedisConfig::at("::1", 6379)));
-        assert_eq!(
-            from_url("redis://:secret@"),
-            Ok(RedisConfig::default().login(None, "secret"))
-        );
-        assert!(from_url("rediss://h").is_ok_and(|redis| redis.tls));
     }
 
     #[test]
@@ -528,7 +497,7 @@ mod tests {
             !format!("{redis:?}{:?}", CacheConfig::default().redis(redis.clone())).contains(secret)
         );
         let url = format!("redis://me:{secret}@host:notaport");
-        let error = config(&[("REDIS_URL", &url)])
+        let error = config(&[("REDIS_ENABLED", "1"), ("REDIS_URL", &url)])
             .expect_err("no port")
             .to_string();
         assert!(
@@ -540,7 +509,11 @@ mod tests {
     #[test]
     fn a_password_in_the_wrong_variable_is_not_printed() {
         let url = "redis://me:hunter2@cache.local:6379";
-        let shown = |vars: &[(&str, &str)]| config(vars).expect_err("unusable").to_string();
+        let shown = |vars: &[(&str, &str)]| {
+            let on = [("REDIS_ENABLED", "on")];
+            let error = config(&[vars, &on].concat());
+            error.expect_err("unusable").to_string()
+        };
         for (name, held) in [
             ("REDIS_HOST", url),
             ("REDIS_HOST", "me:hunter2@cache.local"),
@@ -561,14 +534,69 @@ mod tests {
                 "{error}"
             );
         }
-        let error = shown(&[("REDIS_PORT", "tcp://10.0.0.3:6379"), ("REDIS_DB", "a\nb")]);
+        let error = shown(&[("REDIS_PORT", "udp://10.0.0.3:6379"), ("REDIS_DB", "a\nb")]);
         let lines: Vec<_> = error.lines().collect();
         assert_eq!(lines.len(), 2, "{error}");
         assert!(lines[0].starts_with("REDIS_DB is `a\\nb`"), "{error}");
         assert!(
-            lines[1].starts_with("REDIS_PORT is `tcp://10.0.0.3:6379`"),
+            lines[1].starts_with("REDIS_PORT is `udp://10.0.0.3:6379`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_has_no_effect_stops_nobody() {
+        let link = ("REDIS_PORT", "tcp://10.0.0.5:6380");
+        assert!(config(&[link]).is_ok());
+        for off in [&[][..], &[("REDIS_ENABLED", "False")]] {
+            for wrong in [
+                ("REDIS_PORT", "no port"),
+                ("REDIS_DB", "-1"),
+                ("REDIS_HOST", "a b"),
+                ("REDIS_TLS", "maybe"),
+                ("REDIS_URL", "redis://:7401#secret@prod"),
+            ] {
+                assert!(config(&[off, &[wrong]].concat()).is_ok(), "{wrong:?}");
+            }
+        }
+        let url = ("REDIS_URL", "redis://prod:7000");
+        for wrong in [
+            link,
+            ("REDIS_PORT", "x"),
+            ("REDIS_DB", "x"),
+            ("REDIS_HOST", "a b"),
+        ] {
+            assert_eq!(
+                redis(&[url, wrong]),
+                RedisConfig::at("prod", 7000),
+                "{wrong:?}"
+            );
+        }
+        let is_wrong =
+            |vars: &[(&str, &str)]| config(&[vars, &[("REDIS_ENABLED", "1")]].concat()).is_err();
+        assert!(is_wrong(&[("REDIS_PORT", "x")]) && is_wrong(&[url, ("REDIS_TLS", "maybe")]));
+    }
+
+    #[test]
+    fn a_service_link_is_an_address() {
+        let link = ("REDIS_PORT", "tcp://10.0.0.5:6380");
+        assert_eq!(redis(&[link]), RedisConfig::at("10.0.0.5", 6380));
+        assert_eq!(
+            redis(&[link, ("REDIS_HOST", "redis")]),
+            RedisConfig::at("redis", 6380)
+        );
+        assert_eq!(
+            redis(&[link, ("REDIS_HOST", "prod")]),
+            RedisConfig::at("prod", 6379)
+        );
+        // Those beside it are no slips.
+        let names = [
+            "REDIS_PORT_6379_TCP",
+            "REDIS_SERVICE_HOST",
+            "REDIS_SERVICE_PORT",
+            "REDIS_PORT_6379_TCP_ADDR",
+        ];
+        assert_eq!(slips::of(names.into_iter()).count(), 0);
     }
 
     #[test]

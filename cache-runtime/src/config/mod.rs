@@ -2,6 +2,7 @@
 
 mod env;
 mod slips;
+mod url;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -172,6 +173,9 @@ impl fmt::Debug for CacheConfig {
     }
 }
 
+/// The most that [`CacheConfig::value_limit`] may be: what is read back from a store.
+pub(crate) const MOST_VALUE_BYTES: usize = 8 << 20;
+
 impl CacheConfig {
     /// Turns the Redis tier on.
     #[must_use]
@@ -312,10 +316,18 @@ impl CacheConfig {
         self.intent.max(self.uncertainty)
     }
 
-    /// The largest encoded value that is stored, in bytes.
+    /// The largest encoded value that is stored, in bytes; 1 MiB by default, and 8 MiB at most, since a larger one is not
+    /// read back. More than that is reported in the log, and 8 MiB is used.
     #[must_use]
     pub fn value_limit(mut self, bytes: usize) -> Self {
-        self.value_limit = bytes;
+        if bytes > MOST_VALUE_BYTES {
+            tracing::error!(
+                value_limit = bytes,
+                at_most = MOST_VALUE_BYTES,
+                "the value limit is larger than what is read back; the largest possible is used"
+            );
+        }
+        self.value_limit = bytes.min(MOST_VALUE_BYTES);
         self
     }
 

@@ -25,7 +25,7 @@ use self::batch::Receipts;
 pub(crate) use self::batch::{Order, Sweep};
 use self::queue::{Lost, Queue, Ticket};
 use self::sweep::Sweeper;
-use crate::background::Background;
+use crate::background::{Background, supervised};
 use crate::clock::{self, Instant, Millis};
 use crate::error::{Error, ErrorKind};
 use crate::paused::Held;
@@ -148,7 +148,9 @@ impl Delivery {
             namespace: namespace.to_owned(),
             sweeper,
         };
-        background.spawn_to_finish(worker.run(on_closing, on_closed));
+        background.spawn_to_finish(supervised("delivery", move || {
+            worker.clone().run(on_closing.clone(), on_closed.clone())
+        }));
         Self {
             shared,
             store,
@@ -269,6 +271,7 @@ impl Receipt {
     }
 }
 
+#[derive(Clone)]
 struct Worker {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
@@ -286,6 +289,8 @@ struct Stopped {
 
 impl Worker {
     async fn run(self, mut closing: watch::Receiver<bool>, closed: watch::Sender<bool>) {
+        // What was on its way when this last panicked, if it did.
+        self.shared.take_back();
         tokio::select! {
             () = self.deliver_for_ever() => {}
             _ = closing.wait_for(|closing| *closing) => {}

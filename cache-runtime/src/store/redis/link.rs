@@ -319,6 +319,7 @@ impl Links {
 struct RefusesWrites;
 
 /// What the task that keeps the link needs to know.
+#[derive(Clone)]
 pub(super) struct Keeper {
     pub(super) config: RedisConfig,
     pub(super) trust_restart: bool,
@@ -438,7 +439,7 @@ async fn keep_time(link: &Link) -> Infallible {
 
 /// What `TIME` answers: seconds, and microseconds.
 fn reading((seconds, micros): (u64, u64)) -> Millis {
-    Millis(seconds * 1000 + micros / 1000)
+    Millis(seconds.saturating_mul(1000).saturating_add(micros / 1000))
 }
 
 async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
@@ -691,6 +692,19 @@ pub(super) fn is_forbidden(error: &Error) -> bool {
     source.is_some_and(|source| source.code() == Some("NOPERM"))
 }
 
+/// What to do about a certificate that is not trusted.
+fn certificate_hint(text: &str) -> &'static str {
+    if text.contains("CaUsedAsEndEntity") {
+        "; it is an authority's own certificate: sign one for the server with it, and name the authority's in SSL_CERT_FILE"
+    } else if text.contains("UnknownIssuer") {
+        "; name the certificate of the authority that has signed it in SSL_CERT_FILE"
+    } else if text.contains("NotValidForName") {
+        "; connect by a name that is in the certificate, or make one with this name"
+    } else {
+        ""
+    }
+}
+
 /// The client's error as a person should read it: without the number that the system gave it.
 fn described(error: RedisError) -> Error {
     let text = match error.kind() {
@@ -706,7 +720,7 @@ fn described(error: RedisError) -> Error {
             _ => error.to_string(),
         },
     };
-    let text = shortened(&text);
+    let text = format!("{}{}", shortened(&text), certificate_hint(&text));
     let kind = if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
         ErrorKind::Unavailable
     } else {

@@ -30,8 +30,10 @@ use super::{
     Invalidation, LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey,
     Word, glob,
 };
+use crate::background::supervised;
 use crate::clock::{self, Millis};
-use crate::config::{CacheConfig, RedisConfig};
+use crate::config::{CacheConfig, MOST_VALUE_BYTES, RedisConfig};
+use crate::entry::Header;
 use crate::error::{Error, ErrorKind};
 use crate::local::Local;
 use crate::nonce::Nonce;
@@ -49,7 +51,7 @@ const REMOVE_STEP: usize = 64;
 const STRETCH: Duration = Duration::from_millis(1);
 
 /// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
-const READ_LIMIT: usize = 8 << 20;
+const READ_LIMIT: usize = MOST_VALUE_BYTES + Header::LEN;
 
 /// How the value of a key begins that holds write intents in place of an entry; each follows as in a generation.
 /// The letter stands where an entry has its kind.
@@ -92,12 +94,12 @@ impl RedisStore {
             .as_ref()
             .map(|local| Tracking::new(Arc::clone(local), &config.namespace));
         if let Some(tracking) = &tracking {
-            background.spawn(tracking::keep_beating(
-                Arc::clone(&links),
-                tracking.clone(),
-                config.command_budget,
-                on_closing.clone(),
-            ));
+            let (links, tracking) = (Arc::clone(&links), tracking.clone());
+            let (budget, closing) = (config.command_budget, on_closing.clone());
+            background.spawn(supervised("heartbeat", move || {
+                let (links, tracking) = (Arc::clone(&links), tracking.clone());
+                tracking::keep_beating(links, tracking, budget, closing.clone())
+            }));
         }
         let keeper = Keeper {
             config: redis.clone(),
@@ -111,12 +113,11 @@ impl RedisStore {
             budget: config.command_budget,
             application: link::driving_runtime(),
         };
-        background.spawn(link::keep(
-            Arc::clone(&links),
-            keeper,
-            attempted,
-            on_closing,
-        ));
+        let kept = Arc::clone(&links);
+        background.spawn(supervised("connection", move || {
+            let (links, keeper) = (Arc::clone(&kept), keeper.clone());
+            link::keep(links, keeper, attempted.clone(), on_closing.clone())
+        }));
         // An error would mean that the task is gone, and there is nothing to wait for.
         let _ = first_attempt.wait_for(|attempted| *attempted).await;
         Self {
