@@ -418,14 +418,6 @@ impl Resource {
             let mut instances = self.instances.write();
             *instances.entry(place).or_insert(instance)
         });
-        if owner != instance {
-            site.report(|| {
-                format!(
-                    "{site} is called with several types that nothing in its keys `{}:..` tells apart: those of its `impl` block, `Self`, or two of one name; only the first is cached. Give each a resource of its own, such as `resource = Self::RESOURCE`, or write `shared` if all return the same",
-                    self.name
-                )
-            });
-        }
         owner == instance
     }
 

@@ -71,6 +71,9 @@ impl Watch {
         context: &mut Context<'_>,
     ) -> Poll<R> {
         let polled = match &self.frame {
+            Some(frame) if crate::mutation::is_active("made-of-copies") => {
+                frame.run(|| body.poll(context))
+            }
             Some(frame) => frame.run(|| scope::strictly(|| body.poll(context))),
             None => body.poll(context),
         };

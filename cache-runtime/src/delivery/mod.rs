@@ -289,8 +289,10 @@ struct Stopped {
 
 impl Worker {
     async fn run(self, mut closing: watch::Receiver<bool>, closed: watch::Sender<bool>) {
-        // What was on its way when this last panicked, if it did.
-        self.shared.take_back();
+        // When this has panicked before.
+        if self.shared.queue.lock().is_sending() {
+            self.shared.take_back();
+        }
         tokio::select! {
             () = self.deliver_for_ever() => {}
             _ = closing.wait_for(|closing| *closing) => {}

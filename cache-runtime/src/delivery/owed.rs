@@ -65,6 +65,11 @@ impl Owed<'_> {
 
 impl Drop for Owed<'_> {
     fn drop(&mut self) {
+        if crate::mutation::is_active("removal-by-hand-lost-with-its-caller")
+            || crate::mutation::is_active("clearing-lost-with-its-caller")
+        {
+            return;
+        }
         // Nobody waits for it.
         drop(self.enter());
     }

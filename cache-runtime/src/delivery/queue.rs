@@ -278,7 +278,11 @@ impl Queue {
             Some(_) => Receipts::new(),
             None => {
                 self.is_distressed = true;
-                self.ready.take_receipts()
+                if crate::mutation::is_active("not-retried") {
+                    std::mem::take(&mut self.ready).take_receipts()
+                } else {
+                    self.ready.take_receipts()
+                }
             }
         };
         Some(PutOff { pending, until })
@@ -363,6 +367,11 @@ impl Queue {
             tell_delivered(&mut done.announcers);
         }
         self.is_distressed &= self.in_flight.is_some() || !self.ready.is_empty();
+    }
+
+    /// Whether anything is on its way.
+    pub(super) fn is_sending(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     /// The store did not take what is left of what was on its way: it waits again. Returns those who are to be told

@@ -233,6 +233,10 @@ impl Guard {
             token: intent.token,
             on_whole: true,
         });
+        if crate::mutation::is_active("not-announced") {
+            announced.on_whole = store.ping().await.is_err();
+            return Ok(());
+        }
         let intended = self.allowance.spend(store.intend(intent)).await?;
         // What the one before has done is not known.
         announced.on_whole = intended.on_whole || !is_first;
@@ -244,6 +248,7 @@ impl Guard {
         let renewal = self
             .announced()
             .map(|intent| Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent)));
+        let renewal = renewal.filter(|_| !crate::mutation::is_active("intents-not-renewed"));
         let Order { kills, bumps, .. } = &self.planned.order;
         let frame = Frame::write(&self.cache, kills.as_slice(), bumps.as_slice());
         self.watch = Watch::new(frame, renewal);

@@ -127,7 +127,31 @@ end
 }
 
 fn script(body: &str) -> Script {
-    Script::new(&format!("{}{body}", prelude()))
+    Script::new(&mutated(format!("{}{body}", prelude())))
+}
+
+/// The same with a technique taken out, where one is; see [`crate::mutation`].
+fn mutated(mut script: String) -> String {
+    let named = format!("not without[name:sub(1, {})]", Nonce::TEXT_LEN);
+    for (mutation, with, without) in [
+        (
+            "foreign-overwritten",
+            "return is_intent(key) and 'intended' or 'foreign'",
+            "there = nil",
+        ),
+        ("intents-counted", named.as_str(), "next(without) == nil"),
+        (
+            "leases-never-lapse",
+            "token(there) ~= NO_TOKEN and (ends < t or is_beyond(ends, t, tonumber(length)))",
+            "token(there) == ''",
+        ),
+        ("leases-never-lapse", "'PX', length)", "'PX', 3600000)"),
+    ] {
+        if crate::mutation::is_active(mutation) {
+            script = script.replace(with, without);
+        }
+    }
+    script
 }
 
 /// All of them, to be loaded before a connection is used: a call that finds one missing pays for three commands.
