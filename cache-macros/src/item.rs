@@ -2,7 +2,7 @@
 //!
 //! A body that is half typed still completes in an editor, because nothing here needs to understand it.
 
-use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
@@ -44,7 +44,7 @@ impl Parse for Item {
                 ),
             ));
         }
-        let (inner_attrs, body) = split_inner_attrs(input.parse()?)?;
+        let (inner_attrs, body) = split_inner_attrs(block(input)?)?;
         Ok(Self {
             attrs,
             vis,
@@ -53,6 +53,26 @@ impl Parse for Item {
             body,
         })
     }
+}
+
+/// The braces of the body. What a macro hands over as `$body:block` is in a group without delimiters (tokio#4513).
+fn block(input: ParseStream<'_>) -> syn::Result<Group> {
+    fn braces(tree: TokenTree) -> Option<Group> {
+        let TokenTree::Group(group) = tree else {
+            return None;
+        };
+        match group.delimiter() {
+            Delimiter::Brace => Some(group),
+            Delimiter::None => {
+                let mut inside = group.stream().into_iter();
+                let only = inside.next()?;
+                inside.next().is_none().then(|| braces(only)).flatten()
+            }
+            _ => None,
+        }
+    }
+    let error = input.error("expected the body of the function in braces");
+    braces(input.parse()?).ok_or(error)
 }
 
 /// Whether a `fn` comes before anything that has a body or ends an item.

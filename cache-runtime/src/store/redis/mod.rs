@@ -45,6 +45,8 @@ const STEP: usize = 256;
 /// The same of a walk over the keyspace, of which the server looks at each key, and of the entries that one step of it
 /// removes: 0.06 and 0.12 ms of the server's time, as measured.
 const WALK_STEP: usize = 128;
+/// The same of a walk that somebody waits for: fewer round trips, 0.4 ms of the server's time each.
+const WAITED_WALK_STEP: usize = 1_000;
 const REMOVE_STEP: usize = 64;
 
 /// One for whom nobody waits rests after so much work for as long as it took: half of the server's time at most is its own.
@@ -94,12 +96,12 @@ impl RedisStore {
             .as_ref()
             .map(|local| Tracking::new(Arc::clone(local), &config.namespace));
         if let Some(tracking) = &tracking {
-            let (links, tracking) = (Arc::clone(&links), tracking.clone());
-            let (budget, closing) = (config.command_budget, on_closing.clone());
-            background.spawn(supervised("heartbeat", move || {
-                let (links, tracking) = (Arc::clone(&links), tracking.clone());
-                tracking::keep_beating(links, tracking, budget, closing.clone())
-            }));
+            background.spawn(tracking::keep_beating(
+                Arc::clone(&links),
+                tracking.clone(),
+                config.command_budget,
+                on_closing.clone(),
+            ));
         }
         let keeper = Keeper {
             config: redis.clone(),
@@ -174,7 +176,7 @@ impl RedisStore {
             .arg("MATCH")
             .arg(&walk.pattern)
             .arg("COUNT")
-            .arg(WALK_STEP);
+            .arg(walk.step);
         let (next, keys): (String, Vec<Vec<u8>>) = link
             .ask(self.budget, async |connection| {
                 scan.query_async(connection).await
@@ -230,13 +232,19 @@ struct Walk {
     pattern: String,
     /// Where the next step begins; `None` after the last.
     cursor: Option<String>,
+    /// How many keys the server looks at in one step.
+    step: usize,
 }
 
 impl Walk {
-    fn new(pattern: String) -> Self {
+    fn new(pattern: String, is_leisurely: bool) -> Self {
         Self {
             pattern,
             cursor: Some("0".into()),
+            step: match is_leisurely {
+                true => WALK_STEP,
+                false => WAITED_WALK_STEP,
+            },
         }
     }
 }
@@ -417,7 +425,7 @@ impl Store for RedisStore {
             .stored_before
             .map_or(String::new(), |at| at.0.to_string());
         let mut removed = 0;
-        let mut walk = Walk::new(matching.pattern.clone());
+        let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
         let mut began = clock::now();
         while let Some(keys) = self.scan(&link, &mut walk).await? {
             for keys in keys.chunks(REMOVE_STEP) {
@@ -443,7 +451,7 @@ impl Store for RedisStore {
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
         let link = self.links.current()?;
         let mut done = link.clock.now();
-        let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)));
+        let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
         while let Some(keys) = self.scan(&link, &mut walk).await? {
             for bumps in keys.chunks(STEP) {
                 let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();

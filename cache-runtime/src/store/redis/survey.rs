@@ -166,7 +166,7 @@ impl RedisStore {
                 keys.insert(format!("{generations}{resource}~derived"));
             }
         }
-        let mut walk = Walk::new(format!("{}*", glob::literal(&inquiry.namespace)));
+        let mut walk = Walk::new(format!("{}*", glob::literal(&inquiry.namespace)), true);
         for _ in 0..STEPS {
             match self.scan(link, &mut walk).await? {
                 Some(step) if keys.len() < SAMPLE => keys.extend(step.into_iter().filter(|key| {
