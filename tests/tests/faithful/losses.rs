@@ -123,9 +123,9 @@ async fn a_batch_says_stored_only_if_all_is() {
 }
 
 #[cached(resource = "j", op = "of", cache = cache, skip(cache, value))]
-async fn generic<T: cache_runtime::Cacheable>(id: u8, value: &Cell<T>, cache: &Cache) -> T
+async fn generic<T>(id: u8, value: &Cell<T>, cache: &Cache) -> T
 where
-    T: Default,
+    T: cache_runtime::Cacheable + Default,
 {
     value.take()
 }
