@@ -3,8 +3,8 @@
 use super::Cache;
 use crate::delivery::{Acknowledgement, Order, PATIENCE};
 use crate::engine::Handle;
-use crate::error::{Error, ErrorKind};
-use crate::key::{KeyPart, is_resource, shown};
+use crate::error::{Error, ErrorKind, shortened};
+use crate::key::{KeyPart, is_resource};
 use crate::scope;
 use crate::store::Matching;
 use crate::transaction::{self, Doubt, Ending, Handover};
@@ -39,7 +39,7 @@ impl Cache {
         if !is_resource(resource) {
             tracing::warn!(
                 "`{}` is not a resource name, so there is nothing to invalidate",
-                shown(resource)
+                shortened(resource)
             );
             return Acknowledgement::Delivered;
         }

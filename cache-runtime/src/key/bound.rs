@@ -65,28 +65,6 @@ fn cut(id: &str, limit: usize) -> usize {
     at
 }
 
-/// Text from outside as it may stand in an error or in a log: on one line, and its beginning if it is long.
-pub(crate) fn shown(text: &str) -> String {
-    const SHOWN: usize = 200;
-    let mut out = String::new();
-    for c in text.chars() {
-        if out.len() >= SHOWN {
-            out.push_str(&format!("… ({} bytes)", text.len()));
-            break;
-        }
-        match c {
-            // What hides or reorders the rest of a line counts as well.
-            c if c.is_control()
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-            {
-                out.extend(c.escape_default());
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -122,12 +100,6 @@ mod tests {
             assert_eq!((readable.len() - pad) % 6, 0, "{readable}");
         }
         assert!(bounded(&"é".repeat(200)).starts_with(&"é".repeat(80)));
-    }
-
-    #[test]
-    fn text_from_outside_is_shown_on_one_short_line() {
-        assert_eq!(shown("a\nb\u{202e}"), "a\\nb\\u{202e}");
-        assert!(shown(&"x".repeat(1 << 20)).len() < 300);
     }
 
     proptest! {

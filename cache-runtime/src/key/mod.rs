@@ -14,11 +14,11 @@ use std::fmt;
 use serde::Serialize;
 
 use self::bound::{ARGUMENT_LIMIT, LONGEST_ID};
-pub(crate) use self::bound::{ID_LIMIT, NAME_LIMIT, shown};
+pub(crate) use self::bound::{ID_LIMIT, NAME_LIMIT};
 pub(crate) use self::id::IdForm;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::id::render as render_id;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, shortened};
 use crate::nonce::hash128;
 use crate::read::Extra;
 
@@ -319,7 +319,7 @@ impl Key {
         if !is_op(&op) {
             return Err(invalid(format!(
                 "`{}` is not an op; use segments of [a-z0-9_-] joined by `:`, up to {NAME_LIMIT} bytes",
-                shown(&op)
+                shortened(&op)
             )));
         }
         Self::checked(
@@ -451,7 +451,7 @@ impl Key {
         } else {
             Err(invalid(format!(
                 "`{}` is not a resource name; use lower-case letters, digits, `-` and `_`, up to {NAME_LIMIT}",
-                shown(&resource)
+                shortened(&resource)
             )))
         }
     }
@@ -495,7 +495,7 @@ impl std::str::FromStr for Key {
         else {
             return Err(invalid(format!(
                 "`{}` is not a key; it has the form `resource:id` or `resource:op:hash`",
-                shown(text)
+                shortened(text)
             )));
         };
         if rest.len() > LONGEST_ID {
@@ -504,14 +504,14 @@ impl std::str::FromStr for Key {
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(invalid(format!(
                 "`{}` is not a key; spaces in an id are written `%20`",
-                shown(text)
+                shortened(text)
             )));
         }
         let op = rest.rfind(':').unwrap_or(0);
         if op > ID_LIMIT {
             return Err(invalid(format!(
                 "`{}` is not a key; its op is longer than {NAME_LIMIT} bytes",
-                shown(text)
+                shortened(text)
             )));
         }
         let rest = if rest.contains(':') || is_hash(rest) {
