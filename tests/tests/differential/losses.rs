@@ -92,7 +92,6 @@ async fn nested(cache: &Cache, of: u64) -> Option<Option<Option<u8>>> {
 }
 
 #[tokio::test]
-#[ignore = "fails until what a codec loses is not stored"]
 async fn what_codecs_lose_is_returned_as_it_was() {
     let server = RedisServer::start();
     let over = |namespace: &str| {
