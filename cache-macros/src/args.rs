@@ -87,6 +87,7 @@ pub(crate) struct CachedArgs {
     pub(crate) op: Setting<Name>,
     pub(crate) id: Setting<Expr>,
     pub(crate) skip: Setting<Vec<Ident>>,
+    pub(crate) autocommit: Setting<Vec<Ident>>,
     pub(crate) include: Setting<Vec<Expr>>,
     pub(crate) key: Setting<Vec<Expr>>,
     pub(crate) ttl: Setting<Ttl>,
@@ -134,6 +135,7 @@ pub(crate) struct InvalidatesArgs {
     pub(crate) crash_safe: Setting<bool>,
     pub(crate) required: Setting<bool>,
     pub(crate) after_commit: Setting<bool>,
+    pub(crate) autocommit: Setting<Vec<Ident>>,
 }
 
 /// A resource and the options that belong to it.
@@ -166,6 +168,9 @@ const CACHED: Table<CachedArgs> = &[
     }),
     ("skip", |args, reading| {
         reading.into(&mut args.skip, Written::parameters)
+    }),
+    ("autocommit", |args, reading| {
+        reading.into(&mut args.autocommit, Written::parameters)
     }),
     ("include", |args, reading| {
         reading.into(&mut args.include, Written::exprs)
@@ -262,6 +267,9 @@ const INVALIDATES: Table<InvalidatesArgs> = &[
     }),
     ("after_commit", |args, reading| {
         reading.into(&mut args.after_commit, Written::flag)
+    }),
+    ("autocommit", |args, reading| {
+        reading.into(&mut args.autocommit, Written::parameters)
     }),
     ("cache", |args, reading| {
         reading.into(&mut args.common.cache, Written::instance)

@@ -3,6 +3,7 @@
 mod detached;
 mod key;
 mod stacked;
+mod transactions;
 mod types;
 mod values;
 
@@ -26,7 +27,7 @@ use crate::model::{
 pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
     callable("cached", &item, errors);
     stacked::on_writes(&args, &item, errors);
-    in_transaction("cached", &item, errors);
+    uncommitted(&args, &item, errors);
     if item.output().is_none() {
         let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
         errors.on(&item.sig.ident, message);
@@ -87,8 +88,14 @@ pub(crate) fn invalidates(
 ) -> Option<InvalidatesFn> {
     callable("invalidates", &item, errors);
     stacked::on_reads(&args, &item, errors);
+    let (bindings, _) = item.bindings();
+    transactions::named(&args.autocommit, &Setting::Absent, &bindings, errors);
     if args.after_commit.value() != Some(&true) {
-        in_transaction("invalidates", &item, errors);
+        let parts = transactions::parts(&item, &args.autocommit);
+        transactions::refuse_writes(&parts, errors);
+    } else if let Some(autocommit) = args.autocommit.key() {
+        let message = "`autocommit` has no place beside `after_commit`, which is for functions inside a transaction; keep one of them";
+        errors.on(autocommit, message);
     }
     if args.targets.is_empty() && !args.broken_target && args.tags.is_absent() {
         errors.at(
@@ -108,7 +115,6 @@ pub(crate) fn invalidates(
             errors.on(result, message);
         }
     }
-    let (bindings, _) = item.bindings();
     let mut scope = None;
     let targets: Vec<Target> = args
         .targets
@@ -152,6 +158,31 @@ pub(crate) fn invalidates(
     })
 }
 
+/// What a caller's transaction has not committed is not for others to read.
+fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
+    let (bindings, _) = item.bindings();
+    transactions::named(&args.autocommit, &args.skip, &bindings, errors);
+    let parts = transactions::parts(item, &args.autocommit);
+    transactions::refuse_reads(&parts, errors);
+    let written = [args.id.value()].into_iter().flatten();
+    let written = written.chain(args.key.value().into_iter().flatten());
+    let written: TokenStream = written.map(ToTokens::to_token_stream).collect();
+    let is_skipped = |name: &Ident| args.skip.value().is_some_and(|skip| skip.contains(name));
+    let is_permitted = |name: &Ident| {
+        let permitted = args.autocommit.value();
+        permitted.is_some_and(|permitted| permitted.contains(name))
+    };
+    let says_all = !args.id.is_absent() || !args.key.is_absent();
+    let is_left_out = |name: &Ident| {
+        let is_written = mention(written.clone(), &name.unraw().to_string()).is_some();
+        !is_permitted(name) && (is_skipped(name) || says_all && !is_written)
+    };
+    // With these two options nothing that is borrowed mutably is taken, which is said elsewhere.
+    if args.swr.is_absent() && args.timeout.is_absent() {
+        transactions::refuse_mutable(item, &parts, is_left_out, errors);
+    }
+}
+
 /// What has to hold of any function whose body is wrapped.
 fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
     if item.form().is_none() {
@@ -173,52 +204,6 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
             "`#[{attribute}]` can't see which names this pattern binds; bind one name and take it apart in the body"
         );
         errors.on(pat, message);
-    }
-}
-
-/// A function that takes part in its caller's transaction returns before the commit.
-fn in_transaction(attribute: &str, item: &Item, errors: &mut Errors) {
-    for (ident, what) in transactions(item) {
-        let message = match attribute {
-            "cached" => format!(
-                "what {what} reads may never be committed, and would be served to everybody; leave `#[cached]` to a function that reads from the pool"
-            ),
-            _ => format!(
-                "`#[{attribute}]` acts when the function returns, which may be before the caller's transaction commits: a reader in between would keep the old data; begin and commit inside the function, or add `after_commit` and call it inside `Cache::after_commit`"
-            ),
-        };
-        errors.on(ident, message);
-    }
-}
-
-/// Parameters through which the function takes part in its caller's transaction: the type's name, and what to call it.
-fn transactions(item: &Item) -> impl Iterator<Item = (Ident, &'static str)> {
-    item.sig.inputs.iter().filter_map(|input| {
-        let FnArg::Typed(parameter) = input else {
-            return None;
-        };
-        let name = type_ident(&parameter.ty)?;
-        let text = name.to_string();
-        if text.ends_with("Transaction") {
-            return Some((name.clone(), "transaction"));
-        }
-        let connections = ["Pg", "Sqlite", "MySql", "Mysql", "Mssql", "Any"];
-        let is_connection = text
-            .strip_suffix("Connection")
-            .map(|driver| driver.strip_prefix("Async").unwrap_or(driver))
-            .is_some_and(|driver| connections.contains(&driver));
-        is_connection.then(|| (name.clone(), "connection"))
-    })
-}
-
-/// The name of a type, behind references.
-fn type_ident(ty: &Type) -> Option<&Ident> {
-    match ty {
-        Type::Reference(reference) => type_ident(&reference.elem),
-        Type::Paren(paren) => type_ident(&paren.elem),
-        Type::Group(group) => type_ident(&group.elem),
-        Type::Path(path) => path.path.segments.last().map(|last| &last.ident),
-        _ => None,
     }
 }
 

@@ -79,8 +79,8 @@ use crate::item::Item;
 /// implements `Serialize`. Of a float, `-0.0` and `0.0` are the same, and a call with NaN bypasses
 /// the cache. A `HashSet` has another order each time: take a `BTreeSet`.
 ///
-/// A function with a parameter that is a transaction, or a connection that may be in one, is refused:
-/// what it reads may never be committed.
+/// A function with a parameter that is a transaction, or a connection or an executor that may be in one, is refused:
+/// what it reads may never be committed. See `autocommit`.
 ///
 /// # By hand
 ///
@@ -195,6 +195,25 @@ use crate::item::Item;
 ///     None
 /// }
 /// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `autocommit`
+///
+/// `autocommit(executor)`, or several names: a parameter that is left out of the key like one in `skip`, and of which no
+/// caller passes a transaction, nor a connection that is in one. Without it a parameter is refused whose type or trait
+/// bound is named like a transaction, a connection or an executor of SQLx, SeaORM, Diesel or a driver (`Transaction`,
+/// `&mut PgConnection`, `PoolConnection`, `impl PgExecutor<'_>`, `C: ConnectionTrait`), and a `&mut` that is not in the key.
+/// A pool by reference is allowed, with `skip(pool)`. Nothing checks what callers pass.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// # pub trait Executor {}
+/// #[cached(resource = "users", autocommit(executor))]
+/// async fn name(executor: impl Executor, id: i64) -> Option<String> {
+/// #   let _ = (executor, id);
+///     None
+/// }
 /// # fn main() {}
 /// ```
 ///
@@ -516,8 +535,8 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// It goes on any `async fn` with a body, whatever that returns. If the future is dropped before it
 /// is done, or the body panics, the invalidation happens all the same: the write may have.
 ///
-/// A function with a parameter that is a transaction, or a connection that may be in one, is refused unless
-/// it says `after_commit`: it would invalidate before the caller commits. So is one that is `#[cached]` as well and
+/// A function with a parameter that is a transaction, or a connection or an executor that may be in one, is refused unless
+/// it says `after_commit` or `autocommit`: it would invalidate before the caller commits. So is one that is `#[cached]` as well and
 /// made of a resource it invalidates: no call of it would be a hit.
 ///
 /// # Options
@@ -643,6 +662,21 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// #[invalidates("users", id = id, after_commit)]
 /// async fn rename(tx: &mut Transaction, id: i64, name: &str) {
 /// #   let _ = (tx, id, name);
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `autocommit`
+///
+/// `autocommit(executor)`, or several names, says of a parameter that no caller passes a transaction in it, nor a connection
+/// that is in one: each statement commits by itself before the function returns. Nothing checks that.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// # pub trait Executor {}
+/// #[invalidates("users", id = id, autocommit(executor))]
+/// async fn rename(executor: impl Executor, id: i64, name: &str) {
+/// #   let _ = (executor, id, name);
 /// }
 /// # fn main() {}
 /// ```

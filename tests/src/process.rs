@@ -27,6 +27,22 @@ impl Output {
         self.lock().iter().any(|line| line.contains(text))
     }
 
+    /// Waits until a line contains `text`: a line is read a moment after it is written, and the two streams of a process
+    /// are read independently.
+    ///
+    /// # Panics
+    /// When no line contains it within 10 s; shows the lines.
+    pub fn wait_for(&self, text: &str) {
+        let seen = poll(Duration::from_secs(10), || {
+            self.contains(text).then_some(())
+        });
+        assert!(
+            seen.is_some(),
+            "no line contains {text:?}: {:#?}",
+            self.lines()
+        );
+    }
+
     /// How many lines so far contain `text`.
     pub fn count(&self, text: &str) -> usize {
         let lines = self.lock();

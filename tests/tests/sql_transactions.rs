@@ -48,6 +48,28 @@ impl Users {
         update.bind(id).execute(tx).await.map(drop)
     }
 
+    /// From any executor, of which no caller passes one that is in a transaction.
+    #[cached(resource = "users", op = "through", autocommit(executor), cache = self.cache)]
+    async fn through<'e, E>(&self, executor: E, id: i64) -> Result<String, sqlx::Error>
+    where
+        E: sqlx::Executor<'e, Database = sqlx::Any>,
+    {
+        let name = sqlx::query_scalar("SELECT name FROM users WHERE id = $1");
+        name.bind(id).fetch_one(executor).await
+    }
+
+    #[invalidates("users", id = id, autocommit(executor), cache = self.cache)]
+    async fn rename_through(
+        &self,
+        executor: impl sqlx::AnyExecutor<'_>,
+        id: i64,
+        name: &str,
+    ) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE users SET name = $1 WHERE id = $2");
+        let update = update.bind(name.to_owned()).bind(id);
+        update.execute(executor).await.map(drop)
+    }
+
     /// Commits by itself, whatever is around it.
     #[invalidates("users", cache = self.cache)]
     async fn rename_alone(&self, name: &str) -> Result<(), sqlx::Error> {
@@ -57,10 +79,15 @@ impl Users {
 
     /// The name that a reader gets, and whether from the cache.
     async fn name(&self) -> (String, bool) {
-        let (name, outcomes) = observe(self.get(1)).await;
-        let is_hit = matches!(outcomes[0].status, Status::Hit { .. });
-        (name.expect("read"), is_hit)
+        answer(self.get(1)).await
     }
+}
+
+/// A name that was read, and whether from the cache.
+async fn answer(read: impl Future<Output = Result<String, sqlx::Error>>) -> (String, bool) {
+    let (name, outcomes) = observe(read).await;
+    let is_hit = matches!(outcomes[0].status, Status::Hit { .. });
+    (name.expect("read"), is_hit)
 }
 
 async fn committed_and_rolled_back(url: &str) {
@@ -90,6 +117,24 @@ async fn committed_and_rolled_back(url: &str) {
 }
 
 /// A write of its own inside of a transaction that is rolled back, and an inner transaction that is not.
+#[tokio::test]
+async fn executors_that_commit_each_statement_share_an_entry() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite://{}/db?mode=rwc", folder.path().display());
+    let users = Users::on(&url).await;
+    let mut connection = users.pool.acquire().await.expect("a connection");
+    let old = |is_hit| ("old".to_owned(), is_hit);
+    let new = |is_hit| ("new".to_owned(), is_hit);
+
+    assert_eq!(answer(users.through(&users.pool, 1)).await, old(false));
+    assert_eq!(answer(users.through(&mut *connection, 1)).await, old(true));
+
+    let write = users.rename_through(&mut *connection, 1, "new");
+    write.await.expect("written");
+    assert_eq!(answer(users.through(&users.pool, 1)).await, new(false));
+    assert_eq!(answer(users.through(&mut *connection, 1)).await, new(true));
+}
+
 #[tokio::test]
 async fn what_has_committed_by_itself_is_invalidated_whatever_becomes_of_the_rest() {
     let directory = tempfile::tempdir().expect("a directory");

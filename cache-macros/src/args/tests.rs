@@ -81,7 +81,7 @@ fn unknown_options_are_explained() {
     option(
         "colour = 1",
         "colour",
-        "unknown option `colour`; `#[cached]` takes `resource`, `ttl`, `op`, `id`, `skip`, \
+        "unknown option `colour`; `#[cached]` takes `resource`, `ttl`, `op`, `id`, `skip`, `autocommit`, \
          `include`, `key`, `none_ttl`, `cache_none`, `version`, `tags`, `depends`, `when`, `unless`, `codec`, `shared`, `strict`, `local`, `local_ttl`, `batch`, `swr`, \
          `stale_if_error`, `timeout`, `early`, `jitter`, `context`, `cache`, `crate`",
     );

@@ -18,7 +18,9 @@ use crate::model::{Batch, BatchBy, Key, Op, Part};
 pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
     exclusive_key_options(args, errors);
     let bindings: Vec<Binding> = item.const_params().chain(item.bindings().0).collect();
-    let skipped = skipped(&args.skip, &bindings, errors);
+    let mut skipped = skipped(&args.skip, &bindings, errors);
+    let autocommit = args.autocommit.value().into_iter().flatten();
+    skipped.extend(autocommit.map(|name| name.unraw().to_string()));
     let keyed: Vec<&Binding> = bindings
         .iter()
         .filter(|binding| !skipped.contains(&binding.name()))
@@ -63,7 +65,11 @@ pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option
     };
     Some(Key::Derived {
         op,
-        types: item.type_params().cloned().collect(),
+        types: item
+            .type_params()
+            .filter(|name| !is_of_autocommit(args, item, name))
+            .cloned()
+            .collect(),
         parts,
     })
 }
@@ -117,6 +123,34 @@ fn telling_types(id: &Part, item: &Item) -> Vec<Ident> {
         .filter(|name| !is_left_out(name))
         .cloned()
         .collect()
+}
+
+/// Whether a type parameter only stands in the types of parameters that `autocommit` names. The same rows come out of any
+/// executor.
+pub(super) fn is_of_autocommit(args: &CachedArgs, item: &Item, name: &Ident) -> bool {
+    let text = name.to_string();
+    let is_returned = item
+        .output()
+        .is_some_and(|output| holds(output.to_token_stream(), &text));
+    !is_returned && stands_only_in(args.autocommit.value(), &item.bindings().0, &text)
+}
+
+/// Whether the types of these parameters name a type parameter, and those of no other.
+pub(super) fn stands_only_in(
+    names: Option<&Vec<Ident>>,
+    bindings: &[Binding],
+    parameter: &str,
+) -> bool {
+    let names = names.map(Vec::as_slice).unwrap_or_default();
+    let mut of = bindings.iter().filter(|binding| {
+        let ty = binding.ty.as_ref();
+        ty.is_some_and(|ty| holds(ty.to_token_stream(), parameter))
+    });
+    let mut any = false;
+    of.all(|binding| {
+        any = true;
+        names.iter().any(|name| binding.is(name))
+    }) && any
 }
 
 fn function_op(item: &Item, errors: &mut Errors) -> Option<Op> {

@@ -8,6 +8,7 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Ident, Type};
 
+use super::key::{is_of_autocommit, stands_only_in};
 use super::mention;
 use crate::args::CachedArgs;
 use crate::item::{Binding, Item};
@@ -20,6 +21,11 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
         let ty = binding.ty.as_ref();
         ty.is_some_and(|ty| holds(ty.to_token_stream(), "impl"))
     });
+    let is_left_out = |name: &Ident| {
+        let text = name.to_string();
+        let skip = args.skip.value();
+        stands_only_in(skip, &bindings, &text) || is_of_autocommit(args, item, name)
+    };
     let mut types = Vec::new();
     match key {
         Key::Derived { parts, .. } => {
@@ -27,6 +33,10 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
                 let mut values = parts.iter().map(|part| part.value.to_token_stream());
                 values.any(|value| mention(value, &binding.name()).is_some())
             };
+            let of_autocommit = item
+                .type_params()
+                .filter(|name| is_of_autocommit(args, item, name));
+            types.extend(of_autocommit.cloned().map(Typing::LeftOut));
             for binding in unnamed {
                 let name = binding.ident.clone();
                 types.push(match is_in_key(&binding) {
@@ -49,8 +59,7 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
         Key::Batch(batch) => {
             for name in item.type_params() {
                 types.push(
-                    match is_told_by_value(item.output(), name) || is_skipped(args, &bindings, name)
-                    {
+                    match is_told_by_value(item.output(), name) || is_left_out(name) {
                         true => Typing::LeftOut(name.clone()),
                         false => Typing::Entry(name.clone()),
                     },
@@ -85,21 +94,6 @@ fn is_told_by_value(output: Option<&Type>, name: &Ident) -> bool {
         false
     }
     output.is_some_and(|output| stands_alone(output.to_token_stream(), name))
-}
-
-/// Whether a type parameter only stands in the types of skipped parameters.
-fn is_skipped(args: &CachedArgs, bindings: &[Binding], name: &Ident) -> bool {
-    let skipped = args.skip.value().map(Vec::as_slice).unwrap_or_default();
-    let text = name.to_string();
-    let mut of = bindings.iter().filter(|binding| {
-        let ty = binding.ty.as_ref();
-        ty.is_some_and(|ty| holds(ty.to_token_stream(), &text))
-    });
-    let mut any = false;
-    of.all(|binding| {
-        any = true;
-        skipped.iter().any(|skipped| binding.is(skipped))
-    }) && any
 }
 
 /// Whether an identifier or keyword is among these tokens.

@@ -1,0 +1,333 @@
+//! Parameters through which a function may take part in its caller's transaction, which has not committed when the function
+//! returns.
+//!
+//! A macro sees names only. Types and trait bounds are known by theirs, in the database libraries as in aliases that people
+//! write; under `#[cached]` so is any `&mut` that is left out of the key, since a function that only reads borrows nothing
+//! mutably but a connection. A pool is none of these: each of its statements commits by itself.
+
+use proc_macro2::Span;
+use syn::ext::IdentExt as _;
+use syn::punctuated::Punctuated;
+use syn::{
+    FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, PathSegment, Token, Type,
+    TypeParamBound, WherePredicate,
+};
+
+use super::values::no_such_parameter;
+use crate::args::Setting;
+use crate::diag::Errors;
+use crate::item::{Binding, Item};
+
+/// A parameter that may be part of a transaction.
+pub(super) struct Part {
+    /// Its name, if it has one.
+    parameter: Option<Ident>,
+    /// What to underline: the name of the type or of the bound.
+    place: Span,
+    what: &'static str,
+}
+
+/// All such parameters but those that `autocommit` names.
+pub(super) fn parts(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Part> {
+    let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
+    let mut parts = Vec::new();
+    for input in &item.sig.inputs {
+        let FnArg::Typed(parameter) = input else {
+            continue;
+        };
+        let name = match &*parameter.pat {
+            Pat::Ident(pat) => Some(&pat.ident),
+            _ => None,
+        };
+        let is_permitted = name.is_some_and(|name| {
+            let mut permitted = permitted.iter();
+            permitted.any(|permitted| permitted.unraw() == name.unraw())
+        });
+        if !is_permitted && let Some((place, what)) = found(&parameter.ty, false, item) {
+            parts.push(Part {
+                parameter: name.cloned(),
+                place,
+                what,
+            });
+        }
+    }
+    parts
+}
+
+/// `#[cached]`: what is read inside a transaction is not there for others.
+pub(super) fn refuse_reads(parts: &[Part], errors: &mut Errors) {
+    for part in parts {
+        let message = format!(
+            "what is read through {} may never be committed, and would be served to everybody; read from the pool{}",
+            part.what,
+            part.remedy(" or, if no caller is in a transaction, add ")
+        );
+        errors.at(part.place, message);
+    }
+}
+
+/// `#[cached]`: whatever else is borrowed mutably and not in the key may be a connection under another name.
+pub(super) fn refuse_mutable(
+    item: &Item,
+    known: &[Part],
+    is_left_out: impl Fn(&Ident) -> bool,
+    errors: &mut Errors,
+) {
+    for input in &item.sig.inputs {
+        if let FnArg::Typed(parameter) = input
+            && let Pat::Ident(pat) = &*parameter.pat
+            && let Some(place) = mutable(&parameter.ty)
+            && is_left_out(&pat.ident)
+            && !known
+                .iter()
+                .any(|part| part.parameter.as_ref() == Some(&pat.ident))
+        {
+            let message = format!(
+                "a hit would leave what is borrowed mutably as it is, and if this is a connection, what it reads may never be committed; take `&`, or add `autocommit({})`",
+                pat.ident.unraw()
+            );
+            errors.at(place, message);
+        }
+    }
+}
+
+/// `#[invalidates]`: the commit comes after the function has returned.
+pub(super) fn refuse_writes(parts: &[Part], errors: &mut Errors) {
+    for part in parts {
+        let message = format!(
+            "`#[invalidates]` acts when the function returns, and through {} that may be before the caller's transaction commits: a reader in between would keep the old data; begin and commit inside the function, or add `after_commit` and call it inside `Cache::after_commit`{}",
+            part.what,
+            part.remedy("; if no caller is in a transaction, add ")
+        );
+        errors.at(part.place, message);
+    }
+}
+
+/// Whether the names in `autocommit(..)` are those of parameters.
+pub(super) fn named(
+    autocommit: &Setting<Vec<Ident>>,
+    skip: &Setting<Vec<Ident>>,
+    bindings: &[Binding],
+    errors: &mut Errors,
+) {
+    let mut names: Vec<String> = Vec::new();
+    let skipped = skip.value().map(Vec::as_slice).unwrap_or_default();
+    for ident in autocommit.value().into_iter().flatten() {
+        let name = ident.unraw().to_string();
+        if !bindings.iter().any(|binding| binding.is(ident)) {
+            errors.on(ident, no_such_parameter("autocommit", &name, bindings));
+        } else if names.contains(&name) {
+            errors.on(ident, format!("`{name}` is given twice; remove one"));
+        } else if let Some(skip) = skipped.iter().find(|skip| skip.unraw() == name) {
+            let message = format!(
+                "`autocommit({name})` leaves `{name}` out of the key already; remove it from `skip`"
+            );
+            errors.on(skip, message);
+        }
+        names.push(name);
+    }
+}
+
+impl Part {
+    fn remedy(&self, before: &str) -> String {
+        self.parameter.as_ref().map_or_else(String::new, |name| {
+            format!("{before}`autocommit({})`", name.unraw())
+        })
+    }
+}
+
+const TRANSACTION: &str = "a transaction";
+const CONNECTION: &str = "a connection";
+const EXECUTOR: &str = "an executor";
+
+/// What a type holds that may be in a transaction: where it stands, and what to call it. `is_exclusive` where it stands behind
+/// a `&mut` or in a lock.
+fn found(ty: &Type, is_exclusive: bool, item: &Item) -> Option<(Span, &'static str)> {
+    match ty {
+        Type::Reference(reference) => {
+            let is_exclusive = is_exclusive || reference.mutability.is_some();
+            found(&reference.elem, is_exclusive, item)
+        }
+        Type::Paren(paren) => found(&paren.elem, is_exclusive, item),
+        Type::Group(group) => found(&group.elem, is_exclusive, item),
+        Type::Tuple(tuple) => {
+            let mut elems = tuple.elems.iter();
+            elems.find_map(|elem| found(elem, is_exclusive, item))
+        }
+        Type::ImplTrait(bounded) => of_bounds(&bounded.bounds),
+        Type::TraitObject(bounded) => of_bounds(&bounded.bounds),
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let generic = path.path.get_ident();
+            if let Some(what) = generic.and_then(|name| of_parameter(name, item)) {
+                return Some((last.ident.span(), what));
+            }
+            if let Some(what) = of_type(last, is_exclusive) {
+                return Some((last.ident.span(), what));
+            }
+            inside(last).and_then(|(is_lock, mut types)| {
+                types.find_map(|ty| found(ty, is_exclusive || is_lock, item))
+            })
+        }
+        _ => None,
+    }
+}
+
+/// The types in a type that hands out what it holds, and whether it hands it out mutably. A pool is no such type.
+fn inside(segment: &PathSegment) -> Option<(bool, impl Iterator<Item = &Type>)> {
+    let name = segment.ident.to_string();
+    let is_lock = [
+        "Mutex",
+        "RwLock",
+        "RefCell",
+        "RefMut",
+        "MutexGuard",
+        "MappedMutexGuard",
+        "OwnedMutexGuard",
+        "RwLockWriteGuard",
+        "OwnedRwLockWriteGuard",
+    ]
+    .contains(&name.as_str());
+    let is_wrapper = ["Option", "Box", "Arc", "Rc", "Pin", "Cow"].contains(&name.as_str());
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
+        return None;
+    };
+    let types = arguments.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    });
+    (is_lock || is_wrapper).then_some((is_lock, types))
+}
+
+/// What to call a type of this name.
+fn of_type(segment: &PathSegment, is_exclusive: bool) -> Option<&'static str> {
+    let name = segment.ident.to_string();
+    if name.ends_with("Transaction") {
+        return Some(TRANSACTION);
+    }
+    if name.ends_with("Executor") && (is_exclusive || name.starts_with("Database")) {
+        return Some(EXECUTOR);
+    }
+    // With a lifetime it borrows from its connection; without one it may be any data.
+    let borrows = matches!(&segment.arguments, PathArguments::AngleBracketed(arguments)
+        if arguments.args.iter().any(|argument| matches!(argument, GenericArgument::Lifetime(_))));
+    if ["Tx", "Txn", "Trx"]
+        .iter()
+        .any(|short| name.ends_with(short))
+        && (is_exclusive || borrows)
+    {
+        return Some(TRANSACTION);
+    }
+    // SeaORM's `DatabaseConnection` is a pool, and a connection that is shared can't begin a transaction.
+    let drivers = ["Pg", "Sqlite", "MySql", "Mysql", "Mssql", "Any"];
+    let pooled = ["Pool", "Pooled"];
+    let is_known = name
+        .strip_suffix("Connection")
+        .map(|driver| driver.strip_prefix("Async").unwrap_or(driver))
+        .is_some_and(|driver| drivers.contains(&driver) || pooled.contains(&driver));
+    let is_like_one = (name.ends_with("Connection") && name != "DatabaseConnection")
+        || name.ends_with("Conn")
+        || ["Db", "DB", "Database"].contains(&name.as_str());
+    (is_known || is_exclusive && is_like_one).then_some(CONNECTION)
+}
+
+/// What a type parameter is by its bounds, which may stand in a `where` and be those of a reference to it.
+fn of_parameter(name: &Ident, item: &Item) -> Option<&'static str> {
+    let generics = &item.sig.generics;
+    let declared = generics.params.iter().find_map(|param| match param {
+        GenericParam::Type(param) if param.ident == *name => Some(param),
+        _ => None,
+    })?;
+    let predicates = generics.where_clause.iter().flat_map(|w| &w.predicates);
+    let conditions = predicates.filter_map(|predicate| match predicate {
+        WherePredicate::Type(of) if is_of(&of.bounded_ty, name) => Some(&of.bounds),
+        _ => None,
+    });
+    std::iter::once(&declared.bounds)
+        .chain(conditions)
+        .find_map(of_bounds)
+        .map(|(_, what)| what)
+}
+
+/// Whether a type is this parameter, or a reference to it.
+fn is_of(ty: &Type, name: &Ident) -> bool {
+    match ty {
+        Type::Reference(reference) => is_of(&reference.elem, name),
+        Type::Paren(paren) => is_of(&paren.elem, name),
+        Type::Group(group) => is_of(&group.elem, name),
+        Type::Path(path) => path.path.is_ident(name),
+        _ => false,
+    }
+}
+
+/// What a value with these bounds may be: the traits of SQLx, SeaORM, Diesel and the drivers, which transactions implement.
+fn of_bounds(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<(Span, &'static str)> {
+    bounds.iter().find_map(|bound| {
+        let TypeParamBound::Trait(bound) = bound else {
+            return None;
+        };
+        let last = bound.path.segments.last()?;
+        let name = last.ident.to_string();
+        let is_executor = name.ends_with("Executor")
+            || ["Acquire", "ConnectionTrait", "GenericClient"].contains(&name.as_str());
+        let what = if is_executor {
+            EXECUTOR
+        } else if name.ends_with("TransactionTrait") || name.ends_with("Transaction") {
+            TRANSACTION
+        } else if name.ends_with("Connection") {
+            CONNECTION
+        } else if [
+            "AsRef",
+            "AsMut",
+            "Borrow",
+            "BorrowMut",
+            "Deref",
+            "DerefMut",
+            "Into",
+        ]
+        .contains(&name.as_str())
+        {
+            return of_target(last);
+        } else {
+            return None;
+        };
+        Some((last.ident.span(), what))
+    })
+}
+
+/// What is behind `impl DerefMut<Target = PgConnection>` or `impl AsMut<PgConnection>`.
+fn of_target(bound: &PathSegment) -> Option<(Span, &'static str)> {
+    let PathArguments::AngleBracketed(arguments) = &bound.arguments else {
+        return None;
+    };
+    let is_exclusive = bound.ident.to_string().ends_with("Mut");
+    arguments.args.iter().find_map(|argument| {
+        let ty = match argument {
+            GenericArgument::Type(ty) => ty,
+            GenericArgument::AssocType(assoc) => &assoc.ty,
+            _ => return None,
+        };
+        let Type::Path(path) = ty else {
+            return None;
+        };
+        let last = path.path.segments.last()?;
+        of_type(last, is_exclusive).map(|what| (last.ident.span(), what))
+    })
+}
+
+/// The `&mut` in front of a type, or in an `Option` of one.
+fn mutable(ty: &Type) -> Option<Span> {
+    match ty {
+        Type::Reference(reference) => match &reference.mutability {
+            Some(mutability) => Some(mutability.span),
+            None => mutable(&reference.elem),
+        },
+        Type::Paren(paren) => mutable(&paren.elem),
+        Type::Group(group) => mutable(&group.elem),
+        Type::Path(path) => {
+            let (_, mut types) = inside(path.path.segments.last()?)?;
+            types.find_map(mutable)
+        }
+        _ => None,
+    }
+}
