@@ -43,6 +43,8 @@ impl fmt::Display for Advice {
 pub enum AdviceKind {
     /// Redis can't be reached or logged in to.
     Unreachable,
+    /// The name of Redis leads to several servers.
+    SeveralServers,
     /// Redis is older than 6.2.
     OldServer,
     /// Redis is on another machine and asks for no password.
@@ -67,6 +69,7 @@ impl AdviceKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
+            Self::SeveralServers => "several_servers",
             Self::OldServer => "old_server",
             Self::NoPassword => "no_password",
             Self::Permissions => "permissions",

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
@@ -93,6 +94,14 @@ impl Background {
 /// How long after a task has panicked it is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
+/// How many times a task of any cache in this process has been started again.
+static RESTARTS: AtomicU64 = AtomicU64::new(0);
+
+/// How many times a task of a cache in this process has panicked and been started again.
+pub(crate) fn restarts() -> u64 {
+    RESTARTS.load(Ordering::Relaxed)
+}
+
 /// Runs a task, and again if it panics: a fault in one must not end what the cache depends on for good. Dropped, it ends
 /// the task.
 pub(crate) async fn supervised<F>(name: &'static str, make: impl Fn() -> F)
@@ -104,6 +113,7 @@ where
         task.spawn(make());
         match task.join_next().await {
             Some(Err(error)) if error.is_panic() => {
+                RESTARTS.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
                     task = name,
                     "a task of the cache has panicked and is started again"
@@ -133,7 +143,7 @@ async fn finish(mut tasks: mpsc::UnboundedReceiver<JoinHandle<()>>) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
@@ -147,5 +157,6 @@ mod tests {
         })
         .await;
         assert_eq!(starts.load(Ordering::SeqCst), 3);
+        assert!(restarts() >= 2);
     }
 }

@@ -241,6 +241,12 @@ impl Cache {
             counters,
             resources,
             circuit: engine.as_ref().map(|engine| engine.store.circuit()),
+            reason: engine.as_ref().and_then(|engine| engine.store.reason()),
+            oldest_pending_ms: engine
+                .as_ref()
+                .and_then(|engine| engine.delivery.oldest_pending())
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            restarts: crate::background::restarts(),
             tasks: engine
                 .as_ref()
                 .map_or(0, |engine| engine.background.tasks()),

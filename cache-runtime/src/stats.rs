@@ -199,6 +199,12 @@ pub struct Stats {
     pub resources: BTreeMap<String, CounterSnapshot>,
     /// Whether the store is asked; `None` with the cache off.
     pub circuit: Option<Circuit>,
+    /// Why the store is not asked, in words; `None` while it is.
+    pub reason: Option<String>,
+    /// For how many milliseconds the oldest invalidation has waited that has not reached the store; `None` if none waits.
+    pub oldest_pending_ms: Option<u64>,
+    /// Tasks of the cache's own that have panicked and were started again, of all caches in the process.
+    pub restarts: u64,
     /// Tasks of the cache's own that are alive: a few, whatever the load; none after a shutdown.
     pub tasks: u64,
     /// The copies in the process beside Redis; `None` unless both tiers are on.

@@ -41,6 +41,7 @@ pub(super) fn server(
     survey: &Survey,
 ) {
     password(checkup, redis);
+    several_servers(checkup, redis, survey);
     match &survey.version {
         Some(version) => old_server(checkup, version),
         None => checkup
@@ -60,6 +61,31 @@ fn password(checkup: &mut Checkup, redis: &RedisConfig) {
             AdviceKind::NoPassword,
             format!(
                 "Redis at {host}:{port} is not on this machine and asks for no password; set `requirepass`, or an ACL user, there and REDIS_PASSWORD here"
+            ),
+        );
+    }
+}
+
+fn several_servers(checkup: &mut Checkup, redis: &RedisConfig, survey: &Survey) {
+    let RedisConfig { host, .. } = redis;
+    let Some(address) = &survey.address else {
+        checkup.not_checked.push(format!(
+            "whether `{host}` leads to one server, because nothing tells servers apart"
+        ));
+        return;
+    };
+    checkup.checked.push("the addresses of Redis".into());
+    for silent in &survey.silent_addresses {
+        checkup
+            .not_checked
+            .push(format!("the server at {silent}, because it did not answer"));
+    }
+    if !survey.other_servers.is_empty() {
+        let others = survey.other_servers.join(", ");
+        checkup.advise(
+            AdviceKind::SeveralServers,
+            format!(
+                "`{host}` leads to several servers: {address}, which is in use here, and {others}; a process that uses another one than the rest hears of none of their invalidations: take a name that leads to the primary alone"
             ),
         );
     }

@@ -142,6 +142,8 @@ pub(super) struct Batch {
     /// Per resource, whether only derived entries are concerned.
     pub(super) sweeps: HashMap<Box<str>, bool>,
     pub(super) whole_namespace: bool,
+    /// When the oldest part of it came in, or fell due.
+    pub(super) since: Option<Instant>,
     pub(super) receipts: Receipts,
     /// Of those orders that announce something: these are told when all of it has been delivered.
     pub(super) announcers: Receipts,
@@ -176,6 +178,7 @@ impl Batch {
             intents: std::mem::take(&mut self.intents),
             announcers: std::mem::take(&mut self.announcers),
             last_announcing: self.last_announcing,
+            since: self.since,
             ..Self::default()
         };
         std::mem::replace(self, rest)
@@ -217,6 +220,7 @@ impl Batch {
         self.last = self.last.max(other.last);
         self.last_announcing = self.last_announcing.max(other.last_announcing);
         self.whole_namespace |= other.whole_namespace;
+        self.since = self.since.into_iter().chain(other.since).min();
         unite(&mut self.kills, other.kills);
         unite(&mut self.bumps, other.bumps);
         self.withdraws.extend(other.withdraws);

@@ -218,6 +218,12 @@ impl Delivery {
         self.shared.queue.lock().len() as u64
     }
 
+    /// For how long the oldest of them has waited; `None` if none waits.
+    pub(crate) fn oldest_pending(&self) -> Option<Duration> {
+        let oldest = self.shared.queue.lock().oldest()?;
+        Some(clock::now().saturating_duration_since(oldest))
+    }
+
     /// Waits for the writes that are running and delivers what is left, for a bounded time; then the queue and
     /// the store are closed. Whoever calls this a second time waits as well.
     pub(crate) async fn close(&self) {

@@ -161,6 +161,7 @@ impl Queue {
         };
         self.ready.add(order, clock::now() + self.intent);
         self.ready.last = ticket.number;
+        self.ready.since.get_or_insert_with(clock::now);
         if ticket.announces {
             self.ready.last_announcing = ticket.number;
             self.ready.announcers.push(receipt);
@@ -251,8 +252,9 @@ impl Queue {
     /// Makes ready what is due, and what was interrupted on its way.
     fn gather(&mut self, now: Instant) {
         while self.next_due().is_some_and(|due| due <= now)
-            && let Some((_, batch)) = self.delayed.pop_first()
+            && let Some((due, mut batch)) = self.delayed.pop_first()
         {
+            batch.since = Some(due);
             self.ready.merge(batch);
         }
         if let Some(interrupted) = self.in_flight.take() {
@@ -471,6 +473,13 @@ impl Queue {
         }
         names.sort_unstable();
         names
+    }
+
+    /// Since when the oldest invalidation waits that is to be delivered now.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        let waiting = self.in_flight.iter().chain([&self.ready]);
+        let waiting = waiting.filter(|batch| !batch.is_empty());
+        waiting.filter_map(|batch| batch.since).min()
     }
 
     /// How many invalidations the store has not acknowledged, be it that it never will; those for later are not

@@ -26,6 +26,8 @@ pub(crate) use self::glob::literal as glob_literal;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
+#[cfg(all(feature = "redis", feature = "testing"))]
+pub(crate) use self::redis::given as given_names;
 pub use self::survey::{Inquiry, Survey};
 use crate::clock::CLOCK_ERROR;
 pub use crate::clock::Millis;
@@ -412,6 +414,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Whether the store is asked now; the answer costs nothing.
     fn circuit(&self) -> Circuit {
         Circuit::Closed
+    }
+
+    /// Why the store is not asked now, in words; `None` while it is, and where there is no more to say.
+    fn reason(&self) -> Option<String> {
+        None
     }
 
     /// What is known of the store's connection, if it makes one by itself: then writes wait for a fresh one, for as long as

@@ -43,3 +43,10 @@ pub fn key_text(key: Result<Key, Error>, config: &CacheConfig) -> Option<String>
 pub fn operator_ttl(config: &CacheConfig, resource: &str) -> Option<Duration> {
     config.operator_ttl(resource)
 }
+
+/// Lets a name lead to these addresses, for all caches of the process, whatever the system's resolver says; connections
+/// look again at once. A redirected name stays so.
+#[cfg(feature = "redis")]
+pub fn resolve(name: &str, addresses: Vec<std::net::SocketAddr>) {
+    crate::store::given_names::set(name, addresses);
+}

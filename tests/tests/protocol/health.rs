@@ -1,6 +1,6 @@
 //! A server that answers reads and takes no invalidations is not served from.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cache_runtime::{Acknowledgement, BypassReason, Cache, Circuit, RedisConfig, Status, observe};
 use cache_tests::{RedisServer, eventually};
@@ -38,6 +38,7 @@ async fn nodes(server: &RedisServer) -> (Shop, Shop) {
 /// What has to hold while writes are refused, and after that.
 async fn ends_serving(server: &RedisServer, refuse: &[&[&str]], take_again: &[&[&str]]) {
     let (shop, reader) = nodes(server).await;
+    let began = Instant::now();
     for command in refuse {
         server.cli(command);
     }
@@ -60,7 +61,12 @@ async fn ends_serving(server: &RedisServer, refuse: &[&[&str]], take_again: &[&[
         shop.cache.invalidate_all("users").await,
         Acknowledgement::Pending
     );
-    assert!(shop.cache.get_stats().await.counters.pending > 0);
+    let stats = shop.cache.get_stats().await;
+    assert!(stats.counters.pending > 0);
+    let reason = stats.reason.expect("it is not served from");
+    assert!(reason.contains("refuses writes"), "{reason}");
+    let age = stats.oldest_pending_ms.expect("one waits");
+    assert!(Duration::from_millis(age) <= began.elapsed(), "{age}");
     for command in take_again {
         server.cli(command);
     }
@@ -72,7 +78,9 @@ async fn ends_serving(server: &RedisServer, refuse: &[&[&str]], take_again: &[&[
         .await;
         assert_eq!(circuit(node).await, Some(Circuit::Closed));
     }
-    assert_eq!(shop.cache.get_stats().await.counters.pending, 0);
+    let stats = shop.cache.get_stats().await;
+    assert_eq!(stats.counters.pending, 0);
+    assert_eq!((stats.reason, stats.oldest_pending_ms), (None, None));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The promises, over each store: loads are held at a gate, and what happens meanwhile is written out.
 
+mod addresses;
 mod announced;
 mod batch;
 mod bound_keys;

@@ -396,3 +396,33 @@ fn an_announcement_that_is_lost_is_named() {
     let lost = queue.enter(Some(row), sender).expect_err("closed");
     assert_eq!(lost.to_string(), "users:1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_that_waits_is_known() {
+    let mut queue = queue(10);
+    assert_eq!(queue.oldest(), None);
+    let first = clock::now();
+    enter(&mut queue, kill("users:1"));
+    tokio::time::advance(SECOND).await;
+    enter(&mut queue, kill("users:2"));
+    assert_eq!(queue.oldest(), Some(first));
+
+    // On its way, and taken back, it still waits.
+    assert!(queue.send(clock::now()).is_some());
+    tokio::time::advance(SECOND).await;
+    enter(&mut queue, kill("users:3"));
+    assert_eq!(queue.oldest(), Some(first));
+    drop(queue.take_back());
+    assert_eq!(queue.oldest(), Some(first));
+    assert!(queue.send(clock::now()).is_some());
+    queue.acknowledge();
+    assert_eq!(queue.oldest(), None);
+
+    // What is for later has waited since it fell due.
+    let due = clock::now() + 10 * SECOND;
+    queue.enter_at(due, kill("users:4")).expect("open");
+    assert_eq!(queue.oldest(), None);
+    tokio::time::advance(11 * SECOND).await;
+    assert!(queue.send(clock::now()).is_some());
+    assert!(queue.oldest() >= Some(due), "{:?}", queue.oldest());
+}

@@ -41,6 +41,8 @@ pub(crate) enum End {
     Lost,
     /// The runtime that drove it has ended. The next one is driven by the cache's own.
     Abandoned,
+    /// The name of its server leads to other ones.
+    Moved,
     /// It is not used any more: the server does not answer, or not as it should.
     GivenUp,
     /// The server answers, and takes no writes.
@@ -132,7 +134,7 @@ impl Breaker {
                 worked_for(FIRST_PAUSE)
             }
             End::Lost => worked_for(SHORT_LIVED),
-            End::Abandoned => true,
+            End::Abandoned | End::Moved => true,
             End::GivenUp => worked_for(FIRST_PAUSE),
             End::RefusesWrites | End::Failed => false,
         };
@@ -158,7 +160,7 @@ impl Breaker {
             wanted: match end {
                 // Each attempt costs those who read then their whole budget.
                 End::GivenUp => LAST_SHORT_PAUSE,
-                End::Lost | End::Abandoned | End::RefusesWrites | End::Failed => short,
+                End::Lost | End::Abandoned | End::Moved | End::RefusesWrites | End::Failed => short,
             },
         }
     }

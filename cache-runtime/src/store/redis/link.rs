@@ -6,6 +6,7 @@
 //! connection manager, which reconnects unseen.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use redis::{
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
+use super::address::{self, To};
 use super::breaker::{Breaker, End, FAILURES, Failures};
 use super::convoy::{Convoys, DRIVERS, Driver};
 use super::health::{Ailment, Health, NO_PRIMARY};
@@ -62,6 +64,8 @@ pub(super) struct Link {
     /// Names the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
     pub(super) clock: RemoteClock,
+    /// Where the server was found.
+    pub(super) address: SocketAddr,
     state: Arc<LinkState>,
     health: Health,
     /// How long an answer takes at best.
@@ -214,6 +218,12 @@ impl Link {
 
     pub(super) fn give_up(&self, reason: impl FnOnce() -> String) {
         self.state.give_up(reason);
+    }
+
+    /// Gives the connection up, since the name of the server leads to other ones.
+    pub(super) fn has_moved(&self, name: &str) {
+        let reason = || format!("`{name}` no longer leads to {}", self.address);
+        self.state.end(End::Moved, reason);
     }
 
     pub(super) fn abandon(&self) {
@@ -382,6 +392,7 @@ pub(super) async fn keep(
                 tokio::select! {
                     () = link.state.changed.notified() => {}
                     never = keep_time(&link) => match never {},
+                    never = address::watch(&link, &keeper.config) => match never {},
                     never = link.health.watch(&link, described) => match never {},
                     never = link.convoys().watch(keeper.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
@@ -477,66 +488,126 @@ async fn open(
     misplaced: Arc<Misplaced>,
 ) -> Result<Link, Error> {
     let opened = tokio::time::timeout(CONNECT_BUDGET, async {
-        let state = Arc::new(LinkState {
-            tracker: tracking.as_ref().map(Tracking::tracker),
-            misplaced,
-            ..LinkState::default()
-        });
-        let mut connection = dial(&config, Arc::clone(&state)).await.map_err(described)?;
-        let (server, clock) = identify(&mut connection, trust_restart).await?;
-        // A server that is loading, or lets us log in but not read, is not one to send reads to.
-        let mut probe = redis::cmd("MGET");
-        probe.arg(health.key());
-        let mut round_trip = Duration::MAX;
-        for _ in 0..PROBES {
-            let sent = clock::now();
-            probe
-                .query_async::<Value>(&mut connection)
+        let addresses = address::of(&config).await?;
+        // One that does not answer leaves time for the others.
+        let budget = CONNECT_BUDGET / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let mut first_error = None;
+        for address in &addresses {
+            let attempt = open_at(
+                *address,
+                &config,
+                trust_restart,
+                &health,
+                &tracking,
+                &misplaced,
+            );
+            let error = match tokio::time::timeout(budget, attempt).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(error)) => error,
+                Err(_) => unconnected(budget),
+            };
+            first_error.get_or_insert(error);
+        }
+        Err(first_error.unwrap_or_else(|| unconnected(budget)))
+    });
+    opened
+        .await
+        .unwrap_or_else(|_| Err(unconnected(CONNECT_BUDGET)))
+}
+
+fn unconnected(budget: Duration) -> Error {
+    Error::unavailable(format!("no answer within {} ms", budget.as_millis()))
+}
+
+async fn open_at(
+    address: SocketAddr,
+    config: &RedisConfig,
+    trust_restart: bool,
+    health: &Health,
+    tracking: &Option<Tracking>,
+    misplaced: &Arc<Misplaced>,
+) -> Result<Link, Error> {
+    let state = Arc::new(LinkState {
+        tracker: tracking.as_ref().map(Tracking::tracker),
+        misplaced: Arc::clone(misplaced),
+        ..LinkState::default()
+    });
+    let mut connection = dial(config, address, Arc::clone(&state))
+        .await
+        .map_err(described)?;
+    let (server, clock) = identify(&mut connection, trust_restart).await?;
+    // A server that is loading, or lets us log in but not read, is not one to send reads to.
+    let mut probe = redis::cmd("MGET");
+    probe.arg(health.key());
+    let mut round_trip = Duration::MAX;
+    for _ in 0..PROBES {
+        let sent = clock::now();
+        probe
+            .query_async::<Value>(&mut connection)
+            .await
+            .map_err(described)?;
+        round_trip = round_trip.min(sent.elapsed());
+    }
+    state.convoys.set_round_trip(round_trip);
+    let loads = scripts::all().map(|script| {
+        let mut connection = connection.clone();
+        async move { script.prepare_invoke().load_async(&mut connection).await }
+    });
+    // Who may not load them may not run them, and is told so by each.
+    let _ = join_all(loads).await;
+    match health.check(&mut connection, described).await {
+        Ok(()) => {}
+        Err(Ailment::RefusesWrites(reason)) => {
+            return Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites));
+        }
+        Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
+    }
+    match &state.tracker {
+        Some(tracker) => tracker.start(&mut connection).await,
+        None => state.listeners.start(&mut connection).await,
+    }
+    Ok(Link {
+        connection,
+        server,
+        clock,
+        address,
+        state,
+        health: health.clone(),
+        round_trip,
+        home: Handle::current(),
+    })
+}
+
+/// Where another server than the one in use answers under the same name, and which addresses do not answer.
+pub(super) async fn others(
+    link: &Link,
+    config: &RedisConfig,
+) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), Error> {
+    let (mut others, mut silent) = (Vec::new(), Vec::new());
+    for address in address::of(config).await? {
+        if address == link.address {
+            continue;
+        }
+        let asked = async {
+            let mut connection = dial(config, address, Arc::default())
                 .await
                 .map_err(described)?;
-            round_trip = round_trip.min(sent.elapsed());
+            identify(&mut connection, false).await
+        };
+        match tokio::time::timeout(CONNECT_BUDGET, asked).await {
+            Ok(Ok((server, _))) if server == link.server => {}
+            Ok(Ok(_)) => others.push(address),
+            // A replica is passed over when a connection is made.
+            Ok(Err(error)) if error.to_string() == NO_PRIMARY => {}
+            _ => silent.push(address),
         }
-        state.convoys.set_round_trip(round_trip);
-        let loads = scripts::all().map(|script| {
-            let mut connection = connection.clone();
-            async move { script.prepare_invoke().load_async(&mut connection).await }
-        });
-        // Who may not load them may not run them, and is told so by each.
-        let _ = join_all(loads).await;
-        match health.check(&mut connection, described).await {
-            Ok(()) => {}
-            Err(Ailment::RefusesWrites(reason)) => {
-                return Err(
-                    Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites)
-                );
-            }
-            Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
-        }
-        match &state.tracker {
-            Some(tracker) => tracker.start(&mut connection).await,
-            None => state.listeners.start(&mut connection).await,
-        }
-        Ok(Link {
-            connection,
-            server,
-            clock,
-            state,
-            health,
-            round_trip,
-            home: Handle::current(),
-        })
-    });
-    match opened.await {
-        Ok(link) => link,
-        Err(_) => Err(Error::unavailable(format!(
-            "no answer within {} ms",
-            CONNECT_BUDGET.as_millis()
-        ))),
     }
+    Ok((others, silent))
 }
 
 async fn dial(
     config: &RedisConfig,
+    address: SocketAddr,
     state: Arc<LinkState>,
 ) -> Result<MultiplexedConnection, RedisError> {
     let mut login = RedisConnectionInfo::default()
@@ -553,7 +624,7 @@ async fn dial(
         // The client panics without a provider. An error means that the program has chosen one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    let address = if config.tls {
+    let named = if config.tls {
         ConnectionAddr::TcpTls {
             host: config.host.clone(),
             port: config.port,
@@ -563,7 +634,7 @@ async fn dial(
     } else {
         ConnectionAddr::Tcp(config.host.clone(), config.port)
     };
-    let info = address
+    let info = named
         .into_connection_info()?
         .set_redis_settings(login)
         .set_tcp_settings(tcp_settings());
@@ -571,6 +642,7 @@ async fn dial(
     let options = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
+        .set_dns_resolver(To(address))
         .set_push_sender(move |push: PushInfo| {
             match (push.kind, &state.tracker) {
                 (PushKind::Disconnection, _) => {

@@ -1,5 +1,6 @@
 //! The shared store: Redis or Valkey, 6.2 and later.
 
+mod address;
 mod breaker;
 mod convoy;
 mod health;
@@ -22,6 +23,8 @@ use redis::{FromRedisValue, Script};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::address::given;
 use self::health::Health;
 use self::link::{Keeper, Link, Links};
 use self::tracking::Tracking;
@@ -69,15 +72,14 @@ pub struct RedisStore {
     budget: Duration,
     default_generation_ttl: Duration,
     closing: watch::Sender<bool>,
-    host: String,
-    port: u16,
+    redis: RedisConfig,
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("host", &self.redis.host)
+            .field("port", &self.redis.port)
             .field("connected", &self.links.is_connected())
             .finish_non_exhaustive()
     }
@@ -128,8 +130,7 @@ impl RedisStore {
             budget: config.command_budget,
             default_generation_ttl: generation_ttl(config.default_ttl),
             closing,
-            host: redis.host.clone(),
-            port: redis.port,
+            redis: redis.clone(),
         }
     }
 
@@ -278,6 +279,13 @@ impl Store for RedisStore {
 
     fn circuit(&self) -> Circuit {
         self.links.circuit()
+    }
+
+    fn reason(&self) -> Option<String> {
+        match self.circuit() {
+            Circuit::Closed => None,
+            _ => self.links.failure(),
+        }
     }
 
     fn connection(&self) -> Option<ConnectionWatch> {

@@ -4,14 +4,16 @@
 //! from Redis 7.0 on. So the commands themselves are tried, on a key that is not there.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use redis::{Script, Value};
 
-use super::link::{Link, info_field};
+use super::link::{self, Link, info_field};
 use super::reads::text;
 use super::{RedisStore, Walk, glob};
 use crate::error::{Error, ErrorKind};
+use crate::nonce::Nonce;
 use crate::store::{Inquiry, Survey};
 
 /// No more steps of a scan than these: a sample, in a big database.
@@ -88,6 +90,14 @@ impl RedisStore {
             survey.version = info_field(&info, "redis_version").map(str::to_owned);
             survey.memory_limit = number("maxmemory");
             survey.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
+        }
+        // Without `run_id`s nothing tells servers apart.
+        if link.server != Nonce::NONE {
+            let (others, silent) = link::others(&link, &self.redis).await?;
+            let text = |address: SocketAddr| address.to_string();
+            survey.address = Some(link.address.to_string());
+            survey.other_servers = others.into_iter().map(text).collect();
+            survey.silent_addresses = silent.into_iter().map(text).collect();
         }
         let usable = self.usable_keys(&link, inquiry, &mut survey).await?;
         self.try_commands(&link, &usable, &mut survey).await?;

@@ -1,0 +1,124 @@
+//! Which servers a name leads to.
+//!
+//! A name may have several addresses, and other ones from time to time. All processes try them in one order, so that as
+//! long as the first can be reached, nobody uses another server than the others do; what answers as a replica is passed
+//! over. A connection outlives the address that it was made to, so the name is resolved again once a minute.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use redis::RedisFuture;
+use redis::io::AsyncDNSResolver;
+
+use super::link::Link;
+use crate::config::RedisConfig;
+use crate::error::Error;
+
+/// How often a name is resolved while a connection lasts.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// How long that may take.
+const BUDGET: Duration = Duration::from_secs(5);
+
+/// The addresses of the configured name, in the order in which everybody tries them.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the name can't be resolved, or has no address.
+pub(super) async fn of(config: &RedisConfig) -> Result<Vec<SocketAddr>, Error> {
+    let RedisConfig { host, port, .. } = config;
+    let resolved = match given::of(host) {
+        Some(addresses) => Ok(addresses),
+        None => tokio::net::lookup_host((host.as_str(), *port))
+            .await
+            .map(Iterator::collect),
+    };
+    let mut addresses: Vec<SocketAddr> = resolved.map_err(|error| {
+        let text = format!("`{host}` can't be resolved: {error}");
+        Error::unavailable(text).with_source(error)
+    })?;
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(Error::unavailable(format!("`{host}` has no address")));
+    }
+    Ok(addresses)
+}
+
+/// Gives the connection up once its name no longer leads to its server. Where the name can't be resolved it is kept.
+pub(super) async fn watch(link: &Link, config: &RedisConfig) -> Infallible {
+    if config.host.parse::<IpAddr>().is_ok() {
+        return std::future::pending().await;
+    }
+    loop {
+        given::changed_or(tokio::time::sleep(INTERVAL)).await;
+        if crate::mutation::is_active("name-resolved-once") {
+            continue;
+        }
+        let resolved = tokio::time::timeout(BUDGET, of(config)).await;
+        if let Ok(Ok(addresses)) = resolved
+            && !addresses.contains(&link.address)
+        {
+            link.has_moved(&config.host);
+        }
+    }
+}
+
+/// Resolves every name to one address.
+pub(super) struct To(pub(super) SocketAddr);
+
+impl AsyncDNSResolver for To {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        _: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        let address: Box<dyn Iterator<Item = SocketAddr> + Send> =
+            Box::new(std::iter::once(self.0));
+        Box::pin(std::future::ready(Ok(address)))
+    }
+}
+
+/// Names of tests, in place of those of the system.
+#[cfg(feature = "testing")]
+pub(crate) mod given {
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+    use std::sync::LazyLock;
+
+    use tokio::sync::watch;
+
+    static NAMES: LazyLock<watch::Sender<HashMap<String, Vec<SocketAddr>>>> =
+        LazyLock::new(watch::Sender::default);
+
+    pub(crate) fn set(name: &str, addresses: Vec<SocketAddr>) {
+        NAMES.send_modify(|names| {
+            names.insert(name.to_owned(), addresses);
+        });
+    }
+
+    pub(super) fn of(name: &str) -> Option<Vec<SocketAddr>> {
+        NAMES.borrow().get(name).cloned()
+    }
+
+    /// Waits for the time to look again, or until a name is given.
+    pub(super) async fn changed_or(time: impl Future<Output = ()>) {
+        let mut names = NAMES.subscribe();
+        tokio::select! {
+            () = time => {}
+            _ = names.changed() => {}
+        }
+    }
+}
+
+#[cfg(not(feature = "testing"))]
+mod given {
+    use std::net::SocketAddr;
+
+    pub(super) const fn of(_: &str) -> Option<Vec<SocketAddr>> {
+        None
+    }
+
+    pub(super) async fn changed_or(time: impl Future<Output = ()>) {
+        time.await;
+    }
+}
