@@ -173,6 +173,10 @@ impl Cache {
     /// Invalidates everything in the namespace and removes its entries; returns how many there were. Keys of
     /// other programs stay, and so does what does not carry this framework's mark.
     ///
+    /// Nothing from before is served once the invalidation has been acknowledged, which costs one step for each 1,000 keys
+    /// that the store has. The entries are removed in the background, step by step, by one walk for all who call this at
+    /// the same time; the call returns when that is done. An entry that is stored meanwhile may be removed and counted, too.
+    ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then the invalidation is kept and
     /// retried, and this process reads nothing from the cache until it is done.
@@ -187,13 +191,13 @@ impl Cache {
         cache.registry.others.invalidations.add_one();
         // Once more when a transaction that is open has ended: somebody may load the old rows until then.
         transaction::hand_over_everything(&cache);
+        // A shutdown waits for both.
+        let _running = cache.delivery.begin();
         let owed = cache.delivery.owe_everything();
-        // Removed first, because that can be counted. What is stored meanwhile is dead a moment later.
-        let everything = Matching::all(&cache.space.namespace, "*");
-        let walk = || cache.store.remove_matching(&everything);
-        let removed = cache.delivery.persist(walk).await;
+        let walk = cache.delivery.join_walk();
+        // Invalidated first: to remove the entries takes as long as the store has keys.
         match owed.acknowledged(PATIENCE).await {
-            Acknowledgement::Delivered => removed,
+            Acknowledgement::Delivered => cache.delivery.walked(walk).await,
             Acknowledgement::Lost => Err(Error::unavailable(
                 "the cache was shut down before the store had the invalidation",
             )),

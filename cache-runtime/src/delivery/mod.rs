@@ -6,6 +6,7 @@
 //! tries for a bounded time to deliver what is left. What is lost then is counted and named in the log.
 
 mod batch;
+mod clearing;
 mod owed;
 mod queue;
 mod reconnect;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use self::batch::Receipts;
 pub(crate) use self::batch::{Order, Sweep};
+use self::clearing::Clearing;
 use self::queue::{Lost, Queue, Ticket};
 use self::sweep::Sweeper;
 use crate::background::{Background, supervised};
@@ -117,6 +119,7 @@ pub(crate) struct Delivery {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
     connection: Option<ConnectionWatch>,
+    clearing: Arc<Clearing>,
     closing: watch::Sender<bool>,
     closed: watch::Receiver<bool>,
 }
@@ -140,6 +143,7 @@ impl Delivery {
         let (on_closed, closed) = watch::channel(false);
         let sweeper = Arc::new(Sweeper::default());
         background.spawn(Arc::clone(&sweeper).run(Arc::clone(&store), namespace.to_owned()));
+        let clearing = Clearing::start(Arc::clone(&store), namespace, background);
         let connection = store.connection();
         let worker = Worker {
             shared: Arc::clone(&shared),
@@ -147,6 +151,7 @@ impl Delivery {
             connection: connection.clone(),
             namespace: namespace.to_owned(),
             sweeper,
+            clearing: Arc::clone(&clearing),
         };
         background.spawn_to_finish(supervised("delivery", move || {
             worker.clone().run(on_closing.clone(), on_closed.clone())
@@ -155,6 +160,7 @@ impl Delivery {
             shared,
             store,
             connection,
+            clearing,
             closing,
             closed,
         }
@@ -284,6 +290,7 @@ struct Worker {
     connection: Option<ConnectionWatch>,
     namespace: String,
     sweeper: Arc<Sweeper>,
+    clearing: Arc<Clearing>,
 }
 
 /// Why something waits that is ready.
@@ -389,7 +396,9 @@ impl Worker {
             match self.invalidate(delivery).await {
                 Ok(at) => {
                     let batch = self.shared.change(Queue::acknowledge);
-                    let namespace = batch.whole_namespace.then_some((None, false));
+                    // A walk that somebody waits for is a sweep as well.
+                    let is_swept = batch.whole_namespace && !self.clearing.begin();
+                    let namespace = is_swept.then_some((None, false));
                     let resources = batch
                         .sweeps
                         .into_iter()

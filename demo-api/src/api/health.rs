@@ -34,6 +34,10 @@ impl HealthApi {
         let cache = cache_runtime::cache();
         let (database, available) =
             tokio::join!(db::is_available(&self.pool), cache.is_available());
+        let reason = match available {
+            true => None,
+            false => cache.get_stats().await.reason,
+        };
         Json(Health {
             status: if database {
                 Status::Ok
@@ -47,6 +51,7 @@ impl HealthApi {
             cache: Cache {
                 enabled: cache.is_enabled(),
                 available,
+                reason,
             },
         })
     }
@@ -89,4 +94,7 @@ struct Cache {
     enabled: bool,
     /// Whether it answered.
     available: bool,
+    /// Why it is not asked, as far as that is known.
+    #[oai(skip_serializing_if_is_none)]
+    reason: Option<String>,
 }

@@ -4,6 +4,7 @@ mod addresses;
 mod announced;
 mod batch;
 mod bound_keys;
+mod clear;
 mod clock;
 mod convoys;
 mod health;
