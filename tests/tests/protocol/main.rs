@@ -12,6 +12,7 @@ mod inside;
 mod loads;
 mod manual;
 mod outage;
+mod oversized;
 mod paused;
 mod reconnect;
 mod redis;

@@ -202,7 +202,7 @@ impl Drop for Alone {
 /// Finds out how a read goes.
 pub(super) fn board(link: &Arc<Link>, probe: &Probe) -> Boarding {
     let convoys = link.convoys();
-    if convoys.is_quiet() {
+    if convoys.is_quiet() || link.set_aside().concerns(probe) {
         return Boarding::Alone(Alone::on(link));
     }
     let since = clock::now();

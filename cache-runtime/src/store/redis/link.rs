@@ -32,6 +32,7 @@ use super::health::{Ailment, Health, NO_PRIMARY};
 use super::listeners::Listeners;
 use super::misplaced::Misplaced;
 use super::scripts;
+use super::set_aside::SetAside;
 use super::tracking::{Tracker, Tracking};
 use crate::clock::{self, Millis, RemoteClock};
 use crate::config::RedisConfig;
@@ -88,6 +89,7 @@ struct LinkState {
     tracker: Option<Tracker>,
     /// What this and earlier connections have answered for keys that were not its own.
     misplaced: Arc<Misplaced>,
+    set_aside: Arc<SetAside>,
 }
 
 impl LinkState {
@@ -210,6 +212,10 @@ impl Link {
 
     pub(super) fn tracker(&self) -> Option<&Tracker> {
         self.state.tracker.as_ref()
+    }
+
+    pub(super) fn set_aside(&self) -> &SetAside {
+        &self.state.set_aside
     }
 
     pub(super) fn convoys(&self) -> &Convoys {
@@ -336,6 +342,7 @@ pub(super) struct Keeper {
     pub(super) health: Health,
     pub(super) tracking: Option<Tracking>,
     pub(super) misplaced: Arc<Misplaced>,
+    pub(super) set_aside: Arc<SetAside>,
     /// For one command.
     pub(super) budget: Duration,
     /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
@@ -455,13 +462,7 @@ fn reading((seconds, micros): (u64, u64)) -> Millis {
 
 async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
     if let Some(application) = &keeper.application {
-        let mut attempt = application.spawn(open(
-            keeper.config.clone(),
-            keeper.trust_restart,
-            keeper.health.clone(),
-            keeper.tracking.clone(),
-            Arc::clone(&keeper.misplaced),
-        ));
+        let mut attempt = application.spawn(open(keeper.clone()));
         match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
             Ok(Ok(link)) => return link,
             // That runtime has ended.
@@ -470,37 +471,17 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
             Err(_) => attempt.abort(),
         }
     }
-    open(
-        keeper.config.clone(),
-        keeper.trust_restart,
-        keeper.health.clone(),
-        keeper.tracking.clone(),
-        Arc::clone(&keeper.misplaced),
-    )
-    .await
+    open(keeper.clone()).await
 }
 
-async fn open(
-    config: RedisConfig,
-    trust_restart: bool,
-    health: Health,
-    tracking: Option<Tracking>,
-    misplaced: Arc<Misplaced>,
-) -> Result<Link, Error> {
+async fn open(keeper: Keeper) -> Result<Link, Error> {
     let opened = tokio::time::timeout(CONNECT_BUDGET, async {
-        let addresses = address::of(&config).await?;
+        let addresses = address::of(&keeper.config).await?;
         // One that does not answer leaves time for the others.
         let budget = CONNECT_BUDGET / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let mut first_error = None;
         for address in &addresses {
-            let attempt = open_at(
-                *address,
-                &config,
-                trust_restart,
-                &health,
-                &tracking,
-                &misplaced,
-            );
+            let attempt = open_at(*address, &keeper);
             let error = match tokio::time::timeout(budget, attempt).await {
                 Ok(Ok(link)) => return Ok(link),
                 Ok(Err(error)) => error,
@@ -519,23 +500,24 @@ fn unconnected(budget: Duration) -> Error {
     Error::unavailable(format!("no answer within {} ms", budget.as_millis()))
 }
 
-async fn open_at(
-    address: SocketAddr,
-    config: &RedisConfig,
-    trust_restart: bool,
-    health: &Health,
-    tracking: &Option<Tracking>,
-    misplaced: &Arc<Misplaced>,
-) -> Result<Link, Error> {
+async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
+    let Keeper {
+        config,
+        trust_restart,
+        health,
+        tracking,
+        ..
+    } = keeper;
     let state = Arc::new(LinkState {
         tracker: tracking.as_ref().map(Tracking::tracker),
-        misplaced: Arc::clone(misplaced),
+        misplaced: Arc::clone(&keeper.misplaced),
+        set_aside: Arc::clone(&keeper.set_aside),
         ..LinkState::default()
     });
     let mut connection = dial(config, address, Arc::clone(&state))
         .await
         .map_err(described)?;
-    let (server, clock) = identify(&mut connection, trust_restart).await?;
+    let (server, clock) = identify(&mut connection, *trust_restart).await?;
     // A server that is loading, or lets us log in but not read, is not one to send reads to.
     let mut probe = redis::cmd("MGET");
     probe.arg(health.key());

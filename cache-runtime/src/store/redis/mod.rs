@@ -9,6 +9,7 @@ mod listeners;
 mod misplaced;
 mod reads;
 mod scripts;
+mod set_aside;
 mod steps;
 mod survey;
 mod tracking;
@@ -114,6 +115,7 @@ impl RedisStore {
             ),
             tracking,
             misplaced: Arc::default(),
+            set_aside: Arc::default(),
             budget: config.command_budget,
             application: link::driving_runtime(),
         };

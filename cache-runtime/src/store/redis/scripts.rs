@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use super::INTENTS;
+use super::{INTENTS, READ_LIMIT};
 use crate::entry::{MAGIC, layout};
 use crate::nonce::Nonce;
 
@@ -49,6 +49,13 @@ end
 
 -- Whether the key holds write intents in place of an entry.
 local function is_intent(key) return redis.pcall('GETRANGE', key, 0, #INTENTS - 1) == INTENTS end
+
+-- A whole value; without its content if it is longer than anything of ours, and nil for what is no string.
+local function whole(key)
+  local beyond = redis.pcall('GETRANGE', key, {READ_LIMIT}, {READ_LIMIT})
+  if type(beyond) ~= 'string' then return nil end
+  return beyond == '' and redis.call('GET', key) or ''
+end
 
 -- Whether a deadline lies further ahead than what lasts for `length` ever reaches: it is from before the clock was set back.
 local function is_beyond(ends, t, length) return {is_beyond} end
@@ -184,13 +191,13 @@ end
 local values = {}
 for i, key in ipairs(KEYS) do
   redis.call('SET', key, ARGV[i + 1], 'NX', 'PX', ARGV[1])
-  local value = redis.pcall('GET', key)
-  if type(value) == 'string' and not is_generation(value) then
+  local value = whole(key)
+  if value and not is_generation(value) then
     -- Nothing depends on it.
     value = ARGV[i + 1]
     redis.call('SET', key, value, 'PX', ARGV[1])
   end
-  values[i] = type(value) == 'string' and value or ''
+  values[i] = value or ''
 end
 return values
 ",
@@ -308,7 +315,7 @@ for name in ARGV[3]:gmatch('%x+') do ended[name] = true end
 for i = 1, kills do
   local there = header(KEYS[i])
   if is_intent(KEYS[i]) then
-    local intents, last = standing(redis.call('GET', KEYS[i]), t, ended)
+    local intents, last = standing(whole(KEYS[i]), t, ended)
     put_intents(KEYS[i], intents, last, t)
   elseif is_ours(KEYS[i]) then
     redis.call('DEL', KEYS[i])
@@ -316,8 +323,8 @@ for i = 1, kills do
   end
 end
 for i = kills + 1, #KEYS do
-  local value = redis.pcall('GET', KEYS[i])
-  local intents = type(value) == 'string' and standing(value, t, ended) or ''
+  local value = whole(KEYS[i])
+  local intents = value and standing(value, t, ended) or ''
   put(KEYS[i], ARGV[3 + i - kills] .. intents, ARGV[2])
 end
 return {t, removed}
@@ -343,8 +350,7 @@ local function others(value)
 end
 
 local function announce(key, nonce)
-  local value = redis.pcall('GET', key)
-  if type(value) ~= 'string' then value = '' end
+  local value = whole(key) or ''
   local intents, _, renews = others(value)
   if renews and not value:sub(1, 32):find('[^0-9a-f]') then nonce = value:sub(1, 32) end
   put(key, nonce .. intents .. mark, ARGV[2])
@@ -355,7 +361,7 @@ for i = 1, rows do
     announce(KEYS[rows + i], ARGV[5 + i])
     on_whole = 1
   else
-    local intents, last = others(is_intent(KEYS[i]) and redis.call('GET', KEYS[i]) or '')
+    local intents, last = others(is_intent(KEYS[i]) and whole(KEYS[i]) or '')
     put_intents(KEYS[i], intents .. mark, last, t)
   end
 end
@@ -372,12 +378,12 @@ pub(super) static PRUNE: LazyLock<Script> = LazyLock::new(|| {
         r"
 local t = now()
 if is_intent(KEYS[1]) then
-  local intents, last = standing(redis.call('GET', KEYS[1]), t, {})
+  local intents, last = standing(whole(KEYS[1]), t, {})
   put_intents(KEYS[1], intents, last, t)
 end
 for i = 2, #KEYS do
-  local value = redis.pcall('GET', KEYS[i])
-  local intents = type(value) == 'string' and standing(value, t, {})
+  local value = whole(KEYS[i])
+  local intents = value and standing(value, t, {})
   if intents and value:sub(33) ~= intents then put(KEYS[i], ARGV[i] .. intents, ARGV[1]) end
 end
 return 1

@@ -181,7 +181,7 @@ impl Arrival<'_> {
 }
 
 impl<'r> Stops<'r> {
-    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
         let entries = self.entries.iter().map(|entry| entry.key);
         entries.chain(self.deps.iter().copied())
     }

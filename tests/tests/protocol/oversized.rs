@@ -1,0 +1,132 @@
+//! Values of other programs that are so large that nobody else gets an answer while one is transferred.
+
+use std::time::Duration;
+
+use cache_runtime::{Acknowledgement, BypassReason, Cache, CacheConfig, Status, observe};
+use cache_tests::{RedisServer, eventually};
+use futures_util::future::join_all;
+
+use crate::shop::Shop;
+use crate::{bounded, over};
+
+/// As in production: the transfer takes longer than a command may.
+const BUDGET: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(20);
+const BYTES: &str = "300000000";
+
+fn config(server: &RedisServer) -> CacheConfig {
+    over(server).command_budget(BUDGET)
+}
+
+fn oversize(server: &RedisServer, key: &str) {
+    server.cli(&["SETRANGE", key, BYTES, "x"]);
+}
+
+async fn status(shop: &Shop, id: i64) -> Status {
+    observe(shop.get(id)).await.1[0].status
+}
+
+async fn is_hit(shop: &Shop, id: i64) -> bool {
+    matches!(status(shop, id).await, Status::Hit { .. })
+}
+
+/// How many bytes the server has sent so far.
+fn sent(server: &RedisServer) -> u64 {
+    let info = server.cli(&["INFO", "stats"]);
+    let sent = info
+        .lines()
+        .find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+    sent.and_then(|bytes| bytes.trim().parse().ok())
+        .expect("a number")
+}
+
+/// Rows that are stored under their own keys.
+const ROWS: std::ops::RangeInclusive<i64> = 2..=41;
+
+async fn all_hit(shop: &Shop) -> bool {
+    let reads = ROWS.map(|id| async move { is_hit(shop, id).await });
+    join_all(reads).await.into_iter().all(|hit| hit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_value_of_others_keeps_nobody_from_other_rows() {
+    bounded(async {
+        let server = RedisServer::start();
+        let shop = Shop::new(&Cache::new(config(&server)).await);
+        eventually(PATIENCE, async || all_hit(&shop).await).await;
+
+        oversize(&server, "users:1");
+        // The first one finds it out, and is no longer in the way then.
+        assert!(shop.get(1).await.is_ok());
+        eventually(PATIENCE, async || {
+            status(&shop, 1).await == Status::Bypass(BypassReason::Foreign) && all_hit(&shop).await
+        })
+        .await;
+
+        let before = sent(&server);
+        for _ in 0..40 {
+            let (huge, others) = tokio::join!(status(&shop, 1), all_hit(&shop));
+            assert_eq!(huge, Status::Bypass(BypassReason::Foreign));
+            assert!(others, "every row is a hit");
+        }
+        let transferred = sent(&server) - before;
+        assert!(transferred < 5_000_000, "{transferred} bytes");
+        let length = server.cli(&["STRLEN", "users:1"]);
+        assert_eq!(length, "300000001", "it is left alone");
+
+        // Gone, it is a key like any other.
+        server.cli(&["DEL", "users:1"]);
+        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    })
+    .await;
+}
+
+/// Nothing depends on what is no generation: it is replaced without being read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_value_in_place_of_a_generation_is_replaced() {
+    bounded(async {
+        let server = RedisServer::start();
+        let shop = Shop::new(&Cache::new(config(&server)).await);
+        for generation in ["@gen:users", "@gen:users~derived"] {
+            oversize(&server, generation);
+        }
+        // On a busy machine, to free so much memory takes longer than a command may; then it is sent again.
+        for written in [
+            shop.cache.invalidate("users", &1_i64).await,
+            shop.cache.invalidate_all("users").await,
+        ] {
+            assert_ne!(written, Acknowledgement::Lost);
+        }
+        for generation in ["@gen:users", "@gen:users~derived"] {
+            eventually(PATIENCE, async || {
+                server.cli(&["STRLEN", generation]) == "32"
+            })
+            .await;
+        }
+        oversize(&server, "@gen:users");
+        eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+        assert_eq!(server.cli(&["STRLEN", "@gen:users"]), "32");
+    })
+    .await;
+}
+
+/// An outage makes suspects of ordinary keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_an_answer_is_read_again_when_it_is_small() {
+    bounded(async {
+        let mut server = RedisServer::start();
+        let shop = Shop::new(&Cache::new(config(&server)).await);
+        eventually(PATIENCE, async || all_hit(&shop).await).await;
+        server.pause();
+        for id in ROWS {
+            assert!(!is_hit(&shop, id).await);
+        }
+        server.resume();
+        eventually(PATIENCE, async || all_hit(&shop).await).await;
+        // Each was asked for its length once, if at all, and is no suspect any more.
+        let asked = server.calls("getrange");
+        assert!(all_hit(&shop).await);
+        assert_eq!(server.calls("getrange"), asked);
+    })
+    .await;
+}
