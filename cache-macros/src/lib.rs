@@ -203,7 +203,8 @@ use crate::item::Item;
 /// `autocommit(executor)`, or several names: a parameter that is left out of the key like one in `skip`, and of which no
 /// caller passes a transaction, nor a connection that is in one. Without it a parameter is refused whose type or trait
 /// bound is named like a transaction, a connection or an executor of SQLx, SeaORM, Diesel or a driver (`Transaction`,
-/// `&mut PgConnection`, `PoolConnection`, `impl PgExecutor<'_>`, `C: ConnectionTrait`), and a `&mut` that is not in the key.
+/// `&mut PgConnection`, `PoolConnection`, `impl PgExecutor<'_>`, `C: ConnectionTrait`), and a `&mut` that is not in the key, but for
+/// types such as `String` and `Vec`.
 /// A pool by reference is allowed, with `skip(pool)`. Nothing checks what callers pass.
 ///
 /// ```

@@ -736,6 +736,11 @@ fn what_is_borrowed_mutably_is_in_the_key_or_said_to_commit() {
     cached("autocommit(db)", item, &[]);
     cached("id = (db.id(), id)", item, &[]);
     cached(
+        "skip(log)",
+        "async fn get(log: &mut Vec<String>, id: i64) -> User { load(log, id) }",
+        &[],
+    );
+    cached(
         "skip(db)",
         "async fn get(db: Option<&mut Source>, id: i64) -> User { load(db, id) }",
         &[("mut", hit)],

@@ -315,11 +315,11 @@ fn of_target(bound: &PathSegment) -> Option<(Span, &'static str)> {
     })
 }
 
-/// The `&mut` in front of a type, or in an `Option` of one.
+/// The `&mut` in front of a type that may be a connection's, or in an `Option` of one.
 fn mutable(ty: &Type) -> Option<Span> {
     match ty {
         Type::Reference(reference) => match &reference.mutability {
-            Some(mutability) => Some(mutability.span),
+            Some(mutability) => (!is_plain(&reference.elem)).then_some(mutability.span),
             None => mutable(&reference.elem),
         },
         Type::Paren(paren) => mutable(&paren.elem),
@@ -329,5 +329,22 @@ fn mutable(ty: &Type) -> Option<Span> {
             types.find_map(mutable)
         }
         _ => None,
+    }
+}
+
+/// Whether a type is one of the language or its standard library by name, and so no alias of a connection.
+fn is_plain(ty: &Type) -> bool {
+    let known = [
+        "String", "Vec", "VecDeque", "HashMap", "HashSet", "BTreeMap", "BTreeSet", "PathBuf",
+    ];
+    match ty {
+        Type::Paren(paren) => is_plain(&paren.elem),
+        Type::Group(group) => is_plain(&group.elem),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| {
+            let name = last.ident.to_string();
+            known.contains(&name.as_str()) || name.starts_with(char::is_lowercase)
+        }),
+        Type::Slice(_) | Type::Array(_) | Type::Tuple(_) => true,
+        _ => false,
     }
 }

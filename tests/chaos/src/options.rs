@@ -17,7 +17,7 @@ chaos check FILE
   --local MB      three of the four processes keep copies of so many megabytes (default 0: Redis only)
   --staleness MS  how old copies may be (default 1000)
   --faults LIST   only these, with commas between them; `none` for none, `mishaps` for callers who hang up and bodies
-                  that fail, panic and take long (default: all but the last five)
+                  that fail, panic and take long (default: all)
   --history FILE  keeps the history, also of a run without a violation
   check FILE      judges a history once more
 
@@ -66,7 +66,7 @@ impl Options {
             reads: 0,
             local_mb: 0,
             staleness: Duration::from_secs(1),
-            faults: FaultKind::common(),
+            faults: FaultKind::ALL.to_vec(),
             mishaps: true,
             history: None,
         };
