@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_runtime::{Acknowledgement, BypassReason, Cache, RedisConfig, Status, observe};
+use cache_runtime::{Acknowledgement, BypassReason, Cache, Circuit, RedisConfig, Status, observe};
 use cache_tests::{Mode, Proxy, RedisServer, eventually};
 
 use crate::shop::{Gate, Shop};
@@ -358,6 +358,8 @@ async fn a_primary_that_is_demoted_is_given_up() {
         // Of a primary that is not there, so it keeps its data and answers reads.
         server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
         shop.rename(1, "new").await.expect("the write succeeds");
+        // At the first refusal, and not when it is asked the next time how it is.
+        assert_ne!(cache.get_stats().await.circuit, Some(Circuit::Closed));
         assert_eq!(shop.name(1).await, "new");
         eventually(PATIENCE, async || !cache.is_available().await).await;
         server.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -368,6 +370,32 @@ async fn a_primary_that_is_demoted_is_given_up() {
         .await;
         assert_eq!(cache.get_stats().await.counters.pending, 0);
     }
+}
+
+/// What the server refuses for good, while it serves everything else, is the longest that anything is pending.
+#[tokio::test]
+async fn what_the_server_refuses_to_invalidate_is_read_past_the_cache() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let shop = Shop::new(&cache);
+    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    let only_read = [
+        "resetkeys",
+        "%R~@gen:users*",
+        "%RW~users:*",
+        "%RW~@gen:probe*",
+    ];
+    server.cli(&[&["ACL", "SETUSER", "default"], &only_read[..]].concat());
+    shop.rename(1, "new").await.expect("the write succeeds");
+    for _ in 0..10 {
+        let (name, outcomes) = observe(shop.get(1)).await;
+        assert_eq!(name.expect("read").expect("there").name, "new");
+        let pending = Status::Bypass(BypassReason::Pending);
+        assert_eq!(outcomes[0].status, pending);
+    }
+    server.cli(&["ACL", "SETUSER", "default", "~*"]);
+    eventually(PATIENCE, async || is_hit(status(shop.get(1)).await)).await;
+    assert_eq!(shop.name(1).await, "new");
 }
 
 #[tokio::test]

@@ -99,12 +99,12 @@ impl RedisStore {
             .as_ref()
             .map(|local| Tracking::new(Arc::clone(local), &config.namespace));
         if let Some(tracking) = &tracking {
-            background.spawn(tracking::keep_beating(
-                Arc::clone(&links),
-                tracking.clone(),
-                config.command_budget,
-                on_closing.clone(),
-            ));
+            let (links, tracking) = (Arc::clone(&links), tracking.clone());
+            let (budget, closing) = (config.command_budget, on_closing.clone());
+            background.spawn(supervised("heartbeat", move || {
+                let (links, tracking) = (Arc::clone(&links), tracking.clone());
+                tracking::keep_beating(links, tracking, budget, closing.clone())
+            }));
         }
         let keeper = Keeper {
             config: redis.clone(),
