@@ -40,7 +40,9 @@ enum Threads {
 fn main() {
     let filter = std::env::args().nth(1).unwrap_or_default();
     if filter == "--list" {
-        return local::SCHEDULES.iter().for_each(|(name, ..)| println!("{name}"));
+        return local::SCHEDULES
+            .iter()
+            .for_each(|(name, ..)| println!("{name}"));
     }
     let mut tried = 0;
     for (name, threads, schedule) in local::SCHEDULES {

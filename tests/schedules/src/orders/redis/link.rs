@@ -4,6 +4,7 @@ use super::convoy::Convoys;
 use crate::clock::Millis;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::Nonce;
+use crate::store::Probe;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct Link {
@@ -27,6 +28,15 @@ pub enum Health {
 
 pub struct Clock;
 
+/// No key is set aside.
+pub struct SetAside;
+
+impl SetAside {
+    pub fn concerns(&self, _: &Probe) -> bool {
+        false
+    }
+}
+
 impl Clock {
     pub fn now(&self) -> Millis {
         Millis(0)
@@ -49,8 +59,17 @@ impl Link {
         }
     }
 
-    pub fn give_up(&self, _: impl FnOnce() -> String) {
+    pub fn abandon(&self) {
         self.convoys.end();
+    }
+
+    pub fn answers_amiss(&self, error: Error) -> Error {
+        self.convoys.end();
+        error
+    }
+
+    pub fn set_aside(&self) -> SetAside {
+        SetAside
     }
 
     pub fn convoys(&self) -> &Convoys {

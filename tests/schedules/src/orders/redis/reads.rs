@@ -76,8 +76,8 @@ impl Sighting {
         4 << 20
     }
 
-    pub fn look(self, _: &Standing, _: Millis) -> Look {
+    pub fn look(self, _: &str, _: &Standing, _: &Link, _: Millis) -> Option<Look> {
         let Value { key, version } = self.0;
-        Look { key, version }
+        Some(Look { key, version })
     }
 }
