@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::Delivery;
+use crate::enclosing::Waits;
 use crate::errands::Errands;
 use crate::flight::Flights;
 use crate::key::KeySpace;
@@ -28,6 +29,8 @@ pub(crate) struct Engine {
     pub(crate) local: Option<Arc<Local>>,
     pub(crate) flights: Arc<Flights>,
     pub(crate) lanes: Arc<Lanes>,
+    /// Which loads wait for which.
+    pub(crate) waits: Arc<Waits>,
     pub(crate) registry: Registry,
     pub(crate) delivery: Delivery,
     pub(crate) errands: Errands,
@@ -58,6 +61,7 @@ impl Engine {
             local: None,
             flights: Arc::default(),
             lanes: Arc::default(),
+            waits: Arc::default(),
             registry: Registry::default(),
             delivery,
             errands,

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::{Call, Permit};
 use crate::allowance::Allowance;
 use crate::clock::{self, Instant, Millis};
-use crate::enclosing;
+use crate::enclosing::{self, Noted, Wait};
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::flight::{Arrival, Followed, Landed, Pilot, Ticket};
 use crate::lane::{self, Boarded, Entered, Run};
@@ -265,8 +265,8 @@ impl<'a> Reader<'a> {
                 Met::GivesWay(seen) => (None, seen),
                 Met::LookAgain => return Decided::LookAgain,
                 Met::Bypass(reason) => return Decided::Turn(Turn::Bypass(reason)),
-                Met::Joins(ticket) => {
-                    return Decided::Step(Box::pin(self.wait_for_landing(ticket)));
+                Met::Joins(ticket, noted) => {
+                    return Decided::Step(Box::pin(self.wait_for_landing(ticket, noted)));
                 }
                 Met::Scouts => return Decided::Step(Box::pin(self.wait_for_word())),
             },
@@ -454,13 +454,13 @@ impl<'a> Reader<'a> {
         }
         self.scouting = None;
         if let Some(ticket) = self.call.cache.flights.join(lease.token) {
-            return Met::Joins(ticket);
+            return self.joins(ticket);
         }
         if let Some(met) = self.gives_way(lease, now) {
             return met;
         }
         match self.call.cache.flights.follow(lease.token) {
-            Followed::Ticket(ticket) => Met::Joins(ticket),
+            Followed::Ticket(ticket) => self.joins(ticket),
             Followed::Pilot(pilot) => {
                 self.scouting = Some(Box::new(Scouting {
                     pilot,
@@ -470,6 +470,13 @@ impl<'a> Reader<'a> {
                 }));
                 Met::Scouts
             }
+        }
+    }
+
+    fn joins(&self, ticket: Ticket) -> Met {
+        match enclosing::wait(&self.call.cache, &self.call.probe.key) {
+            Wait::Fine(noted) => Met::Joins(ticket, noted),
+            Wait::Circular => Met::Bypass(BypassReason::OwnLoad),
         }
     }
 
@@ -494,14 +501,18 @@ impl<'a> Reader<'a> {
     pub(super) fn wait_for_landing(
         &mut self,
         ticket: Ticket,
+        noted: Option<Noted>,
     ) -> impl Future<Output = Option<Turn>> + use<> {
         self.allowance.renew();
-        ticket.wait(self.deadline()).map(|arrival| match arrival {
-            // Its error is its own. Those who waited try by themselves.
-            Arrival::Landed(Landed::Failure) => Some(Turn::Bypass(BypassReason::LoadFailed)),
-            Arrival::Landed(landed) => Some(Turn::Joined(landed)),
-            Arrival::Gone => None,
-            Arrival::TimedOut => Some(Turn::Bypass(BypassReason::WaitLimit)),
+        ticket.wait(self.deadline()).map(move |arrival| {
+            drop(noted);
+            match arrival {
+                // Its error is its own. Those who waited try by themselves.
+                Arrival::Landed(Landed::Failure) => Some(Turn::Bypass(BypassReason::LoadFailed)),
+                Arrival::Landed(landed) => Some(Turn::Joined(landed)),
+                Arrival::Gone => None,
+                Arrival::TimedOut => Some(Turn::Bypass(BypassReason::WaitLimit)),
+            }
         })
     }
 
@@ -571,6 +582,9 @@ impl<'a> Reader<'a> {
                 Entered::Lead(run) => return Queued::Run(run),
                 Entered::Wait(waiting) => waiting,
             };
+            let Wait::Fine(_noted) = enclosing::wait(&call.cache, &call.probe.key) else {
+                return Queued::Alone;
+            };
             match waiting.board(self.deadline()).await {
                 Boarded::Lead(run) => return Queued::Run(run),
                 Boarded::Landed(Landed::Failure) => width = lane::AFTER_FAILURE,
@@ -622,7 +636,7 @@ enum Met {
     LookAgain,
     Bypass(BypassReason),
     /// Waits for a load of this process, or together with others for one elsewhere.
-    Joins(Ticket),
+    Joins(Ticket, Option<Noted>),
     /// Looks after a load elsewhere.
     Scouts,
 }

@@ -18,6 +18,6 @@ async fn a_call_that_waits_is_small() {
     let mut reader = Reader::new(&call, call.fingerprint::<String>());
     let pilot = call.cache.flights.start(Nonce::fresh());
     let ticket = call.cache.flights.join(pilot.token()).expect("under way");
-    let waiting = reader.wait_for_landing(ticket);
+    let waiting = reader.wait_for_landing(ticket, None);
     assert!(size_of_val(&waiting) <= 352, "{}", size_of_val(&waiting));
 }

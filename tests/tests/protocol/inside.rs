@@ -1,5 +1,6 @@
 //! Calls inside bodies: a write sees what it has written, and a load does not wait for itself.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cache_runtime::{BypassReason, Cache, Status, cached, invalidates, observe};
@@ -253,6 +254,59 @@ async fn a_load_does_not_wait_for_itself() {
                 matches!(outcomes[0].status, Status::Hit { .. }),
                 "the outermost is stored"
             );
+        })
+        .await;
+    }
+}
+
+/// Functions of which each needs the next, the last the first; each is loaded by a task of its own.
+struct Round {
+    cache: Cache,
+    /// Until all of them are loaded.
+    all: tokio::sync::Barrier,
+    runs: [AtomicUsize; 3],
+}
+
+impl Round {
+    #[cached(resource = "rounds", cache = self.cache)]
+    async fn at(&self, id: usize) -> usize {
+        if self.runs[id].fetch_add(1, Ordering::SeqCst) > 0 {
+            return 0;
+        }
+        self.all.wait().await;
+        Box::pin(self.at((id + 1) % self.runs.len())).await + 1
+    }
+}
+
+#[tokio::test]
+async fn loads_of_several_tasks_do_not_wait_for_each_other_in_a_circle() {
+    let hour = Duration::from_secs(3600);
+    let mut server = RedisServer::start();
+    // The last is without Redis, where loads are joined by other means.
+    for (config, is_away) in [
+        (patient().local_mb(16), false),
+        (over(&server), false),
+        (over(&server).namespace("away:"), true),
+    ] {
+        let round = Round {
+            cache: Cache::new(config.wait_limit(hour).lease(hour)).await,
+            all: tokio::sync::Barrier::new(3),
+            runs: Default::default(),
+        };
+        if is_away {
+            server.stop();
+        }
+        bounded(async {
+            let (a, b, c) = tokio::join!(
+                observe(round.at(0)),
+                observe(round.at(1)),
+                observe(round.at(2)),
+            );
+            // Whoever would have closed the circle has run the body of the one it needs, the others have waited. Without
+            // Redis two may load the same at once, and then nobody waits.
+            let mut values = [a.0, b.0, c.0];
+            values.sort_unstable();
+            assert!(values == [1, 2, 3] || is_away, "{values:?}");
         })
         .await;
     }
