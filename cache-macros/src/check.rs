@@ -33,8 +33,14 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         errors.on(&item.sig.ident, message);
     }
     if let Some(borrowed) = item.output().and_then(borrowed_value) {
-        let message =
-            "a borrowed value can't be kept; return an owned one, e.g. `String` in place of `&str`";
+        let message = match borrowed {
+            Type::Reference(_) => {
+                "a borrowed value can't be kept; return an owned one, e.g. `String` in place of `&str`"
+            }
+            _ => {
+                "a value that may borrow can't be kept; return an owned one, e.g. `String` or `Cow<'static, str>`"
+            }
+        };
         errors.on(borrowed, message);
     }
     if let Some(result) = item.output().and_then(optional_result) {
@@ -177,6 +183,17 @@ fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
         let is_written = mention(written.clone(), &name.unraw().to_string()).is_some();
         !is_permitted(name) && (is_skipped(name) || says_all && !is_written)
     };
+    for input in &item.sig.inputs {
+        if let FnArg::Typed(parameter) = input
+            && let Some(cfg) = parameter.attrs.iter().find(|it| it.path().is_ident("cfg"))
+            && !bindings_of(&parameter.pat)
+                .iter()
+                .all(|binding| is_left_out(&binding.ident) || is_permitted(&binding.ident))
+        {
+            let message = "whether this parameter is there is not known yet, and it is in the key; leave it out with `skip`, or write one function for each case";
+            errors.on(cfg, message);
+        }
+    }
     // With these two options nothing that is borrowed mutably is taken, which is said elsewhere.
     if args.swr.is_absent() && args.timeout.is_absent() {
         transactions::refuse_mutable(item, &parts, is_left_out, errors);

@@ -399,21 +399,37 @@ fn type_name(ty: &Type) -> Span {
     }
 }
 
-/// The reference that a return type holds where a value would be. The compiler finds it, too, but speaks of
-/// `Deserialize` for any lifetime.
+/// What a return type borrows where a value would be: a reference, a type with a lifetime, a `Cow` that may borrow. The
+/// compiler finds it, too, but speaks of `Deserialize` for any lifetime.
 pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
-    let path = match ty {
-        Type::Reference(_) => return Some(ty),
-        Type::Path(path) => path.path.segments.last()?,
-        _ => return None,
-    };
-    match &path.arguments {
-        PathArguments::AngleBracketed(arguments)
-            if path.ident == "Option" || path.ident == "Result" =>
-        {
-            match arguments.args.first()? {
-                GenericArgument::Type(value) => borrowed_value(value),
+    match ty {
+        Type::Reference(_) => Some(ty),
+        Type::Paren(paren) => borrowed_value(&paren.elem),
+        Type::Group(group) => borrowed_value(&group.elem),
+        Type::Array(array) => borrowed_value(&array.elem),
+        Type::Slice(slice) => borrowed_value(&slice.elem),
+        Type::Tuple(tuple) => tuple.elems.iter().find_map(borrowed_value),
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+                return None;
+            };
+            let mut lifetimes = arguments.args.iter().filter_map(|argument| match argument {
+                GenericArgument::Lifetime(lifetime) => Some(lifetime.ident != "static"),
                 _ => None,
+            });
+            // Without a lifetime a `Cow` has that of the arguments.
+            if lifetimes.next().unwrap_or(last.ident == "Cow") || lifetimes.any(|it| it) {
+                return Some(ty);
+            }
+            let mut types = arguments.args.iter().filter_map(|argument| match argument {
+                GenericArgument::Type(ty) => Some(ty),
+                _ => None,
+            });
+            match last.ident == "Result" {
+                // An error is not kept.
+                true => types.next().and_then(borrowed_value),
+                false => types.find_map(borrowed_value),
             }
         }
         _ => None,

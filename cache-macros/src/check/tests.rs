@@ -82,6 +82,8 @@ fn the_function_is_async_and_returns_something() {
         ("&str", "&str"),
         ("Option<&'static User>", "&'static User"),
         ("io::Result<Option<&User>, E>", "&User"),
+        ("Vec<(i64, &'a str)>", "&'a str"),
+        ("HashMap<&str, User>", "&str"),
     ] {
         signature(
             &format!("async fn get(id: i64) -> {ty} {{ x }}"),
@@ -773,4 +775,41 @@ fn autocommit_names_parameters_once() {
             "`autocommit` has no place beside `after_commit`, which is for functions inside a transaction; keep one of them",
         )],
     );
+}
+
+#[test]
+fn what_may_borrow_is_not_returned() {
+    let message = "a value that may borrow can't be kept; \
+                   return an owned one, e.g. `String` or `Cow<'static, str>`";
+    for (ty, underlined) in [
+        ("Cow<'a, str>", "Cow<'a, str>"),
+        ("Cow<str>", "Cow<str>"),
+        ("Option<Cow<'_, [User]>>", "Cow<'_, [User]>"),
+        ("Result<Page<'_>, E>", "Page<'_>"),
+        ("Vec<Arc<View<'a>>>", "View<'a>"),
+    ] {
+        signature(
+            &format!("async fn get(id: i64) -> {ty} {{ x }}"),
+            &[(underlined, message)],
+        );
+    }
+    for ty in [
+        "Cow<'static, str>",
+        "Result<User, Failure<'_>>",
+        "Result<Vec<Cow<'static, str>>, &'a str>",
+    ] {
+        signature(&format!("async fn get(id: i64) -> {ty} {{ x }}"), &[]);
+    }
+}
+
+#[test]
+fn a_parameter_in_the_key_is_there_in_each_build() {
+    let message = "whether this parameter is there is not known yet, and it is in the key; \
+                   leave it out with `skip`, or write one function for each case";
+    let item = "async fn get(id: i64, #[cfg(unix)] mode: u32) -> User { load(id) }";
+    signature(item, &[("#[cfg(unix)]", message)]);
+    cached("key(id, mode)", item, &[("#[cfg(unix)]", message)]);
+    cached("skip(mode)", item, &[]);
+    cached("id = id, op = \"row\", skip(mode)", item, &[]);
+    cached("key(id)", item, &[]);
 }
