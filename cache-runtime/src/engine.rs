@@ -8,12 +8,12 @@ use crate::background::Background;
 use crate::config::CacheConfig;
 use crate::delivery::Delivery;
 use crate::enclosing::Waits;
-use crate::errands::Errands;
-use crate::flight::Flights;
 use crate::key::KeySpace;
-use crate::lane::Lanes;
+use crate::load_gate::LoadGates;
 use crate::local::Local;
+use crate::maintenance::Maintenance;
 use crate::registry::{Registry, Resource};
+use crate::single_flight::SingleFlight;
 use crate::stats::{STRIPES, stripe};
 use crate::store::Store;
 
@@ -27,13 +27,13 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<dyn Store>,
     /// Copies in the process of what lies in the store.
     pub(crate) local: Option<Arc<Local>>,
-    pub(crate) flights: Arc<Flights>,
-    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) single_flight: Arc<SingleFlight>,
+    pub(crate) load_gates: Arc<LoadGates>,
     /// Which loads wait for which.
     pub(crate) waits: Arc<Waits>,
     pub(crate) registry: Registry,
     pub(crate) delivery: Delivery,
-    pub(crate) errands: Errands,
+    pub(crate) maintenance: Maintenance,
     pub(crate) background: Background,
     /// Whether each value that is stored is decoded again at once, as in tests.
     pub(crate) verifies_all: bool,
@@ -52,19 +52,19 @@ impl Engine {
             config.intent,
             &background,
         );
-        let errands = Errands::start(Arc::clone(&store), &background);
+        let maintenance = Maintenance::start(Arc::clone(&store), &background);
         Self {
             id: ENGINES.fetch_add(1, Ordering::Relaxed),
             config,
             space,
             store,
             local: None,
-            flights: Arc::default(),
-            lanes: Arc::default(),
+            single_flight: Arc::default(),
+            load_gates: Arc::default(),
             waits: Arc::default(),
             registry: Registry::default(),
             delivery,
-            errands,
+            maintenance,
             background,
             verifies_all: false,
             closed: AtomicBool::new(false),

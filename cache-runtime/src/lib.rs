@@ -79,9 +79,9 @@
 
 // In reading order.
 mod advisor;
-mod allowance;
 mod background;
 mod cache;
+mod call_budget;
 mod clock;
 mod codec;
 mod config;
@@ -90,13 +90,13 @@ mod enclosing;
 mod encoded;
 mod engine;
 mod entry;
-mod errands;
 mod error;
-mod flight;
 mod generation;
+mod keep_alive;
 mod key;
-mod lane;
+mod load_gate;
 mod local;
+mod maintenance;
 #[cfg(feature = "map")]
 mod map;
 #[allow(
@@ -116,6 +116,7 @@ mod returns;
 mod schema;
 mod scope;
 mod shape;
+mod single_flight;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;
 mod stats;
@@ -123,7 +124,6 @@ pub mod store;
 mod sync;
 mod table;
 mod transaction;
-mod watch;
 mod write;
 
 #[cfg(any(test, feature = "testing"))]

@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock;
 use crate::delivery::{Order, Receipt};
 use crate::engine::{Engine, Handle};
-use crate::errands::Errand;
+use crate::maintenance::MaintenanceJob;
 use crate::nonce::Nonce;
 use crate::stats::Counters;
 use crate::store::Intent;
@@ -264,7 +264,7 @@ async fn renewing<F: Future>(block: &Block, body: F) -> F::Output {
             output = &mut body => return output,
             _ = renewal.tick() => {
                 for intent in block.collected.lock().intents.clone() {
-                    block.cache.errands.send(Errand::RenewIntent(intent));
+                    block.cache.maintenance.send(MaintenanceJob::RenewIntent(intent));
                 }
             }
         }

@@ -22,13 +22,13 @@ use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
 use crate::error::Error;
 use crate::generation::Dep;
+use crate::keep_alive::KeptAlive;
 use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
 use crate::nonce::Nonce;
 use crate::read::tag_dep;
 use crate::registry::{Resource, Site};
 use crate::returns::{Kind, Written};
 use crate::store::{Intent, IntentRow};
-use crate::watch::Watched;
 
 /// Collects what a function's attribute says it invalidates.
 #[derive(Debug)]
@@ -351,9 +351,9 @@ where
             if let (Some(refuse), Some(error)) = (self.refuse, problem) {
                 return refuse(error);
             }
-            let watched = Watched {
+            let watched = KeptAlive {
                 body: pin!(body(Kind::OF)),
-                watch: writing.runs(),
+                keep_alive: writing.runs(),
             };
             let returned = watched.await;
             let verdict = judge.verdict(&writing, &returned);

@@ -8,11 +8,11 @@ use crate::codec::AsEncoded;
 use crate::delivery::{Order, PATIENCE};
 use crate::enclosing;
 use crate::error::{Error, ErrorKind};
-use crate::flight::Landed;
 use crate::key::IntoKey;
 use crate::policy::IntoTtl;
 use crate::read::{Call, Hit, Permit, Read, Reader, Turn, value_of};
 use crate::returns::{Cacheable, Fallible, Owned};
+use crate::single_flight::LoadResult;
 use crate::store::{Filled, Invalidation, LeaseReply, Seen};
 use crate::transaction;
 
@@ -269,7 +269,7 @@ impl Cache {
             match reader.turn().await {
                 Turn::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
                     Some(value) => {
-                        reader.found(&hit, || Some(Landed::Value(Arc::clone(&value) as _)));
+                        reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
                         return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
                     None => reader.reject(hit.header),
@@ -278,7 +278,7 @@ impl Cache {
                     Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     None => reader.reject(hit.header),
                 },
-                Turn::Joined(Landed::Value(value)) => match value.downcast::<T>() {
+                Turn::Joined(LoadResult::Value(value)) => match value.downcast::<T>() {
                     Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     Err(_) => break None,
                 },

@@ -17,21 +17,21 @@ use super::plan::ReadPlan;
 use super::reader::{Reader, Sight, Turn};
 use super::steps::{self, Asked, Leases, Wanted};
 use super::{AllButEach, Call, Everything, Unless, ran_without, value_of};
-use crate::allowance::Allowance;
+use crate::call_budget::CallBudget;
 use crate::enclosing::{self, Frame};
 use crate::engine::Handle;
 use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
-use crate::flight::Landed;
+use crate::keep_alive::{KeepAlive, KeptAlive};
 use crate::key::KeyPart;
 use crate::local::Mark;
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::registry::Site;
 use crate::returns::{Gathered, Kind};
 use crate::scope::{self, Mode};
+use crate::single_flight::LoadResult;
 use crate::store::{Look, Probe, Seen, Store};
 use crate::transaction;
-use crate::watch::{Watch, Watched};
 
 /// How many ids are looked after at the same time where each goes its own way.
 const AT_A_TIME: usize = 64;
@@ -162,18 +162,18 @@ where
     let mut returned = if missed.is_empty() && !calls.is_empty() {
         R::empty()
     } else {
-        let mut watch = calls.first().map_or_else(Watch::default, |(_, first)| {
+        let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
             let keys: Vec<_> = calls
                 .iter()
                 .map(|(_, call)| call.probe.key.clone())
                 .collect();
-            Watch::new(Frame::load(&first.cache, keys), None)
+            KeepAlive::new(Frame::load(&first.cache, keys), None)
         });
-        let watched = Watched {
+        let kept_alive = KeptAlive {
             body: pin!(body(Kind::OF, missed)),
-            watch: &mut watch,
+            keep_alive: &mut keep_alive,
         };
-        let returned = watched.await;
+        let returned = kept_alive.await;
         let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
         let stored: HashSet<&str> = stored.iter().map(|call| &*call.probe.key).collect();
         for ((_, call), (status, _)) in calls.iter().zip(&mut statuses) {
@@ -375,9 +375,9 @@ async fn first_look<V: crate::Cacheable, K>(
     };
     let marks: Vec<_> = asked().map(|(_, (_, call))| call.mark()).collect();
     let probes: Vec<Probe> = asked().map(|(_, (_, call))| call.probe.clone()).collect();
-    let mut allowance = Allowance::new(cache.config.command_budget);
+    let mut call_budget = CallBudget::new(cache.config.command_budget);
     let looks = look_at(&cache.store, cache.config.longest_intent(), &probes);
-    let looks = match allowance.spend(looks).await {
+    let looks = match call_budget.spend(looks).await {
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
@@ -389,7 +389,7 @@ async fn first_look<V: crate::Cacheable, K>(
     };
     if calls.len() > steps::STEP {
         // That took several steps.
-        allowance.renew();
+        call_budget.renew();
     }
     let mut wanted = Vec::new();
     // In the order of those that were asked for.
@@ -421,7 +421,7 @@ async fn first_look<V: crate::Cacheable, K>(
         };
     }
     leases.hold(wanted.iter().map(|wanted| &wanted.permit));
-    for (place, asked) in steps::lease_all(cache.clone(), wanted, allowance).await {
+    for (place, asked) in steps::lease_all(cache.clone(), wanted, call_budget).await {
         if let Some(answer) = answers.get_mut(place) {
             *answer = match asked {
                 Asked::Granted(permit) => Some(Answer::Load(permit)),
@@ -508,12 +508,12 @@ async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
     let answer = loop {
         match reader.turn().await {
             Turn::Hit(hit) if hit.content == Content::Absence => {
-                reader.found(&hit, || Some(Landed::Absence));
+                reader.found(&hit, || Some(LoadResult::Absence));
                 break Answer::Found(None, Tier::Store);
             }
             Turn::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => {
-                    reader.found(&hit, || Some(Landed::Value(Arc::clone(&value) as _)));
+                    reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
                     break Answer::Found(Some(value), Tier::Store);
                 }
                 None => reader.reject(hit.header),
@@ -525,7 +525,7 @@ async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
             other => break settled(other),
         }
     };
-    reader.scouts_no_more();
+    reader.stops_polling();
     answer
 }
 
@@ -533,12 +533,12 @@ fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {
     match turn {
         Turn::Lead(permit) => Answer::Load(permit),
         Turn::Bypass(reason) => Answer::Bypass(reason),
-        Turn::Joined(Landed::Absence) => Answer::Found(None, Tier::Store),
-        Turn::Joined(Landed::Value(value)) => match value.downcast() {
+        Turn::Joined(LoadResult::Absence) => Answer::Found(None, Tier::Store),
+        Turn::Joined(LoadResult::Value(value)) => match value.downcast() {
             Ok(value) => Answer::Found(Some(value), Tier::Store),
             Err(_) => Answer::Bypass(BypassReason::OtherType),
         },
-        Turn::Joined(Landed::Failure) => Answer::Bypass(BypassReason::LoadFailed),
+        Turn::Joined(LoadResult::Failure) => Answer::Bypass(BypassReason::LoadFailed),
         // Whoever waits has looked at it already; nobody else is given one.
         Turn::Hit(_) | Turn::Stale(..) | Turn::Revalidate(..) => {
             Answer::Bypass(BypassReason::OtherType)
@@ -568,13 +568,13 @@ where
             continue;
         };
         if returned.has_failed() {
-            permit.pilot.land(|| Some(Landed::Failure));
+            permit.leader.complete(|| Some(LoadResult::Failure));
             continue;
         }
         let value = returned.get(id);
-        permit.pilot.land(|| match value {
-            Some(_) => returned.share(id).map(|value| Landed::Value(value)),
-            None => Some(Landed::Absence),
+        permit.leader.complete(|| match value {
+            Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
+            None => Some(LoadResult::Absence),
         });
         let package = match value {
             None => call.pack_absence(),

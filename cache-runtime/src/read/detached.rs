@@ -4,9 +4,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use super::{Load, Unless};
+use crate::keep_alive::KeptAlive;
 use crate::observe::{StaleReason, Status};
 use crate::returns::{Loaded, Returns};
-use crate::watch::Watched;
 
 /// Runs the body, and stores what it returns; that comes with what there is to say of the call.
 pub(super) async fn load<R, S, U>(
@@ -18,13 +18,13 @@ where
     R: Returns<S>,
     U: Unless<R::Value>,
 {
-    let watched = Watched {
+    let watched = KeptAlive {
         body: pin!(body),
-        watch: load.watch(),
+        keep_alive: load.keep_alive(),
     };
     let returned = watched.await;
-    let landing = load.land(&returned, unless);
-    let over = landing.over().await;
+    let completion = load.complete(&returned, unless);
+    let over = completion.over().await;
     (returned, over.status)
 }
 

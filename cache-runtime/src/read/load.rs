@@ -9,13 +9,13 @@ use super::permit::{Package, Permit};
 use super::reader::Fallback;
 use super::{Call, Unless};
 use crate::enclosing::Frame;
-use crate::flight::Landed;
-use crate::lane::Run;
+use crate::keep_alive::{KeepAlive, Step};
+use crate::load_gate::Run;
 use crate::observe::StaleReason;
 use crate::observe::Status;
 use crate::returns::{Loaded, Returns};
+use crate::single_flight::LoadResult;
 use crate::store::Filled;
-use crate::watch::{Step, Watch};
 
 /// What a caller who runs the body does for others.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Load {
     /// What there is to return if the body fails or is slow.
     pub(super) fallback: Option<Box<Fallback>>,
     /// Renews the lease, at a third of its length.
-    watch: Watch,
+    keep_alive: KeepAlive,
 }
 
 impl Load {
@@ -51,13 +51,13 @@ impl Load {
             call,
             part,
             fallback,
-            watch: Watch::new(frame, renewal),
+            keep_alive: KeepAlive::new(frame, renewal),
         })
     }
 
     /// What is done while the body runs.
-    pub(super) fn watch(&mut self) -> &mut Watch {
-        &mut self.watch
+    pub(super) fn keep_alive(&mut self) -> &mut KeepAlive {
+        &mut self.keep_alive
     }
 
     /// Stores what the body has returned, and says what to return for it.
@@ -70,30 +70,30 @@ impl Load {
         R: Returns<S>,
         U: Unless<R::Value>,
     {
-        let landing = self.land(&returned, unless);
-        Box::pin(async move { landing.over().await.returns(returned) })
+        let completion = self.complete(&returned, unless);
+        Box::pin(async move { completion.over().await.returns(returned) })
     }
 
     /// Hands what was returned to those who wait, and packs it to be stored: before anything is awaited, so that `R` need
     /// not be shared between threads.
-    pub(super) fn land<R: Returns<S>, S>(
+    pub(super) fn complete<R: Returns<S>, S>(
         self: Box<Self>,
         returned: &R,
         unless: impl Unless<R::Value>,
-    ) -> Landing {
+    ) -> Completion {
         let package = match &self.part {
             Part::Leader(permit) => {
-                permit.pilot.land(|| landed(returned));
+                permit.leader.complete(|| load_result(returned));
                 self.call.pack(returned, unless)
             }
             Part::Runner(run) => {
-                run.land(|| landed(returned));
+                run.complete(|| load_result(returned));
                 None
             }
             Part::Alone => None,
         };
         let has_failed = matches!(returned.loaded(), Loaded::Failed);
-        Landing {
+        Completion {
             load: self,
             package,
             has_failed,
@@ -103,13 +103,13 @@ impl Load {
 
 /// A body that has returned.
 #[derive(Debug)]
-pub(super) struct Landing {
+pub(super) struct Completion {
     load: Box<Load>,
     package: Option<Package>,
     has_failed: bool,
 }
 
-impl Landing {
+impl Completion {
     /// Stores what there is to store.
     pub(super) fn over(self) -> Step<Over> {
         Box::pin(self.store())
@@ -120,9 +120,9 @@ impl Landing {
             call,
             part,
             fallback,
-            watch,
+            keep_alive,
         } = *self.load;
-        drop(watch);
+        drop(keep_alive);
         let leads = match part {
             Part::Leader(permit) => Some(permit),
             Part::Runner(_) | Part::Alone => None,
@@ -168,10 +168,10 @@ impl Over {
 }
 
 /// What a return value is to those who waited for it.
-pub(super) fn landed<R: Returns<S>, S>(returned: &R) -> Option<Landed> {
+pub(super) fn load_result<R: Returns<S>, S>(returned: &R) -> Option<LoadResult> {
     match returned.loaded() {
-        Loaded::Value(_) => returned.share().map(|value| Landed::Value(value)),
-        Loaded::Absent => Some(Landed::Absence),
-        Loaded::Failed => Some(Landed::Failure),
+        Loaded::Value(_) => returned.share().map(|value| LoadResult::Value(value)),
+        Loaded::Absent => Some(LoadResult::Absence),
+        Loaded::Failed => Some(LoadResult::Failure),
     }
 }

@@ -34,15 +34,15 @@ use crate::codec::{self, Compare, Footprint, Refusal};
 use crate::engine::{Handle, Lent};
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
-use crate::flight::Landed;
+use crate::keep_alive::KeptAlive;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
 use crate::registry::{self, Res, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope;
+use crate::single_flight::LoadResult;
 use crate::store::{Circuit, Form, Look, Payload, Probe};
-use crate::watch::Watched;
 
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
@@ -208,9 +208,9 @@ impl<R, S, U> Read<R, S, U> {
                 },
                 None => return std::future::pending().await,
             };
-            let watched = Watched {
+            let watched = KeptAlive {
                 body: pin!(body(Kind::OF)),
-                watch: load.watch(),
+                keep_alive: load.keep_alive(),
             };
             let returned = watched.await;
             load.over(returned, unless).await
@@ -595,7 +595,7 @@ impl Call {
             match reader.next().await {
                 Turn::Hit(hit) => match self.serve_and_keep(&hit, reader.mark()) {
                     Some(value) => {
-                        reader.found(&hit, || load::landed(&value));
+                        reader.found(&hit, || load::load_result(&value));
                         return Answer::Found(value);
                     }
                     None => reader.reject(hit.header),
@@ -617,7 +617,7 @@ impl Call {
                         None => Answer::Run(load),
                     };
                 }
-                Turn::Joined(landed) => match arrived(landed) {
+                Turn::Joined(load_result) => match arrived(load_result) {
                     Some(value) => {
                         self.answered(Status::Miss {
                             stored: false,
@@ -644,7 +644,7 @@ impl Call {
         // Apart, since those who wait for a load are not to hold a place for it.
         let part = match Box::pin(reader.queue(bypass)).await {
             Queued::Run(run) => Part::Runner(run),
-            Queued::Joined(landed) => match arrived(landed) {
+            Queued::Joined(load_result) => match arrived(load_result) {
                 Some(value) => return Answer::Found(value),
                 None => Part::Alone,
             },
@@ -695,10 +695,10 @@ fn downcast<V: Send + Sync + 'static>(value: Arc<dyn Any + Send + Sync>) -> Opti
     value.downcast().ok()
 }
 
-fn arrived<R: Returns<S>, S>(landed: Landed) -> Option<R> {
-    match landed {
-        Landed::Failure => None,
-        Landed::Absence => R::from_absence(),
-        Landed::Value(value) => downcast(value).map(R::from_value),
+fn arrived<R: Returns<S>, S>(load_result: LoadResult) -> Option<R> {
+    match load_result {
+        LoadResult::Failure => None,
+        LoadResult::Absence => R::from_absence(),
+        LoadResult::Value(value) => downcast(value).map(R::from_value),
     }
 }

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::Call;
-use crate::allowance::Allowance;
+use crate::call_budget::CallBudget;
 use crate::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::entry::{CodecId, Content, Fingerprint, Stamp};
-use crate::errands::Errand;
-use crate::flight::Pilot;
+use crate::keep_alive::Renewal;
+use crate::maintenance::MaintenanceJob;
 use crate::nonce::Nonce;
 use crate::policy;
+use crate::single_flight::Leader;
 use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
-use crate::watch::Renewal;
 
 /// A value ready to be stored.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ pub(crate) struct Permit {
     token: Nonce,
     stamp: Stamp,
     fingerprint: Fingerprint,
-    pub(super) pilot: Pilot,
+    pub(super) leader: Leader,
     /// What the call may still spend on the store.
-    pub(super) allowance: Allowance,
+    pub(super) call_budget: CallBudget,
     /// When the load began.
     began: Instant,
     held: bool,
@@ -60,8 +60,8 @@ impl Permit {
             stamp,
             fingerprint,
             // Before the lease is asked for: whoever meets it must find the flight.
-            pilot: call.cache.flights.start(token),
-            allowance: Allowance::new(call.cache.config.command_budget),
+            leader: call.cache.single_flight.start(token),
+            call_budget: CallBudget::new(call.cache.config.command_budget),
             began: clock::now(),
             held: true,
         }
@@ -82,9 +82,9 @@ impl Permit {
         call: &Call,
         seen: Seen,
     ) -> Result<LeaseReply, crate::Error> {
-        let mut allowance = self.allowance;
-        let reply = allowance.spend(self.take(call, seen)).await;
-        self.allowance = allowance;
+        let mut call_budget = self.call_budget;
+        let reply = call_budget.spend(self.take(call, seen)).await;
+        self.call_budget = call_budget;
         reply
     }
 
@@ -111,12 +111,12 @@ impl Permit {
     /// What keeps the lease while the body runs.
     pub(super) fn renewal(&self) -> Renewal {
         let length = self.cache.config.lease;
-        let errand = Errand::Renew {
+        let job = MaintenanceJob::Renew {
             key: self.key.clone(),
             token: self.token,
             length,
         };
-        Renewal::new(&self.cache, length, errand)
+        Renewal::new(&self.cache, length, job)
     }
 
     /// Stores what was loaded; `None` if the store failed.
@@ -125,7 +125,7 @@ impl Permit {
         // A shutdown waits for it.
         let _running = call.cache.delivery.begin();
         let filling = call.cache.store.fill(&call.probe, fill);
-        let filled = self.allowance.spend(filling).await;
+        let filled = self.call_budget.spend(filling).await;
         match filled {
             Ok(filled) => {
                 self.filled(call, filled);
@@ -172,8 +172,10 @@ impl Drop for Permit {
             let key = std::mem::take(&mut self.key);
             let token = self.token;
             let lapses = clock::now() + self.cache.config.lease;
-            self.cache.flights.give_up(token, lapses);
-            self.cache.errands.send(Errand::Release { key, token });
+            self.cache.single_flight.give_up(token, lapses);
+            self.cache
+                .maintenance
+                .send(MaintenanceJob::Release { key, token });
         }
     }
 }

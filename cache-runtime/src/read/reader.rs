@@ -6,16 +6,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::{Call, Permit};
-use crate::allowance::Allowance;
+use crate::call_budget::CallBudget;
 use crate::clock::{self, Instant, Millis};
 use crate::enclosing::{self, Noted, Wait};
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
-use crate::flight::{Arrival, Followed, Landed, Pilot, Ticket};
-use crate::lane::{self, Boarded, Entered, Run};
+use crate::load_gate::{self, Entered, GateResult, Run};
 use crate::local::Mark;
 use crate::nonce::Nonce;
 use crate::observe::{BypassReason, StaleReason};
 use crate::scope::{self, Mode};
+use crate::single_flight::{FlightRole, Leader, LoadResult, WaitResult, Waiter};
 use crate::store::{Found, LeaseReply, Look, Payload, Seen, Word};
 use crate::transaction;
 
@@ -81,7 +81,7 @@ pub(crate) enum Turn {
     /// Serve this, past its time, and load a new one in the background.
     Revalidate(Box<(Hit, Permit)>),
     /// Serve what somebody else has just loaded.
-    Joined(Landed),
+    Joined(LoadResult),
     /// Load, and store under this lease.
     Lead(Permit),
     /// Load, and store nothing.
@@ -94,7 +94,7 @@ pub(crate) enum Queued {
     /// Load, and hand the value to those who wait for it.
     Run(Run),
     /// Serve what somebody else has just loaded.
-    Joined(Landed),
+    Joined(LoadResult),
     /// Load.
     Alone,
 }
@@ -119,7 +119,7 @@ pub(crate) enum Sight {
 pub(crate) struct Reader<'a> {
     call: &'a Call,
     fingerprint: Fingerprint,
-    allowance: Allowance,
+    call_budget: CallBudget,
     /// Until when this reader waits for others.
     deadline: Option<Instant>,
     pause: Duration,
@@ -134,13 +134,13 @@ pub(crate) struct Reader<'a> {
     /// Whether somebody else was given the lease that this reader asked for.
     has_lost: bool,
     /// The load of another process that this reader looks after for all those of this one.
-    scouting: Option<Box<Scouting>>,
+    poller: Option<Box<RemoteLoadPoller>>,
 }
 
 /// Looking after another process's load.
 #[derive(Debug)]
-struct Scouting {
-    pilot: Pilot,
+struct RemoteLoadPoller {
+    leader: Leader,
     /// The lease's, which is that of all who wait.
     stamp: Stamp,
     /// Word of the entry's next change, if the store has agreed to send it.
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
         Self {
             call,
             fingerprint,
-            allowance: Allowance::new(call.cache.config.command_budget),
+            call_budget: CallBudget::new(call.cache.config.command_budget),
             deadline: None,
             pause: FIRST_PAUSE,
             suspect: None,
@@ -162,25 +162,25 @@ impl<'a> Reader<'a> {
             mark: None,
             fallback: None,
             has_lost: false,
-            scouting: None,
+            poller: None,
         }
     }
 
-    /// Hands what was found to those who wait for another process's load together with this reader; `landed` is made only
+    /// Hands what was found to those who wait for another process's load together with this reader; `load_result` is made only
     /// if there are any.
     // Each of them has read the stamp under which it was stored, and has seen the lease in the entry's place, in which it has
     // been found since: for each it is what a look of its own would see now.
-    pub(crate) fn found(&mut self, hit: &Hit, landed: impl FnOnce() -> Option<Landed>) {
-        if let Some(scouting) = self.scouting.take()
-            && scouting.stamp == hit.header.stamp
+    pub(crate) fn found(&mut self, hit: &Hit, load_result: impl FnOnce() -> Option<LoadResult>) {
+        if let Some(poller) = self.poller.take()
+            && poller.stamp == hit.header.stamp
         {
-            scouting.pilot.land(landed);
+            poller.leader.complete(load_result);
         }
     }
 
     /// Nobody waits together with this reader any more: whoever did looks, and one of them looks after the load from then on.
-    pub(crate) fn scouts_no_more(&mut self) {
-        self.scouting = None;
+    pub(crate) fn stops_polling(&mut self) {
+        self.poller = None;
     }
 
     /// What is needed to keep a copy of what the last look saw.
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
                 return Turn::Bypass(BypassReason::Pending);
             }
             self.mark = call.mark();
-            let look = match self.allowance.spend_running(call.look()).await {
+            let look = match self.call_budget.spend_running(call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
         let (stamp, now) = (look.stamp, look.now);
         let sight = self.judge(look);
         if !matches!(sight, Sight::Hit(_)) {
-            self.allowance.stop();
+            self.call_budget.stop();
         }
         let (past, seen) = match sight {
             Sight::Hit(hit) => return Decided::Turn(Turn::Hit(hit)),
@@ -265,10 +265,10 @@ impl<'a> Reader<'a> {
                 Met::GivesWay(seen) => (None, seen),
                 Met::LookAgain => return Decided::LookAgain,
                 Met::Bypass(reason) => return Decided::Turn(Turn::Bypass(reason)),
-                Met::Joins(ticket, noted) => {
-                    return Decided::Step(Box::pin(self.wait_for_landing(ticket, noted)));
+                Met::Joins(waiter, noted) => {
+                    return Decided::Step(Box::pin(self.wait_for_result(waiter, noted)));
                 }
-                Met::Scouts => return Decided::Step(Box::pin(self.wait_for_word())),
+                Met::Polls => return Decided::Step(Box::pin(self.wait_for_word())),
             },
         };
         Decided::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))
@@ -278,9 +278,9 @@ impl<'a> Reader<'a> {
     async fn ask_for_lease(&mut self, stamp: Stamp, seen: Seen, past: Option<Hit>) -> Option<Turn> {
         let call = self.call;
         let mut permit = Permit::new(call, stamp, self.fingerprint);
-        permit.allowance = self.allowance;
+        permit.call_budget = self.call_budget;
         let reply = permit.take_within(call, seen).await;
-        self.allowance = permit.allowance;
+        self.call_budget = permit.call_budget;
         if let Some(hit) = past {
             if let Ok(LeaseReply::Granted) = reply {
                 return Some(Turn::Revalidate(Box::new((hit, permit))));
@@ -408,13 +408,13 @@ impl<'a> Reader<'a> {
         if call.cache.delivery.is_pending(&call.probe) {
             return Turn::Bypass(BypassReason::Pending);
         }
-        let look = match self.allowance.spend(call.look()).await {
+        let look = match self.call_budget.spend(call.look()).await {
             Ok(look) if look.intended.is_some() => return Turn::Bypass(BypassReason::Intended),
             Ok(look) => look,
             Err(error) => return call.fault(&error),
         };
         let mut permit = Permit::new(call, look.stamp, self.fingerprint);
-        permit.allowance = self.allowance;
+        permit.call_budget = self.call_budget;
         match permit.take_within(call, Seen::Anything).await {
             Ok(LeaseReply::Granted) => Turn::Lead(permit),
             Ok(LeaseReply::Foreign) => {
@@ -449,40 +449,40 @@ impl<'a> Reader<'a> {
         if lease.fingerprint != self.fingerprint {
             return Met::Bypass(BypassReason::OtherType);
         }
-        if self.scouts(lease.token) {
-            return self.gives_way(lease, now).unwrap_or(Met::Scouts);
+        if self.polls(lease.token) {
+            return self.gives_way(lease, now).unwrap_or(Met::Polls);
         }
-        self.scouting = None;
-        if let Some(ticket) = self.call.cache.flights.join(lease.token) {
-            return self.joins(ticket);
+        self.poller = None;
+        if let Some(waiter) = self.call.cache.single_flight.join(lease.token) {
+            return self.joins(waiter);
         }
         if let Some(met) = self.gives_way(lease, now) {
             return met;
         }
-        match self.call.cache.flights.follow(lease.token) {
-            Followed::Ticket(ticket) => self.joins(ticket),
-            Followed::Pilot(pilot) => {
-                self.scouting = Some(Box::new(Scouting {
-                    pilot,
+        match self.call.cache.single_flight.follow(lease.token) {
+            FlightRole::Waiter(waiter) => self.joins(waiter),
+            FlightRole::Leader(leader) => {
+                self.poller = Some(Box::new(RemoteLoadPoller {
+                    leader,
                     stamp,
                     word: None,
                     was_told: false,
                 }));
-                Met::Scouts
+                Met::Polls
             }
         }
     }
 
-    fn joins(&self, ticket: Ticket) -> Met {
+    fn joins(&self, waiter: Waiter) -> Met {
         match enclosing::wait(&self.call.cache, &self.call.probe.key) {
-            Wait::Fine(noted) => Met::Joins(ticket, noted),
+            Wait::Fine(noted) => Met::Joins(waiter, noted),
             Wait::Circular => Met::Bypass(BypassReason::OwnLoad),
         }
     }
 
-    fn scouts(&self, token: Nonce) -> bool {
-        let scouting = self.scouting.as_ref();
-        scouting.is_some_and(|scouting| scouting.pilot.token() == token)
+    fn polls(&self, token: Nonce) -> bool {
+        let poller = self.poller.as_ref();
+        poller.is_some_and(|poller| poller.leader.token() == token)
     }
 
     /// What there is to do about a lease that is not to be waited for.
@@ -490,7 +490,7 @@ impl<'a> Reader<'a> {
         if !lease.is_held(now, self.call.cache.config.lease) {
             return Some(Met::GivesWay(Seen::Leased));
         }
-        if self.call.cache.flights.is_given_up(lease.token) {
+        if self.call.cache.single_flight.is_given_up(lease.token) {
             return Some(Met::GivesWay(Seen::Past(lease)));
         }
         self.is_late()
@@ -498,20 +498,22 @@ impl<'a> Reader<'a> {
     }
 
     /// Waits for what somebody else loads; `None` if nobody does any more.
-    pub(super) fn wait_for_landing(
+    pub(super) fn wait_for_result(
         &mut self,
-        ticket: Ticket,
+        waiter: Waiter,
         noted: Option<Noted>,
     ) -> impl Future<Output = Option<Turn>> + use<> {
-        self.allowance.renew();
-        ticket.wait(self.deadline()).map(move |arrival| {
+        self.call_budget.renew();
+        waiter.wait(self.deadline()).map(move |waited| {
             drop(noted);
-            match arrival {
+            match waited {
                 // Its error is its own. Those who waited try by themselves.
-                Arrival::Landed(Landed::Failure) => Some(Turn::Bypass(BypassReason::LoadFailed)),
-                Arrival::Landed(landed) => Some(Turn::Joined(landed)),
-                Arrival::Gone => None,
-                Arrival::TimedOut => Some(Turn::Bypass(BypassReason::WaitLimit)),
+                WaitResult::LoadResult(LoadResult::Failure) => {
+                    Some(Turn::Bypass(BypassReason::LoadFailed))
+                }
+                WaitResult::LoadResult(load_result) => Some(Turn::Joined(load_result)),
+                WaitResult::Gone => None,
+                WaitResult::TimedOut => Some(Turn::Bypass(BypassReason::WaitLimit)),
             }
         })
     }
@@ -520,23 +522,23 @@ impl<'a> Reader<'a> {
     /// become of it says the next look.
     async fn wait_for_word(&mut self) -> Option<Turn> {
         let end = self.end_of_pause();
-        let scouting = self.scouting.as_mut()?;
+        let poller = self.poller.as_mut()?;
         // Word that leads back here was of a renewal, or of nothing: were it waited for again at once, that might go on without
         // a pause.
-        let listens = !std::mem::take(&mut scouting.was_told);
+        let listens = !std::mem::take(&mut poller.was_told);
         // Where copies are kept, the keys of every look are listened to.
-        if listens && self.mark.is_none() && scouting.word.is_none() {
+        if listens && self.mark.is_none() && poller.word.is_none() {
             let listen = self.call.cache.store.listen(&self.call.probe.key);
-            scouting.word = self.allowance.spend(listen).await.unwrap_or_default();
+            poller.word = self.call_budget.spend(listen).await.unwrap_or_default();
             // The look that follows is one after a wait.
-            self.allowance.renew();
-            if scouting.word.is_some() {
+            self.call_budget.renew();
+            if poller.word.is_some() {
                 // It may have changed before.
                 return None;
             }
         }
         let word = async {
-            match (&self.mark, &mut scouting.word) {
+            match (&self.mark, &mut poller.word) {
                 (Some(mark), _) => mark.word().await,
                 (None, Some(word)) => word.heard().await,
                 (None, None) => std::future::pending().await,
@@ -548,8 +550,8 @@ impl<'a> Reader<'a> {
         };
         if is_heard {
             // There is no second word.
-            scouting.word = None;
-            scouting.was_told = true;
+            poller.word = None;
+            poller.was_told = true;
         }
         None
     }
@@ -560,7 +562,7 @@ impl<'a> Reader<'a> {
 
     /// Until when to wait for somebody else before the next look, which has a budget of its own; each time for longer.
     fn end_of_pause(&mut self) -> Instant {
-        self.allowance.renew();
+        self.call_budget.renew();
         let pause = self.pause;
         self.pause = (pause * 2).min(LAST_PAUSE);
         self.deadline().min(clock::now() + pause)
@@ -569,28 +571,28 @@ impl<'a> Reader<'a> {
     /// Finds a place among those who load this without a lease.
     pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
         // Those who wait together with this reader are to gather there, too.
-        self.scouts_no_more();
-        let mut width = match reason {
-            BypassReason::Unavailable | BypassReason::Pending => lane::WITHOUT_STORE,
-            BypassReason::LoadFailed => lane::AFTER_FAILURE,
+        self.stops_polling();
+        let mut limit = match reason {
+            BypassReason::Unavailable | BypassReason::Pending => load_gate::WITHOUT_STORE,
+            BypassReason::LoadFailed => load_gate::AFTER_FAILURE,
             _ => return Queued::Alone,
         };
         let call = self.call;
         loop {
-            let lanes = &call.cache.lanes;
-            let waiting = match lanes.enter(&call.probe.key, self.fingerprint, width) {
+            let load_gates = &call.cache.load_gates;
+            let waiting = match load_gates.enter(&call.probe.key, self.fingerprint, limit) {
                 Entered::Lead(run) => return Queued::Run(run),
                 Entered::Wait(waiting) => waiting,
             };
             let Wait::Fine(_noted) = enclosing::wait(&call.cache, &call.probe.key) else {
                 return Queued::Alone;
             };
-            match waiting.board(self.deadline()).await {
-                Boarded::Lead(run) => return Queued::Run(run),
-                Boarded::Landed(Landed::Failure) => width = lane::AFTER_FAILURE,
-                Boarded::Landed(landed) => return Queued::Joined(landed),
-                Boarded::Gone => {}
-                Boarded::TimedOut => return Queued::Alone,
+            match waiting.wait(self.deadline()).await {
+                GateResult::Lead(run) => return Queued::Run(run),
+                GateResult::LoadResult(LoadResult::Failure) => limit = load_gate::AFTER_FAILURE,
+                GateResult::LoadResult(load_result) => return Queued::Joined(load_result),
+                GateResult::Gone => {}
+                GateResult::TimedOut => return Queued::Alone,
             }
         }
     }
@@ -612,8 +614,8 @@ impl<'a> Reader<'a> {
 
     /// Waits for nobody from here on; what is free may still be taken.
     pub(crate) fn end_waiting(&mut self) {
-        self.scouts_no_more();
-        self.allowance.renew();
+        self.stops_polling();
+        self.call_budget.renew();
         self.deadline = Some(clock::now());
     }
 
@@ -636,7 +638,7 @@ enum Met {
     LookAgain,
     Bypass(BypassReason),
     /// Waits for a load of this process, or together with others for one elsewhere.
-    Joins(Ticket, Option<Noted>),
+    Joins(Waiter, Option<Noted>),
     /// Looks after a load elsewhere.
-    Scouts,
+    Polls,
 }

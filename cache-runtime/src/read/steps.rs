@@ -5,11 +5,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::Call;
 use super::permit::{Package, Permit};
-use crate::allowance::Allowance;
+use crate::call_budget::CallBudget;
 use crate::clock;
 use crate::engine::Handle;
-use crate::errands::Errand;
 use crate::error::ErrorKind;
+use crate::maintenance::MaintenanceJob;
 use crate::nonce::Nonce;
 use crate::observe::BypassReason;
 use crate::store::{Filled, LeaseReply, LeaseRequest, Probe, Seen};
@@ -64,7 +64,7 @@ impl Leases {
                 _ = renewal.tick() => {
                     let leases = self.0.lock().clone();
                     if !leases.is_empty() {
-                        cache.errands.send(Errand::RenewMany { leases, length });
+                        cache.maintenance.send(MaintenanceJob::RenewMany { leases, length });
                     }
                 }
             }
@@ -76,7 +76,7 @@ impl Leases {
 pub(super) async fn lease_all(
     cache: Handle,
     wanted: Vec<Wanted<'_>>,
-    mut allowance: Allowance,
+    mut call_budget: CallBudget,
 ) -> Vec<(usize, Asked)> {
     let mut answers = Vec::with_capacity(wanted.len());
     let mut is_away = false;
@@ -93,7 +93,7 @@ pub(super) async fn lease_all(
         let replies = if is_away {
             None
         } else {
-            match allowance.spend(cache.store.lease_many(&requests)).await {
+            match call_budget.spend(cache.store.lease_many(&requests)).await {
                 Ok(replies) => Some(replies),
                 Err(error) => {
                     is_away = error.kind() == ErrorKind::Unavailable;
@@ -109,7 +109,7 @@ pub(super) async fn lease_all(
         {
             let asked = match replies.next() {
                 Some(LeaseReply::Granted) => {
-                    permit.allowance = allowance;
+                    permit.call_budget = call_budget;
                     Asked::Granted(permit)
                 }
                 Some(reply) => {
@@ -125,7 +125,7 @@ pub(super) async fn lease_all(
             };
             answers.push((place, asked));
         }
-        allowance.renew();
+        call_budget.renew();
     }
 }
 
@@ -148,9 +148,9 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>
         let Some((first, call)) = permits.first() else {
             return stored;
         };
-        let allowance = budget.get_or_insert(first.allowance);
-        let filled = allowance.spend(cache.store.fill_many(step)).await;
-        allowance.renew();
+        let call_budget = budget.get_or_insert(first.call_budget);
+        let filled = call_budget.spend(cache.store.fill_many(step)).await;
+        call_budget.renew();
         match filled {
             Ok(answers) => {
                 for ((permit, call), filled) in permits.into_iter().zip(answers) {

@@ -16,8 +16,12 @@ async fn a_call_that_waits_is_small() {
 
     let call = call();
     let mut reader = Reader::new(&call, call.fingerprint::<String>());
-    let pilot = call.cache.flights.start(Nonce::fresh());
-    let ticket = call.cache.flights.join(pilot.token()).expect("under way");
-    let waiting = reader.wait_for_landing(ticket, None);
+    let leader = call.cache.single_flight.start(Nonce::fresh());
+    let waiter = call
+        .cache
+        .single_flight
+        .join(leader.token())
+        .expect("under way");
+    let waiting = reader.wait_for_result(waiter, None);
     assert!(size_of_val(&waiting) <= 352, "{}", size_of_val(&waiting));
 }

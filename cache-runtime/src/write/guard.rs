@@ -6,19 +6,19 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use super::Planned;
-use crate::allowance::Allowance;
+use crate::call_budget::CallBudget;
 use crate::clock;
 use crate::delivery::{Order, Running};
 use crate::enclosing::Frame;
 use crate::engine::Handle;
-use crate::errands::Errand;
 use crate::error::{Error, ErrorKind};
+use crate::keep_alive::{KeepAlive, Renewal, Step};
+use crate::maintenance::MaintenanceJob;
 use crate::nonce::Nonce;
 use crate::registry::Site;
 use crate::scope;
 use crate::store::{Circuit, Intent};
 use crate::transaction::{self, Doubt, Handover};
-use crate::watch::{Renewal, Step, Watch};
 
 /// A write whose body may run, and what may be in its way.
 pub(super) type Begun = (Box<Writing>, Option<Error>);
@@ -82,7 +82,7 @@ impl Writing {
     }
 
     /// The body is about to run; what is done meanwhile.
-    pub(super) fn runs(&mut self) -> &mut Watch {
+    pub(super) fn runs(&mut self) -> &mut KeepAlive {
         self.guard.runs()
     }
 
@@ -133,7 +133,7 @@ impl Writing {
             let receipt = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());
             drop(running);
             // The caller is about to commit: by then the announcement stands.
-            let _ = receipt.acknowledged(guard.allowance.left()).await;
+            let _ = receipt.acknowledged(guard.call_budget.left()).await;
             return;
         }
         let mut order = write.map_or_else(Order::default, Planned::into_order);
@@ -149,7 +149,7 @@ impl Writing {
         // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
         let receipt = cache.delivery.enqueue(order);
         drop(running);
-        let _ = receipt.acknowledged(guard.allowance.left()).await;
+        let _ = receipt.acknowledged(guard.call_budget.left()).await;
     }
 }
 
@@ -159,11 +159,11 @@ struct Guard {
     planned: Planned,
     state: State,
     /// What the write may still wait for the store.
-    allowance: Allowance,
+    call_budget: CallBudget,
     /// The intent that was put before the body ran, or may have been.
     announced: Option<Announced>,
     /// Renews the intent, at a third of its length.
-    watch: Watch,
+    keep_alive: KeepAlive,
 }
 
 /// Where a write is.
@@ -189,9 +189,9 @@ impl Guard {
         Self {
             planned,
             state: State::Before,
-            allowance: Allowance::new(cache.config.command_budget),
+            call_budget: CallBudget::new(cache.config.command_budget),
             announced: None,
-            watch: Watch::default(),
+            keep_alive: KeepAlive::default(),
             cache,
         }
     }
@@ -208,14 +208,14 @@ impl Guard {
             let attempt = self.cache.delivery.attempt();
             let asked = match &intent {
                 Some(intent) => self.announce(intent).await,
-                None => self.allowance.spend(self.cache.store.ping()).await,
+                None => self.call_budget.spend(self.cache.store.ping()).await,
             };
             let Err(error) = asked else {
                 return Ok(());
             };
             let reconnected = self.cache.delivery.reconnected(attempt, &error);
             let reconnected = reconnected.map(Ok::<_, Error>);
-            if !self.allowance.spend(reconnected).await.unwrap_or(false) {
+            if !self.call_budget.spend(reconnected).await.unwrap_or(false) {
                 return Err(error);
             }
         }
@@ -237,22 +237,26 @@ impl Guard {
             announced.on_whole = store.ping().await.is_err();
             return Ok(());
         }
-        let intended = self.allowance.spend(store.intend(intent)).await?;
+        let intended = self.call_budget.spend(store.intend(intent)).await?;
         // What the one before has done is not known.
         announced.on_whole = intended.on_whole || !is_first;
         Ok(())
     }
 
-    fn runs(&mut self) -> &mut Watch {
+    fn runs(&mut self) -> &mut KeepAlive {
         self.state = State::Running;
-        let renewal = self
-            .announced()
-            .map(|intent| Renewal::new(&self.cache, intent.length, Errand::RenewIntent(intent)));
+        let renewal = self.announced().map(|intent| {
+            Renewal::new(
+                &self.cache,
+                intent.length,
+                MaintenanceJob::RenewIntent(intent),
+            )
+        });
         let renewal = renewal.filter(|_| !crate::mutation::is_active("intents-not-renewed"));
         let Order { kills, bumps, .. } = &self.planned.order;
         let frame = Frame::write(&self.cache, kills.as_slice(), bumps.as_slice());
-        self.watch = Watch::new(frame, renewal);
-        &mut self.watch
+        self.keep_alive = KeepAlive::new(frame, renewal);
+        &mut self.keep_alive
     }
 
     /// The announcement, if there is one.

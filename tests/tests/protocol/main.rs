@@ -3,10 +3,10 @@
 mod addresses;
 mod announced;
 mod batch;
+mod batcher;
 mod bound_keys;
 mod clear;
 mod clock;
-mod convoys;
 mod health;
 mod inside;
 mod loads;

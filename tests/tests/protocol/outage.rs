@@ -186,7 +186,7 @@ async fn those_who_wait_for_a_load_elsewhere_gather_when_redis_is_lost() {
         let elsewhere = Gate::new();
         let load = read(&shop.with_read_gate(&elsewhere));
         elsewhere.arrival().await;
-        let scout = read(&here);
+        let poller = read(&here);
         eventually(PATIENCE, async || server.calls("client|caching") == 1).await;
         let followers: Vec<_> = (0..FOLLOWERS).map(|_| read(&here)).collect();
         // Their looks are answered before those that follow on the same connection.
@@ -202,7 +202,7 @@ async fn those_who_wait_for_a_load_elsewhere_gather_when_redis_is_lost() {
         let loads = shop.loads();
         gate.open();
         first.await.expect("answered");
-        scout.await.expect("answered");
+        poller.await.expect("answered");
         for follower in followers {
             assert_eq!(follower.await.expect("answered"), "user 1");
         }

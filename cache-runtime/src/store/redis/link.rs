@@ -26,8 +26,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
 use super::address::{self, To};
+use super::batcher::{Batcher, WORKERS, Worker};
 use super::breaker::{Breaker, End, FAILURES, Failures};
-use super::convoy::{Convoys, DRIVERS, Driver};
 use super::health::{Ailment, Health, NO_PRIMARY};
 use super::listeners::Listeners;
 use super::misplaced::Misplaced;
@@ -82,7 +82,7 @@ struct LinkState {
     reason: Mutex<Option<(End, String)>>,
     failures: Failures,
     changed: Notify,
-    convoys: Convoys,
+    batcher: Batcher,
     /// Those who wait for another process's load.
     listeners: Listeners,
     /// What the local tier learns over this connection, if there is one.
@@ -104,7 +104,7 @@ impl LinkState {
         if !self.broken.swap(true, Ordering::AcqRel) {
             *self.reason.lock() = Some((end, reason()));
         }
-        self.convoys.end();
+        self.batcher.end();
         self.listeners.tell_all();
         self.changed.notify_one();
     }
@@ -218,8 +218,8 @@ impl Link {
         &self.state.set_aside
     }
 
-    pub(super) fn convoys(&self) -> &Convoys {
-        &self.state.convoys
+    pub(super) fn batcher(&self) -> &Batcher {
+        &self.state.batcher
     }
 
     pub(super) fn give_up(&self, reason: impl FnOnce() -> String) {
@@ -376,11 +376,11 @@ pub(super) async fn keep(
             Ok(link) => {
                 said.clear();
                 let link = Arc::new(link);
-                for number in 0..DRIVERS {
+                for number in 0..WORKERS {
                     let way = link.round_trip;
-                    let driver = Driver::new(Arc::clone(&link), number, way, keeper.budget);
+                    let worker = Worker::new(Arc::clone(&link), number, way, keeper.budget);
                     // On that very runtime: what wakes them need not wake another thread.
-                    link.home.spawn(driver.drive());
+                    link.home.spawn(worker.drive());
                 }
                 links.set(Some(Arc::clone(&link)));
                 if let Some(tracker) = &link.state.tracker {
@@ -394,14 +394,14 @@ pub(super) async fn keep(
                     keeper.config.port
                 );
                 attempted.send_replace(true);
-                // Of a driver that does not get to it: its runtime's threads are all blocked.
+                // Of a worker that does not get to it: its runtime's threads are all blocked.
                 let overdue = || link.state.unanswered(keeper.budget);
                 tokio::select! {
                     () = link.state.changed.notified() => {}
                     never = keep_time(&link) => match never {},
                     never = address::watch(&link, &keeper.config) => match never {},
                     never = link.health.watch(&link, described) => match never {},
-                    never = link.convoys().watch(keeper.budget, overdue) => match never {},
+                    never = link.batcher().watch(keeper.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
@@ -530,7 +530,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
             .map_err(described)?;
         round_trip = round_trip.min(sent.elapsed());
     }
-    state.convoys.set_round_trip(round_trip);
+    state.batcher.set_round_trip(round_trip);
     let loads = scripts::all().map(|script| {
         let mut connection = connection.clone();
         async move { script.prepare_invoke().load_async(&mut connection).await }

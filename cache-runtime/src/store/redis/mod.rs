@@ -1,8 +1,8 @@
 //! The shared store: Redis or Valkey, 6.2 and later.
 
 mod address;
+mod batcher;
 mod breaker;
-mod convoy;
 mod health;
 mod link;
 mod listeners;

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 pub(super) use redis::Value;
 
-use super::convoy::{Alone, Boarding, board};
+use super::batcher::{DirectRead, ReadPath, read_path};
 use super::link::{Link, unanswered};
 use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
 use crate::clock::{Instant, Millis};
@@ -18,14 +18,14 @@ use crate::nonce::Nonce;
 use crate::store::{Found, Look, Payload, Probe};
 
 impl RedisStore {
-    /// Reads one entry: with a command of its own while few are on their way, else together with others. Which of them is
-    /// decided here and now, so that a read which travels with others is a small future.
+    /// Reads one entry: with a command of its own while few are on their way, else in a batch. Which of them is
+    /// decided here and now, so that a read in a batch is a small future.
     pub(super) fn look_at<'l>(&'l self, probe: &'l Probe) -> BoxFuture<'l, Result<Look, Error>> {
-        match self.links.using(|link| board(link, probe)) {
-            Ok(Boarding::Alone(alone)) => {
+        match self.links.using(|link| read_path(link, probe)) {
+            Ok(ReadPath::Direct(alone)) => {
                 Box::pin(async move { self.look_alone(alone.link(), probe).await })
             }
-            Ok(Boarding::Together(answer, since)) => Box::pin(async move {
+            Ok(ReadPath::Batched(answer, since)) => Box::pin(async move {
                 let answer = answer
                     .await
                     .unwrap_or_else(|_| Err(unanswered(self.budget)));
@@ -41,7 +41,7 @@ impl RedisStore {
 
     /// In the time that is left.
     async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
-        let alone = self.links.using(Alone::on)?;
+        let alone = self.links.using(DirectRead::on)?;
         let look = self.look_alone(alone.link(), probe);
         let rest = self.budget.saturating_sub(since.elapsed());
         match tokio::time::timeout(rest, look).await {

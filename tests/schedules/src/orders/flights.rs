@@ -8,12 +8,12 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Schedule;
 use crate::clock::Instant;
-use crate::flight::{Arrival, Flights, Landed};
+use crate::single_flight::{WaitResult, SingleFlight, LoadResult};
 use crate::nonce::Nonce;
 use crate::sync::Mutex;
 
 pub const SCHEDULES: [Schedule; 1] = [(
-    "flights: joined by lease and stamp, and nobody waits for one who has gone",
+    "single_flight: joined by lease and stamp, and nobody waits for one who has gone",
     10_000,
     reads_and_a_write,
 )];
@@ -22,7 +22,7 @@ const READERS: usize = 4;
 
 #[derive(Default)]
 struct World {
-    flights: Arc<Flights>,
+    single_flight: Arc<SingleFlight>,
     truth: AtomicUsize,
     /// The newest version whose write has returned.
     acknowledged: AtomicUsize,
@@ -70,14 +70,14 @@ impl World {
                         break version;
                     }
                 }
-                (token, false) => match self.flights.join(token) {
+                (token, false) => match self.single_flight.join(token) {
                     None => yield_now().await,
-                    Some(ticket) => match ticket.wait(Instant::NEVER).await {
-                        Arrival::Landed(Landed::Value(version)) => {
+                    Some(waiter) => match waiter.wait(Instant::NEVER).await {
+                        WaitResult::LoadResult(LoadResult::Value(version)) => {
                             break *version.downcast_ref().expect("a version");
                         }
-                        Arrival::Landed(_) | Arrival::Gone => {}
-                        Arrival::TimedOut => unreachable!(),
+                        WaitResult::LoadResult(_) | WaitResult::Gone => {}
+                        WaitResult::TimedOut => unreachable!(),
                     },
                 },
             }
@@ -101,20 +101,20 @@ impl World {
 
     /// `None` if the caller is dropped, in whose place another one comes.
     async fn lead(&self, token: Nonce) -> Option<usize> {
-        let pilot = self.flights.start(token);
+        let leader = self.single_flight.start(token);
         yield_now().await;
         let version = self.truth.load(Ordering::SeqCst);
         yield_now().await;
         let is_dropped = thread_rng().gen_range(0..3) == 0;
         if !is_dropped {
-            pilot.land(|| Some(Landed::Value(Arc::new(version))));
+            leader.complete(|| Some(LoadResult::Value(Arc::new(version))));
         }
         let mut entry = self.entry.lock();
         if entry.lease.is_some_and(|(lease, _)| lease == token) {
             entry.lease = None;
         }
         drop(entry);
-        drop(pilot);
+        drop(leader);
         (!is_dropped).then_some(version)
     }
 }

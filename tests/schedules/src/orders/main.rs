@@ -8,7 +8,7 @@
 //! are not.
 
 mod flights;
-mod lanes;
+mod load_gates;
 mod redis;
 mod stand_ins;
 mod sync;
@@ -16,12 +16,12 @@ mod sync;
 #[path = "../../../../cache-runtime/src/error.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
 mod error;
-#[path = "../../../../cache-runtime/src/flight.rs"]
+#[path = "../../../../cache-runtime/src/single_flight.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
-mod flight;
-#[path = "../../../../cache-runtime/src/lane.rs"]
+mod single_flight;
+#[path = "../../../../cache-runtime/src/load_gate.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
-mod lane;
+mod load_gate;
 #[path = "../../../../cache-runtime/src/mutation.rs"]
 mod mutation;
 
@@ -37,7 +37,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let filter = arguments.next().unwrap_or_default();
     let times: usize = arguments.next().map_or(1, |times| times.parse().expect("a number"));
-    let all = flights::SCHEDULES.iter().chain(&lanes::SCHEDULES).chain(&redis::SCHEDULES);
+    let all = flights::SCHEDULES.iter().chain(&load_gates::SCHEDULES).chain(&redis::SCHEDULES);
     if filter == "--list" {
         return all.for_each(|(name, ..)| println!("{name}"));
     }

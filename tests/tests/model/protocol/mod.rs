@@ -118,7 +118,7 @@ enum Action {
     LookAgain(usize),
     /// `BypassReason::WaitLimit`.
     GiveUp(usize),
-    /// The function runs, and reads the database; `Pilot::land` for those who wait.
+    /// The function runs, and reads the database; `Leader::complete` for those who wait.
     Load(usize),
     /// `Permit::fill`, thus `Store::fill`.
     Fill(usize),

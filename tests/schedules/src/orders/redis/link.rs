@@ -1,6 +1,6 @@
-//! A connection, as far as convoys know of it.
+//! A connection, as far as batcher know of it.
 
-use super::convoy::Convoys;
+use super::batcher::Batcher;
 use crate::clock::Millis;
 use crate::error::{Error, ErrorKind};
 use crate::nonce::Nonce;
@@ -8,7 +8,7 @@ use crate::store::Probe;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct Link {
-    convoys: Convoys,
+    batcher: Batcher,
     pub server: Nonce,
     pub clock: Clock,
     /// What the server holds, under each key.
@@ -51,7 +51,7 @@ pub fn is_forbidden(error: &Error) -> bool {
 impl Link {
     pub fn new(health: Health) -> Self {
         Self {
-            convoys: Convoys::default(),
+            batcher: Batcher::default(),
             server: Nonce(1),
             clock: Clock,
             version: AtomicUsize::new(0),
@@ -60,11 +60,11 @@ impl Link {
     }
 
     pub fn abandon(&self) {
-        self.convoys.end();
+        self.batcher.end();
     }
 
     pub fn answers_amiss(&self, error: Error) -> Error {
-        self.convoys.end();
+        self.batcher.end();
         error
     }
 
@@ -72,8 +72,8 @@ impl Link {
         SetAside
     }
 
-    pub fn convoys(&self) -> &Convoys {
-        &self.convoys
+    pub fn batcher(&self) -> &Batcher {
+        &self.batcher
     }
 
     pub fn write(&self) -> usize {

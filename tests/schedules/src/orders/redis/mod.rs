@@ -1,8 +1,8 @@
 //! Reads that travel together.
 
-#[path = "../../../../../cache-runtime/src/store/redis/convoy.rs"]
+#[path = "../../../../../cache-runtime/src/store/redis/batcher.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
-mod convoy;
+mod batcher;
 mod link;
 mod reads;
 mod schedules;

@@ -71,7 +71,7 @@ impl Sighting {
         Self(value)
     }
 
-    /// So large that soon not all of those who have gathered may travel together.
+    /// So large that soon not all of those who have queued may travel together.
     pub fn len(&self) -> usize {
         4 << 20
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shuttle::future::{self, block_on, yield_now};
 
-use super::convoy::{Boarding, DRIVERS, Driver, board};
+use super::batcher::{ReadPath, WORKERS, Worker, read_path};
 use super::link::{Health, Link};
 use crate::Schedule;
 use crate::generation::Dep;
@@ -13,17 +13,17 @@ use crate::store::Probe;
 use crate::sync::Notify;
 
 pub const SCHEDULES: [Schedule; 4] = [
-    ("convoys: everybody is answered, with what was asked for", 10_000, all_is_well),
-    ("convoys: after errors and delays the next one is alone again", 10_000, commands_fail),
-    ("convoys: whatever keeps the drivers, nobody waits for ever", 20_000, drivers_are_stuck),
-    ("convoys: those who wait when the connection ends are told", 10_000, the_connection_ends),
+    ("batcher: everybody is answered, with what was asked for", 10_000, all_is_well),
+    ("batcher: after errors and delays the next one is alone again", 10_000, commands_fail),
+    ("batcher: whatever keeps the workers, nobody waits for ever", 20_000, workers_are_stuck),
+    ("batcher: those who wait when the connection ends are told", 10_000, the_connection_ends),
 ];
 
 const READERS: usize = 4;
 /// So many go alone at least.
 const ALONE: usize = 8;
 const BUDGET: Duration = Duration::from_millis(8);
-/// Each driver has two on their way.
+/// Each worker has two on their way.
 const WAY: Duration = Duration::from_millis(2);
 
 fn all_is_well() {
@@ -34,7 +34,7 @@ fn commands_fail() {
     reads(Health::Late, false);
 }
 
-fn drivers_are_stuck() {
+fn workers_are_stuck() {
     reads(Health::Stuck, false);
 }
 
@@ -45,16 +45,16 @@ fn the_connection_ends() {
 fn reads(health: Health, ends: bool) {
     block_on(async move {
         let link = Arc::new(Link::new(health));
-        // What one reader does, one driver and the watch shows in fewer steps.
+        // What one reader does, one worker and the watch shows in fewer steps.
         let (readers, number) = match health {
             Health::Stuck => (1, 1),
-            _ => (READERS, DRIVERS),
+            _ => (READERS, WORKERS),
         };
-        let driver = |number| {
-            let driver = Driver::new(Arc::clone(&link), number, WAY, BUDGET);
-            future::spawn(driver.drive())
+        let worker = |number| {
+            let worker = Worker::new(Arc::clone(&link), number, WAY, BUDGET);
+            future::spawn(worker.drive())
         };
-        let mut tasks: Vec<_> = (0..number).map(driver).collect();
+        let mut tasks: Vec<_> = (0..number).map(worker).collect();
         let is_over = Arc::new(Notify::new());
         // Where all is well nobody has to see to it.
         if health != Health::Well {
@@ -63,7 +63,7 @@ fn reads(health: Health, ends: bool) {
                 tokio::select! {
                     biased;
                     () = is_over.notified() => {}
-                    never = link.convoys().watch(BUDGET, || ()) => match never {},
+                    never = link.batcher().watch(BUDGET, || ()) => match never {},
                 }
             }));
         }
@@ -73,8 +73,8 @@ fn reads(health: Health, ends: bool) {
             key: format!("users:{}", reader % 3),
             deps: Arc::clone(&deps),
         };
-        let busy: Vec<_> = (0..ALONE).map(|reader| board(&link, &probe(reader))).collect();
-        assert!(busy.iter().all(|boarding| matches!(boarding, Boarding::Alone(_))));
+        let busy: Vec<_> = (0..ALONE).map(|reader| read_path(&link, &probe(reader))).collect();
+        assert!(busy.iter().all(|path| matches!(path, ReadPath::Direct(_))));
         let readers = (0..readers).map(|reader| {
             let (link, probe) = (Arc::clone(&link), probe(reader));
             future::spawn(async move {
@@ -87,21 +87,21 @@ fn reads(health: Health, ends: bool) {
         link.write();
         if ends {
             yield_now().await;
-            link.convoys().end();
+            link.batcher().end();
         }
         for reader in readers {
             reader.await.expect("it ends");
         }
         drop(busy);
         if !ends && health != Health::Stuck {
-            // All convoys have come back: the next one is alone again.
-            while !matches!(board(&link, &probe(0)), Boarding::Alone(_)) {
+            // All batcher have come back: the next one is alone again.
+            while !matches!(read_path(&link, &probe(0)), ReadPath::Direct(_)) {
                 for _ in 0..50 {
                     yield_now().await;
                 }
             }
         }
-        link.convoys().end();
+        link.batcher().end();
         is_over.notify_one();
         for task in tasks {
             if health == Health::Stuck {
@@ -115,9 +115,9 @@ fn reads(health: Health, ends: bool) {
 
 async fn read(link: &Arc<Link>, probe: &Probe, has_to_come: bool) {
     let oldest = link.version.load(shuttle::sync::atomic::Ordering::SeqCst);
-    match board(link, probe) {
-        Boarding::Alone(_) => {}
-        Boarding::Together(answer, _) => match answer.await {
+    match read_path(link, probe) {
+        ReadPath::Direct(_) => {}
+        ReadPath::Batched(answer, _) => match answer.await {
             Ok(Ok(Some(look))) => {
                 assert_eq!(look.key, probe.key);
                 assert!(look.version >= oldest, "an answer from before the question");

@@ -21,7 +21,7 @@ const AT_A_TIME: usize = 64;
 
 /// What is to be done.
 #[derive(Debug, Clone)]
-pub(crate) enum Errand {
+pub(crate) enum MaintenanceJob {
     /// Moves the deadline of a lease. One that can't be renewed lapses, and the fill is refused.
     Renew {
         key: String,
@@ -39,35 +39,37 @@ pub(crate) enum Errand {
     RenewIntent(Intent),
 }
 
-/// The near end of the queue of errands. The task ends when it is dropped, or the cache is closed.
+/// The near end of the queue of maintenance. The task ends when it is dropped, or the cache is closed.
 #[derive(Debug)]
-pub(crate) struct Errands(mpsc::Sender<Errand>);
+pub(crate) struct Maintenance(mpsc::Sender<MaintenanceJob>);
 
-impl Errands {
+impl Maintenance {
     pub(crate) fn start(store: Arc<dyn Store>, background: &Background) -> Self {
         let (sender, mut waiting) = mpsc::channel(WAITING);
         background.spawn(async move {
             stream::poll_fn(|context| waiting.poll_recv(context))
-                .for_each_concurrent(AT_A_TIME, |errand| run(&*store, errand))
+                .for_each_concurrent(AT_A_TIME, |job| run(&*store, job))
                 .await;
         });
         Self(sender)
     }
 
-    pub(crate) fn send(&self, errand: Errand) {
+    pub(crate) fn send(&self, job: MaintenanceJob) {
         // If too many wait already, the store does not answer.
-        let _ = self.0.try_send(errand);
+        let _ = self.0.try_send(job);
     }
 }
 
-async fn run(store: &dyn Store, errand: Errand) {
+async fn run(store: &dyn Store, job: MaintenanceJob) {
     if store.circuit() != Circuit::Closed {
         return;
     }
-    let _ = match errand {
-        Errand::Renew { key, token, length } => store.renew(&key, token, length).await.map(drop),
-        Errand::RenewMany { leases, length } => store.renew_many(&leases, length).await,
-        Errand::Release { key, token } => store.release(&key, token).await,
-        Errand::RenewIntent(intent) => store.renew_intent(&intent).await.map(drop),
+    let _ = match job {
+        MaintenanceJob::Renew { key, token, length } => {
+            store.renew(&key, token, length).await.map(drop)
+        }
+        MaintenanceJob::RenewMany { leases, length } => store.renew_many(&leases, length).await,
+        MaintenanceJob::Release { key, token } => store.release(&key, token).await,
+        MaintenanceJob::RenewIntent(intent) => store.renew_intent(&intent).await.map(drop),
     };
 }

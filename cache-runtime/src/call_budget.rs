@@ -11,14 +11,14 @@ use crate::error::Error;
 /// One command budget for all that a call asks of the store, so that a miss, which takes several commands, is not
 /// delayed several times as long as a hit.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Allowance {
+pub(crate) struct CallBudget {
     budget: Duration,
     left: Duration,
     /// Since when a command is running that has not been counted.
     running: Option<Instant>,
 }
 
-impl Allowance {
+impl CallBudget {
     pub(crate) fn new(budget: Duration) -> Self {
         Self {
             budget,
@@ -98,29 +98,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn several_commands_share_one_budget() {
         let began = clock::now();
-        let mut allowance = Allowance::new(100 * MS);
-        assert!(allowance.spend(answer_after(60 * MS)).await.is_ok());
-        assert!(allowance.spend(answer_after(60 * MS)).await.is_err());
-        assert!(allowance.spend(answer_after(60 * MS)).await.is_err());
-        assert!(allowance.spend(async { Ok(()) }).await.is_ok());
+        let mut call_budget = CallBudget::new(100 * MS);
+        assert!(call_budget.spend(answer_after(60 * MS)).await.is_ok());
+        assert!(call_budget.spend(answer_after(60 * MS)).await.is_err());
+        assert!(call_budget.spend(answer_after(60 * MS)).await.is_err());
+        assert!(call_budget.spend(async { Ok(()) }).await.is_ok());
         // Tokio's timers count in milliseconds.
         assert!(began.elapsed() <= 102 * MS, "{:?}", began.elapsed());
 
-        allowance.renew();
-        assert!(allowance.spend(answer_after(60 * MS)).await.is_ok());
+        call_budget.renew();
+        assert!(call_budget.spend(answer_after(60 * MS)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_command_that_runs_on_is_counted_when_it_is_stopped() {
-        let mut allowance = Allowance::new(100 * MS);
-        let running = allowance.spend_running(answer_after(60 * MS));
+        let mut call_budget = CallBudget::new(100 * MS);
+        let running = call_budget.spend_running(answer_after(60 * MS));
         assert!(running.await.is_ok());
-        assert_eq!(allowance.left(), 100 * MS);
-        allowance.stop();
-        assert_eq!(allowance.left(), 40 * MS);
+        assert_eq!(call_budget.left(), 100 * MS);
+        call_budget.stop();
+        assert_eq!(call_budget.left(), 40 * MS);
         tokio::time::sleep(60 * MS).await;
-        allowance.stop();
-        assert_eq!(allowance.left(), 40 * MS);
-        assert!(allowance.spend(answer_after(60 * MS)).await.is_err());
+        call_budget.stop();
+        assert_eq!(call_budget.left(), 40 * MS);
+        assert!(call_budget.spend(answer_after(60 * MS)).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Which keys a convoy asks for, and where in the answer each read finds its own.
+//! Which keys a batch asks for, and where in the answer each read finds its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::link::Link;
 use super::super::miscounted;
 use super::super::reads::{Sighting, Standing, Value, generation};
-use super::Fared;
+use super::BatchOutcome;
 use crate::clock::Millis;
 use crate::error::Error;
 use crate::generation::Dep;
@@ -15,9 +15,9 @@ use crate::store::{Look, Probe};
 /// Among so many lists of dependencies the same one is looked for: all reads of a function have it, unless they have tags.
 const LATE_LISTS: usize = 8;
 
-/// The reads of one convoy.
+/// The reads of one batch.
 #[derive(Default)]
-pub(super) struct Route {
+pub(super) struct BatchPlan {
     /// The entries' keys, one behind the other.
     keys: String,
     reads: Vec<Read>,
@@ -26,7 +26,7 @@ pub(super) struct Route {
     dependencies: usize,
 }
 
-/// How much room a route takes.
+/// How much room a plan takes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Size {
     pub(super) reads: usize,
@@ -41,7 +41,7 @@ struct Read {
     list: usize,
 }
 
-impl Route {
+impl BatchPlan {
     pub(super) fn with_room_for(size: Size) -> Self {
         Self {
             keys: String::with_capacity(size.bytes),
@@ -96,8 +96,8 @@ impl Route {
     }
 
     /// What is asked for: each key once.
-    pub(super) fn stops(&self) -> Stops<'_> {
-        let mut stops = Stops {
+    pub(super) fn batch_keys(&self) -> BatchKeys<'_> {
+        let mut batch_keys = BatchKeys {
             entries: Vec::with_capacity(self.len()),
             deps: Vec::new(),
             reads: Vec::with_capacity(self.len()),
@@ -107,30 +107,30 @@ impl Route {
         for (at, read) in self.reads.iter().enumerate() {
             let key = self.key(at);
             let place = *entries.entry(key).or_insert_with(|| {
-                stops.entries.push(Entry { key, readers: 0 });
-                stops.entries.len() - 1
+                batch_keys.entries.push(Entry { key, readers: 0 });
+                batch_keys.entries.len() - 1
             });
-            if let Some(entry) = stops.entries.get_mut(place) {
+            if let Some(entry) = batch_keys.entries.get_mut(place) {
                 entry.readers += 1;
             }
-            stops.reads.push((place, read.list));
+            batch_keys.reads.push((place, read.list));
         }
         let mut deps: HashMap<&str, usize> = HashMap::new();
         for list in &self.lists {
             let places = list.iter().map(|dep| {
                 *deps.entry(dep.key()).or_insert_with(|| {
-                    stops.deps.push(dep.key());
-                    stops.deps.len() - 1
+                    batch_keys.deps.push(dep.key());
+                    batch_keys.deps.len() - 1
                 })
             });
-            stops.lists.push(places.collect());
+            batch_keys.lists.push(places.collect());
         }
-        stops
+        batch_keys
     }
 }
 
-/// The keys of a convoy's command, and whose they are.
-pub(super) struct Stops<'r> {
+/// The keys of a batch's command, and whose they are.
+pub(super) struct BatchKeys<'r> {
     entries: Vec<Entry<'r>>,
     deps: Vec<&'r str>,
     /// For each read, the places of its entry and of its list.
@@ -146,8 +146,8 @@ struct Entry<'r> {
 }
 
 /// The command's answer.
-pub(super) struct Arrival<'r> {
-    stops: Stops<'r>,
+pub(super) struct BatchReply<'r> {
+    batch_keys: BatchKeys<'r>,
     sightings: Vec<Option<Sighting>>,
     /// By list; `None` where a generation is missing, which whoever reads alone makes.
     standings: Vec<Option<Standing>>,
@@ -155,10 +155,10 @@ pub(super) struct Arrival<'r> {
     now: Millis,
 }
 
-impl Arrival<'_> {
+impl BatchReply<'_> {
     /// How much has come.
-    pub(super) fn fared(&self) -> Fared {
-        Fared::Brought {
+    pub(super) fn outcome(&self) -> BatchOutcome {
+        BatchOutcome::Brought {
             entries: self.sightings.len(),
             bytes: self.sightings.iter().flatten().map(Sighting::len).sum(),
         }
@@ -167,8 +167,8 @@ impl Arrival<'_> {
     /// What the next read sees; `None` if it has to be repeated alone. In the order in which they were added, and once for
     /// each: what has come is handed on, and copied only where several have read the same.
     pub(super) fn look(&mut self, read: usize) -> Option<Look> {
-        let (entry, list) = *self.stops.reads.get(read)?;
-        let Entry { key, readers } = self.stops.entries.get_mut(entry)?;
+        let (entry, list) = *self.batch_keys.reads.get(read)?;
+        let Entry { key, readers } = self.batch_keys.entries.get_mut(entry)?;
         *readers = readers.saturating_sub(1);
         let sighting = self.sightings.get_mut(entry)?;
         let sighting = match *readers {
@@ -180,17 +180,17 @@ impl Arrival<'_> {
     }
 }
 
-impl<'r> Stops<'r> {
+impl<'r> BatchKeys<'r> {
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
         let entries = self.entries.iter().map(|entry| entry.key);
         entries.chain(self.deps.iter().copied())
     }
 
-    pub(super) fn arrive(
+    pub(super) fn complete(
         self,
         link: &'r Link,
         mut values: Vec<Value>,
-    ) -> Result<Arrival<'r>, Error> {
+    ) -> Result<BatchReply<'r>, Error> {
         if values.len() != self.entries.len() + self.deps.len() {
             return Err(link.answers_amiss(miscounted()));
         }
@@ -203,12 +203,12 @@ impl<'r> Stops<'r> {
             let own: Option<Vec<_>> = own.collect();
             own.map(|own| Standing::of(link.server, own))
         };
-        Ok(Arrival {
+        Ok(BatchReply {
             standings: self.lists.iter().map(standing).collect(),
             sightings: values.into_iter().map(Sighting::of).map(Some).collect(),
             link,
             now: link.clock.now(),
-            stops: self,
+            batch_keys: self,
         })
     }
 }
@@ -236,21 +236,21 @@ mod tests {
             deps(&["@gen:users"]),
             deps(&["@gen:users", "@gen:users~derived"]),
         );
-        let mut route = Route::default();
+        let mut plan = BatchPlan::default();
         for (key, deps) in [
             ("users:1", &users),
             ("users:list", &lists),
             ("users:1", &users),
         ] {
-            route.add(&probe(key, deps));
+            plan.add(&probe(key, deps));
         }
-        let stops = route.stops();
-        let keys: Vec<_> = stops.keys().collect();
+        let batch_keys = plan.batch_keys();
+        let keys: Vec<_> = batch_keys.keys().collect();
         assert_eq!(
             keys,
             ["users:1", "users:list", "@gen:users", "@gen:users~derived"]
         );
-        assert_eq!(stops.reads, [(0, 0), (1, 1), (0, 0)]);
-        assert_eq!(stops.lists, [vec![0], vec![0, 1]]);
+        assert_eq!(batch_keys.reads, [(0, 0), (1, 1), (0, 0)]);
+        assert_eq!(batch_keys.lists, [vec![0], vec![0, 1]]);
     }
 }

@@ -10,20 +10,20 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use crate::Schedule;
 use crate::clock::Instant;
 use crate::entry::Fingerprint;
-use crate::flight::Landed;
-use crate::lane::{Boarded, Entered, Lanes, Run};
+use crate::single_flight::LoadResult;
+use crate::load_gate::{GateResult, Entered, LoadGates, Run};
 
 pub const SCHEDULES: [Schedule; 2] = [
-    ("lanes: one at a time, and what began before is not joined", 10_000, one_at_a_time),
-    ("lanes: two at a time", 10_000, two_at_a_time),
+    ("load gates: one at a time, and what began before is not joined", 10_000, one_at_a_time),
+    ("load gates: two at a time", 10_000, two_at_a_time),
 ];
 
 const READERS: usize = 5;
 const TYPE: Fingerprint = Fingerprint(1);
 
 struct World {
-    lanes: Arc<Lanes>,
-    width: usize,
+    load_gates: Arc<LoadGates>,
+    limit: usize,
     truth: AtomicUsize,
     acknowledged: AtomicUsize,
     running: AtomicUsize,
@@ -37,11 +37,11 @@ fn two_at_a_time() {
     reads_and_a_write(2);
 }
 
-fn reads_and_a_write(width: usize) {
+fn reads_and_a_write(limit: usize) {
     block_on(async {
         let world = Arc::new(World {
-            lanes: Arc::default(),
-            width,
+            load_gates: Arc::default(),
+            limit,
             truth: AtomicUsize::new(0),
             acknowledged: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
@@ -64,7 +64,7 @@ fn reads_and_a_write(width: usize) {
             task.await.expect("it ends");
         }
         // No place is lost: as many as before may run at once.
-        let runs: Vec<_> = (0..width).map(|_| world.lanes.enter("key", TYPE, width)).collect();
+        let runs: Vec<_> = (0..limit).map(|_| world.load_gates.enter("key", TYPE, limit)).collect();
         assert!(runs.iter().all(|entered| matches!(entered, Entered::Lead(_))));
     });
 }
@@ -73,7 +73,7 @@ impl World {
     async fn read(&self, deadline: Instant) {
         let oldest = self.acknowledged.load(Ordering::SeqCst);
         loop {
-            let waiting = match self.lanes.enter("key", TYPE, self.width) {
+            let waiting = match self.load_gates.enter("key", TYPE, self.limit) {
                 Entered::Lead(run) => match self.lead(run).await {
                     Some(version) => return assert!(version >= oldest),
                     None => continue,
@@ -84,31 +84,31 @@ impl World {
                 // Dropped before it has waited.
                 return;
             }
-            match waiting.board(deadline).await {
-                Boarded::Lead(run) => {
+            match waiting.wait(deadline).await {
+                GateResult::Lead(run) => {
                     if let Some(version) = self.lead(run).await {
                         return assert!(version >= oldest);
                     }
                 }
-                Boarded::Landed(Landed::Value(version)) => {
+                GateResult::LoadResult(LoadResult::Value(version)) => {
                     let version: usize = *version.downcast_ref().expect("a version");
                     return assert!(version >= oldest, "a load that began before the write");
                 }
-                Boarded::Landed(_) | Boarded::Gone => {}
-                Boarded::TimedOut => return assert!(deadline != Instant::NEVER),
+                GateResult::LoadResult(_) | GateResult::Gone => {}
+                GateResult::TimedOut => return assert!(deadline != Instant::NEVER),
             }
         }
     }
 
     async fn lead(&self, run: Run) -> Option<usize> {
         let running = self.running.fetch_add(1, Ordering::SeqCst);
-        assert!(running < self.width, "{running} run already");
+        assert!(running < self.limit, "{running} run already");
         let version = self.truth.load(Ordering::SeqCst);
         yield_now().await;
         let is_dropped = thread_rng().gen_range(0..3) == 0;
         self.running.fetch_sub(1, Ordering::SeqCst);
         if !is_dropped {
-            run.land(|| Some(Landed::Value(Arc::new(version))));
+            run.complete(|| Some(LoadResult::Value(Arc::new(version))));
         }
         (!is_dropped).then_some(version)
     }

@@ -10,7 +10,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::clock;
 use crate::enclosing::Frame;
 use crate::engine::Handle;
-use crate::errands::Errand;
+use crate::maintenance::MaintenanceJob;
 use crate::scope;
 
 /// A step of a call that depends on no type of the function. A function that returns one is compiled once; an `async fn`
@@ -22,26 +22,26 @@ pub(crate) type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) struct Renewal {
     ticks: Interval,
     cache: Handle,
-    errand: Errand,
+    job: MaintenanceJob,
 }
 
 impl Renewal {
-    /// Runs the errand at each third of what it renews. A body that blocks its thread is not renewed: its lease lapses, and
+    /// Runs the job at each third of what it renews. A body that blocks its thread is not renewed: its lease lapses, and
     /// its value is not stored.
-    pub(crate) fn new(cache: &Handle, length: Duration, errand: Errand) -> Self {
+    pub(crate) fn new(cache: &Handle, length: Duration, job: MaintenanceJob) -> Self {
         let third = length / 3;
         let mut ticks = tokio::time::interval_at(clock::now() + third, third);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             ticks,
             cache: cache.clone(),
-            errand,
+            job,
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) {
         while self.ticks.poll_tick(context).is_ready() {
-            self.cache.errands.send(self.errand.clone());
+            self.cache.maintenance.send(self.job.clone());
         }
     }
 }
@@ -51,13 +51,13 @@ impl Renewal {
 /// A body reads no local entries, which may be behind. What a load returns is served to others, and would stay behind; and a
 /// write that reads a row, changes it and writes it back (read-modify-write) would undo what another process has written.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct KeepAlive {
     renewal: Option<Renewal>,
     /// What the calls inside the body have to know.
     frame: Option<Arc<Frame>>,
 }
 
-impl Watch {
+impl KeepAlive {
     pub(crate) fn new(frame: Arc<Frame>, renewal: Option<Renewal>) -> Self {
         Self {
             renewal,
@@ -86,22 +86,22 @@ impl Watch {
     }
 }
 
-/// A body with its watch; none while the cache is off.
+/// A body with its keep_alive; none while the cache is off.
 ///
-/// Every annotated function has one of these of its own, with its body in it, and so there is next to nothing in it. To the watch
+/// Every annotated function has one of these of its own, with its body in it, and so there is next to nothing in it. To the keep_alive
 /// a body is a `dyn Future`, for as long as it is polled: so it need not be `Send`.
 #[derive(Debug)]
-pub(crate) struct Watched<'w, F> {
+pub(crate) struct KeptAlive<'w, F> {
     pub(crate) body: Pin<&'w mut F>,
-    pub(crate) watch: &'w mut Watch,
+    pub(crate) keep_alive: &'w mut KeepAlive,
 }
 
-impl<F: Future> Future for Watched<'_, F> {
+impl<F: Future> Future for KeptAlive<'_, F> {
     type Output = F::Output;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { body, watch } = &mut *self;
-        watch.poll(body.as_mut(), context)
+        let Self { body, keep_alive } = &mut *self;
+        keep_alive.poll(body.as_mut(), context)
     }
 }

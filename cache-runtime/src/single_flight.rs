@@ -4,7 +4,7 @@
 //! with the very stamp it has just computed. So a flight is joined by lease and stamp, never by key alone: a
 //! reader that starts after an acknowledged invalidation can't get a load that began before it.
 //!
-//! A load of another process is a flight as well, whose pilot is the first reader here that met its lease: that one looks
+//! A load of another process is a flight as well, whose leader is the first reader here that met its lease: that one looks
 //! after it, and the others wait for what it finds instead of asking the store themselves.
 
 use std::any::Any;
@@ -21,7 +21,7 @@ use crate::sync::{Mutex, time};
 
 /// What a load brought, for those who wait for it.
 #[derive(Clone)]
-pub(crate) enum Landed {
+pub(crate) enum LoadResult {
     /// An `Arc` of the function's value type.
     Value(Arc<dyn Any + Send + Sync>),
     Absence,
@@ -29,7 +29,7 @@ pub(crate) enum Landed {
     Failure,
 }
 
-impl fmt::Debug for Landed {
+impl fmt::Debug for LoadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Value(_) => "Value",
@@ -40,12 +40,12 @@ impl fmt::Debug for Landed {
 }
 
 /// Where those who wait hear of a flight's end.
-type Landing = watch::Receiver<Option<Landed>>;
+type Completion = watch::Receiver<Option<LoadResult>>;
 
 /// The loads under way in this process, and those elsewhere that somebody here looks after, by the token of their lease.
 #[derive(Debug, Default)]
-pub(crate) struct Flights {
-    by_token: Mutex<HashMap<Nonce, Landing>>,
+pub(crate) struct SingleFlight {
+    by_token: Mutex<HashMap<Nonce, Completion>>,
     /// Leases that nobody of this process holds any more, until they lapse. The store may not have heard of it yet, or may
     /// never hear of it, as when it was away.
     given_up: Mutex<HashMap<Nonce, Instant>>,
@@ -54,7 +54,7 @@ pub(crate) struct Flights {
 /// Past so many, those that have lapsed are forgotten.
 const GIVEN_UP: usize = 1024;
 
-impl Flights {
+impl SingleFlight {
     /// Says that whoever held this lease has gone, so that those who meet it need not wait for it to lapse.
     pub(crate) fn give_up(&self, token: Nonce, lapses: Instant) {
         let mut given_up = self.given_up.lock();
@@ -72,42 +72,42 @@ impl Flights {
         self.given_up.lock().contains_key(&token)
     }
 
-    /// Starts a flight. It ends when the pilot is dropped, with or without a value.
-    pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Pilot {
-        let (pilot, landing) = self.pilot(token);
-        self.by_token.lock().insert(token, landing);
-        pilot
+    /// Starts a flight. It ends when the leader is dropped, with or without a value.
+    pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Leader {
+        let (leader, completion) = self.leader(token);
+        self.by_token.lock().insert(token, completion);
+        leader
     }
 
-    fn pilot(self: &Arc<Self>, token: Nonce) -> (Pilot, Landing) {
-        let (landed, landing) = watch::channel(None);
-        let flights = Arc::clone(self);
-        let pilot = Pilot {
-            flights,
+    fn leader(self: &Arc<Self>, token: Nonce) -> (Leader, Completion) {
+        let (load_result, completion) = watch::channel(None);
+        let single_flight = Arc::clone(self);
+        let leader = Leader {
+            single_flight,
             token,
-            landed,
+            load_result,
         };
-        (pilot, landing)
+        (leader, completion)
     }
 
-    /// A ticket for the flight under this lease, if there is one in this process.
-    pub(crate) fn join(&self, token: Nonce) -> Option<Ticket> {
-        let landed = self.by_token.lock().get(&token)?.clone();
-        Some(Ticket { landed })
+    /// A waiter for the flight under this lease, if there is one in this process.
+    pub(crate) fn join(&self, token: Nonce) -> Option<Waiter> {
+        let load_result = self.by_token.lock().get(&token)?.clone();
+        Some(Waiter { load_result })
     }
 
     /// The flight under a lease that somebody else holds: to be joined, or to be looked after if nobody does.
-    pub(crate) fn follow(self: &Arc<Self>, token: Nonce) -> Followed {
+    pub(crate) fn follow(self: &Arc<Self>, token: Nonce) -> FlightRole {
         match self.by_token.lock().entry(token) {
-            Entry::Occupied(flight) => Followed::Ticket(Ticket {
-                landed: flight.get().clone(),
+            Entry::Occupied(flight) => FlightRole::Waiter(Waiter {
+                load_result: flight.get().clone(),
             }),
             Entry::Vacant(place) => {
-                let (pilot, landing) = self.pilot(token);
+                let (leader, completion) = self.leader(token);
                 if !crate::mutation::is_active("each-looks-after-a-load-elsewhere") {
-                    place.insert(landing);
+                    place.insert(completion);
                 }
-                Followed::Pilot(pilot)
+                FlightRole::Leader(leader)
             }
         }
     }
@@ -120,60 +120,62 @@ impl Flights {
 
 /// A flight that began elsewhere, for one who meets it.
 #[derive(Debug)]
-pub(crate) enum Followed {
-    Ticket(Ticket),
-    Pilot(Pilot),
+pub(crate) enum FlightRole {
+    Waiter(Waiter),
+    Leader(Leader),
 }
 
 /// Held by the one who loads, or looks after a load elsewhere.
 #[derive(Debug)]
-pub(crate) struct Pilot {
-    flights: Arc<Flights>,
+pub(crate) struct Leader {
+    single_flight: Arc<SingleFlight>,
     token: Nonce,
-    landed: watch::Sender<Option<Landed>>,
+    load_result: watch::Sender<Option<LoadResult>>,
 }
 
-impl Pilot {
+impl Leader {
     pub(crate) fn token(&self) -> Nonce {
         self.token
     }
 
     /// Hands the value to all who wait; `value` is made only if somebody does.
-    pub(crate) fn land(&self, value: impl FnOnce() -> Option<Landed>) {
+    pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
         // One receiver is the table's own.
-        if self.landed.receiver_count() > 1 {
-            self.landed.send_replace(value());
+        if self.load_result.receiver_count() > 1 {
+            self.load_result.send_replace(value());
         }
     }
 }
 
-impl Drop for Pilot {
+impl Drop for Leader {
     fn drop(&mut self) {
-        self.flights.by_token.lock().remove(&self.token);
+        self.single_flight.by_token.lock().remove(&self.token);
     }
 }
 
 /// Held by one who waits.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    landed: Landing,
+pub(crate) struct Waiter {
+    load_result: Completion,
 }
 
 /// How waiting ended.
 #[derive(Debug)]
-pub(crate) enum Arrival {
-    Landed(Landed),
+pub(crate) enum WaitResult {
+    LoadResult(LoadResult),
     /// Whoever loaded, or looked after a load elsewhere, has gone, or had finished before anybody waited: look again.
     Gone,
     TimedOut,
 }
 
-impl Ticket {
-    pub(crate) async fn wait(mut self, deadline: Instant) -> Arrival {
-        match time::timeout_at(deadline, self.landed.wait_for(Option::is_some)).await {
-            Ok(Ok(landed)) => landed.clone().map_or(Arrival::Gone, Arrival::Landed),
-            Ok(Err(_)) => Arrival::Gone,
-            Err(_) => Arrival::TimedOut,
+impl Waiter {
+    pub(crate) async fn wait(mut self, deadline: Instant) -> WaitResult {
+        match time::timeout_at(deadline, self.load_result.wait_for(Option::is_some)).await {
+            Ok(Ok(load_result)) => load_result
+                .clone()
+                .map_or(WaitResult::Gone, WaitResult::LoadResult),
+            Ok(Err(_)) => WaitResult::Gone,
+            Err(_) => WaitResult::TimedOut,
         }
     }
 }
@@ -190,59 +192,59 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_get_the_value() {
-        let flights = Arc::new(Flights::default());
+        let single_flight = Arc::new(SingleFlight::default());
         let token = Nonce::fresh();
-        let pilot = flights.start(token);
-        let ticket = flights.join(token).expect("under way");
-        pilot.land(|| Some(Landed::Value(Arc::new(7u8))));
-        drop(pilot);
-        let Arrival::Landed(Landed::Value(value)) = ticket.wait(soon()).await else {
+        let leader = single_flight.start(token);
+        let waiter = single_flight.join(token).expect("under way");
+        leader.complete(|| Some(LoadResult::Value(Arc::new(7u8))));
+        drop(leader);
+        let WaitResult::LoadResult(LoadResult::Value(value)) = waiter.wait(soon()).await else {
             panic!("no value")
         };
         assert_eq!(value.downcast_ref(), Some(&7u8));
-        assert_eq!(flights.len(), 0);
+        assert_eq!(single_flight.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_pilot_wakes_them() {
-        let flights = Arc::new(Flights::default());
+    async fn a_dropped_leader_wakes_them() {
+        let single_flight = Arc::new(SingleFlight::default());
         let token = Nonce::fresh();
-        let pilot = flights.start(token);
-        let ticket = flights.join(token).expect("under way");
-        drop(pilot);
-        assert!(matches!(ticket.wait(soon()).await, Arrival::Gone));
-        assert!(flights.join(token).is_none());
+        let leader = single_flight.start(token);
+        let waiter = single_flight.join(token).expect("under way");
+        drop(leader);
+        assert!(matches!(waiter.wait(soon()).await, WaitResult::Gone));
+        assert!(single_flight.join(token).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {
-        let flights = Arc::new(Flights::default());
+        let single_flight = Arc::new(SingleFlight::default());
         let token = Nonce::fresh();
-        let _pilot = flights.start(token);
-        let ticket = flights.join(token).expect("under way");
-        assert!(matches!(ticket.wait(soon()).await, Arrival::TimedOut));
+        let _leader = single_flight.start(token);
+        let waiter = single_flight.join(token).expect("under way");
+        assert!(matches!(waiter.wait(soon()).await, WaitResult::TimedOut));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_given_up_is_forgotten_when_it_has_lapsed() {
-        let flights = Flights::default();
+        let single_flight = SingleFlight::default();
         let first = Nonce::fresh();
-        flights.give_up(first, soon());
-        assert!(flights.is_given_up(first));
+        single_flight.give_up(first, soon());
+        assert!(single_flight.is_given_up(first));
         for _ in 1..GIVEN_UP {
-            flights.give_up(Nonce::fresh(), soon());
+            single_flight.give_up(Nonce::fresh(), soon());
         }
         time::advance(Duration::from_secs(2)).await;
         let last = Nonce::fresh();
-        flights.give_up(last, soon());
-        assert!(flights.is_given_up(last) && !flights.is_given_up(first));
+        single_flight.give_up(last, soon());
+        assert!(single_flight.is_given_up(last) && !single_flight.is_given_up(first));
     }
 
     #[test]
     fn nothing_is_shared_when_nobody_waits() {
-        let flights = Arc::new(Flights::default());
-        flights
+        let single_flight = Arc::new(SingleFlight::default());
+        single_flight
             .start(Nonce::fresh())
-            .land(|| panic!("nobody waits"));
+            .complete(|| panic!("nobody waits"));
     }
 }

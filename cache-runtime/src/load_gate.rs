@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Instant;
 use crate::entry::Fingerprint;
-use crate::flight::Landed;
+use crate::single_flight::LoadResult;
 use crate::sync::{Mutex, time};
 
 /// How many run at a time while the store is away.
@@ -21,16 +21,16 @@ pub(crate) const WITHOUT_STORE: usize = 1;
 pub(crate) const AFTER_FAILURE: usize = 4;
 
 /// What is loaded: an entry's key, and the type.
-type LaneKey = (String, Fingerprint);
+type GateKey = (String, Fingerprint);
 
 /// The loads of this process that have no lease.
 #[derive(Debug, Default)]
-pub(crate) struct Lanes {
-    by_key: Mutex<HashMap<LaneKey, Lane>>,
+pub(crate) struct LoadGates {
+    by_key: Mutex<HashMap<GateKey, LoadGate>>,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct LoadGate {
     running: usize,
     gathering: Option<Arc<Group>>,
 }
@@ -46,7 +46,7 @@ struct Group {
 
 #[derive(Debug, Clone)]
 enum Ended {
-    Landed(Landed),
+    LoadResult(LoadResult),
     /// Whoever led was cancelled, or panicked.
     Gone,
 }
@@ -54,8 +54,8 @@ enum Ended {
 /// One of the places of those who run at a time. Dropped, it goes to those who gather.
 #[derive(Debug)]
 struct Slot {
-    lanes: Arc<Lanes>,
-    key: LaneKey,
+    load_gates: Arc<LoadGates>,
+    key: GateKey,
 }
 
 /// What a caller is to do.
@@ -82,39 +82,39 @@ pub(crate) struct Waiting(Arc<Group>);
 
 /// How waiting ended.
 #[derive(Debug)]
-pub(crate) enum Boarded {
+pub(crate) enum GateResult {
     /// It is this caller's turn to load, for all who wait.
     Lead(Run),
-    Landed(Landed),
+    LoadResult(LoadResult),
     /// Whoever loaded was cancelled, or panicked: enter again.
     Gone,
     TimedOut,
 }
 
-impl Lanes {
-    /// Where a caller that comes now belongs, if `width` may run at a time.
+impl LoadGates {
+    /// Where a caller that comes now belongs, if `limit` may run at a time.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: &str,
         fingerprint: Fingerprint,
-        width: usize,
+        limit: usize,
     ) -> Entered {
         let key = (key.to_owned(), fingerprint);
-        let mut lanes = self.by_key.lock();
-        let lane = lanes.entry(key.clone()).or_default();
+        let mut load_gates = self.by_key.lock();
+        let gate = load_gates.entry(key.clone()).or_default();
         let is_unbounded = crate::mutation::is_active("loads-not-coalesced-in-an-outage")
-            || (width == AFTER_FAILURE && crate::mutation::is_active("failures-without-width"));
-        if lane.running < width || is_unbounded {
-            lane.running += 1;
+            || (limit == AFTER_FAILURE && crate::mutation::is_active("failures-without-limit"));
+        if gate.running < limit || is_unbounded {
+            gate.running += 1;
             return Entered::Lead(Run {
                 group: None,
                 _slot: Slot {
-                    lanes: Arc::clone(self),
+                    load_gates: Arc::clone(self),
                     key,
                 },
             });
         }
-        let group = lane.gathering.get_or_insert_with(|| {
+        let group = gate.gathering.get_or_insert_with(|| {
             Arc::new(Group {
                 turn: Semaphore::new(0),
                 slot: Mutex::new(None),
@@ -133,21 +133,21 @@ impl Lanes {
 impl Drop for Slot {
     fn drop(&mut self) {
         let group = {
-            let mut lanes = self.lanes.by_key.lock();
-            let Some(lane) = lanes.get_mut(&self.key) else {
+            let mut load_gates = self.load_gates.by_key.lock();
+            let Some(gate) = load_gates.get_mut(&self.key) else {
                 return;
             };
             let gathering = if crate::mutation::is_active("joined-by-key-in-an-outage") {
-                lane.gathering.clone()
+                gate.gathering.clone()
             } else {
-                lane.gathering.take()
+                gate.gathering.take()
             };
             match gathering {
                 Some(group) => group,
                 None => {
-                    lane.running -= 1;
-                    if lane.running == 0 {
-                        lanes.remove(&self.key);
+                    gate.running -= 1;
+                    if gate.running == 0 {
+                        load_gates.remove(&self.key);
                     }
                     return;
                 }
@@ -155,7 +155,7 @@ impl Drop for Slot {
         };
         // If all of them have left, the group ends here, and this slot's successor with it.
         *group.slot.lock() = Some(Self {
-            lanes: Arc::clone(&self.lanes),
+            load_gates: Arc::clone(&self.load_gates),
             key: std::mem::replace(&mut self.key, (String::new(), Fingerprint(0))),
         });
         group.turn.add_permits(1);
@@ -164,12 +164,12 @@ impl Drop for Slot {
 
 impl Run {
     /// Hands the value to all who wait; `value` is made only if somebody does.
-    pub(crate) fn land(&self, value: impl FnOnce() -> Option<Landed>) {
+    pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
         if let Some(group) = &self.group
             && group.ended.receiver_count() > 0
             && let Some(value) = value()
         {
-            group.ended.send_replace(Some(Ended::Landed(value)));
+            group.ended.send_replace(Some(Ended::LoadResult(value)));
         }
     }
 }
@@ -187,25 +187,25 @@ impl Drop for Run {
 }
 
 impl Waiting {
-    pub(crate) async fn board(self, deadline: Instant) -> Boarded {
+    pub(crate) async fn wait(self, deadline: Instant) -> GateResult {
         let Self(group) = self;
         let mut ended = group.ended.subscribe();
         tokio::select! {
             biased;
             ended = ended.wait_for(Option::is_some) => match ended.ok().and_then(|ended| ended.clone()) {
-                Some(Ended::Landed(landed)) => Boarded::Landed(landed),
-                Some(Ended::Gone) | None => Boarded::Gone,
+                Some(Ended::LoadResult(load_result)) => GateResult::LoadResult(load_result),
+                Some(Ended::Gone) | None => GateResult::Gone,
             },
             turn = group.turn.acquire() => {
                 if let Ok(turn) = turn {
                     turn.forget();
                 }
                 let slot = group.slot.lock().take();
-                slot.map_or(Boarded::Gone, |slot| {
-                    Boarded::Lead(Run { group: Some(Arc::clone(&group)), _slot: slot })
+                slot.map_or(GateResult::Gone, |slot| {
+                    GateResult::Lead(Run { group: Some(Arc::clone(&group)), _slot: slot })
                 })
             }
-            () = time::sleep_until(deadline) => Boarded::TimedOut,
+            () = time::sleep_until(deadline) => GateResult::TimedOut,
         }
     }
 }

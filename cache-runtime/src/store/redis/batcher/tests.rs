@@ -1,0 +1,179 @@
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::time::advance;
+
+use super::*;
+use crate::generation::Dep;
+use crate::key::EntryKind;
+
+const BUDGET: Duration = Duration::from_millis(100);
+const MOST: Duration = Duration::from_millis(87);
+
+type Waiting = oneshot::Receiver<Answer>;
+type Deps = Arc<[Arc<Dep>]>;
+
+fn probe(key: &str, deps: &Deps) -> Probe {
+    Probe {
+        key: key.into(),
+        kind: EntryKind::Entity,
+        deps: Arc::clone(deps),
+    }
+}
+
+fn deps(keys: &[&str]) -> Deps {
+    keys.iter().map(|key| Dep::new((*key).into())).collect()
+}
+
+fn join(batcher: &Batcher, key: &str) -> Waiting {
+    let probe = probe(key, &deps(&["@gen:users"]));
+    batcher.join(&probe, clock::now()).expect("not over")
+}
+
+fn leave(batcher: &Batcher) -> BatchPlan {
+    batcher.take(0).expect("not over").expect("somebody waits")
+}
+
+/// Enough small values for it to be known that they are.
+fn learn_that_values_are_small(batcher: &Batcher) {
+    for _ in 0..50 {
+        let _waiting = join(batcher, "users:1");
+        leave(batcher);
+        let (entries, bytes) = (1, 100);
+        batcher.complete(0, &BatchOutcome::Brought { entries, bytes });
+    }
+}
+
+/// In what parts so many reads leave.
+fn parts(batcher: &Batcher, reads: usize, deps: impl Fn(usize) -> Deps) -> Vec<BatchPlan> {
+    let waiting: Vec<_> = (0..reads)
+        .map(|n| batcher.join(&probe(&format!("users:{n}"), &deps(n)), clock::now()))
+        .collect();
+    let mut routes = Vec::new();
+    while let Some(plan) = batcher.take(0).expect("not over") {
+        batcher.complete(0, &BatchOutcome::Empty);
+        routes.push(plan);
+    }
+    drop(waiting);
+    routes
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_given_up_for_those_who_came_before() {
+    for is_on_its_way in [false, true] {
+        let batcher = Batcher::default();
+        let mut first = join(&batcher, "users:1");
+        advance(MOST).await;
+        let mut second = join(&batcher, "users:2");
+        if is_on_its_way {
+            leave(&batcher);
+        }
+        batcher.give_up_after(MOST);
+        assert!(matches!(first.try_recv(), Err(TryRecvError::Closed)));
+        assert!(matches!(second.try_recv(), Err(TryRecvError::Empty)));
+        if !is_on_its_way {
+            leave(&batcher);
+        }
+        let waiters = batcher.complete(0, &BatchOutcome::Empty);
+        assert_eq!((waiters.gone, waiters.requests.len()), (1, 1));
+        assert!(!batcher.is_quiet(), "those who were answered read again");
+        batcher.retire();
+        assert!(batcher.is_quiet());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_requests_have_all_been_given_up_is_not_sent() {
+    let batcher = Batcher::default();
+    let _waiting = [join(&batcher, "users:1"), join(&batcher, "users:2")];
+    advance(BUDGET).await;
+    batcher.give_up_after(MOST);
+    assert!(batcher.take(0).expect("not over").is_none());
+    assert!(batcher.is_quiet());
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_in_reads_and_in_keys() {
+    let batcher = Batcher::default();
+    learn_that_values_are_small(&batcher);
+    let users = deps(&["@gen:users", "@gen:users~derived"]);
+    let alike = parts(&batcher, 600, |_| Arc::clone(&users));
+    let reads: Vec<_> = alike.iter().map(BatchPlan::len).collect();
+    assert_eq!(reads[..2], [MAX_READS; 2]);
+    assert_eq!(reads.iter().sum::<usize>(), 600);
+
+    let tagged = parts(&batcher, 600, |n| {
+        deps(&["@gen:users", &format!("@gen:~tag{n}")])
+    });
+    assert_eq!(tagged.iter().map(BatchPlan::len).sum::<usize>(), 600);
+    for plan in &tagged {
+        let keys = plan.batch_keys().keys().count();
+        assert!(keys <= MAX_KEYS + 2, "{keys} keys");
+    }
+}
+
+#[tokio::test]
+async fn large_values_travel_in_smaller_parts_and_in_smaller_ones_yet_if_they_are_late() {
+    let batcher = Batcher::default();
+    let most = |batcher: &Batcher| {
+        let routes = parts(batcher, 80, |_| deps(&["@gen:users"]));
+        routes[0].len()
+    };
+    assert_eq!(most(&batcher), FIRST_READS, "nothing is known yet");
+    for _ in 0..50 {
+        let _waiting = [join(&batcher, "users:1"), join(&batcher, "users:1")];
+        leave(&batcher);
+        // Both have read the same.
+        let (entries, bytes) = (1, 1 << 20);
+        batcher.complete(0, &BatchOutcome::Brought { entries, bytes });
+    }
+    assert_eq!(most(&batcher), 4);
+    let _waiting = join(&batcher, "users:1");
+    leave(&batcher);
+    batcher.complete(0, &BatchOutcome::Unanswered { reads: 4 });
+    assert_eq!(most(&batcher), 2);
+}
+
+#[tokio::test]
+async fn at_the_end_all_are_told_and_nobody_joins() {
+    let batcher = Batcher::default();
+    let mut waiters = join(&batcher, "users:1");
+    leave(&batcher);
+    let mut queue = join(&batcher, "users:2");
+    batcher.end();
+    for waiting in [&mut waiters, &mut queue] {
+        assert!(matches!(waiting.try_recv(), Err(TryRecvError::Closed)));
+    }
+    assert!(
+        batcher
+            .join(&probe("users:3", &deps(&[])), clock::now())
+            .is_none()
+    );
+    assert!(batcher.next_batch(0).await.is_none());
+    // A worker comes back from what was on its way.
+    let waiters = batcher.complete(0, &BatchOutcome::Unanswered { reads: 1 });
+    assert!(waiters.requests.is_empty());
+    assert!(batcher.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_who_does_not_come_back_is_overdue_once_for_each_budget() {
+    let batcher = Batcher::default();
+    let _waiting = join(&batcher, "users:1");
+    leave(&batcher);
+    let round = BUDGET / ROUNDS;
+    let mut overdue = 0;
+    for _ in 0..ROUNDS * 3 + 1 {
+        advance(round).await;
+        overdue += u32::from(batcher.is_overdue(BUDGET, round));
+    }
+    assert_eq!(overdue, 3);
+    batcher.complete(0, &BatchOutcome::Empty);
+    advance(BUDGET * 9).await;
+    assert!(!batcher.is_overdue(BUDGET, round));
+}
+
+#[test]
+fn on_a_long_way_there_are_more_at_once() {
+    assert_eq!(at_once(Duration::from_micros(30)), FEWEST_AT_ONCE);
+    assert_eq!(at_once(Duration::from_millis(2)), 4);
+    assert_eq!(at_once(Duration::from_secs(1)), MOST_AT_ONCE);
+}
