@@ -23,7 +23,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 
 use self::plan::{BatchPlan, Size};
-use super::link::{Link, is_forbidden};
+use super::errors::is_forbidden;
+use super::link::Link;
 use super::reads::mget;
 use crate::clock::{self, Instant};
 use crate::error::{Error, ErrorKind};

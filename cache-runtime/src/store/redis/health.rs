@@ -12,7 +12,8 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
-use super::link::{Link, info_field};
+use super::dial::info_field;
+use super::link::Link;
 use super::{millis, scripts};
 use crate::error::Error;
 use crate::nonce::Nonce;

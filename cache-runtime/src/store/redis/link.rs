@@ -15,30 +15,26 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind as RedisErrorKind, FromRedisValue,
-    IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
-    Value,
-};
+use redis::{FromRedisValue, PushInfo, PushKind, RedisError, Value};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 
-use super::address::{self, To};
+use super::address;
 use super::batcher::{Batcher, WORKERS, Worker};
 use super::breaker::{Breaker, End, FAILURES, Failures};
+use super::dial::{dial, identify, reading};
+use super::errors::{described, is_no_answer, is_read_only, is_write_refused};
 use super::health::{Ailment, Health, NO_PRIMARY};
 use super::listeners::Listeners;
 use super::misplaced::Misplaced;
 use super::scripts;
 use super::set_aside::SetAside;
 use super::tracking::{Tracker, Tracking};
-use crate::clock::{self, Millis, RemoteClock};
+use crate::clock::{self, RemoteClock};
 use crate::config::RedisConfig;
 use crate::entry::Stamp;
 use crate::error::{Error, ErrorKind, shortened};
-use crate::nonce::{Nonce, hash128};
+use crate::nonce::Nonce;
 use crate::paused::Held;
 use crate::store::{Circuit, ConnectionWatch, Word};
 
@@ -48,12 +44,6 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(1);
 const REASONS: usize = 8;
 /// How many times it is tried, to know how long an answer takes at best.
 const PROBES: usize = 3;
-/// After so long without traffic the peer is asked whether it is there, and so often.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// For so long data may be unacknowledged by the peer's machine.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 /// How often the server's clock is read: for as long as this, readers don't know that it was set.
 const TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
@@ -107,6 +97,23 @@ impl LinkState {
         self.batcher.end();
         self.listeners.tell_all();
         self.changed.notify_one();
+    }
+
+    /// What becomes of what the server says by itself.
+    fn hears(self: &Arc<Self>) -> impl Fn(PushInfo) + Send + Sync + 'static {
+        let state = Arc::clone(self);
+        move |push| match push.kind {
+            PushKind::Disconnection => {
+                state.end(End::Lost, || "the server closed the connection".into());
+            }
+            PushKind::Invalidate => {
+                if let Some(tracker) = &state.tracker {
+                    tracker.pushed(&push.data);
+                }
+                state.listeners.pushed(&push.data);
+            }
+            _ => {}
+        }
     }
 
     fn unanswered(&self, budget: Duration) {
@@ -455,11 +462,6 @@ async fn keep_time(link: &Link) -> Infallible {
     }
 }
 
-/// What `TIME` answers: seconds, and microseconds.
-fn reading((seconds, micros): (u64, u64)) -> Millis {
-    Millis(seconds.saturating_mul(1000).saturating_add(micros / 1000))
-}
-
 async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
     if let Some(application) = &keeper.application {
         let mut attempt = application.spawn(open(keeper.clone()));
@@ -514,7 +516,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         set_aside: Arc::clone(&keeper.set_aside),
         ..LinkState::default()
     });
-    let mut connection = dial(config, address, Arc::clone(&state))
+    let mut connection = dial(config, address, state.hears())
         .await
         .map_err(described)?;
     let (server, clock) = identify(&mut connection, *trust_restart).await?;
@@ -571,9 +573,7 @@ pub(super) async fn others(
             continue;
         }
         let asked = async {
-            let mut connection = dial(config, address, Arc::default())
-                .await
-                .map_err(described)?;
+            let mut connection = dial(config, address, |_| {}).await.map_err(described)?;
             identify(&mut connection, false).await
         };
         match tokio::time::timeout(CONNECT_BUDGET, asked).await {
@@ -585,230 +585,4 @@ pub(super) async fn others(
         }
     }
     Ok((others, silent))
-}
-
-async fn dial(
-    config: &RedisConfig,
-    address: SocketAddr,
-    state: Arc<LinkState>,
-) -> Result<MultiplexedConnection, RedisError> {
-    let mut login = RedisConnectionInfo::default()
-        .set_db(i64::from(config.db))
-        .set_protocol(ProtocolVersion::RESP3);
-    if let Some(username) = &config.username {
-        login = login.set_username(username);
-    }
-    if let Some(password) = &config.password {
-        login = login.set_password(password);
-    }
-    #[cfg(feature = "redis-tls")]
-    if config.tls {
-        // The client panics without a provider. An error means that the program has chosen one already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-    let named = if config.tls {
-        ConnectionAddr::TcpTls {
-            host: config.host.clone(),
-            port: config.port,
-            insecure: false,
-            tls_params: None,
-        }
-    } else {
-        ConnectionAddr::Tcp(config.host.clone(), config.port)
-    };
-    let info = named
-        .into_connection_info()?
-        .set_redis_settings(login)
-        .set_tcp_settings(tcp_settings());
-    let client = Client::open(info)?;
-    let options = AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None)
-        .set_dns_resolver(To(address))
-        .set_push_sender(move |push: PushInfo| {
-            match (push.kind, &state.tracker) {
-                (PushKind::Disconnection, _) => {
-                    state.end(End::Lost, || "the server closed the connection".into());
-                }
-                (PushKind::Invalidate, tracker) => {
-                    if let Some(tracker) = tracker {
-                        tracker.pushed(&push.data);
-                    }
-                    state.listeners.pushed(&push.data);
-                }
-                _ => {}
-            }
-            Ok::<(), redis::aio::SendError>(())
-        });
-    client
-        .get_multiplexed_async_connection_with_config(&options)
-        .await
-}
-
-/// How the socket is set up.
-///
-/// - Without `TCP_NODELAY` (the client's default) Nagle's algorithm holds a small command back until the one before it
-///   has been acknowledged, up to 40 ms on a real network (redis-rs#2195).
-/// - Keep-alive, and a bound on unacknowledged data, end a connection whose peer has gone without a word (a failed
-///   machine, a firewall that forgot the connection) also while nothing is asked.
-fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL);
-    let settings = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(UNACKNOWLEDGED_LIMIT);
-    settings
-}
-
-/// Who the server is and what its clock reads, asked before the connection's first use.
-async fn identify(
-    connection: &mut MultiplexedConnection,
-    trust_restart: bool,
-) -> Result<(Nonce, RemoteClock), Error> {
-    let time = redis::cmd("TIME")
-        .query_async(connection)
-        .await
-        .map_err(described)?;
-    let clock = RemoteClock::from_reading(reading(time));
-    let info: String = match redis::cmd("INFO").query_async(connection).await {
-        Ok(info) => info,
-        // Then a replica is found out by its refusing the first write.
-        Err(_) if trust_restart => return Ok((Nonce::NONE, clock)),
-        Err(error) => {
-            let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
-            return Err(Error::new(
-                ErrorKind::Store,
-                format!("INFO was refused ({}){hint}", described(error)),
-            ));
-        }
-    };
-    if info_field(&info, "role").is_some_and(|role| role != "master") {
-        return Err(Error::new(ErrorKind::Store, NO_PRIMARY));
-    }
-    if trust_restart {
-        return Ok((Nonce::NONE, clock));
-    }
-    match (
-        info_field(&info, "run_id"),
-        info_field(&info, "master_replid"),
-    ) {
-        (Some(run_id), Some(replid)) => Ok((
-            Nonce(hash128(&[0; 16], format!("{run_id} {replid}").as_bytes())),
-            clock,
-        )),
-        _ => Err(Error::new(
-            ErrorKind::Store,
-            "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
-        )),
-    }
-}
-
-/// The value of `name:value` in the answer to `INFO`.
-pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim_end)
-}
-
-/// Whether a replica refused to write. A primary that is demoted keeps its connections, so this is how they learn
-/// of it; Redis 6.2 wraps the refusal where a script ran into it.
-fn is_read_only(error: &RedisError) -> bool {
-    error.code() == Some("READONLY")
-        || error
-            .detail()
-            .is_some_and(|detail| detail.contains("READONLY"))
-}
-
-/// Whether the server refuses all writes at the moment, whatever they are: it could not save to its disk, or has too few
-/// replicas. (Over its memory limit it still takes invalidations, which the scripts see to.)
-fn is_write_refused(error: &RedisError) -> bool {
-    let is_one = |text: &str| text.starts_with("MISCONF") || text.starts_with("NOREPLICAS");
-    // Redis 6.2 wraps the refusal where a script ran into it.
-    let in_script = |text: &str| text.contains("-MISCONF") || text.contains("-NOREPLICAS");
-    error.code().is_some_and(is_one) || error.detail().is_some_and(in_script)
-}
-
-/// Whether what came can't be the answer to the command: it is of another type, or no RESP.
-fn is_no_answer(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        RedisErrorKind::UnexpectedReturnType | RedisErrorKind::Parse
-    )
-}
-
-/// Whether a user may not do this to one of the keys that the command names.
-pub(super) fn is_forbidden(error: &Error) -> bool {
-    let source = std::error::Error::source(error);
-    let source = source.and_then(|source| source.downcast_ref::<RedisError>());
-    source.is_some_and(|source| source.code() == Some("NOPERM"))
-}
-
-/// What to do about a certificate that is not trusted.
-fn certificate_hint(text: &str) -> &'static str {
-    if text.contains("CaUsedAsEndEntity") {
-        "; it is an authority's own certificate: sign one for the server with it, and name the authority's in SSL_CERT_FILE"
-    } else if text.contains("UnknownIssuer") {
-        "; name the certificate of the authority that has signed it in SSL_CERT_FILE"
-    } else if text.contains("NotValidForName") {
-        "; connect by a name that is in the certificate, or make one with this name"
-    } else {
-        ""
-    }
-}
-
-/// The client's error as a person should read it: without the number that the system gave it.
-fn described(error: RedisError) -> Error {
-    let text = match error.kind() {
-        RedisErrorKind::Io => {
-            let text = error.to_string();
-            text.split(" (os error")
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        }
-        _ => match (error.code(), error.detail()) {
-            (Some(code), Some(detail)) => format!("{code} {detail}"),
-            _ => error.to_string(),
-        },
-    };
-    let text = format!("{}{}", shortened(&text), certificate_hint(&text));
-    let kind = if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
-        ErrorKind::Unavailable
-    } else {
-        ErrorKind::Store
-    };
-    Error::new(kind, text).with_source(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replicas_refusal_is_known_in_each_form() {
-        let error = |text: &str| {
-            let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
-            reply
-                .and_then(Value::extract_error)
-                .expect_err("an error was sent")
-        };
-        for refusal in [
-            "READONLY You can't write against a read only replica.",
-            "READONLY You can't write against a read only replica. script: 5fd0, on @user_script:32.",
-            "ERR Error running script (call to f_5fd0): @user_script:32: @user_script: 32: -READONLY You can't write against a read only replica.",
-        ] {
-            assert!(is_read_only(&error(refusal)), "{refusal}");
-        }
-        assert!(!is_read_only(&error("OOM command not allowed")));
-    }
-
-    #[test]
-    fn info_fields() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n";
-        assert_eq!(info_field(info, "run_id"), Some("abc"));
-        assert_eq!(info_field(info, "run"), None);
-    }
 }

@@ -3,6 +3,8 @@
 mod address;
 mod batcher;
 mod breaker;
+mod dial;
+mod errors;
 mod health;
 mod link;
 mod listeners;
@@ -487,10 +489,10 @@ impl Store for RedisStore {
             })
             .await
             .unwrap_or_default();
-        let number = |name| link::info_field(&info, name).and_then(|value| value.parse().ok());
+        let number = |name| dial::info_field(&info, name).and_then(|value| value.parse().ok());
         Ok(ServerFacts {
             total_keys: Some(total_keys),
-            used_memory: link::info_field(&info, "used_memory_human").map(str::to_owned),
+            used_memory: dial::info_field(&info, "used_memory_human").map(str::to_owned),
             uptime_seconds: number("uptime_in_seconds"),
             connected_clients: number("connected_clients"),
         })

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use redis::{Script, Value};
 
-use super::link::{self, Link, info_field};
+use super::dial::info_field;
+use super::link::{self, Link};
 use super::reads::text;
 use super::{RedisStore, Walk, glob};
 use crate::error::{Error, ErrorKind};

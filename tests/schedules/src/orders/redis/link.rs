@@ -2,7 +2,7 @@
 
 use super::batcher::Batcher;
 use crate::clock::Millis;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::nonce::Nonce;
 use crate::store::Probe;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -41,11 +41,6 @@ impl Clock {
     pub fn now(&self) -> Millis {
         Millis(0)
     }
-}
-
-/// Whether each is to try alone.
-pub fn is_forbidden(error: &Error) -> bool {
-    error.kind() == ErrorKind::Store
 }
 
 impl Link {

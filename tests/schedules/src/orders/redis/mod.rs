@@ -3,6 +3,7 @@
 #[path = "../../../../../cache-runtime/src/store/redis/batcher.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
 mod batcher;
+mod errors;
 mod link;
 mod reads;
 mod schedules;

@@ -1,0 +1,160 @@
+//! Making a connection: the socket, the login, and who the server is.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    RedisConnectionInfo, RedisError,
+};
+
+use super::address::To;
+use super::errors::described;
+use super::health::NO_PRIMARY;
+use crate::clock::{Millis, RemoteClock};
+use crate::config::RedisConfig;
+use crate::error::{Error, ErrorKind};
+use crate::nonce::{Nonce, hash128};
+
+/// After so long without traffic the peer is asked whether it is there, and so often.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// For so long data may be unacknowledged by the peer's machine.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
+
+/// Connects and logs in. `on_push` hears what the server says by itself, and of the end.
+pub(super) async fn dial(
+    config: &RedisConfig,
+    address: SocketAddr,
+    on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+) -> Result<MultiplexedConnection, RedisError> {
+    let mut login = RedisConnectionInfo::default()
+        .set_db(i64::from(config.db))
+        .set_protocol(ProtocolVersion::RESP3);
+    if let Some(username) = &config.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &config.password {
+        login = login.set_password(password);
+    }
+    #[cfg(feature = "redis-tls")]
+    if config.tls {
+        // The client panics without a provider. An error means that the program has chosen one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let named = if config.tls {
+        ConnectionAddr::TcpTls {
+            host: config.host.clone(),
+            port: config.port,
+            insecure: false,
+            tls_params: None,
+        }
+    } else {
+        ConnectionAddr::Tcp(config.host.clone(), config.port)
+    };
+    let info = named
+        .into_connection_info()?
+        .set_redis_settings(login)
+        .set_tcp_settings(tcp_settings());
+    let client = Client::open(info)?;
+    let options = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+        .set_dns_resolver(To(address))
+        .set_push_sender(move |push: PushInfo| {
+            on_push(push);
+            Ok::<(), redis::aio::SendError>(())
+        });
+    client
+        .get_multiplexed_async_connection_with_config(&options)
+        .await
+}
+
+/// How the socket is set up.
+///
+/// - Without `TCP_NODELAY` (the client's default) Nagle's algorithm holds a small command back until the one before it
+///   has been acknowledged, up to 40 ms on a real network (redis-rs#2195).
+/// - Keep-alive, and a bound on unacknowledged data, end a connection whose peer has gone without a word (a failed
+///   machine, a firewall that forgot the connection) also while nothing is asked.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED_LIMIT);
+    settings
+}
+
+/// Who the server is and what its clock reads, asked before the connection's first use.
+pub(super) async fn identify(
+    connection: &mut MultiplexedConnection,
+    trust_restart: bool,
+) -> Result<(Nonce, RemoteClock), Error> {
+    let time = redis::cmd("TIME")
+        .query_async(connection)
+        .await
+        .map_err(described)?;
+    let clock = RemoteClock::from_reading(reading(time));
+    let info: String = match redis::cmd("INFO").query_async(connection).await {
+        Ok(info) => info,
+        // Then a replica is found out by its refusing the first write.
+        Err(_) if trust_restart => return Ok((Nonce::NONE, clock)),
+        Err(error) => {
+            let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("INFO was refused ({}){hint}", described(error)),
+            ));
+        }
+    };
+    if info_field(&info, "role").is_some_and(|role| role != "master") {
+        return Err(Error::new(ErrorKind::Store, NO_PRIMARY));
+    }
+    if trust_restart {
+        return Ok((Nonce::NONE, clock));
+    }
+    match (
+        info_field(&info, "run_id"),
+        info_field(&info, "master_replid"),
+    ) {
+        (Some(run_id), Some(replid)) => Ok((
+            Nonce(hash128(&[0; 16], format!("{run_id} {replid}").as_bytes())),
+            clock,
+        )),
+        _ => Err(Error::new(
+            ErrorKind::Store,
+            "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
+        )),
+    }
+}
+
+/// What `TIME` answers: seconds, and microseconds.
+pub(super) fn reading((seconds, micros): (u64, u64)) -> Millis {
+    Millis(seconds.saturating_mul(1000).saturating_add(micros / 1000))
+}
+
+/// The value of `name:value` in the answer to `INFO`.
+pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_fields() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n";
+        assert_eq!(info_field(info, "run_id"), Some("abc"));
+        assert_eq!(info_field(info, "run"), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What an error of the client says of the server and the connection, and how a person reads it.
+
+use redis::{ErrorKind as RedisErrorKind, RedisError};
+
+use crate::error::{Error, ErrorKind, shortened};
+
+/// Whether a replica refused to write. A primary that is demoted keeps its connections, so this is how they learn
+/// of it; Redis 6.2 wraps the refusal where a script ran into it.
+pub(super) fn is_read_only(error: &RedisError) -> bool {
+    error.code() == Some("READONLY")
+        || error
+            .detail()
+            .is_some_and(|detail| detail.contains("READONLY"))
+}
+
+/// Whether the server refuses all writes at the moment, whatever they are: it could not save to its disk, or has too few
+/// replicas. (Over its memory limit it still takes invalidations, which the scripts see to.)
+pub(super) fn is_write_refused(error: &RedisError) -> bool {
+    let is_one = |text: &str| text.starts_with("MISCONF") || text.starts_with("NOREPLICAS");
+    // Redis 6.2 wraps the refusal where a script ran into it.
+    let in_script = |text: &str| text.contains("-MISCONF") || text.contains("-NOREPLICAS");
+    error.code().is_some_and(is_one) || error.detail().is_some_and(in_script)
+}
+
+/// Whether what came can't be the answer to the command: it is of another type, or no RESP.
+pub(super) fn is_no_answer(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        RedisErrorKind::UnexpectedReturnType | RedisErrorKind::Parse
+    )
+}
+
+/// Whether a user may not do this to one of the keys that the command names.
+pub(super) fn is_forbidden(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<RedisError>());
+    source.is_some_and(|source| source.code() == Some("NOPERM"))
+}
+
+/// What to do about a certificate that is not trusted.
+pub(super) fn certificate_hint(text: &str) -> &'static str {
+    if text.contains("CaUsedAsEndEntity") {
+        "; it is an authority's own certificate: sign one for the server with it, and name the authority's in SSL_CERT_FILE"
+    } else if text.contains("BadSignature") {
+        "; if it is self-signed, name the server's own certificate in SSL_CERT_FILE, else that of the authority that has signed it"
+    } else if text.contains("UnknownIssuer") {
+        "; name the certificate of the authority that has signed it in SSL_CERT_FILE"
+    } else if text.contains("NotValidForName") {
+        "; connect by a name that is in the certificate, or make one with this name"
+    } else {
+        ""
+    }
+}
+
+/// The client's error as a person should read it: without the number that the system gave it.
+pub(super) fn described(error: RedisError) -> Error {
+    let text = match error.kind() {
+        RedisErrorKind::Io => {
+            let text = error.to_string();
+            text.split(" (os error")
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        }
+        _ => match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            _ => error.to_string(),
+        },
+    };
+    let text = format!("{}{}", shortened(&text), certificate_hint(&text));
+    let kind = if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() {
+        ErrorKind::Unavailable
+    } else {
+        ErrorKind::Store
+    };
+    Error::new(kind, text).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_replicas_refusal_is_known_in_each_form() {
+        let error = |text: &str| {
+            let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
+            reply
+                .and_then(Value::extract_error)
+                .expect_err("an error was sent")
+        };
+        for refusal in [
+            "READONLY You can't write against a read only replica.",
+            "READONLY You can't write against a read only replica. script: 5fd0, on @user_script:32.",
+            "ERR Error running script (call to f_5fd0): @user_script:32: @user_script: 32: -READONLY You can't write against a read only replica.",
+        ] {
+            assert!(is_read_only(&error(refusal)), "{refusal}");
+        }
+        assert!(!is_read_only(&error("OOM command not allowed")));
+    }
+}
