@@ -10,7 +10,7 @@ pub use self::entries::{Lease, Lookup};
 use crate::advisor::{self, Checkup};
 use crate::background::Background;
 use crate::config::CacheConfig;
-use crate::engine::{Engine, Handle, Lent, Shares};
+use crate::engine::{Engine, EngineRef, Handle, Shares};
 use crate::local::Local;
 use crate::stats::{Figures, Stats};
 use crate::store::{MemoryStore, Store};
@@ -70,17 +70,17 @@ pub(crate) fn process() -> Process {
 impl Process {
     /// Its engine, if it is on.
     #[inline]
-    pub(crate) fn engine(&self) -> Option<Lent<'_>> {
+    pub(crate) fn engine(&self) -> Option<EngineRef<'_>> {
         #[cfg(any(test, feature = "testing"))]
         if let Some(cache) = &self.scoped {
             return cache.engine();
         }
         let engine = PROCESS.get()?.0.engine.as_ref()?;
-        (!engine.is_closed()).then_some(Lent::Process(engine))
+        (!engine.is_closed()).then_some(EngineRef::Process(engine))
     }
 
     pub(crate) fn handle(&self) -> Option<Handle> {
-        self.engine().map(Lent::handle)
+        self.engine().map(EngineRef::handle)
     }
 }
 
@@ -176,13 +176,13 @@ impl Cache {
     }
 
     #[inline]
-    pub(crate) fn engine(&self) -> Option<Lent<'_>> {
+    pub(crate) fn engine(&self) -> Option<EngineRef<'_>> {
         let engine = self.0.engine.as_ref()?;
-        (!engine.is_closed()).then_some(Lent::Own(engine))
+        (!engine.is_closed()).then_some(EngineRef::Own(engine))
     }
 
     pub(crate) fn handle(&self) -> Option<Handle> {
-        self.engine().map(Lent::handle)
+        self.engine().map(EngineRef::handle)
     }
 
     /// Whether any tier is configured.

@@ -147,13 +147,13 @@ impl Deref for Shares {
 
 /// An engine where it lies. Most calls are over before they would have to hold it, and to count it takes a tenth of a hit.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Lent<'a> {
+pub(crate) enum EngineRef<'a> {
     /// It never ends, so that it is not counted at all.
     Process(&'static Shares),
     Own(&'a Shares),
 }
 
-impl Lent<'_> {
+impl EngineRef<'_> {
     #[inline]
     pub(crate) fn handle(self) -> Handle {
         match self {
@@ -163,7 +163,7 @@ impl Lent<'_> {
     }
 }
 
-impl Deref for Lent<'_> {
+impl Deref for EngineRef<'_> {
     type Target = Engine;
 
     #[inline]

@@ -234,13 +234,13 @@ pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
 #[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
     if IN_USE.load(Ordering::Relaxed) {
-        hand_over(outcome);
+        defer(outcome);
     }
 }
 
 // Apart, so that no more is compiled where it is asked.
 #[inline(never)]
-fn hand_over(outcome: impl FnOnce() -> Outcome) {
+fn defer(outcome: impl FnOnce() -> Outcome) {
     // An error means that nobody observes.
     if OBSERVER.try_with(|_| ()).is_ok() {
         let outcome = outcome();

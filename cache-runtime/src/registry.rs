@@ -67,12 +67,12 @@ impl Known {
 
 /// A resource, which a call need not count if its function knows it.
 #[derive(Debug, Clone)]
-pub(crate) enum Res {
+pub(crate) enum ResourceRef {
     Known(&'static Known),
     Own(Arc<Resource>),
 }
 
-impl Res {
+impl ResourceRef {
     /// The fingerprint `of` the type of the function's values, in the version that its attribute says.
     pub(crate) fn fingerprint(
         &self,
@@ -94,7 +94,7 @@ impl Res {
     }
 }
 
-impl Res {
+impl ResourceRef {
     /// Whether the keys of this function belong to this instance of it. The types that instances are told apart by are
     /// given as a hash of their names; of two that agree in it, the first has the keys.
     #[inline]
@@ -113,7 +113,7 @@ impl Res {
     }
 }
 
-impl Deref for Res {
+impl Deref for ResourceRef {
     type Target = Resource;
 
     fn deref(&self) -> &Resource {
@@ -153,9 +153,11 @@ impl Site {
 
     /// The resource of this name, if the function has been called with it.
     #[inline]
-    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<Res> {
+    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<ResourceRef> {
         let mut known = self.known.iter().map_while(OnceLock::get);
-        known.find(|known| known.is(engine, name)).map(Res::Known)
+        known
+            .find(|known| known.is(engine, name))
+            .map(ResourceRef::Known)
     }
 
     /// As [`Resource::claim`].
@@ -164,11 +166,11 @@ impl Site {
         &'static self,
         engine: u64,
         name: &'static str,
-        resource: &Res,
+        resource: &ResourceRef,
         op: Option<&'static str>,
         shared: bool,
     ) -> bool {
-        if let Res::Known(known) = resource
+        if let ResourceRef::Known(known) = resource
             && known.shared == shared
             && same_op(known.op, op)
         {
@@ -182,12 +184,12 @@ impl Site {
         &'static self,
         engine: u64,
         name: &'static str,
-        resource: &Res,
+        resource: &ResourceRef,
         op: Option<&'static str>,
         shared: bool,
     ) -> bool {
         let is_granted = resource.claim(op, self, shared);
-        if let (true, Res::Own(resource)) = (is_granted, resource) {
+        if let (true, ResourceRef::Own(resource)) = (is_granted, resource) {
             self.know(Known {
                 engine,
                 name,
@@ -528,7 +530,13 @@ mod tests {
             let own = Registry::default();
             let own = own.resource(name, &CacheConfig::default()).expect("a name");
             for _ in 0..2 {
-                assert!(KNOWN.claims(engine, name, &Res::Own(Arc::clone(&own)), None, false));
+                assert!(KNOWN.claims(
+                    engine,
+                    name,
+                    &ResourceRef::Own(Arc::clone(&own)),
+                    None,
+                    false
+                ));
             }
             let known = KNOWN.knows(engine, name);
             assert_eq!(known.is_some(), at < PLACES, "{engine} {name}");

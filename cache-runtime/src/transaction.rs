@@ -21,7 +21,7 @@ use crate::store::Intent;
 use crate::write::Planned;
 
 tokio::task_local! {
-    static BLOCK: Arc<Block>;
+    static BLOCK: Arc<TransactionScope>;
 }
 
 /// How a transaction has ended.
@@ -35,11 +35,11 @@ pub(crate) enum Ending {
 
 /// An open transaction of one cache.
 #[derive(Debug)]
-struct Block {
+struct TransactionScope {
     cache: Handle,
     collected: Mutex<Collected>,
     /// The block around it, of this cache or another.
-    outer: Option<Arc<Block>>,
+    outer: Option<Arc<TransactionScope>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ struct Collected {
 #[derive(Debug)]
 struct Deferred {
     write: Planned,
-    doubt: Doubt,
+    doubt: InDoubt,
     /// Whether it is undone if the block's transaction is. Only of an `after_commit` write is that known, and only by the
     /// block that it runs in: another one may have committed on a connection of its own, and to invalidate what
     /// was not written costs a miss.
@@ -68,7 +68,7 @@ struct Deferred {
 
 /// What is not known of a write when it leaves its invalidation to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Doubt {
+pub(crate) enum InDoubt {
     /// It has returned.
     None,
     /// It has returned an error, which may hide a commit.
@@ -79,15 +79,15 @@ pub(crate) enum Doubt {
 
 /// What a write leaves with the block it runs in.
 #[derive(Debug)]
-pub(crate) struct Handover {
+pub(crate) struct DeferredWrite {
     /// What it invalidates; nothing if it wrote nothing.
     pub(crate) write: Option<Planned>,
-    pub(crate) doubt: Doubt,
+    pub(crate) doubt: InDoubt,
     /// Its announcement, and what ends that.
     pub(crate) announced: Option<(Intent, Order)>,
 }
 
-impl Block {
+impl TransactionScope {
     /// The innermost block of this cache around the current task.
     fn around(cache: &Engine) -> Option<Arc<Self>> {
         let innermost = BLOCK.try_with(Arc::clone).ok();
@@ -121,20 +121,20 @@ impl Collected {
         for write in &mut self.writes {
             // What is around it may be undone without it.
             write.is_undone = false;
-            if ending == Ending::Unknown && write.doubt == Doubt::None {
-                write.doubt = Doubt::Failed;
+            if ending == Ending::Unknown && write.doubt == InDoubt::None {
+                write.doubt = InDoubt::Failed;
             }
         }
     }
 
     fn dropped(&mut self) {
         for write in &mut self.writes {
-            write.doubt = Doubt::Dropped;
+            write.doubt = InDoubt::Dropped;
         }
     }
 
     /// Hands all of it to the block around.
-    fn into_block(self, outer: &Block) {
+    fn into_block(self, outer: &TransactionScope) {
         let mut collected = outer.collected.lock();
         collected.writes.extend(self.writes);
         collected.orders.extend(self.orders);
@@ -163,14 +163,14 @@ impl Collected {
             now = now.and(order);
         }
         for Deferred { write, doubt, .. } in self.writes {
-            if doubt == Doubt::Dropped {
+            if doubt == InDoubt::Dropped {
                 // In the same order: whoever waits for the end of the block waits until it is announced, too.
                 let intent = write.intent(Nonce::fresh(), cache.config.uncertainty);
                 now.intents.push(intent);
             }
             let order = write.into_order();
             let is_forgotten = crate::mutation::is_active("doubt-forgotten-in-blocks");
-            if doubt == Doubt::Dropped || (doubt != Doubt::None && !is_forgotten) {
+            if doubt == InDoubt::Dropped || (doubt != InDoubt::None && !is_forgotten) {
                 later = later.and(order.clone());
             }
             now = now.and(order);
@@ -196,8 +196,8 @@ pub(crate) fn is_open(cache: &Engine) -> bool {
 }
 
 /// Leaves a write with the block around the current task; gives it back if there is none.
-pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Option<Handover> {
-    let Some(block) = Block::around(cache) else {
+pub(crate) fn defer(cache: &Handle, handover: DeferredWrite) -> Option<DeferredWrite> {
+    let Some(block) = TransactionScope::around(cache) else {
         return Some(handover);
     };
     let mut collected = block.collected.lock();
@@ -217,21 +217,21 @@ pub(crate) fn hand_over(cache: &Handle, handover: Handover) -> Option<Handover> 
 
 /// Leaves an order with the block around the current task, to be sent once more when that has ended, however it has.
 pub(crate) fn hand_over_order(cache: &Handle, order: &Order) {
-    if let Some(block) = Block::around(cache) {
+    if let Some(block) = TransactionScope::around(cache) {
         block.collected.lock().orders.push(order.clone());
     }
 }
 
 /// The same of an invalidation of everything.
-pub(crate) fn hand_over_everything(cache: &Handle) {
-    if let Some(block) = Block::around(cache) {
+pub(crate) fn defer_everything(cache: &Handle) {
+    if let Some(block) = TransactionScope::around(cache) {
         block.collected.lock().everything = true;
     }
 }
 
 /// Runs a block. When it ends, what was collected in it goes to the block around it, or takes place if there is none.
 pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending)>) -> T {
-    let opened = Arc::new(Block {
+    let opened = Arc::new(TransactionScope {
         outer: BLOCK.try_with(Arc::clone).ok(),
         collected: Mutex::default(),
         cache,
@@ -253,7 +253,7 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
 }
 
 /// Runs the block, renewing what is announced in it at a third of an intent's length.
-async fn renewing<F: Future>(block: &Block, body: F) -> F::Output {
+async fn renewing<F: Future>(block: &TransactionScope, body: F) -> F::Output {
     let mut body = std::pin::pin!(body);
     let third = block.cache.config.intent / 3;
     let mut renewal = tokio::time::interval_at(clock::now() + third, third);
@@ -273,7 +273,7 @@ async fn renewing<F: Future>(block: &Block, body: F) -> F::Output {
 
 /// Sees to what was collected, however the block ends.
 struct Open {
-    block: Arc<Block>,
+    block: Arc<TransactionScope>,
     has_ended: bool,
 }
 
@@ -294,8 +294,8 @@ impl Open {
     }
 
     /// The block of the same cache around this one.
-    fn outer(&self) -> Option<Arc<Block>> {
-        Block::of(self.block.outer.clone(), &self.block.cache)
+    fn outer(&self) -> Option<Arc<TransactionScope>> {
+        TransactionScope::of(self.block.outer.clone(), &self.block.cache)
     }
 }
 

@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::guard::{Verdict, Writing};
+use self::guard::{WriteOutcome, Writing};
 use crate::delivery::{Order, Sweep};
 use crate::engine::Handle;
 use crate::error::Error;
@@ -373,13 +373,13 @@ struct Judge<J, D> {
 
 impl<J, D> Judge<J, D> {
     /// Runs the author's code, and nothing else; if that panics, the write is as one whose body has panicked.
-    fn verdict<R: Written<S>, S>(self, writing: &Writing, returned: &R) -> Verdict
+    fn verdict<R: Written<S>, S>(self, writing: &Writing, returned: &R) -> WriteOutcome
     where
         J: Fn(&R::Error) -> bool,
         D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
     {
         let error = returned.error();
-        Verdict {
+        WriteOutcome {
             has_failed: error.is_some(),
             wrote_nothing: error.is_some_and(|error| {
                 crate::mutation::is_active("errors-not-invalidated")

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::Cache;
 use crate::codec::AsEncoded;
-use crate::delivery::{Order, PATIENCE};
+use crate::delivery::{ACK_TIMEOUT, Order};
 use crate::enclosing;
 use crate::error::{Error, ErrorKind};
 use crate::key::IntoKey;
 use crate::policy::IntoTtl;
-use crate::read::{Call, Hit, Permit, Read, Reader, Turn, value_of};
+use crate::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
 use crate::returns::{Cacheable, Fallible, Owned};
 use crate::single_flight::LoadResult;
 use crate::store::{Filled, Invalidation, LeaseReply, Seen};
@@ -211,7 +211,7 @@ impl Cache {
                 Ok(done.removed > 0)
             }
             Err(error) => {
-                let _ = owed.acknowledged(PATIENCE).await;
+                let _ = owed.acknowledged(ACK_TIMEOUT).await;
                 Err(error)
             }
         }
@@ -266,25 +266,25 @@ impl Cache {
         }
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
         let permit = loop {
-            match reader.turn().await {
-                Turn::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
+            match reader.next_action().await {
+                Action::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
                     Some(value) => {
                         reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
                         return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
                     None => reader.reject(hit.header),
                 },
-                Turn::Stale(hit, _) => match value_of::<T>(hit.codec, &hit.payload) {
+                Action::Stale(hit, _) => match value_of::<T>(hit.codec, &hit.payload) {
                     Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     None => reader.reject(hit.header),
                 },
-                Turn::Joined(LoadResult::Value(value)) => match value.downcast::<T>() {
+                Action::Joined(LoadResult::Value(value)) => match value.downcast::<T>() {
                     Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
                     Err(_) => break None,
                 },
-                Turn::Joined(_) | Turn::Bypass(_) => break None,
-                Turn::Lead(permit) => break Some(permit),
-                Turn::Revalidate(both) => break Some(both.1),
+                Action::Joined(_) | Action::Bypass(_) => break None,
+                Action::Lead(permit) => break Some(permit),
+                Action::Revalidate(both) => break Some(both.1),
             }
         };
         miss(Some(Box::new((call, permit))))

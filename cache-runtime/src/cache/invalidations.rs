@@ -1,13 +1,13 @@
 //! Invalidations by hand, and what they wait for.
 
 use super::Cache;
-use crate::delivery::{Acknowledgement, Order, PATIENCE};
+use crate::delivery::{ACK_TIMEOUT, Acknowledgement, Order};
 use crate::engine::Handle;
 use crate::error::{Error, ErrorKind, shortened};
 use crate::key::{KeyPart, is_resource};
 use crate::scope;
 use crate::store::Matching;
-use crate::transaction::{self, Doubt, Ending, Handover};
+use crate::transaction::{self, DeferredWrite, Ending, InDoubt};
 use crate::write::{Planned, WritePlan};
 
 impl Cache {
@@ -190,13 +190,13 @@ impl Cache {
         };
         cache.registry.others.invalidations.add_one();
         // Once more when a transaction that is open has ended: somebody may load the old rows until then.
-        transaction::hand_over_everything(&cache);
+        transaction::defer_everything(&cache);
         // A shutdown waits for both.
         let _running = cache.delivery.begin();
         let owed = cache.delivery.owe_everything();
         let walk = cache.delivery.join_walk();
         // Invalidated first: to remove the entries takes as long as the store has keys.
-        match owed.acknowledged(PATIENCE).await {
+        match owed.acknowledged(ACK_TIMEOUT).await {
             Acknowledgement::Delivered => cache.delivery.walked(walk).await,
             Acknowledgement::Lost => Err(Error::unavailable(
                 "the cache was shut down before the store had the invalidation",
@@ -210,18 +210,22 @@ impl Cache {
 
 /// Hands an invalidation made by hand in, or leaves it with the transaction that is open around the call.
 async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
-    let handover = Handover {
+    let handover = DeferredWrite {
         write: Some(planned),
-        doubt: Doubt::None,
+        doubt: InDoubt::None,
         announced: None,
     };
-    match transaction::hand_over(cache, handover) {
+    match transaction::defer(cache, handover) {
         None => Acknowledgement::Deferred,
         Some(handover) => {
             let order = handover
                 .write
                 .map_or_else(Order::default, Planned::into_order);
-            cache.delivery.enqueue(order).acknowledged(PATIENCE).await
+            cache
+                .delivery
+                .enqueue(order)
+                .acknowledged(ACK_TIMEOUT)
+                .await
         }
     }
 }

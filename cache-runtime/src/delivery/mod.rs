@@ -40,7 +40,7 @@ const CLOSING_BUDGET: Duration = Duration::from_secs(2);
 /// The pause between two attempts at shutdown: short, because there is no time to lose.
 const CLOSING_RETRY: Duration = Duration::from_millis(50);
 /// How long who invalidates by hand waits for the receipt: the store may be slow in many steps.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How far an invalidation has come when its caller goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +67,8 @@ pub enum Acknowledgement {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
-    /// [`Queue::is_distressed`], to spare reads the lock.
-    is_distressed: AtomicBool,
+    /// [`Queue::is_degraded`], to spare reads the lock.
+    is_degraded: AtomicBool,
     /// How many writes are running, each of which may still hand an invalidation in, and how many values are being stored.
     running: watch::Sender<usize>,
     /// Whether it is delivered on a thread of the cache's own, whatever time it is for the caller.
@@ -80,8 +80,8 @@ impl Shared {
     fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.queue.lock();
         let changed = change(&mut queue);
-        self.is_distressed
-            .store(queue.is_distressed(), Ordering::Release);
+        self.is_degraded
+            .store(queue.is_degraded(), Ordering::Release);
         changed
     }
 
@@ -97,11 +97,11 @@ impl Shared {
     }
 
     /// What is ready goes on waiting, and `None` says that nothing is. Until when the receipts are kept.
-    fn put_off(&self, connection: Option<&ConnectionWatch>) -> Option<Option<Instant>> {
+    fn requeue(&self, connection: Option<&ConnectionWatch>) -> Option<Option<Instant>> {
         let status = connection.map(ConnectionWatch::status);
-        let put_off = self.change(|queue| queue.put_off(clock::now(), status))?;
-        tell_pending(put_off.pending);
-        Some(put_off.until)
+        let requeue = self.change(|queue| queue.requeue(clock::now(), status))?;
+        tell_pending(requeue.pending);
+        Some(requeue.until)
     }
 }
 
@@ -135,7 +135,7 @@ impl Delivery {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::new(limit, intent, clock::now())),
             wake: Notify::new(),
-            is_distressed: AtomicBool::new(false),
+            is_degraded: AtomicBool::new(false),
             running: watch::Sender::new(0),
             is_elsewhere: background.is_own(),
         });
@@ -210,13 +210,13 @@ impl Delivery {
     }
 
     /// Whether anything was reported as pending and is not delivered yet.
-    pub(crate) fn is_distressed(&self) -> bool {
-        self.shared.is_distressed.load(Ordering::Acquire)
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.shared.is_degraded.load(Ordering::Acquire)
     }
 
     /// Whether an invalidation that concerns this entry was reported as pending and is not delivered yet.
     pub(crate) fn is_pending(&self, probe: &Probe) -> bool {
-        self.is_distressed() && self.shared.queue.lock().concerns(probe)
+        self.is_degraded() && self.shared.queue.lock().concerns(probe)
     }
 
     /// How many invalidations the store has not acknowledged, be it that it never will.
@@ -365,7 +365,7 @@ impl Worker {
             // Known beforehand, it costs nothing, however much waits: a write in an outage is not to pay for all
             // those before it.
             if self.store.circuit() != Circuit::Closed
-                && let Some(until) = self.shared.put_off(self.connection.as_ref())
+                && let Some(until) = self.shared.requeue(self.connection.as_ref())
             {
                 let error = Error::unavailable("the store is not connected");
                 return Err(Stopped { error, until });
@@ -380,7 +380,7 @@ impl Worker {
             if let Err(error) = self.deliver(&delivery).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
                     // Sent again at once over the next connection, which may be there already.
-                    self.shared.put_off(self.connection.as_ref());
+                    self.shared.requeue(self.connection.as_ref());
                     continue;
                 }
                 self.shared.take_back();
@@ -463,7 +463,7 @@ impl Worker {
             connection.want(true);
         }
         loop {
-            self.shared.change(Queue::hasten);
+            self.shared.change(Queue::flush_delayed);
             if let Err(Stopped { error, .. }) = self.deliver_ready().await {
                 *fault = Some(error);
                 tokio::select! {

@@ -58,7 +58,7 @@ pub(super) struct Delivery {
 
 /// What becomes of what is ready while there is no connection.
 #[derive(Debug)]
-pub(super) struct PutOff {
+pub(super) struct Requeued {
     /// Those who are to be told that it is pending, once that is known to all that reads bypass.
     pub(super) pending: Receipts,
     /// Until when the others wait for a connection.
@@ -102,7 +102,7 @@ pub(super) struct Queue {
     /// How long the receipts are kept while there is no connection.
     wait: ReconnectWait,
     /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
-    is_distressed: bool,
+    is_degraded: bool,
     is_closed: bool,
     /// How many invalidations will never be delivered.
     lost: usize,
@@ -123,7 +123,7 @@ impl Queue {
             delivered: 0,
             announced: 0,
             wait: ReconnectWait::default(),
-            is_distressed: false,
+            is_degraded: false,
             is_closed: false,
             lost: 0,
             reported: HashSet::new(),
@@ -265,11 +265,11 @@ impl Queue {
     /// Leaves what is ready where it is, with what was interrupted on its way, since the store would not take it; `None` if
     /// nothing is ready. `connection` is what the store says of its connection.
     #[must_use]
-    pub(super) fn put_off(
+    pub(super) fn requeue(
         &mut self,
         now: Instant,
         connection: Option<ConnectionStatus>,
-    ) -> Option<PutOff> {
+    ) -> Option<Requeued> {
         self.gather(now);
         self.enforce_limit();
         if self.ready.is_empty() {
@@ -279,7 +279,7 @@ impl Queue {
         let pending = match until {
             Some(_) => Receipts::new(),
             None => {
-                self.is_distressed = true;
+                self.is_degraded = true;
                 if crate::mutation::is_active("not-retried") {
                     std::mem::take(&mut self.ready).take_receipts()
                 } else {
@@ -287,7 +287,7 @@ impl Queue {
                 }
             }
         };
-        Some(PutOff { pending, until })
+        Some(Requeued { pending, until })
     }
 
     /// Until when one who needs a connection waits for it; `None` if he does not.
@@ -368,7 +368,7 @@ impl Queue {
             self.announced = self.announced.max(done.last_announcing);
             tell_delivered(&mut done.announcers);
         }
-        self.is_distressed &= self.in_flight.is_some() || !self.ready.is_empty();
+        self.is_degraded &= self.in_flight.is_some() || !self.ready.is_empty();
     }
 
     /// Whether anything is on its way.
@@ -380,7 +380,7 @@ impl Queue {
     /// that it is pending, once it is known to all that reads bypass.
     #[must_use]
     pub(super) fn take_back(&mut self) -> Receipts {
-        self.is_distressed = true;
+        self.is_degraded = true;
         self.wait.give_up();
         let Some(mut batch) = self.in_flight.take() else {
             return Receipts::new();
@@ -397,12 +397,12 @@ impl Queue {
         if ticket.number <= self.delivered && is_announced {
             return Acknowledgement::Delivered;
         }
-        self.is_distressed = true;
+        self.is_degraded = true;
         Acknowledgement::Pending
     }
 
     /// What was to be repeated later is ready now, because later there is nobody.
-    pub(super) fn hasten(&mut self) {
+    pub(super) fn flush_delayed(&mut self) {
         for (_, batch) in std::mem::take(&mut self.delayed) {
             self.ready.merge(batch);
         }
@@ -418,7 +418,7 @@ impl Queue {
     /// Nothing is delivered any more; those who wait are told so. Returns what is lost with it.
     pub(super) fn close(&mut self) -> Lost {
         self.is_closed = true;
-        self.hasten();
+        self.flush_delayed();
         let mut left = std::mem::take(&mut self.ready);
         if let Some(interrupted) = self.in_flight.take() {
             left.merge(interrupted);
@@ -448,8 +448,8 @@ impl Queue {
         Lost { names }
     }
 
-    pub(super) fn is_distressed(&self) -> bool {
-        self.is_distressed
+    pub(super) fn is_degraded(&self) -> bool {
+        self.is_degraded
     }
 
     /// Whether anything that the store has not acknowledged concerns this entry.

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::store::ConnectionStatus;
 
 /// So long at most: less than what a call may spend on the store, and much longer than it takes to connect.
-pub(super) const PATIENCE: Duration = Duration::from_millis(80);
+pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(80);
 /// So long where an attempt to connect has failed: a server that refuses connections is not back in a moment.
 pub(super) const PATIENCE_WHEN_REFUSED: Duration = Duration::from_millis(10);
 
@@ -33,7 +33,7 @@ impl ReconnectWait {
         if self.is_over || crate::mutation::is_active("pending-at-once-after-a-blip") {
             return None;
         }
-        let longest = *self.since.get_or_insert(now) + PATIENCE;
+        let longest = *self.since.get_or_insert(now) + ACK_TIMEOUT;
         let refused = status.failed.map(|failed| failed + PATIENCE_WHEN_REFUSED);
         let until = refused.map_or(longest, |refused| refused.min(longest));
         self.is_over = until <= now;
@@ -80,7 +80,7 @@ impl Delivery {
             return false;
         }
         let mut changes = Some(connection.subscribe());
-        let _held = self.shared.hold(PATIENCE);
+        let _held = self.shared.hold(ACK_TIMEOUT);
         loop {
             let status = connection.status();
             let now = clock::now();
@@ -132,21 +132,21 @@ mod tests {
     async fn a_lost_connection_is_waited_for_once_in_an_outage() {
         let mut wait = ReconnectWait::default();
         let lost = clock::now();
-        assert_eq!(wait.until(lost, status(None)), Some(lost + PATIENCE));
-        let last = lost + PATIENCE - MS;
-        assert_eq!(wait.until(last, status(None)), Some(lost + PATIENCE));
-        assert_eq!(wait.until(lost + PATIENCE, status(None)), None);
-        assert_eq!(wait.until(lost + PATIENCE, status(None)), None);
+        assert_eq!(wait.until(lost, status(None)), Some(lost + ACK_TIMEOUT));
+        let last = lost + ACK_TIMEOUT - MS;
+        assert_eq!(wait.until(last, status(None)), Some(lost + ACK_TIMEOUT));
+        assert_eq!(wait.until(lost + ACK_TIMEOUT, status(None)), None);
+        assert_eq!(wait.until(lost + ACK_TIMEOUT, status(None)), None);
         wait.reset();
-        let again = lost + 2 * PATIENCE;
-        assert_eq!(wait.until(again, status(None)), Some(again + PATIENCE));
+        let again = lost + 2 * ACK_TIMEOUT;
+        assert_eq!(wait.until(again, status(None)), Some(again + ACK_TIMEOUT));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_refuses_connections_is_hardly_waited_for() {
         let mut wait = ReconnectWait::default();
         let lost = clock::now();
-        assert_eq!(wait.until(lost, status(None)), Some(lost + PATIENCE));
+        assert_eq!(wait.until(lost, status(None)), Some(lost + ACK_TIMEOUT));
         let refused = lost + 3 * MS;
         let until = refused + PATIENCE_WHEN_REFUSED;
         assert_eq!(wait.until(refused, status(Some(refused))), Some(until));

@@ -219,7 +219,7 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared {
         queue: Mutex::new(Queue::new(100, INTENT, clock::now())),
         wake: Notify::new(),
-        is_distressed: AtomicBool::new(false),
+        is_degraded: AtomicBool::new(false),
         running: watch::Sender::new(0),
         is_elsewhere: false,
     })
@@ -233,8 +233,8 @@ struct Witness {
 
 impl Wake for Witness {
     fn wake(self: Arc<Self>) {
-        let is_distressed = self.shared.is_distressed.load(Ordering::Acquire);
-        *self.saw_distress.lock() = Some(is_distressed);
+        let is_degraded = self.shared.is_degraded.load(Ordering::Acquire);
+        *self.saw_distress.lock() = Some(is_degraded);
     }
 }
 
@@ -279,7 +279,7 @@ async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
     for resource in ["users", "teams", "users"] {
         let receipt = delivery.enqueue(order(resource));
         assert_eq!(
-            receipt.acknowledged(PATIENCE).await,
+            receipt.acknowledged(ACK_TIMEOUT).await,
             Acknowledgement::Pending
         );
     }
@@ -363,7 +363,7 @@ async fn a_block_ends_when_everything_is_invalidated_or_bypassed() {
     let engine = Shares::new(engine(&store, Background::here()));
     let handle = engine.handle();
     let block = async {
-        transaction::hand_over_everything(&handle);
+        transaction::defer_everything(&handle);
         ((), Ending::Committed)
     };
     transaction::run(engine.handle(), block).await;
@@ -394,7 +394,10 @@ async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
     delivery.close().await;
     let receipt = delivery.enqueue(order("users"));
     drop(running);
-    assert_eq!(receipt.acknowledged(PATIENCE).await, Acknowledgement::Lost);
+    assert_eq!(
+        receipt.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Lost
+    );
     assert_eq!(delivery.pending(), 1);
 }
 
@@ -404,7 +407,10 @@ async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
     let delivery = over(&store);
     let receipt = delivery.enqueue(order("users"));
     delivery.close().await;
-    assert_eq!(receipt.acknowledged(PATIENCE).await, Acknowledgement::Lost);
+    assert_eq!(
+        receipt.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Lost
+    );
     assert_eq!(delivery.pending(), 1);
     assert_eq!(store.closed.available_permits(), 1);
 }
@@ -463,12 +469,12 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
     for _ in 0..3 {
         let receipt = delivery.enqueue(order("users"));
         assert_eq!(
-            receipt.acknowledged(PATIENCE).await,
+            receipt.acknowledged(ACK_TIMEOUT).await,
             Acknowledgement::Delivered
         );
     }
     assert_eq!(
-        refused.acknowledged(PATIENCE).await,
+        refused.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Pending
     );
     assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("users")));
@@ -496,11 +502,11 @@ async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
         // Its caller hangs up.
         drop(dropped);
         tokio::time::sleep(15 * MS).await;
-        assert!(!delivery.is_distressed(), "nobody was told anything");
+        assert!(!delivery.is_degraded(), "nobody was told anything");
         store.connect();
     };
     let receipt = delivery.enqueue(order("users"));
-    let (told, ()) = tokio::join!(receipt.acknowledged(PATIENCE), back);
+    let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), back);
     assert_eq!(told, Acknowledgement::Delivered);
     assert!(is_about(began.elapsed(), 30 * MS), "{:?}", began.elapsed());
     assert_eq!(store.attempts.load(Ordering::SeqCst), 1, "both together");
@@ -516,7 +522,7 @@ async fn what_was_lost_with_its_connection_is_sent_again_over_the_next() {
     let began = clock::now();
     let receipt = delivery.enqueue(order("users"));
     assert_eq!(
-        receipt.acknowledged(PATIENCE).await,
+        receipt.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Delivered
     );
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -537,7 +543,7 @@ async fn an_outage_is_waited_for_once() {
             }
         };
         let receipt = delivery.enqueue(order("users"));
-        let (told, ()) = tokio::join!(receipt.acknowledged(PATIENCE), fails);
+        let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), fails);
         assert_eq!(told, Acknowledgement::Pending);
         assert!(
             is_about(began.elapsed(), waits * MS),
@@ -549,7 +555,7 @@ async fn an_outage_is_waited_for_once() {
         began = clock::now();
         let receipt = delivery.enqueue(order("users"));
         assert_eq!(
-            receipt.acknowledged(PATIENCE).await,
+            receipt.acknowledged(ACK_TIMEOUT).await,
             Acknowledgement::Pending
         );
         let error = Error::unavailable("lost");
@@ -597,7 +603,7 @@ async fn while_something_waits_the_connection_is_wanted() {
     store.lose_connection();
     let receipt = delivery.enqueue(order("users"));
     assert_eq!(
-        receipt.acknowledged(PATIENCE).await,
+        receipt.acknowledged(ACK_TIMEOUT).await,
         Acknowledgement::Pending
     );
     let began = clock::now();

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Mark;
+use super::ReadToken;
 use super::cells::Cell;
 use super::tick::Tick;
 use crate::read::Extra;
@@ -66,13 +66,13 @@ pub(super) struct Entry {
 
 impl Entry {
     /// `None` if its time is over before it has begun.
-    pub(super) fn new(mark: Mark, copy: Copy) -> Option<Self> {
-        let Mark {
+    pub(super) fn new(read_token: ReadToken, copy: Copy) -> Option<Self> {
+        let ReadToken {
             key,
             cells,
             epoch,
             at: read,
-        } = mark;
+        } = read_token;
         let lasts = copy.ttl.min(copy.local_ttl);
         (!lasts.is_zero()).then(|| Self {
             weight: (copy.encoded + key.len()) as u64 + OVERHEAD,

@@ -68,7 +68,7 @@ impl fmt::Debug for Local {
 
 /// The keys of one read, taken before it is sent.
 #[derive(Debug)]
-pub(crate) struct Mark {
+pub(crate) struct ReadToken {
     /// The entry's, then those of its generations.
     cells: Box<[Arc<cells::Cell>]>,
     key: Box<str>,
@@ -76,7 +76,7 @@ pub(crate) struct Mark {
     at: Tick,
 }
 
-impl Mark {
+impl ReadToken {
     /// Returns when word of the entry has come.
     pub(crate) async fn word(&self) {
         match self.cells.first() {
@@ -144,7 +144,7 @@ impl Local {
     }
 
     /// Takes the cells of a read that is about to be sent; `None` if what it reads could not be kept.
-    pub(crate) fn mark(&self, probe: &Probe) -> Option<Mark> {
+    pub(crate) fn read_token(&self, probe: &Probe) -> Option<ReadToken> {
         let epoch = self.cover.epoch();
         if epoch == NO_EPOCH {
             return None;
@@ -154,7 +154,7 @@ impl Local {
             .chain(deps)
             .map(|key| self.cells.take(self.hash(key.as_bytes())))
             .collect();
-        Some(Mark {
+        Some(ReadToken {
             cells,
             key: probe.key.as_str().into(),
             epoch,
@@ -163,15 +163,15 @@ impl Local {
     }
 
     /// Keeps what a read has brought, unless there was word of its keys meanwhile.
-    pub(crate) fn keep(&self, mark: Mark, copy: Copy) {
-        let is_poisoned =
-            mark.epoch != self.cover.epoch() || !mark.cells.iter().all(|cell| cell.is_quiet());
+    pub(crate) fn keep(&self, read_token: ReadToken, copy: Copy) {
+        let is_poisoned = read_token.epoch != self.cover.epoch()
+            || !read_token.cells.iter().all(|cell| cell.is_quiet());
         if is_poisoned {
             self.figures.poisoned.add_one();
             return;
         }
         // Word that comes from here on ends the cells of what is kept.
-        if let Some(entry) = Entry::new(mark, copy) {
+        if let Some(entry) = Entry::new(read_token, copy) {
             self.entries.insert(Arc::new(entry));
             self.figures.kept.add_one();
         }

@@ -47,8 +47,8 @@ fn find(local: &Local, key: &str) -> Option<u32> {
 }
 
 fn keep(local: &Local, key: &str, value: u32) {
-    let mark = local.mark(&probe(key)).expect("covered");
-    local.keep(mark, copy(value));
+    let read_token = local.read_token(&probe(key)).expect("covered");
+    local.keep(read_token, copy(value));
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn what_is_kept_is_served_until_there_is_word_of_it() {
 fn word_before_the_answer_is_handled_poisons_the_read() {
     let (local, _) = covered(1 << 20);
     for word in ["users:1", "@gen:users"] {
-        let mark = local.mark(&probe("users:1")).expect("covered");
+        let read_token = local.read_token(&probe("users:1")).expect("covered");
         local.forget([word]);
-        local.keep(mark, copy(7));
+        local.keep(read_token, copy(7));
         assert_eq!(find(&local, "users:1"), None, "{word}");
     }
     assert_eq!((local.figures().poisoned, local.figures().kept), (2, 0));
@@ -81,7 +81,7 @@ fn word_before_the_answer_is_handled_poisons_the_read() {
 fn a_lost_connection_or_a_flush_forgets_everything() {
     let (local, session) = covered(1 << 20);
     keep(&local, "users:1", 7);
-    let on_its_way = local.mark(&probe("users:2")).expect("covered");
+    let on_its_way = local.read_token(&probe("users:2")).expect("covered");
     local.pushed_all();
     local.keep(on_its_way, copy(7));
     assert_eq!(find(&local, "users:1"), None);
@@ -90,7 +90,7 @@ fn a_lost_connection_or_a_flush_forgets_everything() {
     assert_eq!(find(&local, "users:1"), Some(8));
     local.close(session);
     assert_eq!(find(&local, "users:1"), None);
-    assert!(local.mark(&probe("users:1")).is_none());
+    assert!(local.read_token(&probe("users:1")).is_none());
     let again = local.announce();
     local.open(again);
     let beat = local.beat(again).expect("open");
@@ -140,9 +140,9 @@ fn another_type_version_or_list_of_tags_is_another_value() {
 fn a_copy_has_its_own_end() {
     let (local, _) = covered(1 << 20);
     for (ttl, local_ttl) in [(MINUTE, Duration::ZERO), (Duration::ZERO, MINUTE)] {
-        let mark = local.mark(&probe("users:1")).expect("covered");
+        let read_token = local.read_token(&probe("users:1")).expect("covered");
         local.keep(
-            mark,
+            read_token,
             Copy {
                 ttl,
                 local_ttl,

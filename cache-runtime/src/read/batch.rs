@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::permit::Permit;
 use super::plan::ReadPlan;
-use super::reader::{Reader, Sight, Turn};
+use super::reader::{Action, EntryState, Reader};
 use super::steps::{self, Asked, Leases, Wanted};
 use super::{AllButEach, Call, Everything, Unless, ran_without, value_of};
 use crate::call_budget::CallBudget;
@@ -24,7 +24,7 @@ use crate::entry::Content;
 use crate::error::{Error, ErrorKind};
 use crate::keep_alive::{KeepAlive, KeptAlive};
 use crate::key::KeyPart;
-use crate::local::Mark;
+use crate::local::ReadToken;
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::registry::Site;
 use crate::returns::{Gathered, Kind};
@@ -309,7 +309,7 @@ async fn go_on<V: crate::Cacheable>(
         .enumerate()
         .zip(answers.iter())
         .filter(|(_, answer)| answer.is_none())
-        .map(|((place, reader), _)| async move { (place, turn::<V>(reader).await) })
+        .map(|((place, reader), _)| async move { (place, action::<V>(reader).await) })
         .collect();
     let mut turns = stream::iter(open).buffer_unordered(AT_A_TIME);
     let mut any = false;
@@ -373,7 +373,7 @@ async fn first_look<V: crate::Cacheable, K>(
             .zip(calls)
             .filter(|(is_asked, _)| **is_asked)
     };
-    let marks: Vec<_> = asked().map(|(_, (_, call))| call.mark()).collect();
+    let marks: Vec<_> = asked().map(|(_, (_, call))| call.read_token()).collect();
     let probes: Vec<Probe> = asked().map(|(_, (_, call))| call.probe.clone()).collect();
     let mut call_budget = CallBudget::new(cache.config.command_budget);
     let looks = look_at(&cache.store, cache.config.longest_intent(), &probes);
@@ -399,7 +399,7 @@ async fn first_look<V: crate::Cacheable, K>(
         if answer.is_some() {
             continue;
         }
-        let Some((look, mark)) = seen.next() else {
+        let Some((look, read_token)) = seen.next() else {
             break;
         };
         if let Some(reason) = barred {
@@ -407,7 +407,7 @@ async fn first_look<V: crate::Cacheable, K>(
             continue;
         }
         let stamp = look.stamp;
-        *answer = match judged(reader, call, look, mark) {
+        *answer = match judged(reader, call, look, read_token) {
             Ok(answer) => answer,
             Err(seen) => {
                 wanted.push(Wanted {
@@ -438,20 +438,20 @@ fn judged<V: crate::Cacheable>(
     reader: &mut Reader<'_>,
     call: &Call,
     look: Look,
-    mark: Option<Mark>,
+    read_token: Option<ReadToken>,
 ) -> Result<Option<Answer<V>>, Seen> {
-    match reader.judge(look) {
-        Sight::Bypass(reason) => Ok(Some(Answer::Bypass(reason))),
-        Sight::Leased(_) => Ok(None),
-        Sight::Vacant(seen) => Err(seen),
-        Sight::Hit(hit) | Sight::Past(hit, _) => {
+    match reader.classify(look) {
+        EntryState::Bypass(reason) => Ok(Some(Answer::Bypass(reason))),
+        EntryState::Leased(_) => Ok(None),
+        EntryState::Vacant(seen) => Err(seen),
+        EntryState::Hit(hit) | EntryState::Past(hit, _) => {
             match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
                 (Content::Absence, _) => {
-                    call.keep::<V>(&hit, None, mark);
+                    call.keep::<V>(&hit, None, read_token);
                     Ok(Some(Answer::Found(None, Tier::Store)))
                 }
                 (_, Some(value)) => {
-                    call.keep(&hit, Some(&value), mark);
+                    call.keep(&hit, Some(&value), read_token);
                     Ok(Some(Answer::Found(Some(value), Tier::Store)))
                 }
                 (_, None) => {
@@ -504,21 +504,21 @@ fn expired<'p>(
 
 /// One id's own way to an answer, on which its reader may wait for others. That reader stays until all ids have their
 /// answers, so whoever waits together with it is told here.
-async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
+async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
     let answer = loop {
-        match reader.turn().await {
-            Turn::Hit(hit) if hit.content == Content::Absence => {
+        match reader.next_action().await {
+            Action::Hit(hit) if hit.content == Content::Absence => {
                 reader.found(&hit, || Some(LoadResult::Absence));
                 break Answer::Found(None, Tier::Store);
             }
-            Turn::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
+            Action::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => {
                     reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
                     break Answer::Found(Some(value), Tier::Store);
                 }
                 None => reader.reject(hit.header),
             },
-            Turn::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
+            Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => break Answer::Found(Some(value), Tier::Store),
                 None => reader.reject(hit.header),
             },
@@ -529,18 +529,18 @@ async fn turn<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
     answer
 }
 
-fn settled<V: crate::Cacheable>(turn: Turn) -> Answer<V> {
-    match turn {
-        Turn::Lead(permit) => Answer::Load(permit),
-        Turn::Bypass(reason) => Answer::Bypass(reason),
-        Turn::Joined(LoadResult::Absence) => Answer::Found(None, Tier::Store),
-        Turn::Joined(LoadResult::Value(value)) => match value.downcast() {
+fn settled<V: crate::Cacheable>(action: Action) -> Answer<V> {
+    match action {
+        Action::Lead(permit) => Answer::Load(permit),
+        Action::Bypass(reason) => Answer::Bypass(reason),
+        Action::Joined(LoadResult::Absence) => Answer::Found(None, Tier::Store),
+        Action::Joined(LoadResult::Value(value)) => match value.downcast() {
             Ok(value) => Answer::Found(Some(value), Tier::Store),
             Err(_) => Answer::Bypass(BypassReason::OtherType),
         },
-        Turn::Joined(LoadResult::Failure) => Answer::Bypass(BypassReason::LoadFailed),
+        Action::Joined(LoadResult::Failure) => Answer::Bypass(BypassReason::LoadFailed),
         // Whoever waits has looked at it already; nobody else is given one.
-        Turn::Hit(_) | Turn::Stale(..) | Turn::Revalidate(..) => {
+        Action::Hit(_) | Action::Stale(..) | Action::Revalidate(..) => {
             Answer::Bypass(BypassReason::OtherType)
         }
     }
@@ -576,12 +576,12 @@ where
             Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
             None => Some(LoadResult::Absence),
         });
-        let package = match value {
+        let new_entry = match value {
             None => call.pack_absence(),
             Some(value) if unless.refuses(value) => None,
             Some(value) => call.pack_or_count::<_, R::Compare>(value, || returned.share(id)),
         };
-        fills.extend(package.map(|package| (permit, call, package)));
+        fills.extend(new_entry.map(|new_entry| (permit, call, new_entry)));
     }
     async move {
         match calls.first() {

@@ -5,7 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::permit::{Package, Permit};
+use super::permit::{NewEntry, Permit};
 use super::reader::Fallback;
 use super::{Call, Unless};
 use crate::enclosing::Frame;
@@ -19,7 +19,7 @@ use crate::store::Filled;
 
 /// What a caller who runs the body does for others.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum LoadRole {
     /// Stores what it returns.
     Leader(Permit),
     /// Hands it to those who wait.
@@ -32,7 +32,7 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct Load {
     pub(super) call: Arc<Call>,
-    part: Part,
+    part: LoadRole,
     /// What there is to return if the body fails or is slow.
     pub(super) fallback: Option<Box<Fallback>>,
     /// Renews the lease, at a third of its length.
@@ -41,10 +41,14 @@ pub(super) struct Load {
 
 impl Load {
     /// On the heap: it is moved often, and most calls are over without one.
-    pub(super) fn new(call: Arc<Call>, part: Part, fallback: Option<Box<Fallback>>) -> Box<Self> {
+    pub(super) fn new(
+        call: Arc<Call>,
+        part: LoadRole,
+        fallback: Option<Box<Fallback>>,
+    ) -> Box<Self> {
         let renewal = match &part {
-            Part::Leader(permit) => Some(permit.renewal()),
-            Part::Runner(_) | Part::Alone => None,
+            LoadRole::Leader(permit) => Some(permit.renewal()),
+            LoadRole::Runner(_) | LoadRole::Alone => None,
         };
         let frame = Frame::load(&call.cache, [call.probe.key.clone()]);
         Box::new(Self {
@@ -81,21 +85,21 @@ impl Load {
         returned: &R,
         unless: impl Unless<R::Value>,
     ) -> Completion {
-        let package = match &self.part {
-            Part::Leader(permit) => {
+        let new_entry = match &self.part {
+            LoadRole::Leader(permit) => {
                 permit.leader.complete(|| load_result(returned));
                 self.call.pack(returned, unless)
             }
-            Part::Runner(run) => {
+            LoadRole::Runner(run) => {
                 run.complete(|| load_result(returned));
                 None
             }
-            Part::Alone => None,
+            LoadRole::Alone => None,
         };
         let has_failed = matches!(returned.loaded(), Loaded::Failed);
         Completion {
             load: self,
-            package,
+            new_entry,
             has_failed,
         }
     }
@@ -105,7 +109,7 @@ impl Load {
 #[derive(Debug)]
 pub(super) struct Completion {
     load: Box<Load>,
-    package: Option<Package>,
+    new_entry: Option<NewEntry>,
     has_failed: bool,
 }
 
@@ -124,12 +128,12 @@ impl Completion {
         } = *self.load;
         drop(keep_alive);
         let leads = match part {
-            Part::Leader(permit) => Some(permit),
-            Part::Runner(_) | Part::Alone => None,
+            LoadRole::Leader(permit) => Some(permit),
+            LoadRole::Runner(_) | LoadRole::Alone => None,
         };
-        let status = match (leads, self.package) {
-            (Some(permit), Some(package)) => {
-                Some(permit.fill(&call, package).await == Some(Filled::Stored))
+        let status = match (leads, self.new_entry) {
+            (Some(permit), Some(new_entry)) => {
+                Some(permit.fill(&call, new_entry).await == Some(Filled::Stored))
             }
             (Some(_), None) => Some(false),
             (None, _) => None,

@@ -24,21 +24,21 @@ use bytes::Bytes;
 pub use self::batch::Batch;
 pub use self::context::LoadContext;
 pub(crate) use self::deps::{Extra, all_deps, tag_dep};
-use self::load::{Load, Part};
-pub(crate) use self::permit::{Package, Permit};
+use self::load::{Load, LoadRole};
+pub(crate) use self::permit::{NewEntry, Permit};
 pub use self::plan::ReadPlan;
+pub(crate) use self::reader::{Action, Hit, Reader};
 use self::reader::{Fallback, Queued};
-pub(crate) use self::reader::{Hit, Reader, Turn};
 use self::start::{Begun, Copies};
 use crate::codec::{self, Compare, Footprint, Refusal};
-use crate::engine::{Handle, Lent};
+use crate::engine::{EngineRef, Handle};
 use crate::entry::{CodecId, Content, Fingerprint};
 use crate::error::{Error, ErrorKind};
 use crate::keep_alive::KeptAlive;
 use crate::key::Key;
 use crate::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::policy::{Grace, TtlRequest};
-use crate::registry::{self, Res, Site};
+use crate::registry::{self, ResourceRef, Site};
 use crate::returns::{Cacheable, Kind, Loaded, Returns};
 use crate::scope;
 use crate::single_flight::LoadResult;
@@ -126,7 +126,7 @@ impl<R: Returns<S>, S> Read<R, S> {
     /// arguments move into the body.
     #[inline]
     pub(crate) fn new(
-        cache: Option<Lent<'_>>,
+        cache: Option<EngineRef<'_>>,
         site: &'static Site,
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
@@ -297,7 +297,7 @@ enum Answer<R> {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) cache: Handle,
-    pub(crate) resource: Res,
+    pub(crate) resource: ResourceRef,
     pub(crate) probe: Probe,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
@@ -335,7 +335,7 @@ impl Call {
         };
         Self {
             cache,
-            resource: Res::Own(resource),
+            resource: ResourceRef::Own(resource),
             probe,
             problem,
             ttl,
@@ -405,7 +405,7 @@ impl Call {
         &self,
         returned: &R,
         unless: impl Unless<R::Value>,
-    ) -> Option<Package> {
+    ) -> Option<NewEntry> {
         if self.context.as_ref().is_some_and(LoadContext::is_no_store) {
             return None;
         }
@@ -418,9 +418,9 @@ impl Call {
     }
 
     /// The knowledge that there is nothing, if it may be stored.
-    fn pack_absence(&self) -> Option<Package> {
+    fn pack_absence(&self) -> Option<NewEntry> {
         let default = self.cache.config.default_ttl;
-        let package = Package {
+        let new_entry = NewEntry {
             content: Content::Absence,
             payload: Payload::Empty,
             codec: CodecId::default(),
@@ -428,7 +428,7 @@ impl Call {
             fresh_for: self.fresh_for(self.ttl.of_absence(self.resource.operator_ttl, default)?),
             stale_for: self.grace.kept_for(),
         };
-        package.lasts().then_some(package)
+        new_entry.lasts().then_some(new_entry)
     }
 
     /// A value, if it can be stored; that it can't is counted.
@@ -436,11 +436,11 @@ impl Call {
         &self,
         value: &V,
         share: impl FnOnce() -> Option<Arc<V>>,
-    ) -> Option<Package> {
+    ) -> Option<NewEntry> {
         let default = self.cache.config.default_ttl;
         let fresh_for = self.fresh_for(self.ttl.of_value(self.resource.operator_ttl, default));
         match self.pack_value::<V, C>(value, share, fresh_for) {
-            Ok(package) => package.lasts().then_some(package),
+            Ok(new_entry) => new_entry.lasts().then_some(new_entry),
             Err(reason) => {
                 self.resource.counters.errors.add_one();
                 tracing::debug!("`{}` is not stored: {reason}", self.probe.key);
@@ -467,7 +467,7 @@ impl Call {
         value: &V,
         share: impl FnOnce() -> Option<Arc<V>>,
         fresh_for: Duration,
-    ) -> Result<Package, Error> {
+    ) -> Result<NewEntry, Error> {
         let (payload, size) = match self.cache.store.form() {
             Form::Encoded => {
                 let encoded = value.to_bytes(self.codec);
@@ -486,7 +486,7 @@ impl Call {
                 (payload, size)
             }
         };
-        Ok(Package {
+        Ok(NewEntry {
             content: Content::Value,
             payload,
             codec: self.codec,
@@ -563,13 +563,13 @@ impl Call {
         }
     }
 
-    fn fault(&self, error: &Error) -> Turn {
+    fn fault(&self, error: &Error) -> Action {
         // While the store is known to be away, that is one fault and not one per call.
         if self.cache.store.circuit() == Circuit::Closed {
             self.resource.counters.errors.add_one();
             tracing::debug!("`{}` is read without the cache: {error}", self.probe.key);
         }
-        Turn::Bypass(BypassReason::Unavailable)
+        Action::Bypass(BypassReason::Unavailable)
     }
 }
 
@@ -593,21 +593,21 @@ impl Call {
         let mut reader = Reader::new(&self, self.fingerprint::<R::Value>());
         let bypass = loop {
             match reader.next().await {
-                Turn::Hit(hit) => match self.serve_and_keep(&hit, reader.mark()) {
+                Action::Hit(hit) => match self.serve_and_keep(&hit, reader.read_token()) {
                     Some(value) => {
                         reader.found(&hit, || load::load_result(&value));
                         return Answer::Found(value);
                     }
                     None => reader.reject(hit.header),
                 },
-                Turn::Stale(hit, reason) => match self.serve(&hit, reason) {
+                Action::Stale(hit, reason) => match self.serve(&hit, reason) {
                     Some(value) => return Answer::Found(value),
                     None => reader.reject(hit.header),
                 },
-                Turn::Revalidate(both) => {
+                Action::Revalidate(both) => {
                     let (hit, permit) = *both;
                     let value = self.serve(&hit, StaleReason::Revalidating);
-                    let load = Load::new(Arc::clone(&self), Part::Leader(permit), None);
+                    let load = Load::new(Arc::clone(&self), LoadRole::Leader(permit), None);
                     return match value {
                         Some(value) => {
                             self.resource.counters.refreshes.add_one();
@@ -617,7 +617,7 @@ impl Call {
                         None => Answer::Run(load),
                     };
                 }
-                Turn::Joined(load_result) => match arrived(load_result) {
+                Action::Joined(load_result) => match arrived(load_result) {
                     Some(value) => {
                         self.answered(Status::Miss {
                             stored: false,
@@ -627,11 +627,11 @@ impl Call {
                     }
                     None => break BypassReason::OtherType,
                 },
-                Turn::Lead(permit) => {
-                    let (part, fallback) = (Part::Leader(permit), reader.fallback());
+                Action::Lead(permit) => {
+                    let (part, fallback) = (LoadRole::Leader(permit), reader.fallback());
                     return Answer::Run(Load::new(Arc::clone(&self), part, fallback));
                 }
-                Turn::Bypass(reason) => break reason,
+                Action::Bypass(reason) => break reason,
             }
         };
         if let Some((hit, reason)) = reader.instead(bypass)
@@ -643,12 +643,12 @@ impl Call {
         self.answered(Status::Bypass(bypass));
         // Apart, since those who wait for a load are not to hold a place for it.
         let part = match Box::pin(reader.queue(bypass)).await {
-            Queued::Run(run) => Part::Runner(run),
+            Queued::Run(run) => LoadRole::Runner(run),
             Queued::Joined(load_result) => match arrived(load_result) {
                 Some(value) => return Answer::Found(value),
-                None => Part::Alone,
+                None => LoadRole::Alone,
             },
-            Queued::Alone => Part::Alone,
+            Queued::Alone => LoadRole::Alone,
         };
         Answer::Run(Load::new(Arc::clone(&self), part, fallback))
     }

@@ -16,7 +16,7 @@ use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
 
 /// A value ready to be stored.
 #[derive(Debug)]
-pub(crate) struct Package {
+pub(crate) struct NewEntry {
     pub(super) content: Content,
     pub(super) payload: Payload,
     pub(super) codec: CodecId,
@@ -25,7 +25,7 @@ pub(crate) struct Package {
     pub(super) stale_for: Duration,
 }
 
-impl Package {
+impl NewEntry {
     /// Whether it would be served at all.
     pub(super) fn lasts(&self) -> bool {
         self.fresh_for >= Duration::from_millis(1)
@@ -120,8 +120,8 @@ impl Permit {
     }
 
     /// Stores what was loaded; `None` if the store failed.
-    pub(crate) async fn fill(mut self, call: &Call, package: Package) -> Option<Filled> {
-        let fill = self.to_fill(package);
+    pub(crate) async fn fill(mut self, call: &Call, new_entry: NewEntry) -> Option<Filled> {
+        let fill = self.to_fill(new_entry);
         // A shutdown waits for it.
         let _running = call.cache.delivery.begin();
         let filling = call.cache.store.fill(&call.probe, fill);
@@ -139,19 +139,19 @@ impl Permit {
         }
     }
 
-    pub(super) fn to_fill(&self, package: Package) -> Fill {
+    pub(super) fn to_fill(&self, new_entry: NewEntry) -> Fill {
         Fill {
             token: self.token,
             stamp: self.stamp,
             fingerprint: self.fingerprint,
-            content: package.content,
-            payload: package.payload,
-            codec: package.codec,
-            size: package.size,
-            fresh_for: package.fresh_for,
-            stale_for: package.stale_for,
+            content: new_entry.content,
+            payload: new_entry.payload,
+            codec: new_entry.codec,
+            size: new_entry.size,
+            fresh_for: new_entry.fresh_for,
+            stale_for: new_entry.stale_for,
             took: self.began.elapsed(),
-            generation_ttl: policy::generation_ttl(package.fresh_for + package.stale_for),
+            generation_ttl: policy::generation_ttl(new_entry.fresh_for + new_entry.stale_for),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::start::{Says, Start};
+use super::start::{PreparedCall, ReadOptions};
 use super::{Call, Extra, all_deps};
 use crate::codec::BuiltIn;
 use crate::engine::{Engine, Handle};
@@ -13,7 +13,7 @@ use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
 use crate::nonce::hash128;
 use crate::observe::BypassReason;
 use crate::policy::{IntoTtl, MAX_TTL};
-use crate::registry::{Res, Site};
+use crate::registry::{ResourceRef, Site};
 use crate::store::Probe;
 
 /// Collects what a function's attribute says about its key and its entries.
@@ -22,7 +22,7 @@ use crate::store::Probe;
 /// moving things about is most of what there is to do.
 #[derive(Debug)]
 #[must_use]
-pub struct ReadPlan(Box<Start>);
+pub struct ReadPlan(Box<PreparedCall>);
 
 impl ReadPlan {
     /// Of a call that is about to be planned; `None` if the resource's name is none.
@@ -35,20 +35,20 @@ impl ReadPlan {
     ) -> Option<Self> {
         let resource = site
             .knows(cache.id, name)
-            .or_else(|| cache.resource(name).map(Res::Own));
+            .or_else(|| cache.resource(name).map(ResourceRef::Own));
         if resource.is_none() {
             site.report(|| {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
-        let mut start = Start::begin(site, name, resource?);
-        start.says.instance = Some(instance);
+        let mut start = PreparedCall::begin(site, name, resource?);
+        start.options.instance = Some(instance);
         Some(Self(start))
     }
 
     #[inline]
-    fn set(&mut self, set: impl FnOnce(&mut Says)) -> &mut Self {
-        set(&mut self.0.says);
+    fn set(&mut self, set: impl FnOnce(&mut ReadOptions)) -> &mut Self {
+        set(&mut self.0.options);
         self
     }
 
@@ -60,7 +60,7 @@ impl ReadPlan {
     /// name unless there is an id.
     #[inline]
     pub fn op(&mut self, op: &'static str) -> &mut Self {
-        self.0.says.op = Some(op);
+        self.0.options.op = Some(op);
         self.0.key.op(op);
         self
     }
@@ -69,11 +69,11 @@ impl ReadPlan {
     #[inline]
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         let start = &mut *self.0;
-        start.says.has_id = true;
+        start.options.has_id = true;
         match start.key.id(id, &start.resource.hash_key) {
             // Only entities share their key with the writers that name an id.
             Ok(form)
-                if start.says.op.is_some()
+                if start.options.op.is_some()
                     || start
                         .resource
                         .fits(form, typeid::of::<T>(), Some(start.site)) => {}
@@ -113,8 +113,8 @@ impl ReadPlan {
     #[inline]
     pub fn typed<T: ?Sized>(&mut self) -> &mut Self {
         self.untyped::<T>();
-        let types = self.0.says.types;
-        self.set(|says| says.version ^= (types ^ (types >> 32)) as u32)
+        let types = self.0.options.types;
+        self.set(|options| options.version ^= (types ^ (types >> 32)) as u32)
     }
 
     /// The same of the type of an argument.
@@ -126,11 +126,11 @@ impl ReadPlan {
     /// Calls with other such types are told apart otherwise, or need not be.
     #[inline]
     pub fn untyped<T: ?Sized>(&mut self) -> &mut Self {
-        let before = self.0.says.types.to_le_bytes();
+        let before = self.0.options.types.to_le_bytes();
         let name = hash128(&[0; 16], std::any::type_name::<T>().as_bytes());
         let both = [&before[..], &name.to_le_bytes()].concat();
         let types = hash128(&[0; 16], &both) as u64;
-        self.set(|says| says.types = types)
+        self.set(|options| options.types = types)
     }
 
     /// The same of the type of an argument.
@@ -140,7 +140,7 @@ impl ReadPlan {
     }
 
     fn default_op(&mut self) {
-        if self.0.says.op.is_none() {
+        if self.0.options.op.is_none() {
             self.op(self.0.site.function());
         }
     }
@@ -179,33 +179,33 @@ impl ReadPlan {
     #[inline]
     pub fn codec(&mut self, codec: impl BuiltIn) -> &mut Self {
         let codec = codec.id();
-        self.set(|says| says.codec = codec)
+        self.set(|options| options.codec = codec)
     }
 
     /// Others that say so, too, may use the same keys.
     #[inline]
     pub fn shared(&mut self) -> &mut Self {
-        self.set(|says| says.shared = true)
+        self.set(|options| options.shared = true)
     }
 
     /// For how long a value is served.
     #[inline]
     pub fn ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = ttl.into_ttl();
-        self.set(|says| says.ttl.value = ttl)
+        self.set(|options| options.ttl.value = ttl)
     }
 
     /// For how long an absence is served.
     #[inline]
     pub fn none_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = ttl.into_ttl();
-        self.set(|says| says.ttl.absence = ttl)
+        self.set(|options| options.ttl.absence = ttl)
     }
 
     /// Whether absences are stored at all.
     #[inline]
     pub fn cache_none(&mut self, cache_none: bool) -> &mut Self {
-        self.set(|says| says.ttl.never_absence = !cache_none)
+        self.set(|options| options.ttl.never_absence = !cache_none)
     }
 
     /// For how long past its time an entry is served while a new one is loaded in the background.
@@ -213,7 +213,7 @@ impl ReadPlan {
     pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
         let usual = self.0.resource.grace.swr;
-        self.set(|says| says.grace.swr = time.unwrap_or(usual))
+        self.set(|options| options.grace.swr = time.unwrap_or(usual))
     }
 
     /// For how long past its time an entry is served in place of an error.
@@ -221,7 +221,7 @@ impl ReadPlan {
     pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
         let usual = self.0.resource.grace.stale_if_error;
-        self.set(|says| says.grace.stale_if_error = time.unwrap_or(usual))
+        self.set(|options| options.grace.stale_if_error = time.unwrap_or(usual))
     }
 
     /// After how long an entry past its time is served in place of a load that goes on.
@@ -229,45 +229,45 @@ impl ReadPlan {
     pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = time.into_ttl();
         let usual = self.0.resource.grace.timeout;
-        self.set(|says| says.grace.timeout = time.or(usual))
+        self.set(|options| options.grace.timeout = time.or(usual))
     }
 
     /// How eagerly an entry is loaded again before its time is over.
     #[inline]
     pub fn early(&mut self, beta: f64) -> &mut Self {
-        self.set(|says| says.grace.early = beta)
+        self.set(|options| options.grace.early = beta)
     }
 
     /// By which part of it a time to live is shortened at most, at random.
     #[inline]
     pub fn jitter(&mut self, part: f64) -> &mut Self {
-        self.set(|says| says.grace.jitter = part)
+        self.set(|options| options.grace.jitter = part)
     }
 
     /// Whether the store is asked whatever lies in the process.
     #[inline]
     pub fn strict(&mut self) -> &mut Self {
-        self.set(|says| says.copies.strict = true)
+        self.set(|options| options.copies.strict = true)
     }
 
     /// Whether copies are kept in the process at all.
     #[inline]
     pub fn local(&mut self, kept: bool) -> &mut Self {
-        self.set(|says| says.copies.kept = kept)
+        self.set(|options| options.copies.kept = kept)
     }
 
     /// For how long a copy in the process is served.
     #[inline]
     pub fn local_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = bounded(ttl).unwrap_or(MAX_TTL);
-        self.set(|says| says.copies.ttl = ttl)
+        self.set(|options| options.copies.ttl = ttl)
     }
 
     /// The version of the value's type; entries of another one are misses.
     #[inline]
     pub fn version(&mut self, version: u32) -> &mut Self {
         // The types that the entries are told apart by may be in it already.
-        self.set(|says| says.version ^= version)
+        self.set(|options| options.version ^= version)
     }
 
     /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
@@ -275,7 +275,7 @@ impl ReadPlan {
         let mut start = self.0;
         start.register(cache);
         start.check_instance();
-        let (site, says) = (start.site, start.says);
+        let (site, options) = (start.site, start.options);
         let resource = &start.resource;
         let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
         let calls = ids.iter().map(|id| {
@@ -293,31 +293,31 @@ impl ReadPlan {
                     kind: EntryKind::Entity,
                     deps: Arc::clone(&deps),
                 },
-                problem: says.problem.or(problem),
-                ttl: says.ttl,
-                grace: says.grace,
-                copies: says.copies,
+                problem: options.problem.or(problem),
+                ttl: options.ttl,
+                grace: options.grace,
+                copies: options.copies,
                 context: None,
                 extras: start.extras.clone(),
-                codec: says.codec,
-                version: says.version,
+                codec: options.codec,
+                version: options.version,
                 site: Some(site),
             }
         });
         calls.collect()
     }
 
-    pub(super) fn finish(mut self, cache: &Engine) -> Box<Start> {
-        if !self.0.says.has_id {
+    pub(super) fn finish(mut self, cache: &Engine) -> Box<PreparedCall> {
+        if !self.0.options.has_id {
             self.default_op();
         }
         let start = &mut *self.0;
-        if !start.says.has_id {
+        if !start.options.has_id {
             start.key.end_hashed(&cache.space);
         }
         start.check_instance();
-        let (site, name, says) = (start.site, start.name, &start.says);
-        let is_granted = site.claims(cache.id, name, &start.resource, says.op, says.shared);
+        let (site, name, options) = (start.site, start.name, &start.options);
+        let is_granted = site.claims(cache.id, name, &start.resource, options.op, options.shared);
         if !is_granted {
             start.refuse(BypassReason::Claimed);
         }

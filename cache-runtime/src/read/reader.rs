@@ -11,7 +11,7 @@ use crate::clock::{self, Instant, Millis};
 use crate::enclosing::{self, Noted, Wait};
 use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
 use crate::load_gate::{self, Entered, GateResult, Run};
-use crate::local::Mark;
+use crate::local::ReadToken;
 use crate::nonce::Nonce;
 use crate::observe::{BypassReason, StaleReason};
 use crate::scope::{self, Mode};
@@ -73,7 +73,7 @@ pub(crate) struct Fallback {
 
 /// What a reader is to do.
 #[derive(Debug)]
-pub(crate) enum Turn {
+pub(crate) enum Action {
     /// Serve this.
     Hit(Hit),
     /// Serve this, past its time.
@@ -101,7 +101,7 @@ pub(crate) enum Queued {
 
 /// What lies under a key, to a reader who has not decided yet.
 #[derive(Debug)]
-pub(crate) enum Sight {
+pub(crate) enum EntryState {
     /// What may be served.
     Hit(Hit),
     /// What is past its time and served all the same, and what a lease may replace unless somebody is loading.
@@ -128,7 +128,7 @@ pub(crate) struct Reader<'a> {
     /// An entry that did not decode.
     rejected: Option<Box<Header>>,
     /// The keys of the last look, taken before it.
-    mark: Option<Mark>,
+    read_token: Option<ReadToken>,
     /// What the last look saw, if it can be served in place of what is to be loaded.
     fallback: Option<Box<Fallback>>,
     /// Whether somebody else was given the lease that this reader asked for.
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
             pause: FIRST_PAUSE,
             suspect: None,
             rejected: None,
-            mark: None,
+            read_token: None,
             fallback: None,
             has_lost: false,
             poller: None,
@@ -184,8 +184,8 @@ impl<'a> Reader<'a> {
     }
 
     /// What is needed to keep a copy of what the last look saw.
-    pub(crate) fn mark(&mut self) -> Option<Mark> {
-        self.mark.take()
+    pub(crate) fn read_token(&mut self) -> Option<ReadToken> {
+        self.read_token.take()
     }
 
     /// Treats an entry as if it were not there.
@@ -195,17 +195,17 @@ impl<'a> Reader<'a> {
     }
 
     /// What to do, as the function's attribute and the caller's [`Mode`] have it.
-    pub(crate) async fn next(&mut self) -> Turn {
+    pub(crate) async fn next(&mut self) -> Action {
         // What is read there may never be committed.
         if transaction::is_open(&self.call.cache) {
-            return Turn::Bypass(BypassReason::Transaction);
+            return Action::Bypass(BypassReason::Transaction);
         }
         if let Some(reason) = self.barred() {
-            return Turn::Bypass(reason);
+            return Action::Bypass(reason);
         }
         match scope::mode() {
-            Mode::Usual => self.turn().await,
-            Mode::Bypass => Turn::Bypass(BypassReason::Asked),
+            Mode::Usual => self.next_action().await,
+            Mode::Bypass => Action::Bypass(BypassReason::Asked),
             Mode::Refresh => Box::pin(self.take()).await,
         }
     }
@@ -218,64 +218,69 @@ impl<'a> Reader<'a> {
     /// Looks, and finds out what to do; waits for somebody else's load if there is one.
     // Those who wait are many: what is only needed while one looks, or by the few who ask for the lease, is no part of
     // what they hold meanwhile.
-    pub(crate) async fn turn(&mut self) -> Turn {
+    pub(crate) async fn next_action(&mut self) -> Action {
         let call = self.call;
         if let Some(problem) = call.problem {
-            return Turn::Bypass(problem);
+            return Action::Bypass(problem);
         }
         loop {
             if call.cache.is_closed() {
-                return Turn::Bypass(BypassReason::Unavailable);
+                return Action::Bypass(BypassReason::Unavailable);
             }
             if call.cache.delivery.is_pending(&call.probe) {
-                return Turn::Bypass(BypassReason::Pending);
+                return Action::Bypass(BypassReason::Pending);
             }
-            self.mark = call.mark();
+            self.read_token = call.read_token();
             let look = match self.call_budget.spend_running(call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
             let step = match self.decide(look) {
-                Decided::Turn(turn) => return turn,
-                Decided::LookAgain => continue,
-                Decided::Step(step) => step,
+                NextStep::Action(action) => return action,
+                NextStep::LookAgain => continue,
+                NextStep::Step(step) => step,
             };
-            if let Some(turn) = step.await {
-                return turn;
+            if let Some(action) = step.await {
+                return action;
             }
         }
     }
 
     /// What to do after a look.
-    fn decide(&mut self, look: Look) -> Decided<'_> {
+    fn decide(&mut self, look: Look) -> NextStep<'_> {
         let (stamp, now) = (look.stamp, look.now);
-        let sight = self.judge(look);
-        if !matches!(sight, Sight::Hit(_)) {
+        let state = self.classify(look);
+        if !matches!(state, EntryState::Hit(_)) {
             self.call_budget.stop();
         }
-        let (past, seen) = match sight {
-            Sight::Hit(hit) => return Decided::Turn(Turn::Hit(hit)),
-            Sight::Past(hit, None) => {
-                return Decided::Turn(Turn::Stale(hit, StaleReason::Revalidating));
+        let (past, seen) = match state {
+            EntryState::Hit(hit) => return NextStep::Action(Action::Hit(hit)),
+            EntryState::Past(hit, None) => {
+                return NextStep::Action(Action::Stale(hit, StaleReason::Revalidating));
             }
-            Sight::Past(hit, Some(seen)) => (Some(hit), seen),
-            Sight::Vacant(seen) => (None, seen),
-            Sight::Bypass(reason) => return Decided::Turn(Turn::Bypass(reason)),
-            Sight::Leased(header) => match self.meet_lease(header, stamp, now) {
-                Met::GivesWay(seen) => (None, seen),
-                Met::LookAgain => return Decided::LookAgain,
-                Met::Bypass(reason) => return Decided::Turn(Turn::Bypass(reason)),
-                Met::Joins(waiter, noted) => {
-                    return Decided::Step(Box::pin(self.wait_for_result(waiter, noted)));
+            EntryState::Past(hit, Some(seen)) => (Some(hit), seen),
+            EntryState::Vacant(seen) => (None, seen),
+            EntryState::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
+            EntryState::Leased(header) => match self.on_lease(header, stamp, now) {
+                LeaseDecision::GivesWay(seen) => (None, seen),
+                LeaseDecision::LookAgain => return NextStep::LookAgain,
+                LeaseDecision::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
+                LeaseDecision::Joins(waiter, noted) => {
+                    return NextStep::Step(Box::pin(self.wait_for_result(waiter, noted)));
                 }
-                Met::Polls => return Decided::Step(Box::pin(self.wait_for_word())),
+                LeaseDecision::Polls => return NextStep::Step(Box::pin(self.wait_for_word())),
             },
         };
-        Decided::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))
+        NextStep::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))
     }
 
     /// Asks for the lease in place of what was seen; `None` if somebody was faster, and the next look says who.
-    async fn ask_for_lease(&mut self, stamp: Stamp, seen: Seen, past: Option<Hit>) -> Option<Turn> {
+    async fn ask_for_lease(
+        &mut self,
+        stamp: Stamp,
+        seen: Seen,
+        past: Option<Hit>,
+    ) -> Option<Action> {
         let call = self.call;
         let mut permit = Permit::new(call, stamp, self.fingerprint);
         permit.call_budget = self.call_budget;
@@ -283,28 +288,28 @@ impl<'a> Reader<'a> {
         self.call_budget = permit.call_budget;
         if let Some(hit) = past {
             if let Ok(LeaseReply::Granted) = reply {
-                return Some(Turn::Revalidate(Box::new((hit, permit))));
+                return Some(Action::Revalidate(Box::new((hit, permit))));
             }
             if reply.is_ok() {
                 permit.forget();
             }
             // Somebody else sees to the new one, or nobody can now.
-            return Some(Turn::Stale(hit, StaleReason::Revalidating));
+            return Some(Action::Stale(hit, StaleReason::Revalidating));
         }
         Some(match reply {
-            Ok(LeaseReply::Granted) => Turn::Lead(permit),
+            Ok(LeaseReply::Granted) => Action::Lead(permit),
             Ok(LeaseReply::Foreign) => {
                 permit.forget();
-                Turn::Bypass(BypassReason::Foreign)
+                Action::Bypass(BypassReason::Foreign)
             }
             Ok(LeaseReply::Intended) => {
                 permit.forget();
-                Turn::Bypass(BypassReason::Intended)
+                Action::Bypass(BypassReason::Intended)
             }
             Ok(LeaseReply::Taken(_)) => {
                 permit.forget();
                 if self.is_late() {
-                    return Some(Turn::Bypass(BypassReason::WaitLimit));
+                    return Some(Action::Bypass(BypassReason::WaitLimit));
                 }
                 if self.has_lost {
                     // More than once: let those who win get on.
@@ -319,30 +324,30 @@ impl<'a> Reader<'a> {
     }
 
     /// What a look means to this reader.
-    pub(crate) fn judge(&mut self, look: Look) -> Sight {
+    pub(crate) fn classify(&mut self, look: Look) -> EntryState {
         self.fallback = None;
         if look.intended.is_some() {
-            return Sight::Bypass(BypassReason::Intended);
+            return EntryState::Bypass(BypassReason::Intended);
         }
         let (header, payload) = match look.found {
-            Found::Foreign => return Sight::Bypass(BypassReason::Foreign),
-            Found::Nothing => return Sight::Vacant(Seen::Nothing),
+            Found::Foreign => return EntryState::Bypass(BypassReason::Foreign),
+            Found::Nothing => return EntryState::Vacant(Seen::Nothing),
             Found::Entry(header, payload) => (header, payload),
         };
         if !self.is_live(&header, look.stamp) || header.is_ahead_of(look.now) {
             if header.is_leased() {
-                return Sight::Leased(header);
+                return EntryState::Leased(header);
             }
             if header.stamp != look.stamp {
                 self.call.resource.counters.stale_rejected.add_one();
             }
-            return Sight::Vacant(Seen::Entry(header));
+            return EntryState::Vacant(Seen::Entry(header));
         }
-        self.judge_live(header, payload, look.now)
+        self.classify_live(header, payload, look.now)
     }
 
     /// What an entry means that was not invalidated: served, or kept for when its load fails or is slow.
-    fn judge_live(&mut self, header: Header, payload: Payload, now: Millis) -> Sight {
+    fn classify_live(&mut self, header: Header, payload: Payload, now: Millis) -> EntryState {
         let grace = &self.call.grace;
         let hit = Hit::new(header, payload, now);
         let past = hit.past;
@@ -350,20 +355,20 @@ impl<'a> Reader<'a> {
         let is_loading = header.is_held(now, self.call.cache.config.lease);
         if now < header.fresh {
             if header.is_leased() || !grace.is_due_early(hit.ttl, header.took(), fastrand::f64()) {
-                return Sight::Hit(hit);
+                return EntryState::Hit(hit);
             }
             self.fallback = Some(Box::new(Fallback {
                 hit,
                 covers_errors: true,
             }));
-            return Sight::Vacant(Seen::Past(header));
+            return EntryState::Vacant(Seen::Past(header));
         }
         let seen = match header.is_leased() {
             true => Seen::Leased,
             false => Seen::Past(header),
         };
         if now < header.stale && past < grace.swr {
-            return Sight::Past(hit, (!is_loading).then_some(seen));
+            return EntryState::Past(hit, (!is_loading).then_some(seen));
         }
         if now < header.stale {
             self.fallback = Some(Box::new(Fallback {
@@ -372,9 +377,9 @@ impl<'a> Reader<'a> {
             }));
         }
         if is_loading {
-            Sight::Leased(header)
+            EntryState::Leased(header)
         } else {
-            Sight::Vacant(seen)
+            EntryState::Vacant(seen)
         }
     }
 
@@ -397,33 +402,33 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the entry's place whatever is there, as one who loads anew.
-    pub(crate) async fn take(&mut self) -> Turn {
+    pub(crate) async fn take(&mut self) -> Action {
         let call = self.call;
         if let Some(problem) = call.problem {
-            return Turn::Bypass(problem);
+            return Action::Bypass(problem);
         }
         if call.cache.is_closed() {
-            return Turn::Bypass(BypassReason::Unavailable);
+            return Action::Bypass(BypassReason::Unavailable);
         }
         if call.cache.delivery.is_pending(&call.probe) {
-            return Turn::Bypass(BypassReason::Pending);
+            return Action::Bypass(BypassReason::Pending);
         }
         let look = match self.call_budget.spend(call.look()).await {
-            Ok(look) if look.intended.is_some() => return Turn::Bypass(BypassReason::Intended),
+            Ok(look) if look.intended.is_some() => return Action::Bypass(BypassReason::Intended),
             Ok(look) => look,
             Err(error) => return call.fault(&error),
         };
         let mut permit = Permit::new(call, look.stamp, self.fingerprint);
         permit.call_budget = self.call_budget;
         match permit.take_within(call, Seen::Anything).await {
-            Ok(LeaseReply::Granted) => Turn::Lead(permit),
+            Ok(LeaseReply::Granted) => Action::Lead(permit),
             Ok(LeaseReply::Foreign) => {
                 permit.forget();
-                Turn::Bypass(BypassReason::Foreign)
+                Action::Bypass(BypassReason::Foreign)
             }
             Ok(LeaseReply::Taken(_) | LeaseReply::Intended) => {
                 permit.forget();
-                Turn::Bypass(BypassReason::Intended)
+                Action::Bypass(BypassReason::Intended)
             }
             Err(error) => call.fault(&error),
         }
@@ -434,23 +439,23 @@ impl<'a> Reader<'a> {
         header.stays_under(stamp, self.fingerprint) && self.rejected.as_deref() != Some(header)
     }
 
-    fn meet_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> Met {
+    fn on_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> LeaseDecision {
         if lease.stamp != stamp {
             // Dead, unless it was taken between the reading of the generations and that of the entry.
             if self.suspect == Some(lease.token) {
-                return Met::GivesWay(Seen::Entry(lease));
+                return LeaseDecision::GivesWay(Seen::Entry(lease));
             }
             // Another one each time, as where loads are refused and invalidated without end.
             if self.suspect.replace(lease.token).is_some() && self.is_late() {
-                return Met::Bypass(BypassReason::WaitLimit);
+                return LeaseDecision::Bypass(BypassReason::WaitLimit);
             }
-            return Met::LookAgain;
+            return LeaseDecision::LookAgain;
         }
         if lease.fingerprint != self.fingerprint {
-            return Met::Bypass(BypassReason::OtherType);
+            return LeaseDecision::Bypass(BypassReason::OtherType);
         }
         if self.polls(lease.token) {
-            return self.gives_way(lease, now).unwrap_or(Met::Polls);
+            return self.gives_way(lease, now).unwrap_or(LeaseDecision::Polls);
         }
         self.poller = None;
         if let Some(waiter) = self.call.cache.single_flight.join(lease.token) {
@@ -468,15 +473,15 @@ impl<'a> Reader<'a> {
                     word: None,
                     was_told: false,
                 }));
-                Met::Polls
+                LeaseDecision::Polls
             }
         }
     }
 
-    fn joins(&self, waiter: Waiter) -> Met {
+    fn joins(&self, waiter: Waiter) -> LeaseDecision {
         match enclosing::wait(&self.call.cache, &self.call.probe.key) {
-            Wait::Fine(noted) => Met::Joins(waiter, noted),
-            Wait::Circular => Met::Bypass(BypassReason::OwnLoad),
+            Wait::Fine(noted) => LeaseDecision::Joins(waiter, noted),
+            Wait::Circular => LeaseDecision::Bypass(BypassReason::OwnLoad),
         }
     }
 
@@ -486,15 +491,15 @@ impl<'a> Reader<'a> {
     }
 
     /// What there is to do about a lease that is not to be waited for.
-    fn gives_way(&mut self, lease: Header, now: Millis) -> Option<Met> {
+    fn gives_way(&mut self, lease: Header, now: Millis) -> Option<LeaseDecision> {
         if !lease.is_held(now, self.call.cache.config.lease) {
-            return Some(Met::GivesWay(Seen::Leased));
+            return Some(LeaseDecision::GivesWay(Seen::Leased));
         }
         if self.call.cache.single_flight.is_given_up(lease.token) {
-            return Some(Met::GivesWay(Seen::Past(lease)));
+            return Some(LeaseDecision::GivesWay(Seen::Past(lease)));
         }
         self.is_late()
-            .then_some(Met::Bypass(BypassReason::WaitLimit))
+            .then_some(LeaseDecision::Bypass(BypassReason::WaitLimit))
     }
 
     /// Waits for what somebody else loads; `None` if nobody does any more.
@@ -502,32 +507,32 @@ impl<'a> Reader<'a> {
         &mut self,
         waiter: Waiter,
         noted: Option<Noted>,
-    ) -> impl Future<Output = Option<Turn>> + use<> {
+    ) -> impl Future<Output = Option<Action>> + use<> {
         self.call_budget.renew();
         waiter.wait(self.deadline()).map(move |waited| {
             drop(noted);
             match waited {
                 // Its error is its own. Those who waited try by themselves.
                 WaitResult::LoadResult(LoadResult::Failure) => {
-                    Some(Turn::Bypass(BypassReason::LoadFailed))
+                    Some(Action::Bypass(BypassReason::LoadFailed))
                 }
-                WaitResult::LoadResult(load_result) => Some(Turn::Joined(load_result)),
+                WaitResult::LoadResult(load_result) => Some(Action::Joined(load_result)),
                 WaitResult::Gone => None,
-                WaitResult::TimedOut => Some(Turn::Bypass(BypassReason::WaitLimit)),
+                WaitResult::TimedOut => Some(Action::Bypass(BypassReason::WaitLimit)),
             }
         })
     }
 
     /// Waits for a change of the entry, with which whoever loads ends, or for as long as it may have gone unheard; what has
     /// become of it says the next look.
-    async fn wait_for_word(&mut self) -> Option<Turn> {
+    async fn wait_for_word(&mut self) -> Option<Action> {
         let end = self.end_of_pause();
         let poller = self.poller.as_mut()?;
         // Word that leads back here was of a renewal, or of nothing: were it waited for again at once, that might go on without
         // a pause.
         let listens = !std::mem::take(&mut poller.was_told);
         // Where copies are kept, the keys of every look are listened to.
-        if listens && self.mark.is_none() && poller.word.is_none() {
+        if listens && self.read_token.is_none() && poller.word.is_none() {
             let listen = self.call.cache.store.listen(&self.call.probe.key);
             poller.word = self.call_budget.spend(listen).await.unwrap_or_default();
             // The look that follows is one after a wait.
@@ -538,8 +543,8 @@ impl<'a> Reader<'a> {
             }
         }
         let word = async {
-            match (&self.mark, &mut poller.word) {
-                (Some(mark), _) => mark.word().await,
+            match (&self.read_token, &mut poller.word) {
+                (Some(read_token), _) => read_token.word().await,
                 (None, Some(word)) => word.heard().await,
                 (None, None) => std::future::pending().await,
             }
@@ -625,15 +630,15 @@ impl<'a> Reader<'a> {
 }
 
 /// What comes of a look.
-enum Decided<'r> {
-    Turn(Turn),
+enum NextStep<'r> {
+    Action(Action),
     LookAgain,
     /// What to wait for first; without a turn then, look again.
-    Step(BoxFuture<'r, Option<Turn>>),
+    Step(BoxFuture<'r, Option<Action>>),
 }
 
 /// What comes of meeting somebody's lease.
-enum Met {
+enum LeaseDecision {
     GivesWay(Seen),
     LookAgain,
     Bypass(BypassReason),

@@ -13,14 +13,14 @@ use siphasher::sip::SipHasher13;
 use super::reader::Hit;
 use super::{Call, Extra, ReadPlan, all_deps};
 use crate::enclosing;
-use crate::engine::{Engine, Handle, Lent};
+use crate::engine::{Engine, EngineRef, Handle};
 use crate::entry::{CodecId, Content, Fingerprint, Header};
 use crate::error::{Error, ErrorKind};
 use crate::key::{EntryKind, Key, KeyError, KeyWriter};
-use crate::local::{Asked, Copy, Local, Mark, Shared};
+use crate::local::{Asked, Copy, Local, ReadToken, Shared};
 use crate::observe::{self, BypassReason, Outcome, Status};
 use crate::policy::{Grace, MAX_TTL, TtlRequest};
-use crate::registry::{Res, Resource, Site};
+use crate::registry::{Resource, ResourceRef, Site};
 use crate::returns::{Cacheable, Returns};
 use crate::scope::{self, Mode};
 use crate::store::{Payload, Probe};
@@ -49,18 +49,18 @@ impl Default for Copies {
 
 /// A call of an annotated function with its key.
 #[derive(Debug)]
-pub(super) struct Start {
+pub(super) struct PreparedCall {
     pub(super) site: &'static Site,
     pub(super) name: &'static str,
-    pub(super) resource: Res,
+    pub(super) resource: ResourceRef,
     pub(super) key: KeyWriter,
-    pub(super) says: Says,
+    pub(super) options: ReadOptions,
     pub(super) extras: Vec<Extra>,
 }
 
 /// What a function's attribute says, and what becomes of it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Says {
+pub(super) struct ReadOptions {
     pub(super) op: Option<&'static str>,
     pub(super) has_id: bool,
     pub(super) shared: bool,
@@ -77,7 +77,7 @@ pub(super) struct Says {
     pub(super) instance: Option<TypeId>,
 }
 
-impl Says {
+impl ReadOptions {
     /// Nothing, so it is as configured. It is written where it lies: what is put together elsewhere has to be waited for until
     /// it can be moved.
     #[inline]
@@ -120,14 +120,18 @@ fn version_of(instance: TypeId) -> u32 {
 
 thread_local! {
     /// Memory for the next call: most are over before they ask the store, and leave it.
-    static SPARE: Cell<Option<Box<Start>>> = const { Cell::new(None) };
+    static SPARE: Cell<Option<Box<PreparedCall>>> = const { Cell::new(None) };
 }
 
-impl Start {
+impl PreparedCall {
     /// It is filled in where it lies, on the heap, in memory that the thread keeps: on a hit, moving things about would be
     /// most of what there is to do.
     #[inline]
-    pub(super) fn begin(site: &'static Site, name: &'static str, resource: Res) -> Box<Self> {
+    pub(super) fn begin(
+        site: &'static Site,
+        name: &'static str,
+        resource: ResourceRef,
+    ) -> Box<Self> {
         let mut start = match SPARE.try_with(Cell::take) {
             Ok(Some(mut spare)) => {
                 spare.site = site;
@@ -141,11 +145,11 @@ impl Start {
                 name,
                 resource,
                 key: KeyWriter::default(),
-                says: Says::default(),
+                options: ReadOptions::default(),
                 extras: Vec::new(),
             }),
         };
-        start.says.nothing(&start.resource.grace);
+        start.options.nothing(&start.resource.grace);
         start.key.begin(&start.resource.prefix);
         start
     }
@@ -153,7 +157,7 @@ impl Start {
     /// The fingerprint of its values.
     #[inline]
     fn fingerprint(&self, wanted: &Wanted) -> Fingerprint {
-        let (version, of) = (self.says.version, wanted.fingerprint);
+        let (version, of) = (self.options.version, wanted.fingerprint);
         self.resource.fingerprint(wanted.type_id, version, of)
     }
 
@@ -171,17 +175,17 @@ impl Start {
     /// one are told apart by their fingerprint, whose version this is.
     #[inline]
     pub(super) fn check_instance(&mut self) {
-        if let Some(instance) = self.says.instance
-            && !self.says.shared
-            && !self.resource.is_of(self.site, self.says.types, instance)
+        if let Some(instance) = self.options.instance
+            && !self.options.shared
+            && !self.resource.is_of(self.site, self.options.types, instance)
         {
-            self.says.version ^= version_of(instance);
+            self.options.version ^= version_of(instance);
         }
     }
 
     /// The first problem counts.
     pub(super) fn refuse(&mut self, problem: BypassReason) {
-        self.says.problem.get_or_insert(problem);
+        self.options.problem.get_or_insert(problem);
     }
 
     /// An argument can't be in a key; one that is too long is said once, since the type does not tell.
@@ -205,24 +209,24 @@ impl Start {
 
     fn into_call(mut self: Box<Self>, cache: Handle) -> Call {
         self.register(&cache);
-        let says = self.says;
-        let deps = all_deps(&cache, &self.resource, says.kind(), &self.extras);
+        let options = self.options;
+        let deps = all_deps(&cache, &self.resource, options.kind(), &self.extras);
         let call = Call {
             resource: self.resource.clone(),
             probe: Probe {
                 key: self.key.take(),
-                kind: says.kind(),
+                kind: options.kind(),
                 deps,
             },
             cache,
-            problem: says.problem,
-            ttl: says.ttl,
-            grace: says.grace,
-            copies: says.copies,
+            problem: options.problem,
+            ttl: options.ttl,
+            grace: options.grace,
+            copies: options.copies,
             context: None,
             extras: std::mem::take(&mut self.extras),
-            codec: says.codec,
-            version: says.version,
+            codec: options.codec,
+            version: options.version,
             site: Some(self.site),
         };
         self.leave();
@@ -233,7 +237,7 @@ impl Start {
 /// A call that has begun.
 #[derive(Debug)]
 pub(super) enum Begun<'a> {
-    Start(Lent<'a>, Box<Start>),
+    PreparedCall(EngineRef<'a>, Box<PreparedCall>),
     Call(Arc<Call>),
 }
 
@@ -242,7 +246,7 @@ impl<'a> Begun<'a> {
     // Apart from what is done while the cache is off, which is next to nothing.
     #[inline(never)]
     pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
-        cache: Lent<'a>,
+        cache: EngineRef<'a>,
         site: &'static Site,
         resource: &'static str,
         plan: P,
@@ -251,13 +255,13 @@ impl<'a> Begun<'a> {
         // type parameters of the function or its `impl`. Lifetimes do not count.
         let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
         plan(&mut planned);
-        Some(Self::Start(cache, planned.finish(&cache)))
+        Some(Self::PreparedCall(cache, planned.finish(&cache)))
     }
 
     /// For those who ask the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
-            Self::Start(cache, start) => Arc::new(start.into_call(cache.handle())),
+            Self::PreparedCall(cache, start) => Arc::new(start.into_call(cache.handle())),
             Self::Call(call) => call,
         }
     }
@@ -277,18 +281,18 @@ impl<'a> Begun<'a> {
     #[inline]
     fn asking(&self) -> Asking<'_> {
         match self {
-            Self::Start(cache, start) => {
-                let says = &start.says;
+            Self::PreparedCall(cache, start) => {
+                let options = &start.options;
                 Asking {
                     cache,
                     resource: &start.resource,
                     key: start.key.text(),
-                    kind: says.kind(),
-                    problem: says.problem,
-                    grace: &says.grace,
-                    copies: &says.copies,
+                    kind: options.kind(),
+                    problem: options.problem,
+                    grace: &options.grace,
+                    copies: &options.copies,
                     extras: &start.extras,
-                    version: says.version,
+                    version: options.version,
                 }
             }
             Self::Call(call) => call.asking(),
@@ -312,7 +316,7 @@ impl<'a> Begun<'a> {
     /// Its memory is for the next.
     #[inline]
     pub(super) fn leave(self) {
-        if let Self::Start(_, start) = self {
+        if let Self::PreparedCall(_, start) = self {
             start.leave();
         }
     }
@@ -323,7 +327,7 @@ impl<'a> Begun<'a> {
         match &asking.cache.local {
             Some(local) => asking.copy(local, wanted),
             None => asking.glance(wanted, || match self {
-                Self::Start(_, start) => start.fingerprint(wanted),
+                Self::PreparedCall(_, start) => start.fingerprint(wanted),
                 Self::Call(call) => (wanted.fingerprint)(call.version),
             }),
         }
@@ -365,7 +369,7 @@ impl Asking<'_> {
     fn is_exact(&self) -> bool {
         self.problem.is_some()
             // What waits to be delivered may concern it; who asks the store looks closer.
-            || self.cache.delivery.is_distressed()
+            || self.cache.delivery.is_degraded()
             || scope::mode() != Mode::Usual
             || transaction::is_open(self.cache)
     }
@@ -485,27 +489,27 @@ impl Call {
     }
 
     /// To be taken before the store is asked, if what it says may be kept here.
-    pub(super) fn mark(&self) -> Option<Mark> {
+    pub(super) fn read_token(&self) -> Option<ReadToken> {
         let local = self.cache.local.as_ref()?;
         let keeps = self.copies.kept && !self.copies.strict && self.problem.is_none();
-        keeps.then(|| local.mark(&self.probe)).flatten()
+        keeps.then(|| local.read_token(&self.probe)).flatten()
     }
 
     /// Serves what the store has just said, and keeps a copy of it here.
     pub(super) fn serve_and_keep<R: Returns<S>, S>(
         &self,
         hit: &Hit,
-        mark: Option<Mark>,
+        read_token: Option<ReadToken>,
     ) -> Option<R> {
-        let returned = match (hit.content, mark) {
-            (Content::Value, Some(mark)) => {
+        let returned = match (hit.content, read_token) {
+            (Content::Value, Some(read_token)) => {
                 let value = super::value_of::<R::Value>(hit.codec, &hit.payload)?;
-                self.keep(hit, Some(&value), Some(mark));
+                self.keep(hit, Some(&value), Some(read_token));
                 R::from_value(value)
             }
-            (content, mark) => {
+            (content, read_token) => {
                 let returned = super::restore(content, hit.codec, &hit.payload)?;
-                self.keep::<R::Value>(hit, None, mark);
+                self.keep::<R::Value>(hit, None, read_token);
                 returned
             }
         };
@@ -514,8 +518,13 @@ impl Call {
     }
 
     /// Keeps a copy of what the store has just said, if it was marked.
-    pub(super) fn keep<V: Cacheable>(&self, hit: &Hit, value: Option<&Arc<V>>, mark: Option<Mark>) {
-        let (Some(local), Some(mark)) = (&self.cache.local, mark) else {
+    pub(super) fn keep<V: Cacheable>(
+        &self,
+        hit: &Hit,
+        value: Option<&Arc<V>>,
+        read_token: Option<ReadToken>,
+    ) {
+        let (Some(local), Some(read_token)) = (&self.cache.local, read_token) else {
             return;
         };
         // Who holds a lease is about to replace it.
@@ -525,7 +534,7 @@ impl Call {
         // In its last time one caller in many loads anew, and that is decided where the store is asked.
         let early = self.grace.last_time(hit.header.took());
         local.keep(
-            mark,
+            read_token,
             Copy {
                 value: value.map(|value| Arc::clone(value) as Arc<dyn Any + Send + Sync>),
                 type_id: TypeId::of::<V>(),

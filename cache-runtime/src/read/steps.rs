@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use super::Call;
-use super::permit::{Package, Permit};
+use super::permit::{NewEntry, Permit};
 use crate::call_budget::CallBudget;
 use crate::clock;
 use crate::engine::Handle;
@@ -130,7 +130,7 @@ pub(super) async fn lease_all(
 }
 
 /// Stores what was loaded, each value under its lease, and says whose was stored.
-pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>) -> Vec<&Call> {
+pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)>) -> Vec<&Call> {
     // A shutdown waits for it.
     let _running = cache.delivery.begin();
     let mut fills = fills.into_iter().peekable();
@@ -138,11 +138,11 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, Package)>
     let mut stored = Vec::new();
     loop {
         let (mut permits, mut step, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some((permit, call, package)) = fills.next_if(|(_, _, package)| {
-            step.is_empty() || step.len() < STEP && bytes + package.size <= STEP_BYTES
+        while let Some((permit, call, new_entry)) = fills.next_if(|(_, _, new_entry)| {
+            step.is_empty() || step.len() < STEP && bytes + new_entry.size <= STEP_BYTES
         }) {
-            bytes += package.size;
-            step.push((&call.probe, permit.to_fill(package)));
+            bytes += new_entry.size;
+            step.push((&call.probe, permit.to_fill(new_entry)));
             permits.push((permit, call));
         }
         let Some((first, call)) = permits.first() else {

@@ -151,7 +151,7 @@ impl Plan {
     }
 
     /// The type can't be read on, and nobody is to blame: a variant is missing that may be found later.
-    pub(super) fn put_off(&mut self) -> Stop {
+    pub(super) fn requeue(&mut self) -> Stop {
         self.blamed = true;
         Stop
     }

@@ -300,7 +300,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         if self.recurs() {
             let end = self.plan.borrow().end(self.ty);
             let Some(variant) = end.and_then(|end| variants.get(end)) else {
-                return Err(self.plan.borrow_mut().put_off());
+                return Err(self.plan.borrow_mut().requeue());
             };
             return visitor.visit_enum(OneVariant::new(self.at("inside"), variant));
         }

@@ -33,7 +33,7 @@ const MAX_GENERATIONS: usize = 1 << 20;
 const LOCKS: usize = 64;
 
 /// The intents on one key, and until when each stands.
-type Standing = Vec<(Nonce, Millis)>;
+type GenerationSet = Vec<(Nonce, Millis)>;
 
 /// As many keys may hold intents before the first look for those whose time is over; each next look is at twice as many
 /// as were left, so that it costs little per intent.
@@ -120,7 +120,7 @@ pub struct MemoryStore {
     locks: [Mutex<()>; LOCKS],
     generations: RwLock<HashMap<Box<str>, Last>>,
     /// By entity's or generation's key. Outside the byte bound: an intent is not evicted.
-    intents: RwLock<HashMap<Box<str>, Standing>>,
+    intents: RwLock<HashMap<Box<str>, GenerationSet>>,
     /// With how many keys those whose time is over are looked for.
     sweep_at: AtomicUsize,
     hash_key: [u8; 16],
@@ -304,7 +304,7 @@ impl MemoryStore {
     }
 
     /// Ends all intents whose time is over: nobody may ever read what they stand on.
-    fn sweep(&self, intents: &mut HashMap<Box<str>, Standing>) {
+    fn sweep(&self, intents: &mut HashMap<Box<str>, GenerationSet>) {
         let now = self.now();
         intents.retain(|key, standing| {
             if standing.iter().any(|(_, deadline)| *deadline <= now) {

@@ -17,7 +17,7 @@ use crate::store::{
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(40);
 /// How long a case waits for something that is bound to happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Checks a store against the contract that [`Store`] describes.
 ///
@@ -273,7 +273,7 @@ impl Case<'_> {
             }
         };
         assert!(
-            tokio::time::timeout(PATIENCE, gone).await.is_ok(),
+            tokio::time::timeout(ACK_TIMEOUT, gone).await.is_ok(),
             "{}: it never left",
             self.name
         );
@@ -492,7 +492,7 @@ impl Case<'_> {
                 tokio::time::sleep(SHORT / 4).await;
             }
         };
-        let taken_over = tokio::time::timeout(PATIENCE, taken_over).await;
+        let taken_over = tokio::time::timeout(ACK_TIMEOUT, taken_over).await;
         taken_over.unwrap_or_else(|_| panic!("{}: it never lapsed", self.name))
     }
 
@@ -645,7 +645,7 @@ impl Case<'_> {
         };
         let filled = self.fill(&probe, token, "value", LONG).await;
         assert_eq!(filled, Filled::Stored, "{}", self.name);
-        let heard = tokio::time::timeout(PATIENCE, word.heard()).await;
+        let heard = tokio::time::timeout(ACK_TIMEOUT, word.heard()).await;
         assert!(heard.is_ok(), "{}: nothing was heard", self.name);
     }
 
@@ -797,7 +797,7 @@ impl Case<'_> {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let in_time = tokio::time::timeout(PATIENCE, pruned).await.is_ok();
+        let in_time = tokio::time::timeout(ACK_TIMEOUT, pruned).await.is_ok();
         assert!(in_time, "{}: the intent stands for ever", self.name);
     }
 

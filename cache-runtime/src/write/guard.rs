@@ -18,7 +18,7 @@ use crate::nonce::Nonce;
 use crate::registry::Site;
 use crate::scope;
 use crate::store::{Circuit, Intent};
-use crate::transaction::{self, Doubt, Handover};
+use crate::transaction::{self, DeferredWrite, InDoubt};
 
 /// A write whose body may run, and what may be in its way.
 pub(super) type Begun = (Box<Writing>, Option<Error>);
@@ -69,7 +69,7 @@ pub(super) struct Writing {
 }
 
 /// How the body ended, as far as its types are needed to tell.
-pub(super) struct Verdict {
+pub(super) struct WriteOutcome {
     pub(super) has_failed: bool,
     pub(super) wrote_nothing: bool,
     /// What is invalidated in place of what was planned, if only the result says that.
@@ -87,17 +87,17 @@ impl Writing {
     }
 
     /// Invalidates what has been written, and waits until that is acknowledged, for as long as the call may.
-    pub(super) fn over(self: Box<Self>, verdict: Verdict) -> Step<()> {
+    pub(super) fn over(self: Box<Self>, verdict: WriteOutcome) -> Step<()> {
         Box::pin(self.invalidate(verdict))
     }
 
-    async fn invalidate(self: Box<Self>, verdict: Verdict) {
+    async fn invalidate(self: Box<Self>, verdict: WriteOutcome) {
         let Self {
             mut guard,
             running,
             site,
         } = *self;
-        let Verdict {
+        let WriteOutcome {
             has_failed,
             wrote_nothing,
             known,
@@ -106,11 +106,11 @@ impl Writing {
             Some(known) => guard.planned.with_rows_of(*known, &guard.cache),
             None => guard.planned.clone(),
         };
-        let handover = Handover {
+        let handover = DeferredWrite {
             write: (!wrote_nothing).then_some(planned),
             doubt: match has_failed {
-                true => Doubt::Failed,
-                false => Doubt::None,
+                true => InDoubt::Failed,
+                false => InDoubt::None,
             },
             announced: guard.announced().zip(guard.withdrawal()),
         };
@@ -118,9 +118,9 @@ impl Writing {
         guard.state = State::Over;
         let cache = &guard.cache;
         // Inside its caller's transaction the outcome is not known yet.
-        let Some(Handover {
+        let Some(DeferredWrite {
             write, announced, ..
-        }) = transaction::hand_over(cache, handover)
+        }) = transaction::defer(cache, handover)
         else {
             return;
         };
@@ -293,12 +293,12 @@ impl Drop for Guard {
                 let token = self
                     .announced
                     .map_or_else(Nonce::fresh, |announced| announced.token);
-                let handover = Handover {
+                let handover = DeferredWrite {
                     write: Some(self.planned.clone()),
-                    doubt: Doubt::Dropped,
+                    doubt: InDoubt::Dropped,
                     announced: self.announced().zip(self.withdrawal()),
                 };
-                if transaction::hand_over(&self.cache, handover).is_some() {
+                if transaction::defer(&self.cache, handover).is_some() {
                     // The commit may still be on its way: until it must have arrived, nothing is stored.
                     let write = self.planned.clone();
                     drop(transaction::leave_uncertain(&self.cache, write, token));

@@ -85,7 +85,7 @@ fn what_waits_is_sent_once_and_acknowledged_to_all() {
             .all(|r| r.try_recv() == Ok(Acknowledgement::Delivered))
     );
     assert!(queue.send(clock::now()).is_none());
-    assert!(!queue.is_distressed());
+    assert!(!queue.is_degraded());
 }
 
 #[test]
@@ -116,12 +116,12 @@ fn what_was_refused_concerns_its_readers_until_it_is_delivered() {
     queue.send(clock::now());
     assert_eq!(queue.take_back().len(), 1);
     assert!(receipt.try_recv().is_err(), "its owner is told later");
-    assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
+    assert!(queue.is_degraded() && queue.concerns(&probe("users:1")));
     assert!(!queue.concerns(&probe("users:2")));
     queue.send(clock::now());
     assert!(queue.concerns(&probe("users:1")), "on its way is not there");
     queue.acknowledge();
-    assert!(!queue.is_distressed() && !queue.concerns(&probe("users:1")));
+    assert!(!queue.is_degraded() && !queue.concerns(&probe("users:1")));
 }
 
 #[test]
@@ -133,10 +133,10 @@ fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() 
     let number = queue.enter(Some(kill("users:1")), sender).expect("open");
     assert_eq!(queue.lose_patience(number), Acknowledgement::Pending);
     queue.acknowledge();
-    assert!(queue.is_distressed() && queue.concerns(&probe("users:1")));
+    assert!(queue.is_degraded() && queue.concerns(&probe("users:1")));
     queue.send(clock::now());
     queue.acknowledge();
-    assert!(!queue.is_distressed());
+    assert!(!queue.is_degraded());
     assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
 }
 
@@ -148,7 +148,7 @@ fn nobody_waits_for_an_order_of_nothing() {
     let (sender, mut receipt) = oneshot::channel();
     let number = queue.enter(Some(Order::default()), sender).expect("open");
     assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
-    assert!(!queue.is_distressed());
+    assert!(!queue.is_degraded());
     assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Delivered));
 }
 
@@ -339,7 +339,7 @@ fn each_part_is_done_with_when_it_is_delivered() {
     let sent = queue.send(clock::now()).expect("the one that is left");
     assert!(!sent.invalidates && sent.intents.len() == 1);
     queue.acknowledge_intent(sent.intents[0].token);
-    assert!(!queue.is_distressed());
+    assert!(!queue.is_degraded());
     assert_eq!(queue.lose_patience(ticket), Acknowledgement::Delivered);
     assert!(queue.send(clock::now()).is_none());
 }

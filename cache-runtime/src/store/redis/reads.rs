@@ -74,10 +74,10 @@ impl RedisStore {
         }
         let generations = values.split_off(probes.len());
         let generations = self.generations(link, deps, &generations).await?;
-        let standing = Standing::of(link.server, generations);
+        let standing = GenerationSet::of(link.server, generations);
         let now = link.clock.now();
         let looks = values.into_iter().zip(probes).map(|(value, probe)| {
-            let look = Sighting::of(value).look(&probe.key, &standing, link, now);
+            let look = StoredValue::of(value).look(&probe.key, &standing, link, now);
             look.ok_or_else(|| Error::unavailable("Redis answered with an entry of another key"))
         });
         looks.collect()
@@ -247,13 +247,13 @@ pub(super) fn generation(value: &Value) -> Option<Generation> {
 }
 
 /// What the generations say that one or more entries depend on.
-pub(super) struct Standing {
+pub(super) struct GenerationSet {
     base: StampBase,
     /// The last deadline of the intents on them.
     intended: Option<Millis>,
 }
 
-impl Standing {
+impl GenerationSet {
     pub(super) fn of(server: Nonce, generations: impl IntoIterator<Item = Generation>) -> Self {
         let mut intended = None;
         let nonces = generations.into_iter().map(|generation| {
@@ -267,13 +267,13 @@ impl Standing {
 
 /// What lies under an entry's key.
 #[derive(Clone)]
-pub(super) struct Sighting {
+pub(super) struct StoredValue {
     found: Found,
     /// The last deadline of the intents in its place.
     intended: Option<Millis>,
 }
 
-impl Sighting {
+impl StoredValue {
     pub(super) fn of(value: Value) -> Self {
         match value {
             Value::BulkString(bytes) => Self::of_bytes(bytes),
@@ -319,7 +319,7 @@ impl Sighting {
     pub(super) fn look(
         self,
         key: &str,
-        standing: &Standing,
+        standing: &GenerationSet,
         link: &Link,
         now: Millis,
     ) -> Option<Look> {

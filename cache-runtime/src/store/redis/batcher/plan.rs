@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::link::Link;
 use super::super::miscounted;
-use super::super::reads::{Sighting, Standing, Value, generation};
+use super::super::reads::{GenerationSet, StoredValue, Value, generation};
 use super::BatchOutcome;
 use crate::clock::Millis;
 use crate::error::Error;
@@ -148,9 +148,9 @@ struct Entry<'r> {
 /// The command's answer.
 pub(super) struct BatchReply<'r> {
     batch_keys: BatchKeys<'r>,
-    sightings: Vec<Option<Sighting>>,
+    sightings: Vec<Option<StoredValue>>,
     /// By list; `None` where a generation is missing, which whoever reads alone makes.
-    standings: Vec<Option<Standing>>,
+    standings: Vec<Option<GenerationSet>>,
     link: &'r Link,
     now: Millis,
 }
@@ -160,7 +160,7 @@ impl BatchReply<'_> {
     pub(super) fn outcome(&self) -> BatchOutcome {
         BatchOutcome::Brought {
             entries: self.sightings.len(),
-            bytes: self.sightings.iter().flatten().map(Sighting::len).sum(),
+            bytes: self.sightings.iter().flatten().map(StoredValue::len).sum(),
         }
     }
 
@@ -201,11 +201,11 @@ impl<'r> BatchKeys<'r> {
                 .iter()
                 .map(|at| generations.get(*at).copied().flatten());
             let own: Option<Vec<_>> = own.collect();
-            own.map(|own| Standing::of(link.server, own))
+            own.map(|own| GenerationSet::of(link.server, own))
         };
         Ok(BatchReply {
             standings: self.lists.iter().map(standing).collect(),
-            sightings: values.into_iter().map(Sighting::of).map(Some).collect(),
+            sightings: values.into_iter().map(StoredValue::of).map(Some).collect(),
             link,
             now: link.clock.now(),
             batch_keys: self,

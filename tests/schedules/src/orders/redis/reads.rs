@@ -55,18 +55,18 @@ pub fn generation(_: &Value) -> Option<Generation> {
     Some(Generation)
 }
 
-pub struct Standing;
+pub struct GenerationSet;
 
-impl Standing {
+impl GenerationSet {
     pub fn of(_: Nonce, _: impl IntoIterator<Item = Generation>) -> Self {
         Self
     }
 }
 
 #[derive(Clone)]
-pub struct Sighting(Value);
+pub struct StoredValue(Value);
 
-impl Sighting {
+impl StoredValue {
     pub fn of(value: Value) -> Self {
         Self(value)
     }
@@ -76,7 +76,7 @@ impl Sighting {
         4 << 20
     }
 
-    pub fn look(self, _: &str, _: &Standing, _: &Link, _: Millis) -> Option<Look> {
+    pub fn look(self, _: &str, _: &GenerationSet, _: &Link, _: Millis) -> Option<Look> {
         let Value { key, version } = self.0;
         Some(Look { key, version })
     }
