@@ -69,16 +69,13 @@ fn password(checkup: &mut Checkup, redis: &RedisConfig) {
 fn several_servers(checkup: &mut Checkup, redis: &RedisConfig, survey: &Survey) {
     let RedisConfig { host, .. } = redis;
     let Some(address) = &survey.address else {
-        checkup.not_checked.push(format!(
-            "whether `{host}` leads to one server, because nothing tells servers apart"
-        ));
         return;
     };
     checkup.checked.push("the addresses of Redis".into());
     for silent in &survey.silent_addresses {
-        checkup
-            .not_checked
-            .push(format!("the server at {silent}, because it did not answer"));
+        checkup.not_checked.push(format!(
+            "which server is at {silent}, because it did not answer or does not say"
+        ));
     }
     if !survey.other_servers.is_empty() {
         let others = survey.other_servers.join(", ");

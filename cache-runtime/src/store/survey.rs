@@ -15,11 +15,11 @@ pub struct Inquiry {
 pub struct Survey {
     /// The server's version of the Redis protocol's features, such as `7.0.15`.
     pub version: Option<String>,
-    /// The address in use, where the configuration has a name.
+    /// The address in use, where the configured name has others that were not found to be of the same server.
     pub address: Option<String>,
     /// Addresses of the same name at which other servers answer: with another `run_id`, and not as a replica.
     pub other_servers: Vec<String>,
-    /// Addresses of the same name that did not answer, or not as they should.
+    /// Addresses of the same name whose server is not known: it did not answer, or does not say which one it is.
     pub silent_addresses: Vec<String>,
     /// The most memory that it takes, in bytes; 0 for no limit.
     pub memory_limit: Option<u64>,

@@ -562,7 +562,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
     })
 }
 
-/// Where another server than the one in use answers under the same name, and which addresses do not answer.
+/// Where another server than the one in use answers under the same name, and of which addresses that is not known.
 pub(super) async fn others(
     link: &Link,
     config: &RedisConfig,
@@ -577,6 +577,8 @@ pub(super) async fn others(
             identify(&mut connection, false).await
         };
         match tokio::time::timeout(CONNECT_BUDGET, asked).await {
+            // Without `run_id`s nothing tells servers apart.
+            Ok(Ok(_)) if link.server == Nonce::NONE => silent.push(address),
             Ok(Ok((server, _))) if server == link.server => {}
             Ok(Ok(_)) => others.push(address),
             // A replica is passed over when a connection is made.

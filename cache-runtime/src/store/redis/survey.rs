@@ -14,7 +14,6 @@ use super::link::{self, Link};
 use super::reads::text;
 use super::{RedisStore, Walk, glob};
 use crate::error::{Error, ErrorKind};
-use crate::nonce::Nonce;
 use crate::store::{Inquiry, Survey};
 
 /// No more steps of a scan than these: a sample, in a big database.
@@ -92,9 +91,8 @@ impl RedisStore {
             survey.memory_limit = number("maxmemory");
             survey.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
         }
-        // Without `run_id`s nothing tells servers apart.
-        if link.server != Nonce::NONE {
-            let (others, silent) = link::others(&link, &self.redis).await?;
+        let (others, silent) = link::others(&link, &self.redis).await?;
+        if !(others.is_empty() && silent.is_empty()) {
             let text = |address: SocketAddr| address.to_string();
             survey.address = Some(link.address.to_string());
             survey.other_servers = others.into_iter().map(text).collect();
