@@ -30,7 +30,7 @@ use tokio::sync::watch;
 pub(crate) use self::address::given;
 use self::health::Health;
 use self::link::{Keeper, Link, Links};
-use self::tracking::Tracking;
+use self::tracking::{Tracker, Tracking};
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
     Invalidation, LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey,
@@ -54,6 +54,9 @@ const WALK_STEP: usize = 128;
 /// The same of a walk that somebody waits for: fewer round trips, 0.4 ms of the server's time each.
 const WAITED_WALK_STEP: usize = 1_000;
 const REMOVE_STEP: usize = 64;
+/// The same where the server tracks what this connection reads: it then remembers all keys of a script once for each read
+/// in the script, so that the cost grows with the square (Redis 7.0: 7.6 ms for 256 keys in place of 1 ms).
+const TRACKED_REMOVE_STEP: usize = 24;
 
 /// One for whom nobody waits rests after so much work for as long as it took: half of the server's time at most is its own.
 const STRETCH: Duration = Duration::from_millis(1);
@@ -440,7 +443,12 @@ impl Store for RedisStore {
         let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
         let mut began = clock::now();
         while let Some(keys) = self.scan(&link, &mut walk).await? {
-            for keys in keys.chunks(REMOVE_STEP) {
+            let step = match link.tracker().is_some_and(Tracker::is_on) {
+                true => TRACKED_REMOVE_STEP,
+                false if matching.is_leisurely => REMOVE_STEP,
+                false => STEP,
+            };
+            for keys in keys.chunks(step) {
                 let args = [which.into(), before.clone().into_bytes()];
                 let keys = keys.iter().map(String::as_str);
                 removed += self
