@@ -28,6 +28,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     callable("cached", &item, errors);
     stacked::on_writes(&args, &item, errors);
     uncommitted(&args, &item, errors);
+    conditional(&args, &item, errors);
     if item.output().is_none() {
         let message = "the function returns nothing, so there is nothing to cache; give it a return type or remove `#[cached]`";
         errors.on(&item.sig.ident, message);
@@ -170,34 +171,48 @@ fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     transactions::named(&args.autocommit, &args.skip, &bindings, errors);
     let parts = transactions::parts(item, &args.autocommit);
     transactions::refuse_reads(&parts, errors);
-    let written = [args.id.value()].into_iter().flatten();
-    let written = written.chain(args.key.value().into_iter().flatten());
-    let written: TokenStream = written.map(ToTokens::to_token_stream).collect();
-    let is_skipped = |name: &Ident| args.skip.value().is_some_and(|skip| skip.contains(name));
-    let is_permitted = |name: &Ident| {
-        let permitted = args.autocommit.value();
-        permitted.is_some_and(|permitted| permitted.contains(name))
-    };
-    let says_all = !args.id.is_absent() || !args.key.is_absent();
-    let is_left_out = |name: &Ident| {
-        let is_written = mention(written.clone(), &name.unraw().to_string()).is_some();
-        !is_permitted(name) && (is_skipped(name) || says_all && !is_written)
-    };
+    // With these two options nothing that is borrowed mutably is taken, which is said elsewhere.
+    if args.swr.is_absent() && args.timeout.is_absent() {
+        let permitted = args
+            .autocommit
+            .value()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let is_left_out = |name: &Ident| !permitted.contains(name) && is_left_out(args, name);
+        transactions::refuse_mutable(item, &parts, is_left_out, errors);
+    }
+}
+
+/// A key is the same in each build.
+fn conditional(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     for input in &item.sig.inputs {
         if let FnArg::Typed(parameter) = input
             && let Some(cfg) = parameter.attrs.iter().find(|it| it.path().is_ident("cfg"))
             && !bindings_of(&parameter.pat)
                 .iter()
-                .all(|binding| is_left_out(&binding.ident) || is_permitted(&binding.ident))
+                .all(|binding| is_left_out(args, &binding.ident))
         {
             let message = "whether this parameter is there is not known yet, and it is in the key; leave it out with `skip`, or write one function for each case";
             errors.on(cfg, message);
         }
     }
-    // With these two options nothing that is borrowed mutably is taken, which is said elsewhere.
-    if args.swr.is_absent() && args.timeout.is_absent() {
-        transactions::refuse_mutable(item, &parts, is_left_out, errors);
+}
+
+/// Whether a parameter is not in the key.
+fn is_left_out(args: &CachedArgs, name: &Ident) -> bool {
+    let named = [&args.skip, &args.autocommit].map(Setting::value);
+    if named
+        .into_iter()
+        .flatten()
+        .any(|names| names.contains(name))
+    {
+        return true;
     }
+    let written = args.id.value().into_iter();
+    let written = written.chain(args.key.value().into_iter().flatten());
+    let written: TokenStream = written.map(ToTokens::to_token_stream).collect();
+    let says_all = !args.id.is_absent() || !args.key.is_absent();
+    says_all && mention(written, &name.unraw().to_string()).is_none()
 }
 
 /// What has to hold of any function whose body is wrapped.

@@ -442,13 +442,21 @@ pub(crate) fn never_fails(ty: &Type) -> bool {
         "Option", "Vec", "String", "Arc", "Box", "HashMap", "BTreeMap",
     ];
     match ty {
-        Type::Paren(paren) => never_fails(&paren.elem),
-        Type::Group(group) => never_fails(&group.elem),
+        Type::Reference(_) => true,
+        ty => is_builtin(ty, &known),
+    }
+}
+
+/// Whether a type is a primitive one, a tuple, a slice or an array, or has one of these names.
+pub(crate) fn is_builtin(ty: &Type, known: &[&str]) -> bool {
+    match ty {
+        Type::Paren(paren) => is_builtin(&paren.elem, known),
+        Type::Group(group) => is_builtin(&group.elem, known),
         Type::Path(path) => path.path.segments.last().is_some_and(|last| {
             let name = last.ident.to_string();
             known.contains(&name.as_str()) || name.starts_with(char::is_lowercase)
         }),
-        Type::Tuple(_) | Type::Reference(_) | Type::Slice(_) | Type::Array(_) => true,
+        Type::Tuple(_) | Type::Slice(_) | Type::Array(_) => true,
         _ => false,
     }
 }

@@ -16,7 +16,7 @@ use syn::{
 use super::values::no_such_parameter;
 use crate::args::Setting;
 use crate::diag::Errors;
-use crate::item::{Binding, Item};
+use crate::item::{Binding, Item, is_builtin};
 
 /// A parameter that may be part of a transaction.
 pub(super) struct Part {
@@ -337,14 +337,5 @@ fn is_plain(ty: &Type) -> bool {
     let known = [
         "String", "Vec", "VecDeque", "HashMap", "HashSet", "BTreeMap", "BTreeSet", "PathBuf",
     ];
-    match ty {
-        Type::Paren(paren) => is_plain(&paren.elem),
-        Type::Group(group) => is_plain(&group.elem),
-        Type::Path(path) => path.path.segments.last().is_some_and(|last| {
-            let name = last.ident.to_string();
-            known.contains(&name.as_str()) || name.starts_with(char::is_lowercase)
-        }),
-        Type::Slice(_) | Type::Array(_) | Type::Tuple(_) => true,
-        _ => false,
-    }
+    is_builtin(ty, &known)
 }

@@ -4,7 +4,7 @@
 //! take, and everybody behind it gets no answer. So a key whose value was larger than any of ours is read no more while it
 //! is that large; and each key of a command that had no answer is asked for its length before it is read again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -30,8 +30,16 @@ pub(super) struct SetAside {
 #[derive(Debug, Default)]
 struct Keys {
     /// An outage adds many suspects at once, and they are not to push out what is known.
-    oversized: VecDeque<(u128, Instant)>,
-    suspects: VecDeque<(u128, Instant)>,
+    oversized: Recent,
+    suspects: Recent,
+}
+
+/// The last keys, by hash, and until when each is remembered.
+#[derive(Debug, Default)]
+struct Recent {
+    until: HashMap<u128, Instant>,
+    /// In the order of their times. One that was forgotten, or has a later time by now, is not in `until` with this one.
+    order: VecDeque<(u128, Instant)>,
 }
 
 impl SetAside {
@@ -44,10 +52,11 @@ impl SetAside {
         if self.is_empty() || crate::mutation::is_active("oversized-not-set-aside") {
             return false;
         }
-        let keys = self.keys.lock();
-        std::iter::once(probe.key.as_str())
-            .chain(probe.deps.iter().map(|dep| dep.key()))
-            .any(|key| keys.hold(hash(key)))
+        self.change(|keys| {
+            std::iter::once(probe.key.as_str())
+                .chain(probe.deps.iter().map(|dep| dep.key()))
+                .any(|key| keys.hold(hash(key)))
+        })
     }
 
     /// Those among these keys that are set aside.
@@ -55,8 +64,7 @@ impl SetAside {
         if self.is_empty() || crate::mutation::is_active("oversized-not-set-aside") {
             return Vec::new();
         }
-        let keys = self.keys.lock();
-        asked.filter(|key| keys.hold(hash(key))).collect()
+        self.change(|keys| asked.filter(|key| keys.hold(hash(key))).collect())
     }
 
     /// These were in a command that had no answer.
@@ -65,7 +73,7 @@ impl SetAside {
             for key in asked {
                 let key = hash(key);
                 if !keys.hold(key) {
-                    remember(&mut keys.suspects, key);
+                    keys.suspects.remember(key);
                 }
             }
         });
@@ -74,52 +82,75 @@ impl SetAside {
     /// The value under this key is larger than any of ours.
     pub(super) fn is_oversized(&self, key: &str) {
         self.change(|keys| {
-            keys.forget(hash(key));
-            remember(&mut keys.oversized, hash(key));
+            let key = hash(key);
+            keys.suspects.forget(key);
+            keys.oversized.remember(key);
         });
     }
 
     /// It is not.
     pub(super) fn is_ordinary(&self, key: &str) {
-        self.change(|keys| keys.forget(hash(key)));
+        self.change(|keys| {
+            let key = hash(key);
+            keys.suspects.forget(key);
+            keys.oversized.forget(key);
+        });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Keys)) {
+    /// What is over leaves first, so that reads are spared the lock again some time after an outage.
+    fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> T {
         let mut keys = self.keys.lock();
-        keys.forget_old();
-        change(&mut keys);
-        let count = keys.oversized.len() + keys.suspects.len();
+        let now = clock::now();
+        keys.oversized.forget_old(now);
+        keys.suspects.forget_old(now);
+        let changed = change(&mut keys);
+        let count = keys.oversized.until.len() + keys.suspects.until.len();
         self.count.store(count, Ordering::Relaxed);
+        changed
     }
 }
 
 impl Keys {
     fn hold(&self, key: u128) -> bool {
-        let all = self.oversized.iter().chain(&self.suspects);
-        all.into_iter().any(|(known, _)| *known == key)
-    }
-
-    fn forget(&mut self, key: u128) {
-        for keys in [&mut self.oversized, &mut self.suspects] {
-            keys.retain(|(known, _)| *known != key);
-        }
-    }
-
-    fn forget_old(&mut self) {
-        let now = clock::now();
-        for keys in [&mut self.oversized, &mut self.suspects] {
-            while keys.front().is_some_and(|(_, until)| *until <= now) {
-                keys.pop_front();
-            }
-        }
+        self.oversized.until.contains_key(&key) || self.suspects.until.contains_key(&key)
     }
 }
 
-fn remember(keys: &mut VecDeque<(u128, Instant)>, key: u128) {
-    if keys.len() == MOST {
-        keys.pop_front();
+impl Recent {
+    fn remember(&mut self, key: u128) {
+        let now = clock::now();
+        // Each read of an oversized key says so; its time is moved when half of it is over.
+        if let Some(until) = self.until.get(&key)
+            && *until > now + REMEMBERED / 2
+        {
+            return;
+        }
+        let until = now + REMEMBERED;
+        self.until.insert(key, until);
+        self.order.push_back((key, until));
+        // Keys that are forgotten and come again leave more than one place behind.
+        while self.until.len() > MOST || self.order.len() > 2 * MOST {
+            self.forget_first();
+        }
     }
-    keys.push_back((key, clock::now() + REMEMBERED));
+
+    fn forget(&mut self, key: u128) {
+        self.until.remove(&key);
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(_, until)| *until <= now) {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((key, until)) = self.order.pop_front()
+            && self.until.get(&key) == Some(&until)
+        {
+            self.until.remove(&key);
+        }
+    }
 }
 
 fn hash(key: &str) -> u128 {
@@ -149,8 +180,24 @@ mod tests {
         assert!(holds(&aside, "users:1"));
         assert!(!holds(&aside, "teams:0") && holds(&aside, many.last().expect("many")));
 
+        for _ in 0..10 {
+            for key in &many {
+                aside.is_ordinary(key);
+                aside.suspect([key.as_str()].into_iter());
+            }
+        }
+        assert!(aside.keys.lock().suspects.order.len() <= 2 * MOST);
+
+        // Seen again, it is remembered for longer, however often.
+        tokio::time::advance(REMEMBERED / 2).await;
+        (0..100).for_each(|_| aside.is_oversized("users:1"));
+        assert_eq!(aside.keys.lock().oversized.order.len(), 2);
+        tokio::time::advance(REMEMBERED / 2).await;
+        assert!(holds(&aside, "users:1") && !holds(&aside, "teams:1500"));
+
+        // What is over leaves also where nothing new comes.
         tokio::time::advance(REMEMBERED).await;
-        aside.is_ordinary("nothing");
+        assert!(!holds(&aside, "users:1"));
         assert!(aside.is_empty());
     }
 }
