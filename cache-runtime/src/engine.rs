@@ -4,16 +4,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::background::Background;
+use crate::base::background::Background;
+use crate::call::enclosing::Waits;
+use crate::coalesce::load_gate::LoadGates;
+use crate::coalesce::maintenance::Maintenance;
+use crate::coalesce::single_flight::SingleFlight;
 use crate::config::CacheConfig;
-use crate::delivery::Delivery;
-use crate::enclosing::Waits;
+use crate::invalidation::Delivery;
 use crate::key::KeySpace;
-use crate::load_gate::LoadGates;
 use crate::local::Local;
-use crate::maintenance::Maintenance;
 use crate::registry::{Registry, Resource};
-use crate::single_flight::SingleFlight;
 use crate::stats::{STRIPES, stripe};
 use crate::store::Store;
 

@@ -77,77 +77,57 @@
 //! | `redis-tls` | no | TLS to Redis, with rustls |
 //! | `testing` | no | `testing::TestCache`, with a clock and faults, and the contract suite for stores of one's own |
 
-// In reading order.
-mod advisor;
-mod background;
-mod cache;
-mod call_budget;
-mod clock;
-mod codec;
-mod config;
-mod delivery;
-mod enclosing;
-mod encoded;
-mod engine;
-mod entry;
-mod error;
-mod generation;
-mod keep_alive;
-mod key;
-mod load_gate;
-mod local;
-mod maintenance;
-#[cfg(feature = "map")]
-mod map;
-#[allow(
-    dead_code,
-    reason = "no technique has a switch in this selection of features"
-)]
-mod mutation;
-mod nonce;
-mod observe;
-mod paused;
-#[cfg(feature = "poem")]
-pub mod poem;
-mod policy;
-mod read;
-mod registry;
-mod returns;
-mod schema;
-mod scope;
-mod shape;
-mod single_flight;
-#[cfg(feature = "sqlx")]
-pub mod sqlx;
-mod stats;
-pub mod store;
-mod sync;
-mod table;
-mod transaction;
-mod write;
-
+// The rooms, from the top down. A room imports only from those below it; `docs/layers.txt` has
+// the order, and CI checks it.
+#[doc(hidden)]
+pub mod __private;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-#[doc(hidden)]
-pub mod __private;
+mod cache;
+mod integrations;
+
+mod call;
+mod diagnostics;
+
+mod engine;
+
+mod coalesce;
+mod invalidation;
+
+mod local;
+mod registry;
+mod stats;
+pub mod store;
+
+mod config;
+mod protocol;
+
+mod base;
+mod key;
 
 pub use cache_macros::{cached, invalidates};
 
-pub use crate::advisor::{Advice, AdviceKind, Checkup};
+pub use crate::base::error::{Error, ErrorKind};
+pub use crate::base::policy::IntoTtl;
 pub use crate::cache::{Cache, Lease, Lookup, cache, init};
+pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
+pub use crate::call::read::LoadContext;
+pub use crate::call::returns::Cacheable;
+pub use crate::call::scope::{bypass, key_of, refresh};
 pub use crate::config::{CacheConfig, ConfigError, RedisConfig};
-pub use crate::delivery::Acknowledgement;
-pub use crate::encoded::Encoded;
-pub use crate::error::{Error, ErrorKind};
+pub use crate::diagnostics::{Advice, AdviceKind, Checkup};
+pub use crate::integrations::encoded::Encoded;
+#[cfg(feature = "poem")]
+pub use crate::integrations::poem;
+#[cfg(feature = "sqlx")]
+pub use crate::integrations::sqlx;
+pub use crate::invalidation::Acknowledgement;
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
 pub use crate::local::LocalFigures;
 #[cfg(feature = "map")]
-pub use crate::map::{CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map};
-pub use crate::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
-pub use crate::policy::IntoTtl;
-pub use crate::read::LoadContext;
-pub use crate::returns::Cacheable;
-pub use crate::scope::{bypass, key_of, refresh};
+pub use crate::registry::catalog::{
+    CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map,
+};
 pub use crate::stats::{CounterSnapshot, Figures, Stats};
 pub use crate::store::Circuit;

@@ -4,17 +4,17 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::Cache;
-use crate::codec::AsEncoded;
-use crate::delivery::{ACK_TIMEOUT, Order};
-use crate::enclosing;
-use crate::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::policy::IntoTtl;
+use crate::call::enclosing;
+use crate::call::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
+use crate::call::returns::{Cacheable, Fallible, Owned};
+use crate::call::transaction;
+use crate::coalesce::single_flight::LoadResult;
+use crate::invalidation::{ACK_TIMEOUT, Order};
 use crate::key::IntoKey;
-use crate::policy::IntoTtl;
-use crate::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
-use crate::returns::{Cacheable, Fallible, Owned};
-use crate::single_flight::LoadResult;
+use crate::protocol::codec::AsEncoded;
 use crate::store::{Filled, Invalidation, LeaseReply, Seen};
-use crate::transaction;
 
 /// What [`Cache::lookup`] found.
 #[derive(Debug)]

@@ -1,14 +1,14 @@
 //! Invalidations by hand, and what they wait for.
 
 use super::Cache;
-use crate::delivery::{ACK_TIMEOUT, Acknowledgement, Order};
+use crate::base::error::{Error, ErrorKind, shortened};
+use crate::call::scope;
+use crate::call::transaction::{self, DeferredWrite, Ending, InDoubt};
+use crate::call::write::{Planned, WritePlan};
 use crate::engine::Handle;
-use crate::error::{Error, ErrorKind, shortened};
+use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, Order};
 use crate::key::{KeyPart, is_resource};
-use crate::scope;
 use crate::store::Matching;
-use crate::transaction::{self, DeferredWrite, Ending, InDoubt};
-use crate::write::{Planned, WritePlan};
 
 impl Cache {
     /// Invalidates one row and everything derived from its resource. A name that is no resource invalidates

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::url::{from_url, service_link};
 use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, normalised, slips, terminated};
+use crate::base::policy::MAX_TTL;
 use crate::key::is_resource;
-use crate::policy::MAX_TTL;
 
 impl CacheConfig {
     /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`,

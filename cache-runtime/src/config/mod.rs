@@ -9,9 +9,9 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::env::ConfigError;
+use crate::base::nonce::hash128;
+use crate::base::policy::{Grace, MAX_TTL};
 use crate::key::KeySpace;
-use crate::nonce::hash128;
-use crate::policy::{Grace, MAX_TTL};
 
 /// Settings are brought into these bounds: shorter times mean nothing to a store that counts in milliseconds, and
 /// longer ones overflow clocks.
@@ -131,7 +131,7 @@ pub struct CacheConfig {
     pub(crate) pending_limit: usize,
     pub(crate) advice: bool,
     #[cfg(feature = "map")]
-    pub(crate) map: Option<std::sync::Arc<crate::map::CacheMap>>,
+    pub(crate) map: Option<std::sync::Arc<crate::registry::catalog::CacheMap>>,
 }
 
 impl Default for CacheConfig {
@@ -347,7 +347,7 @@ impl CacheConfig {
         self
     }
 
-    /// What the advice goes by in place of [`map`](crate::map()): the same with its constants
+    /// What the advice goes by in place of [`map`](crate::registry::catalog()): the same with its constants
     /// [bound](crate::CacheMap::bind), and with what is invalidated by hand.
     #[cfg(feature = "map")]
     #[must_use]

@@ -6,7 +6,7 @@
 //! absent part, with `~`, `,`, `)` or nothing behind it.
 
 use super::push_hash;
-use crate::nonce::hash128;
+use crate::base::nonce::hash128;
 
 /// The longest text of an id or a tag, in bytes, that stands in a key as it is.
 pub(crate) const ID_LIMIT: usize = 200;
@@ -25,7 +25,7 @@ pub(crate) const LONGEST_ID: usize = 8 << 20;
 /// Shortens what stands behind `start`, if it is too long for a key.
 #[inline]
 pub(super) fn bound(text: &mut String, start: usize, hash_key: &[u8; 16]) {
-    if text.len() - start > ID_LIMIT && !crate::mutation::is_active("ids-not-bounded") {
+    if text.len() - start > ID_LIMIT && !crate::base::mutation::is_active("ids-not-bounded") {
         shorten(text, start, hash_key);
     }
 }

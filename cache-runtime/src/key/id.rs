@@ -456,7 +456,7 @@ macro_rules! fields {
             }
 
             fn skip_field(&mut self, _: &'static str) -> Result<(), KeyError> {
-                if crate::mutation::is_active("skipped-fields-keep-no-place") {
+                if crate::base::mutation::is_active("skipped-fields-keep-no-place") {
                     return Ok(());
                 }
                 self.part(&None::<()>)

@@ -18,9 +18,9 @@ pub(crate) use self::bound::{ID_LIMIT, NAME_LIMIT};
 pub(crate) use self::id::IdForm;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::id::render as render_id;
-use crate::error::{Error, ErrorKind, shortened};
-use crate::nonce::hash128;
-use crate::read::Extra;
+use crate::base::error::{Error, ErrorKind, shortened};
+use crate::base::nonce::hash128;
+use crate::call::read::Extra;
 
 /// A value that can stand in a cache key: anything that implements serde's `Serialize`.
 ///

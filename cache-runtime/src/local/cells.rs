@@ -9,8 +9,8 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use crate::sync::atomic::{AtomicBool, Ordering, fence};
-use crate::sync::{Mutex, Notify, OnceLock};
+use crate::base::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::base::sync::{Mutex, Notify, OnceLock};
 
 const SHARDS: usize = 16;
 /// A shard with fewer cells is not looked through for those that nobody holds.

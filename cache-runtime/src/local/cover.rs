@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::tick::{Moment, Tick};
-use crate::clock::TICK;
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::base::clock::TICK;
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicU64, Ordering};
 
 /// What nothing belongs to.
 pub(super) const NO_EPOCH: u64 = 0;
@@ -69,7 +69,7 @@ impl Cover {
         let until = self.until.load(Ordering::Acquire);
         let is_covered = now.tick.0 < until && now.wall.0 < self.wall_until.load(Ordering::Relaxed);
         let is_covered =
-            is_covered || (until > 0 && crate::mutation::is_active("heartbeat-not-needed"));
+            is_covered || (until > 0 && crate::base::mutation::is_active("heartbeat-not-needed"));
         is_covered.then(|| now.tick.since(Tick(self.sent.load(Ordering::Relaxed))))
     }
 
@@ -86,7 +86,7 @@ impl Cover {
         state.open = Some(session);
         state.on_their_way.clear();
         self.until.store(0, Ordering::Release);
-        let is_kept = crate::mutation::is_active("epoch-kept");
+        let is_kept = crate::base::mutation::is_active("epoch-kept");
         state.epochs = if is_kept { 1 } else { state.epochs + 1 };
         self.epoch.store(state.epochs, Ordering::Release);
     }
@@ -145,7 +145,7 @@ impl Cover {
         let known = state.on_their_way.iter().position(|(on, _)| *on == beat);
         // Those before it are later than this one, and cover less.
         if let Some((_, sent)) = known.and_then(|at| state.on_their_way.drain(..=at).next_back()) {
-            let sent = if crate::mutation::is_active("heartbeat-from-when-it-came") {
+            let sent = if crate::base::mutation::is_active("heartbeat-from-when-it-came") {
                 Moment::now()
             } else {
                 sent

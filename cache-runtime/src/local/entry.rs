@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::ReadToken;
 use super::cells::Cell;
 use super::tick::Tick;
-use crate::read::Extra;
-use crate::table;
+use crate::base::entry_map;
+use crate::call::read::Extra;
 
 /// What an entry takes besides its value: itself, its cells with their places, its place in the table, reference counts.
 pub(super) const OVERHEAD: u64 = 384;
@@ -118,7 +118,7 @@ fn same_extras(a: &[Extra], b: &[Extra]) -> bool {
 
 /// It weighs the lengths of its key and its encoded value, and a fixed overhead. A decoded value may take more, and nobody can
 /// ask it how much; with its encoding it grows, and that is known for nothing.
-impl table::Entry for Entry {
+impl entry_map::Entry for Entry {
     fn key(&self) -> &str {
         &self.key
     }

@@ -40,9 +40,9 @@ pub(crate) use self::entry::{Asked, Copy, Found, Shared};
 use self::figures::Figures;
 pub use self::figures::LocalFigures;
 use self::tick::{Moment, Tick};
-use crate::nonce::{Nonce, hash128};
+use crate::base::entry_map::Table;
+use crate::base::nonce::{Nonce, hash128};
 use crate::store::Probe;
-use crate::table::Table;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
@@ -180,7 +180,7 @@ impl Local {
     /// Own changes of these keys, which Redis has acknowledged.
     pub(crate) fn forget<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
         for key in keys {
-            if crate::mutation::is_active("own-write-spares-reads-in-flight") {
+            if crate::base::mutation::is_active("own-write-spares-reads-in-flight") {
                 self.entries.remove_if(key.as_bytes(), |_| true);
             } else {
                 self.end(key.as_bytes());

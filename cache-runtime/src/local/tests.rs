@@ -1,9 +1,9 @@
 use std::any::TypeId;
 
 use super::*;
-use crate::generation::Dep;
+use crate::call::read::Extra;
 use crate::key::EntryKind;
-use crate::read::Extra;
+use crate::protocol::generation::Dep;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::clock::{self, Instant};
+use crate::base::clock::{self, Instant};
 
 /// What a store that connects by itself says of its connection, and what it is told: whether somebody waits for it.
 ///
@@ -61,7 +61,7 @@ impl ConnectionWatch {
         let began = clock::now();
         loop {
             let is_wanted = self.0.is_wanted.load(Ordering::Acquire)
-                && !crate::mutation::is_active("reconnect-pause-grows-while-pending");
+                && !crate::base::mutation::is_active("reconnect-pause-grows-while-pending");
             let pause = match is_wanted {
                 true => usual.min(wanted),
                 false => usual,

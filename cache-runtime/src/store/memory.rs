@@ -16,13 +16,13 @@ use super::{
     Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
     LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store, glob,
 };
-use crate::clock::{self, Millis};
-use crate::entry::{Content, Header, Stamp};
-use crate::error::{Error, ErrorKind};
-use crate::generation::{Dep, StampBase};
+use crate::base::clock::{self, Millis};
+use crate::base::entry_map::{self, Table};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::{Nonce, hash128};
 use crate::key::EntryKind;
-use crate::nonce::{Nonce, hash128};
-use crate::table::{self, Table};
+use crate::protocol::entry::{Content, Header, Stamp};
+use crate::protocol::generation::{Dep, StampBase};
 
 /// What an entry takes besides its key and value: header, reference counts and the table's own share.
 const ENTRY_OVERHEAD: usize = 256;
@@ -103,7 +103,7 @@ impl Slot {
     }
 }
 
-impl table::Entry for Slot {
+impl entry_map::Entry for Slot {
     fn key(&self) -> &str {
         &self.key
     }

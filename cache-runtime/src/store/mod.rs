@@ -29,14 +29,14 @@ pub use self::redis::RedisStore;
 #[cfg(all(feature = "redis", feature = "testing"))]
 pub(crate) use self::redis::given as given_names;
 pub use self::survey::{Inquiry, Survey};
-use crate::clock::CLOCK_ERROR;
-pub use crate::clock::Millis;
-use crate::entry::MAX_TOOK;
-pub use crate::entry::{CodecId, Content, Fingerprint, Header, Stamp};
-use crate::error::{Error, ErrorKind};
-pub use crate::generation::{Dep, Generation, StampBase};
+use crate::base::clock::CLOCK_ERROR;
+pub use crate::base::clock::Millis;
+use crate::base::error::{Error, ErrorKind};
+pub use crate::base::nonce::Nonce;
 use crate::key::EntryKind;
-pub use crate::nonce::Nonce;
+use crate::protocol::entry::MAX_TOOK;
+pub use crate::protocol::entry::{CodecId, Content, Fingerprint, Header, Stamp};
+pub use crate::protocol::generation::{Dep, Generation, StampBase};
 
 /// An entry's key and what the entry depends on.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Look {
     /// Whether the last intent's time is over, as far as the store's clock is known here, or lies further ahead than an
     /// intent lasts: that is from before the clock was set back.
     pub(crate) fn has_expired_intents(&self, longest: Duration) -> bool {
-        !crate::mutation::is_active("intents-not-pruned")
+        !crate::base::mutation::is_active("intents-not-pruned")
             && self.intended.is_some_and(|until| {
                 until < self.now || until > self.now.after(longest + CLOCK_ERROR)
             })

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind};
-use crate::nonce::Nonce;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
 use crate::store::{
     Circuit, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
     LeaseRequest, Look, Matching, Millis, Probe, ServerFacts, Store,

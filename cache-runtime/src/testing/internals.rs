@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use crate::base::error::Error;
 use crate::config::CacheConfig;
-use crate::error::Error;
 use crate::key::{self, IdForm, Key, KeyPart};
 
 /// An id as it stands in a key.

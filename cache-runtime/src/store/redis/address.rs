@@ -12,8 +12,8 @@ use redis::RedisFuture;
 use redis::io::AsyncDNSResolver;
 
 use super::link::Link;
+use crate::base::error::Error;
 use crate::config::RedisConfig;
-use crate::error::Error;
 
 /// How often a name is resolved while a connection lasts.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ pub(super) async fn watch(link: &Link, config: &RedisConfig) -> Infallible {
     }
     loop {
         given::changed_or(tokio::time::sleep(INTERVAL)).await;
-        if crate::mutation::is_active("name-resolved-once") {
+        if crate::base::mutation::is_active("name-resolved-once") {
             continue;
         }
         let resolved = tokio::time::timeout(BUDGET, of(config)).await;

@@ -26,11 +26,11 @@ use self::plan::{BatchPlan, Size};
 use super::errors::is_forbidden;
 use super::link::Link;
 use super::reads::mget;
-use crate::clock::{self, Instant};
-use crate::error::{Error, ErrorKind};
+use crate::base::clock::{self, Instant};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::base::sync::{Mutex, Notify, time};
 use crate::store::{Look, Probe};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Mutex, Notify, time};
 
 /// How many batches are in flight at once: while one is answered, the next is read by the server. Where the way is
 /// long there are more, one for each so much of it: nobody is to wait for a good part of a round trip before it begins.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::Instant;
+use crate::base::clock::Instant;
 use crate::store::Circuit;
 
 /// So many commands in a row without an answer open the circuit.
@@ -130,7 +130,9 @@ impl Breaker {
             state.short_pause = FIRST_SHORT_PAUSE;
         }
         let is_tried_at_once = match end {
-            End::Lost if crate::mutation::is_active("reconnect-pause-grows-while-pending") => {
+            End::Lost
+                if crate::base::mutation::is_active("reconnect-pause-grows-while-pending") =>
+            {
                 worked_for(FIRST_PAUSE)
             }
             End::Lost => worked_for(SHORT_LIVED),

@@ -14,10 +14,10 @@ use redis::{
 use super::address::To;
 use super::errors::described;
 use super::health::NO_PRIMARY;
-use crate::clock::{Millis, RemoteClock};
+use crate::base::clock::{Millis, RemoteClock};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::{Nonce, hash128};
 use crate::config::RedisConfig;
-use crate::error::{Error, ErrorKind};
-use crate::nonce::{Nonce, hash128};
 
 /// After so long without traffic the peer is asked whether it is there, and so often.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);

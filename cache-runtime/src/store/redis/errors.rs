@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind as RedisErrorKind, RedisError};
 
-use crate::error::{Error, ErrorKind, shortened};
+use crate::base::error::{Error, ErrorKind, shortened};
 
 /// Whether a replica refused to write. A primary that is demoted keeps its connections, so this is how they learn
 /// of it; Redis 6.2 wraps the refusal where a script ran into it.

@@ -15,8 +15,8 @@ use redis::aio::MultiplexedConnection;
 use super::dial::info_field;
 use super::link::Link;
 use super::{millis, scripts};
-use crate::error::Error;
-use crate::nonce::Nonce;
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
 
 /// How long after one question the next is asked. With the time that an answer may take it is a second.
 const INTERVAL: Duration = Duration::from_millis(750);
@@ -62,7 +62,7 @@ impl Health {
         connection: &mut MultiplexedConnection,
         describe: impl Fn(RedisError) -> Error,
     ) -> Result<(), Ailment> {
-        if crate::mutation::is_active("health-is-a-read") {
+        if crate::base::mutation::is_active("health-is-a-read") {
             return Ok(());
         }
         match tokio::time::timeout(self.budget, self.write(connection)).await {
@@ -131,7 +131,7 @@ pub(super) const NO_PRIMARY: &str = "this is a replica; the cache needs the prim
 /// `master`, or what else the server calls itself (`slave`, and `replica` in other implementations); `None` where nobody
 /// may ask.
 async fn role(connection: &mut MultiplexedConnection) -> Option<String> {
-    if crate::mutation::is_active("role-not-asked") {
+    if crate::base::mutation::is_active("role-not-asked") {
         return None;
     }
     let info = redis::cmd("INFO")

@@ -30,12 +30,12 @@ use super::misplaced::Misplaced;
 use super::scripts;
 use super::set_aside::SetAside;
 use super::tracking::{Tracker, Tracking};
-use crate::clock::{self, RemoteClock};
+use crate::base::clock::{self, RemoteClock};
+use crate::base::error::{Error, ErrorKind, shortened};
+use crate::base::nonce::Nonce;
+use crate::base::paused::Held;
 use crate::config::RedisConfig;
-use crate::entry::Stamp;
-use crate::error::{Error, ErrorKind, shortened};
-use crate::nonce::Nonce;
-use crate::paused::Held;
+use crate::protocol::entry::Stamp;
 use crate::store::{Circuit, ConnectionWatch, Word};
 
 /// How long making a connection may take: longer than a command, since nobody waits for it.

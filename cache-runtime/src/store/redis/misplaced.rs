@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use crate::entry::Stamp;
-use crate::nonce::hash128;
+use crate::base::nonce::hash128;
+use crate::protocol::entry::Stamp;
 
 /// So many are remembered. Forgetting one costs one more connection.
 const REMEMBERED: usize = 256;

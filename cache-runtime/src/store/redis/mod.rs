@@ -36,14 +36,14 @@ use super::{
     Invalidation, LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey,
     Word, glob,
 };
-use crate::background::supervised;
-use crate::clock::{self, Millis};
+use crate::base::background::supervised;
+use crate::base::clock::{self, Millis};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
+use crate::base::policy::generation_ttl;
 use crate::config::{CacheConfig, MOST_VALUE_BYTES, RedisConfig};
-use crate::entry::Header;
-use crate::error::{Error, ErrorKind};
 use crate::local::Local;
-use crate::nonce::Nonce;
-use crate::policy::generation_ttl;
+use crate::protocol::entry::Header;
 
 /// How many keys one step of a big read or invalidation takes: enough to be quick, few enough that nobody waits behind it.
 const STEP: usize = 256;

@@ -10,11 +10,11 @@ pub(super) use redis::Value;
 use super::batcher::{DirectRead, ReadPath, read_path};
 use super::link::{Link, unanswered};
 use super::{INTENTS, READ_LIMIT, RedisStore, millis, miscounted, scripts};
-use crate::clock::{Instant, Millis};
-use crate::entry::{Content, Header};
-use crate::error::{Error, ErrorKind};
-use crate::generation::{Dep, Generation, StampBase, last_deadline};
-use crate::nonce::Nonce;
+use crate::base::clock::{Instant, Millis};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
+use crate::protocol::entry::{Content, Header};
+use crate::protocol::generation::{Dep, Generation, StampBase, last_deadline};
 use crate::store::{Found, Look, Payload, Probe};
 
 impl RedisStore {

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use super::{INTENTS, READ_LIMIT};
-use crate::entry::{MAGIC, layout};
-use crate::nonce::Nonce;
+use crate::base::nonce::Nonce;
+use crate::protocol::entry::{MAGIC, layout};
 
 /// Functions all scripts share. Lua counts from one, so a field that begins at `n` is `sub(n + 1, ..)`.
 fn prelude() -> String {
@@ -110,7 +110,7 @@ end
 ",
         none = Nonce::NONE,
         name_end = Nonce::TEXT_LEN,
-        is_beyond = match crate::mutation::is_active("future-deadlines-hold") {
+        is_beyond = match crate::base::mutation::is_active("future-deadlines-hold") {
             true => "false",
             false => "ends - t > length",
         },
@@ -137,7 +137,7 @@ fn script(body: &str) -> Script {
     Script::new(&mutated(format!("{}{body}", prelude())))
 }
 
-/// The same with a technique taken out, where one is; see [`crate::mutation`].
+/// The same with a technique taken out, where one is; see [`crate::base::mutation`].
 fn mutated(mut script: String) -> String {
     let named = format!("not without[name:sub(1, {})]", Nonce::TEXT_LEN);
     for (mutation, with, without) in [
@@ -154,7 +154,7 @@ fn mutated(mut script: String) -> String {
         ),
         ("leases-never-lapse", "'PX', length)", "'PX', 3600000)"),
     ] {
-        if crate::mutation::is_active(mutation) {
+        if crate::base::mutation::is_active(mutation) {
             script = script.replace(with, without);
         }
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::{self, Instant};
-use crate::nonce::hash128;
+use crate::base::clock::{self, Instant};
+use crate::base::nonce::hash128;
 use crate::store::Probe;
 
 /// How long a key is remembered after it was last seen to be too large, or to be in a command without an answer.
@@ -49,7 +49,7 @@ impl SetAside {
 
     /// Whether a read asks for a key that is set aside.
     pub(super) fn concerns(&self, probe: &Probe) -> bool {
-        if self.is_empty() || crate::mutation::is_active("oversized-not-set-aside") {
+        if self.is_empty() || crate::base::mutation::is_active("oversized-not-set-aside") {
             return false;
         }
         self.change(|keys| {
@@ -61,7 +61,7 @@ impl SetAside {
 
     /// Those among these keys that are set aside.
     pub(super) fn among<'k>(&self, asked: impl Iterator<Item = &'k str>) -> Vec<&'k str> {
-        if self.is_empty() || crate::mutation::is_active("oversized-not-set-aside") {
+        if self.is_empty() || crate::base::mutation::is_active("oversized-not-set-aside") {
             return Vec::new();
         }
         self.change(|keys| asked.filter(|key| keys.hold(hash(key))).collect())

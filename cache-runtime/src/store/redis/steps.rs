@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::link::Link;
 use super::{RedisStore, SCRIPT_SETS_IT, STEP, counted, millis, scripts};
-use crate::clock::Millis;
-use crate::entry::Header;
-use crate::error::{Error, ErrorKind};
-use crate::nonce::Nonce;
+use crate::base::clock::Millis;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
+use crate::protocol::entry::Header;
 use crate::store::{Fill, Filled, Invalidated, LeaseReply, LeaseRequest, Payload, Probe, Seen};
 
 impl RedisStore {

@@ -13,7 +13,7 @@ use super::dial::info_field;
 use super::link::{self, Link};
 use super::reads::text;
 use super::{RedisStore, Walk, glob};
-use crate::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind};
 use crate::store::{Inquiry, Survey};
 
 /// No more steps of a scan than these: a sample, in a big database.

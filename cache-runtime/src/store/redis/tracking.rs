@@ -13,9 +13,9 @@ use redis::{RedisError, Value};
 use tokio::sync::watch;
 
 use super::link::{Link, Links};
-use crate::error::Error;
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
 use crate::local::{Beat, Local, Session};
-use crate::nonce::Nonce;
 
 /// How long the key of a heartbeat lies in Redis. One that comes back later covers nothing.
 const BEAT_TTL_MS: u64 = 1_000;
@@ -98,7 +98,7 @@ impl Tracker {
                     }
                 }
             }
-            _ if crate::mutation::is_active("flush-not-heard") => {}
+            _ if crate::base::mutation::is_active("flush-not-heard") => {}
             _ => self.local().pushed_all(),
         }
     }
@@ -129,7 +129,7 @@ impl Tracker {
             .await
         {
             Ok(()) => {
-                if crate::mutation::is_active("heartbeat-by-answer") {
+                if crate::base::mutation::is_active("heartbeat-by-answer") {
                     self.local().returned(self.session, beat);
                 }
                 Some(beat)

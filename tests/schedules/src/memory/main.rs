@@ -5,25 +5,9 @@
 //!
 //! The sources are those of `cache-runtime`, with loom's types in place of what `crate::sync` names.
 
+mod base;
 mod local;
-#[path = "../../../../cache-runtime/src/mutation.rs"]
-mod mutation;
 mod sync;
-
-/// Nobody asks for the time here: it is handed in.
-mod clock {
-    use std::time::Duration;
-
-    pub const TICK: Duration = Duration::from_millis(10);
-
-    pub fn coarse_nanos() -> u64 {
-        0
-    }
-
-    pub fn coarse_wall_nanos() -> u64 {
-        0
-    }
-}
 
 /// How often a thread may be interrupted where it need not stop, in schedules of three threads. Most of what is wrong shows
 /// with two; with all of it they take hours.

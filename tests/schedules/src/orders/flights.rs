@@ -7,9 +7,9 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Schedule;
-use crate::clock::Instant;
+use crate::base::clock::Instant;
 use crate::single_flight::{WaitResult, SingleFlight, LoadResult};
-use crate::nonce::Nonce;
+use crate::base::nonce::Nonce;
 use crate::sync::Mutex;
 
 pub const SCHEDULES: [Schedule; 1] = [(

@@ -8,8 +8,8 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Schedule;
-use crate::clock::Instant;
-use crate::entry::Fingerprint;
+use crate::base::clock::Instant;
+use crate::protocol::entry::Fingerprint;
 use crate::single_flight::LoadResult;
 use crate::load_gate::{GateResult, Entered, LoadGates, Run};
 

@@ -7,25 +7,21 @@
 //! are what they are: what they do counts as one step. Atomics are sequentially consistent here; `memory` is for those that
 //! are not.
 
+mod base;
+mod coalesce;
 mod flights;
 mod load_gates;
 mod redis;
 mod stand_ins;
 mod sync;
 
-#[path = "../../../../cache-runtime/src/error.rs"]
-#[allow(dead_code, reason = "not all of it is tried")]
-mod error;
-#[path = "../../../../cache-runtime/src/single_flight.rs"]
-#[allow(dead_code, reason = "not all of it is tried")]
-mod single_flight;
-#[path = "../../../../cache-runtime/src/load_gate.rs"]
-#[allow(dead_code, reason = "not all of it is tried")]
-mod load_gate;
-#[path = "../../../../cache-runtime/src/mutation.rs"]
-mod mutation;
+/// The runtime's protocol layer.
+mod protocol {
+    pub use crate::stand_ins::{entry, generation};
+}
 
-use stand_ins::{clock, entry, generation, nonce, store};
+use coalesce::{load_gate, single_flight};
+use stand_ins::store;
 
 /// A schedule's name, and how often it is tried in each of the two ways.
 type Schedule = (&'static str, usize, fn());

@@ -7,9 +7,9 @@ use super::super::link::Link;
 use super::super::miscounted;
 use super::super::reads::{GenerationSet, StoredValue, Value, generation};
 use super::BatchOutcome;
-use crate::clock::Millis;
-use crate::error::Error;
-use crate::generation::Dep;
+use crate::base::clock::Millis;
+use crate::base::error::Error;
+use crate::protocol::generation::Dep;
 use crate::store::{Look, Probe};
 
 /// Among so many lists of dependencies the same one is looked for: all reads of a function have it, unless they have tags.

@@ -2,8 +2,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::advance;
 
 use super::*;
-use crate::generation::Dep;
 use crate::key::EntryKind;
+use crate::protocol::generation::Dep;
 
 const BUDGET: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_millis(87);

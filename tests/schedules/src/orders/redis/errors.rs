@@ -1,6 +1,6 @@
 //! What an error says of the connection.
 
-use crate::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind};
 
 /// Whether each is to try alone.
 pub fn is_forbidden(error: &Error) -> bool {

@@ -1,9 +1,9 @@
 //! A connection, as far as batcher know of it.
 
 use super::batcher::Batcher;
-use crate::clock::Millis;
-use crate::error::Error;
-use crate::nonce::Nonce;
+use crate::base::clock::Millis;
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
 use crate::store::Probe;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 

@@ -9,7 +9,7 @@ mod reads;
 mod schedules;
 
 pub use self::schedules::SCHEDULES;
-use crate::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind};
 
 fn miscounted() -> Error {
     Error::new(ErrorKind::Store, "miscounted")

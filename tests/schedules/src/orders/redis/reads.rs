@@ -6,9 +6,9 @@ use shuttle::future::yield_now;
 use shuttle::rand::{Rng, thread_rng};
 
 use super::link::{Health, Link};
-use crate::clock::Millis;
-use crate::error::{Error, ErrorKind};
-use crate::nonce::Nonce;
+use crate::base::clock::Millis;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
 use crate::store::Look;
 use crate::sync::atomic::Ordering;
 use crate::sync::time;

@@ -8,7 +8,7 @@ use shuttle::future::{self, block_on, yield_now};
 use super::batcher::{ReadPath, WORKERS, Worker, read_path};
 use super::link::{Health, Link};
 use crate::Schedule;
-use crate::generation::Dep;
+use crate::protocol::generation::Dep;
 use crate::store::Probe;
 use crate::sync::Notify;
 

@@ -1,0 +1,16 @@
+//! The lowest layer: plain helpers that know nothing of caching. It imports no other room.
+
+pub(crate) mod background;
+pub(crate) mod call_budget;
+pub(crate) mod clock;
+pub(crate) mod entry_map;
+pub(crate) mod error;
+#[allow(
+    dead_code,
+    reason = "no technique has a switch in this selection of features"
+)]
+pub(crate) mod mutation;
+pub(crate) mod nonce;
+pub(crate) mod paused;
+pub(crate) mod policy;
+pub(crate) mod sync;

@@ -1,0 +1,76 @@
+//! Tokio's paused time while something goes on in real time.
+//!
+//! With time paused (`#[tokio::test(start_paused = true)]`), Tokio moves the clock on to the next timer as soon as no task of the
+//! runtime is ready. It does not know of an answer that is on its way to another thread, so that the command's budget would be
+//! over at once. It does not move the clock while a blocking task of the runtime runs, and such a task is held here.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// While it lives, paused time does not move on by itself.
+#[derive(Debug)]
+pub(crate) struct Held(
+    #[expect(dead_code, reason = "its end is what counts")] Option<mpsc::Sender<()>>,
+);
+
+impl Held {
+    /// For as long as it takes, and no longer than `limit`. It costs two looks at the clock where time is not paused.
+    pub(crate) fn for_at_most(limit: Duration) -> Self {
+        if !is_paused() || crate::base::mutation::is_active("paused-time-moves-on") {
+            return Self(None);
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return Self(None);
+        };
+        let (sender, ended) = mpsc::channel::<()>();
+        // Nobody needs to hear how it ends.
+        drop(runtime.spawn_blocking(move || ended.recv_timeout(limit)));
+        Self(Some(sender))
+    }
+}
+
+/// Whether Tokio's time is not the system's. There is no way to ask; but where both are one, they agree to the nanosecond.
+fn is_paused() -> bool {
+    let before = Instant::now();
+    let tokio = tokio::time::Instant::now().into_std();
+    tokio < before || Instant::now() < tokio
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test(start_paused = true)]
+    async fn time_stands_still_while_it_is_held() {
+        assert!(is_paused());
+        let began = tokio::time::Instant::now();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let (go, gone) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let _ = gone.recv_timeout(Duration::from_millis(50));
+            let _ = answer.send(());
+        });
+        let held = Held::for_at_most(HOUR);
+        let answered = tokio::time::timeout(HOUR, answered).await;
+        assert!(answered.is_ok_and(|answer| answer.is_ok()));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop((held, go));
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(began.elapsed(), HOUR, "and moves on again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_moves_on_when_the_limit_is_over() {
+        let _held = Held::for_at_most(Duration::from_millis(10));
+        tokio::time::sleep(HOUR).await;
+    }
+
+    #[tokio::test]
+    async fn time_that_is_not_paused_is_the_systems() {
+        for _ in 0..1_000 {
+            assert!(!is_paused());
+        }
+    }
+}

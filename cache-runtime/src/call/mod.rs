@@ -1,0 +1,10 @@
+//! One annotated call: what generated code starts, step by step.
+
+pub(crate) mod enclosing;
+pub(crate) mod observe;
+pub(crate) mod read;
+pub(crate) mod returns;
+pub(crate) mod scope;
+pub(crate) mod shape;
+pub(crate) mod transaction;
+pub(crate) mod write;

@@ -1,0 +1,636 @@
+//! One call for many ids: one look, one run of the function with the ids that missed, one entry for each.
+//!
+//! Nobody waits for others while holding leases: two batches that overlap would wait for each other. So a batch that got
+//! a lease loads at once, also the ids that somebody else is loading (these without storing them); a batch that got none
+//! waits for those who did, until one of them gives a lease back that it gets.
+
+use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::permit::Permit;
+use super::plan::ReadPlan;
+use super::reader::{Action, EntryState, Reader};
+use super::steps::{self, Asked, Leases, Wanted};
+use super::{AllButEach, Call, Everything, Unless, ran_without, value_of};
+use crate::base::call_budget::CallBudget;
+use crate::base::error::{Error, ErrorKind};
+use crate::call::enclosing::{self, Frame};
+use crate::call::observe::{self, BypassReason, Outcome, Status};
+use crate::call::returns::{Gathered, Kind};
+use crate::call::scope::{self, Mode};
+use crate::call::transaction;
+use crate::coalesce::keep_alive::{KeepAlive, KeptAlive};
+use crate::coalesce::single_flight::LoadResult;
+use crate::engine::Handle;
+use crate::key::KeyPart;
+use crate::local::ReadToken;
+use crate::protocol::entry::Content;
+use crate::registry::Site;
+use crate::store::{Look, Probe, Seen, Store};
+
+/// How many ids are looked after at the same time where each goes its own way.
+const AT_A_TIME: usize = 64;
+
+/// A call of a cached function that takes many ids, before its body runs.
+#[derive(Debug)]
+#[must_use]
+pub struct Batch<R, S, K, U = Everything> {
+    ids: Vec<K>,
+    /// Each id once; `None` if the cache is off.
+    calls: Option<Vec<(K, Call)>>,
+    unless: U,
+    kind: PhantomData<fn() -> (R, S)>,
+}
+
+impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
+    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
+    pub(crate) fn new<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
+        cache: Option<Handle>,
+        site: &'static Site,
+        resource: &'static str,
+        ids: &[K],
+        plan: P,
+    ) -> Self {
+        let calls = cache.and_then(|cache| {
+            let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
+            plan(&mut planned);
+            let calls = planned.finish_each(&cache, ids);
+            let mut seen = HashSet::with_capacity(calls.len());
+            // An id that has no key of its own keeps its place: the function may know it all the same.
+            let once =
+                ids.iter().cloned().zip(calls).filter(|(_, call)| {
+                    call.problem.is_some() || seen.insert(call.probe.key.clone())
+                });
+            Some(once.collect())
+        });
+        Self {
+            ids: ids.to_vec(),
+            calls,
+            unless: Everything,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R, S, K> Batch<R, S, K> {
+    /// What is not worth keeping.
+    pub fn unless<F: Fn(&R::Value) -> bool>(
+        self,
+        refuses: F,
+    ) -> Batch<R, S, K, AllButEach<F, R::Value>>
+    where
+        R: Gathered<S>,
+    {
+        Batch {
+            ids: self.ids,
+            calls: self.calls,
+            unless: AllButEach::each(refuses),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<R, S, K: Clone, U> Batch<R, S, K, U> {
+    /// Answers from the cache what it can, runs `body` once with the other ids if there are any, and stores what it
+    /// returns, each value under its own key, and those it does not return as absent.
+    ///
+    /// # Cancel safety
+    /// As a read of one.
+    pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>, &[K]) -> R) -> R
+    where
+        R: Gathered<S, Id = K>,
+        for<'u> &'u U: Unless<R::Value>,
+    {
+        self.run_owned(async move |kind, ids: Vec<K>| body(kind, &ids).await)
+            .await
+    }
+
+    /// The same with a body that owns its ids.
+    pub async fn run_owned(self, body: impl AsyncFnOnce(Kind<R, S>, Vec<K>) -> R) -> R
+    where
+        R: Gathered<S, Id = K>,
+        for<'u> &'u U: Unless<R::Value>,
+    {
+        if scope::takes_key(|| Err(many_keys())) {
+            return std::future::pending().await;
+        }
+        let Some(calls) = self.calls else {
+            ran_without();
+            return body(Kind::OF, self.ids).await;
+        };
+        let leases = Leases::default();
+        let answered = answered::<R, S, K, U>(&calls, self.unless, &leases, body);
+        match calls.first() {
+            Some((_, first)) => leases.renewing(first.cache.clone(), answered).await,
+            None => answered.await,
+        }
+    }
+}
+
+async fn answered<R, S, K, U>(
+    calls: &[(K, Call)],
+    unless: U,
+    leases: &Leases,
+    body: impl AsyncFnOnce(Kind<R, S>, Vec<K>) -> R,
+) -> R
+where
+    K: Clone,
+    R: Gathered<S, Id = K>,
+    for<'u> &'u U: Unless<R::Value>,
+{
+    let answers = look_up::<R, S, K>(calls, leases).await;
+    let statuses = answers.iter().map(|it| (it.status(), it.tier()));
+    let mut statuses: Vec<(Status, Tier)> = statuses.collect();
+    let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
+    for ((id, _), answer) in calls.iter().zip(answers) {
+        match answer {
+            Answer::Found(value, _) => {
+                found.extend(value.map(|value| (id.clone(), value)));
+                continue;
+            }
+            Answer::Load(permit) => permits.push(permit),
+            Answer::Bypass(_) => {}
+        }
+        missed.push(id.clone());
+    }
+    leases.hold(&permits);
+    let mut returned = if missed.is_empty() && !calls.is_empty() {
+        R::empty()
+    } else {
+        let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
+            let keys: Vec<_> = calls
+                .iter()
+                .map(|(_, call)| call.probe.key.clone())
+                .collect();
+            KeepAlive::new(Frame::load(&first.cache, keys), None)
+        });
+        let kept_alive = KeptAlive {
+            body: pin!(body(Kind::OF, missed)),
+            keep_alive: &mut keep_alive,
+        };
+        let returned = kept_alive.await;
+        let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
+        let stored: HashSet<&str> = stored.iter().map(|call| &*call.probe.key).collect();
+        for ((_, call), (status, _)) in calls.iter().zip(&mut statuses) {
+            if let Status::Miss {
+                stored: is_stored, ..
+            } = status
+            {
+                *is_stored = stored.contains(&*call.probe.key);
+            }
+        }
+        returned
+    };
+    report(calls, &statuses);
+    for (id, value) in found {
+        returned.insert(id, value);
+    }
+    returned
+}
+
+fn many_keys() -> Error {
+    Error::new(
+        ErrorKind::InvalidKey,
+        "this call has no key of its own: each of its ids has one",
+    )
+}
+
+/// What the cache has to say to one id of a batch.
+enum Answer<V> {
+    /// A value, or the knowledge that there is none.
+    Found(Option<Arc<V>>, Tier),
+    /// Load it, and store it under this lease.
+    Load(Permit),
+    /// Load it, and store nothing.
+    Bypass(BypassReason),
+}
+
+/// Who had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    /// A copy in the process, which is counted already.
+    Local,
+    Store,
+}
+
+impl<V> Answer<V> {
+    fn tier(&self) -> Tier {
+        match self {
+            Self::Found(_, tier) => *tier,
+            Self::Load(_) | Self::Bypass(_) => Tier::Store,
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::Found(..) => Status::Hit {
+                ttl: Duration::ZERO,
+            },
+            // Whether it is stored is known when it has been.
+            Self::Load(_) => Status::Miss {
+                stored: false,
+                joined: false,
+            },
+            Self::Bypass(reason) => Status::Bypass(*reason),
+        }
+    }
+}
+
+async fn look_up<R: Gathered<S>, S, K>(
+    calls: &[(K, Call)],
+    leases: &Leases,
+) -> Vec<Answer<R::Value>> {
+    let mut readers: Vec<Reader<'_>> = calls
+        .iter()
+        .map(|(_, call)| Reader::new(call, call.fingerprint::<R::Value>()))
+        .collect();
+    let bypass = |reason| calls.iter().map(|_| Answer::Bypass(reason)).collect();
+    if calls
+        .first()
+        .is_some_and(|(_, call)| transaction::is_open(&call.cache))
+    {
+        return bypass(BypassReason::Transaction);
+    }
+    match scope::mode() {
+        Mode::Usual => {}
+        Mode::Bypass => return bypass(BypassReason::Asked),
+        Mode::Refresh => {
+            let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
+            stream::iter(readers.iter_mut().zip(&mut answers))
+                .for_each_concurrent(AT_A_TIME, async |(reader, answer)| {
+                    *answer = Some(match reader.barred() {
+                        Some(reason) => Answer::Bypass(reason),
+                        None => settled(reader.take().await),
+                    });
+                })
+                .await;
+            return answered_all(answers);
+        }
+    }
+    let mut answers = first_look::<R::Value, K>(calls, &mut readers, leases).await;
+    if !answers
+        .iter()
+        .any(|answer| matches!(answer, Some(Answer::Load(_))))
+    {
+        // Others have what is missing, and nobody waits for this batch. All wait until the same time, whoever is looked
+        // after first.
+        readers.iter_mut().for_each(Reader::begin_to_wait);
+        if go_on(&mut readers, &mut answers, leases, Until::Lease).await {
+            // It may be one of many that were given back.
+            readers.iter_mut().for_each(Reader::end_waiting);
+            go_on(&mut readers, &mut answers, leases, Until::All).await;
+        }
+    }
+    answered_all(answers)
+}
+
+/// How far those go who go their own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    All,
+    /// What is open then stays so: who holds a lease waits for nobody.
+    Lease,
+}
+
+/// Lets each reader that has no answer go its own way to one; says whether one of them got a lease.
+async fn go_on<V: crate::Cacheable>(
+    readers: &mut [Reader<'_>],
+    answers: &mut [Option<Answer<V>>],
+    leases: &Leases,
+    until: Until,
+) -> bool {
+    let open: Vec<_> = readers
+        .iter_mut()
+        .enumerate()
+        .zip(answers.iter())
+        .filter(|(_, answer)| answer.is_none())
+        .map(|((place, reader), _)| async move { (place, action::<V>(reader).await) })
+        .collect();
+    let mut turns = stream::iter(open).buffer_unordered(AT_A_TIME);
+    let mut any = false;
+    while let Some((place, answer)) = turns.next().await {
+        if let Answer::Load(permit) = &answer {
+            leases.add(permit);
+            any = true;
+        }
+        if let Some(place) = answers.get_mut(place) {
+            *place = Some(answer);
+        }
+        if any && until == Until::Lease {
+            break;
+        }
+    }
+    any
+}
+
+fn answered_all<V>(answers: Vec<Option<Answer<V>>>) -> Vec<Answer<V>> {
+    let late = || Answer::Bypass(BypassReason::WaitLimit);
+    let answers = answers.into_iter();
+    answers.map(|answer| answer.unwrap_or_else(late)).collect()
+}
+
+/// Looks once, and takes the lease of all that nobody has; `None` for what somebody else is loading.
+async fn first_look<V: crate::Cacheable, K>(
+    calls: &[(K, Call)],
+    readers: &mut [Reader<'_>],
+    leases: &Leases,
+) -> Vec<Option<Answer<V>>> {
+    let bypass_all = |reason| {
+        let bypass = calls.iter().map(|_| Some(Answer::Bypass(reason)));
+        bypass.collect()
+    };
+    let Some((_, first)) = calls.first() else {
+        return Vec::new();
+    };
+    let cache = &first.cache;
+    if cache.is_closed() {
+        return bypass_all(BypassReason::Unavailable);
+    }
+    // Before the look: what is delivered in between is in what is seen.
+    let barred: Vec<Option<BypassReason>> = calls
+        .iter()
+        .map(|(_, call)| {
+            let is_pending = cache.delivery.is_pending(&call.probe);
+            let pending = is_pending.then_some(BypassReason::Pending);
+            let around = enclosing::bars(cache, &call.probe);
+            call.problem.or(around).or(pending)
+        })
+        .collect();
+    // In the process first: only the rest is asked for.
+    let copies = calls.iter().map(|(_, call)| call.find::<V>());
+    let mut answers: Vec<Option<Answer<V>>> = copies
+        .map(|copy| copy.map(|(value, _)| Answer::Found(value, Tier::Local)))
+        .collect();
+    let is_asked: Vec<bool> = answers.iter().map(Option::is_none).collect();
+    let asked = || {
+        is_asked
+            .iter()
+            .zip(calls)
+            .filter(|(is_asked, _)| **is_asked)
+    };
+    let marks: Vec<_> = asked().map(|(_, (_, call))| call.read_token()).collect();
+    let probes: Vec<Probe> = asked().map(|(_, (_, call))| call.probe.clone()).collect();
+    let mut call_budget = CallBudget::new(cache.config.command_budget);
+    let looks = look_at(&cache.store, cache.config.longest_intent(), &probes);
+    let looks = match call_budget.spend(looks).await {
+        Ok(looks) => looks,
+        Err(error) => {
+            first.fault(&error);
+            let bypass = |answer: Option<Answer<V>>| {
+                Some(answer.unwrap_or(Answer::Bypass(BypassReason::Unavailable)))
+            };
+            return answers.into_iter().map(bypass).collect();
+        }
+    };
+    if calls.len() > steps::STEP {
+        // That took several steps.
+        call_budget.renew();
+    }
+    let mut wanted = Vec::new();
+    // In the order of those that were asked for.
+    let mut seen = looks.into_iter().zip(marks);
+    let places = readers.iter_mut().zip(calls).zip(barred).zip(&mut answers);
+    for (place, (((reader, (_, call)), barred), answer)) in places.enumerate() {
+        if answer.is_some() {
+            continue;
+        }
+        let Some((look, read_token)) = seen.next() else {
+            break;
+        };
+        if let Some(reason) = barred {
+            *answer = Some(Answer::Bypass(reason));
+            continue;
+        }
+        let stamp = look.stamp;
+        *answer = match judged(reader, call, look, read_token) {
+            Ok(answer) => answer,
+            Err(seen) => {
+                wanted.push(Wanted {
+                    place,
+                    call,
+                    permit: Permit::new(call, stamp, call.fingerprint::<V>()),
+                    seen,
+                });
+                None
+            }
+        };
+    }
+    leases.hold(wanted.iter().map(|wanted| &wanted.permit));
+    for (place, asked) in steps::lease_all(cache.clone(), wanted, call_budget).await {
+        if let Some(answer) = answers.get_mut(place) {
+            *answer = match asked {
+                Asked::Granted(permit) => Some(Answer::Load(permit)),
+                Asked::Bypass(reason) => Some(Answer::Bypass(reason)),
+                Asked::Taken => None,
+            };
+        }
+    }
+    answers
+}
+
+/// What a look means to one id: an answer, or `None` for what somebody else is loading, or else what a lease may replace.
+fn judged<V: crate::Cacheable>(
+    reader: &mut Reader<'_>,
+    call: &Call,
+    look: Look,
+    read_token: Option<ReadToken>,
+) -> Result<Option<Answer<V>>, Seen> {
+    match reader.classify(look) {
+        EntryState::Bypass(reason) => Ok(Some(Answer::Bypass(reason))),
+        EntryState::Leased(_) => Ok(None),
+        EntryState::Vacant(seen) => Err(seen),
+        EntryState::Hit(hit) | EntryState::Past(hit, _) => {
+            match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
+                (Content::Absence, _) => {
+                    call.keep::<V>(&hit, None, read_token);
+                    Ok(Some(Answer::Found(None, Tier::Store)))
+                }
+                (_, Some(value)) => {
+                    call.keep(&hit, Some(&value), read_token);
+                    Ok(Some(Answer::Found(Some(value), Tier::Store)))
+                }
+                (_, None) => {
+                    reader.reject(hit.header);
+                    Err(Seen::Entry(hit.header))
+                }
+            }
+        }
+    }
+}
+
+/// As a look at one, with intents whose time is over ended first.
+async fn look_at(
+    store: &Arc<dyn Store>,
+    longest: Duration,
+    probes: &[Probe],
+) -> Result<Vec<Look>, Error> {
+    let looks = store.look_many(probes).await?;
+    let Some(first) = expired(longest, probes, &looks).next() else {
+        return Ok(looks);
+    };
+    // All depend on the same: that is ended with the first, and hardly ever is there anything besides.
+    store.prune(first).await?;
+    let looks = store.look_many(probes).await?;
+    if expired(longest, probes, &looks).next().is_none() {
+        return Ok(looks);
+    }
+    let prunes: Vec<_> = expired(longest, probes, &looks)
+        .map(|probe| store.prune(probe))
+        .collect();
+    let pruned: Vec<_> = stream::iter(prunes)
+        .buffer_unordered(AT_A_TIME)
+        .collect()
+        .await;
+    pruned.into_iter().collect::<Result<(), _>>()?;
+    store.look_many(probes).await
+}
+
+fn expired<'p>(
+    longest: Duration,
+    probes: &'p [Probe],
+    looks: &'p [Look],
+) -> impl Iterator<Item = &'p Probe> {
+    probes
+        .iter()
+        .zip(looks)
+        .filter(move |(_, look)| look.has_expired_intents(longest))
+        .map(|(probe, _)| probe)
+}
+
+/// One id's own way to an answer, on which its reader may wait for others. That reader stays until all ids have their
+/// answers, so whoever waits together with it is told here.
+async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
+    let answer = loop {
+        match reader.next_action().await {
+            Action::Hit(hit) if hit.content == Content::Absence => {
+                reader.found(&hit, || Some(LoadResult::Absence));
+                break Answer::Found(None, Tier::Store);
+            }
+            Action::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
+                Some(value) => {
+                    reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
+                    break Answer::Found(Some(value), Tier::Store);
+                }
+                None => reader.reject(hit.header),
+            },
+            Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
+                Some(value) => break Answer::Found(Some(value), Tier::Store),
+                None => reader.reject(hit.header),
+            },
+            other => break settled(other),
+        }
+    };
+    reader.stops_polling();
+    answer
+}
+
+fn settled<V: crate::Cacheable>(action: Action) -> Answer<V> {
+    match action {
+        Action::Lead(permit) => Answer::Load(permit),
+        Action::Bypass(reason) => Answer::Bypass(reason),
+        Action::Joined(LoadResult::Absence) => Answer::Found(None, Tier::Store),
+        Action::Joined(LoadResult::Value(value)) => match value.downcast() {
+            Ok(value) => Answer::Found(Some(value), Tier::Store),
+            Err(_) => Answer::Bypass(BypassReason::OtherType),
+        },
+        Action::Joined(LoadResult::Failure) => Answer::Bypass(BypassReason::LoadFailed),
+        // Whoever waits has looked at it already; nobody else is given one.
+        Action::Hit(_) | Action::Stale(..) | Action::Revalidate(..) => {
+            Answer::Bypass(BypassReason::OtherType)
+        }
+    }
+}
+
+/// Hands what was loaded to those who wait, stores it, and says whose was stored. Everything is packed before anything is awaited, so that `R`
+/// need not be shared between threads.
+fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
+    calls: &'c [(K, Call)],
+    permits: Vec<Permit>,
+    returned: &R,
+    unless: &U,
+) -> impl Future<Output = Vec<&'c Call>> + use<'c, R, S, K, U>
+where
+    for<'u> &'u U: Unless<R::Value>,
+{
+    let mut fills = Vec::with_capacity(permits.len());
+    let by_key: HashMap<&str, &(K, Call)> = calls
+        .iter()
+        .filter(|(_, call)| call.problem.is_none())
+        .map(|call| (call.1.probe.key.as_str(), call))
+        .collect();
+    for permit in permits {
+        let Some((id, call)) = by_key.get(permit.key()) else {
+            continue;
+        };
+        if returned.has_failed() {
+            permit.leader.complete(|| Some(LoadResult::Failure));
+            continue;
+        }
+        let value = returned.get(id);
+        permit.leader.complete(|| match value {
+            Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
+            None => Some(LoadResult::Absence),
+        });
+        let new_entry = match value {
+            None => call.pack_absence(),
+            Some(value) if unless.refuses(value) => None,
+            Some(value) => call.pack_or_count::<_, R::Compare>(value, || returned.share(id)),
+        };
+        fills.extend(new_entry.map(|new_entry| (permit, call, new_entry)));
+    }
+    async move {
+        match calls.first() {
+            Some((_, first)) => steps::fill_all(first.cache.clone(), fills).await,
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Counts each id, and leaves one outcome for all of them: that of a miss if there is one, of one that was not stored
+/// before all others, since an outcome that says "stored" says so of each id.
+fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
+    /// More would be longer than a header is read.
+    const SHOWN: usize = 8;
+
+    for ((_, call), (status, tier)) in calls.iter().zip(statuses) {
+        if *tier == Tier::Store {
+            call.count(*status);
+        }
+    }
+    let (Some((_, first)), Some(best)) = (calls.first(), statuses.first()) else {
+        return;
+    };
+    let is_miss = |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { .. });
+    let is_unstored =
+        |(status, _): &&(Status, Tier)| matches!(status, Status::Miss { stored: false, .. });
+    let is_hit = |(status, _): &&(Status, Tier)| matches!(status, Status::Hit { .. });
+    let (status, tier) = statuses
+        .iter()
+        .find(is_unstored)
+        .or_else(|| statuses.iter().find(is_miss))
+        .or_else(|| statuses.iter().find(|status| !is_hit(status)))
+        .or_else(|| statuses.iter().find(|(_, tier)| *tier == Tier::Store))
+        .unwrap_or(best);
+    observe::record(|| {
+        let keys: Vec<&str> = calls
+            .iter()
+            .take(SHOWN)
+            .map(|(_, call)| call.probe.key.as_str())
+            .collect();
+        let more = if calls.len() > SHOWN { " .." } else { "" };
+        Outcome {
+            key: keys.join(" ") + more,
+            resource: first.resource.name.to_string(),
+            store: match tier {
+                Tier::Local => "local",
+                Tier::Store => first.cache.store.name(),
+            },
+            status: *status,
+        }
+    });
+}

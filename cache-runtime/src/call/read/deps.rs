@@ -1,0 +1,50 @@
+//! What an entry depends on besides its own resource: other resources, and tags.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::key::EntryKind;
+use crate::protocol::generation::Dep;
+use crate::registry::Resource;
+
+/// One more thing an entry depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Extra {
+    /// Everything of another resource.
+    Resource(Cow<'static, str>),
+    Tag(String),
+}
+
+/// The dependency that a tag stands for; no resource is spelled like it.
+pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
+    Dep::new(cache.space.tag(tag))
+}
+
+/// All that an entry depends on: what its resource says first, then the rest in one order for all who read and fill
+/// the entry, however they name it.
+pub(crate) fn all_deps(
+    cache: &Engine,
+    resource: &Resource,
+    kind: EntryKind,
+    extras: &[Extra],
+) -> Arc<[Arc<Dep>]> {
+    let own = resource.deps(kind);
+    if extras.is_empty() {
+        return Arc::clone(own);
+    }
+    let mut more = Vec::with_capacity(2 * extras.len());
+    for extra in extras {
+        match extra {
+            Extra::Tag(tag) => more.push(tag_dep(cache, tag)),
+            // An invalidation of one row there replaces the derived generation only.
+            Extra::Resource(name) => {
+                more.extend_from_slice(cache.visitor(name).deps(EntryKind::Derived))
+            }
+        }
+    }
+    more.sort();
+    more.dedup();
+    more.retain(|dep| !own.contains(dep));
+    own.iter().cloned().chain(more).collect()
+}

@@ -1,0 +1,72 @@
+//! Loads that may outlive the call that began them.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use super::{Load, Unless};
+use crate::call::observe::{StaleReason, Status};
+use crate::call::returns::{Loaded, Returns};
+use crate::coalesce::keep_alive::KeptAlive;
+
+/// Runs the body, and stores what it returns; that comes with what there is to say of the call.
+pub(super) async fn load<R, S, U>(
+    mut load: Box<Load>,
+    body: impl Future<Output = R>,
+    unless: U,
+) -> (R, Option<Status>)
+where
+    R: Returns<S>,
+    U: Unless<R::Value>,
+{
+    let watched = KeptAlive {
+        body: pin!(body),
+        keep_alive: load.keep_alive(),
+    };
+    let returned = watched.await;
+    let completion = load.complete(&returned, unless);
+    let over = completion.over().await;
+    (returned, over.status)
+}
+
+/// Waits for a load, or serves the fallback and lets the load go on.
+pub(super) async fn race<R, S, U, F>(mut begun: Box<Load>, body: F, unless: U) -> R
+where
+    R: Returns<S> + Send + 'static,
+    S: 'static,
+    U: Unless<R::Value> + Send + 'static,
+    F: Future<Output = R> + Send + 'static,
+{
+    let call = Arc::clone(&begun.call);
+    let fallback = begun.fallback.take();
+    let limit = call.grace.timeout.filter(|_| fallback.is_some());
+    let mut load: Pin<Box<_>> = Box::pin(load(begun, body, unless));
+    let loaded = match limit {
+        Some(limit) => tokio::time::timeout(limit, &mut load).await.ok(),
+        None => Some((&mut load).await),
+    };
+    let (fallback, reason) = match &loaded {
+        None => (fallback, StaleReason::LoadSlow),
+        Some((returned, _)) => {
+            let has_failed = matches!(returned.loaded(), Loaded::Failed);
+            let fallback = fallback.filter(|it| has_failed && it.covers_errors);
+            (fallback, StaleReason::LoadFailed)
+        }
+    };
+    let instead = fallback.and_then(|it| call.fall_back(*it, reason));
+    match (instead, loaded) {
+        (Some(instead), Some(_)) => instead,
+        (Some(instead), None) => {
+            tokio::spawn(load);
+            instead
+        }
+        (None, loaded) => {
+            let (returned, status) = match loaded {
+                Some(loaded) => loaded,
+                // The fallback does not decode.
+                None => load.await,
+            };
+            call.said(status);
+            returned
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A caller who runs the body: what it does for others, and what it has in place of what fails.
+//!
+//! Nothing here is copied for each annotated function: what depends on types depends on the return type alone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::permit::{NewEntry, Permit};
+use super::reader::Fallback;
+use super::{Call, Unless};
+use crate::call::enclosing::Frame;
+use crate::call::observe::StaleReason;
+use crate::call::observe::Status;
+use crate::call::returns::{Loaded, Returns};
+use crate::coalesce::keep_alive::{KeepAlive, Step};
+use crate::coalesce::load_gate::Run;
+use crate::coalesce::single_flight::LoadResult;
+use crate::store::Filled;
+
+/// What a caller who runs the body does for others.
+#[derive(Debug)]
+pub(super) enum LoadRole {
+    /// Stores what it returns.
+    Leader(Permit),
+    /// Hands it to those who wait.
+    Runner(Run),
+    /// Nothing.
+    Alone,
+}
+
+/// A call whose body runs.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) call: Arc<Call>,
+    part: LoadRole,
+    /// What there is to return if the body fails or is slow.
+    pub(super) fallback: Option<Box<Fallback>>,
+    /// Renews the lease, at a third of its length.
+    keep_alive: KeepAlive,
+}
+
+impl Load {
+    /// On the heap: it is moved often, and most calls are over without one.
+    pub(super) fn new(
+        call: Arc<Call>,
+        part: LoadRole,
+        fallback: Option<Box<Fallback>>,
+    ) -> Box<Self> {
+        let renewal = match &part {
+            LoadRole::Leader(permit) => Some(permit.renewal()),
+            LoadRole::Runner(_) | LoadRole::Alone => None,
+        };
+        let frame = Frame::load(&call.cache, [call.probe.key.clone()]);
+        Box::new(Self {
+            call,
+            part,
+            fallback,
+            keep_alive: KeepAlive::new(frame, renewal),
+        })
+    }
+
+    /// What is done while the body runs.
+    pub(super) fn keep_alive(&mut self) -> &mut KeepAlive {
+        &mut self.keep_alive
+    }
+
+    /// Stores what the body has returned, and says what to return for it.
+    pub(super) fn over<R, S, U>(
+        self: Box<Self>,
+        returned: R,
+        unless: U,
+    ) -> Pin<Box<impl Future<Output = R>>>
+    where
+        R: Returns<S>,
+        U: Unless<R::Value>,
+    {
+        let completion = self.complete(&returned, unless);
+        Box::pin(async move { completion.over().await.returns(returned) })
+    }
+
+    /// Hands what was returned to those who wait, and packs it to be stored: before anything is awaited, so that `R` need
+    /// not be shared between threads.
+    pub(super) fn complete<R: Returns<S>, S>(
+        self: Box<Self>,
+        returned: &R,
+        unless: impl Unless<R::Value>,
+    ) -> Completion {
+        let new_entry = match &self.part {
+            LoadRole::Leader(permit) => {
+                permit.leader.complete(|| load_result(returned));
+                self.call.pack(returned, unless)
+            }
+            LoadRole::Runner(run) => {
+                run.complete(|| load_result(returned));
+                None
+            }
+            LoadRole::Alone => None,
+        };
+        let has_failed = matches!(returned.loaded(), Loaded::Failed);
+        Completion {
+            load: self,
+            new_entry,
+            has_failed,
+        }
+    }
+}
+
+/// A body that has returned.
+#[derive(Debug)]
+pub(super) struct Completion {
+    load: Box<Load>,
+    new_entry: Option<NewEntry>,
+    has_failed: bool,
+}
+
+impl Completion {
+    /// Stores what there is to store.
+    pub(super) fn over(self) -> Step<Over> {
+        Box::pin(self.store())
+    }
+
+    async fn store(self) -> Over {
+        let Load {
+            call,
+            part,
+            fallback,
+            keep_alive,
+        } = *self.load;
+        drop(keep_alive);
+        let leads = match part {
+            LoadRole::Leader(permit) => Some(permit),
+            LoadRole::Runner(_) | LoadRole::Alone => None,
+        };
+        let status = match (leads, self.new_entry) {
+            (Some(permit), Some(new_entry)) => {
+                Some(permit.fill(&call, new_entry).await == Some(Filled::Stored))
+            }
+            (Some(_), None) => Some(false),
+            (None, _) => None,
+        };
+        Over {
+            call,
+            status: status.map(|stored| Status::Miss {
+                stored,
+                joined: false,
+            }),
+            fallback: fallback.filter(|it| self.has_failed && it.covers_errors),
+        }
+    }
+}
+
+/// A call that is over but for what it returns.
+#[derive(Debug)]
+pub(super) struct Over {
+    call: Arc<Call>,
+    /// What there is to say of a call that had a lease.
+    pub(super) status: Option<Status>,
+    /// What is returned in place of an error, if it decodes.
+    fallback: Option<Box<Fallback>>,
+}
+
+impl Over {
+    pub(super) fn returns<R: Returns<S>, S>(self, returned: R) -> R {
+        if let Some(fallback) = self.fallback
+            && let Some(instead) = self.call.fall_back(*fallback, StaleReason::LoadFailed)
+        {
+            return instead;
+        }
+        self.call.said(self.status);
+        returned
+    }
+}
+
+/// What a return value is to those who waited for it.
+pub(super) fn load_result<R: Returns<S>, S>(returned: &R) -> Option<LoadResult> {
+    match returned.loaded() {
+        Loaded::Value(_) => returned.share().map(|value| LoadResult::Value(value)),
+        Loaded::Absent => Some(LoadResult::Absence),
+        Loaded::Failed => Some(LoadResult::Failure),
+    }
+}

@@ -1,0 +1,181 @@
+//! The right to load an entry: held, renewed, used or given back.
+
+use std::time::Duration;
+
+use super::Call;
+use crate::base::call_budget::CallBudget;
+use crate::base::clock::{self, Instant};
+use crate::base::nonce::Nonce;
+use crate::base::policy;
+use crate::coalesce::keep_alive::Renewal;
+use crate::coalesce::maintenance::MaintenanceJob;
+use crate::coalesce::single_flight::Leader;
+use crate::engine::Handle;
+use crate::protocol::entry::{CodecId, Content, Fingerprint, Stamp};
+use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
+
+/// A value ready to be stored.
+#[derive(Debug)]
+pub(crate) struct NewEntry {
+    pub(super) content: Content,
+    pub(super) payload: Payload,
+    pub(super) codec: CodecId,
+    pub(super) size: usize,
+    pub(super) fresh_for: Duration,
+    pub(super) stale_for: Duration,
+}
+
+impl NewEntry {
+    /// Whether it would be served at all.
+    pub(super) fn lasts(&self) -> bool {
+        self.fresh_for >= Duration::from_millis(1)
+    }
+}
+
+/// The right, and the duty, to load: a lease in the store and a flight in the process.
+///
+/// Dropped without a fill, it gives the lease back and wakes those who wait.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    cache: Handle,
+    key: String,
+    token: Nonce,
+    stamp: Stamp,
+    fingerprint: Fingerprint,
+    pub(super) leader: Leader,
+    /// What the call may still spend on the store.
+    pub(super) call_budget: CallBudget,
+    /// When the load began.
+    began: Instant,
+    held: bool,
+}
+
+impl Permit {
+    pub(crate) fn new(call: &Call, stamp: Stamp, fingerprint: Fingerprint) -> Self {
+        let token = Nonce::fresh();
+        Self {
+            cache: call.cache.clone(),
+            key: call.probe.key.clone(),
+            token,
+            stamp,
+            fingerprint,
+            // Before the lease is asked for: whoever meets it must find the flight.
+            leader: call.cache.single_flight.start(token),
+            call_budget: CallBudget::new(call.cache.config.command_budget),
+            began: clock::now(),
+            held: true,
+        }
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The lease, by entry and name.
+    pub(super) fn lease(&self) -> (String, Nonce) {
+        (self.key.clone(), self.token)
+    }
+
+    /// Takes the lease within what the call may still spend.
+    pub(super) async fn take_within(
+        &mut self,
+        call: &Call,
+        seen: Seen,
+    ) -> Result<LeaseReply, crate::Error> {
+        let mut call_budget = self.call_budget;
+        let reply = call_budget.spend(self.take(call, seen)).await;
+        self.call_budget = call_budget;
+        reply
+    }
+
+    pub(crate) async fn take(&self, call: &Call, seen: Seen) -> Result<LeaseReply, crate::Error> {
+        let request = self.request(seen);
+        self.cache.store.lease(&call.probe, &request).await
+    }
+
+    pub(super) fn request(&self, seen: Seen) -> LeaseRequest {
+        LeaseRequest {
+            seen,
+            token: self.token,
+            stamp: self.stamp,
+            fingerprint: self.fingerprint,
+            length: self.cache.config.lease,
+        }
+    }
+
+    /// The lease was not granted: there is nothing to give back.
+    pub(crate) fn forget(mut self) {
+        self.held = false;
+    }
+
+    /// What keeps the lease while the body runs.
+    pub(super) fn renewal(&self) -> Renewal {
+        let length = self.cache.config.lease;
+        let job = MaintenanceJob::Renew {
+            key: self.key.clone(),
+            token: self.token,
+            length,
+        };
+        Renewal::new(&self.cache, length, job)
+    }
+
+    /// Stores what was loaded; `None` if the store failed.
+    pub(crate) async fn fill(mut self, call: &Call, new_entry: NewEntry) -> Option<Filled> {
+        let fill = self.to_fill(new_entry);
+        // A shutdown waits for it.
+        let _running = call.cache.delivery.begin();
+        let filling = call.cache.store.fill(&call.probe, fill);
+        let filled = self.call_budget.spend(filling).await;
+        match filled {
+            Ok(filled) => {
+                self.filled(call, filled);
+                Some(filled)
+            }
+            Err(error) => {
+                call.resource.counters.errors.add_one();
+                tracing::debug!("`{}` was not stored: {error}", call.probe.key);
+                None
+            }
+        }
+    }
+
+    pub(super) fn to_fill(&self, new_entry: NewEntry) -> Fill {
+        Fill {
+            token: self.token,
+            stamp: self.stamp,
+            fingerprint: self.fingerprint,
+            content: new_entry.content,
+            payload: new_entry.payload,
+            codec: new_entry.codec,
+            size: new_entry.size,
+            fresh_for: new_entry.fresh_for,
+            stale_for: new_entry.stale_for,
+            took: self.began.elapsed(),
+            generation_ttl: policy::generation_ttl(new_entry.fresh_for + new_entry.stale_for),
+        }
+    }
+
+    /// The store has answered: there is nothing to give back.
+    pub(super) fn filled(self, call: &Call, filled: Filled) {
+        let counters = &call.resource.counters;
+        match filled {
+            Filled::Stored => counters.fills.add_one(),
+            Filled::Refused => counters.fills_refused.add_one(),
+        }
+        self.forget();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.held && !crate::base::mutation::is_active("lease-kept-by-the-dead") {
+            let key = std::mem::take(&mut self.key);
+            let token = self.token;
+            let lapses = clock::now() + self.cache.config.lease;
+            self.cache.single_flight.give_up(token, lapses);
+            self.cache
+                .maintenance
+                .send(MaintenanceJob::Release { key, token });
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What a function's attribute says, collected into a key and its dependencies.
+
+use std::any::TypeId;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::start::{PreparedCall, ReadOptions};
+use super::{Call, Extra, all_deps};
+use crate::base::nonce::hash128;
+use crate::base::policy::{IntoTtl, MAX_TTL};
+use crate::call::observe::BypassReason;
+use crate::engine::{Engine, Handle};
+use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
+use crate::protocol::codec::BuiltIn;
+use crate::registry::{ResourceRef, Site};
+use crate::store::Probe;
+
+/// Collects what a function's attribute says about its key and its entries.
+///
+/// Everything is by reference, and what is collected lies where the call will look for it: on a hit in the process,
+/// moving things about is most of what there is to do.
+#[derive(Debug)]
+#[must_use]
+pub struct ReadPlan(Box<PreparedCall>);
+
+impl ReadPlan {
+    /// Of a call that is about to be planned; `None` if the resource's name is none.
+    #[inline]
+    pub(super) fn new(
+        cache: &Engine,
+        site: &'static Site,
+        name: &'static str,
+        instance: TypeId,
+    ) -> Option<Self> {
+        let resource = site
+            .knows(cache.id, name)
+            .or_else(|| cache.resource(name).map(ResourceRef::Own));
+        if resource.is_none() {
+            site.report(|| {
+                format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
+            });
+        }
+        let mut start = PreparedCall::begin(site, name, resource?);
+        start.options.instance = Some(instance);
+        Some(Self(start))
+    }
+
+    #[inline]
+    fn set(&mut self, set: impl FnOnce(&mut ReadOptions)) -> &mut Self {
+        set(&mut self.0.options);
+        self
+    }
+
+    fn refuse(&mut self, problem: BypassReason) {
+        self.0.refuse(problem);
+    }
+
+    /// What is computed of the resource; makes the entry a derived one. First of all, and by default the function's
+    /// name unless there is an id.
+    #[inline]
+    pub fn op(&mut self, op: &'static str) -> &mut Self {
+        self.0.options.op = Some(op);
+        self.0.key.op(op);
+        self
+    }
+
+    /// The id, readable in the key.
+    #[inline]
+    pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
+        let start = &mut *self.0;
+        start.options.has_id = true;
+        match start.key.id(id, &start.resource.hash_key) {
+            // Only entities share their key with the writers that name an id.
+            Ok(form)
+                if start.options.op.is_some()
+                    || start
+                        .resource
+                        .fits(form, typeid::of::<T>(), Some(start.site)) => {}
+            Ok(_) => start.refuse(BypassReason::Claimed),
+            Err(error) => start.refuse_key(&error),
+        }
+        self
+    }
+
+    /// One argument, hashed.
+    #[inline]
+    pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
+        self.default_op();
+        if let Err(error) = self.0.key.arg(arg) {
+            self.0.refuse_key(&error);
+        }
+        self
+    }
+
+    /// A type parameter of the function, hashed by its name.
+    #[inline]
+    pub fn type_param<T: ?Sized>(&mut self) -> &mut Self {
+        let name = std::any::type_name::<T>();
+        self.untyped::<T>().arg(name)
+    }
+
+    /// The type of an argument, hashed by its name.
+    #[inline]
+    pub fn type_of<T: ?Sized>(&mut self, _: &T) -> &mut Self {
+        self.type_param::<T>()
+    }
+
+    /// Entries of another such type are misses.
+    ///
+    /// The type is mixed into the version of the value's type, so that entries, local ones and keys that are used by hand
+    /// all tell it apart.
+    #[inline]
+    pub fn typed<T: ?Sized>(&mut self) -> &mut Self {
+        self.untyped::<T>();
+        let types = self.0.options.types;
+        self.set(|options| options.version ^= (types ^ (types >> 32)) as u32)
+    }
+
+    /// The same of the type of an argument.
+    #[inline]
+    pub fn typed_as<T: ?Sized>(&mut self, _: &T) -> &mut Self {
+        self.typed::<T>()
+    }
+
+    /// Calls with other such types are told apart otherwise, or need not be.
+    #[inline]
+    pub fn untyped<T: ?Sized>(&mut self) -> &mut Self {
+        let before = self.0.options.types.to_le_bytes();
+        let name = hash128(&[0; 16], std::any::type_name::<T>().as_bytes());
+        let both = [&before[..], &name.to_le_bytes()].concat();
+        let types = hash128(&[0; 16], &both) as u64;
+        self.set(|options| options.types = types)
+    }
+
+    /// The same of the type of an argument.
+    #[inline]
+    pub fn untyped_as<T: ?Sized>(&mut self, _: &T) -> &mut Self {
+        self.untyped::<T>()
+    }
+
+    fn default_op(&mut self) {
+        if self.0.options.op.is_none() {
+            self.op(self.0.site.function());
+        }
+    }
+
+    /// The entry depends on this tag, too.
+    pub fn tag(&mut self, tag: impl Display) -> &mut Self {
+        self.0.extras.push(Extra::Tag(tag.to_string()));
+        self
+    }
+
+    /// The entry depends on everything of this resource, too.
+    pub fn depends(&mut self, resource: &'static str) -> &mut Self {
+        if is_resource(resource) {
+            self.0.extras.push(Extra::Resource(resource.into()));
+        } else {
+            // Without it the entry would outlive what it is made of.
+            self.refuse(BypassReason::Unkeyable);
+            let site = self.0.site;
+            site.report(|| {
+                format!("`{resource}` is not a resource name, so {site} can't depend on it and runs without the cache; use lower-case letters, digits, `-` and `_`")
+            });
+        }
+        self
+    }
+
+    /// Whether this call uses the cache at all.
+    #[inline]
+    pub fn when(&mut self, condition: bool) -> &mut Self {
+        if !condition {
+            self.refuse(BypassReason::Condition);
+        }
+        self
+    }
+
+    /// How the value is encoded.
+    #[inline]
+    pub fn codec(&mut self, codec: impl BuiltIn) -> &mut Self {
+        let codec = codec.id();
+        self.set(|options| options.codec = codec)
+    }
+
+    /// Others that say so, too, may use the same keys.
+    #[inline]
+    pub fn shared(&mut self) -> &mut Self {
+        self.set(|options| options.shared = true)
+    }
+
+    /// For how long a value is served.
+    #[inline]
+    pub fn ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
+        let ttl = ttl.into_ttl();
+        self.set(|options| options.ttl.value = ttl)
+    }
+
+    /// For how long an absence is served.
+    #[inline]
+    pub fn none_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
+        let ttl = ttl.into_ttl();
+        self.set(|options| options.ttl.absence = ttl)
+    }
+
+    /// Whether absences are stored at all.
+    #[inline]
+    pub fn cache_none(&mut self, cache_none: bool) -> &mut Self {
+        self.set(|options| options.ttl.never_absence = !cache_none)
+    }
+
+    /// For how long past its time an entry is served while a new one is loaded in the background.
+    #[inline]
+    pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
+        let time = bounded(time);
+        let usual = self.0.resource.grace.swr;
+        self.set(|options| options.grace.swr = time.unwrap_or(usual))
+    }
+
+    /// For how long past its time an entry is served in place of an error.
+    #[inline]
+    pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
+        let time = bounded(time);
+        let usual = self.0.resource.grace.stale_if_error;
+        self.set(|options| options.grace.stale_if_error = time.unwrap_or(usual))
+    }
+
+    /// After how long an entry past its time is served in place of a load that goes on.
+    #[inline]
+    pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
+        let time = time.into_ttl();
+        let usual = self.0.resource.grace.timeout;
+        self.set(|options| options.grace.timeout = time.or(usual))
+    }
+
+    /// How eagerly an entry is loaded again before its time is over.
+    #[inline]
+    pub fn early(&mut self, beta: f64) -> &mut Self {
+        self.set(|options| options.grace.early = beta)
+    }
+
+    /// By which part of it a time to live is shortened at most, at random.
+    #[inline]
+    pub fn jitter(&mut self, part: f64) -> &mut Self {
+        self.set(|options| options.grace.jitter = part)
+    }
+
+    /// Whether the store is asked whatever lies in the process.
+    #[inline]
+    pub fn strict(&mut self) -> &mut Self {
+        self.set(|options| options.copies.strict = true)
+    }
+
+    /// Whether copies are kept in the process at all.
+    #[inline]
+    pub fn local(&mut self, kept: bool) -> &mut Self {
+        self.set(|options| options.copies.kept = kept)
+    }
+
+    /// For how long a copy in the process is served.
+    #[inline]
+    pub fn local_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
+        let ttl = bounded(ttl).unwrap_or(MAX_TTL);
+        self.set(|options| options.copies.ttl = ttl)
+    }
+
+    /// The version of the value's type; entries of another one are misses.
+    #[inline]
+    pub fn version(&mut self, version: u32) -> &mut Self {
+        // The types that the entries are told apart by may be in it already.
+        self.set(|options| options.version ^= version)
+    }
+
+    /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
+    pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Vec<Call> {
+        let mut start = self.0;
+        start.register(cache);
+        start.check_instance();
+        let (site, options) = (start.site, start.options);
+        let resource = &start.resource;
+        let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
+        let calls = ids.iter().map(|id| {
+            let mut key = KeyWriter::new(&cache.space, &resource.name);
+            let problem = match key.id(id, &resource.hash_key) {
+                Ok(form) if resource.fits(form, typeid::of::<K>(), Some(site)) => None,
+                Ok(_) => Some(BypassReason::Claimed),
+                Err(_) => Some(BypassReason::Unkeyable),
+            };
+            Call {
+                cache: cache.clone(),
+                resource: resource.clone(),
+                probe: Probe {
+                    key: key.take(),
+                    kind: EntryKind::Entity,
+                    deps: Arc::clone(&deps),
+                },
+                problem: options.problem.or(problem),
+                ttl: options.ttl,
+                grace: options.grace,
+                copies: options.copies,
+                context: None,
+                extras: start.extras.clone(),
+                codec: options.codec,
+                version: options.version,
+                site: Some(site),
+            }
+        });
+        calls.collect()
+    }
+
+    pub(super) fn finish(mut self, cache: &Engine) -> Box<PreparedCall> {
+        if !self.0.options.has_id {
+            self.default_op();
+        }
+        let start = &mut *self.0;
+        if !start.options.has_id {
+            start.key.end_hashed(&cache.space);
+        }
+        start.check_instance();
+        let (site, name, options) = (start.site, start.name, &start.options);
+        let is_granted = site.claims(cache.id, name, &start.resource, options.op, options.shared);
+        if !is_granted {
+            start.refuse(BypassReason::Claimed);
+        }
+        self.0
+    }
+}
+
+fn bounded(time: impl IntoTtl) -> Option<Duration> {
+    time.into_ttl().map(|time| time.min(MAX_TTL))
+}

@@ -1,0 +1,649 @@
+//! One reader's way through the protocol, up to the point where somebody has to load.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::{Call, Permit};
+use crate::base::call_budget::CallBudget;
+use crate::base::clock::{self, Instant, Millis};
+use crate::base::nonce::Nonce;
+use crate::call::enclosing::{self, Noted, Wait};
+use crate::call::observe::{BypassReason, StaleReason};
+use crate::call::scope::{self, Mode};
+use crate::call::transaction;
+use crate::coalesce::load_gate::{self, Entered, GateResult, Run};
+use crate::coalesce::single_flight::{FlightRole, Leader, LoadResult, WaitResult, Waiter};
+use crate::local::ReadToken;
+use crate::protocol::entry::{CodecId, Content, Fingerprint, Header, Stamp};
+use crate::store::{Found, LeaseReply, Look, Payload, Seen, Word};
+
+/// The first pause of one who waits for another process's load, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(25);
+
+/// An entry that may be served.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) header: Header,
+    pub(crate) content: Content,
+    pub(crate) codec: CodecId,
+    pub(crate) payload: Payload,
+    /// For how long it will be served yet; zero if its time is over.
+    pub(crate) ttl: Duration,
+    /// How long its time has been over.
+    pub(crate) past: Duration,
+}
+
+impl Hit {
+    #[inline]
+    fn new(header: Header, payload: Payload, now: Millis) -> Self {
+        Self {
+            header,
+            content: header.content,
+            codec: header.codec,
+            payload,
+            ttl: header.left(now),
+            past: now.since(header.fresh),
+        }
+    }
+
+    /// What a look saw, if it may be served as it is to one who does nothing else.
+    #[inline]
+    pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Self> {
+        let Found::Entry(header, payload) = look.found else {
+            return None;
+        };
+        let may_be_served = header.stays_under(look.stamp, fingerprint)
+            && look.intended.is_none()
+            && look.now < header.fresh
+            && !header.is_ahead_of(look.now);
+        may_be_served.then(|| Self::new(header, payload, look.now))
+    }
+}
+
+/// An entry to be served in place of a load that fails or is slow.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    pub(crate) hit: Hit,
+    /// Whether it may be served in place of an error.
+    pub(crate) covers_errors: bool,
+}
+
+/// What a reader is to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Serve this.
+    Hit(Hit),
+    /// Serve this, past its time.
+    Stale(Hit, StaleReason),
+    /// Serve this, past its time, and load a new one in the background.
+    Revalidate(Box<(Hit, Permit)>),
+    /// Serve what somebody else has just loaded.
+    Joined(LoadResult),
+    /// Load, and store under this lease.
+    Lead(Permit),
+    /// Load, and store nothing.
+    Bypass(BypassReason),
+}
+
+/// What becomes of a reader that is to load without a lease.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    /// Load, and hand the value to those who wait for it.
+    Run(Run),
+    /// Serve what somebody else has just loaded.
+    Joined(LoadResult),
+    /// Load.
+    Alone,
+}
+
+/// What lies under a key, to a reader who has not decided yet.
+#[derive(Debug)]
+pub(crate) enum EntryState {
+    /// What may be served.
+    Hit(Hit),
+    /// What is past its time and served all the same, and what a lease may replace unless somebody is loading.
+    Past(Hit, Option<Seen>),
+    /// A lease, whoever holds it.
+    Leased(Header),
+    /// What a lease may replace.
+    Vacant(Seen),
+    /// Neither to be served nor to be replaced.
+    Bypass(BypassReason),
+}
+
+/// One reader's way through the protocol. Nothing here depends on the function's types.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    call: &'a Call,
+    fingerprint: Fingerprint,
+    call_budget: CallBudget,
+    /// Until when this reader waits for others.
+    deadline: Option<Instant>,
+    pause: Duration,
+    /// A lease seen once with another stamp than the generations': it may be newer than what was read.
+    suspect: Option<Nonce>,
+    /// An entry that did not decode.
+    rejected: Option<Box<Header>>,
+    /// The keys of the last look, taken before it.
+    read_token: Option<ReadToken>,
+    /// What the last look saw, if it can be served in place of what is to be loaded.
+    fallback: Option<Box<Fallback>>,
+    /// Whether somebody else was given the lease that this reader asked for.
+    has_lost: bool,
+    /// The load of another process that this reader looks after for all those of this one.
+    poller: Option<Box<RemoteLoadPoller>>,
+}
+
+/// Looking after another process's load.
+#[derive(Debug)]
+struct RemoteLoadPoller {
+    leader: Leader,
+    /// The lease's, which is that of all who wait.
+    stamp: Stamp,
+    /// Word of the entry's next change, if the store has agreed to send it.
+    word: Option<Word>,
+    /// Whether word has come since the last pause.
+    was_told: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(call: &'a Call, fingerprint: Fingerprint) -> Self {
+        Self {
+            call,
+            fingerprint,
+            call_budget: CallBudget::new(call.cache.config.command_budget),
+            deadline: None,
+            pause: FIRST_PAUSE,
+            suspect: None,
+            rejected: None,
+            read_token: None,
+            fallback: None,
+            has_lost: false,
+            poller: None,
+        }
+    }
+
+    /// Hands what was found to those who wait for another process's load together with this reader; `load_result` is made only
+    /// if there are any.
+    // Each of them has read the stamp under which it was stored, and has seen the lease in the entry's place, in which it has
+    // been found since: for each it is what a look of its own would see now.
+    pub(crate) fn found(&mut self, hit: &Hit, load_result: impl FnOnce() -> Option<LoadResult>) {
+        if let Some(poller) = self.poller.take()
+            && poller.stamp == hit.header.stamp
+        {
+            poller.leader.complete(load_result);
+        }
+    }
+
+    /// Nobody waits together with this reader any more: whoever did looks, and one of them looks after the load from then on.
+    pub(crate) fn stops_polling(&mut self) {
+        self.poller = None;
+    }
+
+    /// What is needed to keep a copy of what the last look saw.
+    pub(crate) fn read_token(&mut self) -> Option<ReadToken> {
+        self.read_token.take()
+    }
+
+    /// Treats an entry as if it were not there.
+    pub(crate) fn reject(&mut self, header: Header) {
+        self.call.resource.counters.errors.add_one();
+        self.rejected = Some(Box::new(header));
+    }
+
+    /// What to do, as the function's attribute and the caller's [`Mode`] have it.
+    pub(crate) async fn next(&mut self) -> Action {
+        // What is read there may never be committed.
+        if transaction::is_open(&self.call.cache) {
+            return Action::Bypass(BypassReason::Transaction);
+        }
+        if let Some(reason) = self.barred() {
+            return Action::Bypass(reason);
+        }
+        match scope::mode() {
+            Mode::Usual => self.next_action().await,
+            Mode::Bypass => Action::Bypass(BypassReason::Asked),
+            Mode::Refresh => Box::pin(self.take()).await,
+        }
+    }
+
+    /// Why the bodies around this call send it past the cache, if they do.
+    pub(crate) fn barred(&self) -> Option<BypassReason> {
+        enclosing::bars(&self.call.cache, &self.call.probe)
+    }
+
+    /// Looks, and finds out what to do; waits for somebody else's load if there is one.
+    // Those who wait are many: what is only needed while one looks, or by the few who ask for the lease, is no part of
+    // what they hold meanwhile.
+    pub(crate) async fn next_action(&mut self) -> Action {
+        let call = self.call;
+        if let Some(problem) = call.problem {
+            return Action::Bypass(problem);
+        }
+        loop {
+            if call.cache.is_closed() {
+                return Action::Bypass(BypassReason::Unavailable);
+            }
+            if call.cache.delivery.is_pending(&call.probe) {
+                return Action::Bypass(BypassReason::Pending);
+            }
+            self.read_token = call.read_token();
+            let look = match self.call_budget.spend_running(call.look()).await {
+                Ok(look) => look,
+                Err(error) => return call.fault(&error),
+            };
+            let step = match self.decide(look) {
+                NextStep::Action(action) => return action,
+                NextStep::LookAgain => continue,
+                NextStep::Step(step) => step,
+            };
+            if let Some(action) = step.await {
+                return action;
+            }
+        }
+    }
+
+    /// What to do after a look.
+    fn decide(&mut self, look: Look) -> NextStep<'_> {
+        let (stamp, now) = (look.stamp, look.now);
+        let state = self.classify(look);
+        if !matches!(state, EntryState::Hit(_)) {
+            self.call_budget.stop();
+        }
+        let (past, seen) = match state {
+            EntryState::Hit(hit) => return NextStep::Action(Action::Hit(hit)),
+            EntryState::Past(hit, None) => {
+                return NextStep::Action(Action::Stale(hit, StaleReason::Revalidating));
+            }
+            EntryState::Past(hit, Some(seen)) => (Some(hit), seen),
+            EntryState::Vacant(seen) => (None, seen),
+            EntryState::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
+            EntryState::Leased(header) => match self.on_lease(header, stamp, now) {
+                LeaseDecision::GivesWay(seen) => (None, seen),
+                LeaseDecision::LookAgain => return NextStep::LookAgain,
+                LeaseDecision::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
+                LeaseDecision::Joins(waiter, noted) => {
+                    return NextStep::Step(Box::pin(self.wait_for_result(waiter, noted)));
+                }
+                LeaseDecision::Polls => return NextStep::Step(Box::pin(self.wait_for_word())),
+            },
+        };
+        NextStep::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))
+    }
+
+    /// Asks for the lease in place of what was seen; `None` if somebody was faster, and the next look says who.
+    async fn ask_for_lease(
+        &mut self,
+        stamp: Stamp,
+        seen: Seen,
+        past: Option<Hit>,
+    ) -> Option<Action> {
+        let call = self.call;
+        let mut permit = Permit::new(call, stamp, self.fingerprint);
+        permit.call_budget = self.call_budget;
+        let reply = permit.take_within(call, seen).await;
+        self.call_budget = permit.call_budget;
+        if let Some(hit) = past {
+            if let Ok(LeaseReply::Granted) = reply {
+                return Some(Action::Revalidate(Box::new((hit, permit))));
+            }
+            if reply.is_ok() {
+                permit.forget();
+            }
+            // Somebody else sees to the new one, or nobody can now.
+            return Some(Action::Stale(hit, StaleReason::Revalidating));
+        }
+        Some(match reply {
+            Ok(LeaseReply::Granted) => Action::Lead(permit),
+            Ok(LeaseReply::Foreign) => {
+                permit.forget();
+                Action::Bypass(BypassReason::Foreign)
+            }
+            Ok(LeaseReply::Intended) => {
+                permit.forget();
+                Action::Bypass(BypassReason::Intended)
+            }
+            Ok(LeaseReply::Taken(_)) => {
+                permit.forget();
+                if self.is_late() {
+                    return Some(Action::Bypass(BypassReason::WaitLimit));
+                }
+                if self.has_lost {
+                    // More than once: let those who win get on.
+                    self.pause().await;
+                }
+                self.has_lost = true;
+                return None;
+            }
+            // The lease may have been taken all the same; dropping the permit gives it back.
+            Err(error) => call.fault(&error),
+        })
+    }
+
+    /// What a look means to this reader.
+    pub(crate) fn classify(&mut self, look: Look) -> EntryState {
+        self.fallback = None;
+        if look.intended.is_some() {
+            return EntryState::Bypass(BypassReason::Intended);
+        }
+        let (header, payload) = match look.found {
+            Found::Foreign => return EntryState::Bypass(BypassReason::Foreign),
+            Found::Nothing => return EntryState::Vacant(Seen::Nothing),
+            Found::Entry(header, payload) => (header, payload),
+        };
+        if !self.is_live(&header, look.stamp) || header.is_ahead_of(look.now) {
+            if header.is_leased() {
+                return EntryState::Leased(header);
+            }
+            if header.stamp != look.stamp {
+                self.call.resource.counters.stale_rejected.add_one();
+            }
+            return EntryState::Vacant(Seen::Entry(header));
+        }
+        self.classify_live(header, payload, look.now)
+    }
+
+    /// What an entry means that was not invalidated: served, or kept for when its load fails or is slow.
+    fn classify_live(&mut self, header: Header, payload: Payload, now: Millis) -> EntryState {
+        let grace = &self.call.grace;
+        let hit = Hit::new(header, payload, now);
+        let past = hit.past;
+        // Whoever holds the lease may have died.
+        let is_loading = header.is_held(now, self.call.cache.config.lease);
+        if now < header.fresh {
+            if header.is_leased() || !grace.is_due_early(hit.ttl, header.took(), fastrand::f64()) {
+                return EntryState::Hit(hit);
+            }
+            self.fallback = Some(Box::new(Fallback {
+                hit,
+                covers_errors: true,
+            }));
+            return EntryState::Vacant(Seen::Past(header));
+        }
+        let seen = match header.is_leased() {
+            true => Seen::Leased,
+            false => Seen::Past(header),
+        };
+        if now < header.stale && past < grace.swr {
+            return EntryState::Past(hit, (!is_loading).then_some(seen));
+        }
+        if now < header.stale {
+            self.fallback = Some(Box::new(Fallback {
+                covers_errors: past < grace.stale_if_error,
+                hit,
+            }));
+        }
+        if is_loading {
+            EntryState::Leased(header)
+        } else {
+            EntryState::Vacant(seen)
+        }
+    }
+
+    /// What can be served in place of what is to be loaded.
+    pub(crate) fn fallback(&mut self) -> Option<Box<Fallback>> {
+        self.fallback.take()
+    }
+
+    /// What is served because somebody else has tried already.
+    pub(crate) fn instead(&mut self, bypass: BypassReason) -> Option<(Hit, StaleReason)> {
+        let (fallback, reason) = match bypass {
+            BypassReason::LoadFailed => (
+                self.fallback.take_if(|it| it.covers_errors),
+                StaleReason::LoadFailed,
+            ),
+            BypassReason::WaitLimit => (self.fallback.take(), StaleReason::LoadSlow),
+            _ => return None,
+        };
+        Some((fallback?.hit, reason))
+    }
+
+    /// Takes the entry's place whatever is there, as one who loads anew.
+    pub(crate) async fn take(&mut self) -> Action {
+        let call = self.call;
+        if let Some(problem) = call.problem {
+            return Action::Bypass(problem);
+        }
+        if call.cache.is_closed() {
+            return Action::Bypass(BypassReason::Unavailable);
+        }
+        if call.cache.delivery.is_pending(&call.probe) {
+            return Action::Bypass(BypassReason::Pending);
+        }
+        let look = match self.call_budget.spend(call.look()).await {
+            Ok(look) if look.intended.is_some() => return Action::Bypass(BypassReason::Intended),
+            Ok(look) => look,
+            Err(error) => return call.fault(&error),
+        };
+        let mut permit = Permit::new(call, look.stamp, self.fingerprint);
+        permit.call_budget = self.call_budget;
+        match permit.take_within(call, Seen::Anything).await {
+            Ok(LeaseReply::Granted) => Action::Lead(permit),
+            Ok(LeaseReply::Foreign) => {
+                permit.forget();
+                Action::Bypass(BypassReason::Foreign)
+            }
+            Ok(LeaseReply::Taken(_) | LeaseReply::Intended) => {
+                permit.forget();
+                Action::Bypass(BypassReason::Intended)
+            }
+            Err(error) => call.fault(&error),
+        }
+    }
+
+    /// Whether there is content that was not invalidated, of the right type and whole.
+    fn is_live(&self, header: &Header, stamp: Stamp) -> bool {
+        header.stays_under(stamp, self.fingerprint) && self.rejected.as_deref() != Some(header)
+    }
+
+    fn on_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> LeaseDecision {
+        if lease.stamp != stamp {
+            // Dead, unless it was taken between the reading of the generations and that of the entry.
+            if self.suspect == Some(lease.token) {
+                return LeaseDecision::GivesWay(Seen::Entry(lease));
+            }
+            // Another one each time, as where loads are refused and invalidated without end.
+            if self.suspect.replace(lease.token).is_some() && self.is_late() {
+                return LeaseDecision::Bypass(BypassReason::WaitLimit);
+            }
+            return LeaseDecision::LookAgain;
+        }
+        if lease.fingerprint != self.fingerprint {
+            return LeaseDecision::Bypass(BypassReason::OtherType);
+        }
+        if self.polls(lease.token) {
+            return self.gives_way(lease, now).unwrap_or(LeaseDecision::Polls);
+        }
+        self.poller = None;
+        if let Some(waiter) = self.call.cache.single_flight.join(lease.token) {
+            return self.joins(waiter);
+        }
+        if let Some(met) = self.gives_way(lease, now) {
+            return met;
+        }
+        match self.call.cache.single_flight.follow(lease.token) {
+            FlightRole::Waiter(waiter) => self.joins(waiter),
+            FlightRole::Leader(leader) => {
+                self.poller = Some(Box::new(RemoteLoadPoller {
+                    leader,
+                    stamp,
+                    word: None,
+                    was_told: false,
+                }));
+                LeaseDecision::Polls
+            }
+        }
+    }
+
+    fn joins(&self, waiter: Waiter) -> LeaseDecision {
+        match enclosing::wait(&self.call.cache, &self.call.probe.key) {
+            Wait::Fine(noted) => LeaseDecision::Joins(waiter, noted),
+            Wait::Circular => LeaseDecision::Bypass(BypassReason::OwnLoad),
+        }
+    }
+
+    fn polls(&self, token: Nonce) -> bool {
+        let poller = self.poller.as_ref();
+        poller.is_some_and(|poller| poller.leader.token() == token)
+    }
+
+    /// What there is to do about a lease that is not to be waited for.
+    fn gives_way(&mut self, lease: Header, now: Millis) -> Option<LeaseDecision> {
+        if !lease.is_held(now, self.call.cache.config.lease) {
+            return Some(LeaseDecision::GivesWay(Seen::Leased));
+        }
+        if self.call.cache.single_flight.is_given_up(lease.token) {
+            return Some(LeaseDecision::GivesWay(Seen::Past(lease)));
+        }
+        self.is_late()
+            .then_some(LeaseDecision::Bypass(BypassReason::WaitLimit))
+    }
+
+    /// Waits for what somebody else loads; `None` if nobody does any more.
+    pub(super) fn wait_for_result(
+        &mut self,
+        waiter: Waiter,
+        noted: Option<Noted>,
+    ) -> impl Future<Output = Option<Action>> + use<> {
+        self.call_budget.renew();
+        waiter.wait(self.deadline()).map(move |waited| {
+            drop(noted);
+            match waited {
+                // Its error is its own. Those who waited try by themselves.
+                WaitResult::LoadResult(LoadResult::Failure) => {
+                    Some(Action::Bypass(BypassReason::LoadFailed))
+                }
+                WaitResult::LoadResult(load_result) => Some(Action::Joined(load_result)),
+                WaitResult::Gone => None,
+                WaitResult::TimedOut => Some(Action::Bypass(BypassReason::WaitLimit)),
+            }
+        })
+    }
+
+    /// Waits for a change of the entry, with which whoever loads ends, or for as long as it may have gone unheard; what has
+    /// become of it says the next look.
+    async fn wait_for_word(&mut self) -> Option<Action> {
+        let end = self.end_of_pause();
+        let poller = self.poller.as_mut()?;
+        // Word that leads back here was of a renewal, or of nothing: were it waited for again at once, that might go on without
+        // a pause.
+        let listens = !std::mem::take(&mut poller.was_told);
+        // Where copies are kept, the keys of every look are listened to.
+        if listens && self.read_token.is_none() && poller.word.is_none() {
+            let listen = self.call.cache.store.listen(&self.call.probe.key);
+            poller.word = self.call_budget.spend(listen).await.unwrap_or_default();
+            // The look that follows is one after a wait.
+            self.call_budget.renew();
+            if poller.word.is_some() {
+                // It may have changed before.
+                return None;
+            }
+        }
+        let word = async {
+            match (&self.read_token, &mut poller.word) {
+                (Some(read_token), _) => read_token.word().await,
+                (None, Some(word)) => word.heard().await,
+                (None, None) => std::future::pending().await,
+            }
+        };
+        let is_heard = tokio::select! {
+            () = tokio::time::sleep_until(end) => false,
+            () = word, if listens => true,
+        };
+        if is_heard {
+            // There is no second word.
+            poller.word = None;
+            poller.was_told = true;
+        }
+        None
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep_until(self.end_of_pause()).await;
+    }
+
+    /// Until when to wait for somebody else before the next look, which has a budget of its own; each time for longer.
+    fn end_of_pause(&mut self) -> Instant {
+        self.call_budget.renew();
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LAST_PAUSE);
+        self.deadline().min(clock::now() + pause)
+    }
+
+    /// Finds a place among those who load this without a lease.
+    pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
+        // Those who wait together with this reader are to gather there, too.
+        self.stops_polling();
+        let mut limit = match reason {
+            BypassReason::Unavailable | BypassReason::Pending => load_gate::WITHOUT_STORE,
+            BypassReason::LoadFailed => load_gate::AFTER_FAILURE,
+            _ => return Queued::Alone,
+        };
+        let call = self.call;
+        loop {
+            let load_gates = &call.cache.load_gates;
+            let waiting = match load_gates.enter(&call.probe.key, self.fingerprint, limit) {
+                Entered::Lead(run) => return Queued::Run(run),
+                Entered::Wait(waiting) => waiting,
+            };
+            let Wait::Fine(_noted) = enclosing::wait(&call.cache, &call.probe.key) else {
+                return Queued::Alone;
+            };
+            match waiting.wait(self.deadline()).await {
+                GateResult::Lead(run) => return Queued::Run(run),
+                GateResult::LoadResult(LoadResult::Failure) => limit = load_gate::AFTER_FAILURE,
+                GateResult::LoadResult(load_result) => return Queued::Joined(load_result),
+                GateResult::Gone => {}
+                GateResult::TimedOut => return Queued::Alone,
+            }
+        }
+    }
+
+    fn deadline(&mut self) -> Instant {
+        let wait = self.call.cache.config.wait;
+        let wait = match self.call.grace.timeout {
+            // There is something else to serve then.
+            Some(timeout) if self.fallback.is_some() => wait.min(timeout),
+            _ => wait,
+        };
+        *self.deadline.get_or_insert_with(|| clock::now() + wait)
+    }
+
+    /// The wait limit counts from here.
+    pub(crate) fn begin_to_wait(&mut self) {
+        self.deadline();
+    }
+
+    /// Waits for nobody from here on; what is free may still be taken.
+    pub(crate) fn end_waiting(&mut self) {
+        self.stops_polling();
+        self.call_budget.renew();
+        self.deadline = Some(clock::now());
+    }
+
+    fn is_late(&mut self) -> bool {
+        self.deadline() <= clock::now()
+    }
+}
+
+/// What comes of a look.
+enum NextStep<'r> {
+    Action(Action),
+    LookAgain,
+    /// What to wait for first; without a turn then, look again.
+    Step(BoxFuture<'r, Option<Action>>),
+}
+
+/// What comes of meeting somebody's lease.
+enum LeaseDecision {
+    GivesWay(Seen),
+    LookAgain,
+    Bypass(BypassReason),
+    /// Waits for a load of this process, or together with others for one elsewhere.
+    Joins(Waiter, Option<Noted>),
+    /// Looks after a load elsewhere.
+    Polls,
+}

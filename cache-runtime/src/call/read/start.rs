@@ -1,0 +1,549 @@
+//! A call before anybody is asked: its key, and whether a copy in the process answers it.
+//!
+//! What is not needed for a hit is not done: the resource and its dependencies, which all calls of a function share, are
+//! not counted, and the call with its key's text is written into memory that the thread keeps.
+
+use std::any::{Any, TypeId};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+
+use super::reader::Hit;
+use super::{Call, Extra, ReadPlan, all_deps};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::policy::{Grace, MAX_TTL, TtlRequest};
+use crate::call::enclosing;
+use crate::call::observe::{self, BypassReason, Outcome, Status};
+use crate::call::returns::{Cacheable, Returns};
+use crate::call::scope::{self, Mode};
+use crate::call::transaction;
+use crate::engine::{Engine, EngineRef, Handle};
+use crate::key::{EntryKind, Key, KeyError, KeyWriter};
+use crate::local::{Asked, Copy, Local, ReadToken, Shared};
+use crate::protocol::entry::{CodecId, Content, Fingerprint, Header};
+use crate::registry::{Resource, ResourceRef, Site};
+use crate::store::{Payload, Probe};
+
+/// What a function has to do with copies in the process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Copies {
+    /// Whether the store is asked whatever there is here.
+    pub(crate) strict: bool,
+    /// Whether what it loads is kept here.
+    pub(crate) kept: bool,
+    /// For how long, at most.
+    pub(crate) ttl: Duration,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self {
+            strict: false,
+            kept: true,
+            ttl: MAX_TTL,
+        }
+    }
+}
+
+/// A call of an annotated function with its key.
+#[derive(Debug)]
+pub(super) struct PreparedCall {
+    pub(super) site: &'static Site,
+    pub(super) name: &'static str,
+    pub(super) resource: ResourceRef,
+    pub(super) key: KeyWriter,
+    pub(super) options: ReadOptions,
+    pub(super) extras: Vec<Extra>,
+}
+
+/// What a function's attribute says, and what becomes of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ReadOptions {
+    pub(super) op: Option<&'static str>,
+    pub(super) has_id: bool,
+    pub(super) shared: bool,
+    pub(super) problem: Option<BypassReason>,
+    pub(super) ttl: TtlRequest,
+    pub(super) grace: Grace,
+    pub(super) copies: Copies,
+    pub(super) codec: CodecId,
+    pub(super) version: u32,
+    /// A hash of the types that calls of this function are told apart by.
+    pub(super) types: u64,
+    /// Which instance of the function this is, of those that its type parameters, those of its `impl` and the type of its
+    /// `self` make. None for a call by hand.
+    pub(super) instance: Option<TypeId>,
+}
+
+impl ReadOptions {
+    /// Nothing, so it is as configured. It is written where it lies: what is put together elsewhere has to be waited for until
+    /// it can be moved.
+    #[inline]
+    fn nothing(&mut self, usual: &Grace) {
+        self.op = None;
+        self.has_id = false;
+        self.shared = false;
+        self.problem = None;
+        self.ttl = TtlRequest::default();
+        // These two need a body that outlives its caller, which only the attribute can make.
+        self.grace.swr = Duration::ZERO;
+        self.grace.timeout = None;
+        self.grace.stale_if_error = usual.stale_if_error;
+        self.grace.early = usual.early;
+        self.grace.jitter = usual.jitter;
+        self.copies = Copies::default();
+        self.codec = CodecId::default();
+        self.version = 0;
+        self.types = 0;
+        self.instance = None;
+    }
+
+    #[inline]
+    fn kind(&self) -> EntryKind {
+        match self.has_id && self.op.is_none() {
+            true => EntryKind::Entity,
+            false => EntryKind::Derived,
+        }
+    }
+}
+
+/// The same in all processes of one build.
+#[cold]
+fn version_of(instance: TypeId) -> u32 {
+    let mut hasher = SipHasher13::new();
+    std::hash::Hash::hash(&instance, &mut hasher);
+    // 0 would be none.
+    (std::hash::Hasher::finish(&hasher) as u32).max(1)
+}
+
+thread_local! {
+    /// Memory for the next call: most are over before they ask the store, and leave it.
+    static SPARE: Cell<Option<Box<PreparedCall>>> = const { Cell::new(None) };
+}
+
+impl PreparedCall {
+    /// It is filled in where it lies, on the heap, in memory that the thread keeps: on a hit, moving things about would be
+    /// most of what there is to do.
+    #[inline]
+    pub(super) fn begin(
+        site: &'static Site,
+        name: &'static str,
+        resource: ResourceRef,
+    ) -> Box<Self> {
+        let mut start = match SPARE.try_with(Cell::take) {
+            Ok(Some(mut spare)) => {
+                spare.site = site;
+                spare.name = name;
+                spare.resource = resource;
+                spare
+            }
+            // While the thread ends there is none, either.
+            _ => Box::new(Self {
+                site,
+                name,
+                resource,
+                key: KeyWriter::default(),
+                options: ReadOptions::default(),
+                extras: Vec::new(),
+            }),
+        };
+        start.options.nothing(&start.resource.grace);
+        start.key.begin(&start.resource.prefix);
+        start
+    }
+
+    /// The fingerprint of its values.
+    #[inline]
+    fn fingerprint(&self, wanted: &Wanted) -> Fingerprint {
+        let (version, of) = (self.options.version, wanted.fingerprint);
+        self.resource.fingerprint(wanted.type_id, version, of)
+    }
+
+    /// Its memory is for the next.
+    #[inline]
+    fn leave(mut self: Box<Self>) {
+        self.extras.clear();
+        if self.key.is_small() {
+            // While the thread ends there is no place for it.
+            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        }
+    }
+
+    /// Of the instances of a function that nothing tells apart, the first has the entries as they are; those of each other
+    /// one are told apart by their fingerprint, whose version this is.
+    #[inline]
+    pub(super) fn check_instance(&mut self) {
+        if let Some(instance) = self.options.instance
+            && !self.options.shared
+            && !self.resource.is_of(self.site, self.options.types, instance)
+        {
+            self.options.version ^= version_of(instance);
+        }
+    }
+
+    /// The first problem counts.
+    pub(super) fn refuse(&mut self, problem: BypassReason) {
+        self.options.problem.get_or_insert(problem);
+    }
+
+    /// An argument can't be in a key; one that is too long is said once, since the type does not tell.
+    #[cold]
+    pub(super) fn refuse_key(&mut self, error: &KeyError) {
+        if error.is_too_long() {
+            let site = self.site;
+            site.report(|| format!("a call of {site} runs without the cache: {error}"));
+        }
+        self.refuse(BypassReason::Unkeyable);
+    }
+
+    /// What it depends on beside its own resource is known from now on: a function names it.
+    pub(super) fn register(&self, cache: &Engine) {
+        for extra in &self.extras {
+            if let Extra::Resource(name) = extra {
+                cache.resource(name);
+            }
+        }
+    }
+
+    fn into_call(mut self: Box<Self>, cache: Handle) -> Call {
+        self.register(&cache);
+        let options = self.options;
+        let deps = all_deps(&cache, &self.resource, options.kind(), &self.extras);
+        let call = Call {
+            resource: self.resource.clone(),
+            probe: Probe {
+                key: self.key.take(),
+                kind: options.kind(),
+                deps,
+            },
+            cache,
+            problem: options.problem,
+            ttl: options.ttl,
+            grace: options.grace,
+            copies: options.copies,
+            context: None,
+            extras: std::mem::take(&mut self.extras),
+            codec: options.codec,
+            version: options.version,
+            site: Some(self.site),
+        };
+        self.leave();
+        call
+    }
+}
+
+/// A call that has begun.
+#[derive(Debug)]
+pub(super) enum Begun<'a> {
+    PreparedCall(EngineRef<'a>, Box<PreparedCall>),
+    Call(Arc<Call>),
+}
+
+impl<'a> Begun<'a> {
+    /// A call of an annotated function; `None` if the resource's name is none.
+    // Apart from what is done while the cache is off, which is next to nothing.
+    #[inline(never)]
+    pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
+        cache: EngineRef<'a>,
+        site: &'static Site,
+        resource: &'static str,
+        plan: P,
+    ) -> Option<Self> {
+        // A closure's type is another one in each instance of the function around it: with another `Self`, and with other
+        // type parameters of the function or its `impl`. Lifetimes do not count.
+        let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
+        plan(&mut planned);
+        Some(Self::PreparedCall(cache, planned.finish(&cache)))
+    }
+
+    /// For those who ask the store.
+    pub(super) fn into_call(self) -> Arc<Call> {
+        match self {
+            Self::PreparedCall(cache, start) => Arc::new(start.into_call(cache.handle())),
+            Self::Call(call) => call,
+        }
+    }
+
+    /// The key as it is used by hand.
+    pub(super) fn key(&self) -> Result<Key, Error> {
+        let asking = self.asking();
+        match asking.problem {
+            Some(problem @ (BypassReason::Unkeyable | BypassReason::Claimed)) => {
+                let text = format!("this call has no key of its own ({})", problem.as_str());
+                Err(Error::new(ErrorKind::InvalidKey, text))
+            }
+            _ => Ok(asking.key()),
+        }
+    }
+
+    #[inline]
+    fn asking(&self) -> Asking<'_> {
+        match self {
+            Self::PreparedCall(cache, start) => {
+                let options = &start.options;
+                Asking {
+                    cache,
+                    resource: &start.resource,
+                    key: start.key.text(),
+                    kind: options.kind(),
+                    problem: options.problem,
+                    grace: &options.grace,
+                    copies: &options.copies,
+                    extras: &start.extras,
+                    version: options.version,
+                }
+            }
+            Self::Call(call) => call.asking(),
+        }
+    }
+
+    /// What can be said without asking anybody outside the process.
+    #[inline]
+    pub(super) fn find<R: Returns<S>, S>(&self) -> Option<R> {
+        let wanted = Wanted {
+            type_id: TypeId::of::<R::Value>(),
+            fingerprint: Fingerprint::of::<R::Value>,
+            absence: R::from_absence().is_some(),
+        };
+        match self.answer(&wanted)? {
+            Some(value) => value.downcast().ok().map(R::from_value),
+            None => R::from_absence(),
+        }
+    }
+
+    /// Its memory is for the next.
+    #[inline]
+    pub(super) fn leave(self) {
+        if let Self::PreparedCall(_, start) = self {
+            start.leave();
+        }
+    }
+
+    /// The same whatever the type: compiled once, and not for each function.
+    fn answer(&self, wanted: &Wanted) -> Option<Option<Shared>> {
+        let asking = self.asking();
+        match &asking.cache.local {
+            Some(local) => asking.copy(local, wanted),
+            None => asking.glance(wanted, || match self {
+                Self::PreparedCall(_, start) => start.fingerprint(wanted),
+                Self::Call(call) => (wanted.fingerprint)(call.version),
+            }),
+        }
+    }
+}
+
+/// What a call returns.
+struct Wanted {
+    type_id: TypeId,
+    fingerprint: fn(u32) -> Fingerprint,
+    /// Whether it can return that there is nothing.
+    absence: bool,
+}
+
+impl Wanted {
+    /// Whether the call can return this.
+    #[inline]
+    fn is(&self, value: Option<&Shared>) -> bool {
+        value.map_or(self.absence, |value| (**value).type_id() == self.type_id)
+    }
+}
+
+/// What there is to say of a call to those who look for a copy.
+struct Asking<'a> {
+    cache: &'a Engine,
+    resource: &'a Resource,
+    key: &'a str,
+    kind: EntryKind,
+    problem: Option<BypassReason>,
+    grace: &'a Grace,
+    copies: &'a Copies,
+    extras: &'a [Extra],
+    version: u32,
+}
+
+impl Asking<'_> {
+    /// Whether the store has to be asked whatever there is in the process.
+    #[inline]
+    fn is_exact(&self) -> bool {
+        self.problem.is_some()
+            // What waits to be delivered may concern it; who asks the store looks closer.
+            || self.cache.delivery.is_degraded()
+            || scope::mode() != Mode::Usual
+            || transaction::is_open(self.cache)
+    }
+
+    /// What the store has to say if it need not be waited for; counted and recorded.
+    #[inline]
+    fn glance(
+        &self,
+        wanted: &Wanted,
+        fingerprint: impl FnOnce() -> Fingerprint,
+    ) -> Option<Option<Shared>> {
+        if self.is_exact() || enclosing::is_inside() {
+            return None;
+        }
+        let fingerprint = fingerprint();
+        let (seen, found) = (Cell::new(None), Cell::new(None));
+        let see = |header: &Header, payload: &Payload, now| {
+            let value = match (header.content, payload) {
+                (Content::Value, Payload::Decoded(value)) => Some(value),
+                (Content::Absence, _) => None,
+                // It takes its time to decode.
+                _ => return,
+            };
+            // In its last time one caller in many loads anew, and that is decided where the store is asked.
+            let ttl = header.left(now);
+            let is_usual = ttl > self.grace.last_time(header.took());
+            if is_usual && header.fingerprint == fingerprint && wanted.is(value) {
+                seen.set(Some(ttl));
+                found.set(value.cloned());
+            }
+        };
+        let store = &self.cache.store;
+        if self.extras.is_empty() {
+            store.glance(self.key, self.resource.deps(self.kind), &see);
+        } else {
+            let deps = all_deps(self.cache, self.resource, self.kind, self.extras);
+            store.glance(self.key, &deps, &see);
+        }
+        let ttl = seen.get()?;
+        self.resource.counters.hits.add_one();
+        self.record(store.name(), ttl);
+        Some(found.take())
+    }
+
+    /// What a copy has to say, if it may be served; counted and recorded.
+    #[inline]
+    fn copy(&self, local: &Local, wanted: &Wanted) -> Option<Option<Shared>> {
+        let (value, ttl) = self.find(local, wanted)?;
+        self.record("local", ttl);
+        Some(value)
+    }
+
+    /// The same with for how long it is fresh, and not recorded.
+    #[inline]
+    fn find(&self, local: &Local, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
+        if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
+            return None;
+        }
+        let asked = Asked {
+            type_id: wanted.type_id,
+            version: self.version,
+            extras: self.extras,
+        };
+        let found = local.find(self.key, &asked)?;
+        if found.value.is_none() && !wanted.absence {
+            return None;
+        }
+        local.note(self.resource.counters.local_hits.count(), found.age);
+        Some((found.value, found.ttl))
+    }
+
+    #[inline]
+    fn record(&self, store: &'static str, ttl: Duration) {
+        observe::record(|| Outcome {
+            key: self.key.to_owned(),
+            resource: self.resource.name.to_string(),
+            store,
+            status: Status::Hit { ttl },
+        });
+    }
+
+    fn key(&self) -> Key {
+        let prefix = &*self.resource.prefix;
+        let rest = self.key.strip_prefix(prefix).unwrap_or_default();
+        let (name, extras) = (&self.resource.name, self.extras.to_vec());
+        Key::rendered(name, rest, self.kind, extras, self.version)
+    }
+}
+
+impl Call {
+    fn asking(&self) -> Asking<'_> {
+        Asking {
+            cache: &self.cache,
+            resource: &self.resource,
+            key: &self.probe.key,
+            kind: self.probe.kind,
+            problem: self.problem,
+            grace: &self.grace,
+            copies: &self.copies,
+            extras: &self.extras,
+            version: self.version,
+        }
+    }
+
+    /// What a copy says of one id of a batch, and for how long; the outcome is not recorded.
+    pub(super) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
+        let wanted = Wanted {
+            type_id: TypeId::of::<V>(),
+            fingerprint: Fingerprint::of::<V>,
+            absence: true,
+        };
+        let (value, ttl) = self.asking().find(self.cache.local.as_ref()?, &wanted)?;
+        match value {
+            Some(value) => Some((Some(value.downcast().ok()?), ttl)),
+            None => Some((None, ttl)),
+        }
+    }
+
+    /// To be taken before the store is asked, if what it says may be kept here.
+    pub(super) fn read_token(&self) -> Option<ReadToken> {
+        let local = self.cache.local.as_ref()?;
+        let keeps = self.copies.kept && !self.copies.strict && self.problem.is_none();
+        keeps.then(|| local.read_token(&self.probe)).flatten()
+    }
+
+    /// Serves what the store has just said, and keeps a copy of it here.
+    pub(super) fn serve_and_keep<R: Returns<S>, S>(
+        &self,
+        hit: &Hit,
+        read_token: Option<ReadToken>,
+    ) -> Option<R> {
+        let returned = match (hit.content, read_token) {
+            (Content::Value, Some(read_token)) => {
+                let value = super::value_of::<R::Value>(hit.codec, &hit.payload)?;
+                self.keep(hit, Some(&value), Some(read_token));
+                R::from_value(value)
+            }
+            (content, read_token) => {
+                let returned = super::restore(content, hit.codec, &hit.payload)?;
+                self.keep::<R::Value>(hit, None, read_token);
+                returned
+            }
+        };
+        self.answered(Status::Hit { ttl: hit.ttl });
+        Some(returned)
+    }
+
+    /// Keeps a copy of what the store has just said, if it was marked.
+    pub(super) fn keep<V: Cacheable>(
+        &self,
+        hit: &Hit,
+        value: Option<&Arc<V>>,
+        read_token: Option<ReadToken>,
+    ) {
+        let (Some(local), Some(read_token)) = (&self.cache.local, read_token) else {
+            return;
+        };
+        // Who holds a lease is about to replace it.
+        if !hit.past.is_zero() || hit.header.is_leased() {
+            return;
+        }
+        // In its last time one caller in many loads anew, and that is decided where the store is asked.
+        let early = self.grace.last_time(hit.header.took());
+        local.keep(
+            read_token,
+            Copy {
+                value: value.map(|value| Arc::clone(value) as Arc<dyn Any + Send + Sync>),
+                type_id: TypeId::of::<V>(),
+                version: self.version,
+                extras: self.extras.as_slice().into(),
+                ttl: hit.ttl,
+                local_ttl: self.copies.ttl.min(hit.ttl.saturating_sub(early)),
+                encoded: hit.payload.len(),
+            },
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! Many leases at once, in steps: enough to be quick, few enough that nobody else waits behind one.
+
+use parking_lot::Mutex;
+use tokio::time::MissedTickBehavior;
+
+use super::Call;
+use super::permit::{NewEntry, Permit};
+use crate::base::call_budget::CallBudget;
+use crate::base::clock;
+use crate::base::error::ErrorKind;
+use crate::base::nonce::Nonce;
+use crate::call::observe::BypassReason;
+use crate::coalesce::maintenance::MaintenanceJob;
+use crate::engine::Handle;
+use crate::store::{Filled, LeaseReply, LeaseRequest, Probe, Seen};
+
+/// How many ids one step takes. Each may spend the budget of a call.
+pub(super) const STEP: usize = 256;
+/// How many bytes of values one step stores, unless a single one is larger.
+const STEP_BYTES: usize = 4 << 20;
+
+/// A lease to be asked for.
+pub(super) struct Wanted<'c> {
+    /// Of the id in its batch.
+    pub(super) place: usize,
+    pub(super) call: &'c Call,
+    pub(super) permit: Permit,
+    pub(super) seen: Seen,
+}
+
+/// What came of it.
+pub(super) enum Asked {
+    Granted(Permit),
+    /// Somebody else was faster.
+    Taken,
+    Bypass(BypassReason),
+}
+
+/// The leases of one batch, which are renewed together.
+#[derive(Default)]
+pub(super) struct Leases(Mutex<Vec<(String, Nonce)>>);
+
+impl Leases {
+    pub(super) fn hold<'p>(&self, permits: impl IntoIterator<Item = &'p Permit>) {
+        *self.0.lock() = permits.into_iter().map(Permit::lease).collect();
+    }
+
+    /// One more.
+    pub(super) fn add(&self, permit: &Permit) {
+        self.0.lock().push(permit.lease());
+    }
+
+    /// Runs a batch from its first lease to its last fill: with many ids these alone may take as long as a lease holds.
+    pub(super) async fn renewing<F: Future>(&self, cache: Handle, batch: F) -> F::Output {
+        let mut batch = std::pin::pin!(batch);
+        let length = cache.config.lease;
+        let third = length / 3;
+        let mut renewal = tokio::time::interval_at(clock::now() + third, third);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut batch => return output,
+                _ = renewal.tick() => {
+                    let leases = self.0.lock().clone();
+                    if !leases.is_empty() {
+                        cache.maintenance.send(MaintenanceJob::RenewMany { leases, length });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Asks for leases; the first step within what the batch may still spend.
+pub(super) async fn lease_all(
+    cache: Handle,
+    wanted: Vec<Wanted<'_>>,
+    mut call_budget: CallBudget,
+) -> Vec<(usize, Asked)> {
+    let mut answers = Vec::with_capacity(wanted.len());
+    let mut is_away = false;
+    let mut wanted = wanted.into_iter();
+    loop {
+        let step: Vec<_> = wanted.by_ref().take(STEP).collect();
+        let Some(Wanted { call, .. }) = step.first() else {
+            return answers;
+        };
+        let requests: Vec<(&Probe, LeaseRequest)> = step
+            .iter()
+            .map(|it| (&it.call.probe, it.permit.request(it.seen.clone())))
+            .collect();
+        let replies = if is_away {
+            None
+        } else {
+            match call_budget.spend(cache.store.lease_many(&requests)).await {
+                Ok(replies) => Some(replies),
+                Err(error) => {
+                    is_away = error.kind() == ErrorKind::Unavailable;
+                    call.fault(&error);
+                    None
+                }
+            }
+        };
+        let mut replies = replies.into_iter().flatten();
+        for Wanted {
+            place, mut permit, ..
+        } in step
+        {
+            let asked = match replies.next() {
+                Some(LeaseReply::Granted) => {
+                    permit.call_budget = call_budget;
+                    Asked::Granted(permit)
+                }
+                Some(reply) => {
+                    permit.forget();
+                    match reply {
+                        LeaseReply::Intended => Asked::Bypass(BypassReason::Intended),
+                        LeaseReply::Foreign => Asked::Bypass(BypassReason::Foreign),
+                        LeaseReply::Taken(_) | LeaseReply::Granted => Asked::Taken,
+                    }
+                }
+                // It may have been taken all the same; dropping the permit gives it back.
+                None => Asked::Bypass(BypassReason::Unavailable),
+            };
+            answers.push((place, asked));
+        }
+        call_budget.renew();
+    }
+}
+
+/// Stores what was loaded, each value under its lease, and says whose was stored.
+pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)>) -> Vec<&Call> {
+    // A shutdown waits for it.
+    let _running = cache.delivery.begin();
+    let mut fills = fills.into_iter().peekable();
+    let mut budget = None;
+    let mut stored = Vec::new();
+    loop {
+        let (mut permits, mut step, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some((permit, call, new_entry)) = fills.next_if(|(_, _, new_entry)| {
+            step.is_empty() || step.len() < STEP && bytes + new_entry.size <= STEP_BYTES
+        }) {
+            bytes += new_entry.size;
+            step.push((&call.probe, permit.to_fill(new_entry)));
+            permits.push((permit, call));
+        }
+        let Some((first, call)) = permits.first() else {
+            return stored;
+        };
+        let call_budget = budget.get_or_insert(first.call_budget);
+        let filled = call_budget.spend(cache.store.fill_many(step)).await;
+        call_budget.renew();
+        match filled {
+            Ok(answers) => {
+                for ((permit, call), filled) in permits.into_iter().zip(answers) {
+                    stored.extend((filled == Filled::Stored).then_some(call));
+                    permit.filled(call, filled);
+                }
+            }
+            Err(error) => {
+                let counters = &call.resource.counters;
+                permits.iter().for_each(|_| counters.errors.add_one());
+                tracing::debug!("`{}` and others were not stored: {error}", first.key());
+                if error.kind() == ErrorKind::Unavailable {
+                    // What is left gives its leases back, or loses them by their time.
+                    return stored;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+use super::*;
+use crate::Cache;
+use crate::base::nonce::Nonce;
+use crate::call::returns::{Fallible, Owned};
+use crate::config::CacheConfig;
+
+/// Ten thousand may wait for the same load. Most of what that costs is memory, which is fetched from the system when they
+/// come, and given back when they are answered.
+#[tokio::test]
+async fn a_call_that_waits_is_small() {
+    let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+    let key = Key::entity("users", 1).expect("a key");
+    let call = || Arc::new(Call::manual(cache.handle().expect("it is on"), &key, None));
+    let asked = call().answer_or_load::<Result<String, ()>, Fallible<Owned>>();
+    assert!(size_of_val(&*asked) <= 384, "{}", size_of_val(&*asked));
+
+    let call = call();
+    let mut reader = Reader::new(&call, call.fingerprint::<String>());
+    let leader = call.cache.single_flight.start(Nonce::fresh());
+    let waiter = call
+        .cache
+        .single_flight
+        .join(leader.token())
+        .expect("under way");
+    let waiting = reader.wait_for_result(waiter, None);
+    assert!(size_of_val(&waiting) <= 352, "{}", size_of_val(&waiting));
+}

@@ -1,0 +1,428 @@
+//! What an annotated function may return, told apart by the type itself and not by its name.
+//!
+//! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, with `Arc<T>`
+//! allowed wherever `T` stands (an `Arc<str>` or `Arc<[T]>` is itself a `T`, for want of a sized one in it). Blanket implementations for all of these would overlap (`Option<T>` is
+//! itself a serialisable type), so each form has a *shape*, a marker type that keeps the implementations
+//! apart; [`Shape`](crate::call::shape::Shape) finds it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::protocol::codec::{self, AsEncoded, Compare, Footprint, Refusal};
+use crate::protocol::entry::CodecId;
+use crate::protocol::schema::{self, Schema};
+
+/// A value that can be kept in the cache.
+///
+/// Implemented for every type that is `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`, and for
+/// [`Encoded<T>`](crate::Encoded) where `T` is `DeserializeOwned`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be cached",
+    label = "this is what the function would store",
+    note = "a cached value is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize` without borrowing",
+    note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to it or to what it holds, or return an owned type"
+)]
+pub trait Cacheable: Clone + Send + Sync + 'static {
+    /// The value encoded, and which parts of its type it has used.
+    #[doc(hidden)]
+    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal>;
+    /// The same with the length in place of the bytes.
+    #[doc(hidden)]
+    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal>;
+    #[doc(hidden)]
+    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self>;
+    /// Why bytes do not decode that were just encoded.
+    #[doc(hidden)]
+    fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal;
+    /// Whether a hit hands out the stored bytes, so that nothing can be lost.
+    #[doc(hidden)]
+    fn is_verbatim() -> bool {
+        false
+    }
+    /// The shape that the type's `Deserialize` asks for.
+    #[doc(hidden)]
+    fn schema() -> Schema;
+    /// A hash of what the value holds.
+    #[doc(hidden)]
+    fn digest(&self, codec: CodecId) -> Option<u64>;
+    /// Where the value differs from another one.
+    #[doc(hidden)]
+    fn difference(&self, codec: CodecId, other: &Self) -> Option<String>;
+}
+
+// The message above is better than one that names a single missing bound.
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {
+    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
+        let (bytes, footprint) = codec::encode(codec, self)?;
+        Ok((bytes.into(), footprint))
+    }
+
+    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {
+        codec::measure(codec, self)
+    }
+
+    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
+        codec::decode(codec, bytes)
+    }
+
+    fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal {
+        codec::undecodable::<T>(codec, bytes)
+    }
+
+    fn schema() -> Schema {
+        schema::of::<T>()
+    }
+
+    fn digest(&self, codec: CodecId) -> Option<u64> {
+        codec::digest(codec, self)
+    }
+
+    fn difference(&self, codec: CodecId, other: &Self) -> Option<String> {
+        codec::difference(codec, self, other)
+    }
+}
+
+/// The shape of a plain `T`, whose values are compared by `C`.
+#[derive(Debug)]
+pub struct Owned<C = AsEncoded>(PhantomData<fn() -> C>);
+/// The shape of an `Arc<T>`, whose values are compared by `C`.
+#[derive(Debug)]
+pub struct Shared<C = AsEncoded>(PhantomData<fn() -> C>);
+/// The shape of an `Option` around another shape.
+#[derive(Debug)]
+pub struct Optional<S>(PhantomData<fn() -> S>);
+/// The shape of a `Result` around another shape.
+#[derive(Debug)]
+pub struct Fallible<S>(PhantomData<fn() -> S>);
+
+/// A return type `R` together with its shape `S`.
+#[derive(Debug)]
+pub struct Kind<R, S>(PhantomData<fn() -> (R, S)>);
+
+impl<R, S> Clone for Kind<R, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R, S> Copy for Kind<R, S> {}
+
+impl<R, S> Kind<R, S> {
+    pub(crate) const OF: Self = Self(PhantomData);
+
+    /// False. A body starts with `let _ = kind.unreached() && return kind.value();`, from which the compiler learns what an
+    /// async closure returns: an expected type does not reach into one, not even a declared one.
+    #[must_use]
+    pub fn unreached(self) -> bool {
+        false
+    }
+
+    /// Never called: see [`unreached`](Self::unreached).
+    #[must_use]
+    pub fn value(self) -> R {
+        unreachable!("stands behind `unreached`, which is false")
+    }
+
+    /// Awaits what a function without `async` returns. From here the compiler knows of what that is a future.
+    pub async fn future<F: Future<Output = R>>(self, body: impl FnOnce() -> F) -> R {
+        body().await
+    }
+}
+
+/// What a cached function's return value holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Loaded<'a, V> {
+    /// A value, which may be stored.
+    Value(&'a V),
+    /// `None`: the function knows that there is nothing.
+    Absent,
+    /// `Err`, which is never stored.
+    Failed,
+}
+
+/// How a return type of shape `S` is stored and restored.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the return type of a cached function",
+    note = "a cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, where `T` (or the `T` of an `Arc<T>`) is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize`"
+)]
+pub trait Returns<S>: Sized {
+    /// What is stored.
+    type Value: Cacheable;
+    /// How a stored value is compared with the original.
+    type Compare: Compare<Self::Value>;
+
+    /// What there is to store.
+    fn loaded(&self) -> Loaded<'_, Self::Value>;
+
+    /// The value as something that can be shared: clones a `T`, and only the pointer of an `Arc<T>`.
+    fn share(&self) -> Option<Arc<Self::Value>>;
+
+    /// The return value that a stored value stands for.
+    fn from_value(value: Arc<Self::Value>) -> Self;
+
+    /// The same of a value that nobody else has.
+    fn from_own(value: Self::Value) -> Self {
+        Self::from_value(Arc::new(value))
+    }
+
+    /// The return value that a stored absence stands for; `None` if the type can't say "absent".
+    fn from_absence() -> Option<Self>;
+}
+
+impl<T: Cacheable, C: Compare<T>> Returns<Owned<C>> for T {
+    type Value = T;
+    type Compare = C;
+
+    fn loaded(&self) -> Loaded<'_, T> {
+        Loaded::Value(self)
+    }
+    fn share(&self) -> Option<Arc<T>> {
+        Some(Arc::new(self.clone()))
+    }
+    fn from_value(value: Arc<T>) -> Self {
+        Arc::unwrap_or_clone(value)
+    }
+    fn from_own(value: T) -> Self {
+        value
+    }
+    fn from_absence() -> Option<Self> {
+        None
+    }
+}
+
+impl<T: Cacheable, C: Compare<T>> Returns<Shared<C>> for Arc<T> {
+    type Value = T;
+    type Compare = C;
+
+    fn loaded(&self) -> Loaded<'_, T> {
+        Loaded::Value(self)
+    }
+    fn share(&self) -> Option<Arc<T>> {
+        Some(Self::clone(self))
+    }
+    fn from_value(value: Arc<T>) -> Self {
+        value
+    }
+    fn from_absence() -> Option<Self> {
+        None
+    }
+}
+
+impl<S, R: Returns<S>> Returns<Optional<S>> for Option<R> {
+    type Value = R::Value;
+    type Compare = R::Compare;
+
+    fn loaded(&self) -> Loaded<'_, R::Value> {
+        self.as_ref().map_or(Loaded::Absent, R::loaded)
+    }
+    fn share(&self) -> Option<Arc<R::Value>> {
+        self.as_ref().and_then(R::share)
+    }
+    fn from_value(value: Arc<R::Value>) -> Self {
+        Some(R::from_value(value))
+    }
+    fn from_own(value: R::Value) -> Self {
+        Some(R::from_own(value))
+    }
+    fn from_absence() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl<S, R: Returns<S>, E> Returns<Fallible<S>> for Result<R, E> {
+    type Value = R::Value;
+    type Compare = R::Compare;
+
+    fn loaded(&self) -> Loaded<'_, R::Value> {
+        self.as_ref().map_or(Loaded::Failed, R::loaded)
+    }
+    fn share(&self) -> Option<Arc<R::Value>> {
+        self.as_ref().ok().and_then(R::share)
+    }
+    fn from_value(value: Arc<R::Value>) -> Self {
+        Ok(R::from_value(value))
+    }
+    fn from_own(value: R::Value) -> Self {
+        Ok(R::from_own(value))
+    }
+    fn from_absence() -> Option<Self> {
+        R::from_absence().map(Ok)
+    }
+}
+
+/// What a function that takes many ids returns: a map from ids to values, or a `Result` of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the return type of a batch",
+    label = "this is no map from ids to values",
+    note = "a function with `batch = ..` returns `HashMap<K, V>` or `BTreeMap<K, V>`, where `K` is the type of the ids, or a `Result` of one; `V` (or the `V` of an `Arc<V>`) is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize`"
+)]
+pub trait Gathered<S>: Sized {
+    /// An id.
+    type Id;
+    /// What is stored for one id.
+    type Value: Cacheable;
+    /// How a stored value is compared with the original.
+    type Compare: Compare<Self::Value>;
+
+    /// Without any value.
+    fn empty() -> Self;
+    /// Whether the function failed, and knows nothing of any id.
+    fn has_failed(&self) -> bool;
+    /// The value of an id.
+    fn get(&self, id: &Self::Id) -> Option<&Self::Value>;
+    /// The same as something that can be shared.
+    fn share(&self, id: &Self::Id) -> Option<Arc<Self::Value>>;
+    /// Adds a value; without effect if the function failed.
+    fn insert(&mut self, id: Self::Id, value: Arc<Self::Value>);
+}
+
+macro_rules! gathered {
+    ($($map:ident <$k:ident $(: $bound:path $(, $also:path)*)?; $($hasher:ident: $build:path $(, $default:path)?)?>)*) => {$(
+        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, C: Compare<V>, $($hasher: $build $(+ $default)?)?> Gathered<Owned<C>>
+            for $map<$k, V, $($hasher)?>
+        {
+            type Id = $k;
+            type Value = V;
+            type Compare = C;
+
+            fn empty() -> Self {
+                Self::default()
+            }
+            fn has_failed(&self) -> bool {
+                false
+            }
+            fn get(&self, id: &$k) -> Option<&V> {
+                Self::get(self, id)
+            }
+            fn share(&self, id: &$k) -> Option<Arc<V>> {
+                Self::get(self, id).cloned().map(Arc::new)
+            }
+            fn insert(&mut self, id: $k, value: Arc<V>) {
+                Self::insert(self, id, Arc::unwrap_or_clone(value));
+            }
+        }
+
+        impl<$k $(: $bound $(+ $also)*)?, V: Cacheable, C: Compare<V>, $($hasher: $build $(+ $default)?)?> Gathered<Shared<C>>
+            for $map<$k, Arc<V>, $($hasher)?>
+        {
+            type Id = $k;
+            type Value = V;
+            type Compare = C;
+
+            fn empty() -> Self {
+                Self::default()
+            }
+            fn has_failed(&self) -> bool {
+                false
+            }
+            fn get(&self, id: &$k) -> Option<&V> {
+                Self::get(self, id).map(|value| &**value)
+            }
+            fn share(&self, id: &$k) -> Option<Arc<V>> {
+                Self::get(self, id).cloned()
+            }
+            fn insert(&mut self, id: $k, value: Arc<V>) {
+                Self::insert(self, id, value);
+            }
+        }
+    )*};
+}
+
+gathered! {
+    HashMap<K: Eq, Hash; H: BuildHasher, Default>
+    BTreeMap<K: Ord;>
+}
+
+impl<S, M: Gathered<S>, E> Gathered<Fallible<S>> for Result<M, E> {
+    type Id = M::Id;
+    type Value = M::Value;
+    type Compare = M::Compare;
+
+    fn empty() -> Self {
+        Ok(M::empty())
+    }
+    fn has_failed(&self) -> bool {
+        self.is_err()
+    }
+    fn get(&self, id: &M::Id) -> Option<&M::Value> {
+        self.as_ref().ok().and_then(|map| map.get(id))
+    }
+    fn share(&self, id: &M::Id) -> Option<Arc<M::Value>> {
+        self.as_ref().ok().and_then(|map| map.share(id))
+    }
+    fn insert(&mut self, id: M::Id, value: Arc<M::Value>) {
+        if let Ok(map) = self {
+            map.insert(id, value);
+        }
+    }
+}
+
+/// What a write returned: enough to know whether it took place, and of which row.
+///
+/// Implemented for every return type; nothing has to be serialisable.
+pub trait Written<S> {
+    /// What `result` stands for in `id = result.id`: the value inside `Ok` and `Some`.
+    type Value;
+    /// What `rejected = |e| ..` is given.
+    type Error;
+
+    /// The value inside, unless there is none.
+    fn value(&self) -> Option<&Self::Value>;
+    /// The error, if the function failed.
+    fn error(&self) -> Option<&Self::Error>;
+}
+
+impl<T, C> Written<Owned<C>> for T {
+    type Value = T;
+    type Error = Infallible;
+
+    fn value(&self) -> Option<&T> {
+        Some(self)
+    }
+    fn error(&self) -> Option<&Infallible> {
+        None
+    }
+}
+
+impl<T, C> Written<Shared<C>> for Arc<T> {
+    type Value = T;
+    type Error = Infallible;
+
+    fn value(&self) -> Option<&T> {
+        Some(self)
+    }
+    fn error(&self) -> Option<&Infallible> {
+        None
+    }
+}
+
+impl<S, R: Written<S>> Written<Optional<S>> for Option<R> {
+    type Value = R::Value;
+    type Error = R::Error;
+
+    fn value(&self) -> Option<&R::Value> {
+        self.as_ref().and_then(R::value)
+    }
+    fn error(&self) -> Option<&R::Error> {
+        self.as_ref().and_then(R::error)
+    }
+}
+
+impl<S, R: Written<S>, E> Written<Fallible<S>> for Result<R, E> {
+    type Value = R::Value;
+    type Error = E;
+
+    fn value(&self) -> Option<&R::Value> {
+        self.as_ref().ok().and_then(R::value)
+    }
+    fn error(&self) -> Option<&E> {
+        self.as_ref().err()
+    }
+}

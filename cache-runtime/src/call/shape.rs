@@ -1,0 +1,326 @@
+//! Finds the shape of a return type, and starts a call with it.
+//!
+//! [`Shape`] has its methods once per form of return type, as inherent methods on a chain of types that dereference
+//! into each other: method look-up takes the first that fits. That works in generic functions and through type
+//! aliases, and needs no trait in scope.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::cache::{Cache, process};
+use crate::call::read::{Batch, Read, ReadPlan};
+#[cfg(test)]
+use crate::call::returns::Kind;
+use crate::call::returns::{Cacheable, Fallible, Optional, Owned, Shared};
+use crate::call::write::{Never, Unchanged, Write, WritePlan};
+use crate::key::KeyPart;
+use crate::protocol::codec::{AsEncoded, AsEqual, AsShown};
+use crate::registry::Site;
+
+/// What `R` is as the return type of a write that says nothing of its outcome.
+type PlainWrite<R, S> = Write<R, S, Never<R, S>, Unchanged<R, S>>;
+
+/// One link of the chain per return form and way to compare its values, the most specific first.
+///
+/// What is asked of is the value, and not that the form [`Returns`](crate::call::returns::Returns) it, which follows: of a value that can't be cached
+/// the compiler then says just that. `PartialEq` and `Debug` are asked of the value where the `impl` begins, since method
+/// look-up goes on to the next link where they are missing.
+macro_rules! shapes {
+    ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$value:ident $(, $error:ident)?> $form:ty as $shape:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $link<R, C>(PhantomData<fn() -> (R, C)>);
+
+        impl<R> Deref for $link<R, AsShown> {
+            type Target = $link<R, AsEqual>;
+
+            fn deref(&self) -> &Self::Target {
+                &$link(PhantomData)
+            }
+        }
+
+        impl<R> Deref for $link<R, AsEqual> {
+            type Target = $link<R, AsEncoded>;
+
+            fn deref(&self) -> &Self::Target {
+                &$link(PhantomData)
+            }
+        }
+
+        $(impl<R> Deref for $link<R, AsEncoded> {
+            type Target = $next<R, AsShown>;
+
+            fn deref(&self) -> &Self::Target {
+                &$next(PhantomData)
+            }
+        })?
+
+        shapes!(@link $link <$value: PartialEq + Debug $(, $error)?> $form as $shape by AsShown);
+        shapes!(@link $link <$value: PartialEq $(, $error)?> $form as $shape by AsEqual);
+        shapes!(@link $link <$value $(, $error)?> $form as $shape by AsEncoded);
+    )*};
+    (@link $link:ident <$value:ident $(: $bound:ident $(+ $also:ident)?)? $(, $error:ident)?> $form:ty as $shape:ident by $compare:ident) => {
+        impl<$value $(: $bound $(+ $also)?)? $(, $error)?> $link<$form, $compare> {
+            #[cfg(test)]
+            #[allow(dead_code, reason = "tests ask for some of the forms")]
+            pub(crate) fn kind(&self) -> Kind<$form, $shape<$compare>> {
+                Kind::OF
+            }
+
+            /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
+            /// arguments move into the body.
+            #[inline]
+            pub fn read(
+                &self,
+                site: &'static Site,
+                resource: &'static str,
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+            ) -> Read<$form, $shape<$compare>>
+            where
+                $value: Cacheable,
+            {
+                Read::new(process().engine(), site, resource, plan)
+            }
+
+            /// The same on a cache of one's own.
+            #[inline]
+            pub fn read_in(
+                &self,
+                cache: &impl AsRef<Cache>,
+                site: &'static Site,
+                resource: &'static str,
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+            ) -> Read<$form, $shape<$compare>>
+            where
+                $value: Cacheable,
+            {
+                Read::new(cache.as_ref().engine(), site, resource, plan)
+            }
+
+            /// A call of an invalidating function, on the process-wide cache.
+            #[inline]
+            pub fn write(
+                &self,
+                site: &'static Site,
+                plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+            ) -> PlainWrite<$form, $shape<AsEncoded>> {
+                Write::new(process().handle(), site, plan)
+            }
+
+            /// The same on a cache of one's own.
+            #[inline]
+            pub fn write_in(
+                &self,
+                cache: &impl AsRef<Cache>,
+                site: &'static Site,
+                plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
+            ) -> PlainWrite<$form, $shape<AsEncoded>> {
+                Write::new(cache.as_ref().handle(), site, plan)
+            }
+        }
+    };
+}
+
+/// Finds the shape of the return type `R`; see the module's documentation.
+#[derive(Debug)]
+pub struct Shape<R>(PhantomData<fn() -> R>);
+
+impl<R> Deref for Shape<R> {
+    type Target = FallibleOptionalShared<R, AsShown>;
+
+    fn deref(&self) -> &Self::Target {
+        &FallibleOptionalShared(PhantomData)
+    }
+}
+
+type ToFallibleOptionalShared<C> = Fallible<Optional<Shared<C>>>;
+type ToFallibleOptional<C> = Fallible<Optional<Owned<C>>>;
+type ToFallibleShared<C> = Fallible<Shared<C>>;
+type ToFallible<C> = Fallible<Owned<C>>;
+type ToOptionalShared<C> = Optional<Shared<C>>;
+type ToOptional<C> = Optional<Owned<C>>;
+
+shapes! {
+    #[doc(hidden)]
+    FallibleOptionalShared => FallibleOptional: <T, E> Result<Option<Arc<T>>, E> as ToFallibleOptionalShared;
+    #[doc(hidden)]
+    FallibleOptional => FallibleShared: <T, E> Result<Option<T>, E> as ToFallibleOptional;
+    #[doc(hidden)]
+    FallibleShared => FallibleOwned: <T, E> Result<Arc<T>, E> as ToFallibleShared;
+    #[doc(hidden)]
+    FallibleOwned => OptionalShared: <T, E> Result<T, E> as ToFallible;
+    #[doc(hidden)]
+    OptionalShared => OptionalOwned: <T> Option<Arc<T>> as ToOptionalShared;
+    #[doc(hidden)]
+    OptionalOwned => PlainShared: <T> Option<T> as ToOptional;
+    #[doc(hidden)]
+    PlainShared => PlainOwned: <T> Arc<T> as Shared;
+    #[doc(hidden)]
+    PlainOwned: <R> R as Owned;
+}
+
+impl<R> Shape<R> {
+    /// The start of the chain.
+    pub const OF: Self = Self(PhantomData);
+}
+
+/// The same chain for functions that take many ids. Its last links do not name the value, so that a type which is no map is
+/// told so.
+macro_rules! batch_shapes {
+    ($($link:ident $(=> $next:ident)?: <$($generic:ident $(: $bound:ident $(+ $also:ident)?)?),*> $form:ty as $shape:ty;)*) => {$(
+        #[doc(hidden)]
+        #[derive(Debug)]
+        pub struct $link<R>(PhantomData<fn() -> R>);
+
+        $(impl<R> Deref for $link<R> {
+            type Target = $next<R>;
+
+            fn deref(&self) -> &$next<R> {
+                &$next(PhantomData)
+            }
+        })?
+
+        impl<$($generic $(: $bound $(+ $also)?)?),*> $link<$form> {
+            /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
+            /// arguments move into the body.
+            pub fn read<Id: KeyPart + Clone>(
+                &self,
+                site: &'static Site,
+                resource: &'static str,
+                ids: &[Id],
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+            ) -> Batch<$form, $shape, Id> {
+                Batch::new(process().handle(), site, resource, ids, plan)
+            }
+
+            /// The same on a cache of one's own.
+            pub fn read_in<Id: KeyPart + Clone>(
+                &self,
+                cache: &impl AsRef<Cache>,
+                site: &'static Site,
+                resource: &'static str,
+                ids: &[Id],
+                plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
+            ) -> Batch<$form, $shape, Id> {
+                Batch::new(cache.as_ref().handle(), site, resource, ids, plan)
+            }
+        }
+    )*};
+}
+
+/// Finds the shape of the return type `R` of a function that takes many ids.
+#[derive(Debug)]
+pub struct BatchShape<R>(PhantomData<fn() -> R>);
+
+impl<R> Deref for BatchShape<R> {
+    type Target = FallibleSharedHashShown<R>;
+
+    fn deref(&self) -> &Self::Target {
+        &FallibleSharedHashShown(PhantomData)
+    }
+}
+
+batch_shapes! {
+    FallibleSharedHashShown => FallibleSharedHashEqual: <K, V: PartialEq + Debug, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsShown>>;
+    FallibleSharedHashEqual => FallibleSharedHashEncoded: <K, V: PartialEq, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedHashEncoded => FallibleSharedTreeShown: <K, V, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsEncoded>>;
+    FallibleSharedTreeShown => FallibleSharedTreeEqual: <K, V: PartialEq + Debug, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsShown>>;
+    FallibleSharedTreeEqual => FallibleSharedTreeEncoded: <K, V: PartialEq, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedTreeEncoded => FallibleOwnedHashShown: <K, V, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsEncoded>>;
+    FallibleOwnedHashShown => FallibleOwnedHashEqual: <K, V: PartialEq + Debug, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsShown>>;
+    FallibleOwnedHashEqual => FallibleOwnedTreeShown: <K, V: PartialEq, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsEqual>>;
+    FallibleOwnedTreeShown => FallibleOwnedTreeEqual: <K, V: PartialEq + Debug, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsShown>>;
+    FallibleOwnedTreeEqual => FallibleMap: <K, V: PartialEq, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsEqual>>;
+    FallibleMap => SharedHashShown: <M, E> Result<M, E> as Fallible<Owned>;
+    SharedHashShown => SharedHashEqual: <K, V: PartialEq + Debug, H> HashMap<K, Arc<V>, H> as Shared<AsShown>;
+    SharedHashEqual => SharedHashEncoded: <K, V: PartialEq, H> HashMap<K, Arc<V>, H> as Shared<AsEqual>;
+    SharedHashEncoded => SharedTreeShown: <K, V, H> HashMap<K, Arc<V>, H> as Shared<AsEncoded>;
+    SharedTreeShown => SharedTreeEqual: <K, V: PartialEq + Debug> BTreeMap<K, Arc<V>> as Shared<AsShown>;
+    SharedTreeEqual => SharedTreeEncoded: <K, V: PartialEq> BTreeMap<K, Arc<V>> as Shared<AsEqual>;
+    SharedTreeEncoded => OwnedHashShown: <K, V> BTreeMap<K, Arc<V>> as Shared<AsEncoded>;
+    OwnedHashShown => OwnedHashEqual: <K, V: PartialEq + Debug, H> HashMap<K, V, H> as Owned<AsShown>;
+    OwnedHashEqual => OwnedTreeShown: <K, V: PartialEq, H> HashMap<K, V, H> as Owned<AsEqual>;
+    OwnedTreeShown => OwnedTreeEqual: <K, V: PartialEq + Debug> BTreeMap<K, V> as Owned<AsShown>;
+    OwnedTreeEqual => PlainMap: <K, V: PartialEq> BTreeMap<K, V> as Owned<AsEqual>;
+    PlainMap: <R> R as Owned;
+}
+
+impl<R> BatchShape<R> {
+    /// The start of the chain.
+    pub const OF: Self = Self(PhantomData);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::returns::{Loaded, Returns};
+
+    fn restore<R: Returns<S>, S>(_: Kind<R, S>, value: Option<R::Value>) -> Option<R> {
+        match value {
+            Some(value) => Some(R::from_value(Arc::new(value))),
+            None => R::from_absence(),
+        }
+    }
+
+    type Aliased<T> = Result<Option<T>, NoTraits>;
+    #[derive(Debug, PartialEq)]
+    struct NoTraits;
+
+    #[test]
+    fn each_form_restores_values_and_absences() {
+        assert_eq!(restore(Shape::<u8>::OF.kind(), Some(1)), Some(1));
+        assert_eq!(restore(Shape::<u8>::OF.kind(), None), None);
+        assert_eq!(
+            restore(Shape::<Arc<u8>>::OF.kind(), Some(1)),
+            Some(Arc::new(1))
+        );
+        assert_eq!(restore(Shape::<Option<u8>>::OF.kind(), None), Some(None));
+        assert_eq!(
+            restore(Shape::<Option<Arc<u8>>>::OF.kind(), Some(1)),
+            Some(Some(Arc::new(1)))
+        );
+        assert_eq!(
+            restore(Shape::<Result<u8, NoTraits>>::OF.kind(), Some(1)),
+            Some(Ok(1))
+        );
+        assert_eq!(
+            restore(Shape::<Result<u8, NoTraits>>::OF.kind(), None),
+            None
+        );
+        assert_eq!(
+            restore(Shape::<Result<Arc<u8>, NoTraits>>::OF.kind(), Some(1)),
+            Some(Ok(Arc::new(1)))
+        );
+        assert_eq!(
+            restore(Shape::<Aliased<u8>>::OF.kind(), None),
+            Some(Ok(None))
+        );
+        assert_eq!(
+            restore(Shape::<Aliased<Arc<u8>>>::OF.kind(), Some(1)),
+            Some(Ok(Some(Arc::new(1))))
+        );
+    }
+
+    #[test]
+    fn a_generic_function_sees_the_form_around_its_parameter() {
+        fn absent<T: Cacheable, E>() -> Option<Result<Option<T>, E>> {
+            restore(Shape::<Result<Option<T>, E>>::OF.kind(), None)
+        }
+        assert_eq!(absent::<u8, NoTraits>(), Some(Ok(None)));
+    }
+
+    #[test]
+    fn a_serialisable_error_is_an_error_all_the_same() {
+        let failed: Result<u8, String> = Err("no".into());
+        fn loaded<R: Returns<S>, S>(_: Kind<R, S>, r: &R) -> Loaded<'_, R::Value> {
+            r.loaded()
+        }
+        assert_eq!(
+            loaded(Shape::<Result<u8, String>>::OF.kind(), &failed),
+            Loaded::Failed
+        );
+    }
+}

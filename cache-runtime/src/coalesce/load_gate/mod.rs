@@ -1,0 +1,215 @@
+//! Loads without the store's word, told from each other by key: who runs, and who waits.
+//!
+//! Without a lease nobody knows whether a load that is under way began before an invalidation. So a reader joins only
+//! a load that begins after its own read did: while one runs, those who come gather for the next one. And where a
+//! load has failed, those who had waited for it try by themselves, but only a few at a time, for what failed one call may
+//! well be too many calls.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::base::clock::Instant;
+use crate::base::sync::{Mutex, time};
+use crate::coalesce::single_flight::LoadResult;
+use crate::protocol::entry::Fingerprint;
+
+/// How many run at a time while the store is away.
+pub(crate) const WITHOUT_STORE: usize = 1;
+/// How many run at a time after a load has failed.
+pub(crate) const AFTER_FAILURE: usize = 4;
+
+/// What is loaded: an entry's key, and the type.
+type GateKey = (String, Fingerprint);
+
+/// The loads of this process that have no lease.
+#[derive(Debug, Default)]
+pub(crate) struct LoadGates {
+    by_key: Mutex<HashMap<GateKey, LoadGate>>,
+}
+
+#[derive(Debug, Default)]
+struct LoadGate {
+    running: usize,
+    gathering: Option<Arc<Group>>,
+}
+
+/// Those who wait for the same load to begin, and then for its value.
+#[derive(Debug)]
+struct Group {
+    /// One permit, once it may begin: whoever gets it leads.
+    turn: Semaphore,
+    slot: Mutex<Option<Slot>>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+#[derive(Debug, Clone)]
+enum Ended {
+    LoadResult(LoadResult),
+    /// Whoever led was cancelled, or panicked.
+    Gone,
+}
+
+/// One of the places of those who run at a time. Dropped, it goes to those who gather.
+#[derive(Debug)]
+struct Slot {
+    load_gates: Arc<LoadGates>,
+    key: GateKey,
+}
+
+/// What a caller is to do.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// Load.
+    Lead(Run),
+    /// Wait for one who will.
+    Wait(Waiting),
+}
+
+/// Held by the one who loads.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Who waits for the value; nobody who came after the load began.
+    group: Option<Arc<Group>>,
+    /// Dropped last.
+    _slot: Slot,
+}
+
+/// Held by one who waits.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<Group>);
+
+/// How waiting ended.
+#[derive(Debug)]
+pub(crate) enum GateResult {
+    /// It is this caller's turn to load, for all who wait.
+    Lead(Run),
+    LoadResult(LoadResult),
+    /// Whoever loaded was cancelled, or panicked: enter again.
+    Gone,
+    TimedOut,
+}
+
+impl LoadGates {
+    /// Where a caller that comes now belongs, if `limit` may run at a time.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        key: &str,
+        fingerprint: Fingerprint,
+        limit: usize,
+    ) -> Entered {
+        let key = (key.to_owned(), fingerprint);
+        let mut load_gates = self.by_key.lock();
+        let gate = load_gates.entry(key.clone()).or_default();
+        let is_unbounded = crate::base::mutation::is_active("loads-not-coalesced-in-an-outage")
+            || (limit == AFTER_FAILURE
+                && crate::base::mutation::is_active("failures-without-limit"));
+        if gate.running < limit || is_unbounded {
+            gate.running += 1;
+            return Entered::Lead(Run {
+                group: None,
+                _slot: Slot {
+                    load_gates: Arc::clone(self),
+                    key,
+                },
+            });
+        }
+        let group = gate.gathering.get_or_insert_with(|| {
+            Arc::new(Group {
+                turn: Semaphore::new(0),
+                slot: Mutex::new(None),
+                ended: watch::Sender::new(None),
+            })
+        });
+        Entered::Wait(Waiting(Arc::clone(group)))
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.by_key.lock().len()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let group = {
+            let mut load_gates = self.load_gates.by_key.lock();
+            let Some(gate) = load_gates.get_mut(&self.key) else {
+                return;
+            };
+            let gathering = if crate::base::mutation::is_active("joined-by-key-in-an-outage") {
+                gate.gathering.clone()
+            } else {
+                gate.gathering.take()
+            };
+            match gathering {
+                Some(group) => group,
+                None => {
+                    gate.running -= 1;
+                    if gate.running == 0 {
+                        load_gates.remove(&self.key);
+                    }
+                    return;
+                }
+            }
+        };
+        // If all of them have left, the group ends here, and this slot's successor with it.
+        *group.slot.lock() = Some(Self {
+            load_gates: Arc::clone(&self.load_gates),
+            key: std::mem::replace(&mut self.key, (String::new(), Fingerprint(0))),
+        });
+        group.turn.add_permits(1);
+    }
+}
+
+impl Run {
+    /// Hands the value to all who wait; `value` is made only if somebody does.
+    pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
+        if let Some(group) = &self.group
+            && group.ended.receiver_count() > 0
+            && let Some(value) = value()
+        {
+            group.ended.send_replace(Some(Ended::LoadResult(value)));
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group {
+            group.ended.send_if_modified(|ended| {
+                let is_open = ended.is_none();
+                ended.get_or_insert(Ended::Gone);
+                is_open
+            });
+        }
+    }
+}
+
+impl Waiting {
+    pub(crate) async fn wait(self, deadline: Instant) -> GateResult {
+        let Self(group) = self;
+        let mut ended = group.ended.subscribe();
+        tokio::select! {
+            biased;
+            ended = ended.wait_for(Option::is_some) => match ended.ok().and_then(|ended| ended.clone()) {
+                Some(Ended::LoadResult(load_result)) => GateResult::LoadResult(load_result),
+                Some(Ended::Gone) | None => GateResult::Gone,
+            },
+            turn = group.turn.acquire() => {
+                if let Ok(turn) = turn {
+                    turn.forget();
+                }
+                let slot = group.slot.lock().take();
+                slot.map_or(GateResult::Gone, |slot| {
+                    GateResult::Lead(Run { group: Some(Arc::clone(&group)), _slot: slot })
+                })
+            }
+            () = time::sleep_until(deadline) => GateResult::TimedOut,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

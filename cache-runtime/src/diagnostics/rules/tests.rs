@@ -1,0 +1,74 @@
+use super::*;
+
+fn kinds(advise: impl FnOnce(&mut Checkup)) -> Vec<AdviceKind> {
+    let mut checkup = Checkup::default();
+    advise(&mut checkup);
+    checkup.advice.iter().map(|advice| advice.kind).collect()
+}
+
+#[test]
+fn only_this_machine_may_go_without_a_password() {
+    for (host, password, expected) in [
+        ("localhost", None, None),
+        ("127.0.0.1", None, None),
+        ("::1", None, None),
+        ("redis", None, Some(AdviceKind::NoPassword)),
+        ("10.0.0.7", None, Some(AdviceKind::NoPassword)),
+        ("redis", Some("s3cret"), None),
+    ] {
+        let mut redis = RedisConfig::at(host, 6379);
+        redis.password = password.map(str::to_owned);
+        let kinds = kinds(|checkup| super::password(checkup, &redis));
+        assert_eq!(kinds, Vec::from_iter(expected), "{host}");
+    }
+}
+
+#[test]
+fn old_servers_are_told_by_number() {
+    for (version, expected) in [
+        ("6.0.16", Some(AdviceKind::OldServer)),
+        ("5.0.7", Some(AdviceKind::OldServer)),
+        ("6.2.0", None),
+        ("7.0.15", None),
+        ("10.1.0", None),
+        ("of my own", None),
+    ] {
+        let kinds = kinds(|checkup| old_server(checkup, version));
+        assert_eq!(kinds, Vec::from_iter(expected), "{version}");
+    }
+}
+
+#[test]
+fn a_foreign_key_is_printed_on_one_line() {
+    assert_eq!(printable("users:1"), "`users:1`");
+    let odd = printable(&format!("users:\n{}", "x".repeat(100)));
+    assert!(
+        odd.starts_with(r"`users:\nxxx") && odd.ends_with("…`"),
+        "{odd}"
+    );
+}
+
+#[cfg(feature = "map")]
+#[test]
+fn announcements_that_would_be_evicted_first() {
+    use crate::registry::catalog::test_map;
+    use crate::registry::{Role, Site};
+
+    let writes = |words| Site::new(Role::Writes, "write", words);
+    let volatile = Survey {
+        eviction: Some("volatile-ttl".into()),
+        memory_limit: Some(1),
+        ..Survey::default()
+    };
+    for (sites, expected) in [
+        (
+            vec![writes("users, crash safe")],
+            Some(AdviceKind::EvictsIntents),
+        ),
+        (vec![writes("users")], None),
+    ] {
+        let config = CacheConfig::default().map(test_map(&sites));
+        let kinds = kinds(|checkup| memory(checkup, &Program::of(&config), &volatile));
+        assert_eq!(kinds, Vec::from_iter(expected));
+    }
+}

@@ -1,0 +1,257 @@
+//! Values that stay encoded on their way from the store to an HTTP response.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::hash128;
+use crate::call::returns::Cacheable;
+use crate::protocol::codec::{self, Footprint, Refusal};
+use crate::protocol::entry::CodecId;
+use crate::protocol::schema::{self, Schema};
+
+/// A `T` as JSON, for functions whose value goes to a client as it is: a hit neither decodes nor encodes, it hands
+/// over the bytes that are stored.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
+/// use cache_runtime::{Cache, CacheConfig, Encoded, cached};
+///
+/// struct Users { cache: Cache }
+///
+/// impl Users {
+///     #[cached(resource = "users", op = "list", cache = self.cache)]
+///     async fn list(&self) -> Result<Encoded<Vec<String>>, cache_runtime::Error> {
+///         Encoded::new(&vec!["Ada".to_owned()])
+///     }
+/// }
+///
+/// # let users = Users { cache: Cache::new(CacheConfig::default().local_mb(4)).await };
+/// let list = users.list().await?;
+/// assert_eq!(list.json(), br#"["Ada"]"#);
+/// assert_eq!(list.decode()?, ["Ada"]);
+/// # Ok(()) }
+/// ```
+///
+/// With the feature `poem` it is a response, with an `ETag` and with `Cache-Control: no-cache`, so that who keeps it asks
+/// again before using it; `cache_runtime::poem::NotModified` answers `If-None-Match`. Cheap to clone. It is JSON whatever the attribute's `codec` says, and with another one it is not
+/// stored. What lies in the store is taken as it is: that it is the JSON of a `T` rests on the fingerprint of the type and its
+/// shape, for which `T` has to be `DeserializeOwned` in a cached function. What JSON has no form for, such as infinity, is `null` in
+/// the first answer as in a hit.
+pub struct Encoded<T> {
+    shared: Arc<Shared>,
+    value: PhantomData<fn() -> T>,
+}
+
+struct Shared {
+    json: Bytes,
+    etag: OnceLock<String>,
+}
+
+impl<T> Encoded<T> {
+    /// Encodes a value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unstorable`] for a value that has no JSON, such as a map whose keys are not strings.
+    pub fn new(value: &T) -> Result<Self, Error>
+    where
+        T: Serialize,
+    {
+        let mut json = Vec::new();
+        codec::write_json(value, &mut json)?;
+        Ok(Self::of(json.into()))
+    }
+
+    fn of(json: Bytes) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                json,
+                etag: OnceLock::new(),
+            }),
+            value: PhantomData,
+        }
+    }
+
+    /// The JSON.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.shared.json
+    }
+
+    /// The JSON as bytes that share their memory with this value.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.shared.json.clone()
+    }
+
+    /// Decodes the value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unstorable`] if the JSON is not that of a `T`.
+    pub fn decode(&self) -> Result<T, Error>
+    where
+        T: DeserializeOwned,
+    {
+        serde_json::from_slice(&self.shared.json)
+            .map_err(|error| Error::new(ErrorKind::Unstorable, error.to_string()))
+    }
+
+    /// The entity tag of the JSON ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3)), quotes included: equal
+    /// bytes have equal tags, in every process. Computed once for each value that the in-process tier shares.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        self.shared
+            .etag
+            .get_or_init(|| format!("\"{:016x}\"", hash128(&[0; 16], &self.shared.json) as u64))
+    }
+
+    /// Whether a client that sends this `If-None-Match` has the value already.
+    #[must_use]
+    pub fn is_known_by(&self, if_none_match: &str) -> bool {
+        is_known_by(self.etag(), if_none_match)
+    }
+}
+
+/// The weak comparison of RFC 9110: `*`, or one of the tags in a list, `W/` left aside.
+pub(crate) fn is_known_by(etag: &str, if_none_match: &str) -> bool {
+    let own = etag.strip_prefix("W/").unwrap_or(etag);
+    if_none_match.trim() == "*" || opaque_tags(if_none_match).any(|tag| tag == own)
+}
+
+/// The tags of a list, quotes included and `W/` left out, up to what is none. A comma may stand in a tag.
+fn opaque_tags(mut list: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let tag = list.trim_start_matches([' ', '\t', ',']);
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        let end = tag.strip_prefix('"')?.find('"')?;
+        let (tag, rest) = tag.split_at(end + 2);
+        list = rest;
+        Some(tag)
+    })
+}
+
+impl<T> Clone for Encoded<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            value: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Encoded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Encoded")
+            .field(&String::from_utf8_lossy(self.json()))
+            .finish()
+    }
+}
+
+impl<T> PartialEq for Encoded<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json()
+    }
+}
+
+impl<T> Eq for Encoded<T> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: DeserializeOwned + 'static> Cacheable for Encoded<T> {
+    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
+        self.measure(codec)
+            .map(|(_, footprint)| (self.shared.json.clone(), footprint))
+    }
+
+    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {
+        match codec {
+            CodecId::Json => Ok((self.shared.json.len(), Footprint::default())),
+            _ => Err(Refusal::new(
+                String::new(),
+                "is an `Encoded`, which is JSON",
+                "leave out the attribute's `codec`",
+            )),
+        }
+    }
+
+    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
+        (codec == CodecId::Json).then(|| Self::of(bytes.clone()))
+    }
+
+    fn undecodable(_: CodecId, _: &Bytes) -> Refusal {
+        Refusal::new(
+            String::new(),
+            "is no JSON",
+            "leave out the attribute's `codec`",
+        )
+    }
+
+    fn is_verbatim() -> bool {
+        true
+    }
+
+    fn schema() -> Schema {
+        schema::of::<T>()
+    }
+
+    fn digest(&self, _: CodecId) -> Option<u64> {
+        Some(hash128(&[0; 16], &self.shared.json) as u64)
+    }
+
+    fn difference(&self, _: CodecId, _: &Self) -> Option<String> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_bytes_have_equal_tags() {
+        let of = |value: &[u8]| Encoded::new(&value.to_vec()).expect("JSON");
+        assert_eq!(of(&[1, 2]).etag(), of(&[1, 2]).etag());
+        assert_ne!(of(&[1, 2]).etag(), of(&[1, 3]).etag());
+        assert_eq!(of(&[]).etag().len(), 18);
+    }
+
+    #[test]
+    fn clients_know_what_they_name() {
+        for (header, known) in [
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("*", true),
+            (" W/\"b\" ,\t W/\"a\" ", true),
+            (", \"a\",", true),
+            ("\"b,\", \"a\"", true),
+            (" * ", true),
+            ("\"b\"", false),
+            ("\"A\"", false),
+            ("\"b,a\"", false),
+            ("\"*\"", false),
+            ("w/\"a\"", false),
+            ("W/W/\"a\"", false),
+            ("a", false),
+            ("\"a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_known_by("\"a\"", header), known, "{header}");
+            assert_eq!(is_known_by("W/\"a\"", header), known, "{header}");
+        }
+        assert!(is_known_by("\"a,b\"", "\"c\", \"a,b\""));
+    }
+
+    #[test]
+    fn other_codecs_do_not_take_it() {
+        let value = Encoded::new(&7u8).expect("JSON");
+        assert!(value.to_bytes(CodecId::MsgPack).is_err());
+        let (bytes, _) = value.to_bytes(CodecId::Json).expect("stored");
+        assert_eq!(Encoded::<u8>::from_bytes(CodecId::MsgPack, &bytes), None);
+        assert_eq!(Encoded::from_bytes(CodecId::Json, &bytes), Some(value));
+    }
+}

@@ -1,0 +1,97 @@
+//! Transactions with [SQLx](https://docs.rs/sqlx), and the invalidations in them.
+
+use sqlx_core::acquire::Acquire;
+use sqlx_core::database::Database;
+use sqlx_core::pool::{Pool, PoolConnection};
+
+use crate::cache::Cache;
+use crate::call::transaction::Ending;
+
+/// Begins a transaction, runs `body` in it, commits, and then applies what was invalidated in it; that is
+/// [`Cache::after_commit`] for a database whose word on the commit is known.
+///
+/// | `body` | the database | the cache |
+/// |---|---|---|
+/// | returned `Ok` | committed | invalidated, before the caller gets the value |
+/// | returned `Ok` | no answer to the commit | invalidated at once, and once more at the uncertainty deadline |
+/// | returned `Err` | rolled back | untouched |
+/// | panicked, or was dropped | rolled back, or not known | not cached until the uncertainty deadline, then invalidated |
+///
+/// ```no_run
+/// # use cache_runtime::{Cache, invalidates};
+/// # use sqlx::{AnyConnection, AnyPool};
+/// struct Shop { pool: AnyPool, cache: Cache }
+///
+/// impl Shop {
+///     #[invalidates("products", id = id, after_commit, cache = self.cache)]
+///     async fn take(&self, tx: &mut AnyConnection, id: i64) -> Result<(), sqlx::Error> {
+///         sqlx::query("UPDATE products SET stock = stock - 1 WHERE id = $1").bind(id).execute(tx).await?;
+///         Ok(())
+///     }
+///
+///     async fn buy(&self, id: i64) -> Result<(), sqlx::Error> {
+///         cache_runtime::sqlx::transaction(&self.cache, &self.pool, async |tx| self.take(tx, id).await).await
+///     }
+/// }
+/// ```
+///
+/// # Errors
+/// What `body` returned, or what the database said to the beginning or the commit.
+///
+/// # Cancel safety
+/// Dropped while it runs, nobody knows whether it has committed: as in the last line of the table.
+pub async fn transaction<DB, T, E>(
+    cache: &Cache,
+    pool: &Pool<DB>,
+    body: impl AsyncFnOnce(&mut DB::Connection) -> Result<T, E>,
+) -> Result<T, E>
+where
+    DB: Database,
+    E: From<sqlx_core::Error>,
+{
+    cache
+        .transaction(Box::pin(async {
+            let mut session = match pool.acquire().await {
+                Ok(connection) => Session {
+                    connection,
+                    begins: !crate::base::mutation::is_active("beginning-connection-kept"),
+                },
+                Err(error) => return (Err(error.into()), Ending::RolledBack),
+            };
+            let begun = session.connection.begin().await;
+            session.begins = false;
+            let mut transaction = match begun {
+                Ok(transaction) => transaction,
+                Err(error) => return (Err(error.into()), Ending::RolledBack),
+            };
+            match body(&mut transaction).await {
+                Ok(value) => match transaction.commit().await {
+                    Ok(()) => (Ok(value), Ending::Committed),
+                    Err(error) => (Err(error.into()), Ending::Unknown),
+                },
+                Err(error) => {
+                    // If that fails, too, the database rolls back when it loses the connection.
+                    let _ = transaction.rollback().await;
+                    (Err(error), Ending::RolledBack)
+                }
+            }
+        }))
+        .await
+}
+
+/// A connection that is not given back to the pool while a transaction begins.
+///
+/// SQLx 0.9.0 loses track of a transaction whose beginning is dropped (its issues 4385 and 4393): whoever got the
+/// connection next would write into it and never commit, and read, and cache, what nobody has committed.
+struct Session<DB: Database> {
+    connection: PoolConnection<DB>,
+    begins: bool,
+}
+
+impl<DB: Database> Drop for Session<DB> {
+    fn drop(&mut self) {
+        if self.begins {
+            self.connection.close_on_drop();
+        }
+    }
+}

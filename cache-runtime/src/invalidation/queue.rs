@@ -1,0 +1,500 @@
+//! What waits to be delivered, as plain data.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Acknowledgement;
+use super::batch::{Batch, Order, Receipts};
+use super::reconnect::ReconnectWait;
+use crate::base::clock::{self, Instant};
+use crate::base::nonce::Nonce;
+use crate::protocol::generation::Dep;
+use crate::store::{ConnectionStatus, Intent, Invalidation, Probe};
+
+/// What is to be repeated later is repeated together with what falls due within this time.
+const DUE_STEP: Duration = Duration::from_millis(250);
+
+/// How many names a loss is reported with.
+const NAMES_SHOWN: usize = 10;
+
+/// What will never be delivered, for the log. It names what entries depended on, and keys where nothing else was
+/// to be invalidated.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    names: Vec<String>,
+}
+
+impl Lost {
+    /// Whether there is anything that has not been reported before.
+    pub(super) fn is_news(&self) -> bool {
+        !self.names.is_empty()
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.names[..self.names.len().min(NAMES_SHOWN)];
+        write!(f, "{}", shown.join(", "))?;
+        match self.names.len() - shown.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// What is to be sent now.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    /// Whether there is more than announcements.
+    pub(super) invalidates: bool,
+    pub(super) whole_namespace: bool,
+    pub(super) invalidation: Invalidation,
+    pub(super) intents: Vec<Intent>,
+}
+
+/// What becomes of what is ready while there is no connection.
+#[derive(Debug)]
+pub(super) struct Requeued {
+    /// Those who are to be told that it is pending, once that is known to all that reads bypass.
+    pub(super) pending: Receipts,
+    /// Until when the others wait for a connection.
+    pub(super) until: Option<Instant>,
+}
+
+/// Which order somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    number: u64,
+    announces: bool,
+}
+
+impl Ticket {
+    /// Of an order that was never taken in.
+    pub(super) const NEVER: Self = Self {
+        number: u64::MAX,
+        announces: false,
+    };
+}
+
+/// What waits, what is on its way, and what is to be repeated later.
+///
+/// Whatever has come in is in exactly one of them until the store has acknowledged it.
+#[derive(Debug)]
+pub(super) struct Queue {
+    ready: Batch,
+    in_flight: Option<Batch>,
+    delayed: BTreeMap<Instant, Batch>,
+    /// Where the steps of `delayed` are counted from.
+    origin: Instant,
+    limit: usize,
+    /// For how long an announced write's intent stands unless it is renewed, which ends with the write.
+    intent: Duration,
+    /// How many orders have come in; each has its number.
+    entered: u64,
+    /// The number of the last order that the store has acknowledged, but for what it announces, and of the last whose
+    /// announcements it has acknowledged too.
+    delivered: u64,
+    announced: u64,
+    /// How long the receipts are kept while there is no connection.
+    wait: ReconnectWait,
+    /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
+    is_degraded: bool,
+    is_closed: bool,
+    /// How many invalidations will never be delivered.
+    lost: usize,
+    /// Which of them are in the log.
+    reported: HashSet<Arc<Dep>>,
+}
+
+impl Queue {
+    pub(super) fn new(limit: usize, intent: Duration, origin: Instant) -> Self {
+        Self {
+            ready: Batch::default(),
+            in_flight: None,
+            delayed: BTreeMap::new(),
+            origin,
+            limit,
+            intent,
+            entered: 0,
+            delivered: 0,
+            announced: 0,
+            wait: ReconnectWait::default(),
+            is_degraded: false,
+            is_closed: false,
+            lost: 0,
+            reported: HashSet::new(),
+        }
+    }
+
+    /// Takes an order in, or with `None` one for the whole namespace; returns its ticket.
+    ///
+    /// # Errors
+    /// What is lost, if nothing is delivered any more. Dropping the receipt says so to its owner.
+    pub(super) fn enter(
+        &mut self,
+        order: Option<Order>,
+        receipt: oneshot::Sender<Acknowledgement>,
+    ) -> Result<Ticket, Lost> {
+        if order.as_ref().is_some_and(Order::is_empty) {
+            // Nobody waits for nothing, least of all behind what the store does not take. Whoever asked may be
+            // gone.
+            let _ = receipt.send(Acknowledgement::Delivered);
+            return Ok(Ticket {
+                number: 0,
+                announces: false,
+            });
+        }
+        if self.is_closed {
+            let batch = self.batch_of(order);
+            return Err(self.lose(batch));
+        }
+        self.entered += 1;
+        let ticket = Ticket {
+            number: self.entered,
+            announces: order
+                .as_ref()
+                .is_some_and(|order| !order.intents.is_empty()),
+        };
+        self.ready.add(order, clock::now() + self.intent);
+        self.ready.last = ticket.number;
+        self.ready.since.get_or_insert_with(clock::now);
+        if ticket.announces {
+            self.ready.last_announcing = ticket.number;
+            self.ready.announcers.push(receipt);
+        } else {
+            self.ready.receipts.push(receipt);
+        }
+        self.enforce_limit();
+        Ok(ticket)
+    }
+
+    /// Takes in an order for later, or with `None` one for the whole namespace.
+    ///
+    /// # Errors
+    /// What is lost, if nothing is delivered any more.
+    pub(super) fn enter_at(
+        &mut self,
+        due: Instant,
+        order: impl Into<Option<Order>>,
+    ) -> Result<(), Lost> {
+        let order = order.into();
+        if self.is_closed {
+            let batch = self.batch_of(order);
+            return Err(self.lose(batch));
+        }
+        let batch = self.batch_of(order);
+        self.put(due, batch);
+        self.enforce_limit();
+        Ok(())
+    }
+
+    fn batch_of(&self, order: Option<Order>) -> Batch {
+        Batch::of(order, clock::now() + self.intent)
+    }
+
+    /// Keeps something for later.
+    fn put(&mut self, due: Instant, batch: Batch) {
+        let steps = due
+            .saturating_duration_since(self.origin)
+            .as_millis()
+            .div_ceil(DUE_STEP.as_millis());
+        let due = u32::try_from(steps)
+            .ok()
+            .and_then(|steps| self.origin.checked_add(DUE_STEP * steps));
+        // What lies beyond time itself is repeated now: better early than never.
+        match due {
+            Some(due) => self.delayed.entry(due).or_default().merge(batch),
+            None => self.ready.merge(batch),
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>()
+    }
+
+    /// Past the limit everything is invalidated: now, at each time at which something was to be repeated, and once the
+    /// announcements would have ended that are lost with it.
+    fn enforce_limit(&mut self) {
+        if self.waiting() <= self.limit {
+            return;
+        }
+        let now = clock::now();
+        self.ready.forget_ended(now);
+        if self.waiting() <= self.limit {
+            return;
+        }
+        let mut longest = self.ready.collapse();
+        // Each in its place: what is due soon must not wait for the last.
+        for batch in self.delayed.values_mut() {
+            longest = longest.max(batch.collapse());
+        }
+        if let Some(longest) = longest {
+            let everything = self.batch_of(None);
+            self.put(now + longest, everything);
+        }
+        if self.waiting() <= self.limit {
+            return;
+        }
+        // More steps than there is room for: the last one covers all that came in.
+        if let Some(last) = std::mem::take(&mut self.delayed).pop_last() {
+            self.delayed.extend([last]);
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.delayed.first_key_value().map(|(due, _)| *due)
+    }
+
+    /// Makes ready what is due, and what was interrupted on its way.
+    fn gather(&mut self, now: Instant) {
+        while self.next_due().is_some_and(|due| due <= now)
+            && let Some((due, mut batch)) = self.delayed.pop_first()
+        {
+            batch.since = Some(due);
+            self.ready.merge(batch);
+        }
+        if let Some(interrupted) = self.in_flight.take() {
+            self.ready.merge(interrupted);
+        }
+    }
+
+    /// Leaves what is ready where it is, with what was interrupted on its way, since the store would not take it; `None` if
+    /// nothing is ready. `connection` is what the store says of its connection.
+    #[must_use]
+    pub(super) fn requeue(
+        &mut self,
+        now: Instant,
+        connection: Option<ConnectionStatus>,
+    ) -> Option<Requeued> {
+        self.gather(now);
+        self.enforce_limit();
+        if self.ready.is_empty() {
+            return None;
+        }
+        let until = self.wait_until(now, connection);
+        let pending = match until {
+            Some(_) => Receipts::new(),
+            None => {
+                self.is_degraded = true;
+                if crate::base::mutation::is_active("not-retried") {
+                    std::mem::take(&mut self.ready).take_receipts()
+                } else {
+                    self.ready.take_receipts()
+                }
+            }
+        };
+        Some(Requeued { pending, until })
+    }
+
+    /// Until when one who needs a connection waits for it; `None` if he does not.
+    pub(super) fn wait_until(
+        &mut self,
+        now: Instant,
+        connection: Option<ConnectionStatus>,
+    ) -> Option<Instant> {
+        self.wait.until(now, connection)
+    }
+
+    /// The store has answered: the next time there is no connection, that is waited for again.
+    pub(super) fn answered(&mut self) {
+        self.wait.reset();
+    }
+
+    /// Puts all that is ready on its way; `None` if there is nothing.
+    pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
+        self.gather(now);
+        self.ready.forget_ended(now);
+        self.ready.seal();
+        let batch = std::mem::take(&mut self.ready);
+        if batch.is_empty() {
+            return None;
+        }
+        let invalidation = Invalidation {
+            kills: batch.kills.iter().cloned().collect(),
+            bumps: batch.bumps.iter().cloned().collect(),
+            withdraws: batch.withdraws.keys().copied().collect(),
+        };
+        let intents = batch.intents.clone();
+        let (invalidates, whole_namespace) = (batch.invalidates(), batch.whole_namespace);
+        self.in_flight = Some(batch);
+        Some(Delivery {
+            invalidates,
+            whole_namespace,
+            invalidation,
+            intents,
+        })
+    }
+
+    /// The store has acknowledged what was on its way, but for what is announced; returns it, for the sweep.
+    pub(super) fn acknowledge(&mut self) -> Batch {
+        let Some(batch) = &mut self.in_flight else {
+            return Batch::default();
+        };
+        self.wait.reset();
+        let mut done = batch.take_invalidation();
+        self.delivered = self.delivered.max(done.last);
+        tell_delivered(&mut done.receipts);
+        self.settle();
+        done
+    }
+
+    /// The store has acknowledged an announcement.
+    pub(super) fn acknowledge_intent(&mut self, token: Nonce) {
+        if let Some(batch) = &mut self.in_flight
+            && let Some(place) = batch.place_of(token)
+        {
+            batch.intents.remove(place);
+            self.wait.reset();
+        }
+        self.settle();
+    }
+
+    /// The store did not take an announcement: the next time the others are first.
+    pub(super) fn defer_intent(&mut self, token: Nonce) {
+        if let Some(batch) = &mut self.in_flight
+            && let Some(place) = batch.place_of(token)
+        {
+            let intent = batch.intents.remove(place);
+            batch.intents.push(intent);
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(mut done) = self.in_flight.take_if(|batch| batch.is_empty()) {
+            self.announced = self.announced.max(done.last_announcing);
+            tell_delivered(&mut done.announcers);
+        }
+        self.is_degraded &= self.in_flight.is_some() || !self.ready.is_empty();
+    }
+
+    /// Whether anything is on its way.
+    pub(super) fn is_sending(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// The store did not take what is left of what was on its way: it waits again. Returns those who are to be told
+    /// that it is pending, once it is known to all that reads bypass.
+    #[must_use]
+    pub(super) fn take_back(&mut self) -> Receipts {
+        self.is_degraded = true;
+        self.wait.give_up();
+        let Some(mut batch) = self.in_flight.take() else {
+            return Receipts::new();
+        };
+        let receipts = batch.take_receipts();
+        self.ready.merge(batch);
+        self.enforce_limit();
+        receipts
+    }
+
+    /// One who waited has lost patience; says what to go on with.
+    pub(super) fn lose_patience(&mut self, ticket: Ticket) -> Acknowledgement {
+        let is_announced = !ticket.announces || ticket.number <= self.announced;
+        if ticket.number <= self.delivered && is_announced {
+            return Acknowledgement::Delivered;
+        }
+        self.is_degraded = true;
+        Acknowledgement::Pending
+    }
+
+    /// What was to be repeated later is ready now, because later there is nobody.
+    pub(super) fn flush_delayed(&mut self) {
+        for (_, batch) in std::mem::take(&mut self.delayed) {
+            self.ready.merge(batch);
+        }
+    }
+
+    /// Ends the queue if nothing is left in it; says whether it has ended.
+    pub(super) fn close_if_done(&mut self) -> bool {
+        let is_done = self.ready.is_empty() && self.in_flight.is_none() && self.delayed.is_empty();
+        self.is_closed |= is_done;
+        self.is_closed
+    }
+
+    /// Nothing is delivered any more; those who wait are told so. Returns what is lost with it.
+    pub(super) fn close(&mut self) -> Lost {
+        self.is_closed = true;
+        self.flush_delayed();
+        let mut left = std::mem::take(&mut self.ready);
+        if let Some(interrupted) = self.in_flight.take() {
+            left.merge(interrupted);
+        }
+        self.lose(left)
+    }
+
+    fn lose(&mut self, batch: Batch) -> Lost {
+        self.lost += batch.len();
+        if batch.whole_namespace {
+            return Lost {
+                names: vec!["the whole namespace".into()],
+            };
+        }
+        let (deps, mut keys) = batch.names();
+        if deps.is_empty() {
+            keys.sort_unstable();
+            keys.dedup();
+            return Lost { names: keys };
+        }
+        let mut names = Vec::new();
+        for dep in deps {
+            if self.reported.insert(Arc::clone(&dep)) {
+                names.push(dep.key().to_owned());
+            }
+        }
+        Lost { names }
+    }
+
+    pub(super) fn is_degraded(&self) -> bool {
+        self.is_degraded
+    }
+
+    /// Whether anything that the store has not acknowledged concerns this entry.
+    pub(super) fn concerns(&self, probe: &Probe) -> bool {
+        self.ready.concerns(probe)
+            || self
+                .in_flight
+                .as_ref()
+                .is_some_and(|batch| batch.concerns(probe))
+    }
+
+    /// What the invalidations that wait are of, by names that are fit for a log.
+    pub(super) fn waiting_of(&self) -> Vec<String> {
+        if self.ready.whole_namespace {
+            return vec!["everything".to_owned()];
+        }
+        let resources = self.ready.sweeps.keys();
+        let mut names: Vec<String> = resources.map(|name| format!("`{name}`")).collect();
+        if names.is_empty() && !self.ready.is_empty() {
+            names.push("single entries, tags or announced writes".to_owned());
+        }
+        names.sort_unstable();
+        names
+    }
+
+    /// Since when the oldest invalidation waits that is to be delivered now.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        let waiting = self.in_flight.iter().chain([&self.ready]);
+        let waiting = waiting.filter(|batch| !batch.is_empty());
+        waiting.filter_map(|batch| batch.since).min()
+    }
+
+    /// How many invalidations the store has not acknowledged, be it that it never will; those for later are not
+    /// counted.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len() + self.in_flight.as_ref().map_or(0, Batch::len) + self.lost
+    }
+}
+
+fn tell_delivered(receipts: &mut Receipts) {
+    for receipt in receipts.drain(..) {
+        // Whoever asked may be gone.
+        let _ = receipt.send(Acknowledgement::Delivered);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,428 @@
+use super::super::batch::Sweep;
+use super::*;
+use crate::base::clock;
+use crate::base::nonce::Nonce;
+use crate::key::EntryKind;
+use crate::store::IntentRow;
+
+const SECOND: Duration = Duration::from_secs(1);
+const INTENT: Duration = Duration::from_secs(10);
+
+fn dep(name: &str) -> Arc<Dep> {
+    Dep::new(format!("@gen:{name}"))
+}
+
+fn kill(key: &str) -> Order {
+    Order {
+        kills: vec![key.into()],
+        bumps: vec![dep("users~derived")],
+        ..Order::default()
+    }
+}
+
+fn announcement(key: &str) -> Order {
+    Order {
+        intents: vec![Intent {
+            token: Nonce::fresh(),
+            rows: vec![IntentRow {
+                key: key.into(),
+                whole: dep("users"),
+            }],
+            deps: vec![dep("users~derived")],
+            length: 5 * SECOND,
+        }],
+        ..Order::default()
+    }
+}
+
+fn withdrawal(key: &str) -> Order {
+    Order {
+        withdraws: vec![Nonce::fresh()],
+        ..kill(key)
+    }
+}
+
+fn enter_namespace(queue: &mut Queue) {
+    let (sender, _) = oneshot::channel();
+    queue.enter(None, sender).expect("open");
+}
+
+fn probe(key: &str) -> Probe {
+    Probe {
+        key: key.into(),
+        kind: EntryKind::Entity,
+        deps: [dep("users")].into(),
+    }
+}
+
+fn queue(limit: usize) -> Queue {
+    Queue::new(limit, INTENT, clock::now())
+}
+
+fn enter(queue: &mut Queue, order: Order) -> oneshot::Receiver<Acknowledgement> {
+    let (sender, receiver) = oneshot::channel();
+    // Once the queue is closed, the receiver says so.
+    let _ = queue.enter(Some(order), sender);
+    receiver
+}
+
+#[test]
+fn what_waits_is_sent_once_and_acknowledged_to_all() {
+    let mut queue = queue(10);
+    let mut receipts = [
+        enter(&mut queue, kill("users:1")),
+        enter(&mut queue, kill("users:1")),
+    ];
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(
+        (sent.invalidation.kills.len(), sent.invalidation.bumps.len()),
+        (1, 1)
+    );
+    queue.acknowledge();
+    assert!(
+        receipts
+            .iter_mut()
+            .all(|r| r.try_recv() == Ok(Acknowledgement::Delivered))
+    );
+    assert!(queue.send(clock::now()).is_none());
+    assert!(!queue.is_degraded());
+}
+
+#[test]
+fn what_waits_is_named() {
+    let mut queue = queue(10);
+    assert_eq!(queue.waiting_of(), [""; 0]);
+    drop(enter(&mut queue, kill("users:1")));
+    assert_eq!(
+        queue.waiting_of(),
+        ["single entries, tags or announced writes"]
+    );
+    let sweep = |resource: &str| Order {
+        sweeps: vec![Sweep {
+            resource: resource.into(),
+            derived_only: true,
+        }],
+        ..kill("x")
+    };
+    drop(enter(&mut queue, sweep("users")));
+    drop(enter(&mut queue, sweep("teams")));
+    assert_eq!(queue.waiting_of(), ["`teams`", "`users`"]);
+}
+
+#[test]
+fn what_was_refused_concerns_its_readers_until_it_is_delivered() {
+    let mut queue = queue(10);
+    let mut receipt = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    assert_eq!(queue.take_back().len(), 1);
+    assert!(receipt.try_recv().is_err(), "its owner is told later");
+    assert!(queue.is_degraded() && queue.concerns(&probe("users:1")));
+    assert!(!queue.concerns(&probe("users:2")));
+    queue.send(clock::now());
+    assert!(queue.concerns(&probe("users:1")), "on its way is not there");
+    queue.acknowledge();
+    assert!(!queue.is_degraded() && !queue.concerns(&probe("users:1")));
+}
+
+#[test]
+fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() {
+    let mut queue = queue(10);
+    let _first = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    let (sender, _second) = oneshot::channel();
+    let number = queue.enter(Some(kill("users:1")), sender).expect("open");
+    assert_eq!(queue.lose_patience(number), Acknowledgement::Pending);
+    queue.acknowledge();
+    assert!(queue.is_degraded() && queue.concerns(&probe("users:1")));
+    queue.send(clock::now());
+    queue.acknowledge();
+    assert!(!queue.is_degraded());
+    assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+}
+
+#[test]
+fn nobody_waits_for_an_order_of_nothing() {
+    let mut queue = queue(10);
+    let _waits = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    let (sender, mut receipt) = oneshot::channel();
+    let number = queue.enter(Some(Order::default()), sender).expect("open");
+    assert_eq!(queue.lose_patience(number), Acknowledgement::Delivered);
+    assert!(!queue.is_degraded());
+    assert_eq!(receipt.try_recv(), Ok(Acknowledgement::Delivered));
+}
+
+#[test]
+fn past_the_limit_everything_is_invalidated_now_and_whenever_it_is_due() {
+    let mut queue = queue(4);
+    let [soon, later] = [1, 5].map(|s| clock::now() + Duration::from_secs(s));
+    for due in [later, soon] {
+        queue.enter_at(due, kill("users:0")).expect("open");
+    }
+    for id in 0..9 {
+        drop(enter(&mut queue, kill(&format!("users:{id}"))));
+    }
+    assert!(queue.concerns(&probe("teams:1")));
+    for now in [clock::now(), soon + DUE_STEP, later + DUE_STEP] {
+        let sent = queue.send(now).expect("something to send");
+        assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
+        queue.acknowledge();
+        assert!(queue.send(now).is_none());
+    }
+}
+
+#[test]
+fn with_more_steps_than_room_the_last_covers_all() {
+    let mut queue = queue(4);
+    let due = |step: u32| clock::now() + DUE_STEP * step;
+    for step in 1..=9 {
+        queue.enter_at(due(step), kill("users:0")).expect("open");
+    }
+    queue.send(due(0));
+    queue.acknowledge();
+    let sent = queue.send(due(10)).expect("something to send");
+    assert!(sent.whole_namespace);
+    queue.acknowledge();
+    assert!(queue.send(due(100)).is_none());
+}
+
+#[test]
+fn repetitions_of_one_resource_take_one_place() {
+    let mut queue = queue(4);
+    let later = clock::now() + Duration::from_secs(5);
+    for _ in 0..10_000 {
+        let order = Order {
+            bumps: vec![dep("users")],
+            ..Order::default()
+        };
+        queue.enter_at(later, order).expect("open");
+    }
+    assert!(queue.send(clock::now()).is_none());
+    let sent = queue.send(later + DUE_STEP).expect("something to send");
+    assert_eq!(
+        (sent.whole_namespace, sent.invalidation.bumps.len()),
+        (false, 1)
+    );
+}
+
+#[test]
+fn what_was_interrupted_is_sent_again() {
+    let mut queue = queue(4);
+    let _receipt = enter(&mut queue, kill("users:1"));
+    queue.send(clock::now());
+    let again = queue.send(clock::now()).expect("something to send");
+    assert_eq!(again.invalidation.kills, ["users:1"]);
+}
+
+#[test]
+fn what_a_closed_queue_held_and_what_comes_after_is_lost_and_named() {
+    let mut queue = queue(4);
+    let mut before = enter(&mut queue, kill("users:1"));
+    assert!(!queue.close_if_done());
+    assert_eq!(queue.close().to_string(), "@gen:users~derived");
+    assert!(before.try_recv().is_err(), "nobody waits");
+    assert_eq!(queue.len(), 2);
+
+    let mut lose = |order| {
+        let (sender, mut receipt) = oneshot::channel();
+        let lost = queue.enter(order, sender).expect_err("closed");
+        assert!(receipt.try_recv().is_err());
+        lost
+    };
+    assert!(!lose(Some(kill("users:2"))).is_news(), "it is in the log");
+    let teams = Order {
+        bumps: vec![dep("teams")],
+        ..Order::default()
+    };
+    assert_eq!(lose(Some(teams.clone())).to_string(), "@gen:teams");
+    assert_eq!(lose(None).to_string(), "the whole namespace");
+    assert!(
+        !queue
+            .enter_at(clock::now(), teams)
+            .expect_err("closed")
+            .is_news()
+    );
+    assert_eq!(queue.len(), 2 + 2 + 1 + 1 + 1);
+}
+
+#[test]
+fn a_loss_is_named_by_a_few_names() {
+    let names = (0..12).map(|n| n.to_string()).collect();
+    assert_eq!(
+        Lost { names }.to_string(),
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    );
+}
+
+#[test]
+fn an_invalidation_of_everything_absorbs_no_announcement_and_no_withdrawal() {
+    for namespace_first in [false, true] {
+        let mut queue = queue(10);
+        if namespace_first {
+            enter_namespace(&mut queue);
+        }
+        drop(enter(&mut queue, announcement("users:1")));
+        drop(enter(&mut queue, withdrawal("users:2")));
+        enter_namespace(&mut queue);
+        for _ in 0..2 {
+            let sent = queue.send(clock::now()).expect("something to send");
+            assert!(sent.whole_namespace);
+            assert_eq!(sent.intents.len(), 1);
+            assert_eq!(sent.invalidation.withdraws.len(), 1);
+            assert_eq!(sent.invalidation.kills, ["users:2"], "where it stands");
+            drop(queue.take_back());
+        }
+    }
+}
+
+#[test]
+fn past_the_limit_everything_is_invalidated_again_when_the_announcements_would_have_ended() {
+    let mut queue = queue(4);
+    for id in 0..9 {
+        drop(enter(&mut queue, announcement(&format!("users:{id}"))));
+    }
+    for now in [clock::now(), clock::now() + 5 * SECOND + DUE_STEP] {
+        let sent = queue.send(now).expect("something to send");
+        assert!(sent.whole_namespace);
+        queue.acknowledge();
+    }
+}
+
+#[test]
+fn what_is_withdrawn_is_forgotten_once_it_has_ended_by_itself() {
+    let mut queue = queue(10);
+    drop(enter(&mut queue, withdrawal("users:1")));
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(sent.invalidation.withdraws.len(), 1);
+    drop(queue.take_back());
+    let sent = queue.send(clock::now() + INTENT).expect("still to be sent");
+    assert_eq!(sent.invalidation.withdraws, []);
+    assert_eq!(sent.invalidation.kills, ["users:1"]);
+}
+
+#[test]
+fn withdrawals_of_one_row_are_bounded() {
+    let mut queue = queue(10);
+    for _ in 0..100 {
+        drop(enter(&mut queue, withdrawal("users:1")));
+        assert!(queue.len() <= 10);
+    }
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert!(sent.whole_namespace && sent.invalidation.withdraws.len() < 10);
+}
+
+#[test]
+fn each_part_is_done_with_when_it_is_delivered() {
+    let mut queue = queue(10);
+    let (sender, one) = oneshot::channel();
+    let ticket = queue
+        .enter(Some(announcement("users:2")), sender)
+        .expect("open");
+    queue.send(clock::now());
+    assert_eq!(queue.take_back().len(), 1);
+    drop(one);
+    let mut plain = enter(&mut queue, kill("users:1"));
+    let mut other = enter(&mut queue, announcement("teams:1"));
+    let sent = queue.send(clock::now()).expect("something to send");
+    queue.acknowledge();
+    assert_eq!(plain.try_recv(), Ok(Acknowledgement::Delivered));
+    assert_eq!(queue.lose_patience(ticket), Acknowledgement::Pending);
+
+    assert_eq!(sent.intents[0].rows[0].key, "users:2");
+    queue.defer_intent(sent.intents[0].token);
+    queue.acknowledge_intent(sent.intents[1].token);
+    assert!(other.try_recv().is_err(), "nobody knows which it was");
+    assert_eq!(queue.take_back().len(), 1);
+    assert!(queue.concerns(&probe("users:2")));
+    assert!(!queue.concerns(&probe("users:1")) && !queue.concerns(&probe("teams:1")));
+
+    let sent = queue.send(clock::now()).expect("the one that is left");
+    assert!(!sent.invalidates && sent.intents.len() == 1);
+    queue.acknowledge_intent(sent.intents[0].token);
+    assert!(!queue.is_degraded());
+    assert_eq!(queue.lose_patience(ticket), Acknowledgement::Delivered);
+    assert!(queue.send(clock::now()).is_none());
+}
+
+fn token(order: &Order) -> Nonce {
+    order.intents[0].token
+}
+
+#[test]
+fn announcements_that_were_not_sent_become_one_that_nobody_can_withdraw() {
+    let mut queue = queue(10_000);
+    let alone = announcement("users:0");
+    let name = token(&alone);
+    drop(enter(&mut queue, alone));
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(sent.intents[0].token, name);
+    drop(queue.take_back());
+
+    let mut names = HashSet::from([name]);
+    for id in 1..=600 {
+        let mut order = announcement(&format!("users:{id}"));
+        names.insert(token(&order));
+        if id == 7 {
+            order.intents[0].length = 60 * SECOND;
+        }
+        drop(enter(&mut queue, order));
+    }
+    assert!(queue.concerns(&probe("users:600")));
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(sent.intents[0].token, name, "it may have arrived");
+    let together = &sent.intents[1..];
+    assert_eq!(together.len(), 3);
+    let rows: HashSet<_> = together
+        .iter()
+        .flat_map(|intent| &intent.rows)
+        .map(|row| &row.key)
+        .collect();
+    assert_eq!(rows.len(), 600);
+    assert_eq!(together[0].deps, [dep("users~derived")]);
+    for intent in together {
+        assert_eq!(intent.length, 60 * SECOND);
+        assert!(names.insert(intent.token), "a name of its own");
+    }
+}
+
+#[test]
+fn an_announcement_that_is_lost_is_named() {
+    let mut queue = queue(10);
+    drop(enter(&mut queue, announcement("users:1")));
+    assert_eq!(queue.close().to_string(), "@gen:users~derived");
+    let mut row = announcement("users:1");
+    row.intents[0].deps.clear();
+    let (sender, _) = oneshot::channel();
+    let lost = queue.enter(Some(row), sender).expect_err("closed");
+    assert_eq!(lost.to_string(), "users:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_that_waits_is_known() {
+    let mut queue = queue(10);
+    assert_eq!(queue.oldest(), None);
+    let first = clock::now();
+    enter(&mut queue, kill("users:1"));
+    tokio::time::advance(SECOND).await;
+    enter(&mut queue, kill("users:2"));
+    assert_eq!(queue.oldest(), Some(first));
+
+    // On its way, and taken back, it still waits.
+    assert!(queue.send(clock::now()).is_some());
+    tokio::time::advance(SECOND).await;
+    enter(&mut queue, kill("users:3"));
+    assert_eq!(queue.oldest(), Some(first));
+    drop(queue.take_back());
+    assert_eq!(queue.oldest(), Some(first));
+    assert!(queue.send(clock::now()).is_some());
+    queue.acknowledge();
+    assert_eq!(queue.oldest(), None);
+
+    // What is for later has waited since it fell due.
+    let due = clock::now() + 10 * SECOND;
+    queue.enter_at(due, kill("users:4")).expect("open");
+    assert_eq!(queue.oldest(), None);
+    tokio::time::advance(11 * SECOND).await;
+    assert!(queue.send(clock::now()).is_some());
+    assert!(queue.oldest() >= Some(due), "{:?}", queue.oldest());
+}

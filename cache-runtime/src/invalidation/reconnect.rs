@@ -1,0 +1,164 @@
+//! How long those who wait for an acknowledgement wait for a fresh connection.
+
+use std::time::Duration;
+
+use super::{Delivery, changed, is_away, is_lost, number_of};
+use crate::base::clock::{self, Instant};
+use crate::base::error::Error;
+use crate::store::ConnectionStatus;
+
+/// So long at most: less than what a call may spend on the store, and much longer than it takes to connect.
+pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(80);
+/// So long where an attempt to connect has failed: a server that refuses connections is not back in a moment.
+pub(super) const PATIENCE_WHEN_REFUSED: Duration = Duration::from_millis(10);
+
+/// A connection that is lost is there again in a few milliseconds as a rule, unless the server is away. Telling the two apart
+/// takes a little time, and each outage costs that once: whoever comes later does not wait, until something has been delivered.
+#[derive(Debug, Default)]
+pub(super) struct ReconnectWait {
+    /// When the first one began to wait.
+    since: Option<Instant>,
+    is_over: bool,
+}
+
+impl ReconnectWait {
+    /// Until when to wait; `None` if whoever waits is to be told that it is pending. A store that says nothing of its
+    /// connection is not waited for.
+    pub(super) fn until(
+        &mut self,
+        now: Instant,
+        status: Option<ConnectionStatus>,
+    ) -> Option<Instant> {
+        let status = status?;
+        if self.is_over || crate::base::mutation::is_active("pending-at-once-after-a-blip") {
+            return None;
+        }
+        let longest = *self.since.get_or_insert(now) + ACK_TIMEOUT;
+        let refused = status.failed.map(|failed| failed + PATIENCE_WHEN_REFUSED);
+        let until = refused.map_or(longest, |refused| refused.min(longest));
+        self.is_over = until <= now;
+        (!self.is_over).then_some(until)
+    }
+
+    /// Somebody was told that it is pending.
+    pub(super) fn give_up(&mut self) {
+        self.is_over = true;
+    }
+
+    /// The store has taken something.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// One question to the store, asked by somebody who waits for the answer himself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt {
+    /// How many connections there had been.
+    number: u64,
+}
+
+impl Delivery {
+    /// To be called before the store is asked.
+    pub(crate) fn attempt(&self) -> Attempt {
+        Attempt {
+            number: number_of(self.connection.as_ref()),
+        }
+    }
+
+    /// Says whether to ask again: the connection was lost over which the store was asked, and there is another. Waits for
+    /// that one as long as an invalidation would.
+    ///
+    /// # Cancel safety
+    /// It can be dropped at any time.
+    pub(crate) async fn reconnected(&self, attempt: Attempt, error: &Error) -> bool {
+        let Some(connection) = &self.connection else {
+            return false;
+        };
+        let number = attempt.number;
+        if !is_away(error) || !is_lost(&*self.store, Some(connection), number) {
+            return false;
+        }
+        let mut changes = Some(connection.subscribe());
+        let _held = self.shared.hold(ACK_TIMEOUT);
+        loop {
+            let status = connection.status();
+            let now = clock::now();
+            let until = self
+                .shared
+                .change(|queue| queue.wait_until(now, Some(status)));
+            let Some(until) = until else {
+                return false;
+            };
+            if status.number != number {
+                return true;
+            }
+            tokio::select! {
+                () = changed(&mut changes) => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// Asks the store, and again from the beginning if the connection is lost meanwhile.
+    ///
+    /// # Errors
+    /// What the store said the last time.
+    pub(crate) async fn persist<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            let attempt = self.attempt();
+            match ask().await {
+                Err(error) if self.reconnected(attempt, &error).await => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn status(failed: Option<Instant>) -> Option<ConnectionStatus> {
+        Some(ConnectionStatus { number: 1, failed })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_connection_is_waited_for_once_in_an_outage() {
+        let mut wait = ReconnectWait::default();
+        let lost = clock::now();
+        assert_eq!(wait.until(lost, status(None)), Some(lost + ACK_TIMEOUT));
+        let last = lost + ACK_TIMEOUT - MS;
+        assert_eq!(wait.until(last, status(None)), Some(lost + ACK_TIMEOUT));
+        assert_eq!(wait.until(lost + ACK_TIMEOUT, status(None)), None);
+        assert_eq!(wait.until(lost + ACK_TIMEOUT, status(None)), None);
+        wait.reset();
+        let again = lost + 2 * ACK_TIMEOUT;
+        assert_eq!(wait.until(again, status(None)), Some(again + ACK_TIMEOUT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_refuses_connections_is_hardly_waited_for() {
+        let mut wait = ReconnectWait::default();
+        let lost = clock::now();
+        assert_eq!(wait.until(lost, status(None)), Some(lost + ACK_TIMEOUT));
+        let refused = lost + 3 * MS;
+        let until = refused + PATIENCE_WHEN_REFUSED;
+        assert_eq!(wait.until(refused, status(Some(refused))), Some(until));
+        assert_eq!(wait.until(until, status(Some(refused))), None);
+        assert_eq!(wait.until(until, status(None)), None, "for good");
+
+        let mut late = ReconnectWait::default();
+        assert_eq!(late.until(until, status(Some(refused))), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_says_nothing_of_its_connection_is_not_waited_for() {
+        assert_eq!(ReconnectWait::default().until(clock::now(), None), None);
+    }
+}

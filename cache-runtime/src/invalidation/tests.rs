@@ -1,0 +1,617 @@
+use std::pin::pin;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::base::nonce::Nonce;
+use crate::call::returns::Owned;
+use crate::call::transaction::{self, Ending};
+use crate::call::write::{Never, Unchanged, Write};
+use crate::config::CacheConfig;
+use crate::engine::{Engine, Shares};
+use crate::protocol::generation::Dep;
+use crate::registry::{Role, Site};
+use crate::store::{
+    Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
+    Look, Matching, ServerFacts,
+};
+
+/// A test that hangs has failed.
+const LIMIT: Duration = Duration::from_secs(60);
+const INTENT: Duration = Duration::from_secs(10);
+
+/// A store that takes invalidations as its test lets it, and nothing else.
+#[derive(Debug)]
+struct Held {
+    is_away: AtomicBool,
+    refuses_intents: AtomicBool,
+    attempts: AtomicUsize,
+    /// So many invalidations are refused at once.
+    refusals: AtomicUsize,
+    /// The others wait here.
+    gate: Semaphore,
+    taken: Semaphore,
+    closed: Semaphore,
+    connection: Option<ConnectionWatch>,
+    /// Whether a refusal means that the connection was lost, and that there is another already.
+    reconnects: AtomicBool,
+}
+
+impl Held {
+    /// It takes everything, and makes its connection again.
+    fn connected() -> (Arc<Self>, ConnectionWatch) {
+        let watch = ConnectionWatch::default();
+        watch.established();
+        let mut held = Arc::into_inner(Self::open()).expect("the only one");
+        held.connection = Some(watch.clone());
+        (Arc::new(held), watch)
+    }
+
+    fn lose_connection(&self) {
+        self.is_away.store(true, Ordering::SeqCst);
+    }
+
+    fn connect(&self) {
+        self.is_away.store(false, Ordering::SeqCst);
+        if let Some(connection) = &self.connection {
+            connection.established();
+        }
+    }
+
+    fn open() -> Arc<Self> {
+        let held = Self::shut();
+        held.gate.add_permits(1_000);
+        held
+    }
+
+    fn shut() -> Arc<Self> {
+        Arc::new(Self {
+            is_away: AtomicBool::new(false),
+            refuses_intents: AtomicBool::new(false),
+            attempts: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+            taken: Semaphore::new(0),
+            closed: Semaphore::new(0),
+            connection: None,
+            reconnects: AtomicBool::new(false),
+        })
+    }
+}
+
+fn refused<T>() -> Result<T, Error> {
+    Err(Error::unavailable("the test refuses it"))
+}
+
+#[async_trait]
+impl Store for Held {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn form(&self) -> Form {
+        Form::Decoded
+    }
+
+    fn circuit(&self) -> Circuit {
+        if self.is_away.load(Ordering::SeqCst) {
+            Circuit::Open
+        } else {
+            Circuit::Closed
+        }
+    }
+
+    fn connection(&self) -> Option<ConnectionWatch> {
+        self.connection.clone()
+    }
+
+    async fn look(&self, _: &Probe) -> Result<Look, Error> {
+        refused()
+    }
+
+    async fn lease(&self, _: &Probe, _: &LeaseRequest) -> Result<LeaseReply, Error> {
+        refused()
+    }
+
+    async fn renew(&self, _: &str, _: Nonce, _: Duration) -> Result<bool, Error> {
+        refused()
+    }
+
+    async fn release(&self, _: &str, _: Nonce) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn fill(&self, _: &Probe, _: Fill) -> Result<Filled, Error> {
+        refused()
+    }
+
+    async fn invalidate(&self, _: &Invalidation) -> Result<Invalidated, Error> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
+        let minus_one = |left: usize| left.checked_sub(1);
+        if self
+            .refusals
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, minus_one)
+            .is_ok()
+        {
+            if self.reconnects.load(Ordering::SeqCst) {
+                self.connect();
+            }
+            return refused();
+        }
+        self.gate.acquire().await.expect("never closed").forget();
+        self.taken.add_permits(1);
+        Ok(Invalidated {
+            at: Millis(0),
+            removed: 0,
+        })
+    }
+
+    async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
+        if self.refuses_intents.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Store, "the test refuses it"));
+        }
+        let at = self.invalidate(&Invalidation::default()).await?.at;
+        Ok(Intended {
+            at,
+            on_whole: false,
+        })
+    }
+
+    async fn renew_intent(&self, _: &Intent) -> Result<Intended, Error> {
+        refused()
+    }
+
+    async fn prune(&self, _: &Probe) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn remove_matching(&self, _: &Matching) -> Result<u64, Error> {
+        refused()
+    }
+
+    async fn invalidate_namespace(&self, _: &str) -> Result<Millis, Error> {
+        refused()
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        refused()
+    }
+
+    async fn facts(&self) -> Result<ServerFacts, Error> {
+        refused()
+    }
+
+    async fn close(&self) {
+        self.closed.add_permits(1);
+    }
+}
+
+fn over(store: &Arc<Held>) -> Delivery {
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    Delivery::start(store, "", 100, INTENT, &Background::here())
+}
+
+fn engine(store: &Arc<Held>, background: Background) -> Engine {
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    Engine::new(CacheConfig::default().local_mb(1), store, background)
+}
+
+fn order(resource: &str) -> Order {
+    Order {
+        bumps: vec![Dep::new(format!("@gen:{resource}"))],
+        ..Order::default()
+    }
+}
+
+fn probe(resource: &str) -> Probe {
+    Probe {
+        key: format!("{resource}:1"),
+        kind: crate::EntryKind::Entity,
+        deps: order(resource).bumps.into(),
+    }
+}
+
+fn shared() -> Arc<Shared> {
+    Arc::new(Shared {
+        queue: Mutex::new(Queue::new(100, INTENT, clock::now())),
+        wake: Notify::new(),
+        is_degraded: AtomicBool::new(false),
+        running: watch::Sender::new(0),
+        is_elsewhere: false,
+    })
+}
+
+/// Writes down what a reader would have seen at the very moment at which a writer is told something.
+struct Witness {
+    shared: Arc<Shared>,
+    saw_distress: Mutex<Option<bool>>,
+}
+
+impl Wake for Witness {
+    fn wake(self: Arc<Self>) {
+        let is_degraded = self.shared.is_degraded.load(Ordering::Acquire);
+        *self.saw_distress.lock() = Some(is_degraded);
+    }
+}
+
+#[test]
+fn who_is_told_pending_reads_past_the_cache() {
+    let shared = shared();
+    let (sender, receipt) = oneshot::channel();
+    let entered = shared.change(|queue| queue.enter(Some(order("users")), sender));
+    entered.expect("open");
+    let witness = Arc::new(Witness {
+        shared: Arc::clone(&shared),
+        saw_distress: Mutex::default(),
+    });
+    let waker = Waker::from(Arc::clone(&witness));
+    let mut receipt = pin!(receipt);
+    let mut poll = || receipt.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(poll().is_pending());
+    shared.change(|queue| queue.send(clock::now()));
+    shared.take_back();
+    assert_eq!(poll(), Poll::Ready(Ok(Acknowledgement::Pending)));
+    assert_eq!(*witness.saw_distress.lock(), Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_tries_again_while_it_has_time() {
+    let store = Held::open();
+    store.refusals.store(5, Ordering::SeqCst);
+    let delivery = over(&store);
+    drop(delivery.enqueue(order("users")));
+    delivery.close().await;
+    assert_eq!(
+        (store.taken.available_permits(), delivery.pending()),
+        (1, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
+    let store = Held::open();
+    store.is_away.store(true, Ordering::SeqCst);
+    let delivery = over(&store);
+    for resource in ["users", "teams", "users"] {
+        let receipt = delivery.enqueue(order(resource));
+        assert_eq!(
+            receipt.acknowledged(ACK_TIMEOUT).await,
+            Acknowledgement::Pending
+        );
+    }
+    assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("posts")));
+    a_while_later().await;
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 0);
+    store.is_away.store(false, Ordering::SeqCst);
+    // The timer looks; nobody has to write.
+    let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+    taken.expect("in time").expect("never closed").forget();
+    assert!(!delivery.is_pending(&probe("teams")));
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 1);
+}
+
+/// Time is paused, and goes on when there is nothing else to do: the shutdown has got as far as it gets.
+async fn a_while_later() {
+    tokio::time::sleep(CLOSING_BUDGET / 2).await;
+}
+
+/// Runs a write of `users` while the cache is shut down, and says what the store has and what it has not.
+async fn shut_down_during(
+    write: impl AsyncFnOnce(Write<(), Owned, Never<(), Owned>, Unchanged<(), Owned>>),
+) -> (usize, u64) {
+    static SITE: Site = Site::new(Role::Writes, "write", "");
+    let store = Held::open();
+    let engine = Shares::new(engine(&store, Background::here()));
+    let handle = engine.handle();
+    let prepared = Write::new(Some(handle), &SITE, |plan| plan.resource("users"));
+    tokio::join!(write(prepared), engine.close());
+    (store.taken.available_permits(), engine.delivery.pending())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_writes_that_are_running() {
+    let ended = shut_down_during(async |write| {
+        write.run(async |_| a_while_later().await).await;
+    });
+    assert_eq!(ended.await, (1, 0));
+    let dropped = shut_down_during(async |write| {
+        let body = async |_| std::future::pending().await;
+        tokio::select! {
+            () = write.run(body) => {}
+            () = a_while_later() => {}
+        }
+    });
+    assert_eq!(
+        dropped.await,
+        (2, 0),
+        "the announcement, and the invalidation that would have followed it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
+    static SITE: Site = Site::new(Role::Writes, "write", "");
+    for announced in [false, true] {
+        let store = Held::shut();
+        // The invalidation is taken, and the announcement only if there is a second one.
+        store.gate.add_permits(1 + usize::from(announced));
+        let engine = Shares::new(engine(&store, Background::here()));
+        let write: Write<(), Owned, _, _> =
+            Write::new(Some(engine.handle()), &SITE, |plan| plan.resource("users"));
+        let block = async {
+            tokio::select! {
+                () = write.run(async |_| std::future::pending().await) => {}
+                () = a_while_later() => {}
+            }
+            ((), Ending::Committed)
+        };
+        transaction::run(engine.handle(), block).await;
+        assert_eq!(engine.delivery.is_pending(&probe("users")), !announced);
+        let taken = store.taken.available_permits();
+        assert_eq!(taken, 1 + usize::from(announced));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_ends_when_everything_is_invalidated_or_bypassed() {
+    // It takes no invalidation of a namespace.
+    let store = Held::open();
+    let engine = Shares::new(engine(&store, Background::here()));
+    let handle = engine.handle();
+    let block = async {
+        transaction::defer_everything(&handle);
+        ((), Ending::Committed)
+    };
+    transaction::run(engine.handle(), block).await;
+    assert!(engine.delivery.is_pending(&probe("users")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_what_is_owed() {
+    let store = Held::open();
+    let delivery = over(&store);
+    let asks = async {
+        let owed = delivery.owe(order("users"));
+        a_while_later().await;
+        // Its caller hangs up.
+        drop(owed);
+    };
+    tokio::join!(asks, delivery.close());
+    assert_eq!(
+        (store.taken.available_permits(), delivery.pending()),
+        (1, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_outlasts_the_shutdown_is_lost_and_counted() {
+    let delivery = over(&Held::open());
+    let running = delivery.begin();
+    delivery.close().await;
+    let receipt = delivery.enqueue(order("users"));
+    drop(running);
+    assert_eq!(
+        receipt.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Lost
+    );
+    assert_eq!(delivery.pending(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_to_the_end_is_lost_and_counted() {
+    let store = Held::shut();
+    let delivery = over(&store);
+    let receipt = delivery.enqueue(order("users"));
+    delivery.close().await;
+    assert_eq!(
+        receipt.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Lost
+    );
+    assert_eq!(delivery.pending(), 1);
+    assert_eq!(store.closed.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn whoever_shuts_down_second_waits_as_well() {
+    let store = Held::shut();
+    let engine = engine(&store, Background::here());
+    drop(engine.delivery.enqueue(order("users")));
+    let mut first = pin!(engine.close());
+    let mut second = pin!(engine.close());
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    store.gate.add_permits(1);
+    second.await;
+    assert_eq!(store.taken.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_that_nobody_waits_for_goes_on() {
+    let store = Held::open();
+    let engine = engine(&store, Background::here());
+    drop(engine.delivery.enqueue(order("users")));
+    assert!(engine.close().now_or_never().is_none());
+    let closed = tokio::time::timeout(LIMIT, store.closed.acquire()).await;
+    closed.expect("in time").expect("never closed").forget();
+    assert_eq!(store.taken.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn what_was_enqueued_by_the_last_to_leave_is_delivered() {
+    let store = Held::open();
+    store.refusals.store(5, Ordering::SeqCst);
+    let engine = engine(&store, Background::start().expect("a thread"));
+    drop(engine.delivery.enqueue(order("users")));
+    drop(engine);
+    let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+    taken.expect("in time").expect("never closed").forget();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_that_is_refused_holds_nobody_up() {
+    let store = Held::open();
+    store.refuses_intents.store(true, Ordering::SeqCst);
+    let delivery = over(&store);
+    let announcement = Order {
+        intents: vec![Intent {
+            token: Nonce::fresh(),
+            rows: Vec::new(),
+            deps: order("teams").bumps,
+            length: LIMIT,
+        }],
+        ..Order::default()
+    };
+    let refused = delivery.enqueue(announcement);
+    for _ in 0..3 {
+        let receipt = delivery.enqueue(order("users"));
+        assert_eq!(
+            receipt.acknowledged(ACK_TIMEOUT).await,
+            Acknowledgement::Delivered
+        );
+    }
+    assert_eq!(
+        refused.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Pending
+    );
+    assert!(delivery.is_pending(&probe("teams")) && !delivery.is_pending(&probe("users")));
+    store.refuses_intents.store(false, Ordering::SeqCst);
+    a_while_later().await;
+    assert!(!delivery.is_pending(&probe("teams")));
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Tokio's timers count in milliseconds.
+fn is_about(elapsed: Duration, expected: Duration) -> bool {
+    expected <= elapsed && elapsed <= expected + 2 * MS
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
+    let (store, _watch) = Held::connected();
+    let delivery = over(&store);
+    store.lose_connection();
+    let began = clock::now();
+    let dropped = delivery.enqueue(order("teams"));
+    let back = async {
+        tokio::time::sleep(15 * MS).await;
+        // Its caller hangs up.
+        drop(dropped);
+        tokio::time::sleep(15 * MS).await;
+        assert!(!delivery.is_degraded(), "nobody was told anything");
+        store.connect();
+    };
+    let receipt = delivery.enqueue(order("users"));
+    let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), back);
+    assert_eq!(told, Acknowledgement::Delivered);
+    assert!(is_about(began.elapsed(), 30 * MS), "{:?}", began.elapsed());
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 1, "both together");
+    assert_eq!(delivery.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_with_its_connection_is_sent_again_over_the_next() {
+    let (store, _watch) = Held::connected();
+    store.reconnects.store(true, Ordering::SeqCst);
+    store.refusals.store(3, Ordering::SeqCst);
+    let delivery = over(&store);
+    let began = clock::now();
+    let receipt = delivery.enqueue(order("users"));
+    assert_eq!(
+        receipt.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Delivered
+    );
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(store.attempts.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_for_once() {
+    let (store, watch) = Held::connected();
+    let delivery = over(&store);
+    for (fails_after, waits) in [(None, 80), (Some(5), 15), (None, 80)] {
+        store.lose_connection();
+        let mut began = clock::now();
+        let fails = async {
+            if let Some(after) = fails_after {
+                tokio::time::sleep(after * MS).await;
+                watch.failed();
+            }
+        };
+        let receipt = delivery.enqueue(order("users"));
+        let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), fails);
+        assert_eq!(told, Acknowledgement::Pending);
+        assert!(
+            is_about(began.elapsed(), waits * MS),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(delivery.is_pending(&probe("users")));
+        // Whoever comes later does not wait, and who asks by himself does not either.
+        began = clock::now();
+        let receipt = delivery.enqueue(order("users"));
+        assert_eq!(
+            receipt.acknowledged(ACK_TIMEOUT).await,
+            Acknowledgement::Pending
+        );
+        let error = Error::unavailable("lost");
+        assert!(!delivery.reconnected(delivery.attempt(), &error).await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        store.taken.forget_permits(usize::MAX >> 4);
+        store.connect();
+        let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+        taken.expect("in time").expect("never closed").forget();
+        assert_eq!(began.elapsed(), Duration::ZERO, "woken by the connection");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_by_himself_asks_again_over_the_next_connection() {
+    let (store, _watch) = Held::connected();
+    let delivery = over(&store);
+    store.lose_connection();
+    let answers = async {
+        let mut asked = 0;
+        let answer = delivery.persist(|| {
+            asked += 1;
+            let is_away = store.is_away.load(Ordering::SeqCst);
+            async move { if is_away { refused() } else { Ok(()) } }
+        });
+        let answer = answer.await;
+        (answer.is_ok(), asked)
+    };
+    let back = async {
+        tokio::time::sleep(50 * MS).await;
+        store.connect();
+    };
+    let (answered, ()) = tokio::join!(answers, back);
+    assert_eq!(answered, (true, 2));
+
+    // What the store itself refuses is not asked again.
+    let refusal = Error::new(ErrorKind::Store, "the test refuses it");
+    assert!(!delivery.reconnected(delivery.attempt(), &refusal).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_something_waits_the_connection_is_wanted() {
+    let (store, watch) = Held::connected();
+    let delivery = over(&store);
+    store.lose_connection();
+    let receipt = delivery.enqueue(order("users"));
+    assert_eq!(
+        receipt.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Pending
+    );
+    let began = clock::now();
+    watch.pause(LIMIT, 100 * MS).await;
+    assert!(is_about(began.elapsed(), 100 * MS), "{:?}", began.elapsed());
+    store.connect();
+    a_while_later().await;
+    let began = clock::now();
+    watch.pause(LIMIT, 100 * MS).await;
+    assert!(is_about(began.elapsed(), LIMIT), "{:?}", began.elapsed());
+}

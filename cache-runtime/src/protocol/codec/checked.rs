@@ -1,0 +1,580 @@
+//! A serializer around a codec's own, that refuses what the codec would lose.
+//!
+//! It hands everything on, and knows where it is. What it refuses is known by the codec's format, whatever the type:
+//!
+//! | | JSON | MessagePack | postcard |
+//! |---|---|---|---|
+//! | infinity, NaN | written as `null` | kept | kept |
+//! | `Some(None)`, `Some(())` | written as `null`, read as `None` | as `nil`, read as `None` | kept |
+//! | a field left out by `skip_serializing_if` | read by name | read by name | the next field is read in its place |
+//!
+//! What depends on the type (untagged enums, `with`, `skip`) is found by decoding: see [`verify`](super::verify).
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::hash::Hash;
+
+use serde::Serialize;
+use serde::ser::{self, Serializer};
+
+use super::footprint::Footprint;
+use super::place::{Place, Step, hash_of, mix};
+use super::refusal::{Refusal, name};
+use crate::protocol::entry::CodecId;
+
+const FLOAT_REMEDY: &str = "take an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
+const SOME_REMEDY: &str =
+    "take an enum in place of the inner `Option` or unit, or `codec = \"postcard\"`";
+const FIELD_REMEDY: &str = "take `skip_serializing_if` away, or leave `codec` out";
+
+/// What is kept of one serialization.
+pub(super) struct Check {
+    codec: CodecId,
+    footprint: RefCell<Footprint>,
+    /// Where it failed, and why if that is known.
+    refusal: RefCell<Option<Refusal>>,
+    failed: RefCell<Option<String>>,
+    /// A hash of all scalars with their places, in any order: maps and sets have none.
+    digest: Option<Cell<u64>>,
+    /// The scalars themselves.
+    leaves: Option<RefCell<Vec<(String, String)>>>,
+}
+
+impl Check {
+    pub(super) fn new(codec: CodecId) -> Self {
+        Self {
+            codec,
+            footprint: RefCell::default(),
+            refusal: RefCell::default(),
+            failed: RefCell::default(),
+            digest: None,
+            leaves: None,
+        }
+    }
+
+    pub(super) fn with_digest(codec: CodecId) -> Self {
+        Self {
+            digest: Some(Cell::new(0)),
+            ..Self::new(codec)
+        }
+    }
+
+    pub(super) fn with_leaves(codec: CodecId) -> Self {
+        Self {
+            leaves: Some(RefCell::default()),
+            ..Self::new(codec)
+        }
+    }
+
+    /// `value` as this sees it, for any serializer.
+    pub(super) fn whole<'e, T: ?Sized>(&'e self, value: &'e T) -> Part<'e, T> {
+        Part {
+            value,
+            place: Place::ROOT,
+            check: self,
+        }
+    }
+
+    pub(super) fn footprint(&self) -> Footprint {
+        *self.footprint.borrow()
+    }
+
+    pub(super) fn digest(&self) -> u64 {
+        self.digest.as_ref().map_or(0, Cell::get)
+    }
+
+    pub(super) fn into_leaves(self) -> Vec<(String, String)> {
+        self.leaves.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    /// Why a serialization failed that ended with `error`.
+    pub(super) fn into_refusal(self, error: impl Display) -> Refusal {
+        let path = self.failed.into_inner().unwrap_or_default();
+        self.refusal.into_inner().unwrap_or_else(|| {
+            Refusal::new(
+                path,
+                format!("has no {} form: {error}", name(self.codec)),
+                "store a type that has one, or take another `codec`",
+            )
+        })
+    }
+
+    fn note(&self, place: &Place<'_>, kind: u64) {
+        let mut footprint = self.footprint.borrow_mut();
+        footprint.note(place.hash, kind);
+        footprint.depth = footprint.depth.max(place.depth);
+    }
+
+    fn leaf<L: Hash + ToString + ?Sized>(&self, place: &Place<'_>, kind: u64, value: &L) {
+        self.note(place, kind);
+        if let Some(digest) = &self.digest {
+            let leaf = mix(place.hash, hash_of(&(kind, value)));
+            digest.set(digest.get().wrapping_add(leaf));
+        }
+        if let Some(leaves) = &self.leaves {
+            let leaf = (place.path(), format!("{kind} {}", value.to_string()));
+            leaves.borrow_mut().push(leaf);
+        }
+    }
+
+    fn refuse<E: ser::Error>(&self, place: &Place<'_>, reason: String, remedy: &'static str) -> E {
+        let mut refusal = self.refusal.borrow_mut();
+        refusal.get_or_insert_with(|| Refusal::new(place.path(), reason, remedy));
+        E::custom("refused")
+    }
+
+    fn float<E: ser::Error>(&self, place: &Place<'_>, is_finite: bool) -> Result<(), E> {
+        if self.codec != CodecId::Json
+            || is_finite
+            || crate::base::mutation::is_active("encoder-loses")
+        {
+            return Ok(());
+        }
+        let reason = "is infinite or no number, and JSON has no form for that".to_owned();
+        Err(self.refuse(place, reason, FLOAT_REMEDY))
+    }
+
+    fn null<E: ser::Error>(&self, place: &Place<'_>) -> Result<(), E> {
+        let is_lost = place.is_in_some && self.codec != CodecId::Postcard;
+        if !is_lost || crate::base::mutation::is_active("encoder-loses") {
+            return Ok(());
+        }
+        let reason = format!(
+            "is `Some` of what {} writes as nothing, and would be read as `None`",
+            name(self.codec)
+        );
+        Err(self.refuse(place, reason, SOME_REMEDY))
+    }
+}
+
+/// A part of a value with its place.
+pub(super) struct Part<'e, T: ?Sized> {
+    value: &'e T,
+    place: Place<'e>,
+    check: &'e Check,
+}
+
+impl<T: Serialize + ?Sized> Serialize for Part<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let checked = Checked {
+            inner: serializer,
+            place: self.place,
+            check: self.check,
+        };
+        self.value.serialize(checked).inspect_err(|_| {
+            let mut failed = self.check.failed.borrow_mut();
+            failed.get_or_insert_with(|| self.place.path());
+        })
+    }
+}
+
+struct Checked<'e, S> {
+    inner: S,
+    place: Place<'e>,
+    check: &'e Check,
+}
+
+impl<'e, S> Checked<'e, S> {
+    fn compound<C>(&self, inner: C) -> Compound<'e, C> {
+        Compound {
+            inner,
+            place: self.place,
+            check: self.check,
+            at: 0,
+        }
+    }
+
+    fn part<'p, T: ?Sized>(&self, value: &'p T, place: Place<'p>) -> Part<'p, T>
+    where
+        'e: 'p,
+    {
+        Part {
+            value,
+            place,
+            check: self.check,
+        }
+    }
+
+    fn length(&self, kind: u64, len: Option<usize>) {
+        let kind = kind + u64::from(len == Some(0));
+        self.check.leaf(&self.place, kind, &len.unwrap_or_default());
+    }
+}
+
+/// What a leaf is, in a footprint.
+mod kind {
+    pub(super) const UNIT: u64 = 1;
+    pub(super) const NONE: u64 = 2;
+    pub(super) const SOME: u64 = 3;
+    pub(super) const BOOL: u64 = 4;
+    pub(super) const CHAR: u64 = 5;
+    pub(super) const TEXT: u64 = 6;
+    pub(super) const BYTES: u64 = 7;
+    pub(super) const VARIANT: u64 = 8;
+    pub(super) const LIST: u64 = 10;
+    pub(super) const MAP: u64 = 12;
+    pub(super) const INTEGER: u64 = 20;
+    pub(super) const F32: u64 = 40;
+    pub(super) const F64: u64 = 41;
+}
+
+macro_rules! integers {
+    ($($method:ident: $ty:ty, $at:expr;)*) => {$(
+        fn $method(self, v: $ty) -> Result<S::Ok, S::Error> {
+            self.check.leaf(&self.place, kind::INTEGER + $at, &v);
+            self.inner.$method(v)
+        }
+    )*};
+}
+
+impl<'e, S: Serializer> Serializer for Checked<'e, S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+    type SerializeSeq = Compound<'e, S::SerializeSeq>;
+    type SerializeTuple = Compound<'e, S::SerializeTuple>;
+    type SerializeTupleStruct = Compound<'e, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Compound<'e, S::SerializeTupleVariant>;
+    type SerializeMap = Compound<'e, S::SerializeMap>;
+    type SerializeStruct = Compound<'e, S::SerializeStruct>;
+    type SerializeStructVariant = Compound<'e, S::SerializeStructVariant>;
+
+    integers! {
+        serialize_i8: i8, 0;
+        serialize_i16: i16, 1;
+        serialize_i32: i32, 2;
+        serialize_i64: i64, 3;
+        serialize_i128: i128, 4;
+        serialize_u8: u8, 5;
+        serialize_u16: u16, 6;
+        serialize_u32: u32, 7;
+        serialize_u64: u64, 8;
+        serialize_u128: u128, 9;
+    }
+
+    fn serialize_bool(self, v: bool) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::BOOL, &v);
+        self.inner.serialize_bool(v)
+    }
+
+    fn serialize_f32(self, v: f32) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::F32, &v.to_bits());
+        self.check.float(&self.place, v.is_finite())?;
+        self.inner.serialize_f32(v)
+    }
+
+    fn serialize_f64(self, v: f64) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::F64, &v.to_bits());
+        self.check.float(&self.place, v.is_finite())?;
+        self.inner.serialize_f64(v)
+    }
+
+    fn serialize_char(self, v: char) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::CHAR, &v);
+        self.inner.serialize_char(v)
+    }
+
+    fn serialize_str(self, v: &str) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::TEXT, v);
+        self.inner.serialize_str(v)
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::BYTES, &hash_of(&v));
+        self.inner.serialize_bytes(v)
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        if self.check.digest.is_some() || self.check.leaves.is_some() {
+            return self.serialize_str(&value.to_string());
+        }
+        self.check.note(&self.place, kind::TEXT);
+        self.inner.collect_str(value)
+    }
+
+    fn serialize_none(self) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::NONE, "None");
+        self.check.null(&self.place)?;
+        self.inner.serialize_none()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::SOME, "Some");
+        // A `Some` in a `Some` is the outer one's as well.
+        let part = self.part(value, self.place.in_some());
+        self.inner.serialize_some(&part)
+    }
+
+    fn serialize_unit(self) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::UNIT, "()");
+        self.check.null(&self.place)?;
+        self.inner.serialize_unit()
+    }
+
+    fn serialize_unit_struct(self, name: &'static str) -> Result<S::Ok, S::Error> {
+        self.check.leaf(&self.place, kind::UNIT, name);
+        // MessagePack has a list without elements for it.
+        if self.check.codec == CodecId::Json {
+            self.check.null(&self.place)?;
+        }
+        self.inner.serialize_unit_struct(name)
+    }
+
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
+        let kind = mix(kind::VARIANT, index.into());
+        self.check.leaf(&self.place, kind, variant);
+        self.inner.serialize_unit_variant(name, index, variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        // All codecs write what is in it, and nothing around that.
+        let part = self.part(value, self.place);
+        self.inner.serialize_newtype_struct(name, &part)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        let kind = mix(kind::VARIANT, index.into());
+        self.check.leaf(&self.place, kind, variant);
+        let place = self.place.step(Step::Variant(variant));
+        let part = self.part(value, place);
+        let inner = self.inner;
+        inner.serialize_newtype_variant(name, index, variant, &part)
+    }
+
+    fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        self.length(kind::LIST, len);
+        let compound = self.compound(());
+        Ok(compound.around(self.inner.serialize_seq(len)?))
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
+        let compound = self.compound(());
+        Ok(compound.around(self.inner.serialize_tuple(len)?))
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
+        let compound = self.compound(());
+        Ok(compound.around(self.inner.serialize_tuple_struct(name, len)?))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        let kind = mix(kind::VARIANT, index.into());
+        self.check.leaf(&self.place, kind, variant);
+        let compound = self.compound(());
+        let inner = self.inner;
+        Ok(compound.around(inner.serialize_tuple_variant(name, index, variant, len)?))
+    }
+
+    fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        self.length(kind::MAP, len);
+        let compound = self.compound(());
+        Ok(compound.around(self.inner.serialize_map(len)?))
+    }
+
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
+        let compound = self.compound(());
+        Ok(compound.around(self.inner.serialize_struct(name, len)?))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStructVariant, S::Error> {
+        let kind = mix(kind::VARIANT, index.into());
+        self.check.leaf(&self.place, kind, variant);
+        let compound = self.compound(());
+        let inner = self.inner;
+        Ok(compound.around(inner.serialize_struct_variant(name, index, variant, len)?))
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.inner.is_human_readable()
+    }
+}
+
+/// A value of several parts, while these are written.
+struct Compound<'e, C> {
+    inner: C,
+    place: Place<'e>,
+    check: &'e Check,
+    /// How many parts have been written.
+    at: usize,
+}
+
+impl<'e, C> Compound<'e, C> {
+    fn around<D>(self, inner: D) -> Compound<'e, D> {
+        Compound {
+            inner,
+            place: self.place,
+            check: self.check,
+            at: 0,
+        }
+    }
+
+    /// The next part of those that have no names.
+    fn next<E>(
+        &mut self,
+        write: impl FnOnce(&mut C, Place<'_>, &Check) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let place = self.place;
+        let index = self.at;
+        self.at += 1;
+        write(&mut self.inner, place.step(Step::Index(index)), self.check)
+    }
+
+    /// A field is left out of this value, though others of its type have it.
+    fn skip<E: ser::Error>(&self, field: &'static str) -> Result<(), E> {
+        let place = self.place.step(Step::Field(field));
+        self.check.note(&place, kind::NONE);
+        if self.check.codec != CodecId::Postcard
+            || crate::base::mutation::is_active("encoder-loses")
+        {
+            return Ok(());
+        }
+        let reason = "is left out, and postcard would read the next field in its place".to_owned();
+        Err(self.check.refuse(&place, reason, FIELD_REMEDY))
+    }
+}
+
+macro_rules! elements {
+    ($($trait:ident $method:ident;)*) => {$(
+        impl<C: ser::$trait> ser::$trait for Compound<'_, C> {
+            type Ok = C::Ok;
+            type Error = C::Error;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+                self.next(|inner, place, check| inner.$method(&Part { value, place, check }))
+            }
+
+            fn end(self) -> Result<C::Ok, C::Error> {
+                self.inner.end()
+            }
+        }
+    )*};
+}
+
+elements! {
+    SerializeSeq serialize_element;
+    SerializeTuple serialize_element;
+    SerializeTupleStruct serialize_field;
+    SerializeTupleVariant serialize_field;
+}
+
+macro_rules! fields {
+    ($($trait:ident)*) => {$(
+        impl<C: ser::$trait> ser::$trait for Compound<'_, C> {
+            type Ok = C::Ok;
+            type Error = C::Error;
+
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                key: &'static str,
+                value: &T,
+            ) -> Result<(), C::Error> {
+                let place = self.place;
+                let place = place.step(Step::Field(key));
+                let check = self.check;
+                self.inner.serialize_field(key, &Part { value, place, check })
+            }
+
+            fn skip_field(&mut self, key: &'static str) -> Result<(), C::Error> {
+                self.skip(key)?;
+                self.inner.skip_field(key)
+            }
+
+            fn end(self) -> Result<C::Ok, C::Error> {
+                self.inner.end()
+            }
+        }
+    )*};
+}
+
+fields! { SerializeStruct SerializeStructVariant }
+
+impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
+    type Ok = C::Ok;
+    type Error = C::Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+        let place = self.place;
+        let place = place.step(Step::Key);
+        let check = self.check;
+        self.inner.serialize_key(&Part {
+            value,
+            place,
+            check,
+        })
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+        let at = self.at;
+        self.at += 1;
+        let (outer, check) = (self.place, self.check);
+        let key = || at.to_string();
+        let place = outer.step(Step::Entry(&key));
+        self.inner.serialize_value(&Part {
+            value,
+            place,
+            check,
+        })
+    }
+
+    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
+        &mut self,
+        key: &K,
+        value: &V,
+    ) -> Result<(), C::Error> {
+        self.at += 1;
+        let (outer, check) = (self.place, self.check);
+        let text = || serde_json::to_string(key).unwrap_or_else(|_| "..".to_owned());
+        let key = Part {
+            value: key,
+            place: outer.step(Step::Key),
+            check,
+        };
+        let place = outer.step(Step::Entry(&text));
+        self.inner.serialize_entry(
+            &key,
+            &Part {
+                value,
+                place,
+                check,
+            },
+        )
+    }
+
+    fn end(self) -> Result<C::Ok, C::Error> {
+        self.inner.end()
+    }
+}

@@ -1,0 +1,313 @@
+//! Payloads: values as bytes and back.
+//!
+//! JSON is always there, for people read entries with `redis-cli`. An entry's header says how it is encoded, so
+//! instances that write in different ways read each other's entries; where one was built without a codec, an entry in it
+//! is a miss.
+//!
+//! A value is encoded under the eyes of [`checked`], which refuses what the codec would lose, and decoded again at once
+//! where [`verify`] asks for it.
+
+mod checked;
+mod footprint;
+mod place;
+mod refusal;
+mod verify;
+
+use std::fmt::{self, Display};
+use std::io;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::checked::Check;
+pub(crate) use self::footprint::Footprint;
+pub(crate) use self::refusal::Refusal;
+pub(crate) use self::verify::{AsEncoded, AsEqual, AsShown, Compare, Trust, verify};
+use crate::base::error::{Error, ErrorKind};
+use crate::protocol::entry::CodecId;
+
+/// Stands for a codec whose feature is off.
+#[derive(Debug)]
+pub struct NotBuiltIn;
+
+/// A codec that this build has.
+#[diagnostic::on_unimplemented(
+    message = "this codec is not built in",
+    label = "cache-runtime's feature of this name is off",
+    note = "turn it on where you depend on cache-runtime: `features = [\"msgpack\"]` or `features = [\"postcard\"]`"
+)]
+pub trait BuiltIn {
+    /// The codec.
+    fn id(self) -> CodecId;
+}
+
+#[diagnostic::do_not_recommend]
+impl BuiltIn for CodecId {
+    fn id(self) -> CodecId {
+        self
+    }
+}
+
+/// Encodes a value, and says which parts of its type it has used.
+pub(crate) fn encode<V: Serialize>(
+    codec: CodecId,
+    value: &V,
+) -> Result<(Vec<u8>, Footprint), Refusal> {
+    let mut bytes = Vec::new();
+    let footprint = write_checked(codec, value, &mut bytes)?;
+    Ok((bytes, footprint))
+}
+
+/// The same for the length alone, without keeping the encoding.
+pub(crate) fn measure<V: Serialize>(
+    codec: CodecId,
+    value: &V,
+) -> Result<(usize, Footprint), Refusal> {
+    let mut counter = Counter(0);
+    let footprint = write_checked(codec, value, &mut counter)?;
+    Ok((counter.0, footprint))
+}
+
+fn write_checked<V: Serialize>(
+    codec: CodecId,
+    value: &V,
+    into: &mut impl io::Write,
+) -> Result<Footprint, Refusal> {
+    let check = Check::new(codec);
+    match write(codec, &check.whole(value), into) {
+        Ok(()) => Ok(check.footprint()),
+        Err(error) => Err(check.into_refusal(error)),
+    }
+}
+
+/// A hash of what a value holds, the same in whatever order its maps and sets are; `None` for what can't be encoded.
+pub(crate) fn digest<V: Serialize>(codec: CodecId, value: &V) -> Option<u64> {
+    let check = Check::with_digest(codec);
+    write(codec, &check.whole(value), &mut io::sink()).ok()?;
+    Some(check.digest())
+}
+
+/// Where two values differ in what serde sees of them.
+pub(crate) fn difference<V: Serialize>(codec: CodecId, one: &V, other: &V) -> Option<String> {
+    let leaves = |value| {
+        let check = Check::with_leaves(codec);
+        write(codec, &check.whole(value), &mut io::sink()).ok()?;
+        let mut leaves = check.into_leaves();
+        leaves.sort_unstable();
+        Some(leaves)
+    };
+    let (one, other) = (leaves(one)?, leaves(other)?);
+    let first = one.iter().find(|leaf| other.binary_search(leaf).is_err());
+    let first = first.or_else(|| other.iter().find(|leaf| one.binary_search(leaf).is_err()));
+    first.map(|(path, _)| path.clone())
+}
+
+/// Why bytes that were just encoded do not decode, and in which part.
+pub(crate) fn undecodable<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Refusal {
+    use serde_path_to_error::{Error, deserialize};
+
+    fn told<V, E: Display>(told: Result<V, Error<E>>) -> (String, String) {
+        match told {
+            Ok(_) => (String::new(), "bytes are left over".to_owned()),
+            Err(error) => (error.path().to_string(), error.inner().to_string()),
+        }
+    }
+    let (path, error) = match codec {
+        CodecId::Json => {
+            let mut reader = serde_json::Deserializer::from_slice(bytes);
+            told::<V, _>(deserialize(&mut reader))
+        }
+        #[cfg(feature = "msgpack")]
+        CodecId::MsgPack => {
+            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+            reader.set_max_depth(MAX_DEPTH);
+            told::<V, _>(deserialize(&mut reader))
+        }
+        #[cfg(feature = "postcard")]
+        CodecId::Postcard => {
+            let mut reader = postcard::Deserializer::from_bytes(bytes);
+            told::<V, _>(deserialize(&mut reader))
+        }
+        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+        _ => (String::new(), "this codec is not built in".to_owned()),
+    };
+    let path = match path.as_str() {
+        // Nothing was read yet, or a part that serde holds in memory before it knows the type.
+        "." | "?" => String::new(),
+        _ => path,
+    };
+    let remedy = match codec {
+        CodecId::Postcard => {
+            "postcard reads no `flatten`, no untagged and internally tagged enums, and no values of any type: leave `codec` out"
+        }
+        _ => "store a type that serde reads as it writes it, with fewer than 128 levels",
+    };
+    let reason = format!("can't be read back from {}: {error}", refusal::name(codec));
+    Refusal::new(path, reason, remedy)
+}
+
+/// How deep a value may be, as in JSON: bytes that were made to be deeper would exhaust the stack, where a type contains itself.
+#[cfg(feature = "msgpack")]
+const MAX_DEPTH: usize = 128;
+
+/// Decodes what [`encode`] wrote; `None` if the bytes are not that, or more than that.
+pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Option<V> {
+    match codec {
+        CodecId::Json => serde_json::from_slice(bytes).ok(),
+        #[cfg(feature = "msgpack")]
+        CodecId::MsgPack => {
+            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+            reader.set_max_depth(MAX_DEPTH);
+            let value = V::deserialize(&mut reader).ok()?;
+            // The reader does not say what is left. Where nothing is, a further value lacks its first byte, and without
+            // any depth none gets as far as to lack that of a part.
+            reader.set_max_depth(0);
+            let rest = <serde::de::IgnoredAny as serde::Deserialize>::deserialize(&mut reader);
+            let is_over = matches!(rest, Err(rmp_serde::decode::Error::InvalidMarkerRead(_)));
+            is_over.then_some(value)
+        }
+        #[cfg(feature = "postcard")]
+        CodecId::Postcard => {
+            let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+            rest.is_empty().then_some(value)
+        }
+        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+        _ => None,
+    }
+}
+
+/// Why a serializer failed, before it is known where.
+enum WriteError {
+    Json(serde_json::Error),
+    #[cfg(feature = "msgpack")]
+    MsgPack(rmp_serde::encode::Error),
+    #[cfg(feature = "postcard")]
+    Postcard(postcard::Error),
+    #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+    NotBuiltIn,
+}
+
+impl Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(error) => error.fmt(f),
+            #[cfg(feature = "msgpack")]
+            Self::MsgPack(error) => error.fmt(f),
+            #[cfg(feature = "postcard")]
+            Self::Postcard(error) => error.fmt(f),
+            #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+            Self::NotBuiltIn => f.write_str("cache-runtime was built without this codec"),
+        }
+    }
+}
+
+fn write<V: Serialize>(
+    codec: CodecId,
+    value: &V,
+    into: &mut impl io::Write,
+) -> Result<(), WriteError> {
+    match codec {
+        CodecId::Json => serde_json::to_writer(into, value).map_err(WriteError::Json),
+        // With the names of fields, so that one may be added without all entries being misses.
+        #[cfg(feature = "msgpack")]
+        CodecId::MsgPack => {
+            rmp_serde::encode::write_named(into, value).map_err(WriteError::MsgPack)
+        }
+        #[cfg(feature = "postcard")]
+        CodecId::Postcard => postcard::to_io(value, into)
+            .map(drop)
+            .map_err(WriteError::Postcard),
+        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+        _ => Err(WriteError::NotBuiltIn),
+    }
+}
+
+/// As JSON, whatever that loses: for values that go to a client as they are.
+pub(crate) fn write_json<V: Serialize>(value: &V, into: &mut impl io::Write) -> Result<(), Error> {
+    serde_json::to_writer(into, value).map_err(|error| {
+        let text = format!("the value has no JSON form: {error}");
+        Error::new(ErrorKind::Unstorable, text)
+    })
+}
+
+struct Counter(usize);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn all() -> Vec<CodecId> {
+        vec![
+            CodecId::Json,
+            #[cfg(feature = "msgpack")]
+            CodecId::MsgPack,
+            #[cfg(feature = "postcard")]
+            CodecId::Postcard,
+        ]
+    }
+
+    fn bytes_of<V: Serialize>(codec: CodecId, value: &V) -> Vec<u8> {
+        encode(codec, value).expect("encodes").0
+    }
+
+    #[test]
+    fn every_codec_reads_what_it_wrote() {
+        let value = (7u64, String::from("Ada"), Some(vec![1.5f64]));
+        for codec in all() {
+            let bytes = bytes_of(codec, &value);
+            let (len, _) = measure(codec, &value).expect("encodes");
+            assert_eq!(len, bytes.len());
+            assert_eq!(decode(codec, &bytes).as_ref(), Some(&value), "{codec:?}");
+            assert_eq!(decode::<u8>(codec, &[]), None, "{codec:?}");
+            let shared: (Arc<str>, Arc<[u8]>) = ("Ada".into(), [1, 2].into());
+            let bytes = bytes_of(codec, &shared);
+            assert_eq!(decode(codec, &bytes).as_ref(), Some(&shared), "{codec:?}");
+        }
+    }
+
+    #[cfg(feature = "msgpack")]
+    #[test]
+    fn what_is_too_deep_for_the_stack_is_none() {
+        #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+        struct Tree(Vec<Tree>);
+
+        let tree = (0..20).fold(Tree(Vec::new()), |inner, _| Tree(vec![inner]));
+        let bytes = bytes_of(CodecId::MsgPack, &tree);
+        assert_eq!(decode(CodecId::MsgPack, &bytes), Some(tree));
+        for (codec, opening) in [(CodecId::Json, b'['), (CodecId::MsgPack, 0x91)] {
+            let bytes = vec![opening; 1 << 20];
+            assert_eq!(decode::<Tree>(codec, &bytes), None, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_value_is_none() {
+        for codec in all() {
+            let mut bytes = bytes_of(codec, &vec![1u8, 2]);
+            bytes.push(b'1');
+            assert_eq!(decode::<Vec<u8>>(codec, &bytes), None, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_float_is_the_one_that_was_written() {
+        for codec in all() {
+            let float = 1.230193677418416e-163_f64;
+            let bytes = bytes_of(codec, &float);
+            assert_eq!(decode(codec, &bytes), Some(float), "{codec:?}");
+        }
+    }
+}

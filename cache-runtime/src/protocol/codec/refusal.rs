@@ -1,0 +1,59 @@
+//! Why a value is not stored.
+
+use std::fmt;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::protocol::entry::CodecId;
+
+/// A value that a codec can't hold, or would give back as another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The place in the value, such as `users[3].score`; empty for the value as a whole, or where it is not known.
+    pub(crate) path: String,
+    /// What is wrong there.
+    pub(crate) reason: String,
+    /// What the author of the function can do.
+    pub(crate) remedy: &'static str,
+}
+
+impl Refusal {
+    pub(crate) fn new(path: String, reason: impl Into<String>, remedy: &'static str) -> Self {
+        Self {
+            path,
+            reason: reason.into(),
+            remedy,
+        }
+    }
+
+    /// The place as it stands in a log.
+    pub(crate) fn place(&self) -> &str {
+        match self.path.is_empty() {
+            true => "the value",
+            false => &self.path,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.is_empty() {
+            true => write!(f, "the value {}; {}", self.reason, self.remedy),
+            false => write!(f, "`{}` {}; {}", self.path, self.reason, self.remedy),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(ErrorKind::Unstorable, refusal.to_string())
+    }
+}
+
+/// The codec's name as people know it.
+pub(super) fn name(codec: CodecId) -> &'static str {
+    match codec {
+        CodecId::Json => "JSON",
+        CodecId::MsgPack => "MessagePack",
+        CodecId::Postcard => "postcard",
+    }
+}

@@ -1,0 +1,366 @@
+//! The entry as it lies in the store: one line of fixed-width ASCII, then the payload.
+//!
+//! ```text
+//! CRT1 e v j 00000000000000000000000000000000 0000000000000 9f…(32) 5b…(16) 1700000000000 1700000300000 1700000300000 0000012⏎
+//! {"id":1,"name":"Ada"}
+//! ```
+//!
+//! Magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing there, `-` lease only), codec
+//! (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline, stamp, type fingerprint, stored-at, fresh-until, stale-until, and
+//! how long the load took; all times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace single fields,
+//! and `redis-cli GET users:1` stays readable. A value that does not start with the magic is somebody else's.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::time::Duration;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::base::clock::{CLOCK_ERROR, Millis};
+use crate::base::nonce::{Nonce, hex64};
+use crate::call::returns::Cacheable;
+use crate::key::EntryKind;
+
+/// The first bytes of every entry; the digit is the version of this format.
+pub(crate) const MAGIC: &str = "CRT1";
+
+/// Where each field of the header begins; the scripts of the Redis store count from one.
+pub(crate) mod layout {
+    use super::Nonce;
+
+    pub(crate) const TIME_LEN: usize = 13;
+    const TOOK_LEN: usize = 7;
+    const FINGERPRINT_LEN: usize = 16;
+
+    pub(crate) const KIND: usize = super::MAGIC.len() + 1;
+    pub(crate) const CONTENT: usize = KIND + 2;
+    pub(crate) const CODEC: usize = CONTENT + 2;
+    pub(crate) const TOKEN: usize = CODEC + 2;
+    pub(crate) const DEADLINE: usize = TOKEN + Nonce::TEXT_LEN + 1;
+    pub(crate) const STAMP: usize = DEADLINE + TIME_LEN + 1;
+    pub(crate) const FINGERPRINT: usize = STAMP + Nonce::TEXT_LEN + 1;
+    pub(crate) const STORED: usize = FINGERPRINT + FINGERPRINT_LEN + 1;
+    pub(crate) const FRESH: usize = STORED + TIME_LEN + 1;
+    pub(crate) const STALE: usize = FRESH + TIME_LEN + 1;
+    pub(crate) const TOOK: usize = STALE + TIME_LEN + 1;
+    /// The newline that ends the header.
+    pub(crate) const END: usize = TOOK + TOOK_LEN;
+    /// The header's length with its newline.
+    pub(crate) const LEN: usize = END + 1;
+}
+
+/// What an entry holds besides its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Content {
+    /// A value, encoded in the payload.
+    Value,
+    /// The knowledge that there is nothing (negative caching).
+    Absence,
+    /// Nothing yet: a lease holds the place.
+    Nothing,
+}
+
+/// How a payload is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum CodecId {
+    /// JSON, which people can read.
+    #[default]
+    Json,
+    /// MessagePack with the names of fields.
+    MsgPack,
+    /// postcard: small and fast, without names: an entry of another shape is told by its fingerprint alone. Not for types that
+    /// contain themselves where others may write to Redis: it has no bound on depth, and bytes made for it exhaust the stack.
+    Postcard,
+}
+
+impl CodecId {
+    fn letter(self) -> char {
+        match self {
+            Self::Json => 'j',
+            Self::MsgPack => 'm',
+            Self::Postcard => 'p',
+        }
+    }
+
+    fn of_letter(letter: u8) -> Option<Self> {
+        match letter {
+            b'j' => Some(Self::Json),
+            b'm' => Some(Self::MsgPack),
+            b'p' => Some(Self::Postcard),
+            _ => None,
+        }
+    }
+}
+
+/// Which type a payload holds: a hash of the type's name, of the attribute's `version`, and of the shape that the type's
+/// `Deserialize` asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// The fingerprint of `T` in this version. The first call for a type takes up to some milliseconds.
+    #[must_use]
+    pub fn of<T: Cacheable>(version: u32) -> Self {
+        let mut hasher = SipHasher13::new();
+        hasher.write(std::any::type_name::<T>().as_bytes());
+        hasher.write(&version.to_le_bytes());
+        if !crate::base::mutation::is_active("shape-not-in-fingerprint") {
+            hasher.write(&T::schema().hash.to_le_bytes());
+        }
+        Self(hasher.finish128().as_u128() as u64)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A hash of an entry's full key, the generations that it depends on, and the server they came from, as read before
+/// the function ran. An entry is served only while its stamp is the one computed now for the key it lies under.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stamp(pub u128);
+
+impl fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The line in front of the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Entity or derived; a sweep takes only the kinds that an invalidation concerns.
+    pub kind: EntryKind,
+    /// What the payload is.
+    pub content: Content,
+    /// How the payload is encoded.
+    pub codec: CodecId,
+    /// Who holds the lease; [`Nonce::NONE`] if nobody does.
+    pub token: Nonce,
+    /// When the lease may be taken over.
+    pub deadline: Millis,
+    /// The generations as they were read before the load.
+    pub stamp: Stamp,
+    /// The payload's type.
+    pub fingerprint: Fingerprint,
+    /// When the entry was stored, or the lease taken.
+    pub stored: Millis,
+    /// Until when the content is served as it is.
+    pub fresh: Millis,
+    /// Until when the content may be served in place of a slow or failing load.
+    pub stale: Millis,
+    /// How long the load of the content took, in milliseconds.
+    pub took: u32,
+}
+
+/// The longest load that a header can tell of: close to three hours.
+pub(crate) const MAX_TOOK: u32 = 9_999_999;
+
+impl Header {
+    /// How long the load took.
+    pub(crate) fn took(&self) -> Duration {
+        Duration::from_millis(self.took.into())
+    }
+
+    /// For how long the content will be served as it is: by the store's time, which is estimated between its answers, so never
+    /// for longer than it was given.
+    pub(crate) fn left(&self, now: Millis) -> Duration {
+        self.fresh.since(now).min(self.fresh.since(self.stored))
+    }
+
+    /// How many bytes stand before the payload.
+    pub const LEN: usize = layout::LEN;
+
+    /// The header in text, newline included.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let kind = match self.kind {
+            EntryKind::Entity => 'e',
+            EntryKind::Derived => 'd',
+        };
+        let content = match self.content {
+            Content::Value => 'v',
+            Content::Absence => 'n',
+            Content::Nothing => '-',
+        };
+        let codec = self.codec.letter();
+        format!(
+            "{MAGIC} {kind} {content} {codec} {} {:013} {:032x} {:016x} {:013} {:013} {:013} {:07}\n",
+            self.token,
+            self.deadline.0,
+            self.stamp.0,
+            self.fingerprint.0,
+            self.stored.0,
+            self.fresh.0,
+            self.stale.0,
+            self.took.min(MAX_TOOK),
+        )
+    }
+
+    /// Splits an entry into header and payload; `None` if it was not written by this version of this framework.
+    #[must_use]
+    pub fn parse(entry: &[u8]) -> Option<(Self, &[u8])> {
+        use layout::*;
+
+        let (header, payload) = entry.split_at_checked(LEN)?;
+        let spaces = [
+            KIND,
+            CONTENT,
+            CODEC,
+            TOKEN,
+            DEADLINE,
+            STAMP,
+            FINGERPRINT,
+            STORED,
+            FRESH,
+            STALE,
+            TOOK,
+        ];
+        if !header.starts_with(MAGIC.as_bytes())
+            || header[END] != b'\n'
+            || spaces.iter().any(|&field| header[field - 1] != b' ')
+        {
+            return None;
+        }
+        let header = Self {
+            kind: match header[KIND] {
+                b'e' => EntryKind::Entity,
+                b'd' => EntryKind::Derived,
+                _ => return None,
+            },
+            content: match header[CONTENT] {
+                b'v' => Content::Value,
+                b'n' => Content::Absence,
+                b'-' => Content::Nothing,
+                _ => return None,
+            },
+            codec: CodecId::of_letter(header[CODEC])?,
+            token: Nonce::parse(&header[TOKEN..DEADLINE - 1])?,
+            deadline: time(&header[DEADLINE..STAMP - 1])?,
+            stamp: Stamp(Nonce::parse(&header[STAMP..FINGERPRINT - 1])?.0),
+            fingerprint: Fingerprint(hex64(&header[FINGERPRINT..STORED - 1])?),
+            stored: time(&header[STORED..FRESH - 1])?,
+            fresh: time(&header[FRESH..STALE - 1])?,
+            stale: time(&header[STALE..TOOK - 1])?,
+            took: u32::try_from(time(&header[TOOK..END])?.0).ok()?,
+        };
+        Some((header, payload))
+    }
+
+    /// Whether somebody's lease stands here.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        self.token != Nonce::NONE
+    }
+
+    /// Whether the lease may hold yet, as far as the store's clock is known here. A deadline further ahead than a lease of
+    /// this process lasts is from before that clock was set back.
+    pub(crate) fn is_held(&self, now: Millis, length: Duration) -> bool {
+        self.is_leased() && now <= self.deadline && self.deadline <= now.after(length + CLOCK_ERROR)
+    }
+
+    /// Whether it was stored before the store's clock was set back: until when it may be served is not known then.
+    #[inline]
+    pub(crate) fn is_ahead_of(&self, now: Millis) -> bool {
+        self.stored.0 > now.0.saturating_add(CLOCK_ERROR.as_millis() as u64)
+            && !crate::base::mutation::is_active(
+                "entries-live-longer-by-what-the-clock-is-set-back",
+            )
+    }
+
+    /// Whether a lease on `stamp` and `fingerprint` leaves the content where it is: it may still be served.
+    pub(crate) fn stays_under(&self, stamp: Stamp, fingerprint: Fingerprint) -> bool {
+        self.content != Content::Nothing && self.stamp == stamp && self.fingerprint == fingerprint
+    }
+}
+
+fn time(digits: &[u8]) -> Option<Millis> {
+    digits
+        .iter()
+        .try_fold(0u64, |n, b| {
+            b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0'))
+        })
+        .map(Millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TIMES: std::ops::Range<u64> = 0..10_000_000_000_000;
+
+    prop_compose! {
+        fn header()(
+            entity: bool, content in 0..3, token: u128, deadline in TIMES, stamp: u128,
+            fingerprint: u64, codec in 0..3, stored in TIMES, fresh in TIMES, stale in TIMES,
+            took in 0..=MAX_TOOK,
+        ) -> Header {
+            Header {
+                kind: if entity { EntryKind::Entity } else { EntryKind::Derived },
+                content: [Content::Value, Content::Absence, Content::Nothing][content as usize],
+                codec: [CodecId::Json, CodecId::MsgPack, CodecId::Postcard][codec as usize],
+                token: Nonce(token),
+                deadline: Millis(deadline),
+                stamp: Stamp(stamp),
+                fingerprint: Fingerprint(fingerprint),
+                stored: Millis(stored),
+                fresh: Millis(fresh),
+                stale: Millis(stale),
+                took,
+            }
+        }
+    }
+
+    #[test]
+    fn golden() {
+        // A contract with every running process: a change here needs a new version in the magic.
+        let header = Header {
+            kind: EntryKind::Entity,
+            content: Content::Value,
+            codec: CodecId::Json,
+            token: Nonce::NONE,
+            deadline: Millis(0),
+            stamp: Stamp(0xabc),
+            fingerprint: Fingerprint(0xdef),
+            stored: Millis(1_700_000_000_000),
+            fresh: Millis(1_700_000_300_000),
+            stale: Millis(1_700_000_300_000),
+            took: 12,
+        };
+        assert_eq!(
+            header.encode(),
+            "CRT1 e v j 00000000000000000000000000000000 0000000000000 00000000000000000000000000000abc \
+             0000000000000def 1700000000000 1700000300000 1700000300000 0000012\n"
+        );
+        assert_eq!(header.encode().len(), layout::LEN);
+    }
+
+    proptest! {
+        #[test]
+        fn headers_read_back(header in header(), payload in any::<Vec<u8>>()) {
+            let mut entry = header.encode().into_bytes();
+            entry.extend_from_slice(&payload);
+            prop_assert_eq!(Header::parse(&entry), Some((header, payload.as_slice())));
+        }
+
+        #[test]
+        fn a_damaged_header_reads_as_another_or_as_none(header in header(), at in 0..layout::LEN, byte: u8) {
+            let mut entry = header.encode().into_bytes();
+            entry[at] = byte;
+            if let Some((read, _)) = Header::parse(&entry) {
+                prop_assert_eq!(read.encode().into_bytes(), entry);
+            }
+        }
+
+        #[test]
+        fn anything_else_is_not_ours(bytes in any::<Vec<u8>>()) {
+            prop_assert_eq!(Header::parse(&bytes), None);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Generations: what an entry depends on, and the stamp that says how they stood before a load.
+
+use std::sync::Arc;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::base::clock::Millis;
+use crate::base::nonce::Nonce;
+use crate::protocol::entry::Stamp;
+
+/// Something entries depend on: `users`, `users~derived`, a tag.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Dep {
+    key: String,
+}
+
+impl Dep {
+    /// The dependency whose generation lies under `key`.
+    #[must_use]
+    pub fn new(key: String) -> Arc<Self> {
+        Arc::new(Self { key })
+    }
+
+    /// The key of its generation, `{namespace}@gen:{dep}`.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// The value under a generation's key: a nonce, and the write intents that stand on it.
+///
+/// In text `nonce`, then ` token@deadline` per intent. Behind the token's 32 digits are eight more: for how many milliseconds
+/// it lasts from when it was set, which tells a deadline that was set before the store's clock was set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    /// Changes with every invalidation, to a value never seen before.
+    pub nonce: Nonce,
+    /// Until when writers have announced writes, the last of their deadlines; readers bypass and store nothing while
+    /// there is one.
+    pub intended: Option<Millis>,
+}
+
+impl Generation {
+    /// Reads what the scripts write; `None` if it is something else.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (nonce, intents) = text.split_at_checked(Nonce::TEXT_LEN)?;
+        let nonce = Nonce::parse(nonce)?;
+        let intended = match intents {
+            [] => None,
+            [b' ', ..] => Some(last_deadline(intents)?),
+            _ => return None,
+        };
+        Some(Self { nonce, intended })
+    }
+}
+
+/// The last deadline in a list of intents, each ` token@deadline`; `None` if it is no such list.
+pub(crate) fn last_deadline(intents: &[u8]) -> Option<Millis> {
+    let text = std::str::from_utf8(intents).ok()?;
+    let deadlines = text.split_ascii_whitespace().map(|intent| {
+        let (_, deadline) = intent.split_once('@')?;
+        deadline.parse().ok()
+    });
+    deadlines
+        .collect::<Option<Vec<u64>>>()?
+        .into_iter()
+        .max()
+        .map(Millis)
+}
+
+/// Generations as they stand on one server, from which the stamp of each entry that depends on them follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StampBase(u128);
+
+/// The half of a stamp that generations and server alone decide.
+const SHARED_HALF: u128 = !0 << 64;
+
+impl StampBase {
+    /// Of these generations, in the order of the dependencies, on this server.
+    ///
+    /// `server` names the server and its history, so that one restarted from an older snapshot, whose
+    /// generations may have come back, does not bring its entries to life again.
+    #[must_use]
+    pub fn of(server: Nonce, generations: impl IntoIterator<Item = Nonce>) -> Self {
+        let mut hasher = SipHasher13::new();
+        std::hash::Hasher::write(&mut hasher, &server.0.to_le_bytes());
+        for nonce in generations {
+            std::hash::Hasher::write(&mut hasher, &nonce.0.to_le_bytes());
+        }
+        Self(hasher.finish128().as_u128())
+    }
+
+    /// The stamp of the entry under this key, which is the full one, with its namespace.
+    ///
+    /// One half is that of the base and the other covers the key too, so that an entry under a key which is not
+    /// its own is told from one that was invalidated. Both halves have to agree for an entry to be served.
+    #[must_use]
+    pub fn stamp(self, key: &str) -> Stamp {
+        if crate::base::mutation::is_active("entry-not-bound-to-key") {
+            return Stamp(self.0);
+        }
+        let mut hasher = SipHasher13::new();
+        std::hash::Hasher::write(&mut hasher, &self.0.to_le_bytes());
+        std::hash::Hasher::write(&mut hasher, key.as_bytes());
+        let own = hasher.finish128().as_u128();
+        Stamp((self.0 & SHARED_HALF) | (own & !SHARED_HALF))
+    }
+
+    /// Whether a stamp is of these generations and of another key: the entry was copied or renamed, or this is the
+    /// answer to another command.
+    #[must_use]
+    pub fn is_of_another_key(self, key: &str, stamp: Stamp) -> bool {
+        (stamp.0 ^ self.0) & SHARED_HALF == 0 && stamp != self.stamp(key)
+    }
+}
+
+impl Stamp {
+    /// The stamp of the entry under `key` while its dependencies' generations are these; see [`StampBase`].
+    #[must_use]
+    pub fn of(server: Nonce, key: &str, generations: impl IntoIterator<Item = Nonce>) -> Self {
+        StampBase::of(server, generations).stamp(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_read_back() {
+        let nonce = Nonce::fresh();
+        let plain = nonce.to_string();
+        assert_eq!(
+            Generation::parse(plain.as_bytes()),
+            Some(Generation {
+                nonce,
+                intended: None
+            })
+        );
+        let (one, other) = (Nonce::fresh(), Nonce::fresh());
+        let intended = format!("{plain} {one}@1700000000002 {other}@1700000000001");
+        assert_eq!(
+            Generation::parse(intended.as_bytes()),
+            Some(Generation {
+                nonce,
+                intended: Some(Millis(1_700_000_000_002))
+            })
+        );
+        for other in [
+            "",
+            "1",
+            "hello",
+            &plain[1..],
+            &format!("{plain}x"),
+            &format!("{plain} x"),
+        ] {
+            assert_eq!(Generation::parse(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_of_the_key_all_generations_in_order_and_the_server() {
+        let [server, other, a, b] = std::array::from_fn(|_| Nonce::fresh());
+        let stamp = Stamp::of(server, "users:1", [a, b]);
+        assert_eq!(stamp, Stamp::of(server, "users:1", [a, b]));
+        assert_ne!(stamp, Stamp::of(server, "users:2", [a, b]));
+        assert_ne!(stamp, Stamp::of(server, "users:1", [b, a]));
+        assert_ne!(stamp, Stamp::of(server, "users:1", [a]));
+        assert_ne!(stamp, Stamp::of(other, "users:1", [a, b]));
+    }
+
+    #[test]
+    fn an_entry_of_another_key_is_told_from_one_that_was_invalidated() {
+        let [server, before, now] = std::array::from_fn(|_| Nonce::fresh());
+        let base = StampBase::of(server, [now]);
+        assert!(base.is_of_another_key("users:1", base.stamp("users:2")));
+        assert!(!base.is_of_another_key("users:1", base.stamp("users:1")));
+        let invalidated = Stamp::of(server, "users:1", [before]);
+        assert!(!base.is_of_another_key("users:1", invalidated));
+    }
+}
