@@ -61,7 +61,7 @@ pub const fn invalidates(function: &'static str, words: &'static str) -> Site {
 pub mod codec {
     // For the tests also where nothing is left out.
     pub use crate::protocol::codec::NotBuiltIn;
-    use crate::protocol::entry::CodecId;
+    use crate::protocol::codec_id::CodecId;
 
     pub const json: CodecId = CodecId::Json;
     #[cfg(feature = "msgpack")]

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::base::background::Background;
-use crate::call::enclosing::Waits;
+use crate::base::counters::{STRIPES, stripe};
 use crate::coalesce::load_gate::LoadGates;
 use crate::coalesce::maintenance::Maintenance;
 use crate::coalesce::single_flight::SingleFlight;
+use crate::coalesce::waits::Waits;
 use crate::config::CacheConfig;
 use crate::invalidation::Delivery;
 use crate::key::KeySpace;
 use crate::local::Local;
 use crate::registry::{Registry, Resource};
-use crate::stats::{STRIPES, stripe};
 use crate::store::Store;
 
 /// The parts that a read or a write needs.
@@ -85,11 +85,13 @@ impl Engine {
     }
 
     pub(crate) fn resource(&self, name: &str) -> Option<Arc<Resource>> {
-        self.registry.resource(name, &self.config)
+        self.registry
+            .resource(name, || self.config.resource_settings(name))
     }
 
     pub(crate) fn visitor(&self, name: &str) -> Arc<Resource> {
-        self.registry.visitor(name, &self.config)
+        self.registry
+            .visitor(name, || self.config.resource_settings(name))
     }
 
     /// Whether both are the same cache.

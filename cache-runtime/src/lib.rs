@@ -108,12 +108,12 @@ mod key;
 
 pub use cache_macros::{cached, invalidates};
 
+pub use crate::base::counters::CounterSnapshot;
 pub use crate::base::error::{Error, ErrorKind};
 pub use crate::base::policy::IntoTtl;
 pub use crate::cache::{Cache, Lease, Lookup, cache, init};
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
 pub use crate::call::read::LoadContext;
-pub use crate::call::returns::Cacheable;
 pub use crate::call::scope::{bypass, key_of, refresh};
 pub use crate::config::{CacheConfig, ConfigError, RedisConfig};
 pub use crate::diagnostics::{Advice, AdviceKind, Checkup};
@@ -125,9 +125,10 @@ pub use crate::integrations::sqlx;
 pub use crate::invalidation::Acknowledgement;
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
 pub use crate::local::LocalFigures;
+pub use crate::protocol::cacheable::Cacheable;
 #[cfg(feature = "map")]
 pub use crate::registry::catalog::{
     CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map,
 };
-pub use crate::stats::{CounterSnapshot, Figures, Stats};
+pub use crate::stats::{Figures, Stats};
 pub use crate::store::Circuit;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::Cache;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::IntoTtl;
-use crate::call::enclosing;
 use crate::call::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
-use crate::call::returns::{Cacheable, Fallible, Owned};
-use crate::call::transaction;
+use crate::call::returns::{Fallible, Owned};
+use crate::call::{enclosing, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::invalidation::{ACK_TIMEOUT, Order};
 use crate::key::IntoKey;
+use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
 use crate::store::{Filled, Invalidation, LeaseReply, Seen};
 

@@ -10,12 +10,10 @@
 //! A body is polled with its frame set, and only then: two bodies that one task polls in turn, as `join!` does, know nothing of
 //! each other, and a body that is dropped leaves nothing behind. Tasks that a body spawns are not part of it.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::call::observe::BypassReason;
+use crate::coalesce::waits::Wait;
 use crate::engine::Engine;
 use crate::protocol::generation::Dep;
 use crate::store::Probe;
@@ -111,29 +109,6 @@ pub(crate) fn is_inside() -> bool {
     INNERMOST.try_with(|_| ()).is_ok()
 }
 
-/// Which loads of one cache wait for which: by key, the keys that a body which loads it waits for.
-#[derive(Debug, Default)]
-pub(crate) struct Waits(Mutex<HashMap<String, Vec<String>>>);
-
-/// What it would mean to wait for a load.
-#[derive(Debug)]
-pub(crate) enum Wait {
-    /// Nothing to others, since no load needs it. Else they know of it as long as this is held.
-    Fine(Option<Noted>),
-    /// That load waits for one that the current task is a part of.
-    Circular,
-}
-
-/// That a load waits, for as long as it does.
-pub(crate) type Noted = Box<Edges>;
-
-#[derive(Debug)]
-pub(crate) struct Edges {
-    waits: Arc<Waits>,
-    from: Vec<String>,
-    to: String,
-}
-
 /// To be called before the current task waits for the load of `key`.
 pub(crate) fn wait(cache: &Engine, key: &str) -> Wait {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
@@ -144,51 +119,5 @@ pub(crate) fn wait(cache: &Engine, key: &str) -> Wait {
         Body::Load(keys) if frame.cache == cache.id => Some(keys),
         _ => None,
     });
-    let from: Vec<String> = loads.flatten().cloned().collect();
-    if from.is_empty() || crate::base::mutation::is_active("circles-over-tasks-waited-for") {
-        return Wait::Fine(None);
-    }
-    let mut waits = cache.waits.0.lock();
-    if leads_to(&waits, key, &from) {
-        return Wait::Circular;
-    }
-    for load in &from {
-        waits.entry(load.clone()).or_default().push(key.to_owned());
-    }
-    Wait::Fine(Some(Box::new(Edges {
-        waits: Arc::clone(&cache.waits),
-        from,
-        to: key.to_owned(),
-    })))
-}
-
-/// Whether the load of `key` waits for one of these, if only through others.
-fn leads_to(waits: &HashMap<String, Vec<String>>, key: &str, loads: &[String]) -> bool {
-    let (mut next, mut seen) = (vec![key], HashSet::new());
-    while let Some(key) = next.pop() {
-        if loads.iter().any(|load| load == key) {
-            return true;
-        }
-        if seen.insert(key) {
-            next.extend(waits.get(key).into_iter().flatten().map(String::as_str));
-        }
-    }
-    false
-}
-
-impl Drop for Edges {
-    fn drop(&mut self) {
-        let mut waits = self.waits.0.lock();
-        for load in &self.from {
-            let Some(keys) = waits.get_mut(load) else {
-                continue;
-            };
-            if let Some(place) = keys.iter().position(|key| *key == self.to) {
-                keys.swap_remove(place);
-            }
-            if keys.is_empty() {
-                waits.remove(load);
-            }
-        }
-    }
+    cache.waits.wait(loads.flatten().cloned().collect(), key)
 }

@@ -11,94 +11,21 @@ use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use crate::protocol::codec::{self, AsEncoded, Compare, Footprint, Refusal};
-use crate::protocol::entry::CodecId;
-use crate::protocol::schema::{self, Schema};
-
-/// A value that can be kept in the cache.
-///
-/// Implemented for every type that is `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`, and for
-/// [`Encoded<T>`](crate::Encoded) where `T` is `DeserializeOwned`.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be cached",
-    label = "this is what the function would store",
-    note = "a cached value is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize` without borrowing",
-    note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to it or to what it holds, or return an owned type"
-)]
-pub trait Cacheable: Clone + Send + Sync + 'static {
-    /// The value encoded, and which parts of its type it has used.
-    #[doc(hidden)]
-    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal>;
-    /// The same with the length in place of the bytes.
-    #[doc(hidden)]
-    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal>;
-    #[doc(hidden)]
-    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self>;
-    /// Why bytes do not decode that were just encoded.
-    #[doc(hidden)]
-    fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal;
-    /// Whether a hit hands out the stored bytes, so that nothing can be lost.
-    #[doc(hidden)]
-    fn is_verbatim() -> bool {
-        false
-    }
-    /// The shape that the type's `Deserialize` asks for.
-    #[doc(hidden)]
-    fn schema() -> Schema;
-    /// A hash of what the value holds.
-    #[doc(hidden)]
-    fn digest(&self, codec: CodecId) -> Option<u64>;
-    /// Where the value differs from another one.
-    #[doc(hidden)]
-    fn difference(&self, codec: CodecId, other: &Self) -> Option<String>;
-}
-
-// The message above is better than one that names a single missing bound.
-#[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {
-    fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
-        let (bytes, footprint) = codec::encode(codec, self)?;
-        Ok((bytes.into(), footprint))
-    }
-
-    fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {
-        codec::measure(codec, self)
-    }
-
-    fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self> {
-        codec::decode(codec, bytes)
-    }
-
-    fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal {
-        codec::undecodable::<T>(codec, bytes)
-    }
-
-    fn schema() -> Schema {
-        schema::of::<T>()
-    }
-
-    fn digest(&self, codec: CodecId) -> Option<u64> {
-        codec::digest(codec, self)
-    }
-
-    fn difference(&self, codec: CodecId, other: &Self) -> Option<String> {
-        codec::difference(codec, self, other)
-    }
-}
+use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec::{AsEncoded, Compare};
 
 /// The shape of a plain `T`, whose values are compared by `C`.
 #[derive(Debug)]
 pub struct Owned<C = AsEncoded>(PhantomData<fn() -> C>);
+
 /// The shape of an `Arc<T>`, whose values are compared by `C`.
 #[derive(Debug)]
 pub struct Shared<C = AsEncoded>(PhantomData<fn() -> C>);
+
 /// The shape of an `Option` around another shape.
 #[derive(Debug)]
 pub struct Optional<S>(PhantomData<fn() -> S>);
+
 /// The shape of a `Result` around another shape.
 #[derive(Debug)]
 pub struct Fallible<S>(PhantomData<fn() -> S>);
@@ -112,6 +39,7 @@ impl<R, S> Clone for Kind<R, S> {
         *self
     }
 }
+
 impl<R, S> Copy for Kind<R, S> {}
 
 impl<R, S> Kind<R, S> {

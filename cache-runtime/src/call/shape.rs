@@ -14,9 +14,10 @@ use crate::cache::{Cache, process};
 use crate::call::read::{Batch, Read, ReadPlan};
 #[cfg(test)]
 use crate::call::returns::Kind;
-use crate::call::returns::{Cacheable, Fallible, Optional, Owned, Shared};
+use crate::call::returns::{Fallible, Optional, Owned, Shared};
 use crate::call::write::{Never, Unchanged, Write, WritePlan};
 use crate::key::KeyPart;
+use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{AsEncoded, AsEqual, AsShown};
 use crate::registry::Site;
 

@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use crate::base::clock;
+use crate::base::counters::Counters;
 use crate::base::nonce::Nonce;
 use crate::call::write::Planned;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::{Engine, Handle};
 use crate::invalidation::{Order, Receipt};
-use crate::stats::Counters;
 use crate::store::Intent;
 
 tokio::task_local! {

@@ -5,3 +5,4 @@ pub(crate) mod keep_alive;
 pub(crate) mod load_gate;
 pub(crate) mod maintenance;
 pub(crate) mod single_flight;
+pub(crate) mod waits;

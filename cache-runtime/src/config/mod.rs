@@ -12,6 +12,7 @@ pub use self::env::ConfigError;
 use crate::base::nonce::hash128;
 use crate::base::policy::{Grace, MAX_TTL};
 use crate::key::KeySpace;
+use crate::registry::ResourceSettings;
 
 /// Settings are brought into these bounds: shorter times mean nothing to a store that counts in milliseconds, and
 /// longer ones overflow clocks.
@@ -366,6 +367,15 @@ impl CacheConfig {
         KeySpace {
             namespace: self.namespace.clone(),
             hash_key: self.hash_key,
+        }
+    }
+
+    /// What is configured for one resource.
+    pub(crate) fn resource_settings(&self, resource: &str) -> ResourceSettings {
+        ResourceSettings {
+            space: self.key_space(),
+            operator_ttl: self.operator_ttl(resource),
+            grace: self.grace,
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{AdviceKind, Checkup};
+use super::report::{AdviceKind, Checkup};
 use crate::config::CacheConfig;
 use crate::key::is_resource;
 use crate::registry::catalog::{CacheMap, Reader, is_constant};

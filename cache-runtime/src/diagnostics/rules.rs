@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::program::Program;
-use super::{AdviceKind, Checkup};
+use super::report::{AdviceKind, Checkup};
 use crate::config::{CacheConfig, RedisConfig};
 use crate::store::Survey;
 

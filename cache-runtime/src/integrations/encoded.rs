@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::hash128;
-use crate::call::returns::Cacheable;
+use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{self, Footprint, Refusal};
-use crate::protocol::entry::CodecId;
+use crate::protocol::codec_id::CodecId;
 use crate::protocol::schema::{self, Schema};
 
 /// A `T` as JSON, for functions whose value goes to a client as it is: a hit neither decodes nor encodes, it hands

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 use super::Acknowledgement;
 use crate::base::clock::Instant;
+use crate::base::counters::Counters;
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
-use crate::stats::Counters;
 use crate::store::{Intent, IntentRow, Probe};
 
 /// How many rows one announcement is sent with, and how many dependencies.

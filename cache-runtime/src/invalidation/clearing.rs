@@ -10,18 +10,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::Delivery;
 use crate::base::background::{Background, supervised};
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Matching, Store};
 
 /// For how long paused time stands still for one who waits for a walk.
-const HELD: Duration = Duration::from_secs(60);
+pub(super) const HELD: Duration = Duration::from_secs(60);
 
 /// The walks of one cache, one at a time.
 #[derive(Debug)]
 pub(super) struct Clearing {
-    everything: Matching,
+    pub(super) everything: Matching,
     gathering: Mutex<Gathering>,
     wake: Notify,
 }
@@ -64,7 +63,7 @@ impl Clearing {
         clearing
     }
 
-    fn join(&self) -> Walked {
+    pub(super) fn join(&self) -> Walked {
         let mut gathering = self.gathering.lock();
         let is_open = !gathering.is_over;
         Walked(is_open.then(|| {
@@ -97,36 +96,8 @@ impl Clearing {
     }
 }
 
-impl Delivery {
-    /// Takes a place among those who wait for the walk that follows the next invalidation of everything.
-    pub(crate) fn join_walk(&self) -> Walked {
-        self.clearing.join()
-    }
-
-    /// Waits for that walk, and for another if the connection is lost meanwhile; returns how many entries it removed.
-    ///
-    /// # Errors
-    /// What the store said, or [`ErrorKind::Unavailable`] if the cache is shut down first.
-    pub(crate) async fn walked(&self, walk: Walked) -> Result<u64, Error> {
-        let _held = self.shared.hold(HELD);
-        if crate::base::mutation::is_active("walks-not-shared") {
-            return self.store.remove_matching(&self.clearing.everything).await;
-        }
-        let mut joined = Some(walk);
-        self.persist(|| {
-            let walk = joined.take().unwrap_or_else(|| {
-                let walk = self.clearing.join();
-                self.clearing.begin();
-                walk
-            });
-            walk.outcome()
-        })
-        .await
-    }
-}
-
 impl Walked {
-    async fn outcome(self) -> Result<u64, Error> {
+    pub(super) async fn outcome(self) -> Result<u64, Error> {
         let ended =
             || Error::unavailable("the cache was shut down before its entries were removed");
         let mut outcome = self.0.ok_or_else(ended)?;

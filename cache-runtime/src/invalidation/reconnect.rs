@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Delivery, changed, is_away, is_lost, number_of};
-use crate::base::clock::{self, Instant};
-use crate::base::error::Error;
-use crate::store::ConnectionStatus;
+use tokio::sync::watch;
+
+use crate::base::clock::Instant;
+use crate::base::error::{Error, ErrorKind};
+use crate::protocol::circuit::Circuit;
+use crate::store::{ConnectionStatus, ConnectionWatch, Store};
 
 /// So long at most: less than what a call may spend on the store, and much longer than it takes to connect.
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(80);
+
 /// So long where an attempt to connect has failed: a server that refuses connections is not back in a moment.
 pub(super) const PATIENCE_WHEN_REFUSED: Duration = Duration::from_millis(10);
 
@@ -51,76 +54,41 @@ impl ReconnectWait {
     }
 }
 
-/// One question to the store, asked by somebody who waits for the answer himself.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Attempt {
-    /// How many connections there had been.
-    number: u64,
+pub(super) fn is_away(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable
 }
 
-impl Delivery {
-    /// To be called before the store is asked.
-    pub(crate) fn attempt(&self) -> Attempt {
-        Attempt {
-            number: number_of(self.connection.as_ref()),
-        }
-    }
+/// How many connections there have been.
+pub(super) fn number_of(connection: Option<&ConnectionWatch>) -> u64 {
+    connection.map_or(0, |connection| connection.status().number)
+}
 
-    /// Says whether to ask again: the connection was lost over which the store was asked, and there is another. Waits for
-    /// that one as long as an invalidation would.
-    ///
-    /// # Cancel safety
-    /// It can be dropped at any time.
-    pub(crate) async fn reconnected(&self, attempt: Attempt, error: &Error) -> bool {
-        let Some(connection) = &self.connection else {
-            return false;
-        };
-        let number = attempt.number;
-        if !is_away(error) || !is_lost(&*self.store, Some(connection), number) {
-            return false;
-        }
-        let mut changes = Some(connection.subscribe());
-        let _held = self.shared.hold(ACK_TIMEOUT);
-        loop {
-            let status = connection.status();
-            let now = clock::now();
-            let until = self
-                .shared
-                .change(|queue| queue.wait_until(now, Some(status)));
-            let Some(until) = until else {
-                return false;
-            };
-            if status.number != number {
-                return true;
-            }
-            tokio::select! {
-                () = changed(&mut changes) => {}
-                () = tokio::time::sleep_until(until) => {}
-            }
-        }
-    }
+/// Whether the connection is lost that was the last one when there had been so many.
+pub(super) fn is_lost(
+    store: &dyn Store,
+    connection: Option<&ConnectionWatch>,
+    number: u64,
+) -> bool {
+    connection.is_some_and(|connection| {
+        connection.status().number != number || store.circuit() != Circuit::Closed
+    })
+}
 
-    /// Asks the store, and again from the beginning if the connection is lost meanwhile.
-    ///
-    /// # Errors
-    /// What the store said the last time.
-    pub(crate) async fn persist<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
+/// Returns when something has changed with the connection since the last time.
+pub(super) async fn changed(connection: &mut Option<watch::Receiver<ConnectionStatus>>) {
+    if let Some(connection) = connection
+        && connection.changed().await.is_ok()
     {
-        loop {
-            let attempt = self.attempt();
-            match ask().await {
-                Err(error) if self.reconnected(attempt, &error).await => {}
-                answer => return answer,
-            }
-        }
+        return;
     }
+    // A store that says nothing is asked again when the time has come.
+    std::future::pending().await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock;
 
     const MS: Duration = Duration::from_millis(1);
 

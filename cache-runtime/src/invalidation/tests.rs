@@ -1,23 +1,33 @@
 use std::pin::pin;
-use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use super::*;
+use crate::base::background::Background;
+use crate::base::clock::{self, Millis};
+use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::call::returns::Owned;
 use crate::call::transaction::{self, Ending};
 use crate::call::write::{Never, Unchanged, Write};
 use crate::config::CacheConfig;
 use crate::engine::{Engine, Shares};
+use crate::invalidation::queue::Queue;
+use crate::invalidation::shared::Shared;
+use crate::invalidation::worker::CLOSING_BUDGET;
+use crate::protocol::circuit::Circuit;
 use crate::protocol::generation::Dep;
 use crate::registry::{Role, Site};
 use crate::store::{
-    Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
-    Look, Matching, ServerFacts,
+    ConnectionWatch, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
+    LeaseRequest, Look, Matching, Probe, ServerFacts, Store,
 };
 
 /// A test that hangs has failed.

@@ -5,13 +5,14 @@
 //! tags are bounded in the same place, so they agree. `~` followed by a digit stands in no id that is short: there it is an
 //! absent part, with `~`, `,`, `)` or nothing behind it.
 
-use super::push_hash;
 use crate::base::nonce::hash128;
 
 /// The longest text of an id or a tag, in bytes, that stands in a key as it is.
 pub(crate) const ID_LIMIT: usize = 200;
+
 /// How much of a longer one can be read.
 const READABLE: usize = 160;
+
 const MARK: char = '~';
 
 /// The longest name of a resource, an op or a namespace, in bytes. They are written by programmers and operators.
@@ -20,6 +21,7 @@ pub(crate) const NAME_LIMIT: usize = 128;
 /// How many canonical bytes the arguments of one call may have, and how many bytes the text of an id, before the call goes
 /// past the cache: to encode and to hash them takes longer than most loads.
 pub(crate) const ARGUMENT_LIMIT: usize = 1 << 20;
+
 pub(crate) const LONGEST_ID: usize = 8 << 20;
 
 /// Shortens what stands behind `start`, if it is too long for a key.
@@ -63,6 +65,23 @@ fn cut(id: &str, limit: usize) -> usize {
         at -= 3;
     }
     at
+}
+
+pub(super) fn push_hash(text: &mut String, hash: u128) {
+    /// The digits of each byte: half as many steps as digit by digit.
+    const DIGITS: [[u8; 2]; 256] = {
+        let digits = b"0123456789abcdef";
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
+    let pairs = hash.to_be_bytes().map(|byte| DIGITS[usize::from(byte)]);
+    // They are ASCII.
+    text.push_str(std::str::from_utf8(pairs.as_flattened()).unwrap_or_default());
 }
 
 #[cfg(test)]

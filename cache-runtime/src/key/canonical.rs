@@ -185,7 +185,7 @@ impl<'a> Serializer for Encoder<'a> {
     {
         let sink = self.0;
         sink.extend_from_slice(b"l");
-        if super::is_unordered::<I>()
+        if super::error::is_unordered::<I>()
             && !crate::base::mutation::is_active("sets-in-their-own-order")
         {
             let mut sorted = Vec::new();

@@ -321,7 +321,7 @@ impl<'a> Serializer for Renderer<'a> {
     where
         I: IntoIterator<Item: Serialize>,
     {
-        if super::is_unordered::<I>() {
+        if super::error::is_unordered::<I>() {
             return Err(KeyError::unordered());
         }
         let mut parts = self.varying_parts(b'l');

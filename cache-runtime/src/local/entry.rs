@@ -8,7 +8,7 @@ use super::ReadToken;
 use super::cells::Cell;
 use super::tick::Tick;
 use crate::base::entry_map;
-use crate::call::read::Extra;
+use crate::key::Dependency;
 
 /// What an entry takes besides its value: itself, its cells with their places, its place in the table, reference counts.
 pub(super) const OVERHEAD: u64 = 384;
@@ -22,7 +22,7 @@ pub(crate) struct Copy {
     pub(crate) value: Option<Shared>,
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
-    pub(crate) extras: Box<[Extra]>,
+    pub(crate) extras: Box<[Dependency]>,
     /// For how long the value is fresh.
     pub(crate) ttl: Duration,
     /// For how long it may be served from here.
@@ -35,7 +35,7 @@ pub(crate) struct Copy {
 pub(crate) struct Asked<'a> {
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
-    pub(crate) extras: &'a [Extra],
+    pub(crate) extras: &'a [Dependency],
 }
 
 /// A copy that may be served.
@@ -54,7 +54,7 @@ pub(super) struct Entry {
     pub(super) value: Option<Shared>,
     type_id: TypeId,
     version: u32,
-    extras: Box<[Extra]>,
+    extras: Box<[Dependency]>,
     cells: Box<[Arc<Cell>]>,
     pub(super) epoch: u64,
     /// Until when it may be served.
@@ -112,7 +112,7 @@ impl Entry {
 
 /// Mostly there are none.
 #[inline]
-fn same_extras(a: &[Extra], b: &[Extra]) -> bool {
+fn same_extras(a: &[Dependency], b: &[Dependency]) -> bool {
     a.len() == b.len() && (a.is_empty() || a == b)
 }
 

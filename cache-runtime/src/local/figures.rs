@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::stats::Counter;
+use crate::base::counters::Counter;
 
 /// One hit in so many has its age noted: a figure is not worth a write on each that threads share.
 const SAMPLE: u64 = 64;

@@ -1,9 +1,11 @@
 use std::any::TypeId;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
-use crate::call::read::Extra;
-use crate::key::EntryKind;
+use crate::key::{Dependency, EntryKind};
 use crate::protocol::generation::Dep;
+use crate::store::Probe;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -117,7 +119,7 @@ fn another_type_version_or_list_of_tags_is_another_value() {
         extras: &[],
     };
     assert!(local.find("users:1", &right).is_some());
-    let tags = [Extra::Tag("red".into())];
+    let tags = [Dependency::Tag("red".into())];
     for wrong in [
         Asked {
             type_id: TypeId::of::<i32>(),

@@ -14,11 +14,10 @@ use std::fmt;
 use std::hash::Hasher;
 use std::time::Duration;
 
-use siphasher::sip128::{Hasher128, SipHasher13};
-
+use super::codec_id::CodecId;
+use super::fingerprint::Fingerprint;
 use crate::base::clock::{CLOCK_ERROR, Millis};
 use crate::base::nonce::{Nonce, hex64};
-use crate::call::returns::Cacheable;
 use crate::key::EntryKind;
 
 /// The first bytes of every entry; the digit is the version of this format.
@@ -59,64 +58,6 @@ pub enum Content {
     Absence,
     /// Nothing yet: a lease holds the place.
     Nothing,
-}
-
-/// How a payload is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum CodecId {
-    /// JSON, which people can read.
-    #[default]
-    Json,
-    /// MessagePack with the names of fields.
-    MsgPack,
-    /// postcard: small and fast, without names: an entry of another shape is told by its fingerprint alone. Not for types that
-    /// contain themselves where others may write to Redis: it has no bound on depth, and bytes made for it exhaust the stack.
-    Postcard,
-}
-
-impl CodecId {
-    fn letter(self) -> char {
-        match self {
-            Self::Json => 'j',
-            Self::MsgPack => 'm',
-            Self::Postcard => 'p',
-        }
-    }
-
-    fn of_letter(letter: u8) -> Option<Self> {
-        match letter {
-            b'j' => Some(Self::Json),
-            b'm' => Some(Self::MsgPack),
-            b'p' => Some(Self::Postcard),
-            _ => None,
-        }
-    }
-}
-
-/// Which type a payload holds: a hash of the type's name, of the attribute's `version`, and of the shape that the type's
-/// `Deserialize` asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub u64);
-
-impl Fingerprint {
-    /// The fingerprint of `T` in this version. The first call for a type takes up to some milliseconds.
-    #[must_use]
-    pub fn of<T: Cacheable>(version: u32) -> Self {
-        let mut hasher = SipHasher13::new();
-        hasher.write(std::any::type_name::<T>().as_bytes());
-        hasher.write(&version.to_le_bytes());
-        if !crate::base::mutation::is_active("shape-not-in-fingerprint") {
-            hasher.write(&T::schema().hash.to_le_bytes());
-        }
-        Self(hasher.finish128().as_u128() as u64)
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
 }
 
 /// A hash of an entry's full key, the generations that it depends on, and the server they came from, as read before

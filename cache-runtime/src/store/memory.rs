@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
     Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store, glob,
+    LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store,
 };
 use crate::base::clock::{self, Millis};
 use crate::base::entry_map::{self, Table};
@@ -23,6 +23,7 @@ use crate::base::nonce::{Nonce, hash128};
 use crate::key::EntryKind;
 use crate::protocol::entry::{Content, Header, Stamp};
 use crate::protocol::generation::{Dep, StampBase};
+use crate::protocol::glob;
 
 /// What an entry takes besides its key and value: header, reference counts and the table's own share.
 const ENTRY_OVERHEAD: usize = 256;

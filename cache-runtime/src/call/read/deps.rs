@@ -1,20 +1,11 @@
 //! What an entry depends on besides its own resource: other resources, and tags.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::key::EntryKind;
+use crate::key::{Dependency, EntryKind};
 use crate::protocol::generation::Dep;
 use crate::registry::Resource;
-
-/// One more thing an entry depends on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Extra {
-    /// Everything of another resource.
-    Resource(Cow<'static, str>),
-    Tag(String),
-}
 
 /// The dependency that a tag stands for; no resource is spelled like it.
 pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
@@ -27,7 +18,7 @@ pub(crate) fn all_deps(
     cache: &Engine,
     resource: &Resource,
     kind: EntryKind,
-    extras: &[Extra],
+    extras: &[Dependency],
 ) -> Arc<[Arc<Dep>]> {
     let own = resource.deps(kind);
     if extras.is_empty() {
@@ -36,9 +27,9 @@ pub(crate) fn all_deps(
     let mut more = Vec::with_capacity(2 * extras.len());
     for extra in extras {
         match extra {
-            Extra::Tag(tag) => more.push(tag_dep(cache, tag)),
+            Dependency::Tag(tag) => more.push(tag_dep(cache, tag)),
             // An invalidation of one row there replaces the derived generation only.
-            Extra::Resource(name) => {
+            Dependency::Resource(name) => {
                 more.extend_from_slice(cache.visitor(name).deps(EntryKind::Derived))
             }
         }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 pub use self::batch::Batch;
 pub use self::context::LoadContext;
-pub(crate) use self::deps::{Extra, all_deps, tag_dep};
+pub(crate) use self::deps::{all_deps, tag_dep};
 use self::load::{Load, LoadRole};
 pub(crate) use self::permit::{NewEntry, Permit};
 pub use self::plan::ReadPlan;
@@ -33,15 +33,19 @@ use self::start::{Begun, Copies};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::{Grace, TtlRequest};
 use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
-use crate::call::returns::{Cacheable, Kind, Loaded, Returns};
+use crate::call::returns::{Kind, Loaded, Returns};
 use crate::call::scope;
 use crate::coalesce::keep_alive::KeptAlive;
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::{EngineRef, Handle};
+pub(crate) use crate::key::Dependency;
 use crate::key::Key;
+use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{self, Compare, Footprint, Refusal};
-use crate::protocol::entry::{CodecId, Content, Fingerprint};
-use crate::registry::{self, ResourceRef, Site};
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::Content;
+use crate::protocol::fingerprint::Fingerprint;
+use crate::registry::{self, CallSite, ResourceRef, Site};
 use crate::store::{Circuit, Form, Look, Payload, Probe};
 
 /// A call of a cached function, before its body runs.
@@ -304,11 +308,11 @@ pub(crate) struct Call {
     pub(crate) grace: Grace,
     copies: Copies,
     context: Option<LoadContext>,
-    extras: Vec<Extra>,
+    extras: Vec<Dependency>,
     codec: CodecId,
     version: u32,
     /// The annotated function; `None` for a manual operation.
-    site: Option<&'static Site>,
+    site: Option<&'static CallSite>,
 }
 
 impl Call {

@@ -11,7 +11,9 @@ use crate::coalesce::keep_alive::Renewal;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::coalesce::single_flight::Leader;
 use crate::engine::Handle;
-use crate::protocol::entry::{CodecId, Content, Fingerprint, Stamp};
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::{Content, Stamp};
+use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
 
 /// A value ready to be stored.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::start::{PreparedCall, ReadOptions};
-use super::{Call, Extra, all_deps};
+use super::{Call, all_deps};
 use crate::base::nonce::hash128;
 use crate::base::policy::{IntoTtl, MAX_TTL};
 use crate::call::observe::BypassReason;
 use crate::engine::{Engine, Handle};
-use crate::key::{EntryKind, KeyPart, KeyWriter, is_resource};
+use crate::key::{Dependency, EntryKind, KeyPart, KeyWriter, is_resource};
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{ResourceRef, Site};
 use crate::store::Probe;
@@ -147,14 +147,14 @@ impl ReadPlan {
 
     /// The entry depends on this tag, too.
     pub fn tag(&mut self, tag: impl Display) -> &mut Self {
-        self.0.extras.push(Extra::Tag(tag.to_string()));
+        self.0.extras.push(Dependency::Tag(tag.to_string()));
         self
     }
 
     /// The entry depends on everything of this resource, too.
     pub fn depends(&mut self, resource: &'static str) -> &mut Self {
         if is_resource(resource) {
-            self.0.extras.push(Extra::Resource(resource.into()));
+            self.0.extras.push(Dependency::Resource(resource.into()));
         } else {
             // Without it the entry would outlive what it is made of.
             self.refuse(BypassReason::Unkeyable);

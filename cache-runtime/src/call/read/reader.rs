@@ -9,14 +9,16 @@ use super::{Call, Permit};
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::nonce::Nonce;
-use crate::call::enclosing::{self, Noted, Wait};
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::call::scope::{self, Mode};
-use crate::call::transaction;
+use crate::call::{enclosing, transaction};
 use crate::coalesce::load_gate::{self, Entered, GateResult, Run};
 use crate::coalesce::single_flight::{FlightRole, Leader, LoadResult, WaitResult, Waiter};
+use crate::coalesce::waits::{Noted, Wait};
 use crate::local::ReadToken;
-use crate::protocol::entry::{CodecId, Content, Fingerprint, Header, Stamp};
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::{Content, Header, Stamp};
+use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Found, LeaseReply, Look, Payload, Seen, Word};
 
 /// The first pause of one who waits for another process's load, and the longest.

@@ -11,18 +11,20 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use super::reader::Hit;
-use super::{Call, Extra, ReadPlan, all_deps};
+use super::{Call, ReadPlan, all_deps};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::{Grace, MAX_TTL, TtlRequest};
-use crate::call::enclosing;
 use crate::call::observe::{self, BypassReason, Outcome, Status};
-use crate::call::returns::{Cacheable, Returns};
+use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
-use crate::call::transaction;
+use crate::call::{enclosing, transaction};
 use crate::engine::{Engine, EngineRef, Handle};
-use crate::key::{EntryKind, Key, KeyError, KeyWriter};
+use crate::key::{Dependency, EntryKind, Key, KeyError, KeyWriter};
 use crate::local::{Asked, Copy, Local, ReadToken, Shared};
-use crate::protocol::entry::{CodecId, Content, Fingerprint, Header};
+use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::{Content, Header};
+use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{Resource, ResourceRef, Site};
 use crate::store::{Payload, Probe};
 
@@ -55,7 +57,7 @@ pub(super) struct PreparedCall {
     pub(super) resource: ResourceRef,
     pub(super) key: KeyWriter,
     pub(super) options: ReadOptions,
-    pub(super) extras: Vec<Extra>,
+    pub(super) extras: Vec<Dependency>,
 }
 
 /// What a function's attribute says, and what becomes of it.
@@ -201,7 +203,7 @@ impl PreparedCall {
     /// What it depends on beside its own resource is known from now on: a function names it.
     pub(super) fn register(&self, cache: &Engine) {
         for extra in &self.extras {
-            if let Extra::Resource(name) = extra {
+            if let Dependency::Resource(name) = extra {
                 cache.resource(name);
             }
         }
@@ -359,7 +361,7 @@ struct Asking<'a> {
     problem: Option<BypassReason>,
     grace: &'a Grace,
     copies: &'a Copies,
-    extras: &'a [Extra],
+    extras: &'a [Dependency],
     version: u32,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use super::Planned;
+use super::plan::Planned;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::base::clock::Instant;
 use crate::base::sync::{Mutex, time};
 use crate::coalesce::single_flight::LoadResult;
-use crate::protocol::entry::Fingerprint;
+use crate::protocol::fingerprint::Fingerprint;
 
 /// How many run at a time while the store is away.
 pub(crate) const WITHOUT_STORE: usize = 1;

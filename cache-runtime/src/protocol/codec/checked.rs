@@ -20,7 +20,7 @@ use serde::ser::{self, Serializer};
 use super::footprint::Footprint;
 use super::place::{Place, Step, hash_of, mix};
 use super::refusal::{Refusal, name};
-use crate::protocol::entry::CodecId;
+use crate::protocol::codec_id::CodecId;
 
 const FLOAT_REMEDY: &str = "take an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
 const SOME_REMEDY: &str =

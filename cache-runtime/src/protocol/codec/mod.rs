@@ -24,7 +24,7 @@ pub(crate) use self::footprint::Footprint;
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::verify::{AsEncoded, AsEqual, AsShown, Compare, Trust, verify};
 use crate::base::error::{Error, ErrorKind};
-use crate::protocol::entry::CodecId;
+use crate::protocol::codec_id::CodecId;
 
 /// Stands for a codec whose feature is off.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::protocol::entry::CodecId;
+use crate::protocol::codec_id::CodecId;
 
 /// A value that a codec can't hold, or would give back as another one.
 #[derive(Debug, Clone, PartialEq, Eq)]

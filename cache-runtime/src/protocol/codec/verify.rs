@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::footprint::Footprint;
 use super::refusal::Refusal;
-use crate::call::returns::Cacheable;
-use crate::protocol::entry::CodecId;
+use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec_id::CodecId;
 
 /// How the values of a function are compared: found by the chain in [`shape`](crate::call::shape), from what the type has.
 pub trait Compare<V> {

@@ -14,6 +14,7 @@ mod access;
 mod error;
 mod plan;
 mod probe;
+mod shape;
 mod text;
 
 use std::any::TypeId;
@@ -22,15 +23,7 @@ use std::collections::BTreeMap;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 
-/// The shape of a type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schema {
-    /// The same in each process and build in which the type has this shape.
-    pub(crate) hash: u64,
-    /// Whether the type takes what comes and finds out then what it is (untagged enums, `flatten`, values of any type). It
-    /// may take one thing for another.
-    pub(crate) guesses: bool,
-}
+pub(crate) use self::shape::Schema;
 
 /// The schema of `T`: probed once, then remembered.
 pub(crate) fn of<T: DeserializeOwned + 'static>() -> Schema {

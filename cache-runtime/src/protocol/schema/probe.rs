@@ -8,10 +8,10 @@ use serde::Deserializer;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeOwned, Visitor};
 
-use super::Schema;
 use super::access::{Entries, List, OneVariant};
 use super::error::Stop;
 use super::plan::{Place, Plan, step};
+use super::shape::Schema;
 use super::text::{ANY, BYTES, TEXTS};
 
 /// Reads `T` until that shows nothing new, as a text format would and as a binary one would: many types have two forms.

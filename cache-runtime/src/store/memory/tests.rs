@@ -3,7 +3,7 @@ use std::pin::pin;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::protocol::entry::Fingerprint;
+use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Dep, IntentRow};
 
 #[tokio::test]

@@ -34,7 +34,7 @@ use self::tracking::{Tracker, Tracking};
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
     Invalidation, LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey,
-    Word, glob,
+    Word,
 };
 use crate::base::background::supervised;
 use crate::base::clock::{self, Millis};
@@ -44,6 +44,7 @@ use crate::base::policy::generation_ttl;
 use crate::config::{CacheConfig, MOST_VALUE_BYTES, RedisConfig};
 use crate::local::Local;
 use crate::protocol::entry::Header;
+use crate::protocol::glob;
 
 /// How many keys one step of a big read or invalidation takes: enough to be quick, few enough that nobody waits behind it.
 const STEP: usize = 256;

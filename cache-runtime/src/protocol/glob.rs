@@ -13,7 +13,7 @@ pub(crate) fn literal(text: &str) -> String {
 }
 
 /// Whether `text` matches `pattern`: `*`, `?`, `[a-c]`, `[^a]`, and `\` before a literal.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go on when a guess at the length of the last `*` fails.
     let mut retry: Option<(usize, usize)> = None;

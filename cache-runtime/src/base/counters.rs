@@ -1,0 +1,208 @@
+//! Counting: atomics inside, a plain snapshot outside.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident: $counter:ty,)*) => {
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: $counter,)*
+        }
+
+        /// What was counted since the cache was made.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        #[non_exhaustive]
+        pub struct CounterSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> CounterSnapshot {
+                let mut snapshot = CounterSnapshot { $($name: self.$name.get(),)* };
+                // Apart, so that a hit in the process counts once.
+                snapshot.hits += snapshot.local_hits;
+                snapshot
+            }
+        }
+
+        impl std::iter::Sum for CounterSnapshot {
+            fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+                parts.fold(Self::default(), |a, b| Self { $($name: a.$name + b.$name,)* })
+            }
+        }
+    };
+}
+
+counters! {
+    /// Calls answered from the cache.
+    hits: Striped,
+    /// Calls answered by their function, or by another call's run of it, while the cache was asked.
+    misses: Counter,
+    /// Values stored.
+    fills: Counter,
+    /// Values not stored because their entry was invalidated, evicted or taken over while they were loaded.
+    fills_refused: Counter,
+    /// Entries found whose generations have changed; each is a read that would have been stale.
+    stale_rejected: Counter,
+    /// Invalidations, however they were asked for.
+    invalidations: Counter,
+    /// Faults of the store, payloads that did not decode, values that could not be stored.
+    errors: Counter,
+    /// Calls that ran their function without the cache.
+    bypasses: Counter,
+    /// Hits on an entry past its time: while a new one was loaded, or because its load failed or was slow.
+    stale_served: Counter,
+    /// Loads in the background, while an entry past its time was served.
+    refreshes: Counter,
+    /// Those of the hits that a copy in the process answered, beside Redis.
+    local_hits: Striped,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add_one(&self) {
+        self.count();
+    }
+
+    /// Adds one, and returns what it was.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A counter of what happens many million times in a second: the first threads have a part each, which nobody else writes,
+/// and the others share what is left. One for all would be what limits two threads, and a write that others may make
+/// between costs a tenth of a hit.
+#[derive(Debug, Default)]
+pub(crate) struct Striped([Stripe; STRIPES]);
+
+pub(crate) const STRIPES: usize = 12;
+
+/// How many of them are of one thread each.
+const OWN: usize = 8;
+
+/// Alone where processors fetch memory: they do so in pairs of lines of 64 bytes.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe(Counter);
+
+/// The current thread's stripe; one of its own is somebody else's when the thread has ended.
+struct Place(usize);
+
+/// Which stripes are nobody's, a bit for each.
+static FREE: Mutex<usize> = Mutex::new((1 << OWN) - 1);
+
+impl Place {
+    fn take() -> Self {
+        static OTHERS: AtomicUsize = AtomicUsize::new(0);
+
+        let mut free = FREE.lock();
+        let place = free.trailing_zeros() as usize;
+        if place < OWN {
+            *free &= !(1 << place);
+            return Self(place);
+        }
+        Self(OWN + OTHERS.fetch_add(1, Ordering::Relaxed) % (STRIPES - OWN))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.0 < OWN {
+            *FREE.lock() |= 1 << self.0;
+        }
+    }
+}
+
+thread_local! {
+    static PLACE: Place = Place::take();
+}
+
+/// The current thread's.
+#[inline]
+pub(crate) fn stripe() -> usize {
+    // While the thread ends it has none any more.
+    PLACE
+        .try_with(|place| place.0)
+        .unwrap_or(OWN)
+        .min(STRIPES - 1)
+}
+
+impl Striped {
+    #[inline]
+    pub(crate) fn add_one(&self) {
+        self.count();
+    }
+
+    /// Adds one, and returns what the thread's part was.
+    #[inline]
+    pub(crate) fn count(&self) -> u64 {
+        let place = stripe();
+        let Counter(count) = &self.0[place].0;
+        if place < OWN {
+            // Nobody else writes it: whoever had it before has given it back under a lock.
+            let was = count.load(Ordering::Relaxed);
+            count.store(was + 1, Ordering::Relaxed);
+            was
+        } else {
+            count.fetch_add(1, Ordering::Relaxed)
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.iter().map(|stripe| stripe.0.get()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn no_count_is_lost_while_threads_come_and_go() {
+        const ROUNDS: u64 = 20;
+        const THREADS: u64 = 2 * STRIPES as u64;
+        const CALLS: u64 = 2_000;
+        let counter = Striped::default();
+        for _ in 0..ROUNDS {
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| (0..CALLS).for_each(|_| counter.add_one()));
+                }
+            });
+        }
+        assert_eq!(counter.get(), ROUNDS * THREADS * CALLS);
+    }
+
+    #[test]
+    fn a_stripe_of_ones_own_is_nobody_elses() {
+        let barrier = std::sync::Barrier::new(2 * OWN);
+        let places = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..2 * OWN {
+                scope.spawn(|| {
+                    places.lock().push(stripe());
+                    barrier.wait();
+                });
+            }
+        });
+        let places = places.into_inner();
+        for own in 0..OWN {
+            let holders = places.iter().filter(|place| **place == own).count();
+            assert!(holders <= 1, "{places:?}");
+        }
+        assert!(places.iter().all(|place| *place < STRIPES), "{places:?}");
+    }
+}

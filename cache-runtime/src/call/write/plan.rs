@@ -1,0 +1,203 @@
+//! What a write invalidates.
+
+use std::any::TypeId;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::nonce::Nonce;
+use crate::call::read::tag_dep;
+use crate::engine::Handle;
+use crate::invalidation::{Order, Sweep};
+use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
+use crate::protocol::generation::Dep;
+use crate::registry::{CallSite, Resource};
+use crate::store::{Intent, IntentRow};
+
+/// Collects what a function's attribute says it invalidates.
+#[derive(Debug)]
+#[must_use]
+pub struct WritePlan<'a> {
+    cache: &'a Handle,
+    site: Option<&'static CallSite>,
+    targets: Vec<Option<Target>>,
+    tags: Vec<Arc<Dep>>,
+    pub(super) crash_safe: bool,
+    pub(super) after_commit: bool,
+}
+
+#[derive(Debug)]
+struct Target {
+    resource: Arc<Resource>,
+    /// The entity's key; `None` for the whole resource.
+    entity: Option<String>,
+}
+
+impl<'a> WritePlan<'a> {
+    pub(crate) fn new(cache: &'a Handle, site: Option<&'static CallSite>) -> Self {
+        Self {
+            cache,
+            site,
+            targets: Vec::new(),
+            tags: Vec::new(),
+            crash_safe: false,
+            after_commit: false,
+        }
+    }
+
+    /// A resource, to be invalidated as a whole unless an id follows.
+    pub fn resource(mut self, name: &'static str) -> Self {
+        let resource = self.cache.resource(name);
+        if let (None, Some(site)) = (&resource, self.site) {
+            site.report(|| {
+                format!("`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`")
+            });
+        }
+        // One that is none keeps its place, so that its id does not narrow the resource before it.
+        self.targets.push(resource.map(Target::whole));
+        self
+    }
+
+    /// Narrows the last resource to one row, and to everything derived from the resource.
+    pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
+        if let Some(Some(target)) = self.targets.last_mut() {
+            let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
+            let form = key.id(id, &self.cache.space.hash_key);
+            target.narrow(form, typeid::of::<T>(), key.take(), self.site);
+        }
+        self
+    }
+
+    /// A resource that is not named in the program's text.
+    pub(crate) fn known(mut self, resource: Arc<Resource>) -> Self {
+        self.targets.push(Some(Target::whole(resource)));
+        self
+    }
+
+    /// All entries that carry this tag.
+    pub fn tag(mut self, tag: impl Display) -> Self {
+        self.tags.push(tag_dep(self.cache, &tag.to_string()));
+        self
+    }
+
+    /// The write is announced before it takes place, so that a process which is killed leaves nothing stale.
+    pub fn crash_safe(mut self) -> Self {
+        self.crash_safe = true;
+        self
+    }
+
+    /// The function runs inside its caller's transaction, and returns before the commit.
+    pub fn after_commit(mut self) -> Self {
+        self.after_commit = true;
+        self
+    }
+
+    pub(crate) fn finish(self) -> Planned {
+        let mut planned = Planned {
+            order: Order {
+                bumps: self.tags,
+                ..Order::default()
+            },
+            rows: Vec::new(),
+            tags: Vec::new(),
+            crash_safe: self.crash_safe,
+            after_commit: self.after_commit,
+        };
+        planned.tags.clone_from(&planned.order.bumps);
+        if !planned.order.bumps.is_empty() {
+            let others = Arc::clone(&self.cache.registry.others);
+            planned.order.counted.push(others);
+        }
+        let order = &mut planned.order;
+        for target in self.targets.into_iter().flatten() {
+            let resource = target.resource;
+            order.sweeps.push(Sweep {
+                resource: resource.name.clone(),
+                derived_only: target.entity.is_some(),
+            });
+            match target.entity {
+                Some(key) => {
+                    order.kills.push(key.clone());
+                    order.bumps.push(Arc::clone(&resource.derived));
+                    let whole = Arc::clone(&resource.whole);
+                    planned.rows.push(IntentRow { key, whole });
+                }
+                None => order.bumps.push(Arc::clone(&resource.whole)),
+            }
+            order.counted.push(Arc::clone(&resource.counters));
+        }
+        planned
+    }
+}
+
+/// What a write invalidates.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(super) order: Order,
+    /// The entries in the order, with what stands for each where it is somebody else's.
+    pub(super) rows: Vec<IntentRow>,
+    /// The tags among the bumps.
+    tags: Vec<Arc<Dep>>,
+    pub(super) crash_safe: bool,
+    pub(super) after_commit: bool,
+}
+
+impl Planned {
+    /// Whether it is undone if the transaction around it is.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.after_commit
+    }
+
+    /// What was planned before the body ran, with the rows that are known by now.
+    pub(super) fn with_rows_of(&self, known: Self, cache: &Handle) -> Self {
+        let mut narrowed = Self {
+            tags: self.tags.clone(),
+            crash_safe: self.crash_safe,
+            after_commit: self.after_commit,
+            ..known
+        };
+        if !self.tags.is_empty() && !crate::base::mutation::is_active("tags-lost-beside-result") {
+            narrowed.order.bumps.extend(self.tags.iter().cloned());
+            let others = Arc::clone(&cache.registry.others);
+            narrowed.order.counted.push(others);
+        }
+        narrowed
+    }
+
+    pub(crate) fn into_order(self) -> Order {
+        self.order
+    }
+
+    /// The same as an announcement: it invalidates, and nothing is stored until its time is over.
+    pub(crate) fn intent(&self, token: Nonce, length: Duration) -> Intent {
+        Intent {
+            token,
+            rows: self.rows.clone(),
+            deps: self.order.bumps.clone(),
+            length,
+        }
+    }
+}
+
+impl Target {
+    fn whole(resource: Arc<Resource>) -> Self {
+        Self {
+            resource,
+            entity: None,
+        }
+    }
+
+    /// An id that the readers would not write in this form names no entry of theirs: then it is the whole
+    /// resource. An invalidation is never bypassed.
+    fn narrow(
+        &mut self,
+        form: Result<IdForm, KeyError>,
+        of: TypeId,
+        key: String,
+        site: Option<&'static CallSite>,
+    ) {
+        if form.is_ok_and(|form| self.resource.fits(form, of, site)) {
+            self.entity = Some(key);
+        }
+    }
+}

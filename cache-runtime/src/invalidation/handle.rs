@@ -1,0 +1,221 @@
+//! The queue as its users hold it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::acknowledgement::Acknowledgement;
+use super::batch::Order;
+use super::clearing::{Clearing, HELD, Walked};
+use super::queue::{Lost, Queue, Ticket};
+use super::shared::Shared;
+use super::sweep::Sweeper;
+use super::worker::{CLOSING_BUDGET, Worker};
+use crate::base::background::{Background, supervised};
+use crate::base::clock::{self, Instant};
+use crate::base::error::Error;
+use crate::store::{ConnectionWatch, Probe, Store};
+
+/// How long who invalidates by hand waits for the receipt: the store may be slow in many steps.
+pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The queue's near end.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) connection: Option<ConnectionWatch>,
+    clearing: Arc<Clearing>,
+    closing: watch::Sender<bool>,
+    closed: watch::Receiver<bool>,
+}
+
+impl Delivery {
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        namespace: &str,
+        limit: usize,
+        intent: Duration,
+        background: &Background,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::new(limit, intent, clock::now())),
+            wake: Notify::new(),
+            is_degraded: AtomicBool::new(false),
+            running: watch::Sender::new(0),
+            is_elsewhere: background.is_own(),
+        });
+        let (closing, on_closing) = watch::channel(false);
+        let (on_closed, closed) = watch::channel(false);
+        let sweeper = Arc::new(Sweeper::default());
+        background.spawn(Arc::clone(&sweeper).run(Arc::clone(&store), namespace.to_owned()));
+        let clearing = Clearing::start(Arc::clone(&store), namespace, background);
+        let connection = store.connection();
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            store: Arc::clone(&store),
+            connection: connection.clone(),
+            namespace: namespace.to_owned(),
+            sweeper,
+            clearing: Arc::clone(&clearing),
+        };
+        background.spawn_to_finish(supervised("delivery", move || {
+            worker.clone().run(on_closing.clone(), on_closed.clone())
+        }));
+        Self {
+            shared,
+            store,
+            connection,
+            clearing,
+            closing,
+            closed,
+        }
+    }
+
+    /// Hands an invalidation in. It will take place whether or not anybody waits for the receipt.
+    pub(crate) fn enqueue(&self, order: Order) -> Receipt {
+        for counters in &order.counted {
+            counters.invalidations.add_one();
+        }
+        self.enter(Some(order))
+    }
+
+    /// Invalidates everything in the namespace.
+    pub(crate) fn enqueue_namespace(&self) -> Receipt {
+        self.enter(None)
+    }
+
+    fn enter(&self, order: Option<Order>) -> Receipt {
+        let (sender, acknowledged) = oneshot::channel();
+        let entered = self.shared.change(|queue| queue.enter(order, sender));
+        self.shared.wake.notify_one();
+        let ticket = entered.unwrap_or_else(|lost| {
+            report_late(&lost);
+            Ticket::NEVER
+        });
+        Receipt {
+            shared: Arc::clone(&self.shared),
+            acknowledged,
+            ticket,
+        }
+    }
+
+    /// Hands an invalidation in that is to take place later, or with `None` one of everything.
+    pub(crate) fn enqueue_at(&self, due: Instant, order: impl Into<Option<Order>>) {
+        let entered = self.shared.change(|queue| queue.enter_at(due, order));
+        self.shared.wake.notify_one();
+        if let Err(lost) = entered {
+            report_late(&lost);
+        }
+    }
+
+    /// Says that a write is running, or a value being stored, until the guard is dropped: a shutdown waits for it.
+    pub(crate) fn begin(&self) -> Running {
+        self.shared.running.send_modify(|running| *running += 1);
+        Running(Arc::clone(&self.shared))
+    }
+
+    /// Whether anything was reported as pending and is not delivered yet.
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.shared.is_degraded.load(Ordering::Acquire)
+    }
+
+    /// Whether an invalidation that concerns this entry was reported as pending and is not delivered yet.
+    pub(crate) fn is_pending(&self, probe: &Probe) -> bool {
+        self.is_degraded() && self.shared.queue.lock().concerns(probe)
+    }
+
+    /// How many invalidations the store has not acknowledged, be it that it never will.
+    pub(crate) fn pending(&self) -> u64 {
+        self.shared.queue.lock().len() as u64
+    }
+
+    /// For how long the oldest of them has waited; `None` if none waits.
+    pub(crate) fn oldest_pending(&self) -> Option<Duration> {
+        let oldest = self.shared.queue.lock().oldest()?;
+        Some(clock::now().saturating_duration_since(oldest))
+    }
+
+    /// Waits for the writes that are running and delivers what is left, for a bounded time; then the queue and
+    /// the store are closed. Whoever calls this a second time waits as well.
+    pub(crate) async fn close(&self) {
+        self.closing.send_replace(true);
+        let mut closed = self.closed.clone();
+        let _held = self.shared.hold(CLOSING_BUDGET * 2);
+        // The worker says that it is done, or is gone, or took too long.
+        let _ = tokio::time::timeout(CLOSING_BUDGET * 2, closed.wait_for(|closed| *closed)).await;
+    }
+}
+
+/// A write that is running, or a value that is being stored.
+#[derive(Debug)]
+pub(crate) struct Running(Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
+    }
+}
+
+fn report_late(lost: &Lost) {
+    if lost.is_news() {
+        tracing::error!(
+            "an invalidation was handed in after the cache had been shut down, and is lost: {lost}"
+        );
+    }
+}
+
+/// For one who waits until an invalidation has been acknowledged.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    shared: Arc<Shared>,
+    acknowledged: oneshot::Receiver<Acknowledgement>,
+    ticket: Ticket,
+}
+
+impl Receipt {
+    /// Returns with the store's word, or with [`Acknowledgement::Pending`] as soon as it is known that the store
+    /// does not give it now; at the latest after `patience`.
+    pub(crate) async fn acknowledged(self, patience: Duration) -> Acknowledgement {
+        // The write has taken place: whatever the caller runs on, this must not panic for want of a timer.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return self.acknowledged.await.unwrap_or(Acknowledgement::Lost);
+        }
+        let _held = self.shared.hold(patience);
+        match tokio::time::timeout(patience, self.acknowledged).await {
+            Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
+            Err(_) => self.shared.change(|queue| queue.lose_patience(self.ticket)),
+        }
+    }
+}
+
+impl Delivery {
+    /// Takes a place among those who wait for the walk that follows the next invalidation of everything.
+    pub(crate) fn join_walk(&self) -> Walked {
+        self.clearing.join()
+    }
+
+    /// Waits for that walk, and for another if the connection is lost meanwhile; returns how many entries it removed.
+    ///
+    /// # Errors
+    /// What the store said, or [`ErrorKind::Unavailable`] if the cache is shut down first.
+    pub(crate) async fn walked(&self, walk: Walked) -> Result<u64, Error> {
+        let _held = self.shared.hold(HELD);
+        if crate::base::mutation::is_active("walks-not-shared") {
+            return self.store.remove_matching(&self.clearing.everything).await;
+        }
+        let mut joined = Some(walk);
+        self.persist(|| {
+            let walk = joined.take().unwrap_or_else(|| {
+                let walk = self.clearing.join();
+                self.clearing.begin();
+                walk
+            });
+            walk.outcome()
+        })
+        .await
+    }
+}

@@ -1,0 +1,234 @@
+//! Delivers what waits in the queue, and tries again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::clearing::Clearing;
+use super::queue::{self, Queue};
+use super::reconnect::{changed, is_away, is_lost, number_of};
+use super::shared::Shared;
+use super::sweep::Sweeper;
+use crate::base::clock::{self, Instant, Millis};
+use crate::base::error::Error;
+use crate::store::{Circuit, ConnectionWatch, Store};
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+/// How long delivering what is left may take at shutdown.
+pub(super) const CLOSING_BUDGET: Duration = Duration::from_secs(2);
+
+/// The pause between two attempts at shutdown: short, because there is no time to lose.
+const CLOSING_RETRY: Duration = Duration::from_millis(50);
+
+#[derive(Clone)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) connection: Option<ConnectionWatch>,
+    pub(super) namespace: String,
+    pub(super) sweeper: Arc<Sweeper>,
+    pub(super) clearing: Arc<Clearing>,
+}
+
+/// Why something waits that is ready.
+struct Stopped {
+    error: Error,
+    /// Until when those who wait for receipts wait for a connection; `None` if they have been told.
+    until: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) async fn run(self, mut closing: watch::Receiver<bool>, closed: watch::Sender<bool>) {
+        // When this has panicked before.
+        if self.shared.queue.lock().is_sending() {
+            self.shared.take_back();
+        }
+        tokio::select! {
+            () = self.deliver_for_ever() => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+        self.last_attempt().await;
+        // Here, because the one who asked for it may have gone.
+        self.store.close().await;
+        closed.send_replace(true);
+    }
+
+    async fn deliver_for_ever(&self) {
+        let mut retry: Option<Duration> = None;
+        let mut kept_until = None;
+        let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);
+        // One warning for each, and not one for each write in an outage.
+        let mut warned = HashSet::new();
+        loop {
+            let due = self.shared.queue.lock().next_due();
+            let wake = [due, retry.map(|wait| clock::now() + wait), kept_until]
+                .into_iter()
+                .flatten()
+                .min();
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                () = changed(&mut connection) => {}
+                () = sleep_until(wake) => {}
+            }
+            let stopped = self.deliver_ready().await.err();
+            if let Some(connection) = &self.connection {
+                connection.want(stopped.is_some());
+            }
+            kept_until = stopped.as_ref().and_then(|stopped| stopped.until);
+            retry = match stopped {
+                None => {
+                    if retry.is_some() && !warned.is_empty() {
+                        tracing::info!("the invalidations that waited have been delivered");
+                        warned.clear();
+                    }
+                    None
+                }
+                Some(Stopped { error, until: None }) => {
+                    for name in self.shared.queue.lock().waiting_of() {
+                        if !warned.contains(&name) {
+                            tracing::warn!("invalidations of {name} wait for the store: {error}");
+                            warned.insert(name);
+                        }
+                    }
+                    Some(retry.map_or(FIRST_RETRY, |wait| (wait * 2).min(LAST_RETRY)))
+                }
+                Some(Stopped { until: Some(_), .. }) => retry,
+            };
+        }
+    }
+
+    async fn deliver_ready(&self) -> Result<(), Stopped> {
+        loop {
+            // Known beforehand, it costs nothing, however much waits: a write in an outage is not to pay for all
+            // those before it.
+            if self.store.circuit() != Circuit::Closed
+                && let Some(until) = self.shared.requeue(self.connection.as_ref())
+            {
+                let error = Error::unavailable("the store is not connected");
+                return Err(Stopped { error, until });
+            }
+            let number = number_of(self.connection.as_ref());
+            let Some(delivery) = self.shared.change(|queue| queue.send(clock::now())) else {
+                if self.store.circuit() == Circuit::Closed {
+                    self.shared.change(Queue::answered);
+                }
+                return Ok(());
+            };
+            if let Err(error) = self.deliver(&delivery).await {
+                if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
+                    // Sent again at once over the next connection, which may be there already.
+                    self.shared.requeue(self.connection.as_ref());
+                    continue;
+                }
+                self.shared.take_back();
+                return Err(Stopped { error, until: None });
+            }
+        }
+    }
+
+    /// Each part is done with once the store has taken it: what it refuses holds nothing else up.
+    async fn deliver(&self, delivery: &queue::Delivery) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        if delivery.invalidates {
+            match self.invalidate(delivery).await {
+                Ok(at) => {
+                    let batch = self.shared.change(Queue::acknowledge);
+                    // A walk that somebody waits for is a sweep as well.
+                    let is_swept = batch.whole_namespace && !self.clearing.begin();
+                    let namespace = is_swept.then_some((None, false));
+                    let resources = batch
+                        .sweeps
+                        .into_iter()
+                        .map(|(name, derived)| (Some(name), derived));
+                    self.sweeper.request(resources.chain(namespace), at);
+                }
+                // Whoever asks for more now waits as long again.
+                Err(error) if is_away(&error) => return Err(error),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        for intent in &delivery.intents {
+            let Err(error) = self.store.intend(intent).await else {
+                self.shared
+                    .change(|queue| queue.acknowledge_intent(intent.token));
+                continue;
+            };
+            self.shared.change(|queue| queue.defer_intent(intent.token));
+            let is_away = is_away(&error);
+            outcome = Err(error);
+            if is_away {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn invalidate(&self, delivery: &queue::Delivery) -> Result<Millis, Error> {
+        let invalidation = &delivery.invalidation;
+        let mut at = Millis(0);
+        if delivery.whole_namespace {
+            at = self.store.invalidate_namespace(&self.namespace).await?;
+        }
+        if !(invalidation.kills.is_empty() && invalidation.bumps.is_empty()) {
+            at = self.store.invalidate(invalidation).await?.at;
+        }
+        Ok(at)
+    }
+
+    async fn last_attempt(&self) {
+        let mut fault = None;
+        let attempts = self.deliver_the_rest(&mut fault);
+        // Whether it came to its end is seen from what is left.
+        let _ = tokio::time::timeout(CLOSING_BUDGET, attempts).await;
+        let lost = self.shared.change(Queue::close);
+        if lost.is_news() {
+            let reason = fault.map_or_else(
+                || format!("no answer within {} s", CLOSING_BUDGET.as_secs()),
+                |error: Error| error.to_string(),
+            );
+            tracing::error!(
+                "invalidations were not delivered before the cache was shut down: {reason}; lost: {lost}"
+            );
+        }
+    }
+
+    /// Delivers what is left, and what the writes that are running hand in, and ends the queue.
+    async fn deliver_the_rest(&self, fault: &mut Option<Error>) {
+        let mut running = self.shared.running.subscribe();
+        let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);
+        if let Some(connection) = &self.connection {
+            connection.want(true);
+        }
+        loop {
+            self.shared.change(Queue::flush_delayed);
+            if let Err(Stopped { error, .. }) = self.deliver_ready().await {
+                *fault = Some(error);
+                tokio::select! {
+                    () = tokio::time::sleep(CLOSING_RETRY) => {}
+                    () = changed(&mut connection) => {}
+                }
+                continue;
+            }
+            let is_quiet = *running.borrow_and_update() == 0;
+            if is_quiet && self.shared.change(Queue::close_if_done) {
+                return;
+            }
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                _ = running.changed() => {}
+            }
+        }
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,48 @@
+//! Why an argument cannot be part of a key.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why an argument can't be in a key.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct KeyError(Cow<'static, str>);
+
+pub(super) const TOO_LONG: &str =
+    "the arguments of a call may have 1 MiB together, and an id 8 MiB, to be in a cache key";
+
+impl KeyError {
+    pub(super) fn unordered() -> Self {
+        Self(Cow::Borrowed(
+            "a set without an order can't be an id; use a `BTreeSet`, or give the function an `op`, and the set is hashed",
+        ))
+    }
+
+    pub(super) fn not_a_number() -> Self {
+        Self(Cow::Borrowed(
+            "NaN can't be in a cache key, because it is not equal to itself",
+        ))
+    }
+
+    pub(super) fn too_long() -> Self {
+        Self(Cow::Borrowed(TOO_LONG))
+    }
+
+    /// Whether there is too much of it, which is a property of the call and not of the type.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.0 == TOO_LONG
+    }
+}
+
+/// Whether a collection is a set that is iterated in another order each time.
+///
+/// A serializer does not see the type of a value, but sets go through `Serializer::collect_seq`, whose iterator is the set.
+pub(super) fn is_unordered<I>() -> bool {
+    std::any::type_name::<I>().contains("HashSet")
+}
+
+impl serde::ser::Error for KeyError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self(Cow::Owned(message.to_string()))
+    }
+}

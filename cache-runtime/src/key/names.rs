@@ -1,0 +1,16 @@
+//! What a resource and an op may be called.
+
+use super::bound::NAME_LIMIT;
+
+/// Whether `name` is a resource: `[a-z0-9_-]+`, of a length that fits into a key.
+pub(crate) fn is_resource(name: &str) -> bool {
+    (1..=NAME_LIMIT).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+/// Whether `op` is segments `[a-z0-9_-]+` joined by `:`.
+pub(crate) fn is_op(op: &str) -> bool {
+    op.len() <= NAME_LIMIT && op.split(':').all(is_resource)
+}

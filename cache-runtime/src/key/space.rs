@@ -1,0 +1,42 @@
+//! What distinguishes the keys of one deployment from those of another.
+
+use std::fmt;
+
+use super::{bound, id};
+
+/// What distinguishes one deployment's keys from another's: the namespace in front, and the secret of the hash.
+#[derive(Clone, Default)]
+pub(crate) struct KeySpace {
+    pub(crate) namespace: String,
+    pub(crate) hash_key: [u8; 16],
+}
+
+impl fmt::Debug for KeySpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The hash key is a secret.
+        f.debug_struct("KeySpace")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KeySpace {
+    /// What all keys of a resource begin with.
+    pub(crate) fn prefix(&self, resource: &str) -> String {
+        format!("{}{resource}:", self.namespace)
+    }
+
+    /// The key of the generation of `dep`.
+    pub(crate) fn generation(&self, dep: &str) -> String {
+        format!("{}@gen:{dep}", self.namespace)
+    }
+
+    /// The key of the generation of a tag, which no resource is spelled like.
+    pub(crate) fn tag(&self, tag: &str) -> String {
+        let mut key = self.generation("~");
+        let start = key.len();
+        id::escape(tag, &mut key);
+        bound::bound(&mut key, start, &self.hash_key);
+        key
+    }
+}

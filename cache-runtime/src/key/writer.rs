@@ -1,0 +1,94 @@
+//! Writes the key of one call.
+
+use serde::Serialize;
+
+use super::bound::{self, ARGUMENT_LIMIT, LONGEST_ID, push_hash};
+use super::canonical;
+use super::error::KeyError;
+use super::id::{self, IdForm};
+use super::space::KeySpace;
+use crate::base::nonce::hash128;
+
+/// Builds one key from left to right.
+#[derive(Debug, Default)]
+pub(crate) struct KeyWriter {
+    pub(super) text: String,
+    /// The canonical bytes of the arguments, to be hashed at once.
+    pub(super) args: Vec<u8>,
+}
+
+impl KeyWriter {
+    pub(crate) fn new(space: &KeySpace, resource: &str) -> Self {
+        let mut key = Self::default();
+        key.begin(&space.prefix(resource));
+        key
+    }
+
+    /// Begins anew, in the memory that the last key took, with what [all keys](KeySpace::prefix) of the resource begin with.
+    #[inline]
+    pub(crate) fn begin(&mut self, prefix: &str) {
+        self.args.clear();
+        self.text.clear();
+        self.text.reserve(prefix.len() + 48);
+        self.text.push_str(prefix);
+    }
+
+    #[inline]
+    pub(crate) fn op(&mut self, op: &str) {
+        self.text.push_str(op);
+        self.text.push(':');
+    }
+
+    /// The id, or the beginning and the hash of a long one.
+    #[inline]
+    pub(crate) fn id<T: Serialize + ?Sized>(
+        &mut self,
+        id: &T,
+        hash_key: &[u8; 16],
+    ) -> Result<IdForm, KeyError> {
+        let start = self.text.len();
+        let form = id::render(id, &mut self.text);
+        let is_too_long = self.text.len() - start > LONGEST_ID;
+        bound::bound(&mut self.text, start, hash_key);
+        if is_too_long {
+            return Err(KeyError::too_long());
+        }
+        form
+    }
+
+    pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
+        let encoded = canonical::encode(arg, &mut self.args);
+        if self.args.len() > ARGUMENT_LIMIT {
+            // It is hashed no more, and its memory not kept.
+            self.args = Vec::new();
+            return Err(KeyError::too_long());
+        }
+        encoded
+    }
+
+    /// The hash of the arguments (there may be none) ends the key.
+    #[inline]
+    pub(crate) fn end_hashed(&mut self, space: &KeySpace) {
+        push_hash(&mut self.text, hash128(&space.hash_key, &self.args));
+    }
+
+    /// What is written so far.
+    #[inline]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The key, whose memory is its reader's.
+    pub(crate) fn take(&mut self) -> String {
+        std::mem::take(&mut self.text)
+    }
+
+    /// Whether it is worth holding on to its memory.
+    #[inline]
+    pub(crate) fn is_small(&self) -> bool {
+        self.text.capacity() + self.args.capacity() <= SPARE_LIMIT
+    }
+}
+
+/// A key that is larger is not worth holding on to.
+const SPARE_LIMIT: usize = 1024;

@@ -1,0 +1,233 @@
+//! The local tier of one cache.
+
+use std::cell::{Cell, OnceCell};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::cells::Cells;
+use super::cover::{Beat, Cover, NO_EPOCH, Session};
+use super::entry::{Asked, Copy, Entry, Found};
+use super::figures::{Figures, LocalFigures};
+use super::read_token::ReadToken;
+use super::tick::{Moment, Tick};
+use crate::base::entry_map::Table;
+use crate::base::nonce::{Nonce, hash128};
+use crate::store::Probe;
+
+/// The local tier of one cache.
+pub(crate) struct Local {
+    entries: Table<Entry>,
+    cells: Cells,
+    cover: Cover,
+    /// Drawn anew for each tier: nobody outside can look for keys that meet.
+    hash_key: [u8; 16],
+    heartbeat: Duration,
+    opened: Notify,
+    has_warned: AtomicBool,
+    figures: Figures,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("entries", &self.entries.len())
+            .field("bytes", &self.entries.weight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Local {
+    /// A tier of up to `max_bytes`, which serves nothing that may be older than `max_staleness`.
+    pub(crate) fn new(max_bytes: u64, max_staleness: Duration) -> Self {
+        Self {
+            entries: Table::new(max_bytes),
+            cells: Cells::default(),
+            cover: Cover::new(max_staleness),
+            hash_key: Nonce::fresh().0.to_le_bytes(),
+            heartbeat: max_staleness / 4,
+            opened: Notify::new(),
+            has_warned: AtomicBool::new(false),
+            figures: Figures::default(),
+        }
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u128 {
+        hash128(&self.hash_key, key)
+    }
+
+    /// The copy under a key, if it may be served now.
+    #[inline]
+    pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
+        let now = Moment::now();
+        // First of all: without a connection nothing is looked up.
+        let age = self.cover.age(now)?;
+        let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());
+        self.entries.look(key.as_bytes(), |entry| {
+            if !self.is_alive(entry) {
+                is_dead.set(true);
+            } else if entry.fits(asked, now.tick) {
+                ttl.set(Some(entry.ttl(now.tick)));
+                let _ = value.set(entry.value.clone());
+            }
+        });
+        if is_dead.get() {
+            self.drop_dead(key.as_bytes());
+        }
+        Some(Found {
+            ttl: ttl.get()?,
+            value: value.into_inner().flatten(),
+            age,
+        })
+    }
+
+    /// Whether nothing has been heard of it, on the connection over which it was read.
+    #[inline]
+    fn is_alive(&self, entry: &Entry) -> bool {
+        entry.epoch == self.cover.epoch() && entry.is_quiet()
+    }
+
+    /// Notes how old the last heartbeat was at the `n`th hit.
+    #[inline]
+    pub(crate) fn note(&self, n: u64, age: Duration) {
+        self.figures.hit(n, age);
+    }
+
+    /// Takes the cells of a read that is about to be sent; `None` if what it reads could not be kept.
+    pub(crate) fn read_token(&self, probe: &Probe) -> Option<ReadToken> {
+        let epoch = self.cover.epoch();
+        if epoch == NO_EPOCH {
+            return None;
+        }
+        let deps = probe.deps.iter().map(|dep| dep.key());
+        let cells = std::iter::once(probe.key.as_str())
+            .chain(deps)
+            .map(|key| self.cells.take(self.hash(key.as_bytes())))
+            .collect();
+        Some(ReadToken {
+            cells,
+            key: probe.key.as_str().into(),
+            epoch,
+            at: Tick::now(),
+        })
+    }
+
+    /// Keeps what a read has brought, unless there was word of its keys meanwhile.
+    pub(crate) fn keep(&self, read_token: ReadToken, copy: Copy) {
+        let is_poisoned = read_token.epoch != self.cover.epoch()
+            || !read_token.cells.iter().all(|cell| cell.is_quiet());
+        if is_poisoned {
+            self.figures.poisoned.add_one();
+            return;
+        }
+        // Word that comes from here on ends the cells of what is kept.
+        if let Some(entry) = Entry::new(read_token, copy) {
+            self.entries.insert(Arc::new(entry));
+            self.figures.kept.add_one();
+        }
+    }
+
+    /// Own changes of these keys, which Redis has acknowledged.
+    pub(crate) fn forget<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
+        for key in keys {
+            if crate::base::mutation::is_active("own-write-spares-reads-in-flight") {
+                self.entries.remove_if(key.as_bytes(), |_| true);
+            } else {
+                self.end(key.as_bytes());
+            }
+        }
+    }
+
+    /// The server says that a key has changed.
+    pub(crate) fn pushed(&self, key: &[u8]) {
+        self.figures.pushes.add_one();
+        self.end(key);
+    }
+
+    fn end(&self, key: &[u8]) {
+        if self.cells.end(self.hash(key)) {
+            self.drop_dead(key);
+        }
+    }
+
+    /// Makes room at once; what came in its place meanwhile stays.
+    fn drop_dead(&self, key: &[u8]) {
+        self.entries.remove_if(key, |entry| !self.is_alive(entry));
+    }
+
+    /// The server says that everything has changed.
+    pub(crate) fn pushed_all(&self) {
+        self.figures.pushes.add_one();
+        self.cover.forget();
+    }
+
+    /// A connection is being made.
+    pub(crate) fn announce(&self) -> Session {
+        self.cover.announce()
+    }
+
+    /// From now on reads go over this connection, and it tracks them.
+    pub(crate) fn open(&self, session: Session) {
+        self.cover.open(session);
+        self.opened.notify_one();
+    }
+
+    /// The connection is lost.
+    pub(crate) fn close(&self, session: Session) {
+        self.cover.close(session);
+    }
+
+    pub(crate) fn is_open(&self, session: Session) -> bool {
+        self.cover.is_open(session)
+    }
+
+    /// How often a heartbeat is to be sent.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// Returns when a connection has been opened since the last time.
+    pub(crate) async fn opened(&self) {
+        self.opened.notified().await;
+    }
+
+    /// A heartbeat is about to be sent.
+    pub(crate) fn beat(&self, session: Session) -> Option<Beat> {
+        self.cover.beat(session, Moment::now())
+    }
+
+    /// A heartbeat has come back.
+    pub(crate) fn returned(&self, session: Session, beat: Beat) {
+        self.cover.returned(session, beat);
+    }
+
+    /// Whether a heartbeat that was sent has not come back yet.
+    pub(crate) fn is_missing(&self, session: Session, beat: Beat) -> bool {
+        self.cover.is_missing(session, beat)
+    }
+
+    /// Logs that the server does not do what the tier needs, once.
+    pub(crate) fn warn(&self, why: impl fmt::Display) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the server does not say what changes, so nothing is kept in the process and every read asks it: {why}"
+            );
+        }
+    }
+
+    /// The figures but for the hits, which each resource counts.
+    pub(crate) fn figures(&self) -> LocalFigures {
+        let is_covered = self.cover.age(Moment::now()).is_some();
+        LocalFigures {
+            serving: is_covered,
+            entries: self.entries.len() as u64,
+            bytes: self.entries.weight(),
+            epochs: self.cover.epochs(),
+            ..self.figures.snapshot()
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Which type a payload holds.
+
+use std::fmt;
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::protocol::cacheable::Cacheable;
+
+/// Which type a payload holds: a hash of the type's name, of the attribute's `version`, and of the shape that the type's
+/// `Deserialize` asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// The fingerprint of `T` in this version. The first call for a type takes up to some milliseconds.
+    #[must_use]
+    pub fn of<T: Cacheable>(version: u32) -> Self {
+        let mut hasher = SipHasher13::new();
+        hasher.write(std::any::type_name::<T>().as_bytes());
+        hasher.write(&version.to_le_bytes());
+        if !crate::base::mutation::is_active("shape-not-in-fingerprint") {
+            hasher.write(&T::schema().hash.to_le_bytes());
+        }
+        Self(hasher.finish128().as_u128() as u64)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

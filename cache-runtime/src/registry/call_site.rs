@@ -1,0 +1,128 @@
+//! Where an annotated function stands, and what its attribute says.
+
+use std::any::TypeId;
+use std::collections::BTreeSet;
+use std::panic::Location;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::protocol::codec::Refusal;
+
+/// Where an annotated function stands, and what its attribute says. One static per function, shared
+/// by all its instantiations.
+#[derive(Debug)]
+pub struct CallSite {
+    function: &'static str,
+    #[cfg_attr(
+        not(feature = "map"),
+        expect(dead_code, reason = "only the map reads it")
+    )]
+    role: Role,
+    #[cfg_attr(
+        not(feature = "map"),
+        expect(dead_code, reason = "only the map reads it")
+    )]
+    words: &'static str,
+    place: &'static Location<'static>,
+    reported: AtomicBool,
+    /// Why the first value was not stored that a codec would have lost.
+    lost: OnceLock<String>,
+}
+
+impl CallSite {
+    /// At the caller's place.
+    #[track_caller]
+    pub(super) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
+        Self {
+            function,
+            role,
+            words,
+            place: Location::caller(),
+            reported: AtomicBool::new(false),
+            lost: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
+    }
+
+    /// Logs what is wrong with the function, once.
+    pub(crate) fn report(&self, text: impl FnOnce() -> String) {
+        if !self.reported.swap(true, Ordering::Relaxed) {
+            tracing::error!("{}", text());
+        }
+    }
+
+    /// The address tells two functions apart that one macro invocation wrote on one line.
+    pub(super) fn is(&'static self, other: &'static Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+/// What an annotated function does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Reads,
+    Writes,
+}
+
+pub(super) fn address(site: Option<&'static CallSite>) -> usize {
+    site.map_or(0, |site| std::ptr::from_ref(site).addr())
+}
+
+/// Logs once for each function and type that a codec would lose what it returns.
+pub(crate) fn report_loss(
+    site: Option<&'static CallSite>,
+    resource: &str,
+    type_id: TypeId,
+    refusal: &Refusal,
+) {
+    static REPORTED: Mutex<BTreeSet<(usize, TypeId)>> = Mutex::new(BTreeSet::new());
+
+    if !REPORTED.lock().insert((address(site), type_id)) {
+        return;
+    }
+    let function = site.map_or_else(|| "a manual operation".to_owned(), CallSite::to_string);
+    if let Some(site) = site {
+        let _ = site.lost.set(refusal.to_string());
+    }
+    tracing::warn!(
+        resource,
+        function,
+        field = refusal.place(),
+        reason = refusal.reason,
+        remedy = refusal.remedy,
+        "a value is not stored, since its codec would lose a part of it"
+    );
+}
+
+/// What only the map asks.
+#[cfg(feature = "map")]
+impl CallSite {
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn words(&self) -> &'static str {
+        self.words
+    }
+
+    pub(crate) fn place(&self) -> &'static Location<'static> {
+        self.place
+    }
+
+    /// Why a value was not stored that its codec would have lost.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
+    }
+}
+
+impl std::fmt::Display for CallSite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (file, line) = (self.place.file(), self.place.line());
+        write!(f, "`{}` ({file}:{line})", self.function)
+    }
+}

@@ -1,0 +1,177 @@
+//! One resource of one cache: its dependencies, counters and claims.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use super::call_site::{CallSite, address};
+use crate::base::counters::Counters;
+use crate::base::policy::Grace;
+use crate::key::{EntryKind, IdForm, KeySpace};
+use crate::protocol::codec::Trust;
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::generation::Dep;
+
+/// What the configuration says of one resource.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ResourceSettings {
+    pub(crate) space: KeySpace,
+    /// Wins over the attribute.
+    pub(crate) operator_ttl: Option<Duration>,
+    pub(crate) grace: Grace,
+}
+
+/// One resource of one cache: its dependencies, figures and claims.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    pub(crate) name: Box<str>,
+    /// What all its keys begin with.
+    pub(crate) prefix: Box<str>,
+    /// The secret of the hashes in them.
+    pub(crate) hash_key: [u8; 16],
+    /// `users`: every entry depends on it.
+    pub(crate) whole: Arc<Dep>,
+    /// `users~derived`: every derived entry depends on it as well.
+    pub(crate) derived: Arc<Dep>,
+    entity_deps: Arc<[Arc<Dep>]>,
+    derived_deps: Arc<[Arc<Dep>]>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) operator_ttl: Option<Duration>,
+    /// As it is configured.
+    pub(crate) grace: Grace,
+    claims: RwLock<HashMap<&'static str, Claim>>,
+    /// By function and types.
+    instances: RwLock<HashMap<(usize, u64), TypeId>>,
+    id_form: OnceLock<(IdForm, TypeId, &'static CallSite)>,
+    /// What the fills of each function have shown, by its address (0: manual operations), type and codec.
+    trust: RwLock<HashMap<(usize, TypeId, CodecId), Arc<Trust>>>,
+}
+
+/// Who owns the keys of an op.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    owner: &'static CallSite,
+    /// Whether the owner lets others in that say the same.
+    shared: bool,
+}
+
+/// The op under which a resource's entities are claimed; no op is spelled like this.
+const ENTITY: &str = "";
+
+impl Resource {
+    pub(super) fn new(name: &str, settings: ResourceSettings, counters: Arc<Counters>) -> Self {
+        let space = settings.space;
+        let whole = Dep::new(space.generation(name));
+        let derived = Dep::new(space.generation(&format!("{name}~derived")));
+        Self {
+            name: name.into(),
+            prefix: space.prefix(name).into(),
+            hash_key: space.hash_key,
+            entity_deps: [Arc::clone(&whole)].into(),
+            derived_deps: [Arc::clone(&whole), Arc::clone(&derived)].into(),
+            whole,
+            derived,
+            counters,
+            operator_ttl: settings.operator_ttl,
+            grace: settings.grace,
+            claims: RwLock::default(),
+            instances: RwLock::default(),
+            id_form: OnceLock::new(),
+            trust: RwLock::default(),
+        }
+    }
+
+    /// What the fills of a function have shown, of this type in this codec.
+    pub(crate) fn trust(
+        &self,
+        site: Option<&'static CallSite>,
+        type_id: TypeId,
+        codec: CodecId,
+    ) -> Arc<Trust> {
+        let key = (address(site), type_id, codec);
+        let known = self.trust.read().get(&key).cloned();
+        known.unwrap_or_else(|| Arc::clone(self.trust.write().entry(key).or_default()))
+    }
+
+    /// What an entry of this kind depends on. One order for all, since the stamp is computed in it.
+    pub(crate) fn deps(&self, kind: EntryKind) -> &Arc<[Arc<Dep>]> {
+        match kind {
+            EntryKind::Entity => &self.entity_deps,
+            EntryKind::Derived => &self.derived_deps,
+        }
+    }
+
+    /// Whether `site` may use the keys of this op (`None`: the entities). The first to ask owns them; any other
+    /// is reported once and has to go without the cache, unless both say `shared`.
+    pub(crate) fn claim(
+        &self,
+        op: Option<&'static str>,
+        site: &'static CallSite,
+        shared: bool,
+    ) -> bool {
+        let op = op.unwrap_or(ENTITY);
+        let known = self.claims.read().get(op).copied();
+        let claim = known.unwrap_or_else(|| {
+            let first = Claim {
+                owner: site,
+                shared,
+            };
+            *self.claims.write().entry(op).or_insert(first)
+        });
+        let owner = claim.owner;
+        if owner.is(site) || (claim.shared && shared) {
+            return true;
+        }
+        site.report(|| {
+            let keys = if op == ENTITY { format!("{}:<id>", self.name) } else { format!("{}:{op}", self.name) };
+            format!(
+                "two functions claim the cache keys `{keys}`: {owner} has them, so {site} runs without the cache; give it an `op` of its own, or write `shared` on both if they return the same"
+            )
+        });
+        false
+    }
+
+    pub(super) fn is_instance(
+        &self,
+        site: &'static CallSite,
+        types: u64,
+        instance: TypeId,
+    ) -> bool {
+        if crate::base::mutation::is_active("instances-share-keys") {
+            return true;
+        }
+        let place = (std::ptr::from_ref(site).addr(), types);
+        let known = self.instances.read().get(&place).copied();
+        let owner = known.unwrap_or_else(|| {
+            let mut instances = self.instances.write();
+            *instances.entry(place).or_insert(instance)
+        });
+        owner == instance
+    }
+
+    /// Whether ids of this form, and of this type, are the resource's. The first form seen is, and so are the other values
+    /// of its type where they are variants or have parts: each says what it is.
+    pub(crate) fn fits(&self, form: IdForm, of: TypeId, site: Option<&'static CallSite>) -> bool {
+        let Some((known, first_type, first)) = self.id_form.get() else {
+            if let Some(site) = site.filter(|_| !form.is_open()) {
+                return self.id_form.get_or_init(|| (form, of, site)).0.fits(form);
+            }
+            return true;
+        };
+        if known.fits(form) || (*first_type == of && known.is_composite() && form.is_composite()) {
+            return true;
+        }
+        if let Some(site) = site {
+            site.report(|| {
+                format!(
+                    "the ids that {site} gives for resource `{}` are of another type than those of {first}; its reads run without the cache, and its writes invalidate the whole resource",
+                    self.name
+                )
+            });
+        }
+        false
+    }
+}

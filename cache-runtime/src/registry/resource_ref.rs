@@ -1,0 +1,89 @@
+//! A resource that a call need not count if its function knows it.
+
+use std::any::TypeId;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use super::call_site::CallSite;
+use super::resource::Resource;
+use crate::protocol::fingerprint::Fingerprint;
+
+/// A resource, which a call need not count if its function knows it.
+#[derive(Debug, Clone)]
+pub(crate) enum ResourceRef {
+    Known(&'static Known),
+    Own(Arc<Resource>),
+}
+
+impl ResourceRef {
+    /// The fingerprint `of` the type of the function's values, in the version that its attribute says.
+    pub(crate) fn fingerprint(
+        &self,
+        type_id: TypeId,
+        version: u32,
+        of: fn(u32) -> Fingerprint,
+    ) -> Fingerprint {
+        let Self::Known(known) = self else {
+            return of(version);
+        };
+        // The instantiations of a generic function share what is known of it.
+        let known = known
+            .fingerprint
+            .get_or_init(|| (type_id, version, of(version)));
+        match known {
+            (id, at, fingerprint) if *id == type_id && *at == version => *fingerprint,
+            _ => of(version),
+        }
+    }
+}
+
+impl ResourceRef {
+    /// Whether the keys of this function belong to this instance of it. The types that instances are told apart by are
+    /// given as a hash of their names; of two that agree in it, the first has the keys.
+    #[inline]
+    pub(crate) fn is_of(&self, site: &'static CallSite, types: u64, instance: TypeId) -> bool {
+        if let Self::Known(known) = self
+            && known.instance.get() == Some(&(types, instance))
+        {
+            return true;
+        }
+        let is_own = self.is_instance(site, types, instance);
+        if let (true, Self::Known(known)) = (is_own, self) {
+            // Another one may have come in between; then each call asks.
+            let _ = known.instance.set((types, instance));
+        }
+        is_own
+    }
+}
+
+impl Deref for ResourceRef {
+    type Target = Resource;
+
+    fn deref(&self) -> &Resource {
+        match self {
+            Self::Known(known) => &known.resource,
+            Self::Own(resource) => resource,
+        }
+    }
+}
+
+/// What is known of a function in one cache, and of one resource.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(super) engine: u64,
+    pub(super) name: &'static str,
+    pub(super) op: Option<&'static str>,
+    pub(super) shared: bool,
+    pub(super) resource: Arc<Resource>,
+    pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
+    /// Its first instance, with the types that it is told apart by.
+    pub(super) instance: OnceLock<(u64, TypeId)>,
+}
+
+impl Known {
+    #[inline]
+    pub(super) fn is(&self, engine: u64, name: &str) -> bool {
+        // Mostly the very same literal.
+        self.engine == engine && (std::ptr::eq(self.name, name) || self.name == name)
+    }
+}

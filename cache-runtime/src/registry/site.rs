@@ -1,0 +1,122 @@
+//! Where an annotated function stands, and what is known of it.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use super::call_site::{CallSite, Role};
+use super::resource_ref::{Known, ResourceRef};
+
+/// The static of an annotated function: its call site, and what its first calls found out.
+#[derive(Debug)]
+pub struct Site {
+    at: CallSite,
+    /// What the first calls found out, to spare the others the registry's locks: those in as many caches, or of as many
+    /// resources, as there are places.
+    known: [OnceLock<Known>; PLACES],
+}
+
+pub(super) const PLACES: usize = 4;
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.at.fmt(f)
+    }
+}
+
+impl Deref for Site {
+    type Target = CallSite;
+
+    fn deref(&self) -> &CallSite {
+        &self.at
+    }
+}
+
+/// Every annotated function of the program: the linker puts them side by side.
+#[cfg(feature = "map")]
+#[linkme::distributed_slice]
+pub static SITES: [Site];
+
+impl Site {
+    /// At the caller's place.
+    #[track_caller]
+    pub(crate) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
+        Self {
+            at: CallSite::new(role, function, words),
+            known: [const { OnceLock::new() }; PLACES],
+        }
+    }
+
+    /// The resource of this name, if the function has been called with it.
+    #[inline]
+    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<ResourceRef> {
+        let mut known = self.known.iter().map_while(OnceLock::get);
+        known
+            .find(|known| known.is(engine, name))
+            .map(ResourceRef::Known)
+    }
+
+    /// As [`Resource::claim`].
+    #[inline]
+    pub(crate) fn claims(
+        &'static self,
+        engine: u64,
+        name: &'static str,
+        resource: &ResourceRef,
+        op: Option<&'static str>,
+        shared: bool,
+    ) -> bool {
+        if let ResourceRef::Known(known) = resource
+            && known.shared == shared
+            && same_op(known.op, op)
+        {
+            // A claim that was granted is not taken back.
+            return true;
+        }
+        self.claims_first(engine, name, resource, op, shared)
+    }
+
+    fn claims_first(
+        &'static self,
+        engine: u64,
+        name: &'static str,
+        resource: &ResourceRef,
+        op: Option<&'static str>,
+        shared: bool,
+    ) -> bool {
+        let is_granted = resource.claim(op, self, shared);
+        if let (true, ResourceRef::Own(resource)) = (is_granted, resource) {
+            self.know(Known {
+                engine,
+                name,
+                op,
+                shared,
+                resource: Arc::clone(resource),
+                fingerprint: OnceLock::new(),
+                instance: OnceLock::new(),
+            });
+        }
+        is_granted
+    }
+
+    /// Takes a place if there is one.
+    fn know(&self, mut known: Known) {
+        for place in &self.known {
+            let (engine, name) = (known.engine, known.name);
+            match place.set(known) {
+                Ok(()) => return,
+                Err(_) if place.get().is_some_and(|first| first.is(engine, name)) => return,
+                Err(back) => known = back,
+            }
+        }
+    }
+}
+
+/// Mostly the very same literal, or none.
+#[inline]
+fn same_op(a: Option<&'static str>, b: Option<&'static str>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
