@@ -1,12 +1,12 @@
 //! All that generated code may name. Nothing here is for people, and none of it follows semantic versioning.
 
 pub use crate::call::read::{Batch, LoadContext, Read, ReadPlan};
-pub use crate::call::shape::{BatchShape, Shape};
 pub use crate::call::write::{Write, WritePlan};
 use crate::registry::Role;
 #[cfg(feature = "map")]
 pub use crate::registry::SITES;
 pub use crate::registry::Site;
+pub use crate::shape::{BatchShape, Shape};
 
 /// Stands for the time that the configuration has.
 pub const AS_CONFIGURED: Option<std::time::Duration> = None;

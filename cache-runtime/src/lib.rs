@@ -81,6 +81,7 @@
 // the order, and CI checks it.
 #[doc(hidden)]
 pub mod __private;
+mod shape;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

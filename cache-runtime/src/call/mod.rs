@@ -5,6 +5,5 @@ pub(crate) mod observe;
 pub(crate) mod read;
 pub(crate) mod returns;
 pub(crate) mod scope;
-pub(crate) mod shape;
 pub(crate) mod transaction;
 pub(crate) mod write;

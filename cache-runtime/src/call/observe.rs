@@ -248,6 +248,17 @@ fn defer(outcome: impl FnOnce() -> Outcome) {
     }
 }
 
+/// Records a call outside any cache.
+#[inline]
+pub(crate) fn record_disabled() {
+    record(|| Outcome {
+        key: String::new(),
+        resource: String::new(),
+        store: "",
+        status: Status::Bypass(BypassReason::Disabled),
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 //! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, with `Arc<T>`
 //! allowed wherever `T` stands (an `Arc<str>` or `Arc<[T]>` is itself a `T`, for want of a sized one in it). Blanket implementations for all of these would overlap (`Option<T>` is
 //! itself a serialisable type), so each form has a *shape*, a marker type that keeps the implementations
-//! apart; [`Shape`](crate::call::shape::Shape) finds it.
+//! apart; [`Shape`](crate::shape::Shape) finds it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::url::{from_url, service_link};
+use super::url::{from_url, host_name, service_link};
 use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, normalised, slips, terminated};
 use crate::base::policy::MAX_TTL;
 use crate::key::is_resource;
@@ -267,7 +267,7 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         .get("REDIS_PORT")
         .and_then(|text| service_link(text));
     let address = match (
-        vars.take("REDIS_HOST", "a host name or address", host),
+        vars.take("REDIS_HOST", "a host name or address", host_name),
         link,
     ) {
         // Of a service that has the name `redis`, which is in use by its name or by its address, or is another one.
@@ -387,11 +387,6 @@ fn megabytes(text: &str) -> Option<u32> {
 
 fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port != 0)
-}
-
-pub(super) fn host(text: &str) -> Option<String> {
-    let fits = |c: char| c.is_alphanumeric() || ".:-_".contains(c);
-    text.chars().all(fits).then(|| text.to_owned())
 }
 
 fn namespace(text: &str) -> Option<String> {

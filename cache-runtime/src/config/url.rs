@@ -38,7 +38,7 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
         text => {
             let text = percent_decoded(text, "host")?;
             let text = text.trim_start_matches('[').trim_end_matches(']');
-            super::env::host(text).ok_or("its host is not a host name or address")?
+            host_name(text).ok_or("its host is not a host name or address")?
         }
     };
     let port = match url.port() {
@@ -125,8 +125,14 @@ pub(super) fn service_link(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.parse().ok().filter(|port| *port != 0)?;
-    let host = super::env::host(host).filter(|host| !host.is_empty())?;
+    let host = host_name(host).filter(|host| !host.is_empty())?;
     Some((host, port))
+}
+
+/// A host name or address as it may stand in a setting.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let fits = |c: char| c.is_alphanumeric() || ".:-_".contains(c);
+    text.chars().all(fits).then(|| text.to_owned())
 }
 
 #[cfg(test)]

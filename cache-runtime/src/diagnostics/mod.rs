@@ -3,7 +3,7 @@
 //! It delays nothing and fails nothing: the store is asked in the background, once, and what is found is a line each in
 //! the log.
 
-#[cfg_attr(not(feature = "map"), path = "advisor/no_map.rs")]
+#[cfg_attr(not(feature = "map"), path = "no_map.rs")]
 mod program;
 mod report;
 mod rules;

@@ -1,8 +1,8 @@
 //! In place of the annotated functions, where the map is left out: what the settings say of the program.
 
+use super::report::Checkup;
 use crate::config::CacheConfig;
 use crate::key::is_resource;
-use super::report::Checkup;
 
 pub(super) struct Program<'a>(&'a CacheConfig);
 

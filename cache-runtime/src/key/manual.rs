@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::bound::{self, ARGUMENT_LIMIT, ID_LIMIT, LONGEST_ID, NAME_LIMIT};
 use super::canonical;
-use super::error::{KeyError, TOO_LONG};
+use super::error::TOO_LONG;
 use super::id::{self, IdForm};
 use super::kind::EntryKind;
 use super::names::{is_op, is_resource};
@@ -248,7 +248,7 @@ fn arguments(args: &impl KeyPart) -> Result<Vec<u8>, Error> {
 
 /// The canonical bytes of one argument.
 #[cfg(any(test, feature = "testing"))]
-pub(crate) fn canonical_bytes(arg: &impl KeyPart) -> Result<Vec<u8>, KeyError> {
+pub(crate) fn canonical_bytes(arg: &impl KeyPart) -> Result<Vec<u8>, super::error::KeyError> {
     let mut bytes = Vec::new();
     canonical::encode(arg, &mut bytes)?;
     Ok(bytes)

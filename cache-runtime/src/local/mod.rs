@@ -13,6 +13,7 @@ mod tests;
 mod tick;
 mod tier;
 
+#[cfg(feature = "redis")]
 pub(crate) use self::cover::{Beat, Session};
 pub(crate) use self::entry::{Asked, Copy, Shared};
 pub use self::figures::LocalFigures;

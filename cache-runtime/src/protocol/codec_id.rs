@@ -1,7 +1,5 @@
 //! How a payload is encoded.
 
-use std::hash::Hasher;
-
 /// How a payload is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

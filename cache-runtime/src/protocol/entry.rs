@@ -11,7 +11,6 @@
 //! and `redis-cli GET users:1` stays readable. A value that does not start with the magic is somebody else's.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::time::Duration;
 
 use super::codec_id::CodecId;

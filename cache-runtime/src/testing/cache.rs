@@ -7,20 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::faults::{Fault, Faulty, Switch};
-use crate::cache::Cache;
+use crate::cache::{Cache, test_scope};
 use crate::config::CacheConfig;
 use crate::store::MemoryStore;
 
 const BYTES: u64 = 64 << 20;
-
-tokio::task_local! {
-    static IN_SCOPE: Cache;
-}
-
-/// The cache in whose [scope](TestCache::scope) the current task is.
-pub(crate) fn in_scope() -> Option<Cache> {
-    IN_SCOPE.try_with(Cache::clone).ok()
-}
 
 /// A cache in memory, with a clock that the test moves and faults that the test causes. It is used as a [`Cache`] is,
 /// `clone()` included, which is one more handle on that; each one is empty at first.
@@ -147,7 +138,7 @@ impl TestCache {
     /// # Cancel safety
     /// As cancel safe as `future` is.
     pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
-        IN_SCOPE.scope(self.cache.clone(), future)
+        test_scope::with_cache(self.cache.clone(), future)
     }
 
     /// From now on the store fails like this.

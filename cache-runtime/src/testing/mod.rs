@@ -17,6 +17,5 @@ mod faults;
 pub mod internals;
 
 pub use self::cache::TestCache;
-pub(crate) use self::cache::in_scope;
 pub use self::contract::check_store;
 pub use self::faults::Fault;

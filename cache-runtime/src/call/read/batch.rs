@@ -16,7 +16,8 @@ use super::permit::Permit;
 use super::plan::ReadPlan;
 use super::reader::{Action, EntryState, Reader};
 use super::steps::{self, Asked, Leases, Wanted};
-use super::{AllButEach, Call, Everything, Unless, ran_without, value_of};
+use super::store_filter::{AllButEach, Everything};
+use super::{Call, Unless, value_of};
 use crate::base::call_budget::CallBudget;
 use crate::base::error::{Error, ErrorKind};
 use crate::call::enclosing::{self, Frame};
@@ -120,7 +121,7 @@ impl<R, S, K: Clone, U> Batch<R, S, K, U> {
             return std::future::pending().await;
         }
         let Some(calls) = self.calls else {
-            ran_without();
+            observe::record_disabled();
             return body(Kind::OF, self.ids).await;
         };
         let leases = Leases::default();

@@ -3,7 +3,8 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use super::{Load, Unless};
+use super::Unless;
+use super::load::Load;
 use crate::call::observe::{StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
 use crate::coalesce::keep_alive::KeptAlive;

@@ -5,12 +5,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::permit::{NewEntry, Permit};
-use super::reader::Fallback;
+use super::hit::Fallback;
+use super::new_entry::NewEntry;
+use super::permit::Permit;
 use super::{Call, Unless};
 use crate::call::enclosing::Frame;
-use crate::call::observe::StaleReason;
-use crate::call::observe::Status;
+use crate::call::observe::{StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
 use crate::coalesce::keep_alive::{KeepAlive, Step};
 use crate::coalesce::load_gate::Run;

@@ -1,8 +1,7 @@
 //! The right to load an entry: held, renewed, used or given back.
 
-use std::time::Duration;
-
 use super::Call;
+use super::new_entry::NewEntry;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};
 use crate::base::nonce::Nonce;
@@ -11,28 +10,9 @@ use crate::coalesce::keep_alive::Renewal;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::coalesce::single_flight::Leader;
 use crate::engine::Handle;
-use crate::protocol::codec_id::CodecId;
-use crate::protocol::entry::{Content, Stamp};
+use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Payload, Seen};
-
-/// A value ready to be stored.
-#[derive(Debug)]
-pub(crate) struct NewEntry {
-    pub(super) content: Content,
-    pub(super) payload: Payload,
-    pub(super) codec: CodecId,
-    pub(super) size: usize,
-    pub(super) fresh_for: Duration,
-    pub(super) stale_for: Duration,
-}
-
-impl NewEntry {
-    /// Whether it would be served at all.
-    pub(super) fn lasts(&self) -> bool {
-        self.fresh_for >= Duration::from_millis(1)
-    }
-}
+use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Seen};
 
 /// The right, and the duty, to load: a lease in the store and a flight in the process.
 ///

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::start::{PreparedCall, ReadOptions};
+use super::prepared::{PreparedCall, ReadOptions};
 use super::{Call, all_deps};
 use crate::base::nonce::hash128;
 use crate::base::policy::{IntoTtl, MAX_TTL};

@@ -5,9 +5,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::hit::{Fallback, Hit};
 use super::{Call, Permit};
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant, Millis};
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::call::scope::{self, Mode};
@@ -16,62 +18,15 @@ use crate::coalesce::load_gate::{self, Entered, GateResult, Run};
 use crate::coalesce::single_flight::{FlightRole, Leader, LoadResult, WaitResult, Waiter};
 use crate::coalesce::waits::{Noted, Wait};
 use crate::local::ReadToken;
-use crate::protocol::codec_id::CodecId;
-use crate::protocol::entry::{Content, Header, Stamp};
+use crate::protocol::circuit::Circuit;
+use crate::protocol::entry::{Header, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Found, LeaseReply, Look, Payload, Seen, Word};
 
 /// The first pause of one who waits for another process's load, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
 const LAST_PAUSE: Duration = Duration::from_millis(25);
-
-/// An entry that may be served.
-#[derive(Debug)]
-pub(crate) struct Hit {
-    pub(crate) header: Header,
-    pub(crate) content: Content,
-    pub(crate) codec: CodecId,
-    pub(crate) payload: Payload,
-    /// For how long it will be served yet; zero if its time is over.
-    pub(crate) ttl: Duration,
-    /// How long its time has been over.
-    pub(crate) past: Duration,
-}
-
-impl Hit {
-    #[inline]
-    fn new(header: Header, payload: Payload, now: Millis) -> Self {
-        Self {
-            header,
-            content: header.content,
-            codec: header.codec,
-            payload,
-            ttl: header.left(now),
-            past: now.since(header.fresh),
-        }
-    }
-
-    /// What a look saw, if it may be served as it is to one who does nothing else.
-    #[inline]
-    pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Self> {
-        let Found::Entry(header, payload) = look.found else {
-            return None;
-        };
-        let may_be_served = header.stays_under(look.stamp, fingerprint)
-            && look.intended.is_none()
-            && look.now < header.fresh
-            && !header.is_ahead_of(look.now);
-        may_be_served.then(|| Self::new(header, payload, look.now))
-    }
-}
-
-/// An entry to be served in place of a load that fails or is slow.
-#[derive(Debug)]
-pub(crate) struct Fallback {
-    pub(crate) hit: Hit,
-    /// Whether it may be served in place of an error.
-    pub(crate) covers_errors: bool,
-}
 
 /// What a reader is to do.
 #[derive(Debug)]
@@ -648,4 +603,15 @@ enum LeaseDecision {
     Joins(Waiter, Option<Noted>),
     /// Looks after a load elsewhere.
     Polls,
+}
+
+impl Call {
+    pub(super) fn fault(&self, error: &Error) -> Action {
+        // While the store is known to be away, that is one fault and not one per call.
+        if self.cache.store.circuit() == Circuit::Closed {
+            self.resource.counters.errors.add_one();
+            tracing::debug!("`{}` is read without the cache: {error}", self.probe.key);
+        }
+        Action::Bypass(BypassReason::Unavailable)
+    }
 }

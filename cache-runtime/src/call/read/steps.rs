@@ -4,7 +4,8 @@ use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use super::Call;
-use super::permit::{NewEntry, Permit};
+use super::new_entry::NewEntry;
+use super::permit::Permit;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock;
 use crate::base::error::ErrorKind;

@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::Cache;
 use crate::base::nonce::Nonce;
 use crate::call::returns::{Fallible, Owned};
 use crate::config::CacheConfig;
+use crate::key::Key;
 
 /// Ten thousand may wait for the same load. Most of what that costs is memory, which is fetched from the system when they
 /// come, and given back when they are answered.

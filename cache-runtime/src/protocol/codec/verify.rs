@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec_id::CodecId;
 
-/// How the values of a function are compared: found by the chain in [`shape`](crate::call::shape), from what the type has.
+/// How the values of a function are compared: found by the chain in [`shape`](crate::shape), from what the type has.
 pub trait Compare<V> {
     /// Whether both are equal; `None` where nobody can say.
     fn equal(one: &V, other: &V) -> Option<bool>;

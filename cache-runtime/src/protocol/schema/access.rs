@@ -1,37 +1,34 @@
 //! The parts of a made-up value.
 
-use std::any::type_name;
 use std::cell::RefCell;
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
-use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess};
 
 use super::error::Stop;
-use super::probe::Probe;
 
-/// Reads a part whose type the seed names.
-fn read<'de, S: DeserializeSeed<'de>>(part: Probe<'_>, seed: S) -> Result<S::Value, Stop> {
-    let part = Probe {
-        ty: type_name::<S::Value>(),
-        ..part
-    };
-    part.attempt(part.place, |part| seed.deserialize(part))
+/// One place of a type, of which parts can be read.
+pub(super) trait Part: Copy {
+    /// The part of this name.
+    fn at(self, name: &str) -> Self;
+    /// Reads it, as the type that the seed names.
+    fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop>;
 }
 
 /// The elements of a list or tuple.
-pub(super) struct List<'p> {
-    probe: Probe<'p>,
+pub(super) struct List<P> {
+    probe: P,
     at: usize,
     len: usize,
 }
 
-impl<'p> List<'p> {
-    pub(super) fn new(probe: Probe<'p>, len: usize) -> Self {
+impl<P> List<P> {
+    pub(super) fn new(probe: P, len: usize) -> Self {
         Self { probe, at: 0, len }
     }
 }
 
-impl<'de> SeqAccess<'de> for List<'_> {
+impl<'de, P: Part> SeqAccess<'de> for List<P> {
     type Error = Stop;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(
@@ -43,13 +40,13 @@ impl<'de> SeqAccess<'de> for List<'_> {
         }
         let part = self.probe.at(&self.at.to_string());
         self.at += 1;
-        read(part, seed).map(Some)
+        part.read(seed).map(Some)
     }
 }
 
 /// The entries of a map or struct.
-pub(super) struct Entries<'p> {
-    probe: Probe<'p>,
+pub(super) struct Entries<'p, P> {
+    probe: P,
     names: std::vec::IntoIter<&'static str>,
     /// The name whose value comes next; none for a key of the map's own type.
     name: Option<&'static str>,
@@ -57,8 +54,8 @@ pub(super) struct Entries<'p> {
     asked: Option<&'p RefCell<Option<&'static str>>>,
 }
 
-impl<'p> Entries<'p> {
-    pub(super) fn new(probe: Probe<'p>, names: Vec<&'static str>) -> Self {
+impl<'p, P: Part> Entries<'p, P> {
+    pub(super) fn new(probe: P, names: Vec<&'static str>) -> Self {
         Self {
             probe,
             names: names.into_iter(),
@@ -69,7 +66,7 @@ impl<'p> Entries<'p> {
     }
 
     /// One entry whose key is read as well.
-    pub(super) fn of_any_key(probe: Probe<'p>) -> Self {
+    pub(super) fn of_any_key(probe: P) -> Self {
         Self {
             any_key: true,
             ..Self::new(probe, Vec::new())
@@ -77,9 +74,9 @@ impl<'p> Entries<'p> {
     }
 }
 
-impl<'p> Entries<'p> {
+impl<'p, P: Part> Entries<'p, P> {
     /// Tells which name was read last while its value has not been.
-    pub(super) fn asked<'a>(self, asked: &'a RefCell<Option<&'static str>>) -> Entries<'a>
+    pub(super) fn asked<'a>(self, asked: &'a RefCell<Option<&'static str>>) -> Entries<'a, P>
     where
         'p: 'a,
     {
@@ -96,7 +93,7 @@ impl<'p> Entries<'p> {
     }
 }
 
-impl<'de> MapAccess<'de> for Entries<'_> {
+impl<'de, P: Part> MapAccess<'de> for Entries<'_, P> {
     type Error = Stop;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(
@@ -104,7 +101,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         seed: S,
     ) -> Result<Option<S::Value>, Stop> {
         if std::mem::take(&mut self.any_key) {
-            return read(self.probe.at("key"), seed).map(Some);
+            return self.probe.at("key").read(seed).map(Some);
         }
         self.name = self.names.next();
         let Some(name) = self.name else {
@@ -118,54 +115,28 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
         self.tell(None);
         let part = self.probe.at(self.name.unwrap_or("value"));
-        read(part, seed)
+        part.read(seed)
     }
 }
 
 /// An enum in one of its variants.
-pub(super) struct OneVariant<'p> {
-    probe: Probe<'p>,
+pub(super) struct OneVariant<P> {
+    probe: P,
     name: &'static str,
 }
 
-impl<'p> OneVariant<'p> {
-    pub(super) fn new(probe: Probe<'p>, name: &'static str) -> Self {
+impl<P> OneVariant<P> {
+    pub(super) fn new(probe: P, name: &'static str) -> Self {
         Self { probe, name }
     }
 }
 
-impl<'de, 'p> EnumAccess<'de> for OneVariant<'p> {
+impl<'de, P: Part + VariantAccess<'de, Error = Stop>> EnumAccess<'de> for OneVariant<P> {
     type Error = Stop;
-    type Variant = Probe<'p>;
+    type Variant = P;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Probe<'p>), Stop> {
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, P), Stop> {
         let name: StrDeserializer<'_, Stop> = StrDeserializer::new(self.name);
         Ok((seed.deserialize(name)?, self.probe.at(self.name)))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Probe<'_> {
-    type Error = Stop;
-
-    fn unit_variant(self) -> Result<(), Stop> {
-        self.plan.borrow_mut().note(self.place, "unit")
-    }
-
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop> {
-        self.plan.borrow_mut().note(self.place, "newtype")?;
-        read(self.at("0"), seed)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
-        self.plan.borrow_mut().note(self.place, "tuple")?;
-        visitor.visit_seq(List::new(self, len))
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Stop> {
-        serde::Deserializer::deserialize_struct(self, "", fields, visitor)
     }
 }

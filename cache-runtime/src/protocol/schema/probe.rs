@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Deserializer;
 use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{DeserializeOwned, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, VariantAccess, Visitor};
 
-use super::access::{Entries, List, OneVariant};
+use super::access::{Entries, List, OneVariant, Part};
 use super::error::Stop;
 use super::plan::{Place, Plan, step};
 use super::shape::Schema;
@@ -55,14 +55,24 @@ pub(super) struct Probe<'p> {
     pub(super) is_readable: bool,
 }
 
-impl<'p> Probe<'p> {
-    pub(super) fn at(self, name: &str) -> Self {
+impl Part for Probe<'_> {
+    fn at(self, name: &str) -> Self {
         Self {
             place: step(self.place, name),
             ..self
         }
     }
 
+    fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop> {
+        let part = Self {
+            ty: type_name::<S::Value>(),
+            ..self
+        };
+        part.attempt(part.place, |part| seed.deserialize(part))
+    }
+}
+
+impl<'p> Probe<'p> {
     /// Reads a part, which is to blame if that fails and no part of it is.
     pub(super) fn attempt<T>(
         self,
@@ -334,5 +344,31 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 
     fn is_human_readable(&self) -> bool {
         self.is_readable
+    }
+}
+
+impl<'de> VariantAccess<'de> for Probe<'_> {
+    type Error = Stop;
+
+    fn unit_variant(self) -> Result<(), Stop> {
+        self.plan.borrow_mut().note(self.place, "unit")
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop> {
+        self.plan.borrow_mut().note(self.place, "newtype")?;
+        Part::at(self, "0").read(seed)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
+        self.plan.borrow_mut().note(self.place, "tuple")?;
+        visitor.visit_seq(List::new(self, len))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        Deserializer::deserialize_struct(self, "", fields, visitor)
     }
 }

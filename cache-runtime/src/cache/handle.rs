@@ -1,0 +1,240 @@
+//! The cache as a program holds it: starting, stopping, statistics.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::base::background::Background;
+use crate::config::CacheConfig;
+use crate::diagnostics::{self, Checkup};
+use crate::engine::{Engine, EngineRef, Handle, Shares};
+use crate::local::Local;
+use crate::stats::{Figures, Stats};
+use crate::store::{MemoryStore, Store};
+
+/// A handle on a cache; cheap to clone, and all clones are the same cache.
+///
+/// The operations here are for what annotations can't say. Where the cache is off they do nothing, and where
+/// the store is away reads find nothing.
+#[derive(Clone)]
+pub struct Cache(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) config: CacheConfig,
+    pub(super) engine: Option<Shares>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("config", &self.0.config)
+            .field("store", &self.0.engine.as_ref().map(|engine| &engine.store))
+            .finish()
+    }
+}
+
+impl AsRef<Self> for Cache {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl Cache {
+    /// Makes a cache of one's own, for [`cache = expr`](crate::cached) and tests. It returns when the first
+    /// attempt to reach Redis has ended, and does not fail when Redis is away.
+    pub async fn new(config: CacheConfig) -> Self {
+        if !config.is_enabled() {
+            tracing::info!("no cache: neither REDIS_ENABLED nor CACHE_LOCAL_MB turns a tier on");
+            return Self(Arc::new(Inner {
+                config,
+                engine: None,
+            }));
+        }
+        let background = match Background::start() {
+            Ok(background) => background,
+            Err(error) => {
+                tracing::error!(
+                    "the cache's own thread could not be started, so the cache is off: {error}"
+                );
+                return Self(Arc::new(Inner {
+                    config,
+                    engine: None,
+                }));
+            }
+        };
+        let (store, local) = store(&config, &background).await;
+        Self::around(Engine::new(config, store, background).with_local(local))
+    }
+
+    /// Makes a cache over a store of one's own.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn with_store(config: CacheConfig, store: Arc<dyn Store>) -> std::io::Result<Self> {
+        Ok(Self::over(config, store, Background::start()?))
+    }
+
+    /// On the caller's runtime, whose time the test may have paused; if there is none, on a thread of its own.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn for_tests(config: CacheConfig, store: Arc<dyn Store>) -> Self {
+        let background = match tokio::runtime::Handle::try_current() {
+            Ok(_) => Background::here(),
+            Err(_) => Background::start().expect("a thread for the cache"),
+        };
+        Self::around(Engine::new(config, store, background).verifying_all())
+    }
+
+    fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {
+        Self::around(Engine::new(config, store, background))
+    }
+
+    fn around(engine: Engine) -> Self {
+        diagnostics::advise_once(&engine);
+        Self(Arc::new(Inner {
+            config: engine.config.clone(),
+            engine: Some(Shares::new(engine)),
+        }))
+    }
+
+    pub(super) fn disabled() -> Self {
+        Self(Arc::new(Inner {
+            config: CacheConfig::default(),
+            engine: None,
+        }))
+    }
+
+    #[inline]
+    pub(crate) fn engine(&self) -> Option<EngineRef<'_>> {
+        let engine = self.0.engine.as_ref()?;
+        (!engine.is_closed()).then_some(EngineRef::Own(engine))
+    }
+
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.engine().map(EngineRef::handle)
+    }
+
+    /// Whether any tier is configured.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.0.engine.is_some()
+    }
+
+    /// Whether the store answers, asked within the command budget.
+    pub async fn is_available(&self) -> bool {
+        match self.handle() {
+            Some(cache) => cache.store.ping().await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// The cache's state and figures, with what the server says of itself.
+    pub async fn get_stats(&self) -> Stats {
+        let Inner { config, engine } = &*self.0;
+        let facts = match self.handle() {
+            Some(cache) => cache.store.facts().await.ok(),
+            None => None,
+        };
+        let connected = facts.is_some();
+        let facts = facts.unwrap_or_default();
+        let redis = config.redis.as_ref();
+        let resources: std::collections::BTreeMap<_, _> = engine
+            .iter()
+            .flat_map(|engine| engine.registry.snapshot())
+            .collect();
+        let others = engine
+            .as_ref()
+            .map(|engine| engine.registry.others.snapshot());
+        let pending = engine
+            .as_ref()
+            .map_or(0, |engine| engine.delivery.pending());
+        let counters = Figures::new(resources.values().copied().chain(others).sum(), pending);
+        let local = engine
+            .as_ref()
+            .and_then(|engine| engine.local.as_ref())
+            .map(|local| crate::local::LocalFigures {
+                hits: counters.local_hits,
+                ..local.figures()
+            });
+        Stats {
+            enabled: engine.is_some(),
+            connected,
+            host: redis.map(|redis| redis.host.clone()),
+            port: redis.map(|redis| redis.port),
+            db: redis.map(|redis| redis.db),
+            total_keys: facts.total_keys,
+            used_memory: facts.used_memory,
+            uptime_seconds: facts.uptime_seconds,
+            connected_clients: facts.connected_clients,
+            default_ttl: config.default_ttl.as_secs(),
+            counters,
+            resources,
+            circuit: engine.as_ref().map(|engine| engine.store.circuit()),
+            reason: engine.as_ref().and_then(|engine| engine.store.reason()),
+            oldest_pending_ms: engine
+                .as_ref()
+                .and_then(|engine| engine.delivery.oldest_pending())
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            restarts: crate::base::background::restarts(),
+            tasks: engine
+                .as_ref()
+                .map_or(0, |engine| engine.background.tasks()),
+            local,
+        }
+    }
+
+    /// Looks for what operators forget: a Redis without a password or a memory limit, commands that its user may not
+    /// send, a namespace that another program uses, values kept for a day that nothing invalidates. It changes nothing,
+    /// and takes a bounded time whatever Redis holds.
+    ///
+    /// A cache makes this by itself once it is connected, and logs the advice; see
+    /// [`CacheConfig::advice`](crate::CacheConfig::advice).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use cache_runtime::{Cache, CacheConfig};
+    ///
+    /// let cache = Cache::new(CacheConfig::default().local_mb(16)).await;
+    /// let checkup = cache.checkup().await;
+    /// assert!(checkup.advice.is_empty(), "{checkup}");
+    /// # }
+    /// ```
+    pub async fn checkup(&self) -> Checkup {
+        match self.handle() {
+            Some(cache) => diagnostics::checkup(&cache.config, &*cache.store).await,
+            None => Checkup::of_nothing(),
+        }
+    }
+
+    /// Delivers what is still waiting, and what the writes that are running hand in, within two seconds; then
+    /// ends the cache's connections and tasks. What could not be delivered is named in the log. Every call
+    /// returns when that is done.
+    ///
+    /// From the beginning of it, annotated functions simply run: a write that starts now invalidates nothing.
+    /// So this belongs after a program has ended taking requests, and outside of annotated functions.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on all the same.
+    pub async fn shutdown(&self) {
+        if let Some(engine) = &self.0.engine {
+            engine.close().await;
+        }
+    }
+}
+
+/// The store, and the copies in this process of what lies in it.
+async fn store(
+    config: &CacheConfig,
+    background: &Background,
+) -> (Arc<dyn Store>, Option<Arc<Local>>) {
+    #[cfg(feature = "redis")]
+    if let Some(redis) = &config.redis {
+        let store = crate::store::RedisStore::connect(redis, config, background.handle()).await;
+        let local = store.local();
+        return (Arc::new(store), local);
+    }
+    let _ = background;
+    tracing::info!(
+        "✓ In-process cache enabled, {} MB",
+        config.local_bytes >> 20
+    );
+    (Arc::new(MemoryStore::new(config.local_bytes)), None)
+}

@@ -1,0 +1,76 @@
+//! The process-wide cache.
+
+use std::sync::OnceLock;
+
+use super::handle::Cache;
+use crate::config::CacheConfig;
+use crate::engine::{EngineRef, Handle};
+
+static PROCESS: OnceLock<Cache> = OnceLock::new();
+
+/// Makes a cache and installs it as the process-wide one, which annotated functions use unless they name
+/// another. It returns when the first attempt to reach Redis has ended, and does not fail when Redis is away.
+///
+/// Only the first call installs; a later one warns and returns the cache that is there.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use cache_runtime::CacheConfig;
+///
+/// cache_runtime::init(CacheConfig::from_env()?).await;
+/// # Ok::<(), cache_runtime::ConfigError>(())
+/// # }).unwrap();
+/// ```
+pub async fn init(config: CacheConfig) -> Cache {
+    if PROCESS.get().is_none() {
+        let cache = Cache::new(config).await;
+        match PROCESS.set(cache.clone()) {
+            Ok(()) => return cache,
+            Err(_) => cache.shutdown().await,
+        }
+    }
+    tracing::warn!("the process-wide cache is installed already; this configuration is not used");
+    cache()
+}
+
+/// The process-wide cache; a disabled one before [`init`].
+#[must_use]
+pub fn cache() -> Cache {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(cache) = super::test_scope::current() {
+        return cache;
+    }
+    PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
+}
+
+/// Stands for the process-wide cache.
+pub(crate) struct Process {
+    /// The one that a test has put in its place.
+    #[cfg(any(test, feature = "testing"))]
+    scoped: Option<Cache>,
+}
+
+#[inline]
+pub(crate) fn process() -> Process {
+    Process {
+        #[cfg(any(test, feature = "testing"))]
+        scoped: super::test_scope::current(),
+    }
+}
+
+impl Process {
+    /// Its engine, if it is on.
+    #[inline]
+    pub(crate) fn engine(&self) -> Option<EngineRef<'_>> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(cache) = &self.scoped {
+            return cache.engine();
+        }
+        let engine = PROCESS.get()?.0.engine.as_ref()?;
+        (!engine.is_closed()).then_some(EngineRef::Process(engine))
+    }
+
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.engine().map(EngineRef::handle)
+    }
+}

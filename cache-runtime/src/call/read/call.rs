@@ -1,0 +1,193 @@
+//! One call of a cached function, with its key: what is known of it and how its outcome is counted.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::LoadContext;
+use super::deps::all_deps;
+use super::hit::{Fallback, Hit};
+use super::local_options::Copies;
+use crate::base::error::Error;
+use crate::base::policy::{Grace, TtlRequest};
+use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
+use crate::call::returns::Returns;
+use crate::coalesce::single_flight::LoadResult;
+use crate::engine::Handle;
+pub(crate) use crate::key::Dependency;
+use crate::key::Key;
+use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::Content;
+use crate::protocol::fingerprint::Fingerprint;
+use crate::registry::{CallSite, ResourceRef};
+use crate::store::{Look, Payload, Probe};
+
+/// A call with its key.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) cache: Handle,
+    pub(crate) resource: ResourceRef,
+    pub(crate) probe: Probe,
+    pub(crate) problem: Option<BypassReason>,
+    pub(crate) ttl: TtlRequest,
+    pub(crate) grace: Grace,
+    pub(super) copies: Copies,
+    pub(super) context: Option<LoadContext>,
+    pub(super) extras: Vec<Dependency>,
+    pub(super) codec: CodecId,
+    pub(super) version: u32,
+    /// The annotated function; `None` for a manual operation.
+    pub(super) site: Option<&'static CallSite>,
+}
+
+impl Call {
+    /// The call that a manual operation on `key` amounts to.
+    pub(crate) fn manual(cache: Handle, key: &Key, ttl: Option<Duration>) -> Self {
+        let resource = cache.visitor(key.resource());
+        let fits = key
+            .id_form()
+            .is_none_or(|form| resource.fits(form, TypeId::of::<()>(), None));
+        let probe = Probe {
+            key: key.render(&cache.space),
+            kind: key.kind(),
+            deps: all_deps(&cache, &resource, key.kind(), key.extras()),
+        };
+        let problem = (!fits).then_some(BypassReason::Claimed);
+        let ttl = TtlRequest {
+            value: ttl,
+            ..TtlRequest::default()
+        };
+        Self {
+            cache,
+            resource: ResourceRef::Own(resource),
+            probe,
+            problem,
+            ttl,
+            // An entry that is handled by hand is there, or it is not.
+            grace: Grace::default(),
+            copies: Copies::default(),
+            context: None,
+            extras: key.extras().to_vec(),
+            codec: CodecId::default(),
+            version: key.type_version(),
+            site: None,
+        }
+    }
+
+    pub(crate) fn fingerprint<V: Cacheable>(&self) -> Fingerprint {
+        let of = Fingerprint::of::<V>;
+        self.resource
+            .fingerprint(TypeId::of::<V>(), self.version, of)
+    }
+
+    /// Looks. Intents whose time is over are ended first: their writers are gone, and only who meets them can see to it.
+    pub(crate) async fn look(&self) -> Result<Look, Error> {
+        match self.cache.store.look(&self.probe).await {
+            // Gone before the next wait, which else would hold it: all calls look, and few find such intents.
+            Ok(look) if look.has_expired_intents(self.cache.config.longest_intent()) => {}
+            seen => return seen,
+        }
+        Box::pin(self.prune_and_look()).await
+    }
+
+    pub(super) async fn prune_and_look(&self) -> Result<Look, Error> {
+        let store = &self.cache.store;
+        store.prune(&self.probe).await?;
+        store.look(&self.probe).await
+    }
+
+    /// The return value that an entry stands for, said and counted; `None` if it does not decode.
+    pub(super) fn serve<R: Returns<S>, S>(&self, hit: &Hit, reason: StaleReason) -> Option<R> {
+        let value = restore(hit.content, hit.codec, &hit.payload)?;
+        self.answered(match hit.past.is_zero() {
+            true => Status::Hit { ttl: hit.ttl },
+            false => Status::Stale {
+                past: hit.past,
+                reason,
+            },
+        });
+        Some(value)
+    }
+
+    /// Serves an entry in place of a load.
+    pub(super) fn fall_back<R: Returns<S>, S>(
+        &self,
+        fallback: Fallback,
+        reason: StaleReason,
+    ) -> Option<R> {
+        let value = self.serve(&fallback.hit, reason);
+        if value.is_none() {
+            self.resource.counters.errors.add_one();
+        }
+        value
+    }
+
+    pub(super) fn said(&self, status: Option<Status>) {
+        if let Some(status) = status {
+            self.answered(status);
+        }
+    }
+
+    pub(super) fn answered(&self, status: Status) {
+        self.count(status);
+        observe::record(|| Outcome {
+            key: self.probe.key.clone(),
+            resource: self.resource.name.to_string(),
+            store: self.cache.store.name(),
+            status,
+        });
+    }
+
+    pub(super) fn count(&self, status: Status) {
+        let counters = &self.resource.counters;
+        match status {
+            Status::Hit { .. } => counters.hits.add_one(),
+            Status::Stale { .. } => {
+                counters.hits.add_one();
+                counters.stale_served.add_one();
+            }
+            Status::Miss { .. } => counters.misses.add_one(),
+            Status::Bypass(_) => counters.bypasses.add_one(),
+        }
+    }
+}
+
+/// The return value that an entry stands for; `None` if the entry does not decode as it.
+pub(super) fn restore<R: Returns<S>, S>(
+    content: Content,
+    codec: CodecId,
+    payload: &Payload,
+) -> Option<R> {
+    match content {
+        Content::Absence => R::from_absence(),
+        Content::Value => match payload {
+            Payload::Encoded(bytes) => R::Value::from_bytes(codec, bytes).map(R::from_own),
+            shared => value_of(codec, shared).map(R::from_value),
+        },
+        Content::Nothing => None,
+    }
+}
+
+/// The value in a payload; `None` if it is another type's or damaged.
+pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Option<Arc<V>> {
+    match payload {
+        Payload::Empty => None,
+        Payload::Encoded(bytes) => V::from_bytes(codec, bytes).map(Arc::new),
+        Payload::Decoded(value) => downcast(Arc::clone(value)),
+    }
+}
+
+pub(super) fn downcast<V: Send + Sync + 'static>(
+    value: Arc<dyn Any + Send + Sync>,
+) -> Option<Arc<V>> {
+    value.downcast().ok()
+}
+
+pub(super) fn arrived<R: Returns<S>, S>(load_result: LoadResult) -> Option<R> {
+    match load_result {
+        LoadResult::Failure => None,
+        LoadResult::Absence => R::from_absence(),
+        LoadResult::Value(value) => downcast(value).map(R::from_value),
+    }
+}

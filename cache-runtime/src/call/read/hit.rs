@@ -1,0 +1,57 @@
+//! An entry that may be served.
+
+use std::time::Duration;
+
+use crate::base::clock::Millis;
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::{Content, Header};
+use crate::protocol::fingerprint::Fingerprint;
+use crate::store::{Found, Look, Payload};
+
+/// An entry that may be served.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) header: Header,
+    pub(crate) content: Content,
+    pub(crate) codec: CodecId,
+    pub(crate) payload: Payload,
+    /// For how long it will be served yet; zero if its time is over.
+    pub(crate) ttl: Duration,
+    /// How long its time has been over.
+    pub(crate) past: Duration,
+}
+
+impl Hit {
+    #[inline]
+    pub(super) fn new(header: Header, payload: Payload, now: Millis) -> Self {
+        Self {
+            header,
+            content: header.content,
+            codec: header.codec,
+            payload,
+            ttl: header.left(now),
+            past: now.since(header.fresh),
+        }
+    }
+
+    /// What a look saw, if it may be served as it is to one who does nothing else.
+    #[inline]
+    pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Self> {
+        let Found::Entry(header, payload) = look.found else {
+            return None;
+        };
+        let may_be_served = header.stays_under(look.stamp, fingerprint)
+            && look.intended.is_none()
+            && look.now < header.fresh
+            && !header.is_ahead_of(look.now);
+        may_be_served.then(|| Self::new(header, payload, look.now))
+    }
+}
+
+/// An entry to be served in place of a load that fails or is slow.
+#[derive(Debug)]
+pub(crate) struct Fallback {
+    pub(crate) hit: Hit,
+    /// Whether it may be served in place of an error.
+    pub(crate) covers_errors: bool,
+}

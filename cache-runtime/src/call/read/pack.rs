@@ -1,0 +1,162 @@
+//! What there is to store of a return value, and whether its codec keeps it.
+
+use std::any::TypeId;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::call::Call;
+use super::context::LoadContext;
+use super::new_entry::NewEntry;
+use super::store_filter::Unless;
+use crate::base::error::{Error, ErrorKind};
+use crate::call::returns::{Loaded, Returns};
+use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec::{self, Compare, Footprint, Refusal};
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::Content;
+use crate::registry;
+use crate::store::{Form, Payload};
+
+impl Call {
+    /// What there is to store of a return value, if it may be stored.
+    pub(super) fn pack<R: Returns<S>, S>(
+        &self,
+        returned: &R,
+        unless: impl Unless<R::Value>,
+    ) -> Option<NewEntry> {
+        if self.context.as_ref().is_some_and(LoadContext::is_no_store) {
+            return None;
+        }
+        match returned.loaded() {
+            Loaded::Failed => None,
+            Loaded::Absent => self.pack_absence(),
+            Loaded::Value(value) if unless.refuses(value) => None,
+            Loaded::Value(value) => self.pack_or_count::<_, R::Compare>(value, || returned.share()),
+        }
+    }
+
+    /// The knowledge that there is nothing, if it may be stored.
+    pub(super) fn pack_absence(&self) -> Option<NewEntry> {
+        let default = self.cache.config.default_ttl;
+        let new_entry = NewEntry {
+            content: Content::Absence,
+            payload: Payload::Empty,
+            codec: CodecId::default(),
+            size: 4,
+            fresh_for: self.fresh_for(self.ttl.of_absence(self.resource.operator_ttl, default)?),
+            stale_for: self.grace.kept_for(),
+        };
+        new_entry.lasts().then_some(new_entry)
+    }
+
+    /// A value, if it can be stored; that it can't is counted.
+    pub(super) fn pack_or_count<V: Cacheable, C: Compare<V>>(
+        &self,
+        value: &V,
+        share: impl FnOnce() -> Option<Arc<V>>,
+    ) -> Option<NewEntry> {
+        let default = self.cache.config.default_ttl;
+        let fresh_for = self.fresh_for(self.ttl.of_value(self.resource.operator_ttl, default));
+        match self.pack_value::<V, C>(value, share, fresh_for) {
+            Ok(new_entry) => new_entry.lasts().then_some(new_entry),
+            Err(reason) => {
+                self.resource.counters.errors.add_one();
+                tracing::debug!("`{}` is not stored: {reason}", self.probe.key);
+                None
+            }
+        }
+    }
+
+    /// How long what was loaded is served, in place of `otherwise` where the body has said so.
+    pub(super) fn fresh_for(&self, otherwise: Duration) -> Duration {
+        let operator = self.resource.operator_ttl;
+        let said = self
+            .context
+            .as_ref()
+            .and_then(|context| context.ttl_within(operator));
+        self.grace
+            .jittered(said.unwrap_or(otherwise), fastrand::f64())
+    }
+
+    /// A value as it is stored. One that the codec would lose is refused whatever form the store keeps, so that a value is
+    /// the same from every tier.
+    pub(crate) fn pack_value<V: Cacheable, C: Compare<V>>(
+        &self,
+        value: &V,
+        share: impl FnOnce() -> Option<Arc<V>>,
+        fresh_for: Duration,
+    ) -> Result<NewEntry, Error> {
+        let (payload, size) = match self.cache.store.form() {
+            Form::Encoded => {
+                let encoded = value.to_bytes(self.codec);
+                let (bytes, footprint) = encoded.map_err(|it| self.loses::<V>(it))?;
+                let size = self.within_limit(bytes.len())?;
+                self.verify::<V, C>(value, &footprint, || Ok(bytes.clone()))?;
+                (Payload::Encoded(bytes), size)
+            }
+            Form::Decoded => {
+                let measured = value.measure(self.codec);
+                let (size, footprint) = measured.map_err(|it| self.loses::<V>(it))?;
+                let size = self.within_limit(size)?;
+                let encode = || value.to_bytes(self.codec).map(|(bytes, _)| bytes);
+                self.verify::<V, C>(value, &footprint, encode)?;
+                let payload = share().map_or(Payload::Empty, |value| Payload::Decoded(value));
+                (payload, size)
+            }
+        };
+        Ok(NewEntry {
+            content: Content::Value,
+            payload,
+            codec: self.codec,
+            size,
+            fresh_for,
+            stale_for: self.grace.kept_for(),
+        })
+    }
+
+    pub(super) fn within_limit(&self, size: usize) -> Result<usize, Error> {
+        let limit = self.cache.config.value_limit;
+        if size <= limit {
+            return Ok(size);
+        }
+        let text = format!("it takes {size} bytes, over the limit of {limit}");
+        Err(Error::new(ErrorKind::Unstorable, text))
+    }
+
+    /// Decodes the value again where its function has not yet shown that it comes back.
+    pub(super) fn verify<V: Cacheable, C: Compare<V>>(
+        &self,
+        value: &V,
+        footprint: &Footprint,
+        encode: impl FnOnce() -> Result<Bytes, Refusal>,
+    ) -> Result<(), Error> {
+        if V::is_verbatim() {
+            return Ok(());
+        }
+        let trust = self
+            .resource
+            .trust(self.site, TypeId::of::<V>(), self.codec);
+        let is_wanted = trust.wants(footprint);
+        if !is_wanted && !self.cache.verifies_all && !V::schema().guesses {
+            return Ok(());
+        }
+        match encode().and_then(|bytes| codec::verify::<V, C>(self.codec, value, &bytes)) {
+            Ok(()) => {
+                trust.keeps(footprint);
+                Ok(())
+            }
+            Err(refusal) => {
+                trust.loses();
+                Err(self.loses::<V>(refusal))
+            }
+        }
+    }
+
+    /// The codec would lose the value: its function is named once.
+    pub(super) fn loses<V: Cacheable>(&self, refusal: Refusal) -> Error {
+        registry::report_loss(self.site, &self.resource.name, TypeId::of::<V>(), &refusal);
+        refusal.into()
+    }
+}
