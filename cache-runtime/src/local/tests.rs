@@ -2,6 +2,7 @@ use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cover::Session;
 use super::*;
 use crate::key::{Dependency, EntryKind};
 use crate::protocol::generation::Dep;

@@ -17,7 +17,7 @@ mod sync;
 
 /// The runtime's protocol layer.
 mod protocol {
-    pub use crate::stand_ins::{entry, generation};
+    pub use crate::stand_ins::{entry, entry as fingerprint, generation};
 }
 
 use coalesce::{load_gate, single_flight};
