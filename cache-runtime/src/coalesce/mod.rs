@@ -1,7 +1,6 @@
 //! Many callers, one load: single-flight within the process, a limit on loads while there is no
-//! lease, and the tasks that keep a lease alive or give it back.
+//! lease, which load waits for which, and the tasks that give leases back.
 
-pub(crate) mod keep_alive;
 pub(crate) mod load_gate;
 pub(crate) mod maintenance;
 pub(crate) mod single_flight;

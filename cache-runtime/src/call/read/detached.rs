@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Unless;
 use super::load::Load;
+use crate::call::keep_alive::KeptAlive;
 use crate::call::observe::{StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
-use crate::coalesce::keep_alive::KeptAlive;
 
 /// Runs the body, and stores what it returns; that comes with what there is to say of the call.
 pub(super) async fn load<R, S, U>(

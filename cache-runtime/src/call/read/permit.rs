@@ -6,7 +6,7 @@ use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};
 use crate::base::nonce::Nonce;
 use crate::base::policy;
-use crate::coalesce::keep_alive::Renewal;
+use crate::call::keep_alive::Renewal;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::coalesce::single_flight::Leader;
 use crate::engine::Handle;

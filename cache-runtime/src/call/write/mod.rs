@@ -18,8 +18,8 @@ use self::guard::{WriteOutcome, Writing};
 pub(crate) use self::plan::Planned;
 pub use self::plan::WritePlan;
 use crate::base::error::Error;
+use crate::call::keep_alive::KeptAlive;
 use crate::call::returns::{Kind, Written};
-use crate::coalesce::keep_alive::KeptAlive;
 use crate::engine::Handle;
 use crate::registry::Site;
 
