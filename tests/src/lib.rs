@@ -10,6 +10,7 @@
 
 #[cfg(doctest)]
 mod book;
+mod cluster;
 mod demo;
 mod document;
 mod frames;
@@ -17,12 +18,15 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod sentinel;
 mod wait;
 
+pub use cluster::RedisCluster;
 pub use demo::{Answer, CacheStatus, Demo, demo_program};
 pub use document::{documents, write_section};
 pub use postgres::Postgres;
 pub use process::{Output, Process};
 pub use proxy::{Mode, Proxy};
 pub use redis::{RedisOptions, RedisServer};
+pub use sentinel::Sentinels;
 pub use wait::{eventually, free_port};

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub struct RedisOptions {
     port: Option<u16>,
     password: Option<String>,
     config: Vec<String>,
+    is_sentinel: bool,
 }
 
 impl RedisOptions {
@@ -39,6 +41,12 @@ impl RedisOptions {
     /// One more line of `redis.conf`: `maxmemory 8mb`, `rename-command KEYS ""`, `user app on ..`.
     pub fn config(mut self, line: &str) -> Self {
         self.config.push(line.to_owned());
+        self
+    }
+
+    /// Starts it as a Sentinel.
+    pub(crate) fn sentinel(mut self) -> Self {
+        self.is_sentinel = true;
         self
     }
 
@@ -237,27 +245,29 @@ impl RedisServer {
 
     /// Starts the process; `Err` holds its log.
     fn launch(&mut self) -> Result<(), String> {
-        let program = find_program("redis-server", &[]).expect(
+        let program = server_program().expect(
             "redis-server is missing; install it: `sudo apt-get install redis-server` on Debian or Ubuntu, \
              `brew install redis` on macOS",
         );
         let file = self.directory.path().join("redis.conf");
         fs::write(&file, self.configuration()).expect("redis.conf can be written");
         let directory = self.directory.path();
-        let mut process = Process::start(
-            Command::new(program).arg(file).current_dir(directory),
-            Signal::KILL,
-            Some(directory),
-        )
-        .expect("redis-server can be run");
+        let mut command = Command::new(program);
+        command.arg(file).current_dir(directory);
+        if self.options.is_sentinel {
+            command.arg("--sentinel");
+        }
+        let mut process = Process::start(&mut command, Signal::KILL, Some(directory))
+            .expect("redis-server can be run");
         let port = self.port;
         let ready = poll(START, || {
             if process.ended().is_some() {
                 return Some(false);
             }
             // Its own word first: another server may answer on a port this one then fails to get.
-            (process.stdout().contains("eady to accept connections") && answers(port))
-                .then_some(true)
+            let said = process.stdout();
+            let is_up = said.contains("eady to accept connections") || said.contains("+monitor");
+            (is_up && answers(port)).then_some(true)
         });
         if ready == Some(true) {
             self.process = Some(process);
@@ -283,6 +293,15 @@ impl RedisServer {
         );
         lines.extend(self.options.config.iter().cloned());
         lines.join("\n") + "\n"
+    }
+}
+
+/// The server that tests run against: `redis-server`, unless `CACHE_TEST_REDIS_SERVER` names another program that speaks the
+/// protocol and takes the same options.
+fn server_program() -> Option<PathBuf> {
+    match std::env::var_os("CACHE_TEST_REDIS_SERVER").filter(|it| !it.is_empty()) {
+        Some(program) => Some(program.into()).filter(|program: &PathBuf| program.is_file()),
+        None => find_program("redis-server", &[]),
     }
 }
 

@@ -29,6 +29,8 @@ pub enum AdviceKind {
     SeveralServers,
     /// Redis is older than 6.2.
     OldServer,
+    /// The server lacks a capability of Redis, so that a part of the cache is off.
+    MissingCapability,
     /// Redis is on another machine and asks for no password.
     NoPassword,
     /// The user lacks permissions that the cache needs.
@@ -53,6 +55,7 @@ impl AdviceKind {
             Self::Unreachable => "unreachable",
             Self::SeveralServers => "several_servers",
             Self::OldServer => "old_server",
+            Self::MissingCapability => "missing_capability",
             Self::NoPassword => "no_password",
             Self::Permissions => "permissions",
             Self::Foreign => "foreign",

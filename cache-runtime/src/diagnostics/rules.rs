@@ -48,6 +48,7 @@ pub(super) fn server(
             .not_checked
             .push("Redis's version and memory, because its user may not run INFO".into()),
     }
+    capabilities(checkup, survey);
     memory(checkup, program, survey);
     permissions(checkup, redis, survey);
     foreign(checkup, config, survey);
@@ -108,6 +109,23 @@ fn old_server(checkup: &mut Checkup, version: &str) {
             AdviceKind::OldServer,
             format!("Redis is of version {version}, and the cache needs 6.2 or later; upgrade the server"),
         );
+    }
+}
+
+/// Those that are missing because the user has no permission are named with their permission.
+fn capabilities(checkup: &mut Checkup, survey: &Survey) {
+    checkup.checked.push("what the server can do".into());
+    for missing in &survey.missing {
+        let is_refused = survey
+            .refused_commands
+            .iter()
+            .any(|command| missing.starts_with(&command.to_ascii_uppercase()));
+        if !is_refused {
+            checkup.advise(
+                AdviceKind::MissingCapability,
+                format!("Redis lacks {missing}"),
+            );
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Inquiry {
 pub struct Survey {
     /// The server's version of the Redis protocol's features, such as `7.0.15`.
     pub version: Option<String>,
+    /// What the server can't do, a line each: what the cache does without it, and the fix.
+    pub missing: Vec<String>,
     /// The address in use, where the configured name has others that were not found to be of the same server.
     pub address: Option<String>,
     /// Addresses of the same name at which other servers answer: with another `run_id`, and not as a replica.

@@ -1,5 +1,6 @@
 //! Making a connection: the socket, the login, and who the server is.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use redis::{
 use super::address::To;
 use super::errors::described;
 use super::health::NO_PRIMARY;
+use super::probe::{Mode, refuses_resp3};
 use crate::base::clock::{Millis, RemoteClock};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
@@ -26,15 +28,41 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 
-/// Connects and logs in. `on_push` hears what the server says by itself, and of the end.
+/// Connects and logs in; says whether the server speaks RESP3. `on_push` hears what such a server says by itself, and of the
+/// end.
+///
+/// # Errors
+/// What a person is to be told.
 pub(super) async fn dial(
     config: &RedisConfig,
     address: SocketAddr,
     on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+) -> Result<(MultiplexedConnection, bool), Error> {
+    let error = match dial_with(config, address, Some(on_push)).await {
+        Ok(connection) => return Ok((connection, true)),
+        Err(error) => error,
+    };
+    if !refuses_resp3(&error) {
+        return Err(described(error));
+    }
+    match dial_with(config, address, None::<fn(PushInfo)>).await {
+        Ok(connection) => Ok((connection, false)),
+        Err(_) => Err(described(error)),
+    }
+}
+
+/// Speaks RESP3 if somebody hears what the server says by itself.
+async fn dial_with(
+    config: &RedisConfig,
+    address: SocketAddr,
+    on_push: Option<impl Fn(PushInfo) + Send + Sync + 'static>,
 ) -> Result<MultiplexedConnection, RedisError> {
     let mut login = RedisConnectionInfo::default()
         .set_db(i64::from(config.db))
-        .set_protocol(ProtocolVersion::RESP3);
+        .set_protocol(match on_push {
+            Some(_) => ProtocolVersion::RESP3,
+            None => ProtocolVersion::RESP2,
+        });
     if let Some(username) = &config.username {
         login = login.set_username(username);
     }
@@ -61,14 +89,16 @@ pub(super) async fn dial(
         .set_redis_settings(login)
         .set_tcp_settings(tcp_settings());
     let client = Client::open(info)?;
-    let options = AsyncConnectionConfig::new()
+    let mut options = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
-        .set_dns_resolver(To(address))
-        .set_push_sender(move |push: PushInfo| {
+        .set_dns_resolver(To(address));
+    if let Some(on_push) = on_push {
+        options = options.set_push_sender(move |push: PushInfo| {
             on_push(push);
             Ok::<(), redis::aio::SendError>(())
         });
+    }
     client
         .get_multiplexed_async_connection_with_config(&options)
         .await
@@ -97,12 +127,22 @@ pub(super) async fn identify(
     connection: &mut MultiplexedConnection,
     trust_restart: bool,
 ) -> Result<(Nonce, RemoteClock), Error> {
+    let info = redis::cmd("INFO").query_async::<String>(connection).await;
+    // First: a Sentinel has no TIME.
+    match info.as_deref().map(Mode::of) {
+        Ok(Mode::Sentinel) => return Err(sentinel(connection).await),
+        Ok(Mode::Cluster) => return Err(Error::new(ErrorKind::Store, CLUSTER)),
+        Err(error) if error.is_connection_dropped() => {
+            return Err(Error::unavailable(HUNG_UP));
+        }
+        _ => {}
+    }
     let time = redis::cmd("TIME")
         .query_async(connection)
         .await
         .map_err(described)?;
     let clock = RemoteClock::from_reading(reading(time));
-    let info: String = match redis::cmd("INFO").query_async(connection).await {
+    let info: String = match info {
         Ok(info) => info,
         // Then a replica is found out by its refusing the first write.
         Err(_) if trust_restart => return Ok((Nonce::NONE, clock)),
@@ -133,6 +173,35 @@ pub(super) async fn identify(
             "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
         )),
     }
+}
+
+/// What is said of a node of a cluster.
+const CLUSTER: &str = "this is a node of a cluster, which has only some of the keys; use a Redis that is not in cluster mode";
+
+/// What is said of a peer that ends the connection for a command of every server.
+const HUNG_UP: &str = "the peer hung up when it was asked who it is (INFO), as proxies such as twemproxy do; connect to Redis itself, since a proxy may read from any replica and can't tell a restarted server";
+
+/// What is said of a Sentinel, with the names of the primaries that it knows.
+async fn sentinel(connection: &mut MultiplexedConnection) -> Error {
+    let mut masters = redis::cmd("SENTINEL");
+    masters.arg("MASTERS");
+    let masters: Vec<HashMap<String, String>> =
+        masters.query_async(connection).await.unwrap_or_default();
+    let names = masters.iter().filter_map(|it| {
+        let (name, ip, port) = (it.get("name")?, it.get("ip")?, it.get("port")?);
+        Some(format!("`{name}` at {ip}:{port}"))
+    });
+    let names: Vec<_> = names.collect();
+    let known = match names.is_empty() {
+        true => "; it knows of no primary".to_owned(),
+        false => format!(", of which it knows {}", names.join(", ")),
+    };
+    Error::new(
+        ErrorKind::Store,
+        format!(
+            "this is a Sentinel, which holds no data; name the primary in REDIS_HOST and REDIS_PORT{known}"
+        ),
+    )
 }
 
 /// What `TIME` answers: seconds, and microseconds.

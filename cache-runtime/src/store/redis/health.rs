@@ -14,7 +14,9 @@ use redis::aio::MultiplexedConnection;
 
 use super::dial::info_field;
 use super::link::Link;
-use super::{millis, scripts};
+use super::millis;
+use super::probe::refuses_scripts;
+use super::scripts::{INVALIDATE, ScriptMode};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 
@@ -38,6 +40,8 @@ pub(super) struct Health {
 pub(super) enum Ailment {
     /// It answers, and refuses writes.
     RefusesWrites(String),
+    /// It runs no scripts in this way.
+    RunsNoScripts(String),
     /// It is no primary, or did not answer.
     Unusable(String),
 }
@@ -60,19 +64,22 @@ impl Health {
     pub(super) async fn check(
         &self,
         connection: &mut MultiplexedConnection,
+        scripts: ScriptMode,
         describe: impl Fn(RedisError) -> Error,
     ) -> Result<(), Ailment> {
         if crate::base::mutation::is_active("health-is-a-read") {
             return Ok(());
         }
-        match tokio::time::timeout(self.budget, self.write(connection)).await {
+        match tokio::time::timeout(self.budget, self.write(connection, scripts)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let is_demoted = error.code() == Some("READONLY");
                 let is_lost = error.is_io_error() || error.is_connection_dropped();
+                let runs_none = refuses_scripts(&error);
                 let text = describe(error).to_string();
                 return Err(match is_demoted || is_lost {
                     true => Ailment::Unusable(text),
+                    false if runs_none => Ailment::RunsNoScripts(text),
                     false => Ailment::RefusesWrites(text),
                 });
             }
@@ -95,15 +102,15 @@ impl Health {
     }
 
     /// As an invalidation does it, by the same script.
-    async fn write(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        let mut invocation = scripts::INVALIDATE.prepare_invoke();
-        invocation
-            .key(&self.key)
-            .arg(0)
-            .arg(millis(TIME_TO_LIVE))
-            .arg("")
-            .arg(Nonce::fresh().to_string());
-        let written: (u64, u64) = invocation.invoke_async(connection).await?;
+    async fn write(
+        &self,
+        connection: &mut MultiplexedConnection,
+        scripts: ScriptMode,
+    ) -> Result<(), RedisError> {
+        let nonce = Nonce::fresh().to_string();
+        let args = [b"0".into(), millis(TIME_TO_LIVE), Vec::new(), nonce.into()];
+        let key = [self.key.as_str()];
+        let written: (u64, u64) = INVALIDATE.run(connection, scripts, key, args).await?;
         let _ = written;
         Ok(())
     }
@@ -116,9 +123,12 @@ impl Health {
     ) -> Infallible {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            match self.check(&mut link.connection(), &describe).await {
+            let scripts = link.capabilities.scripts;
+            match self.check(&mut link.connection(), scripts, &describe).await {
                 Ok(()) => {}
-                Err(Ailment::RefusesWrites(reason)) => link.refuses_writes(&reason),
+                Err(Ailment::RefusesWrites(reason) | Ailment::RunsNoScripts(reason)) => {
+                    link.refuses_writes(&reason);
+                }
                 Err(Ailment::Unusable(reason)) => link.give_up(|| reason),
             }
         }

@@ -27,7 +27,8 @@ use super::errors::{described, is_no_answer, is_read_only, is_write_refused};
 use super::health::{Ailment, Health, NO_PRIMARY};
 use super::listeners::Listeners;
 use super::misplaced::Misplaced;
-use super::scripts;
+use super::probe::{self, Capabilities};
+use super::scripts::{self, ScriptMode};
 use super::set_aside::SetAside;
 use super::tracking::{Tracker, Tracking};
 use crate::base::clock::{self, RemoteClock};
@@ -55,6 +56,7 @@ pub(super) struct Link {
     /// Names the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
     pub(super) clock: RemoteClock,
+    pub(super) capabilities: Capabilities,
     /// Where the server was found.
     pub(super) address: SocketAddr,
     state: Arc<LinkState>,
@@ -202,9 +204,12 @@ impl Link {
 
     /// Writes, and asks for the role; a connection whose answer is no is given up.
     pub(super) async fn check_health(&self) -> Result<(), Error> {
-        match self.health.check(&mut self.connection(), described).await {
+        let scripts = self.capabilities.scripts;
+        let mut connection = self.connection();
+        let checked = self.health.check(&mut connection, scripts, described);
+        match checked.await {
             Ok(()) => Ok(()),
-            Err(Ailment::RefusesWrites(reason)) => {
+            Err(Ailment::RefusesWrites(reason) | Ailment::RunsNoScripts(reason)) => {
                 let error = Error::unavailable(refused(&reason));
                 self.refuses_writes(&reason);
                 Err(error)
@@ -336,6 +341,9 @@ impl Links {
     }
 }
 
+/// What is said of a server that runs no scripts.
+const NO_SCRIPTS: &str = "the server runs no scripts by EVALSHA or EVAL, which every change of the cache is made of; permit them (`+evalsha +script|load`), don't rename them, or use another server";
+
 /// Marks the error of a server that answers and takes no writes.
 #[derive(Debug, thiserror::Error)]
 #[error("writes are refused")]
@@ -373,6 +381,8 @@ pub(super) async fn keep(
 ) {
     // Why there is no connection, as far as it was said.
     let mut said = Vec::new();
+    // What its server lacks, as far as it was said.
+    let mut lacking: Vec<String> = Vec::new();
     loop {
         links.breaker.probe();
         let attempt = tokio::select! {
@@ -400,6 +410,12 @@ pub(super) async fn keep(
                     keeper.config.host,
                     keeper.config.port
                 );
+                for missing in &link.capabilities.missing {
+                    if !lacking.contains(missing) {
+                        tracing::warn!("the server lacks {missing}");
+                        lacking.push(missing.clone());
+                    }
+                }
                 attempted.send_replace(true);
                 // Of a worker that does not get to it: its runtime's threads are all blocked.
                 let overdue = || link.state.unanswered(keeper.budget);
@@ -516,9 +532,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         set_aside: Arc::clone(&keeper.set_aside),
         ..LinkState::default()
     });
-    let mut connection = dial(config, address, state.hears())
-        .await
-        .map_err(described)?;
+    let (mut connection, is_resp3) = dial(config, address, state.hears()).await?;
     let (server, clock) = identify(&mut connection, *trust_restart).await?;
     // A server that is loading, or lets us log in but not read, is not one to send reads to.
     let mut probe = redis::cmd("MGET");
@@ -535,25 +549,41 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
     state.batcher.set_round_trip(round_trip);
     let loads = scripts::all().map(|script| {
         let mut connection = connection.clone();
-        async move { script.prepare_invoke().load_async(&mut connection).await }
+        async move { script.load(&mut connection).await }
     });
     // Who may not load them may not run them, and is told so by each.
     let _ = join_all(loads).await;
-    match health.check(&mut connection, described).await {
+    let mut scripts = ScriptMode::ByHash;
+    let mut checked = health.check(&mut connection, scripts, described).await;
+    if let Err(Ailment::RunsNoScripts(_)) = checked {
+        scripts = ScriptMode::ByText;
+        checked = health.check(&mut connection, scripts, described).await;
+    }
+    match checked {
         Ok(()) => {}
         Err(Ailment::RefusesWrites(reason)) => {
             return Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites));
         }
+        Err(Ailment::RunsNoScripts(reason)) => {
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("{NO_SCRIPTS} ({reason})"),
+            ));
+        }
         Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
     }
+    let capabilities = probe::examine(&mut connection, scripts, is_resp3).await;
     match &state.tracker {
-        Some(tracker) => tracker.start(&mut connection).await,
-        None => state.listeners.start(&mut connection).await,
+        Some(tracker) if is_resp3 => tracker.start(&mut connection).await,
+        Some(tracker) => tracker.refuse("it does not speak RESP3"),
+        None if is_resp3 => state.listeners.start(&mut connection).await,
+        None => {}
     }
     Ok(Link {
         connection,
         server,
         clock,
+        capabilities,
         address,
         state,
         health: health.clone(),
@@ -573,7 +603,7 @@ pub(super) async fn others(
             continue;
         }
         let asked = async {
-            let mut connection = dial(config, address, |_| {}).await.map_err(described)?;
+            let (mut connection, _) = dial(config, address, |_| {}).await?;
             identify(&mut connection, false).await
         };
         match tokio::time::timeout(CONNECT_BUDGET, asked).await {

@@ -9,6 +9,7 @@ mod health;
 mod link;
 mod listeners;
 mod misplaced;
+mod probe;
 mod reads;
 mod scripts;
 mod set_aside;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use redis::{FromRedisValue, Script};
+use redis::FromRedisValue;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub(crate) use self::address::given;
 use self::health::Health;
 use self::link::{Keeper, Link, Links};
+use self::scripts::Lua;
 use self::tracking::{Tracker, Tracking};
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
@@ -158,19 +160,13 @@ impl RedisStore {
     async fn script<T: FromRedisValue>(
         &self,
         link: &Link,
-        script: &Script,
+        script: &Lua,
         keys: impl IntoIterator<Item = &str>,
         args: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<T, Error> {
-        let mut invocation = script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for arg in args {
-            invocation.arg(arg);
-        }
+        let mode = link.capabilities.scripts;
         link.ask(self.budget, async |connection| {
-            invocation.invoke_async(connection).await
+            script.run(connection, mode, keys, args).await
         })
         .await
     }

@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-use redis::Script;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue, RedisError, Script};
 
 use super::{INTENTS, READ_LIMIT};
 use crate::base::nonce::Nonce;
@@ -133,8 +134,86 @@ end
     )
 }
 
-fn script(body: &str) -> Script {
-    Script::new(&mutated(format!("{}{body}", prelude())))
+fn script(body: &str) -> Lua {
+    Lua::new(mutated(format!("{}{body}", prelude())))
+}
+
+/// How a server runs scripts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ScriptMode {
+    /// By their hash (`EVALSHA`).
+    #[default]
+    ByHash,
+    /// It refuses that, and takes their text each time (`EVAL`).
+    ByText,
+}
+
+/// A script.
+pub(super) struct Lua {
+    script: Script,
+    text: String,
+}
+
+impl Lua {
+    pub(super) fn new(text: String) -> Self {
+        Self {
+            script: Script::new(&text),
+            text,
+        }
+    }
+
+    /// Has the server know it by its hash.
+    pub(super) async fn load(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<String, RedisError> {
+        self.script.prepare_invoke().load_async(connection).await
+    }
+
+    /// Runs it.
+    pub(super) async fn run<'k, T: FromRedisValue>(
+        &self,
+        connection: &mut MultiplexedConnection,
+        mode: ScriptMode,
+        keys: impl IntoIterator<Item = &'k str>,
+        args: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<T, RedisError> {
+        if mode == ScriptMode::ByText {
+            let keys: Vec<_> = keys.into_iter().collect();
+            let command = self.command(mode, &keys, args);
+            return command.query_async(connection).await;
+        }
+        let mut invocation = self.script.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        for arg in args {
+            invocation.arg(arg);
+        }
+        invocation.invoke_async(connection).await
+    }
+
+    /// The command that runs it, for a pipeline; by hash it needs to be loaded.
+    pub(super) fn command(
+        &self,
+        mode: ScriptMode,
+        keys: &[&str],
+        args: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Cmd {
+        let mut command = match mode {
+            ScriptMode::ByHash => redis::cmd("EVALSHA"),
+            ScriptMode::ByText => redis::cmd("EVAL"),
+        };
+        command.arg(match mode {
+            ScriptMode::ByHash => self.script.get_hash(),
+            ScriptMode::ByText => self.text.as_str(),
+        });
+        command.arg(keys.len()).arg(keys);
+        for arg in args {
+            command.arg(arg);
+        }
+        command
+    }
 }
 
 /// The same with a technique taken out, where one is; see [`crate::base::mutation`].
@@ -162,7 +241,7 @@ fn mutated(mut script: String) -> String {
 }
 
 /// All of them, to be loaded before a connection is used: a call that finds one missing pays for three commands.
-pub(super) fn all() -> [&'static Script; 9] {
+pub(super) fn all() -> [&'static Lua; 9] {
     [
         &ENSURE,
         &LEASE,
@@ -178,7 +257,7 @@ pub(super) fn all() -> [&'static Script; 9] {
 
 /// `KEYS` generations; `ARGV` time to live in ms, then a nonce each. Creates those that are missing, replaces
 /// what is none, and returns all of them.
-pub(super) static ENSURE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static ENSURE: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 -- As `Generation::parse` reads it: a nonce, then nothing or intents, whose deadlines it can count.
@@ -207,7 +286,7 @@ return values
 /// `KEYS` entries; `ARGV` the leases' length in ms, then for each mode (`nothing`, `entry`, `past`, `leased`, `anything`),
 /// the header seen and the lease's header. Returns for each nothing if granted, else the header that is there, `foreign` or
 /// `intended`.
-pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static LEASE: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local t, length = now(), ARGV[1]
@@ -239,7 +318,7 @@ return replies
 });
 
 /// `KEYS` entries; `ARGV` length in ms, then a token each. Returns for each whether the lease was there.
-pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static RENEW: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local t, length, renewed = now(), ARGV[1], {}
@@ -259,7 +338,7 @@ return renewed
 });
 
 /// `KEYS` entry; `ARGV` token. Gives the lease back; content that was kept under it stays.
-pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static RELEASE: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local there = header(KEYS[1])
@@ -277,7 +356,7 @@ return 1
 /// `KEYS` entries, then the generations of all of them; `ARGV` how many entries, the time to live of the generations in
 /// ms, then for each token, header, payload, how long it is fresh and how long it is kept after that, in ms. Stores those
 /// whose key still holds the lease; returns for each whether it did.
-pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static FILL: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local t, entries, ttl, stored, any = now(), tonumber(ARGV[1]), ARGV[2], {}, false
@@ -307,7 +386,7 @@ return stored
 /// `KEYS` entries to remove, then generations; `ARGV` how many entries, the generations' time to live in ms, the tokens
 /// of intents that end, a nonce each. Other intents that have not expired stay. Returns the time, and how many entries
 /// there were.
-pub(super) static INVALIDATE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static INVALIDATE: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local t, kills, removed, ended = now(), tonumber(ARGV[1]), 0, {}
@@ -335,7 +414,7 @@ return {t, removed}
 /// `KEYS` entries of rows, as many generations of their resources, then more generations; `ARGV` how many rows, the
 /// generations' time to live in ms, the token, the intent's length in ms, `intend` or `renew`, a nonce for each generation.
 /// Returns the time, and whether the intent stands on a resource in place of a row.
-pub(super) static INTEND: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static INTEND: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local t, rows, own, on_whole = now(), tonumber(ARGV[1]), ARGV[3], 0
@@ -373,7 +452,7 @@ return {t, on_whole}
 
 /// `KEYS` an entry, then generations; `ARGV` the generations' time to live in ms, a nonce each. Ends intents whose time
 /// is over.
-pub(super) static PRUNE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static PRUNE: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local t = now()
@@ -393,7 +472,7 @@ return 1
 
 /// `KEYS` entries; `ARGV` `derived` or `all`, stored-before in ms or an empty string. Removes those of this
 /// framework that fit; returns how many. One that was stored later than now was stored before the clock was set back.
-pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static REMOVE: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
 local t, before, removed = now(), tonumber(ARGV[2]), 0

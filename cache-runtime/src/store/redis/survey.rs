@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 
-use redis::{Script, Value};
+use redis::Value;
 
 use super::dial::info_field;
 use super::link::{self, Link};
 use super::reads::text;
+use super::scripts::Lua;
 use super::{RedisStore, Walk, glob};
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Inquiry, Survey};
@@ -29,8 +30,8 @@ const HEAD: usize = 40;
 
 /// `KEYS` one that is not there. Tries what the scripts do with a key, and returns command and error by turns where
 /// there is one. Each of them changes nothing while the key is missing.
-static TRY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+static TRY: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
         r"
 local refusals = {}
 local function try(command, ...)
@@ -53,14 +54,15 @@ try('PEXPIRE', KEYS[1], 1)
 try('DEL', KEYS[1])
 try('UNLINK', KEYS[1])
 return refusals
-",
+"
+        .to_owned(),
     )
 });
 
 /// `KEYS` to look into; `ARGV` how far. Returns how each value begins, `!` for what is no string, and nothing for what is
 /// not there.
-static HEADS: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+static HEADS: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(
         r"
 local heads = {}
 for i, key in ipairs(KEYS) do
@@ -73,7 +75,8 @@ for i, key in ipairs(KEYS) do
   heads[i] = head
 end
 return heads
-",
+"
+        .to_owned(),
     )
 });
 
@@ -83,7 +86,10 @@ impl RedisStore {
             .links
             .current()
             .map_err(|error| self.links.failure().map_or(error, Error::unavailable))?;
-        let mut survey = Survey::default();
+        let mut survey = Survey {
+            missing: link.capabilities.missing.clone(),
+            ..Survey::default()
+        };
         // Where INFO is not permitted, the operator has vouched for what it would say.
         if let Permitted::Yes(info) = self.try_command::<String>(&link, &["INFO"]).await? {
             let number = |name| info_field(&info, name).and_then(|value| value.parse().ok());
@@ -100,7 +106,11 @@ impl RedisStore {
         }
         let usable = self.usable_keys(&link, inquiry, &mut survey).await?;
         self.try_commands(&link, &usable, &mut survey).await?;
-        if survey.refused_commands.is_empty() {
+        let walks = !survey
+            .missing
+            .iter()
+            .any(|missing| missing.starts_with("SCAN"));
+        if walks && survey.refused_commands.is_empty() {
             self.look_for_foreign_values(&link, &usable, inquiry, &mut survey)
                 .await?;
         }
@@ -122,7 +132,7 @@ impl RedisStore {
         for beginning in beginnings {
             let probe = format!("{beginning}{PROBE}");
             match self.try_command::<Value>(link, &["MGET", &probe]).await? {
-                Permitted::Yes(_) => usable.push(beginning),
+                Permitted::Yes(_) | Permitted::Unknown => usable.push(beginning),
                 Permitted::No(_) => survey.refused_keys.push(format!("{beginning}*")),
             }
         }
@@ -153,6 +163,7 @@ impl RedisStore {
                 Permitted::No(name) => {
                     refused.insert(name.unwrap_or_else(|| "evalsha".into()));
                 }
+                Permitted::Unknown => {}
             }
         }
         survey.refused_commands = refused.into_iter().collect();
@@ -230,6 +241,8 @@ enum Permitted<T> {
     Yes(T),
     /// The command, where the server names it.
     No(Option<String>),
+    /// The server does not have it, which was found out before the connection was used.
+    Unknown,
 }
 
 fn permitted<T>(answer: Result<T, Error>) -> Result<Permitted<T>, Error> {
@@ -238,6 +251,7 @@ fn permitted<T>(answer: Result<T, Error>) -> Result<Permitted<T>, Error> {
         Err(error) if error.kind() == ErrorKind::Store && is_refusal(&error.to_string()) => {
             Ok(Permitted::No(named(&error.to_string())))
         }
+        Err(error) if error.to_string().contains("unknown command") => Ok(Permitted::Unknown),
         Err(error) => Err(error),
     }
 }

@@ -76,6 +76,11 @@ impl Tracker {
         }
     }
 
+    /// The server can't track what is read.
+    pub(super) fn refuse(&self, why: &str) {
+        self.local().warn(why);
+    }
+
     /// Reads go over the connection from now on.
     pub(super) fn open(&self) {
         if self.is_on() {

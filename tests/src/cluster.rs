@@ -1,0 +1,287 @@
+//! A private cluster.
+
+use std::time::{Duration, Instant};
+
+use crate::redis::{RedisOptions, RedisServer};
+use crate::wait::{free_port, poll};
+
+const START: Duration = Duration::from_secs(30);
+const SLOTS: u16 = 16_384;
+
+/// A real cluster on free loopback ports: primaries with equal shares of the slots, and replicas of them.
+///
+/// Nodes are numbered: the primaries first, then the replicas, the first of which belong to the first primary.
+#[derive(Debug)]
+pub struct RedisCluster {
+    nodes: Vec<RedisServer>,
+    primaries: usize,
+}
+
+impl RedisCluster {
+    /// A cluster of so many primaries, each with so many replicas.
+    ///
+    /// # Panics
+    /// When a server does not start, or the cluster does not form.
+    pub fn start(primaries: usize, replicas: usize) -> Self {
+        Self::start_with(primaries, replicas, RedisOptions::default())
+    }
+
+    /// The same with more configuration of each node.
+    ///
+    /// # Panics
+    /// When a server does not start, or the cluster does not form.
+    pub fn start_with(primaries: usize, replicas: usize, options: RedisOptions) -> Self {
+        let nodes = (0..primaries * (1 + replicas)).map(|_| {
+            let bus = free_port();
+            options
+                .clone()
+                .config("cluster-enabled yes")
+                .config(&format!("cluster-port {bus}"))
+                .config("cluster-node-timeout 1000")
+                .config("cluster-migration-barrier 10")
+                .config("repl-diskless-sync-delay 0")
+                .start()
+        });
+        let cluster = Self {
+            nodes: nodes.collect(),
+            primaries,
+        };
+        cluster.form(replicas);
+        cluster
+    }
+
+    fn form(&self, replicas: usize) {
+        let share = usize::from(SLOTS).div_ceil(self.primaries);
+        for (number, node) in self.nodes.iter().enumerate() {
+            node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+            if number < self.primaries {
+                let (first, end) = (share * number, (share * (number + 1)).min(SLOTS.into()));
+                let range = [first, end - 1].map(|slot| slot.to_string());
+                let added = node.cli(&["CLUSTER", "ADDSLOTSRANGE", &range[0], &range[1]]);
+                assert_eq!(added, "OK");
+            }
+            let first = &self.nodes[0];
+            let info = first.cli(&["CONFIG", "GET", "cluster-port"]);
+            let bus = info.lines().last().unwrap_or_default().to_owned();
+            node.cli(&[
+                "CLUSTER",
+                "MEET",
+                "127.0.0.1",
+                &first.port().to_string(),
+                &bus,
+            ]);
+        }
+        self.wait("all nodes are known to each", |node| {
+            node.cli(&["CLUSTER", "NODES"])
+                .lines()
+                .filter(|line| !line.contains("handshake"))
+                .count()
+                == self.nodes.len()
+        });
+        for (number, node) in self.nodes.iter().enumerate().skip(self.primaries) {
+            let primary = (number - self.primaries) / replicas;
+            let id = self.id(primary);
+            assert_eq!(node.cli(&["CLUSTER", "REPLICATE", &id]), "OK");
+        }
+        self.wait("the cluster is up", |node| {
+            let replication = node.cli(&["INFO", "replication"]);
+            let is_linked = replication.contains("role:master")
+                || replication.contains("master_link_status:up");
+            is_linked && node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        });
+        let replicas = self.nodes.len() - self.primaries;
+        self.wait("the replicas are known to each", |node| {
+            let nodes = node.cli(&["CLUSTER", "NODES"]);
+            nodes.lines().filter(|line| line.contains("slave")).count() == replicas
+        });
+    }
+
+    fn wait(&self, what: &str, holds: impl Fn(&RedisServer) -> bool) {
+        let end = Instant::now() + START;
+        for node in &self.nodes {
+            let rest = end.saturating_duration_since(Instant::now());
+            let held = poll(rest, || holds(node).then_some(()));
+            assert!(
+                held.is_some(),
+                "{what}: not within {START:?}: {}",
+                node.cli(&["CLUSTER", "NODES"])
+            );
+        }
+    }
+
+    /// A node.
+    pub fn node(&self, number: usize) -> &RedisServer {
+        &self.nodes[number]
+    }
+
+    /// A node, to stop or to pause.
+    pub fn node_mut(&mut self, number: usize) -> &mut RedisServer {
+        &mut self.nodes[number]
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// It never is.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// `host:port,..` of all nodes.
+    pub fn seeds(&self) -> String {
+        let seeds = self
+            .nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port()));
+        seeds.collect::<Vec<_>>().join(",")
+    }
+
+    /// A node's id.
+    pub fn id(&self, number: usize) -> String {
+        self.nodes[number].cli(&["CLUSTER", "MYID"])
+    }
+
+    /// The slot of a key.
+    ///
+    /// # Panics
+    /// When the first node does not answer.
+    pub fn slot(&self, key: &str) -> u16 {
+        let slot = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]);
+        slot.parse().expect("a slot")
+    }
+
+    /// The number of the node that owns a slot, in its own view.
+    ///
+    /// # Panics
+    /// When none does.
+    pub fn owner(&self, slot: u16) -> usize {
+        let owns = |node: &RedisServer| {
+            let nodes = node.cli(&["CLUSTER", "NODES"]);
+            let own = nodes.lines().find(|line| line.contains("myself,master"));
+            own.is_some_and(|own| {
+                own.split(' ').skip(8).any(|range| {
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    let (first, last) = (first.parse::<u16>(), last.parse::<u16>());
+                    matches!((first, last), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+                })
+            })
+        };
+        let owner = poll(START, || self.nodes.iter().position(owns));
+        owner.unwrap_or_else(|| panic!("nobody owns slot {slot}"))
+    }
+
+    /// Moves a slot with its keys to another primary, as `redis-cli --cluster reshard` does.
+    ///
+    /// # Panics
+    /// When a node refuses.
+    pub fn move_slot(&self, slot: u16, to: usize) {
+        let from = self.owner(slot);
+        if from == to {
+            return;
+        }
+        self.begin_to_move(slot, to);
+        self.move_keys(slot, from, to);
+        self.end_move(slot, from, to);
+    }
+
+    /// The first step of a move: both nodes know of it, and no key has moved.
+    ///
+    /// # Panics
+    /// When a node refuses.
+    pub fn begin_to_move(&self, slot: u16, to: usize) {
+        let from = self.owner(slot);
+        let (text, ids) = (slot.to_string(), [from, to].map(|node| self.id(node)));
+        let importing = ["CLUSTER", "SETSLOT", &text, "IMPORTING", &ids[0]];
+        assert_eq!(self.nodes[to].cli(&importing), "OK");
+        let migrating = ["CLUSTER", "SETSLOT", &text, "MIGRATING", &ids[1]];
+        assert_eq!(self.nodes[from].cli(&migrating), "OK");
+    }
+
+    /// The second: all keys move.
+    ///
+    /// # Panics
+    /// When a node refuses.
+    pub fn move_keys(&self, slot: u16, from: usize, to: usize) {
+        let text = slot.to_string();
+        loop {
+            let keys = self.nodes[from].cli(&["CLUSTER", "GETKEYSINSLOT", &text, "100"]);
+            let keys: Vec<&str> = keys.lines().filter(|key| !key.is_empty()).collect();
+            if keys.is_empty() {
+                return;
+            }
+            let port = self.nodes[to].port().to_string();
+            let mut migrate = vec![
+                "MIGRATE",
+                "127.0.0.1",
+                &port,
+                "",
+                "0",
+                "5000",
+                "REPLACE",
+                "KEYS",
+            ];
+            migrate.extend(keys);
+            let moved = self.nodes[from].cli(&migrate);
+            assert!(["OK", "NOKEY"].contains(&moved.as_str()), "{moved}");
+        }
+    }
+
+    /// The last: the slot belongs to the other node.
+    ///
+    /// # Panics
+    /// When a node refuses.
+    pub fn end_move(&self, slot: u16, from: usize, to: usize) {
+        let (text, id) = (slot.to_string(), self.id(to));
+        for node in [to, from] {
+            let moved = self.nodes[node].cli(&["CLUSTER", "SETSLOT", &text, "NODE", &id]);
+            assert_eq!(moved, "OK");
+        }
+    }
+
+    /// Makes a replica the primary; returns when it is.
+    ///
+    /// # Panics
+    /// When it does not become one.
+    pub fn fail_over(&self, replica: usize, how: &[&str]) {
+        let command = [&["CLUSTER", "FAILOVER"], how].concat();
+        assert_eq!(self.nodes[replica].cli(&command), "OK");
+        self.wait_for_primary(replica);
+    }
+
+    /// Returns when this node is a primary.
+    ///
+    /// # Panics
+    /// When it does not become one.
+    pub fn wait_for_primary(&self, node: usize) {
+        let node = &self.nodes[node];
+        let is_primary = || {
+            let nodes = node.cli(&["CLUSTER", "NODES"]);
+            nodes.contains("myself,master").then_some(())
+        };
+        assert!(
+            poll(START, is_primary).is_some(),
+            "{}",
+            node.cli(&["CLUSTER", "NODES"])
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_forms_moves_slots_and_fails_over() {
+        let cluster = RedisCluster::start(2, 1);
+        let slot = cluster.slot("users:1");
+        let owner = cluster.owner(slot);
+        assert_eq!(cluster.node(owner).cli(&["SET", "users:1", "1"]), "OK");
+        cluster.move_slot(slot, 1 - owner);
+        assert_eq!(cluster.owner(slot), 1 - owner);
+        assert_eq!(cluster.node(1 - owner).cli(&["GET", "users:1"]), "1");
+        cluster.fail_over(2, &[]);
+        assert_eq!(cluster.seeds().split(',').count(), 4);
+    }
+}

@@ -1,0 +1,177 @@
+//! What a server can't do is found out before it is used, and named with its fix.
+
+use std::time::Duration;
+
+use cache_runtime::{
+    AdviceKind, Cache, CacheConfig, RedisConfig, Status, cached, invalidates, observe,
+};
+use cache_tests::{RedisServer, Sentinels};
+
+struct Shop {
+    cache: Cache,
+}
+
+impl Shop {
+    #[cached(resource = "users", ttl = 60, cache = self.cache)]
+    async fn user(&self, id: i64) -> i64 {
+        id
+    }
+
+    #[invalidates("users", id = id, cache = self.cache)]
+    async fn rename(&self, id: i64) {
+        let _ = id;
+    }
+}
+
+fn over(port: u16) -> CacheConfig {
+    CacheConfig::default()
+        .redis(RedisConfig::at("127.0.0.1", port))
+        .command_budget(Duration::from_secs(5))
+}
+
+async fn is_hit(shop: &Shop) -> bool {
+    matches!(observe(shop.user(1)).await.1[0].status, Status::Hit { .. })
+}
+
+/// Entries are served, and invalidations take effect.
+async fn is_used(cache: &Cache) {
+    let shop = Shop {
+        cache: cache.clone(),
+    };
+    shop.user(1).await;
+    assert!(is_hit(&shop).await);
+    shop.rename(1).await;
+    assert!(!is_hit(&shop).await);
+    assert!(is_hit(&shop).await);
+}
+
+/// Nothing is served; says why, in the figures and in the checkup.
+async fn refusal(cache: &Cache) -> String {
+    let shop = Shop {
+        cache: cache.clone(),
+    };
+    shop.user(1).await;
+    assert!(!is_hit(&shop).await);
+    assert!(!cache.is_available().await);
+    let reason = cache.get_stats().await.reason.expect("it is not used");
+    let checkup = cache.checkup().await;
+    let [advice] = &checkup.advice[..] else {
+        panic!("{checkup}");
+    };
+    assert_eq!(advice.kind, AdviceKind::Unreachable);
+    assert!(advice.text.contains(&reason), "{advice}: {reason}");
+    advice.text.clone()
+}
+
+/// What it lacks, as the checkup says.
+async fn lacks(cache: &Cache) -> Vec<String> {
+    let advice = cache.checkup().await.advice.into_iter();
+    let lacks = advice.filter(|it| it.kind == AdviceKind::MissingCapability);
+    lacks.map(|it| it.text).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_can_do_all_lacks_nothing() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(server.port())).await;
+    is_used(&cache).await;
+    assert_eq!(lacks(&cache).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_sentinel_is_no_redis_and_names_the_primary() {
+    let sentinels = Sentinels::start();
+    let cache = Cache::new(over(sentinels.sentinel(0).port())).await;
+    let reason = refusal(&cache).await;
+    let primary = format!("`mymaster` at 127.0.0.1:{}", sentinels.server(0).port());
+    for part in ["this is a Sentinel", &primary] {
+        assert!(reason.contains(part), "{part:?} is missing in: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn without_resp3_nothing_is_kept_in_the_process() {
+    let server = RedisServer::options()
+        .config("rename-command HELLO \"\"")
+        .start();
+    for megabytes in [0, 16] {
+        let cache = Cache::new(over(server.port()).local_mb(megabytes)).await;
+        is_used(&cache).await;
+        let stats = cache.get_stats().await;
+        assert!(
+            stats
+                .local
+                .is_none_or(|local| !local.serving && local.hits == 0)
+        );
+        let [lacks] = &lacks(&cache).await[..] else {
+            panic!("it lacks one thing");
+        };
+        assert!(
+            lacks.contains("RESP3") && lacks.contains("HELLO"),
+            "{lacks}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn scripts_run_by_their_text_where_they_may_not_by_their_hash() {
+    let server = RedisServer::options()
+        .config("rename-command EVALSHA \"\"")
+        .start();
+    let cache = Cache::new(over(server.port())).await;
+    is_used(&cache).await;
+    assert!(server.calls("eval") > 0);
+    let lacks = lacks(&cache).await;
+    assert!(
+        lacks.len() == 1 && lacks[0].contains("EVALSHA"),
+        "{lacks:?}"
+    );
+
+    let server = RedisServer::options()
+        .config("user app on >app-word ~* +@all -evalsha -script")
+        .start();
+    let login = RedisConfig::at("127.0.0.1", server.port()).login(Some("app"), "app-word");
+    let cache = Cache::new(over(server.port()).redis(login)).await;
+    is_used(&cache).await;
+}
+
+#[tokio::test]
+async fn a_server_that_runs_no_scripts_is_refused() {
+    let server = RedisServer::options()
+        .config("rename-command EVALSHA \"\"")
+        .config("rename-command EVAL \"\"")
+        .start();
+    let reason = refusal(&Cache::new(over(server.port())).await).await;
+    for part in ["runs no scripts", "EVALSHA", "EVAL", "+evalsha"] {
+        assert!(reason.contains(part), "{part:?} is missing in: {reason}");
+    }
+    let server = RedisServer::options()
+        .config("user app on >app-word ~* +@all -evalsha -eval")
+        .start();
+    let login = RedisConfig::at("127.0.0.1", server.port()).login(Some("app"), "app-word");
+    let reason = refusal(&Cache::new(over(server.port()).redis(login)).await).await;
+    assert!(reason.contains("runs no scripts"), "{reason}");
+}
+
+#[tokio::test]
+async fn without_scan_all_else_works() {
+    let server = RedisServer::options()
+        .config("rename-command SCAN \"\"")
+        .start();
+    let cache = Cache::new(over(server.port())).await;
+    is_used(&cache).await;
+    let [lacks] = &lacks(&cache).await[..] else {
+        panic!("it lacks one thing");
+    };
+    assert!(
+        lacks.contains("SCAN") && lacks.contains("clear_all"),
+        "{lacks}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_not_served_from_alone() {
+    let server = RedisServer::options().config("cluster-enabled yes").start();
+    let reason = refusal(&Cache::new(over(server.port())).await).await;
+    assert!(reason.contains("cluster"), "{reason}");
+}

@@ -1,0 +1,3 @@
+//! Servers of many kinds: what they can't do, clusters, and Sentinels.
+
+mod capabilities;
