@@ -1,17 +1,17 @@
 //! The options as written: each key and each value with its span. Nothing outside this module knows their syntax.
 
+mod kinds;
 mod syntax;
 mod value;
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
-use syn::{Expr, ExprPath, Ident, LitStr, Path};
+use syn::{Expr, Ident, Path};
 
+pub(crate) use self::kinds::{Codec, Name, Outcome, Tag, Ttl};
 use self::syntax::{Entry, Form, Written, entries};
 use self::value::Noun;
-pub(crate) use self::value::{
-    Tag, is_constant, is_segment, quoted_expr, repaired, root, single_ident,
-};
+pub(crate) use self::value::{is_constant, is_segment, quoted_expr, repaired, root, single_ident};
 use crate::diag::{Errors, listed, nearest};
 
 /// One option, absent or given.
@@ -52,22 +52,6 @@ impl<T> Setting<T> {
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
-}
-
-/// A resource or an op.
-#[derive(Clone)]
-pub(crate) enum Name {
-    Literal(LitStr),
-    /// A constant: its value is only known to the compiler.
-    Path(ExprPath),
-}
-
-/// How long something is kept.
-pub(crate) enum Ttl {
-    Seconds(u64),
-    /// Of a string such as `"500ms"`.
-    Millis(u64),
-    Expr(Box<Expr>),
 }
 
 /// What both attributes take.
@@ -113,15 +97,6 @@ pub(crate) struct CachedArgs {
     pub(crate) context: Setting<Ident>,
 }
 
-/// How values are encoded: the names of the codecs.
-pub(crate) const CODECS: &[&str] = &["json", "msgpack", "postcard"];
-
-/// One of [`CODECS`], where it was written.
-#[derive(Clone)]
-pub(crate) struct Codec {
-    pub(crate) name: Ident,
-}
-
 /// What stands in `#[invalidates(..)]`.
 #[derive(Default)]
 pub(crate) struct InvalidatesArgs {
@@ -142,12 +117,6 @@ pub(crate) struct InvalidatesArgs {
 pub(crate) struct TargetArgs {
     pub(crate) resource: Name,
     pub(crate) id: Setting<Expr>,
-}
-
-/// The results after which a write invalidates; all of them unless `on` says otherwise.
-#[derive(Clone, Copy)]
-pub(crate) enum Outcome {
-    Ok,
 }
 
 /// Names each option once: its reader, and the list for "did you mean", come from the same line.

@@ -2,17 +2,18 @@
 
 mod detached;
 mod key;
+mod left_out;
 mod stacked;
 mod transactions;
 mod types;
 mod values;
 
-use proc_macro2::{Span, TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
-use syn::ext::IdentExt as _;
 use syn::{FnArg, Ident, Type};
 
 use self::key::{key, part};
+use self::left_out::is_left_out;
 use self::values::{named, one_row};
 use crate::args::{CachedArgs, Common, InvalidatesArgs, Name, Setting, Tag, TargetArgs, Ttl};
 use crate::diag::Errors;
@@ -22,6 +23,7 @@ use crate::item::{
 use crate::model::{
     Absence, AfterResult, CachedFn, Copies, Env, Grace, InvalidatesFn, On, Rows, Target,
 };
+use crate::tokens::mention;
 
 /// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
 pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
@@ -198,23 +200,6 @@ fn conditional(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     }
 }
 
-/// Whether a parameter is not in the key.
-fn is_left_out(args: &CachedArgs, name: &Ident) -> bool {
-    let named = [&args.skip, &args.autocommit].map(Setting::value);
-    if named
-        .into_iter()
-        .flatten()
-        .any(|names| names.contains(name))
-    {
-        return true;
-    }
-    let written = args.id.value().into_iter();
-    let written = written.chain(args.key.value().into_iter().flatten());
-    let written: TokenStream = written.map(ToTokens::to_token_stream).collect();
-    let says_all = !args.id.is_absent() || !args.key.is_absent();
-    says_all && mention(written, &name.unraw().to_string()).is_none()
-}
-
 /// What has to hold of any function whose body is wrapped.
 fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
     if item.form().is_none() {
@@ -366,43 +351,6 @@ fn kept(targets: &[Target], item: &Item) -> Vec<Ident> {
         .filter(|binding| mention(ids.clone(), &binding.name()).is_some())
         .map(|binding| binding.ident)
         .collect()
-}
-
-/// The first place where an expression reads the variable `name`: not a field, not a path's segment, but also
-/// inside a macro, and in a format string as `{name}`.
-fn mention(tokens: TokenStream, name: &str) -> Option<Ident> {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let punct = |n: Option<usize>, wanted: char| {
-        n.and_then(|n| tokens.get(n)).is_some_and(
-            |token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted),
-        )
-    };
-    for (n, token) in tokens.iter().enumerate() {
-        let before = |by: usize| n.checked_sub(by);
-        match token {
-            TokenTree::Ident(ident) if ident.unraw() == name => {
-                let field = punct(before(1), '.') && !punct(before(2), '.');
-                let segment =
-                    punct(before(1), ':') && punct(before(2), ':') || punct(Some(n + 1), ':');
-                if !field && !segment {
-                    return Some(ident.clone());
-                }
-            }
-            TokenTree::Group(group) => {
-                if let Some(found) = mention(group.stream(), name) {
-                    return Some(found);
-                }
-            }
-            TokenTree::Literal(literal) => {
-                let text = literal.to_string();
-                if text.contains(&format!("{{{name}}}")) || text.contains(&format!("{{{name}:")) {
-                    return Some(Ident::new(name, literal.span()));
-                }
-            }
-            _ => {}
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 // Mistakes.
 mod diag;
+mod tokens;
 // Options and function as written.
 mod args;
 mod item;

@@ -3,12 +3,11 @@
 //! The name of an entry comes first, or of each target of a write; what is not known before the program runs stands in
 //! braces. Options follow, behind commas; a comma in braces belongs to what stands there.
 
-use proc_macro2::{TokenStream, TokenTree};
-use quote::ToTokens;
 use syn::Type;
 
 use crate::args::{Name, Tag, Ttl};
 use crate::model::{Batch, CachedFn, InvalidatesFn, Key, Op, Part, Rows};
+use crate::tokens::text;
 
 pub(crate) fn cached(function: &CachedFn) -> String {
     let name = named(&function.resource);
@@ -97,39 +96,6 @@ fn tag_text(tag: &Tag) -> String {
             format!("tag {filled}")
         }
         Tag::Value(value) => format!("tag {{{}}}", text(value)),
-    }
-}
-
-/// Tokens as a person writes them: spaces between words and behind commas only.
-pub(crate) fn text(tokens: &impl ToTokens) -> String {
-    let mut out = String::new();
-    push(&mut out, tokens.to_token_stream());
-    out
-}
-
-fn push(out: &mut String, tokens: TokenStream) {
-    for token in tokens {
-        match token {
-            TokenTree::Group(group) => {
-                let (open, close) = match group.delimiter() {
-                    proc_macro2::Delimiter::Parenthesis => ("(", ")"),
-                    proc_macro2::Delimiter::Brace => ("{", "}"),
-                    proc_macro2::Delimiter::Bracket => ("[", "]"),
-                    proc_macro2::Delimiter::None => ("", ""),
-                };
-                out.push_str(open);
-                push(out, group.stream());
-                out.push_str(close);
-            }
-            TokenTree::Punct(punct) if punct.as_char() == ',' => out.push_str(", "),
-            TokenTree::Punct(punct) => out.push(punct.as_char()),
-            word => {
-                if out.ends_with(|last: char| last.is_alphanumeric() || last == '_') {
-                    out.push(' ');
-                }
-                out.push_str(&word.to_string());
-            }
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection};
 
 use crate::seed;
-use crate::sql::{Sql, Value};
+use crate::sql::is_sqlite;
 
 /// Each migration with its text for SQLite and for PostgreSQL, in the order of application.
 const MIGRATIONS: [(&str, &str, &str); 2] = [
@@ -107,10 +107,9 @@ async fn prepare(pool: &AnyPool) -> Result<(), sqlx::Error> {
 
 /// Records `step` as applied; `false` if it was.
 async fn first_time(connection: &mut AnyConnection, step: &str) -> Result<bool, sqlx::Error> {
-    let mut sql = Sql::new("INSERT INTO applied (step) VALUES (");
-    sql.bind(Value::Text(step.to_owned()))
-        .push(") ON CONFLICT DO NOTHING");
-    Ok(sql.execute(connection).await? == 1)
+    let record = sqlx::query("INSERT INTO applied (step) VALUES ($1) ON CONFLICT DO NOTHING");
+    let done = record.bind(step.to_owned()).execute(connection).await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Lets readers go on while somebody writes. SQLite remembers it in the file, and does not wait for the
@@ -132,7 +131,7 @@ async fn write_ahead_log(connection: &mut AnyConnection) -> Result<(), sqlx::Err
 
 /// Whether the database answers.
 pub async fn is_available(pool: &AnyPool) -> bool {
-    let answer = Sql::new("SELECT 1").fetch_all(pool);
+    let answer = sqlx::query("SELECT 1").fetch_all(pool);
     matches!(
         tokio::time::timeout(Duration::from_secs(2), answer).await,
         Ok(Ok(_))
@@ -147,10 +146,6 @@ pub fn system(pool: &AnyPool) -> &'static str {
     } else {
         "PostgreSQL"
     }
-}
-
-fn is_sqlite(connection: &AnyConnection) -> bool {
-    connection.backend_name() == "SQLite"
 }
 
 /// Runs statements that take no values.

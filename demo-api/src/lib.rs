@@ -18,10 +18,12 @@ pub mod input;
 pub mod products;
 pub mod purchases;
 pub mod resource;
+mod resources;
 mod seed;
 pub mod server;
 pub mod service;
 pub mod sql;
+pub mod tag;
 pub mod users;
 
 use cache_runtime::CacheMap;
@@ -34,7 +36,7 @@ use crate::users::User;
 #[must_use]
 pub fn cache_map() -> CacheMap {
     cache_runtime::map()
-        .bind("R::RESOURCE", api::RESOURCES)
+        .bind("R::RESOURCE", resources::RESOURCES)
         .bind("User::RESOURCE", [User::RESOURCE])
         .bind("Product::RESOURCE", [Product::RESOURCE])
 }

@@ -7,11 +7,11 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
-use crate::api::ApiTag;
 use crate::error::Invalid;
 use crate::input::{Fields, MAX_TEXT, NOT_BLANK};
 use crate::resource::{Column, Input, Invalidation, Kind, Resource, Unique};
 use crate::sql::{self, Value};
+use crate::tag::ApiTag;
 
 /// A product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Object)]

@@ -8,7 +8,7 @@ use crate::error::{Invalid, ServiceError};
 use crate::input::Fields;
 use crate::products::Product;
 use crate::resource::{Input, Resource};
-use crate::sql::{Sql, Value};
+use crate::sql::Value;
 use crate::users::User;
 
 /// What somebody buys.
@@ -83,10 +83,9 @@ impl PurchaseService {
 
     #[invalidates(User::RESOURCE, id = user_id, after_commit)]
     async fn activate(&self, tx: &mut AnyConnection, user_id: i64) -> Result<(), ServiceError> {
-        let mut sql = Sql::new("UPDATE users SET active = ");
-        sql.bind(Value::Boolean(true));
-        sql.push(" WHERE id = ").bind(Value::Integer(user_id));
-        match sql.execute(tx).await? {
+        let update = sqlx::query("UPDATE users SET active = $1 WHERE id = $2");
+        let done = update.bind(true).bind(user_id).execute(tx).await?;
+        match done.rows_affected() {
             0 => Err(not_found::<User>(user_id)),
             _ => Ok(()),
         }
@@ -99,11 +98,10 @@ impl PurchaseService {
         product_id: i64,
         quantity: i64,
     ) -> Result<(), ServiceError> {
-        let mut sql = Sql::new("UPDATE products SET stock = stock - ");
-        sql.bind(Value::Integer(quantity));
-        sql.push(" WHERE id = ").bind(Value::Integer(product_id));
-        sql.push(" RETURNING stock");
-        let left = match sql.fetch_all(tx).await?.first() {
+        let update =
+            sqlx::query("UPDATE products SET stock = stock - $1 WHERE id = $2 RETURNING stock");
+        let updated = update.bind(quantity).bind(product_id).fetch_all(tx).await?;
+        let left = match updated.first() {
             Some(row) => row.try_get::<i64, _>("stock")?,
             None => return Err(not_found::<Product>(product_id)),
         };

@@ -5,10 +5,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 
-use crate::api::ApiTag;
 use crate::error::Invalid;
 use crate::input::Fields;
 use crate::sql::Value;
+use crate::tag::ApiTag;
 
 /// A table that is served over HTTP and cached.
 ///

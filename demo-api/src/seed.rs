@@ -1,12 +1,13 @@
 //! The first rows: plausible, and the same on every machine.
 
+use sea_query::{Expr, Query};
 use sqlx::AnyConnection;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
 use crate::products::{Product, ProductInput};
 use crate::resource::{Input, Resource};
-use crate::sql::{Sql, Value, to_micros};
+use crate::sql::{self, Value, to_micros};
 use crate::users::{User, UserInput};
 
 const FIRST_NAMES: [&str; 40] = [
@@ -129,19 +130,13 @@ async fn insert<R: Resource>(
         })
         .collect();
     for rows in rows.chunks(100) {
-        let names: Vec<_> = rows[0].iter().map(|(name, _)| *name).collect();
-        let mut sql = Sql::new(format!(
-            "INSERT INTO {} ({}) VALUES ",
-            R::RESOURCE,
-            names.join(", ")
-        ));
-        sql.join(", ", rows, |sql, row| {
-            sql.push("(").join(", ", row, |sql, (_, value)| {
-                sql.bind(value.clone());
-            });
-            sql.push(")");
-        });
-        sql.execute(&mut *connection).await?;
+        let mut insert = Query::insert();
+        insert.into_table(R::RESOURCE);
+        insert.columns(rows[0].iter().map(|(name, _)| *name));
+        for row in rows {
+            insert.values_panic(row.iter().map(|(_, value)| Expr::from(value.clone())));
+        }
+        sql::execute(&mut *connection, &insert).await?;
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use cache_runtime::{Encoded, cached, invalidates};
 use poem_openapi::Object;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
+use sea_query::{Asterisk, Expr, ExprTrait as _, Order, Query, SelectStatement};
+use sea_query_sqlx::SqlxBinder;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, Row};
@@ -15,7 +17,7 @@ use time::OffsetDateTime;
 use crate::error::ServiceError;
 use crate::filter::Filter;
 use crate::resource::{Input, Invalidation, Resource};
-use crate::sql::{Sql, Value, to_micros};
+use crate::sql::{self, Value, to_micros};
 
 /// Create, read, update and delete the rows of `R`.
 ///
@@ -43,9 +45,9 @@ impl<R: Resource> CrudService<R> {
     /// When the database fails.
     #[cached(resource = R::RESOURCE)]
     pub async fn get(&self, id: i64) -> Result<Option<Arc<R>>, ServiceError> {
-        let mut sql = select::<R>();
-        sql.push(" WHERE id = ").bind(Value::Integer(id));
-        let rows = rows::<R>(sql.fetch_all(&self.pool).await?)?;
+        let mut select = select::<R>();
+        select.and_where(Expr::col("id").eq(id));
+        let rows = rows::<R>(sql::fetch_all(&self.pool, &select).await?)?;
         Ok(rows.into_iter().next().map(Arc::new))
     }
 
@@ -56,12 +58,9 @@ impl<R: Resource> CrudService<R> {
     /// When the database fails.
     #[cached(resource = R::RESOURCE, batch = ids)]
     pub async fn get_many(&self, ids: &[i64]) -> Result<HashMap<i64, Arc<R>>, ServiceError> {
-        let mut sql = select::<R>();
-        sql.push(" WHERE id IN (").join(", ", ids, |sql, id| {
-            sql.bind(Value::Integer(*id));
-        });
-        sql.push(")");
-        let rows = rows::<R>(sql.fetch_all(&self.pool).await?)?;
+        let mut select = select::<R>();
+        select.and_where(Expr::col("id").is_in(ids.iter().copied()));
+        let rows = rows::<R>(sql::fetch_all(&self.pool, &select).await?)?;
         Ok(rows
             .into_iter()
             .map(|row| (row.id(), Arc::new(row)))
@@ -74,11 +73,11 @@ impl<R: Resource> CrudService<R> {
     /// When the database fails.
     #[cached(resource = R::RESOURCE, op = "list")]
     pub async fn list(&self, skip: u32, limit: u32) -> Result<Encoded<Vec<R>>, ServiceError> {
-        let mut sql = select::<R>();
-        sql.push(" ORDER BY id LIMIT ")
-            .bind(Value::Integer(limit.into()));
-        sql.push(" OFFSET ").bind(Value::Integer(skip.into()));
-        Ok(Encoded::new(&rows(sql.fetch_all(&self.pool).await?)?)?)
+        let mut select = select::<R>();
+        select.order_by("id", Order::Asc);
+        select.limit(limit.into()).offset(skip.into());
+        let rows = sql::fetch_all(&self.pool, &select).await?;
+        Ok(Encoded::new(&self::rows(rows)?)?)
     }
 
     /// The rows that a filter lets through, cached as `users:filter:<hash>`.
@@ -101,9 +100,10 @@ impl<R: Resource> CrudService<R> {
     ) -> Result<Encoded<Page<R>>, ServiceError> {
         // A write between the two statements makes a page that no moment had, but not a stale entry: that
         // write's invalidation refuses to have this result stored.
-        let mut sql = Sql::new(format!("SELECT count(*) AS total FROM {}", R::RESOURCE));
-        filter.push_where(&mut sql);
-        let total = match sql.fetch_all(&self.pool).await?.first() {
+        let mut count = Query::select();
+        count.expr_as(Expr::col(Asterisk).count(), "total");
+        filter.restrict(count.from(R::RESOURCE));
+        let total = match sql::fetch_all(&self.pool, &count).await?.first() {
             Some(row) => row.try_get::<i64, _>("total")?,
             None => 0,
         };
@@ -126,16 +126,12 @@ impl<R: Resource> CrudService<R> {
             "created_at",
             Value::Integer(to_micros(OffsetDateTime::now_utc())),
         ));
-        let mut sql = Sql::new(format!("INSERT INTO {} (", R::RESOURCE));
-        sql.join(", ", &columns, |sql, (name, _)| {
-            sql.push(name);
-        });
-        sql.push(") VALUES (")
-            .join(", ", columns, |sql, (_, value)| {
-                sql.bind(value);
-            });
-        sql.push(") RETURNING ").push(&column_names::<R>());
-        let written = self.write(sql).await?;
+        let (names, values): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        let mut insert = Query::insert();
+        insert.into_table(R::RESOURCE).columns(names);
+        insert.values_panic(values.into_iter().map(Expr::from));
+        insert.returning(Query::returning().columns(column_names::<R>()));
+        let written = self.write(&insert).await?;
         written.ok_or(ServiceError::Db(sqlx::Error::RowNotFound))
     }
 
@@ -186,22 +182,24 @@ impl<R: Resource> CrudService<R> {
     }
 
     async fn update_row(&self, id: i64, input: R::Input) -> Result<R, ServiceError> {
-        let mut sql = Sql::new(format!("UPDATE {} SET ", R::RESOURCE));
-        sql.join(", ", input.into_columns(), |sql, (name, value)| {
-            sql.push(name).push(" = ").bind(value);
-        });
-        sql.push(" WHERE id = ").bind(Value::Integer(id));
-        sql.push(" RETURNING ").push(&column_names::<R>());
-        self.write(sql).await?.ok_or(ServiceError::NotFound {
+        let mut update = Query::update();
+        update.table(R::RESOURCE);
+        for (name, value) in input.into_columns() {
+            update.value(name, value);
+        }
+        update.and_where(Expr::col("id").eq(id));
+        update.returning(Query::returning().columns(column_names::<R>()));
+        self.write(&update).await?.ok_or(ServiceError::NotFound {
             resource: R::RESOURCE,
             id,
         })
     }
 
     async fn delete_row(&self, id: i64) -> Result<(), ServiceError> {
-        let mut sql = Sql::new(format!("DELETE FROM {} WHERE id = ", R::RESOURCE));
-        sql.bind(Value::Integer(id));
-        match sql.execute(&self.pool).await? {
+        let mut delete = Query::delete();
+        delete.from_table(R::RESOURCE);
+        delete.and_where(Expr::col("id").eq(id));
+        match sql::execute(&self.pool, &delete).await? {
             0 => Err(ServiceError::NotFound {
                 resource: R::RESOURCE,
                 id,
@@ -211,30 +209,28 @@ impl<R: Resource> CrudService<R> {
     }
 
     async fn select_filtered(&self, filter: &Filter) -> Result<Vec<R>, ServiceError> {
-        let mut sql = select::<R>();
-        filter.push_where(&mut sql);
-        filter.push_page(&mut sql);
-        rows(sql.fetch_all(&self.pool).await?)
+        let mut select = select::<R>();
+        filter.restrict(&mut select);
+        filter.paginate(&mut select);
+        rows(sql::fetch_all(&self.pool, &select).await?)
     }
 
     /// Runs a write that returns the row it wrote, if it wrote one.
-    async fn write(&self, sql: Sql) -> Result<Option<R>, ServiceError> {
-        let written = sql.fetch_all(&self.pool).await.map_err(conflict::<R>)?;
+    async fn write(&self, statement: &(impl SqlxBinder + Sync)) -> Result<Option<R>, ServiceError> {
+        let written = sql::fetch_all(&self.pool, statement).await;
+        let written = written.map_err(conflict::<R>)?;
         Ok(rows(written)?.into_iter().next())
     }
 }
 
-fn column_names<R: Resource>() -> String {
-    let names: Vec<_> = R::COLUMNS.iter().map(|column| column.name).collect();
-    names.join(", ")
+fn column_names<R: Resource>() -> impl Iterator<Item = &'static str> {
+    R::COLUMNS.iter().map(|column| column.name)
 }
 
-fn select<R: Resource>() -> Sql {
-    Sql::new(format!(
-        "SELECT {} FROM {}",
-        column_names::<R>(),
-        R::RESOURCE
-    ))
+fn select<R: Resource>() -> SelectStatement {
+    let mut select = Query::select();
+    select.columns(column_names::<R>()).from(R::RESOURCE);
+    select
 }
 
 fn rows<R: Resource>(rows: Vec<AnyRow>) -> Result<Vec<R>, ServiceError> {

@@ -1,12 +1,14 @@
-//! SQL that SQLite and PostgreSQL both understand.
+//! Statements that sea-query builds, run on the database at hand, and the values of its columns.
 //!
-//! sqlx's `Any` driver picks the database at run time but hands the text on as it is, and its
-//! `QueryBuilder` writes `?`, which PostgreSQL refuses. Both accept `$1`, so [`Sql`] writes that.
+//! sqlx's `Any` driver picks the database at run time but hands the text on as it is. SQLite and PostgreSQL
+//! write placeholders and string literals in different ways, so a statement becomes text when its
+//! connection is known.
 
+use sea_query::{PostgresQueryBuilder, SqliteQueryBuilder};
+use sea_query_sqlx::{SqlxBinder, SqlxValues};
 use serde::Serialize;
-use sqlx::any::{AnyArguments, AnyRow};
-use sqlx::query::Query;
-use sqlx::{Any, AnyExecutor, AssertSqlSafe, Row};
+use sqlx::any::AnyRow;
+use sqlx::{Acquire, Any, AnyConnection, AssertSqlSafe, Row};
 use time::OffsetDateTime;
 
 /// A value to bind.
@@ -27,99 +29,65 @@ pub enum Value {
     NoText,
 }
 
-/// An SQL text in the making, with the values bound to it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sql {
-    text: String,
-    values: Vec<Value>,
+impl From<Value> for sea_query::Value {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Boolean(value) => value.into(),
+            Value::Integer(value) => value.into(),
+            Value::Number(value) => value.into(),
+            Value::Text(value) => value.into(),
+            Value::NoText => Self::String(None),
+        }
+    }
 }
 
-impl Sql {
-    /// Starts a statement.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            values: Vec::new(),
-        }
-    }
+/// Runs a statement to its end and returns its rows.
+///
+/// Writes with `RETURNING` come here too: `fetch_one` would stop at the first row, and an error that
+/// SQLite reports only at the end of the statement would be lost.
+///
+/// # Errors
+/// What the database says.
+pub async fn fetch_all<'c>(
+    database: impl Acquire<'c, Database = Any>,
+    statement: &(impl SqlxBinder + Sync),
+) -> Result<Vec<AnyRow>, sqlx::Error> {
+    let mut connection = database.acquire().await?;
+    let (text, values) = build(statement, &connection);
+    sqlx::query_with(AssertSqlSafe(text), values)
+        .fetch_all(&mut *connection)
+        .await
+}
 
-    /// Appends text. It must not come from a client: names come from the whitelist, values are bound.
-    pub fn push(&mut self, text: &str) -> &mut Self {
-        self.text.push_str(text);
-        self
-    }
+/// Runs a statement and returns how many rows it changed.
+///
+/// # Errors
+/// What the database says.
+pub async fn execute<'c>(
+    database: impl Acquire<'c, Database = Any>,
+    statement: &(impl SqlxBinder + Sync),
+) -> Result<u64, sqlx::Error> {
+    let mut connection = database.acquire().await?;
+    let (text, values) = build(statement, &connection);
+    let done = sqlx::query_with(AssertSqlSafe(text), values)
+        .execute(&mut *connection)
+        .await?;
+    Ok(done.rows_affected())
+}
 
-    /// Appends a placeholder for `value`.
-    pub fn bind(&mut self, value: Value) -> &mut Self {
-        self.values.push(value);
-        self.text.push('$');
-        self.text.push_str(&self.values.len().to_string());
-        self
+/// The text for the database of `connection`, and the values to bind.
+fn build(statement: &impl SqlxBinder, connection: &AnyConnection) -> (String, SqlxValues) {
+    if is_sqlite(connection) {
+        statement.build_sqlx(SqliteQueryBuilder)
+    } else {
+        statement.build_sqlx(PostgresQueryBuilder)
     }
+}
 
-    /// Appends `items`, each written by `write`, with `separator` between them.
-    pub fn join<T>(
-        &mut self,
-        separator: &str,
-        items: impl IntoIterator<Item = T>,
-        mut write: impl FnMut(&mut Self, T),
-    ) -> &mut Self {
-        for (index, item) in items.into_iter().enumerate() {
-            if index > 0 {
-                self.push(separator);
-            }
-            write(self, item);
-        }
-        self
-    }
-
-    /// The text so far.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The values so far, `$1` first.
-    #[must_use]
-    pub fn values(&self) -> &[Value] {
-        &self.values
-    }
-
-    /// Runs the statement to its end and returns its rows.
-    ///
-    /// Writes with `RETURNING` come here too: `fetch_one` would stop at the first row, and an error that
-    /// SQLite reports only at the end of the statement would be lost.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn fetch_all<'c>(
-        self,
-        executor: impl AnyExecutor<'c>,
-    ) -> Result<Vec<AnyRow>, sqlx::Error> {
-        self.into_query().fetch_all(executor).await
-    }
-
-    /// Runs the statement and returns how many rows it changed.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn execute<'c>(self, executor: impl AnyExecutor<'c>) -> Result<u64, sqlx::Error> {
-        Ok(self.into_query().execute(executor).await?.rows_affected())
-    }
-
-    fn into_query(self) -> Query<'static, Any, AnyArguments> {
-        let mut query = sqlx::query(AssertSqlSafe(self.text));
-        for value in self.values {
-            query = match value {
-                Value::Boolean(value) => query.bind(value),
-                Value::Integer(value) => query.bind(value),
-                Value::Number(value) => query.bind(value),
-                Value::Text(value) => query.bind(value),
-                Value::NoText => query.bind(None::<String>),
-            };
-        }
-        query
-    }
+/// Whether a connection is to SQLite; else it is to PostgreSQL.
+#[must_use]
+pub fn is_sqlite(connection: &AnyConnection) -> bool {
+    connection.backend_name() == "SQLite"
 }
 
 /// Reads a boolean, which SQLite stores as an integer.

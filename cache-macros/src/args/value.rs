@@ -5,9 +5,9 @@ use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
+use super::kinds::{CODECS, Codec, Name, Outcome, Tag, Ttl};
 use super::syntax::{Form, Written};
-use super::{CODECS, Codec, Name, Outcome, Ttl};
-use crate::words;
+use crate::tokens::text;
 
 impl Written {
     pub(super) fn expr(&self) -> syn::Result<Expr> {
@@ -47,10 +47,10 @@ impl Written {
         };
         let takes_texts = self.key == "tags" || self.key == "depends";
         let fix = |item: &&Expr| match literal(item) {
-            _ if takes_texts => Some(words::text(item)),
-            Some(Lit::Str(quoted)) => quoted_expr(&quoted.value()).map(|value| words::text(&value)),
+            _ if takes_texts => Some(text(item)),
+            Some(Lit::Str(quoted)) => quoted_expr(&quoted.value()).map(|value| text(&value)),
             Some(_) => None,
-            None => Some(words::text(item)),
+            None => Some(text(item)),
         };
         let fixed: Option<Vec<String>> = items.iter().map(fix).collect();
         let fix = match fixed {
@@ -278,14 +278,6 @@ impl Written {
     }
 }
 
-/// A tag as written.
-pub(crate) enum Tag {
-    /// `"team:{self.team}"`: a format string without its values, and these.
-    Format(LitStr, Vec<Expr>),
-    /// Any other expression.
-    Value(Box<Expr>),
-}
-
 impl Tag {
     fn read(value: &Expr) -> syn::Result<Self> {
         let Some(Lit::Str(text)) = literal(value) else {
@@ -325,14 +317,6 @@ impl Tag {
         }
         format.push_str(rest);
         Ok(Self::Format(LitStr::new(&format, text.span()), values))
-    }
-
-    /// The expressions in it.
-    pub(crate) fn values(&self) -> &[Expr] {
-        match self {
-            Self::Format(_, values) => values,
-            Self::Value(value) => std::slice::from_ref(value),
-        }
     }
 }
 

@@ -4,11 +4,11 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{FnArg, Ident, Pat, ReceiverKind, Type, TypeReference};
 
-use super::mention;
 use crate::args::CachedArgs;
 use crate::diag::Errors;
 use crate::item::{Form, Item};
 use crate::model::Detached;
+use crate::tokens::mention;
 
 /// What the body has to own, if an option needs that.
 pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Detached> {

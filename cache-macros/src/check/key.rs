@@ -6,13 +6,13 @@ use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Expr, Ident, Type};
 
-use super::mention;
-use super::types::holds;
+use super::left_out::is_of_autocommit;
 use super::values::{named, no_such_parameter};
 use crate::args::{CachedArgs, Setting, is_segment, repaired, single_ident};
 use crate::diag::Errors;
 use crate::item::{Binding, Item, first_type};
 use crate::model::{Batch, BatchBy, Key, Op, Part};
+use crate::tokens::{holds, mention};
 
 /// Decides which of the three forms of a key the function has.
 pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Key> {
@@ -123,34 +123,6 @@ fn telling_types(id: &Part, item: &Item) -> Vec<Ident> {
         .filter(|name| !is_left_out(name))
         .cloned()
         .collect()
-}
-
-/// Whether a type parameter only stands in the types of parameters that `autocommit` names. The same rows come out of any
-/// executor.
-pub(super) fn is_of_autocommit(args: &CachedArgs, item: &Item, name: &Ident) -> bool {
-    let text = name.to_string();
-    let is_returned = item
-        .output()
-        .is_some_and(|output| holds(output.to_token_stream(), &text));
-    !is_returned && stands_only_in(args.autocommit.value(), &item.bindings().0, &text)
-}
-
-/// Whether the types of these parameters name a type parameter, and those of no other.
-pub(super) fn stands_only_in(
-    names: Option<&Vec<Ident>>,
-    bindings: &[Binding],
-    parameter: &str,
-) -> bool {
-    let names = names.map(Vec::as_slice).unwrap_or_default();
-    let mut of = bindings.iter().filter(|binding| {
-        let ty = binding.ty.as_ref();
-        ty.is_some_and(|ty| holds(ty.to_token_stream(), parameter))
-    });
-    let mut any = false;
-    of.all(|binding| {
-        any = true;
-        names.iter().any(|name| binding.is(name))
-    }) && any
 }
 
 fn function_op(item: &Item, errors: &mut Errors) -> Option<Op> {

@@ -8,7 +8,7 @@ use syn::Path;
 use crate::args::{self, CachedArgs, InvalidatesArgs, Name};
 use crate::diag::Errors;
 use crate::item::Item;
-use crate::words;
+use crate::tokens::text;
 
 /// `#[cached]` on `#[invalidates]`.
 pub(super) fn on_writes(read: &CachedArgs, item: &Item, errors: &mut Errors) {
@@ -41,10 +41,10 @@ fn of_the_same(read: &CachedArgs, write: &InvalidatesArgs, place: &Path, errors:
     let mut made_of = read.resource.value().into_iter().chain(depends);
     let is_stale = |name: &&Name| {
         let mut stale = write.targets.iter().map(|target| &target.resource);
-        stale.any(|resource| words::text(resource) == words::text(*name))
+        stale.any(|resource| text(resource) == text(*name))
     };
     if let Some(both) = made_of.find(is_stale) {
-        let both = words::text(both);
+        let both = text(both);
         let both = both.trim_matches('"');
         let message = format!(
             "`#[invalidates]` makes stale what `#[cached]` keeps of `{both}`, so no call would be a hit; make two functions, one that reads and one that writes"

@@ -8,11 +8,11 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Ident, Type};
 
-use super::key::{is_of_autocommit, stands_only_in};
-use super::mention;
+use super::left_out::{is_of_autocommit, stands_only_in};
 use crate::args::CachedArgs;
 use crate::item::{Binding, Item};
 use crate::model::{Key, Typing};
+use crate::tokens::{holds, mention};
 
 /// What there is to say of each of them.
 pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
@@ -94,13 +94,4 @@ fn is_told_by_value(output: Option<&Type>, name: &Ident) -> bool {
         false
     }
     output.is_some_and(|output| stands_alone(output.to_token_stream(), name))
-}
-
-/// Whether an identifier or keyword is among these tokens.
-pub(super) fn holds(tokens: TokenStream, word: &str) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(ident) => ident == word,
-        TokenTree::Group(group) => holds(group.stream(), word),
-        _ => false,
-    })
 }

@@ -5,10 +5,10 @@ use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::{Expr, Lit, LitStr, Type, UnOp};
 
-use super::mention;
 use crate::args::{is_constant, quoted_expr, root, single_ident};
 use crate::diag::{Errors, listed, nearest};
 use crate::item::{Binding, Item, first_type};
+use crate::tokens::{self, mention};
 
 /// Whether a value can be meant: a lone name that is no parameter is most likely a slip, and so is a text that names one; a
 /// longer expression is left to the compiler.
@@ -109,7 +109,7 @@ fn meant(option: &str, text: &LitStr, bindings: &[Binding]) -> Option<String> {
         None => false,
     };
     if let Some(value) = quoted_expr(&text.value()).filter(is_meant) {
-        return Some(crate::words::text(&value));
+        return Some(tokens::text(&value));
     }
     bindings
         .iter()

@@ -11,8 +11,9 @@ use poem_openapi::{ApiResponse, OpenApi, SecurityScheme};
 
 use super::error::{Failure, refusal};
 use super::json::{CONTENT_TYPE, respond};
-use super::{ApiTag, RESOURCES};
 use crate::access::{CacheAccess, Denied};
+use crate::resources::RESOURCES;
+use crate::tag::ApiTag;
 
 /// Who may change the cache by hand.
 pub(super) struct CacheApi(pub(super) CacheAccess);

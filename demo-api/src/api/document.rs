@@ -5,12 +5,12 @@
 
 use serde_json::{Value, json};
 
-use super::RESOURCES;
 use crate::filter::{self, MAX_LIMIT};
 use crate::input::READ_ONLY;
 use crate::products::{Product, ProductInput};
 use crate::purchases::Purchase;
 use crate::resource::{Input, Resource};
+use crate::resources::RESOURCES;
 use crate::users::{User, UserInput};
 
 /// `1,2,3`, as the parser takes it.

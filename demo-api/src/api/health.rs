@@ -4,8 +4,8 @@ use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use sqlx::AnyPool;
 
-use super::ApiTag;
 use crate::db;
+use crate::tag::ApiTag;
 
 pub(super) struct HealthApi {
     pool: AnyPool,

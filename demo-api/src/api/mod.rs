@@ -18,7 +18,7 @@ use poem::endpoint::make_sync;
 use poem::middleware::CatchPanic;
 use poem::web::Html;
 use poem::{Endpoint, EndpointExt, Response, Route, get};
-use poem_openapi::{ExtraHeader, OpenApiService, Tags};
+use poem_openapi::{ExtraHeader, OpenApiService};
 use sqlx::AnyPool;
 
 use self::cache::CacheApi;
@@ -29,26 +29,7 @@ use self::methods::Methods;
 use self::purchases::PurchasesApi;
 use crate::access::CacheAccess;
 use crate::products::Product;
-use crate::resource::Resource;
 use crate::users::User;
-
-/// The headings of the API documentation.
-#[derive(Debug, Tags)]
-pub enum ApiTag {
-    /// Every write makes the cache forget all of `users:*`.
-    Users,
-    /// An update makes the cache forget that product and everything derived from it.
-    Products,
-    /// One transaction that writes a user and a product.
-    Purchases,
-    /// What the cache holds, and how to make it forget.
-    Cache,
-    /// Whether the parts are there.
-    Health,
-}
-
-/// The resources that `DELETE /cache/{resource}` knows.
-pub(crate) const RESOURCES: [&str; 2] = [User::RESOURCE, Product::RESOURCE];
 
 /// Everything that the server answers to. `access` says who may change the cache by hand, and
 /// `patience` how long a client may take for the body of a request.

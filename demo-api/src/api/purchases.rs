@@ -3,10 +3,10 @@
 use poem_openapi::{ApiResponse, OpenApi};
 use sqlx::AnyPool;
 
-use super::ApiTag;
 use super::error::{Failure, refusal};
 use super::json::Body;
 use crate::purchases::{Purchase, PurchaseService};
+use crate::tag::ApiTag;
 
 pub(super) struct PurchasesApi {
     service: PurchaseService,

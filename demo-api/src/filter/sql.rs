@@ -1,107 +1,105 @@
-//! A [`Filter`] as SQL: names from the whitelist, everything else bound.
+//! A [`Filter`] as a part of a statement: names from the whitelist, everything else bound.
+
+use sea_query::{Cond, Expr, ExprTrait as _, Func, LikeExpr, NullOrdering, SelectStatement};
 
 use super::{Case, Compare, Condition, Direction, Filter};
-use crate::sql::{Sql, Value};
 
 impl Filter {
-    /// Appends ` WHERE ..`, or nothing if every row will do.
-    pub fn push_where(&self, sql: &mut Sql) {
+    /// Lets only the rows through that meet the condition.
+    pub fn restrict(&self, select: &mut SelectStatement) {
+        // Of no conditions sea-query would write `WHERE TRUE`.
         if self.condition != Condition::All(Vec::new()) {
-            sql.push(" WHERE ");
-            push_condition(sql, &self.condition);
+            select.cond_where(group(&self.condition));
         }
     }
 
-    /// Appends ` ORDER BY .. LIMIT .. OFFSET ..`.
-    pub fn push_page(&self, sql: &mut Sql) {
-        sql.push(" ORDER BY ")
-            .join(", ", &self.order_by, |sql, order| {
-                // NULLs first in ascending order, as SQLite does; PostgreSQL's default is the other way round.
-                sql.push(order.column).push(match order.direction {
-                    Direction::Ascending => " ASC NULLS FIRST",
-                    Direction::Descending => " DESC NULLS LAST",
-                });
-            });
-        sql.push(" LIMIT ").bind(Value::Integer(self.limit.into()));
-        sql.push(" OFFSET ").bind(Value::Integer(self.skip.into()));
+    /// Orders the rows and takes one page of them.
+    pub fn paginate(&self, select: &mut SelectStatement) {
+        for order in &self.order_by {
+            // NULLs first in ascending order, as SQLite does; PostgreSQL's default is the other way round.
+            let (direction, nulls) = match order.direction {
+                Direction::Ascending => (sea_query::Order::Asc, NullOrdering::First),
+                Direction::Descending => (sea_query::Order::Desc, NullOrdering::Last),
+            };
+            select.order_by_with_nulls(order.column, direction, nulls);
+        }
+        select.limit(self.limit.into()).offset(self.skip.into());
     }
 }
 
-fn push_condition(sql: &mut Sql, condition: &Condition) {
+/// A condition that others can be added to.
+fn group(condition: &Condition) -> Cond {
     match condition {
-        Condition::All(conditions) => push_group(sql, " AND ", conditions),
-        Condition::Any(conditions) => push_group(sql, " OR ", conditions),
+        Condition::All(conditions) => conditions
+            .iter()
+            .fold(Cond::all(), |all, condition| all.add(group(condition))),
+        Condition::Any(conditions) => conditions
+            .iter()
+            .fold(Cond::any(), |any, condition| any.add(group(condition))),
         Condition::Compare { column, op, value } => {
-            let op = match op {
-                Compare::Eq => " = ",
-                Compare::Ne => " <> ",
-                Compare::Lt => " < ",
-                Compare::Lte => " <= ",
-                Compare::Gt => " > ",
-                Compare::Gte => " >= ",
-            };
-            sql.push(column).push(op).bind(value.clone());
+            let (column, value) = (Expr::col(*column), value.clone());
+            Cond::all().add(match op {
+                Compare::Eq => column.eq(value),
+                Compare::Ne => column.ne(value),
+                Compare::Lt => column.lt(value),
+                Compare::Lte => column.lte(value),
+                Compare::Gt => column.gt(value),
+                Compare::Gte => column.gte(value),
+            })
         }
         Condition::In { column, values } => {
-            sql.push(column)
-                .push(" IN (")
-                .join(", ", values, |sql, value| {
-                    sql.bind(value.clone());
-                });
-            sql.push(")");
+            Cond::all().add(Expr::col(*column).is_in(values.iter().cloned()))
         }
         Condition::Like {
             column,
             pattern,
             case,
         } => {
-            match case {
-                Case::Sensitive => sql.push(column),
+            let column = match case {
+                Case::Sensitive => Expr::col(*column),
                 // The pattern is in lower case already.
-                Case::Ignored => sql.push("lower(").push(column).push(")"),
+                Case::Ignored => Func::lower(Expr::col(*column)).into(),
             };
-            sql.push(" LIKE ")
-                .bind(Value::Text(pattern.clone()))
-                .push(r" ESCAPE '\'");
+            Cond::all().add(column.like(LikeExpr::new(pattern.clone()).escape('\\')))
         }
-        Condition::IsNull { column, is_null } => {
-            sql.push(column)
-                .push(if *is_null { " IS NULL" } else { " IS NOT NULL" });
-        }
+        Condition::IsNull { column, is_null } => Cond::all().add(if *is_null {
+            Expr::col(*column).is_null()
+        } else {
+            Expr::col(*column).is_not_null()
+        }),
     }
-}
-
-fn push_group(sql: &mut Sql, separator: &str, conditions: &[Condition]) {
-    sql.push("(")
-        .join(separator, conditions, push_condition)
-        .push(")");
 }
 
 #[cfg(test)]
 mod tests {
+    use sea_query::{PostgresQueryBuilder, Query, SqliteQueryBuilder};
     use serde_json::{Value as Json, json};
 
     use super::*;
     use crate::products::Product;
 
-    fn written(body: Json) -> (String, Vec<Value>) {
+    fn select(body: Json) -> SelectStatement {
         let filter = Filter::parse::<Product>(body).unwrap();
-        let mut sql = Sql::new("");
-        filter.push_where(&mut sql);
-        filter.push_page(&mut sql);
-        (sql.text().to_owned(), sql.values().to_vec())
+        let mut select = Query::select();
+        select.column("id").from("products");
+        filter.restrict(&mut select);
+        filter.paginate(&mut select);
+        select
     }
 
     #[test]
     fn everything_is_ordered_by_id_and_limited() {
-        let (text, values) = written(json!({}));
-        assert_eq!(text, " ORDER BY id ASC NULLS FIRST LIMIT $1 OFFSET $2");
-        assert_eq!(values, [Value::Integer(100), Value::Integer(0)]);
+        let (text, values) = select(json!({})).build(PostgresQueryBuilder);
+        assert_eq!(
+            text,
+            r#"SELECT "id" FROM "products" ORDER BY "id" ASC NULLS FIRST LIMIT $1 OFFSET $2"#
+        );
+        assert_eq!(values.0, [100_u64.into(), 0_u64.into()]);
     }
 
     #[test]
     fn values_are_bound_and_never_written() {
-        let (text, values) = written(json!({
+        let select = select(json!({
             "conditions": [
                 { "field": "name", "op": "eq", "value": "'; DROP TABLE products; --" },
                 { "or": [
@@ -114,17 +112,22 @@ mod tests {
             "order_by": [{ "field": "price", "direction": "desc" }],
             "limit": 10,
         }));
+        let (text, values) = select.build(SqliteQueryBuilder);
         assert_eq!(
             text,
-            " WHERE ((\
-             (price >= $1 AND price <= $2) \
-             OR stock IN ($3, $4) \
-             OR lower(category) LIKE $5 ESCAPE '\\' \
-             OR description IS NULL) \
-             AND name = $6) \
-             ORDER BY price DESC NULLS LAST, id ASC NULLS FIRST LIMIT $7 OFFSET $8"
+            concat!(
+                r#"SELECT "id" FROM "products" WHERE ("#,
+                r#"("price" >= ? AND "price" <= ?) "#,
+                r#"OR "stock" IN (?, ?) "#,
+                r#"OR LOWER("category") LIKE ? ESCAPE '\' "#,
+                r#"OR "description" IS NULL) "#,
+                r#"AND "name" = ? "#,
+                r#"ORDER BY "price" DESC NULLS LAST, "id" ASC NULLS FIRST LIMIT ? OFFSET ?"#,
+            )
         );
-        assert_eq!(values[4], Value::Text("tool%".into()));
-        assert_eq!(values[5], Value::Text("'; DROP TABLE products; --".into()));
+        assert_eq!(values.0[4], "tool%".into());
+        assert_eq!(values.0[5], "'; DROP TABLE products; --".into());
+        let (text, _) = select.build(PostgresQueryBuilder);
+        assert!(text.contains(r#"LIKE $5 ESCAPE E'\\'"#), "{text}");
     }
 }

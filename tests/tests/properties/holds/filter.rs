@@ -5,8 +5,8 @@ use cache_runtime::Key;
 use demo_api::filter::Filter;
 use demo_api::products::Product;
 use demo_api::resource::Resource;
-use demo_api::sql::{Sql, Value};
 use demo_api::users::User;
+use sea_query::{PostgresQueryBuilder, Query, Value};
 use serde_json::{Value as Json, json};
 
 use super::text;
@@ -104,36 +104,38 @@ fn one<R: Resource>(body: &Json) -> Option<Filter> {
 
 /// As many placeholders as values, in their order, and nothing of the client's besides.
 fn written<R: Resource>(filter: &Filter) {
-    let mut sql = Sql::new("");
-    filter.push_where(&mut sql);
-    filter.push_page(&mut sql);
-    let text = sql.text().replace(r"ESCAPE '\'", "");
+    let mut select = Query::select();
+    filter.restrict(select.from("t"));
+    filter.paginate(&mut select);
+    let (text, values) = select.build(PostgresQueryBuilder);
+    let text = text.replace(r"ESCAPE E'\\'", "");
     let mut rest = text.as_str();
-    for number in 1..=sql.values().len() {
+    for number in 1..=values.0.len() {
         let placeholder = format!("${number}");
         let (before, after) = rest.split_once(&placeholder).expect("in order");
         assert!(!before.contains('$') && !after.starts_with(|c: char| c.is_ascii_digit()));
         rest = after;
     }
     assert!(!rest.contains('$'), "{text}");
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    const KNOWN: [&str; 16] = [
-        "", "WHERE", "AND", "OR", "IN", "LIKE", "lower", "IS", "NOT", "NULL", "ORDER", "BY", "ASC",
-        "DESC", "NULLS", "LIMIT",
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '"'));
+    const KNOWN: [&str; 21] = [
+        "", "SELECT", "FROM", "\"t\"", "WHERE", "AND", "OR", "IN", "LIKE", "LOWER", "IS", "NOT",
+        "NULL", "ORDER", "BY", "ASC", "DESC", "NULLS", "FIRST", "LAST", "LIMIT",
     ];
     for word in words {
-        let is_column = R::COLUMNS.iter().any(|column| column.name == word);
+        let is_column = R::COLUMNS
+            .iter()
+            .any(|column| word == format!("\"{}\"", column.name));
         let is_number = word.bytes().all(|b| b.is_ascii_digit());
-        let is_other = ["FIRST", "LAST", "OFFSET"].contains(&word);
         assert!(
-            is_column || is_number || is_other || KNOWN.contains(&word),
+            is_column || is_number || word == "OFFSET" || KNOWN.contains(&word),
             "{word}: {text}"
         );
     }
-    assert!(!text.contains(['\'', '"', ';', '\\', '-']), "{text}");
-    for value in sql.values() {
-        if let Value::Number(number) = value {
-            assert!(number.is_finite() && (*number != 0.0 || number.is_sign_positive()));
+    assert!(!text.contains(['\'', ';', '\\', '-']), "{text}");
+    for value in values.0 {
+        if let Value::Double(Some(number)) = value {
+            assert!(number.is_finite() && (number != 0.0 || number.is_sign_positive()));
         }
     }
 }

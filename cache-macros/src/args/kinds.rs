@@ -1,0 +1,52 @@
+//! What the values of options are, once they are read.
+
+use syn::{Expr, ExprPath, Ident, LitStr};
+
+/// A resource or an op.
+#[derive(Clone)]
+pub(crate) enum Name {
+    Literal(LitStr),
+    /// A constant: its value is only known to the compiler.
+    Path(ExprPath),
+}
+
+/// How long something is kept.
+pub(crate) enum Ttl {
+    Seconds(u64),
+    /// Of a string such as `"500ms"`.
+    Millis(u64),
+    Expr(Box<Expr>),
+}
+
+/// How values are encoded: the names of the codecs.
+pub(crate) const CODECS: &[&str] = &["json", "msgpack", "postcard"];
+
+/// One of [`CODECS`], where it was written.
+#[derive(Clone)]
+pub(crate) struct Codec {
+    pub(crate) name: Ident,
+}
+
+/// The results after which a write invalidates; all of them unless `on` says otherwise.
+#[derive(Clone, Copy)]
+pub(crate) enum Outcome {
+    Ok,
+}
+
+/// A tag as written.
+pub(crate) enum Tag {
+    /// `"team:{self.team}"`: a format string without its values, and these.
+    Format(LitStr, Vec<Expr>),
+    /// Any other expression.
+    Value(Box<Expr>),
+}
+
+impl Tag {
+    /// The expressions in it.
+    pub(crate) fn values(&self) -> &[Expr] {
+        match self {
+            Self::Format(_, values) => values,
+            Self::Value(value) => std::slice::from_ref(value),
+        }
+    }
+}

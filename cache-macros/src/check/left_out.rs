@@ -1,0 +1,55 @@
+//! Parameters and types that stay out of the key.
+
+use proc_macro2::TokenStream;
+use quote::ToTokens;
+use syn::Ident;
+use syn::ext::IdentExt as _;
+
+use crate::args::{CachedArgs, Setting};
+use crate::item::{Binding, Item};
+use crate::tokens::{holds, mention};
+
+/// Whether a parameter is not in the key.
+pub(super) fn is_left_out(args: &CachedArgs, name: &Ident) -> bool {
+    let named = [&args.skip, &args.autocommit].map(Setting::value);
+    if named
+        .into_iter()
+        .flatten()
+        .any(|names| names.contains(name))
+    {
+        return true;
+    }
+    let written = args.id.value().into_iter();
+    let written = written.chain(args.key.value().into_iter().flatten());
+    let written: TokenStream = written.map(ToTokens::to_token_stream).collect();
+    let says_all = !args.id.is_absent() || !args.key.is_absent();
+    says_all && mention(written, &name.unraw().to_string()).is_none()
+}
+
+/// Whether a type parameter only stands in the types of parameters that `autocommit` names. The same rows come out of any
+/// executor.
+pub(super) fn is_of_autocommit(args: &CachedArgs, item: &Item, name: &Ident) -> bool {
+    let text = name.to_string();
+    let is_returned = item
+        .output()
+        .is_some_and(|output| holds(output.to_token_stream(), &text));
+    !is_returned && stands_only_in(args.autocommit.value(), &item.bindings().0, &text)
+}
+
+/// Whether the types of these parameters name a type parameter, and those of no other.
+pub(super) fn stands_only_in(
+    names: Option<&Vec<Ident>>,
+    bindings: &[Binding],
+    parameter: &str,
+) -> bool {
+    let names = names.map(Vec::as_slice).unwrap_or_default();
+    let mut of = bindings.iter().filter(|binding| {
+        let ty = binding.ty.as_ref();
+        ty.is_some_and(|ty| holds(ty.to_token_stream(), parameter))
+    });
+    let mut any = false;
+    of.all(|binding| {
+        any = true;
+        names.iter().any(|name| binding.is(name))
+    }) && any
+}

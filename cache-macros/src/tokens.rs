@@ -1,0 +1,85 @@
+//! Questions about tokens: how a person writes them, and whether a name is among them.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::Ident;
+use syn::ext::IdentExt as _;
+
+/// Tokens as a person writes them: spaces between words and behind commas only.
+pub(crate) fn text(tokens: &impl ToTokens) -> String {
+    let mut out = String::new();
+    push(&mut out, tokens.to_token_stream());
+    out
+}
+
+fn push(out: &mut String, tokens: TokenStream) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    proc_macro2::Delimiter::Parenthesis => ("(", ")"),
+                    proc_macro2::Delimiter::Brace => ("{", "}"),
+                    proc_macro2::Delimiter::Bracket => ("[", "]"),
+                    proc_macro2::Delimiter::None => ("", ""),
+                };
+                out.push_str(open);
+                push(out, group.stream());
+                out.push_str(close);
+            }
+            TokenTree::Punct(punct) if punct.as_char() == ',' => out.push_str(", "),
+            TokenTree::Punct(punct) => out.push(punct.as_char()),
+            word => {
+                if out.ends_with(|last: char| last.is_alphanumeric() || last == '_') {
+                    out.push(' ');
+                }
+                out.push_str(&word.to_string());
+            }
+        }
+    }
+}
+
+/// The first place where an expression reads the variable `name`: not a field, not a path's segment, but also
+/// inside a macro, and in a format string as `{name}`.
+pub(crate) fn mention(tokens: TokenStream, name: &str) -> Option<Ident> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let punct = |n: Option<usize>, wanted: char| {
+        n.and_then(|n| tokens.get(n)).is_some_and(
+            |token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted),
+        )
+    };
+    for (n, token) in tokens.iter().enumerate() {
+        let before = |by: usize| n.checked_sub(by);
+        match token {
+            TokenTree::Ident(ident) if ident.unraw() == name => {
+                let field = punct(before(1), '.') && !punct(before(2), '.');
+                let segment =
+                    punct(before(1), ':') && punct(before(2), ':') || punct(Some(n + 1), ':');
+                if !field && !segment {
+                    return Some(ident.clone());
+                }
+            }
+            TokenTree::Group(group) => {
+                if let Some(found) = mention(group.stream(), name) {
+                    return Some(found);
+                }
+            }
+            TokenTree::Literal(literal) => {
+                let text = literal.to_string();
+                if text.contains(&format!("{{{name}}}")) || text.contains(&format!("{{{name}:")) {
+                    return Some(Ident::new(name, literal.span()));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether an identifier or keyword is among these tokens.
+pub(crate) fn holds(tokens: TokenStream, word: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == word,
+        TokenTree::Group(group) => holds(group.stream(), word),
+        _ => false,
+    })
+}
