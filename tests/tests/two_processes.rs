@@ -176,11 +176,10 @@ async fn redis_goes_and_comes_back() {
             pair.round(round).await;
         }
         pair.redis.restart();
-        for round in cycle * 100 + 5..cycle * 100 + 10 {
-            pair.round(round).await;
-        }
+        // While one process is connected and the other is not, a write of the other is `Pending`,
+        // and the first may be served older data (docs/guarantees.md). Here all is answered.
         eventually(SOON, async || pair.shares_entries().await).await;
-        pair.rounds(cycle * 100 + 10..cycle * 100 + 15).await;
+        pair.rounds(cycle * 100 + 5..cycle * 100 + 15).await;
     }
 }
 
