@@ -4,21 +4,20 @@
 //! long as the first can be reached, nobody uses another server than the others do; what answers as a replica is passed
 //! over. A connection outlives the address that it was made to, so the name is resolved again once a minute.
 
-use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::RedisFuture;
 use redis::io::AsyncDNSResolver;
 
-use super::link::Link;
 use crate::base::error::Error;
 use crate::config::RedisConfig;
 
 /// How often a name is resolved while a connection lasts.
-const INTERVAL: Duration = Duration::from_secs(60);
+pub(super) const INTERVAL: Duration = Duration::from_secs(60);
+
 /// How long that may take.
-const BUDGET: Duration = Duration::from_secs(5);
+pub(super) const BUDGET: Duration = Duration::from_secs(5);
 
 /// The addresses of the configured name, in the order in which everybody tries them.
 ///
@@ -42,25 +41,6 @@ pub(super) async fn of(config: &RedisConfig) -> Result<Vec<SocketAddr>, Error> {
         return Err(Error::unavailable(format!("`{host}` has no address")));
     }
     Ok(addresses)
-}
-
-/// Gives the connection up once its name no longer leads to its server. Where the name can't be resolved it is kept.
-pub(super) async fn watch(link: &Link, config: &RedisConfig) -> Infallible {
-    if config.host.parse::<IpAddr>().is_ok() {
-        return std::future::pending().await;
-    }
-    loop {
-        given::changed_or(tokio::time::sleep(INTERVAL)).await;
-        if crate::base::mutation::is_active("name-resolved-once") {
-            continue;
-        }
-        let resolved = tokio::time::timeout(BUDGET, of(config)).await;
-        if let Ok(Ok(addresses)) = resolved
-            && !addresses.contains(&link.address)
-        {
-            link.has_moved(&config.host);
-        }
-    }
 }
 
 /// Resolves every name to one address.
@@ -101,7 +81,7 @@ pub(crate) mod given {
     }
 
     /// Waits for the time to look again, or until a name is given.
-    pub(super) async fn changed_or(time: impl Future<Output = ()>) {
+    pub(in crate::store::redis) async fn changed_or(time: impl Future<Output = ()>) {
         let mut names = NAMES.subscribe();
         tokio::select! {
             () = time => {}
@@ -111,14 +91,14 @@ pub(crate) mod given {
 }
 
 #[cfg(not(feature = "testing"))]
-mod given {
+pub(super) mod given {
     use std::net::SocketAddr;
 
     pub(super) const fn of(_: &str) -> Option<Vec<SocketAddr>> {
         None
     }
 
-    pub(super) async fn changed_or(time: impl Future<Output = ()>) {
+    pub(in crate::store::redis) async fn changed_or(time: impl Future<Output = ()>) {
         time.await;
     }
 }

@@ -13,17 +13,19 @@ use redis::{
 };
 
 use super::address::To;
-use super::errors::described;
-use super::health::NO_PRIMARY;
+use super::errors::{NO_PRIMARY, described};
 use super::probe::{Mode, refuses_resp3};
-use crate::base::clock::{Millis, RemoteClock};
+use super::reply::{info_field, reading};
+use crate::base::clock::RemoteClock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
 use crate::config::RedisConfig;
 
 /// After so long without traffic the peer is asked whether it is there, and so often.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// For so long data may be unacknowledged by the peer's machine.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
@@ -202,18 +204,6 @@ async fn sentinel(connection: &mut MultiplexedConnection) -> Error {
             "this is a Sentinel, which holds no data; name the primary in REDIS_HOST and REDIS_PORT{known}"
         ),
     )
-}
-
-/// What `TIME` answers: seconds, and microseconds.
-pub(super) fn reading((seconds, micros): (u64, u64)) -> Millis {
-    Millis(seconds.saturating_mul(1000).saturating_add(micros / 1000))
-}
-
-/// The value of `name:value` in the answer to `INFO`.
-pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim_end)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What an error of the client says of the server and the connection, and how a person reads it.
 
+use std::time::Duration;
+
 use redis::{ErrorKind as RedisErrorKind, RedisError};
 
 use crate::base::error::{Error, ErrorKind, shortened};
@@ -74,6 +76,20 @@ pub(super) fn described(error: RedisError) -> Error {
         ErrorKind::Store
     };
     Error::new(kind, text).with_source(error)
+}
+
+/// What is said of a server that is no primary.
+pub(super) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
+
+/// What is said of a server that takes no invalidations.
+pub(super) fn refused(reason: &str) -> String {
+    format!("Redis answers reads and refuses writes, so nothing is served from it: {reason}")
+}
+
+/// What is said of a command that has used up its budget.
+pub(super) fn unanswered(budget: Duration) -> Error {
+    let budget = budget.as_millis();
+    Error::unavailable(format!("Redis did not answer within {budget} ms"))
 }
 
 #[cfg(test)]

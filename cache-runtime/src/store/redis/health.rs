@@ -6,24 +6,24 @@
 //! process *writes* once a second over the path of an invalidation, and asks for the role with it. The key that it
 //! writes is its own, lies among the generations, and goes by itself when the process has gone.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
-use super::dial::info_field;
-use super::link::Link;
-use super::millis;
+use super::errors::NO_PRIMARY;
 use super::probe::refuses_scripts;
+use super::reply::{info_field, millis};
 use super::scripts::{INVALIDATE, ScriptMode};
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 
 /// How long after one question the next is asked. With the time that an answer may take it is a second.
-const INTERVAL: Duration = Duration::from_millis(750);
+pub(super) const INTERVAL: Duration = Duration::from_millis(750);
+
 /// How long an answer may take, unless commands may take longer.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
+
 /// How long the key lives after the last question.
 const TIME_TO_LIVE: Duration = Duration::from_secs(60);
 
@@ -31,8 +31,8 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Health {
     /// The key that this process writes.
-    key: String,
-    budget: Duration,
+    pub(super) key: String,
+    pub(super) budget: Duration,
 }
 
 /// Why a server can't be served from.
@@ -114,29 +114,7 @@ impl Health {
         let _ = written;
         Ok(())
     }
-
-    /// Asks again and again, and gives the connection up when the answer is no.
-    pub(super) async fn watch(
-        &self,
-        link: &Link,
-        describe: impl Fn(RedisError) -> Error,
-    ) -> Infallible {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            let scripts = link.capabilities.scripts;
-            match self.check(&mut link.connection(), scripts, &describe).await {
-                Ok(()) => {}
-                Err(Ailment::RefusesWrites(reason) | Ailment::RunsNoScripts(reason)) => {
-                    link.refuses_writes(&reason);
-                }
-                Err(Ailment::Unusable(reason)) => link.give_up(|| reason),
-            }
-        }
-    }
 }
-
-/// What is said of a server that is no primary.
-pub(super) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
 
 /// `master`, or what else the server calls itself (`slave`, and `replica` in other implementations); `None` where nobody
 /// may ask.

@@ -6,14 +6,21 @@ mod breaker;
 mod dial;
 mod errors;
 mod health;
+mod heartbeat;
+mod limits;
 mod link;
 mod listeners;
+mod mget;
 mod misplaced;
 mod probe;
+mod read_path;
 mod reads;
+mod reply;
 mod scripts;
 mod set_aside;
 mod steps;
+mod stored;
+mod supervisor;
 mod survey;
 mod tracking;
 
@@ -27,11 +34,15 @@ use redis::FromRedisValue;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-#[cfg(feature = "testing")]
 pub(crate) use self::address::given;
 use self::health::Health;
-use self::link::{Keeper, Link, Links};
+use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP, WAITED_WALK_STEP, WALK_STEP};
+use self::link::Link;
+use self::reply::millis;
+#[cfg(feature = "testing")]
+use self::reply::miscounted;
 use self::scripts::Lua;
+use self::supervisor::{Keeper, Links};
 use self::tracking::{Tracker, Tracking};
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
@@ -40,39 +51,12 @@ use super::{
 };
 use crate::base::background::supervised;
 use crate::base::clock::{self, Millis};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::base::policy::generation_ttl;
-use crate::config::{CacheConfig, MOST_VALUE_BYTES, RedisConfig};
+use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
-use crate::protocol::entry::Header;
 use crate::protocol::glob;
-
-/// How many keys one step of a big read or invalidation takes: enough to be quick, few enough that nobody waits behind it.
-const STEP: usize = 256;
-
-/// The same of a walk over the keyspace, of which the server looks at each key, and of the entries that one step of it
-/// removes: 0.06 and 0.12 ms of the server's time, as measured.
-const WALK_STEP: usize = 128;
-/// The same of a walk that somebody waits for: fewer round trips, 0.4 ms of the server's time each.
-const WAITED_WALK_STEP: usize = 1_000;
-const REMOVE_STEP: usize = 64;
-/// The same where the server tracks what this connection reads: it then remembers all keys of a script once for each read
-/// in the script, so that the cost grows with the square (Redis 7.0: 7.6 ms for 256 keys in place of 1 ms).
-const TRACKED_REMOVE_STEP: usize = 24;
-
-/// One for whom nobody waits rests after so much work for as long as it took: half of the server's time at most is its own.
-const STRETCH: Duration = Duration::from_millis(1);
-
-/// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
-const READ_LIMIT: usize = MOST_VALUE_BYTES + Header::LEN;
-
-/// How the value of a key begins that holds write intents in place of an entry; each follows as in a generation.
-/// The letter stands where an entry has its kind.
-const INTENTS: &str = "CRT1 i";
-
-/// Stands in a header where the script writes the server's time.
-const SCRIPT_SETS_IT: Millis = Millis(0);
 
 /// Entries and generations in Redis.
 pub struct RedisStore {
@@ -111,7 +95,7 @@ impl RedisStore {
             let (budget, closing) = (config.command_budget, on_closing.clone());
             background.spawn(supervised("heartbeat", move || {
                 let (links, tracking) = (Arc::clone(&links), tracking.clone());
-                tracking::keep_beating(links, tracking, budget, closing.clone())
+                heartbeat::keep_beating(links, tracking, budget, closing.clone())
             }));
         }
         let keeper = Keeper {
@@ -125,12 +109,12 @@ impl RedisStore {
             misplaced: Arc::default(),
             set_aside: Arc::default(),
             budget: config.command_budget,
-            application: link::driving_runtime(),
+            application: supervisor::driving_runtime(),
         };
         let kept = Arc::clone(&links);
         background.spawn(supervised("connection", move || {
             let (links, keeper) = (Arc::clone(&kept), keeper.clone());
-            link::keep(links, keeper, attempted.clone(), on_closing.clone())
+            supervisor::keep(links, keeper, attempted.clone(), on_closing.clone())
         }));
         // An error would mean that the task is gone, and there is nothing to wait for.
         let _ = first_attempt.wait_for(|attempted| *attempted).await;
@@ -252,23 +236,6 @@ impl Walk {
             },
         }
     }
-}
-
-fn miscounted() -> Error {
-    Error::new(
-        ErrorKind::Store,
-        "Redis answered with another number of values",
-    )
-}
-
-fn counted<T>(answers: Vec<T>, asked: usize) -> Result<Vec<T>, Error> {
-    (answers.len() == asked)
-        .then_some(answers)
-        .ok_or_else(miscounted)
-}
-
-fn millis(duration: Duration) -> Vec<u8> {
-    duration.as_millis().to_string().into_bytes()
 }
 
 #[async_trait]
@@ -494,10 +461,10 @@ impl Store for RedisStore {
             })
             .await
             .unwrap_or_default();
-        let number = |name| dial::info_field(&info, name).and_then(|value| value.parse().ok());
+        let number = |name| reply::info_field(&info, name).and_then(|value| value.parse().ok());
         Ok(ServerFacts {
             total_keys: Some(total_keys),
-            used_memory: dial::info_field(&info, "used_memory_human").map(str::to_owned),
+            used_memory: reply::info_field(&info, "used_memory_human").map(str::to_owned),
             uptime_seconds: number("uptime_in_seconds"),
             connected_clients: number("connected_clients"),
         })

@@ -7,7 +7,7 @@
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::dial::info_field;
+use super::reply::info_field;
 use super::scripts::ScriptMode;
 
 /// What was found out about a server.

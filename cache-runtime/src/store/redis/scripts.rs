@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, RedisError, Script};
 
-use super::{INTENTS, READ_LIMIT};
+use super::limits::{INTENTS, READ_LIMIT};
 use crate::base::nonce::Nonce;
 use crate::protocol::entry::{MAGIC, layout};
 

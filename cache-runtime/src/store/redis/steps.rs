@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::limits::{SCRIPT_SETS_IT, STEP};
 use super::link::Link;
-use super::{RedisStore, SCRIPT_SETS_IT, STEP, counted, millis, scripts};
+use super::reply::{counted, millis};
+use super::{RedisStore, scripts};
 use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;

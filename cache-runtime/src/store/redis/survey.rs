@@ -9,11 +9,10 @@ use std::sync::LazyLock;
 
 use redis::Value;
 
-use super::dial::info_field;
-use super::link::{self, Link};
-use super::reads::text;
+use super::link::Link;
+use super::reply::{info_field, text};
 use super::scripts::Lua;
-use super::{RedisStore, Walk, glob};
+use super::{RedisStore, Walk, glob, supervisor};
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Inquiry, Survey};
 
@@ -97,7 +96,7 @@ impl RedisStore {
             survey.memory_limit = number("maxmemory");
             survey.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
         }
-        let (others, silent) = link::others(&link, &self.redis).await?;
+        let (others, silent) = supervisor::others(&link, &self.redis).await?;
         if !(others.is_empty() && silent.is_empty()) {
             let text = |address: SocketAddr| address.to_string();
             survey.address = Some(link.address.to_string());

@@ -8,8 +8,8 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Schedule;
 use crate::base::clock::Instant;
-use crate::single_flight::{WaitResult, SingleFlight, LoadResult};
 use crate::base::nonce::Nonce;
+use crate::single_flight::{LoadResult, SingleFlight, WaitResult};
 use crate::sync::Mutex;
 
 pub const SCHEDULES: [Schedule; 1] = [(
@@ -82,7 +82,10 @@ impl World {
                 },
             }
         };
-        assert!(version >= oldest, "a load that began before the write: {version}");
+        assert!(
+            version >= oldest,
+            "a load that began before the write: {version}"
+        );
     }
 
     /// The lease to wait for, or one of one's own.

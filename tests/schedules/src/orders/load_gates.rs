@@ -9,12 +9,16 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Schedule;
 use crate::base::clock::Instant;
+use crate::load_gate::{Entered, GateResult, LoadGates, Run};
 use crate::protocol::entry::Fingerprint;
 use crate::single_flight::LoadResult;
-use crate::load_gate::{GateResult, Entered, LoadGates, Run};
 
 pub const SCHEDULES: [Schedule; 2] = [
-    ("load gates: one at a time, and what began before is not joined", 10_000, one_at_a_time),
+    (
+        "load gates: one at a time, and what began before is not joined",
+        10_000,
+        one_at_a_time,
+    ),
     ("load gates: two at a time", 10_000, two_at_a_time),
 ];
 
@@ -64,8 +68,13 @@ fn reads_and_a_write(limit: usize) {
             task.await.expect("it ends");
         }
         // No place is lost: as many as before may run at once.
-        let runs: Vec<_> = (0..limit).map(|_| world.load_gates.enter("key", TYPE, limit)).collect();
-        assert!(runs.iter().all(|entered| matches!(entered, Entered::Lead(_))));
+        let runs: Vec<_> = (0..limit)
+            .map(|_| world.load_gates.enter("key", TYPE, limit))
+            .collect();
+        assert!(
+            runs.iter()
+                .all(|entered| matches!(entered, Entered::Lead(_)))
+        );
     });
 }
 

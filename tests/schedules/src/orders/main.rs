@@ -32,8 +32,13 @@ const CHANGES: usize = 3;
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let filter = arguments.next().unwrap_or_default();
-    let times: usize = arguments.next().map_or(1, |times| times.parse().expect("a number"));
-    let all = flights::SCHEDULES.iter().chain(&load_gates::SCHEDULES).chain(&redis::SCHEDULES);
+    let times: usize = arguments
+        .next()
+        .map_or(1, |times| times.parse().expect("a number"));
+    let all = flights::SCHEDULES
+        .iter()
+        .chain(&load_gates::SCHEDULES)
+        .chain(&redis::SCHEDULES);
     if filter == "--list" {
         return all.for_each(|(name, ..)| println!("{name}"));
     }
@@ -43,7 +48,11 @@ fn main() {
             let start = std::time::Instant::now();
             shuttle::check_random(schedule, usual * times);
             shuttle::check_pct(schedule, usual * times, CHANGES);
-            println!("{name}: {} orders, {:.1} s", 2 * usual * times, start.elapsed().as_secs_f32());
+            println!(
+                "{name}: {} orders, {:.1} s",
+                2 * usual * times,
+                start.elapsed().as_secs_f32()
+            );
             tried += 1;
         }
     }

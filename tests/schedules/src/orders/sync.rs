@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::PoisonError;
 
-pub use shuttle::sync::atomic;
 use shuttle::sync::MutexGuard;
+pub use shuttle::sync::atomic;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::futures::Notified;
 

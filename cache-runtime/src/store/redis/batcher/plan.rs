@@ -3,14 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::super::link::Link;
-use super::super::miscounted;
-use super::super::reads::{GenerationSet, StoredValue, Value, generation};
-use super::BatchOutcome;
-use crate::base::clock::Millis;
-use crate::base::error::Error;
 use crate::protocol::generation::Dep;
-use crate::store::{Look, Probe};
+use crate::store::Probe;
 
 /// Among so many lists of dependencies the same one is looked for: all reads of a function have it, unless they have tags.
 const LATE_LISTS: usize = 8;
@@ -131,85 +125,24 @@ impl BatchPlan {
 
 /// The keys of a batch's command, and whose they are.
 pub(super) struct BatchKeys<'r> {
-    entries: Vec<Entry<'r>>,
-    deps: Vec<&'r str>,
+    pub(super) entries: Vec<Entry<'r>>,
+    pub(super) deps: Vec<&'r str>,
     /// For each read, the places of its entry and of its list.
-    reads: Vec<(usize, usize)>,
+    pub(super) reads: Vec<(usize, usize)>,
     /// The places of each list's dependencies.
-    lists: Vec<Vec<usize>>,
+    pub(super) lists: Vec<Vec<usize>>,
 }
 
-struct Entry<'r> {
-    key: &'r str,
+pub(super) struct Entry<'r> {
+    pub(super) key: &'r str,
     /// How many reads are yet to be answered with it.
-    readers: usize,
-}
-
-/// The command's answer.
-pub(super) struct BatchReply<'r> {
-    batch_keys: BatchKeys<'r>,
-    sightings: Vec<Option<StoredValue>>,
-    /// By list; `None` where a generation is missing, which whoever reads alone makes.
-    standings: Vec<Option<GenerationSet>>,
-    link: &'r Link,
-    now: Millis,
-}
-
-impl BatchReply<'_> {
-    /// How much has come.
-    pub(super) fn outcome(&self) -> BatchOutcome {
-        BatchOutcome::Brought {
-            entries: self.sightings.len(),
-            bytes: self.sightings.iter().flatten().map(StoredValue::len).sum(),
-        }
-    }
-
-    /// What the next read sees; `None` if it has to be repeated alone. In the order in which they were added, and once for
-    /// each: what has come is handed on, and copied only where several have read the same.
-    pub(super) fn look(&mut self, read: usize) -> Option<Look> {
-        let (entry, list) = *self.batch_keys.reads.get(read)?;
-        let Entry { key, readers } = self.batch_keys.entries.get_mut(entry)?;
-        *readers = readers.saturating_sub(1);
-        let sighting = self.sightings.get_mut(entry)?;
-        let sighting = match *readers {
-            0 => sighting.take(),
-            _ => sighting.clone(),
-        };
-        let standing = self.standings.get(list)?.as_ref()?;
-        sighting?.look(key, standing, self.link, self.now)
-    }
+    pub(super) readers: usize,
 }
 
 impl<'r> BatchKeys<'r> {
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
         let entries = self.entries.iter().map(|entry| entry.key);
         entries.chain(self.deps.iter().copied())
-    }
-
-    pub(super) fn complete(
-        self,
-        link: &'r Link,
-        mut values: Vec<Value>,
-    ) -> Result<BatchReply<'r>, Error> {
-        if values.len() != self.entries.len() + self.deps.len() {
-            return Err(link.answers_amiss(miscounted()));
-        }
-        let generations = values.split_off(self.entries.len());
-        let generations: Vec<_> = generations.iter().map(generation).collect();
-        let standing = |places: &Vec<usize>| {
-            let own = places
-                .iter()
-                .map(|at| generations.get(*at).copied().flatten());
-            let own: Option<Vec<_>> = own.collect();
-            own.map(|own| GenerationSet::of(link.server, own))
-        };
-        Ok(BatchReply {
-            standings: self.lists.iter().map(standing).collect(),
-            sightings: values.into_iter().map(StoredValue::of).map(Some).collect(),
-            link,
-            now: link.clock.now(),
-            batch_keys: self,
-        })
     }
 }
 

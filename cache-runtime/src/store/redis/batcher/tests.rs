@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::advance;
 
+use super::worker::at_once;
 use super::*;
 use crate::key::EntryKind;
 use crate::protocol::generation::Dep;

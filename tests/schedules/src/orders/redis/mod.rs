@@ -1,16 +1,25 @@
 //! Reads that travel together.
 
-#[path = "../../../../../cache-runtime/src/store/redis/batcher.rs"]
+#[path = "../../../../../cache-runtime/src/store/redis/batcher/mod.rs"]
 #[allow(dead_code, reason = "not all of it is tried")]
 mod batcher;
 mod errors;
 mod link;
+#[path = "../../../../../cache-runtime/src/store/redis/read_path.rs"]
+#[allow(dead_code, reason = "not all of it is tried")]
+mod read_path;
 mod reads;
 mod schedules;
 
-pub use self::schedules::SCHEDULES;
-use crate::base::error::{Error, ErrorKind};
+use self::reads as mget;
+use self::reads as stored;
 
-fn miscounted() -> Error {
-    Error::new(ErrorKind::Store, "miscounted")
+pub use self::schedules::SCHEDULES;
+
+mod reply {
+    use crate::base::error::{Error, ErrorKind};
+
+    pub fn miscounted() -> Error {
+        Error::new(ErrorKind::Store, "miscounted")
+    }
 }

@@ -76,7 +76,13 @@ impl StoredValue {
         4 << 20
     }
 
-    pub fn look(self, _: &str, _: &GenerationSet, _: &Link, _: Millis) -> Option<Look> {
+    pub fn look(
+        self,
+        _: &str,
+        _: &GenerationSet,
+        _: impl FnOnce(&str, ()) -> bool,
+        _: Millis,
+    ) -> Option<Look> {
         let Value { key, version } = self.0;
         Some(Look { key, version })
     }

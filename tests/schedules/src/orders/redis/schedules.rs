@@ -5,18 +5,35 @@ use std::time::Duration;
 
 use shuttle::future::{self, block_on, yield_now};
 
-use super::batcher::{ReadPath, WORKERS, Worker, read_path};
+use super::batcher::{WORKERS, Worker};
 use super::link::{Health, Link};
+use super::read_path::{ReadPath, read_path};
 use crate::Schedule;
 use crate::protocol::generation::Dep;
 use crate::store::Probe;
 use crate::sync::Notify;
 
 pub const SCHEDULES: [Schedule; 4] = [
-    ("batcher: everybody is answered, with what was asked for", 10_000, all_is_well),
-    ("batcher: after errors and delays the next one is alone again", 10_000, commands_fail),
-    ("batcher: whatever keeps the workers, nobody waits for ever", 20_000, workers_are_stuck),
-    ("batcher: those who wait when the connection ends are told", 10_000, the_connection_ends),
+    (
+        "batcher: everybody is answered, with what was asked for",
+        10_000,
+        all_is_well,
+    ),
+    (
+        "batcher: after errors and delays the next one is alone again",
+        10_000,
+        commands_fail,
+    ),
+    (
+        "batcher: whatever keeps the workers, nobody waits for ever",
+        20_000,
+        workers_are_stuck,
+    ),
+    (
+        "batcher: those who wait when the connection ends are told",
+        10_000,
+        the_connection_ends,
+    ),
 ];
 
 const READERS: usize = 4;
@@ -73,7 +90,9 @@ fn reads(health: Health, ends: bool) {
             key: format!("users:{}", reader % 3),
             deps: Arc::clone(&deps),
         };
-        let busy: Vec<_> = (0..ALONE).map(|reader| read_path(&link, &probe(reader))).collect();
+        let busy: Vec<_> = (0..ALONE)
+            .map(|reader| read_path(&link, &probe(reader)))
+            .collect();
         assert!(busy.iter().all(|path| matches!(path, ReadPath::Direct(_))));
         let readers = (0..readers).map(|reader| {
             let (link, probe) = (Arc::clone(&link), probe(reader));

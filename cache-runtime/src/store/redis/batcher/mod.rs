@@ -7,58 +7,66 @@
 //!
 //! Other clients only pipeline; here the commands are merged as well, which spares the server the generations.
 
-#[path = "batcher/plan.rs"] // Said, since it is not found beside a file that was itself named.
 mod plan;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod worker;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::ops::Range;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 
 use self::plan::{BatchPlan, Size};
-use super::errors::is_forbidden;
-use super::link::Link;
-use super::reads::mget;
+pub(super) use self::worker::Worker;
 use crate::base::clock::{self, Instant};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, Notify, time};
 use crate::store::{Look, Probe};
 
 /// How many batches are in flight at once: while one is answered, the next is read by the server. Where the way is
 /// long there are more, one for each so much of it: nobody is to wait for a good part of a round trip before it begins.
-const FEWEST_AT_ONCE: usize = WORKERS;
-const MOST_AT_ONCE: usize = 64;
-const WAY_OF_ONE: Duration = Duration::from_micros(500);
+pub(super) const FEWEST_AT_ONCE: usize = WORKERS;
+
+pub(super) const MOST_AT_ONCE: usize = 64;
+
+pub(super) const WAY_OF_ONE: Duration = Duration::from_micros(500);
+
 /// The tasks that send them.
 pub(super) const WORKERS: usize = 2;
+
 /// How many reads are in a batch, how many keys they ask for, and how many bytes are expected to come back, at most.
 const MAX_READS: usize = 256;
+
 const MAX_KEYS: usize = 2 * MAX_READS;
+
 const MAX_BYTES: usize = 4 << 20;
+
 /// How many are batched before it is known how large the entries are.
 const FIRST_READS: usize = 64;
+
 /// What one more command costs both ends together. As many go alone as fit into a round trip: below that the processors
 /// wait for the network anyway, and queueing would only add to it.
 const COMMAND: Duration = Duration::from_micros(10);
+
 const FEWEST_ALONE: usize = 8;
+
 const MOST_ALONE: usize = 64;
+
 /// In how many parts of the budget those who wait are looked after.
 const ROUNDS: u32 = 8;
 
 /// `None` for a read that has to be repeated alone.
-type Answer = Result<Option<Look>, Error>;
+pub(super) type Answer = Result<Option<Look>, Error>;
 
 /// The reads of one connection.
 pub(super) struct Batcher {
-    alone: AtomicUsize,
+    pub(super) alone: AtomicUsize,
     /// How many may go alone.
     width: AtomicUsize,
     /// Batches that are queued, in flight or have just been answered. Written under the lock of the queue.
@@ -122,15 +130,15 @@ impl PendingBatch {
 
 /// The requests of a batch, in the order of its plan.
 #[derive(Default)]
-struct Waiters {
-    requests: VecDeque<Request>,
+pub(super) struct Waiters {
+    pub(super) requests: VecDeque<Request>,
     /// How many in front of them have been given up.
-    gone: usize,
+    pub(super) gone: usize,
 }
 
-struct Request {
-    answer: oneshot::Sender<Answer>,
-    since: Instant,
+pub(super) struct Request {
+    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) since: Instant,
 }
 
 impl Waiters {
@@ -145,7 +153,7 @@ impl Waiters {
     }
 
     /// Whether nobody wants the answer any more.
-    fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.requests
             .iter()
             .all(|request| request.answer.is_closed())
@@ -162,61 +170,13 @@ struct SentBatch {
 }
 
 /// How a batch has ended.
-enum BatchOutcome {
+pub(super) enum BatchOutcome {
     /// It was answered with so many entries, of so many bytes.
     Brought { entries: usize, bytes: usize },
     /// It was not answered in time, or not at all.
     Unanswered { reads: usize },
     /// It was refused, or has not been sent.
     Empty,
-}
-
-/// How a read is sent.
-pub(super) enum ReadPath {
-    /// By itself.
-    Direct(DirectRead),
-    /// In a batch, queued then. It is answered within the budget, if only by the sender being dropped.
-    Batched(oneshot::Receiver<Answer>, Instant),
-}
-
-/// A read that was sent by itself; it counts for as long as this is held.
-pub(super) struct DirectRead(Arc<Link>);
-
-impl DirectRead {
-    pub(super) fn on(link: &Arc<Link>) -> Self {
-        link.batcher().alone.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(link))
-    }
-
-    pub(super) fn link(&self) -> &Link {
-        &self.0
-    }
-}
-
-impl Drop for DirectRead {
-    fn drop(&mut self) {
-        self.0.batcher().alone.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Decides how a read is sent, and queues it if it is batched.
-pub(super) fn read_path(link: &Arc<Link>, probe: &Probe) -> ReadPath {
-    let batcher = link.batcher();
-    if batcher.is_quiet() || link.set_aside().concerns(probe) {
-        return ReadPath::Direct(DirectRead::on(link));
-    }
-    let since = clock::now();
-    match batcher.join(probe, since) {
-        Some(answer) => ReadPath::Batched(answer, since),
-        None => ReadPath::Direct(DirectRead::on(link)),
-    }
-}
-
-/// How many batches are in flight at once over a connection whose answers take that long.
-fn at_once(round_trip: Duration) -> usize {
-    let ways = round_trip.as_nanos() / WAY_OF_ONE.as_nanos();
-    let ways = usize::try_from(ways).unwrap_or(MOST_AT_ONCE);
-    ways.clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
 }
 
 impl Default for Batcher {
@@ -244,14 +204,14 @@ impl Batcher {
     }
 
     /// Whether so few reads are in flight that one more may be sent by itself. It may turn out to be a few more.
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         // Whoever comes while a batch is in flight need not wait longer than for that one.
         self.together.load(Ordering::Relaxed) == 0
             && self.alone.load(Ordering::Relaxed) < self.width.load(Ordering::Relaxed)
     }
 
     /// `None` when the connection has been given up.
-    fn join(&self, probe: &Probe, since: Instant) -> Option<oneshot::Receiver<Answer>> {
+    pub(super) fn join(&self, probe: &Probe, since: Instant) -> Option<oneshot::Receiver<Answer>> {
         let (answer, receiver) = oneshot::channel();
         let request = Request { answer, since };
         if self.enqueue(probe, request)? {
@@ -318,13 +278,13 @@ impl Batcher {
     }
 
     /// Whether there is nobody to send a batch for.
-    fn is_abandoned(&self, slot: usize) -> bool {
+    pub(super) fn is_abandoned(&self, slot: usize) -> bool {
         let sent = self.sent.get(slot);
         sent.is_none_or(|sent_batch| sent_batch.lock().waiters.is_abandoned())
     }
 
     /// The requests that still wait, now that their batch has ended.
-    fn complete(&self, slot: usize, outcome: &BatchOutcome) -> Waiters {
+    pub(super) fn complete(&self, slot: usize, outcome: &BatchOutcome) -> Waiters {
         let mut queue = self.queue.lock();
         match *outcome {
             BatchOutcome::Brought { entries, bytes } => {
@@ -347,7 +307,7 @@ impl Batcher {
     }
 
     /// A batch that has ended is no reason any more to queue.
-    fn retire(&self) {
+    pub(super) fn retire(&self) {
         let queue = self.queue.lock();
         if !queue.is_over {
             self.together.fetch_sub(1, Ordering::SeqCst);
@@ -429,104 +389,9 @@ impl Batcher {
     }
 }
 
-/// Sends what is queued. However it ends, nobody waits for it any more.
-pub(super) struct Worker {
-    link: Arc<Link>,
-    /// The slots of its batches.
-    slots: Range<usize>,
-    budget: Duration,
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.link.abandon();
-    }
-}
-
-impl Worker {
-    /// One of [`WORKERS`], on a connection whose answers take that long.
-    pub(super) fn new(
-        link: Arc<Link>,
-        number: usize,
-        round_trip: Duration,
-        budget: Duration,
-    ) -> Self {
-        let each = at_once(round_trip) / WORKERS;
-        Self {
-            link,
-            slots: number * each..(number + 1) * each,
-            budget,
-        }
-    }
-
-    pub(super) async fn drive(self) {
-        let mut free: Vec<_> = self.slots.clone().collect();
-        let mut in_flight = FuturesUnordered::new();
-        loop {
-            let slot = free.last().copied();
-            tokio::select! {
-                biased;
-                Some(slot) = in_flight.next() => free.push(slot),
-                Some(next) = OptionFuture::from(slot.map(|slot| self.link.batcher().next_batch(slot))) => {
-                    let (Some(plan), Some(slot)) = (next, free.pop()) else {
-                        return;
-                    };
-                    in_flight.push(self.run(slot, plan));
-                }
-            }
-        }
-    }
-
-    /// Sends a batch; returns its slot, which is free again.
-    async fn run(&self, slot: usize, plan: BatchPlan) -> usize {
-        self.send(slot, plan).await;
-        // They read again, most likely: each by itself, if the batch were gone by then.
-        others_first().await;
-        self.link.batcher().retire();
-        slot
-    }
-
-    /// Sends the command, and hands the answers to the requests.
-    async fn send(&self, slot: usize, plan: BatchPlan) {
-        let link = &self.link;
-        let batcher = link.batcher();
-        if batcher.is_abandoned(slot) {
-            batcher.complete(slot, &BatchOutcome::Empty);
-            return;
-        }
-        let batch_keys = plan.batch_keys();
-        let answer = mget(link, self.budget, batch_keys.keys()).await;
-        match answer.and_then(|values| batch_keys.complete(link, values)) {
-            Ok(mut reply) => {
-                let Waiters { requests, gone } = batcher.complete(slot, &reply.outcome());
-                for at in 0..gone {
-                    reply.look(at);
-                }
-                for (at, request) in requests.into_iter().enumerate() {
-                    // Whoever has given up wants no answer.
-                    let _ = request.answer.send(Ok(reply.look(gone + at)));
-                }
-            }
-            Err(error) => {
-                let outcome = match error.kind() {
-                    ErrorKind::Unavailable => BatchOutcome::Unanswered { reads: plan.len() },
-                    _ => BatchOutcome::Empty,
-                };
-                for request in batcher.complete(slot, &outcome).requests {
-                    let _ = request.answer.send(match is_forbidden(&error) {
-                        // It is the fault of one key, and perhaps of another one than this.
-                        true => Ok(None),
-                        false => Err(Error::new(error.kind(), error.to_string())),
-                    });
-                }
-            }
-        }
-    }
-}
-
 /// Returns when the tasks that are ready on this thread have run: behind them, and without asking the network first, as the
 /// runtime's own way to yield does.
-async fn others_first() {
+pub(super) async fn others_first() {
     let mut has_waited = false;
     poll_fn(|context| {
         if has_waited {
@@ -538,6 +403,3 @@ async fn others_first() {
     })
     .await;
 }
-
-#[cfg(test)]
-mod tests;

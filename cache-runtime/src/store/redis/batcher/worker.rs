@@ -1,0 +1,118 @@
+//! Sends the batches of one connection.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::OptionFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::super::errors::is_forbidden;
+use super::super::link::Link;
+use super::super::mget::mget;
+use super::WORKERS;
+use super::plan::BatchPlan;
+use super::{BatchOutcome, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, Waiters, others_first};
+use crate::base::error::{Error, ErrorKind};
+
+/// How many batches are in flight at once over a connection whose answers take that long.
+pub(super) fn at_once(round_trip: Duration) -> usize {
+    let ways = round_trip.as_nanos() / WAY_OF_ONE.as_nanos();
+    let ways = usize::try_from(ways).unwrap_or(MOST_AT_ONCE);
+    ways.clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
+}
+
+/// Sends what is queued. However it ends, nobody waits for it any more.
+pub(crate) struct Worker {
+    link: Arc<Link>,
+    /// The slots of its batches.
+    slots: Range<usize>,
+    budget: Duration,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.link.abandon();
+    }
+}
+
+impl Worker {
+    /// One of [`WORKERS`], on a connection whose answers take that long.
+    pub(crate) fn new(
+        link: Arc<Link>,
+        number: usize,
+        round_trip: Duration,
+        budget: Duration,
+    ) -> Self {
+        let each = at_once(round_trip) / WORKERS;
+        Self {
+            link,
+            slots: number * each..(number + 1) * each,
+            budget,
+        }
+    }
+
+    pub(crate) async fn drive(self) {
+        let mut free: Vec<_> = self.slots.clone().collect();
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            let slot = free.last().copied();
+            tokio::select! {
+                biased;
+                Some(slot) = in_flight.next() => free.push(slot),
+                Some(next) = OptionFuture::from(slot.map(|slot| self.link.batcher().next_batch(slot))) => {
+                    let (Some(plan), Some(slot)) = (next, free.pop()) else {
+                        return;
+                    };
+                    in_flight.push(self.run(slot, plan));
+                }
+            }
+        }
+    }
+
+    /// Sends a batch; returns its slot, which is free again.
+    async fn run(&self, slot: usize, plan: BatchPlan) -> usize {
+        self.send(slot, plan).await;
+        // They read again, most likely: each by itself, if the batch were gone by then.
+        others_first().await;
+        self.link.batcher().retire();
+        slot
+    }
+
+    /// Sends the command, and hands the answers to the requests.
+    async fn send(&self, slot: usize, plan: BatchPlan) {
+        let link = &self.link;
+        let batcher = link.batcher();
+        if batcher.is_abandoned(slot) {
+            batcher.complete(slot, &BatchOutcome::Empty);
+            return;
+        }
+        let batch_keys = plan.batch_keys();
+        let answer = mget(link, self.budget, batch_keys.keys()).await;
+        match answer.and_then(|values| batch_keys.complete(link, values)) {
+            Ok(mut reply) => {
+                let Waiters { requests, gone } = batcher.complete(slot, &reply.outcome());
+                for at in 0..gone {
+                    reply.look(at);
+                }
+                for (at, request) in requests.into_iter().enumerate() {
+                    // Whoever has given up wants no answer.
+                    let _ = request.answer.send(Ok(reply.look(gone + at)));
+                }
+            }
+            Err(error) => {
+                let outcome = match error.kind() {
+                    ErrorKind::Unavailable => BatchOutcome::Unanswered { reads: plan.len() },
+                    _ => BatchOutcome::Empty,
+                };
+                for request in batcher.complete(slot, &outcome).requests {
+                    let _ = request.answer.send(match is_forbidden(&error) {
+                        // It is the fault of one key, and perhaps of another one than this.
+                        true => Ok(None),
+                        false => Err(Error::new(error.kind(), error.to_string())),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Reads of many keys with one command, with oversized values left where they are.
+
+use std::time::Duration;
+
+pub(super) use redis::Value;
+
+use super::limits::READ_LIMIT;
+use super::link::Link;
+use super::reply::{miscounted, text};
+use crate::base::error::{Error, ErrorKind};
+
+/// Asks for the values under these keys.
+pub(super) async fn mget(
+    link: &Link,
+    budget: Duration,
+    keys: impl Iterator<Item = &str> + Clone,
+) -> Result<Vec<Value>, Error> {
+    let mut mget = redis::cmd("MGET");
+    for key in keys.clone() {
+        mget.arg(key);
+    }
+    let mut unanswered = Unanswered {
+        link,
+        keys: keys.clone(),
+        sent: std::time::Instant::now(),
+        budget,
+        is_over: false,
+    };
+    let answer = link.ask(budget, async |connection| {
+        match connection.send_packed_command(&mget).await? {
+            Value::Array(values) => Ok(values),
+            other => other.extract_error().map(|_| Vec::new()),
+        }
+    });
+    let answer = answer.await;
+    unanswered.is_over = !matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable);
+    let values = answer?;
+    for (key, value) in keys.zip(&values) {
+        if text(value).is_some_and(|bytes| bytes.len() > READ_LIMIT) {
+            link.set_aside().is_oversized(key);
+        }
+    }
+    Ok(values)
+}
+
+/// Dropped without an answer after a good part of the budget, it leaves the keys as suspects: the value of one of them may be
+/// what has taken so long.
+struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
+    link: &'l Link,
+    keys: K,
+    /// By the clock of the system: the caller may have Tokio's time paused.
+    sent: std::time::Instant,
+    budget: Duration,
+    is_over: bool,
+}
+
+impl<'k, K: Iterator<Item = &'k str> + Clone> Drop for Unanswered<'_, 'k, K> {
+    fn drop(&mut self) {
+        if !self.is_over && self.sent.elapsed() >= self.budget / 2 {
+            self.link.set_aside().suspect(self.keys.clone());
+        }
+    }
+}
+
+/// The same as [`mget`], but for the keys that are set aside: those are asked for their length first, and what is larger than
+/// anything of ours stays where it is.
+pub(super) async fn mget_checked(
+    link: &Link,
+    budget: Duration,
+    keys: impl Iterator<Item = &str> + Clone,
+) -> Result<Vec<Value>, Error> {
+    let aside = link.set_aside().among(keys.clone());
+    match aside.is_empty() {
+        true => mget(link, budget, keys).await,
+        // A hit has no part in it, and is not to carry it about.
+        false => Box::pin(mget_aside(link, budget, keys, aside)).await,
+    }
+}
+
+/// Some of the keys are set aside.
+pub(super) async fn mget_aside<'k>(
+    link: &Link,
+    budget: Duration,
+    keys: impl Iterator<Item = &'k str> + Clone,
+    aside: Vec<&'k str>,
+) -> Result<Vec<Value>, Error> {
+    // The byte behind the longest that is ours. A length would need one permission more.
+    let mut lengths = redis::pipe();
+    for key in &aside {
+        let command = lengths.cmd("GETRANGE").arg(key);
+        command.arg(READ_LIMIT).arg(READ_LIMIT);
+    }
+    lengths.ignore_errors();
+    let answers: Vec<Value> = link
+        .ask(budget, async |connection| {
+            lengths.query_async(connection).await
+        })
+        .await?;
+    if answers.len() != aside.len() {
+        return Err(link.answers_amiss(miscounted()));
+    }
+    let mut oversized = Vec::new();
+    for (key, answer) in aside.into_iter().zip(&answers) {
+        if text(answer).is_some_and(|byte| !byte.is_empty()) {
+            link.set_aside().is_oversized(key);
+            oversized.push(key);
+        } else {
+            link.set_aside().is_ordinary(key);
+        }
+    }
+    let rest = keys.clone().filter(|key| !oversized.contains(key));
+    let values = match rest.clone().next() {
+        Some(_) => mget(link, budget, rest.clone()).await?,
+        None => Vec::new(),
+    };
+    if values.len() != rest.count() {
+        return Err(link.answers_amiss(miscounted()));
+    }
+    let mut values = values.into_iter();
+    let value_of = |key| match oversized.contains(&key) {
+        // As foreign as what is there.
+        true => Value::BulkString(Vec::new()),
+        false => values.next().unwrap_or(Value::Nil),
+    };
+    Ok(keys.map(value_of).collect())
+}

@@ -1,0 +1,52 @@
+//! How a read is sent: by itself, or in a batch.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::batcher::Answer;
+use super::link::Link;
+use crate::base::clock::{self, Instant};
+use crate::base::sync::atomic::Ordering;
+use crate::store::Probe;
+
+/// How a read is sent.
+pub(super) enum ReadPath {
+    /// By itself.
+    Direct(DirectRead),
+    /// In a batch, queued then. It is answered within the budget, if only by the sender being dropped.
+    Batched(oneshot::Receiver<Answer>, Instant),
+}
+
+/// A read that was sent by itself; it counts for as long as this is held.
+pub(super) struct DirectRead(Arc<Link>);
+
+impl DirectRead {
+    pub(super) fn on(link: &Arc<Link>) -> Self {
+        link.batcher().alone.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(link))
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.0
+    }
+}
+
+impl Drop for DirectRead {
+    fn drop(&mut self) {
+        self.0.batcher().alone.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Decides how a read is sent, and queues it if it is batched.
+pub(super) fn read_path(link: &Arc<Link>, probe: &Probe) -> ReadPath {
+    let batcher = link.batcher();
+    if batcher.is_quiet() || link.set_aside().concerns(probe) {
+        return ReadPath::Direct(DirectRead::on(link));
+    }
+    let since = clock::now();
+    match batcher.join(probe, since) {
+        Some(answer) => ReadPath::Batched(answer, since),
+        None => ReadPath::Direct(DirectRead::on(link)),
+    }
+}

@@ -1,0 +1,399 @@
+//! Keeps a connection: makes it, watches it, and makes it again, for ever.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use redis::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::watch;
+
+use super::address;
+use super::batcher::{WORKERS, Worker};
+use super::breaker::{Breaker, End};
+use super::dial::{dial, identify};
+use super::errors::{NO_PRIMARY, described, refused};
+use super::health::{self, Ailment, Health};
+use super::link::{Link, LinkState};
+use super::misplaced::Misplaced;
+use super::probe;
+use super::reply::reading;
+use super::scripts::{self, ScriptMode};
+use super::set_aside::SetAside;
+use super::tracking::Tracking;
+use crate::base::clock;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
+use crate::config::RedisConfig;
+use crate::store::{Circuit, ConnectionWatch};
+
+/// How long making a connection may take: longer than a command, since nobody waits for it.
+const CONNECT_BUDGET: Duration = Duration::from_secs(1);
+
+/// More reasons than these are not said of one outage.
+const REASONS: usize = 8;
+
+/// How many times it is tried, to know how long an answer takes at best.
+const PROBES: usize = 3;
+
+/// How often the server's clock is read: for as long as this, readers don't know that it was set.
+const TIME_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
+const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
+
+/// The link in use, replaced by the task of [`keep`].
+#[derive(Default)]
+pub(super) struct Links {
+    current: ArcSwapOption<Link>,
+    breaker: Breaker,
+    /// For those who wait for the next one.
+    pub(super) connection: ConnectionWatch,
+    /// Why there was none, the last time.
+    failure: Mutex<Option<String>>,
+}
+
+impl Links {
+    pub(super) fn current(&self) -> Result<Arc<Link>, Error> {
+        self.using(Arc::clone)
+    }
+
+    /// The same without a count, which all threads would write to.
+    pub(super) fn using<T>(&self, using: impl FnOnce(&Arc<Link>) -> T) -> Result<T, Error> {
+        let link = self.current.load();
+        let link = link.as_ref().filter(|link| link.is_usable());
+        link.map(using)
+            .ok_or_else(|| Error::unavailable("Redis is not connected"))
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.using(|_| ()).is_ok()
+    }
+
+    pub(super) fn circuit(&self) -> Circuit {
+        match self.breaker.circuit() {
+            // Given up, and the task that keeps it has not heard of it yet.
+            Circuit::Closed if !self.is_connected() => Circuit::Open,
+            circuit => circuit,
+        }
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    fn set(&self, link: Option<Arc<Link>>) {
+        self.current.store(link);
+    }
+}
+
+/// What is said of a server that runs no scripts.
+const NO_SCRIPTS: &str = "the server runs no scripts by EVALSHA or EVAL, which every change of the cache is made of; permit them (`+evalsha +script|load`), don't rename them, or use another server";
+
+/// Marks the error of a server that answers and takes no writes.
+#[derive(Debug, thiserror::Error)]
+#[error("writes are refused")]
+struct RefusesWrites;
+
+/// What the task that keeps the link needs to know.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub(super) config: RedisConfig,
+    pub(super) trust_restart: bool,
+    pub(super) health: Health,
+    pub(super) tracking: Option<Tracking>,
+    pub(super) misplaced: Arc<Misplaced>,
+    pub(super) set_aside: Arc<SetAside>,
+    /// For one command.
+    pub(super) budget: Duration,
+    /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
+    /// answers without waking another thread. When that runtime ends, the next link is driven here.
+    pub(super) application: Option<Handle>,
+}
+
+/// The runtime to drive connections on: the caller's, if it does not depend on somebody blocking on it.
+pub(super) fn driving_runtime() -> Option<Handle> {
+    Handle::try_current()
+        .ok()
+        .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+}
+
+/// Connects, and connects again, until `closing` says so. `attempted` turns true after the first attempt.
+pub(super) async fn keep(
+    links: Arc<Links>,
+    mut keeper: Keeper,
+    attempted: watch::Sender<bool>,
+    mut closing: watch::Receiver<bool>,
+) {
+    // Why there is no connection, as far as it was said.
+    let mut said = Vec::new();
+    // What its server lacks, as far as it was said.
+    let mut lacking: Vec<String> = Vec::new();
+    loop {
+        links.breaker.probe();
+        let attempt = tokio::select! {
+            attempt = connect(&mut keeper) => attempt,
+            _ = closing.wait_for(|closing| *closing) => break,
+        };
+        let (end, reason) = match attempt {
+            Ok(link) => {
+                said.clear();
+                let link = Arc::new(link);
+                for number in 0..WORKERS {
+                    let way = link.round_trip;
+                    let worker = Worker::new(Arc::clone(&link), number, way, keeper.budget);
+                    // On that very runtime: what wakes them need not wake another thread.
+                    link.home.spawn(worker.drive());
+                }
+                links.set(Some(Arc::clone(&link)));
+                if let Some(tracker) = &link.state.tracker {
+                    tracker.open();
+                }
+                links.breaker.close(clock::now());
+                links.connection.established();
+                tracing::info!(
+                    "✓ Redis cache enabled at {}:{}",
+                    keeper.config.host,
+                    keeper.config.port
+                );
+                for missing in &link.capabilities.missing {
+                    if !lacking.contains(missing) {
+                        tracing::warn!("the server lacks {missing}");
+                        lacking.push(missing.clone());
+                    }
+                }
+                attempted.send_replace(true);
+                // Of a worker that does not get to it: its runtime's threads are all blocked.
+                let overdue = || link.state.unanswered(keeper.budget);
+                tokio::select! {
+                    () = link.state.changed.notified() => {}
+                    never = keep_time(&link) => match never {},
+                    never = watch_address(&link, &keeper.config) => match never {},
+                    never = watch_health(&link) => match never {},
+                    never = link.batcher().watch(keeper.budget, overdue) => match never {},
+                    _ = closing.wait_for(|closing| *closing) => break,
+                }
+                links.set(None);
+                let given_up = link.state.reason.lock().take();
+                given_up.unwrap_or((End::Lost, String::new()))
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error);
+                let end = match source.is_some_and(|it| it.is::<RefusesWrites>()) {
+                    true => End::RefusesWrites,
+                    false => End::Failed,
+                };
+                (end, error.to_string())
+            }
+        };
+        *links.failure.lock() = Some(reason.clone());
+        let pause = links.breaker.open(clock::now(), end);
+        if matches!(end, End::GivenUp | End::RefusesWrites | End::Failed) {
+            links.connection.failed();
+        }
+        attempted.send_replace(true);
+        // Each reason once in an outage: the connection that was closed may be refused now for another.
+        if said.len() < REASONS && !said.contains(&reason) {
+            tracing::warn!("✗ Redis connection failed: {reason}");
+            if said.is_empty() {
+                tracing::warn!("  Running without the Redis cache; reconnecting in the background");
+            }
+            said.push(reason);
+        }
+        tokio::select! {
+            () = links.connection.pause(pause.usual, pause.wanted) => {}
+            _ = closing.wait_for(|closing| *closing) => break,
+        }
+    }
+    if let Ok(link) = links.current() {
+        link.state.give_up(|| "the cache was shut down".into());
+    }
+    links.set(None);
+}
+
+/// Reads the server's clock again from time to time.
+async fn keep_time(link: &Link) -> Infallible {
+    loop {
+        tokio::time::sleep(TIME_INTERVAL).await;
+        let time = link.ask(CONNECT_BUDGET, async |connection| {
+            redis::cmd("TIME").query_async(connection).await
+        });
+        if let Ok(time) = time.await {
+            link.clock.read(reading(time));
+        }
+    }
+}
+
+async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
+    if let Some(application) = &keeper.application {
+        let mut attempt = application.spawn(open(keeper.clone()));
+        match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
+            Ok(Ok(link)) => return link,
+            // That runtime has ended.
+            Ok(Err(_)) => keeper.application = None,
+            // Its threads are all blocked, perhaps by one who waits for this. The next link may be driven there.
+            Err(_) => attempt.abort(),
+        }
+    }
+    open(keeper.clone()).await
+}
+
+async fn open(keeper: Keeper) -> Result<Link, Error> {
+    let opened = tokio::time::timeout(CONNECT_BUDGET, async {
+        let addresses = address::of(&keeper.config).await?;
+        // One that does not answer leaves time for the others.
+        let budget = CONNECT_BUDGET / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let mut first_error = None;
+        for address in &addresses {
+            let attempt = open_at(*address, &keeper);
+            let error = match tokio::time::timeout(budget, attempt).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(error)) => error,
+                Err(_) => unconnected(budget),
+            };
+            first_error.get_or_insert(error);
+        }
+        Err(first_error.unwrap_or_else(|| unconnected(budget)))
+    });
+    opened
+        .await
+        .unwrap_or_else(|_| Err(unconnected(CONNECT_BUDGET)))
+}
+
+fn unconnected(budget: Duration) -> Error {
+    Error::unavailable(format!("no answer within {} ms", budget.as_millis()))
+}
+
+async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
+    let Keeper {
+        config,
+        trust_restart,
+        health,
+        tracking,
+        ..
+    } = keeper;
+    let state = Arc::new(LinkState {
+        tracker: tracking.as_ref().map(Tracking::tracker),
+        misplaced: Arc::clone(&keeper.misplaced),
+        set_aside: Arc::clone(&keeper.set_aside),
+        ..LinkState::default()
+    });
+    let (mut connection, is_resp3) = dial(config, address, state.hears()).await?;
+    let (server, clock) = identify(&mut connection, *trust_restart).await?;
+    // A server that is loading, or lets us log in but not read, is not one to send reads to.
+    let mut probe = redis::cmd("MGET");
+    probe.arg(health.key());
+    let mut round_trip = Duration::MAX;
+    for _ in 0..PROBES {
+        let sent = clock::now();
+        probe
+            .query_async::<Value>(&mut connection)
+            .await
+            .map_err(described)?;
+        round_trip = round_trip.min(sent.elapsed());
+    }
+    state.batcher.set_round_trip(round_trip);
+    let loads = scripts::all().map(|script| {
+        let mut connection = connection.clone();
+        async move { script.load(&mut connection).await }
+    });
+    // Who may not load them may not run them, and is told so by each.
+    let _ = join_all(loads).await;
+    let mut scripts = ScriptMode::ByHash;
+    let mut checked = health.check(&mut connection, scripts, described).await;
+    if let Err(Ailment::RunsNoScripts(_)) = checked {
+        scripts = ScriptMode::ByText;
+        checked = health.check(&mut connection, scripts, described).await;
+    }
+    match checked {
+        Ok(()) => {}
+        Err(Ailment::RefusesWrites(reason)) => {
+            return Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites));
+        }
+        Err(Ailment::RunsNoScripts(reason)) => {
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("{NO_SCRIPTS} ({reason})"),
+            ));
+        }
+        Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
+    }
+    let capabilities = probe::examine(&mut connection, scripts, is_resp3).await;
+    match &state.tracker {
+        Some(tracker) if is_resp3 => tracker.start(&mut connection).await,
+        Some(tracker) => tracker.refuse("it does not speak RESP3"),
+        None if is_resp3 => state.listeners.start(&mut connection).await,
+        None => {}
+    }
+    Ok(Link {
+        connection,
+        server,
+        clock,
+        capabilities,
+        address,
+        state,
+        health: health.clone(),
+        round_trip,
+        home: Handle::current(),
+    })
+}
+
+/// Where another server than the one in use answers under the same name, and of which addresses that is not known.
+pub(super) async fn others(
+    link: &Link,
+    config: &RedisConfig,
+) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), Error> {
+    let (mut others, mut silent) = (Vec::new(), Vec::new());
+    for address in address::of(config).await? {
+        if address == link.address {
+            continue;
+        }
+        let asked = async {
+            let (mut connection, _) = dial(config, address, |_| {}).await?;
+            identify(&mut connection, false).await
+        };
+        match tokio::time::timeout(CONNECT_BUDGET, asked).await {
+            // Without `run_id`s nothing tells servers apart.
+            Ok(Ok(_)) if link.server == Nonce::NONE => silent.push(address),
+            Ok(Ok((server, _))) if server == link.server => {}
+            Ok(Ok(_)) => others.push(address),
+            // A replica is passed over when a connection is made.
+            Ok(Err(error)) if error.to_string() == NO_PRIMARY => {}
+            _ => silent.push(address),
+        }
+    }
+    Ok((others, silent))
+}
+
+/// Asks again and again whether the server takes writes and is the primary, and gives the
+/// connection up when the answer is no.
+async fn watch_health(link: &Link) -> Infallible {
+    loop {
+        tokio::time::sleep(health::INTERVAL).await;
+        // The link is given up by this where the answer says so.
+        let _ = link.check_health().await;
+    }
+}
+
+/// Gives the connection up once its name no longer leads to its server. Where the name can't be resolved it is kept.
+async fn watch_address(link: &Link, config: &RedisConfig) -> Infallible {
+    if config.host.parse::<IpAddr>().is_ok() {
+        return std::future::pending().await;
+    }
+    loop {
+        address::given::changed_or(tokio::time::sleep(address::INTERVAL)).await;
+        if crate::base::mutation::is_active("name-resolved-once") {
+            continue;
+        }
+        let resolved = tokio::time::timeout(address::BUDGET, address::of(config)).await;
+        if let Ok(Ok(addresses)) = resolved
+            && !addresses.contains(&link.address)
+        {
+            link.has_moved(&config.host);
+        }
+    }
+}
