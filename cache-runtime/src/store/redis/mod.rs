@@ -38,9 +38,9 @@ pub(crate) use self::address::given;
 use self::health::Health;
 use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP, WAITED_WALK_STEP, WALK_STEP};
 use self::link::Link;
-use self::reply::millis;
 #[cfg(feature = "testing")]
 use self::reply::miscounted;
+use self::reply::{millis, miscounted};
 use self::scripts::Lua;
 use self::supervisor::{Keeper, Links};
 use self::tracking::{Tracker, Tracking};
