@@ -34,12 +34,11 @@ use redis::FromRedisValue;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+#[cfg(feature = "testing")]
 pub(crate) use self::address::given;
 use self::health::Health;
 use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP, WAITED_WALK_STEP, WALK_STEP};
 use self::link::Link;
-#[cfg(feature = "testing")]
-use self::reply::miscounted;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
 use self::supervisor::{Keeper, Links};
