@@ -13,7 +13,7 @@ use crate::coalesce::waits::Waits;
 use crate::config::CacheConfig;
 use crate::invalidation::Delivery;
 use crate::key::KeySpace;
-use crate::local::Local;
+use crate::local::{Cover, Local};
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
 
@@ -27,6 +27,11 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<dyn Store>,
     /// Copies in the process of what lies in the store.
     pub(crate) local: Option<Arc<Local>>,
+    /// Until when entries are served, where the store is this process's alone and follows the database's outbox.
+    pub(crate) freshness: Option<Arc<Cover>>,
+    /// What the relay of the outbox shares with those who write to it.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) outbox: Option<Arc<crate::invalidation::outbox::OutboxLink>>,
     pub(crate) single_flight: Arc<SingleFlight>,
     pub(crate) load_gates: Arc<LoadGates>,
     /// Which loads wait for which.
@@ -59,6 +64,9 @@ impl Engine {
             space,
             store,
             local: None,
+            freshness: None,
+            #[cfg(feature = "outbox-postgres")]
+            outbox: None,
             single_flight: Arc::default(),
             load_gates: Arc::default(),
             waits: Arc::default(),
@@ -81,6 +89,21 @@ impl Engine {
     /// With copies in the process.
     pub(crate) fn with_local(mut self, local: Option<Arc<Local>>) -> Self {
         self.local = local;
+        self
+    }
+
+    /// With the database's outbox, which this process follows for itself if it has no Redis.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn with_outbox(mut self) -> Self {
+        if let Some(outbox) = &self.config.outbox {
+            let is_shared = self.config.redis.is_some();
+            let link =
+                crate::invalidation::outbox::OutboxLink::new(outbox.table.quoted(), is_shared);
+            self.outbox = Some(Arc::new(link));
+            if !is_shared {
+                self.freshness = Some(Arc::new(Cover::new(self.config.local_max_staleness)));
+            }
+        }
         self
     }
 
@@ -136,6 +159,12 @@ impl Shares {
     pub(crate) fn handle(&self) -> Handle {
         Handle(Source::Own(Arc::clone(&self.0[stripe()])))
     }
+
+    /// For a task that ends when the cache does.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn downgrade(&self) -> WeakHandle {
+        WeakHandle(Arc::downgrade(&self.0[0]))
+    }
 }
 
 impl Deref for Shares {
@@ -185,6 +214,19 @@ pub(crate) struct Handle(Source);
 enum Source {
     Process(&'static Engine),
     Own(Arc<Share>),
+}
+
+/// An engine that may be gone.
+#[cfg(feature = "outbox-postgres")]
+#[derive(Debug, Clone)]
+pub(crate) struct WeakHandle(std::sync::Weak<Share>);
+
+#[cfg(feature = "outbox-postgres")]
+impl WeakHandle {
+    pub(crate) fn upgrade(&self) -> Option<Handle> {
+        let share = self.0.upgrade()?;
+        (!share.0.is_closed()).then_some(Handle(Source::Own(share)))
+    }
 }
 
 impl Deref for Handle {

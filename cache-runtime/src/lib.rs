@@ -69,6 +69,7 @@
 //! |---|---|---|
 //! | `redis` | yes | the shared tier |
 //! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
+//! | `outbox-postgres` | no | `outbox`: what any program commits to PostgreSQL is invalidated, by triggers or by hand |
 //! | `sqlx` | no | `sqlx::transaction`: begin, run, commit, then invalidate |
 //! | `poem` | no | [`Encoded`] as a response, and `poem::NotModified` |
 //! | `poem-openapi` | no | [`Encoded`] as a documented response |
@@ -87,6 +88,8 @@ pub mod testing;
 
 mod cache;
 mod integrations;
+#[cfg(feature = "outbox-postgres")]
+pub mod outbox;
 
 mod call;
 mod diagnostics;
@@ -131,5 +134,5 @@ pub use crate::protocol::cacheable::Cacheable;
 pub use crate::registry::catalog::{
     CacheMap, Finding, FindingKind, Place, Reader, Target, Writer, map,
 };
-pub use crate::stats::{Figures, Stats};
+pub use crate::stats::{Figures, OutboxStats, Stats};
 pub use crate::store::Circuit;

@@ -49,6 +49,38 @@ pub struct Stats {
     pub tasks: u64,
     /// The copies in the process beside Redis; `None` unless both tiers are on.
     pub local: Option<LocalFigures>,
+    /// The relay of the database's outbox; `None` unless one is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbox: Option<OutboxStats>,
+}
+
+/// How the relay of this process gets on with the database's outbox. Serialises in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OutboxStats {
+    /// The table, as it stands in SQL.
+    pub table: String,
+    /// Whether this process's relay is connected.
+    pub connected: bool,
+    /// Whether any process takes the rows, since all share Redis; else each process reads all rows for itself.
+    pub shared: bool,
+    /// Without Redis: whether the relay has heard the database recently enough for entries to be served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<bool>,
+    /// Rows that this process has delivered.
+    pub delivered: u64,
+    /// How many milliseconds passed between the writing of a row and its delivery: of the oldest in the last batch.
+    pub lag_ms: Option<u64>,
+    /// Rows in the table, 100,000 at most, a few seconds ago. With Redis these wait to be delivered.
+    pub depth: Option<u64>,
+    /// The age of the oldest row, in milliseconds.
+    pub oldest_ms: Option<u64>,
+    /// Rows that could not be read, and lie in the table beside.
+    pub set_aside: u64,
+    /// How often the relay has connected.
+    pub connections: u64,
+    /// How often this process has forgotten everything, since rows may have been missed.
+    pub cold_starts: u64,
 }
 
 /// The figures of [`Stats`] in the order in which they are documented.

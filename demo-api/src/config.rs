@@ -25,6 +25,8 @@ pub struct Config {
     pub max_connections: usize,
     /// `CLIENT_TIMEOUT_SECS`, by default 10.
     pub client_timeout: Duration,
+    /// `OUTBOX`, by default false: the database invalidates. Needs PostgreSQL.
+    pub outbox: bool,
 }
 
 /// A variable that holds something unusable.
@@ -86,6 +88,21 @@ impl Config {
                 ));
             }
         }
+        let outbox = match variable("OUTBOX")
+            .map(|it| it.trim().to_ascii_lowercase())
+            .as_deref()
+        {
+            None | Some("false" | "0" | "no" | "off") => false,
+            Some("true" | "1" | "yes" | "on") => true,
+            Some(other) => {
+                let problem = format!("is `{other}`; it may hold true or false");
+                return Err(ConfigError::new("OUTBOX", problem));
+            }
+        };
+        if outbox && database_url.starts_with("sqlite") {
+            let problem = "needs PostgreSQL: set DATABASE_URL to postgres://.., or OUTBOX to false";
+            return Err(ConfigError::new("OUTBOX", problem));
+        }
         Ok(Self {
             host: variable("HOST").unwrap_or_else(|| "127.0.0.1".into()),
             port: number("PORT", variable("PORT"), 8000, 0..=u16::MAX)?,
@@ -103,6 +120,7 @@ impl Config {
                 10,
                 1..=3_600,
             )?),
+            outbox,
         })
     }
 }
@@ -156,6 +174,7 @@ mod tests {
             ("CLIENT_TIMEOUT_SECS", "0"),
             ("CLIENT_TIMEOUT_SECS", "1.5"),
             ("CLIENT_TIMEOUT_SECS", "3601"),
+            ("OUTBOX", "perhaps"),
         ] {
             let error = read(variable, value).unwrap_err().to_string();
             assert!(

@@ -6,6 +6,7 @@
 //! * [`users`] and [`products`]: what a resource is: a struct, a table and one implementation;
 //! * [`filter`]: how two request bodies that mean the same come to share a cache key;
 //! * [`api`]: the HTTP side, which knows nothing of the cache but the `Cache-Status` header;
+//! * [`outbox`]: how PostgreSQL tells the cache of changes, whoever makes them;
 //! * [`server`] and [`access`]: what clients may take of the server, and who may empty the cache.
 
 pub mod access;
@@ -15,6 +16,7 @@ pub mod db;
 pub mod error;
 pub mod filter;
 pub mod input;
+pub mod outbox;
 pub mod products;
 pub mod purchases;
 pub mod resource;

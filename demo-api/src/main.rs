@@ -8,7 +8,7 @@ use cache_runtime::{Cache, CacheConfig};
 use demo_api::access::{CacheAccess, is_this_machine};
 use demo_api::config::{Config, ConfigError};
 use demo_api::server::Limits;
-use demo_api::{api, db, server};
+use demo_api::{api, db, outbox, server};
 use tokio::net::TcpListener;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -36,6 +36,8 @@ const HELP: &str = "The demo API of cache-runtime.
 
   demo-api              serves HTTP, as the environment says (see .env.example)
   demo-api doctor       looks for what operators forget; ends with 1 if it found something
+  demo-api outbox sql   the SQL by which PostgreSQL tells the cache what changes, also from psql
+  demo-api outbox install, status, remove   runs it, looks at it, takes it away
   demo-api map          what the annotated functions cache and invalidate, as a table
   demo-api map json     the same in JSON
   demo-api map mermaid  the same as a Mermaid diagram
@@ -49,13 +51,17 @@ fn start() -> Result<ExitCode, Failure> {
         [] => with_runtime("info,poem=warn,sqlx=warn", serve()),
         // What the connection has to say is in the checkup.
         ["doctor"] => with_runtime("error", doctor()),
+        ["outbox", "sql"] => print(&outbox::sql()?),
+        ["outbox", command @ ("install" | "status" | "remove")] => {
+            with_runtime("error", run_outbox(command.to_owned()))
+        }
         ["map"] => print(&map().to_string()),
         ["map", "json"] => print(&format!("{}\n", serde_json::to_string_pretty(&map())?)),
         ["map", "mermaid"] => print(&map().to_mermaid()),
         ["help" | "--help" | "-h"] => print(HELP),
         _ => {
             let given = arguments.join(" ");
-            Err(format!("`{given}` is no command; it may be `doctor`, `map`, `map json`, `map mermaid`, or nothing to serve").into())
+            Err(format!("`{given}` is no command; it may be `doctor`, `outbox sql`, `outbox install`, `outbox status`, `outbox remove`, `map`, `map json`, `map mermaid`, or nothing to serve").into())
         }
     }
 }
@@ -94,6 +100,24 @@ async fn doctor() -> Result<ExitCode, Failure> {
     })
 }
 
+/// Installs the outbox in the database, looks at it, or takes it away.
+async fn run_outbox(command: String) -> Result<ExitCode, Failure> {
+    let config = Config::from_env()?;
+    match command.as_str() {
+        "install" => {
+            // The tables come first.
+            let pool = db::open(&config.database_url)
+                .await
+                .map_err(|error| unusable(&config, &error))?;
+            pool.close().await;
+            outbox::install(&config.database_url).await?;
+        }
+        "remove" => outbox::remove(&config.database_url).await?,
+        _ => {}
+    }
+    print(&outbox::status(&config.database_url).await?.to_string())
+}
+
 async fn serve() -> Result<ExitCode, Failure> {
     let config = Config::from_env()?;
     let cache_config = cache_config()?;
@@ -103,6 +127,12 @@ async fn serve() -> Result<ExitCode, Failure> {
     let pool = db::open(&config.database_url)
         .await
         .map_err(|error| unusable(&config, &error))?;
+    let cache_config = if config.outbox {
+        outbox::install_if_missing(&config.database_url).await?;
+        cache_config.outbox(outbox::config(&config.database_url)?)
+    } else {
+        cache_config
+    };
     let cache = cache_runtime::init(cache_config).await;
 
     let stop = stop_signal()?;

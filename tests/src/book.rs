@@ -16,6 +16,7 @@ pages! {
     invalidates: "invalidates.md";
     keys: "keys.md";
     transactions: "transactions.md";
+    outbox: "outbox.md";
     batches: "batches.md";
     slow_sources: "slow-sources.md";
     by_hand: "by-hand.md";

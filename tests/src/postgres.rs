@@ -26,8 +26,8 @@ const INSTALL: &str = "PostgreSQL is missing; install it: `sudo apt-get install 
 /// user `postgres`, or as `nobody`.
 #[derive(Debug)]
 pub struct Postgres {
-    _process: Process,
-    _directory: TempDir,
+    process: Process,
+    directory: TempDir,
     port: u16,
     databases: AtomicU32,
 }
@@ -78,8 +78,8 @@ impl Postgres {
             match launch(user.as_ref(), directory.path(), &data, port) {
                 Ok(process) => {
                     return Self {
-                        _process: process,
-                        _directory: directory,
+                        process,
+                        directory,
                         port,
                         databases: AtomicU32::new(0),
                     };
@@ -127,6 +127,28 @@ impl Postgres {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{sql}: {errors}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it at once, as a crash does: what was committed is there when it starts again.
+    pub fn stop(&mut self) {
+        self.process.stop();
+    }
+
+    /// Starts it again on the same port, with its data.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub fn start_again(&mut self) {
+        let user = Unprivileged::needed();
+        let data = self.directory.path().join("data");
+        let started = launch(user.as_ref(), self.directory.path(), &data, self.port);
+        self.process = started.unwrap_or_else(|log| panic!("postgres did not start again:\n{log}"));
     }
 
     fn url_of(&self, database: &str) -> String {
@@ -261,7 +283,7 @@ mod tests {
     #[test]
     fn a_dropped_cluster_is_gone() {
         let cluster = Postgres::start();
-        let directory = cluster._directory.path().to_owned();
+        let directory = cluster.directory.path().to_owned();
         let port = cluster.port;
         drop(cluster);
         assert!(!directory.exists());

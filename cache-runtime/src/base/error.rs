@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The store answered with an error.
     Store,
+    /// A setting can't be used; the text names it, what it held and what it may hold.
+    InvalidConfig,
 }
 
 impl ErrorKind {
@@ -32,6 +34,7 @@ impl ErrorKind {
             Self::Superseded => "superseded",
             Self::Unavailable => "unavailable",
             Self::Store => "store",
+            Self::InvalidConfig => "invalid_config",
         }
     }
 }

@@ -75,6 +75,7 @@ impl Cache {
 
     async fn look<T: Cacheable>(&self, call: &Call) -> Option<Arc<T>> {
         if call.problem.is_some()
+            || call.is_behind().is_some()
             || call.cache.delivery.is_pending(&call.probe)
             || transaction::is_open(&call.cache)
             || enclosing::bars(&call.cache, &call.probe).is_some()

@@ -62,7 +62,15 @@ impl Cache {
             }
         };
         let (store, local) = store(&config, &background).await;
-        Self::around(Engine::new(config, store, background).with_local(local))
+        let engine = Engine::new(config, store, background).with_local(local);
+        #[cfg(feature = "outbox-postgres")]
+        let engine = engine.with_outbox();
+        let cache = Self::around(engine);
+        #[cfg(feature = "outbox-postgres")]
+        if let Some(shares) = &cache.0.engine {
+            crate::outbox::start_relay(shares, shares.downgrade());
+        }
+        cache
     }
 
     /// Makes a cache over a store of one's own.
@@ -178,7 +186,26 @@ impl Cache {
                 .as_ref()
                 .map_or(0, |engine| engine.background.tasks()),
             local,
+            outbox: self.outbox_stats(),
         }
+    }
+
+    fn outbox_stats(&self) -> Option<crate::stats::OutboxStats> {
+        #[cfg(feature = "outbox-postgres")]
+        if let Some(engine) = &self.0.engine {
+            let freshness = engine.freshness.as_ref();
+            let serving = freshness.map(|it| it.age(crate::local::Moment::now()).is_some());
+            return engine.outbox.as_ref().map(|link| link.stats(serving));
+        }
+        None
+    }
+
+    /// The outbox that this cache follows, for writers without annotations; `None` if none is configured.
+    #[cfg(feature = "outbox-postgres")]
+    #[must_use]
+    pub fn outbox(&self) -> Option<crate::outbox::Outbox> {
+        let outbox = self.0.config.outbox.as_ref();
+        outbox.map(crate::outbox::Outbox::new)
     }
 
     /// Looks for what operators forget: a Redis without a password or a memory limit, commands that its user may not

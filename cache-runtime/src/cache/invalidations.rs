@@ -112,6 +112,7 @@ impl Cache {
             (output, ending)
         })
         .await
+        .0
     }
 
     /// Runs `future` with every cached function in it asking Redis, and none answered by a copy in the process: as under
@@ -134,10 +135,14 @@ impl Cache {
         scope::strict(future)
     }
 
-    pub(crate) async fn transaction<T>(&self, block: impl Future<Output = (T, Ending)>) -> T {
+    /// Says also whether the store has acknowledged all that was invalidated in the block.
+    pub(crate) async fn transaction<T>(
+        &self,
+        block: impl Future<Output = (T, Ending)>,
+    ) -> (T, bool) {
         match self.handle() {
             Some(cache) => transaction::run(cache, block).await,
-            None => block.await.0,
+            None => (block.await.0, false),
         }
     }
 

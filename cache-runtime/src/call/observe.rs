@@ -50,6 +50,8 @@ pub enum BypassReason {
     OwnWrite,
     /// The call is inside a load of the same entry, which it would wait for.
     OwnLoad,
+    /// The call is `strict`, and entries of this process follow the database's outbox, so they may be behind.
+    Strict,
 }
 
 impl BypassReason {
@@ -72,6 +74,7 @@ impl BypassReason {
             Self::Asked => "asked",
             Self::OwnWrite => "own-write",
             Self::OwnLoad => "own-load",
+            Self::Strict => "strict",
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::base::nonce::Nonce;
 use crate::call::write::Planned;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::{Engine, Handle};
-use crate::invalidation::{Order, Receipt};
+use crate::invalidation::{Acknowledgement, Order, Receipt};
 use crate::store::Intent;
 
 tokio::task_local! {
@@ -229,8 +229,22 @@ pub(crate) fn defer_everything(cache: &Handle) {
     }
 }
 
-/// Runs a block. When it ends, what was collected in it goes to the block around it, or takes place if there is none.
-pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending)>) -> T {
+/// What was collected so far in the innermost block, if that is one of this cache: the writes, and whether everything is
+/// invalidated.
+#[cfg(feature = "outbox-postgres")]
+pub(crate) fn collected(cache: &Engine) -> (Vec<Planned>, bool) {
+    let innermost = BLOCK.try_with(Arc::clone).ok();
+    let Some(block) = innermost.filter(|block| block.cache.is(cache)) else {
+        return (Vec::new(), false);
+    };
+    let collected = block.collected.lock();
+    let writes = collected.writes.iter().map(|write| write.write.clone());
+    (writes.collect(), collected.everything)
+}
+
+/// Runs a block. When it ends, what was collected in it goes to the block around it, or takes place if there is none: then it
+/// also says whether the store has acknowledged all of it.
+pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending)>) -> (T, bool) {
     let opened = Arc::new(TransactionScope {
         outer: BLOCK.try_with(Arc::clone).ok(),
         collected: Mutex::default(),
@@ -247,9 +261,11 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
     drop(running);
     let budget = opened.cache.config.command_budget;
     let acknowledged = receipts.map(|receipt| receipt.acknowledged(budget));
-    // What they say is in the statistics and the log; the transaction has ended.
-    let _ = join_all(acknowledged).await;
-    output
+    // What they say is in the statistics and the log, too; the transaction has ended.
+    let acknowledged = join_all(acknowledged).await;
+    let is_delivered = |it: &Acknowledgement| *it == Acknowledgement::Delivered;
+    let is_all = !acknowledged.is_empty() && acknowledged.iter().all(is_delivered);
+    (output, is_all)
 }
 
 /// Runs the block, renewing what is announced in it at a third of an intent's length.

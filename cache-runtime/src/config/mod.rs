@@ -1,6 +1,8 @@
 //! Settings, from code or from the environment.
 
 mod env;
+#[cfg(feature = "outbox-postgres")]
+pub(crate) mod outbox;
 mod slips;
 mod url;
 
@@ -133,6 +135,8 @@ pub struct CacheConfig {
     pub(crate) advice: bool,
     #[cfg(feature = "map")]
     pub(crate) map: Option<std::sync::Arc<crate::registry::catalog::CacheMap>>,
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) outbox: Option<outbox::OutboxConfig>,
 }
 
 impl Default for CacheConfig {
@@ -157,6 +161,8 @@ impl Default for CacheConfig {
             advice: true,
             #[cfg(feature = "map")]
             map: None,
+            #[cfg(feature = "outbox-postgres")]
+            outbox: None,
         }
     }
 }
@@ -354,6 +360,19 @@ impl CacheConfig {
     #[must_use]
     pub fn map(mut self, map: crate::CacheMap) -> Self {
         self.map = Some(std::sync::Arc::new(map));
+        self
+    }
+
+    /// Follows the outbox of a PostgreSQL database: what is committed there, by anybody, is invalidated here. See
+    /// [`outbox`](crate::outbox).
+    ///
+    /// With Redis, any process takes the rows and tells Redis. Without it each process reads them for itself, and
+    /// serves nothing from its memory when it has heard nothing for
+    /// [`local_max_staleness`](Self::local_max_staleness).
+    #[cfg(feature = "outbox-postgres")]
+    #[must_use]
+    pub fn outbox(mut self, outbox: outbox::OutboxConfig) -> Self {
+        self.outbox = Some(outbox);
         self
     }
 

@@ -17,6 +17,10 @@ use crate::call::transaction::Ending;
 /// | returned `Err` | rolled back | untouched |
 /// | panicked, or was dropped | rolled back, or not known | not cached until the uncertainty deadline, then invalidated |
 ///
+/// With an [outbox](crate::CacheConfig::outbox) in the same database, it also writes rows there in the
+/// transaction, right before the commit: then what is committed is invalidated also if the process dies before it has
+/// invalidated by itself, within about a second, and an error of the database in writing them ends the transaction.
+///
 /// ```no_run
 /// # use cache_runtime::{Cache, invalidates};
 /// # use sqlx::{AnyConnection, AnyPool};
@@ -49,7 +53,13 @@ where
     DB: Database,
     E: From<sqlx_core::Error>,
 {
-    cache
+    #[cfg(feature = "outbox-postgres")]
+    let covered = cache
+        .handle()
+        .filter(|cache| crate::outbox::covers(cache, pool));
+    #[cfg(feature = "outbox-postgres")]
+    let mut written = None;
+    let (output, is_acknowledged) = cache
         .transaction(Box::pin(async {
             let mut session = match pool.acquire().await {
                 Ok(connection) => Session {
@@ -65,10 +75,22 @@ where
                 Err(error) => return (Err(error.into()), Ending::RolledBack),
             };
             match body(&mut transaction).await {
-                Ok(value) => match transaction.commit().await {
-                    Ok(()) => (Ok(value), Ending::Committed),
-                    Err(error) => (Err(error.into()), Ending::Unknown),
-                },
+                Ok(value) => {
+                    #[cfg(feature = "outbox-postgres")]
+                    if let Some(cache) = &covered {
+                        match crate::outbox::write_collected(cache, &mut *transaction).await {
+                            Ok(rows) => written = Some(rows),
+                            Err(error) => {
+                                let _ = transaction.rollback().await;
+                                return (Err(error.into()), Ending::RolledBack);
+                            }
+                        }
+                    }
+                    match transaction.commit().await {
+                        Ok(()) => (Ok(value), Ending::Committed),
+                        Err(error) => (Err(error.into()), Ending::Unknown),
+                    }
+                }
                 Err(error) => {
                     // If that fails, too, the database rolls back when it loses the connection.
                     let _ = transaction.rollback().await;
@@ -76,7 +98,13 @@ where
                 }
             }
         }))
-        .await
+        .await;
+    #[cfg(feature = "outbox-postgres")]
+    if let (Some(cache), Some(rows), Ok(_), true) = (covered, written, &output, is_acknowledged) {
+        rows.done(&cache);
+    }
+    let _ = is_acknowledged;
+    output
 }
 
 /// A connection that is not given back to the pool while a transaction begins.

@@ -9,6 +9,8 @@ mod acknowledgement;
 mod batch;
 mod clearing;
 mod handle;
+#[cfg(feature = "outbox-postgres")]
+pub(crate) mod outbox;
 mod owed;
 mod persist;
 mod queue;

@@ -18,7 +18,7 @@ mod writer;
 pub(crate) use self::dependency::Dependency;
 pub(crate) use self::error::KeyError;
 pub(crate) use self::id::IdForm;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "testing", feature = "outbox-postgres"))]
 pub(crate) use self::id::render as render_id;
 pub use self::kind::EntryKind;
 #[cfg(any(test, feature = "testing"))]

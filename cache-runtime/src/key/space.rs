@@ -40,3 +40,22 @@ impl KeySpace {
         key
     }
 }
+
+/// Ids and tags that were written as text before, and may be too long for a key.
+#[cfg(feature = "outbox-postgres")]
+impl KeySpace {
+    pub(crate) fn rendered(&self, resource: &str, id: &str) -> String {
+        self.bounded(self.prefix(resource), id)
+    }
+
+    pub(crate) fn rendered_tag(&self, tag: &str) -> String {
+        self.bounded(self.generation("~"), tag)
+    }
+
+    fn bounded(&self, mut key: String, text: &str) -> String {
+        let start = key.len();
+        key.push_str(text);
+        bound::bound(&mut key, start, &self.hash_key);
+        key
+    }
+}

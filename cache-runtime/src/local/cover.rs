@@ -23,7 +23,7 @@ const MAX_BEATS: usize = 64;
 
 /// The connection's state, with what a hit has to know of it in atomics.
 #[derive(Debug)]
-pub(super) struct Cover {
+pub(crate) struct Cover {
     /// What is kept belongs to an epoch, and is served in no other one. To raise it is to forget everything.
     epoch: AtomicU64,
     /// Until when anything is served: as long after the last heartbeat that has come back was sent as is bearable.
@@ -46,7 +46,7 @@ struct State {
 }
 
 impl Cover {
-    pub(super) fn new(max_staleness: Duration) -> Self {
+    pub(crate) fn new(max_staleness: Duration) -> Self {
         Self {
             epoch: AtomicU64::new(NO_EPOCH),
             until: AtomicU64::new(0),
@@ -59,13 +59,13 @@ impl Cover {
 
     /// What a read that is marked now belongs to.
     #[inline]
-    pub(super) fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
     /// How old the last heartbeat is; `None` if nothing is to be served at this time.
     #[inline]
-    pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+    pub(crate) fn age(&self, now: Moment) -> Option<Duration> {
         let until = self.until.load(Ordering::Acquire);
         let is_covered = now.tick.0 < until && now.wall.0 < self.wall_until.load(Ordering::Relaxed);
         let is_covered =
@@ -74,14 +74,14 @@ impl Cover {
     }
 
     /// A connection is being made.
-    pub(super) fn announce(&self) -> Session {
+    pub(crate) fn announce(&self) -> Session {
         let mut state = self.state.lock();
         state.sessions += 1;
         Session(state.sessions)
     }
 
     /// From now on reads go over this connection, and it tracks them. Nothing is served before its first heartbeat.
-    pub(super) fn open(&self, session: Session) {
+    pub(crate) fn open(&self, session: Session) {
         let mut state = self.state.lock();
         state.open = Some(session);
         state.on_their_way.clear();
@@ -92,7 +92,7 @@ impl Cover {
     }
 
     /// The connection is lost, and with it the word of all that changes; says whether it was in use.
-    pub(super) fn close(&self, session: Session) -> bool {
+    pub(crate) fn close(&self, session: Session) -> bool {
         let mut state = self.state.lock();
         if state.open != Some(session) {
             return false;
@@ -104,12 +104,12 @@ impl Cover {
         true
     }
 
-    pub(super) fn is_open(&self, session: Session) -> bool {
+    pub(crate) fn is_open(&self, session: Session) -> bool {
         self.state.lock().open == Some(session)
     }
 
     /// Everything has changed.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut state = self.state.lock();
         if state.open.is_some() {
             state.epochs += 1;
@@ -117,12 +117,12 @@ impl Cover {
         }
     }
 
-    pub(super) fn epochs(&self) -> u64 {
+    pub(crate) fn epochs(&self) -> u64 {
         self.state.lock().epochs
     }
 
     /// A heartbeat is about to be sent, if the session is open.
-    pub(super) fn beat(&self, session: Session, now: Moment) -> Option<Beat> {
+    pub(crate) fn beat(&self, session: Session, now: Moment) -> Option<Beat> {
         let mut state = self.state.lock();
         if state.open != Some(session) {
             return None;
@@ -137,7 +137,7 @@ impl Cover {
     }
 
     /// A heartbeat has come back, behind the pushes of all that changed before it was sent.
-    pub(super) fn returned(&self, session: Session, beat: Beat) {
+    pub(crate) fn returned(&self, session: Session, beat: Beat) {
         let mut state = self.state.lock();
         if state.open != Some(session) {
             return;
@@ -159,7 +159,7 @@ impl Cover {
     }
 
     /// Whether a heartbeat that was sent has not come back yet.
-    pub(super) fn is_missing(&self, session: Session, beat: Beat) -> bool {
+    pub(crate) fn is_missing(&self, session: Session, beat: Beat) -> bool {
         let state = self.state.lock();
         state.open == Some(session) && state.on_their_way.iter().any(|(on, _)| *on == beat)
     }

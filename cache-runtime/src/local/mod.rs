@@ -14,8 +14,12 @@ mod tick;
 mod tier;
 
 #[cfg(feature = "redis")]
-pub(crate) use self::cover::{Beat, Session};
+pub(crate) use self::cover::Beat;
+pub(crate) use self::cover::Cover;
+#[cfg(any(feature = "redis", feature = "outbox-postgres"))]
+pub(crate) use self::cover::Session;
 pub(crate) use self::entry::{Asked, Copy, Shared};
 pub use self::figures::LocalFigures;
 pub(crate) use self::read_token::ReadToken;
+pub(crate) use self::tick::Moment;
 pub(crate) use self::tier::Local;

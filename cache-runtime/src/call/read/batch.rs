@@ -359,7 +359,7 @@ async fn first_look<V: crate::Cacheable, K>(
             let is_pending = cache.delivery.is_pending(&call.probe);
             let pending = is_pending.then_some(BypassReason::Pending);
             let around = enclosing::bars(cache, &call.probe);
-            call.problem.or(around).or(pending)
+            call.problem.or(around).or(pending).or(call.is_behind())
         })
         .collect();
     // In the process first: only the rest is asked for.

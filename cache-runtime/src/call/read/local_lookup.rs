@@ -20,7 +20,7 @@ use crate::call::scope::{self, Mode};
 use crate::call::{enclosing, transaction};
 use crate::engine::{Engine, EngineRef};
 use crate::key::{Dependency, EntryKind, Key};
-use crate::local::{Asked, Copy, Local, ReadToken, Shared};
+use crate::local::{Asked, Copy, Local, Moment, ReadToken, Shared};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::entry::{Content, Header};
 use crate::protocol::fingerprint::Fingerprint;
@@ -163,6 +163,7 @@ impl Asking<'_> {
     #[inline]
     fn is_exact(&self) -> bool {
         self.problem.is_some()
+            || behind(self.cache, self.copies).is_some()
             // What waits to be delivered may concern it; who asks the store looks closer.
             || self.cache.delivery.is_degraded()
             || scope::mode() != Mode::Usual
@@ -254,7 +255,25 @@ impl Asking<'_> {
     }
 }
 
+/// Why entries of this process must not be served to a call, where they follow the database's outbox and so may be
+/// behind what other processes have committed.
+#[inline]
+fn behind(cache: &Engine, copies: &Copies) -> Option<BypassReason> {
+    let freshness = cache.freshness.as_ref()?;
+    if copies.strict || scope::is_strict() {
+        // A body that runs is among these: what it reads may be written, or stored.
+        return Some(BypassReason::Strict);
+    }
+    let is_heard = freshness.age(Moment::now()).is_some();
+    (!is_heard).then_some(BypassReason::Unavailable)
+}
+
 impl Call {
+    /// Why entries of this process must not be served to this call.
+    pub(crate) fn is_behind(&self) -> Option<BypassReason> {
+        behind(&self.cache, &self.copies)
+    }
+
     fn asking(&self) -> Asking<'_> {
         Asking {
             cache: &self.cache,

@@ -184,6 +184,9 @@ impl<'a> Reader<'a> {
             if call.cache.is_closed() {
                 return Action::Bypass(BypassReason::Unavailable);
             }
+            if let Some(reason) = call.is_behind() {
+                return Action::Bypass(reason);
+            }
             if call.cache.delivery.is_pending(&call.probe) {
                 return Action::Bypass(BypassReason::Pending);
             }
@@ -366,6 +369,9 @@ impl<'a> Reader<'a> {
         }
         if call.cache.is_closed() {
             return Action::Bypass(BypassReason::Unavailable);
+        }
+        if let Some(reason) = call.is_behind() {
+            return Action::Bypass(reason);
         }
         if call.cache.delivery.is_pending(&call.probe) {
             return Action::Bypass(BypassReason::Pending);

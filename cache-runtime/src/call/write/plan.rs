@@ -68,6 +68,22 @@ impl<'a> WritePlan<'a> {
         self
     }
 
+    /// Narrows the last resource to the row whose id has been written as text before.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn rendered_id(mut self, id: &str) -> Self {
+        if let Some(Some(target)) = self.targets.last_mut() {
+            target.entity = Some(self.cache.space.rendered(&target.resource.name, id));
+        }
+        self
+    }
+
+    /// All entries that carry the tag which has been written as text before.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn rendered_tag(mut self, tag: &str) -> Self {
+        self.tags.push(Dep::new(self.cache.space.rendered_tag(tag)));
+        self
+    }
+
     /// A resource that is not named in the program's text.
     pub(crate) fn known(mut self, resource: Arc<Resource>) -> Self {
         self.targets.push(Some(Target::whole(resource)));
@@ -166,6 +182,18 @@ impl Planned {
 
     pub(crate) fn into_order(self) -> Order {
         self.order
+    }
+
+    /// The generations that it replaces.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn deps(&self) -> &[Arc<Dep>] {
+        &self.order.bumps
+    }
+
+    /// The single rows among what it invalidates.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn intent_rows(&self) -> &[IntentRow] {
+        &self.rows
     }
 
     /// The same as an announcement: it invalidates, and nothing is stored until its time is over.

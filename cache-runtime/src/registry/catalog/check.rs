@@ -287,7 +287,7 @@ pub(crate) fn is_constant(name: &str) -> bool {
 }
 
 /// The name that differs from `given` in the fewest letters, if those are few.
-fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::damerau_levenshtein(given, name), name))
         .filter(|(distance, _)| *distance <= given.len().div_ceil(3))

@@ -13,8 +13,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub(crate) use self::check::is_constant;
+#[cfg(feature = "outbox-postgres")]
+pub(crate) use self::check::nearest;
 pub use self::check::{Finding, FindingKind};
 use self::words::Word;
+pub(crate) use self::words::blanked;
 use crate::registry::{Role, SITES, Site};
 
 /// All annotated functions that are linked into this program.
@@ -264,13 +267,13 @@ impl Reader {
     }
 
     /// Whether it holds rows under their primary identity.
-    fn is_entity(&self) -> bool {
+    pub(crate) fn is_entity(&self) -> bool {
         self.key.starts_with('{') && !self.key.contains("}:")
     }
 
     /// The name of its key without what is known only at run time.
     fn claim(&self) -> String {
-        format!("{}:{}", self.resource, words::blanked(&self.key))
+        format!("{}:{}", self.resource, blanked(&self.key))
     }
 }
 

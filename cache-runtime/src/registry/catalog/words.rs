@@ -43,7 +43,7 @@ pub(super) fn read(words: &str) -> Vec<Word> {
 }
 
 /// `team:{}` for `team:{self.team}`: two that differ in this have nothing in common.
-pub(super) fn blanked(text: &str) -> String {
+pub(crate) fn blanked(text: &str) -> String {
     let (mut out, mut depth) = (String::new(), 0u32);
     for letter in text.chars() {
         match letter {

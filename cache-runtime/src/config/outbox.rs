@@ -1,0 +1,223 @@
+//! Where the database's outbox is, and how it is read.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ::sqlx::postgres::PgConnectOptions;
+
+use super::LONGEST;
+use crate::base::error::{Error, ErrorKind, shortened};
+
+/// The table that is used unless another one is named.
+pub const DEFAULT_TABLE: &str = "public.cache_outbox";
+
+/// PostgreSQL cuts longer names, and refuses longer channels.
+const NAME_LIMIT: usize = 63;
+const SHORTEST_POLL: Duration = Duration::from_millis(20);
+const SHORTEST_RETENTION: Duration = Duration::from_secs(2);
+
+/// Where the outbox is, and how its relay reads it; for [`CacheConfig::outbox`](crate::CacheConfig::outbox).
+///
+/// ```
+/// use cache_runtime::CacheConfig;
+/// use cache_runtime::outbox::OutboxConfig;
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// let outbox = OutboxConfig::postgres("postgres://app@localhost/shop")?;
+/// let config = CacheConfig::default().local_mb(64).outbox(outbox);
+/// # let _ = config; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct OutboxConfig {
+    pub(crate) options: PgConnectOptions,
+    pub(crate) table: OutboxTable,
+    pub(crate) poll: Duration,
+    pub(crate) retention: Duration,
+}
+
+impl fmt::Debug for OutboxConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The options hold a password.
+        f.debug_struct("OutboxConfig")
+            .field("host", &self.options.get_host())
+            .field("port", &self.options.get_port())
+            .field("database", &self.options.get_database())
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OutboxConfig {
+    /// The outbox in the PostgreSQL database at this URL: the primary, not a replica.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if it is no URL of PostgreSQL. The URL is not repeated, since it may
+    /// hold a password.
+    pub fn postgres(url: &str) -> Result<Self, Error> {
+        let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+        if !matches!(scheme, Some("postgres" | "postgresql")) {
+            return Err(invalid(
+                "the outbox needs a URL of PostgreSQL: postgres://user@host/database",
+            ));
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|_| {
+            invalid("the outbox's URL can't be read; use postgres://user@host/database")
+        })?;
+        Ok(Self::with_options(options))
+    }
+
+    /// The same with options that a URL can't say.
+    #[must_use]
+    pub fn with_options(options: PgConnectOptions) -> Self {
+        Self {
+            options,
+            table: OutboxTable::default(),
+            poll: Duration::from_millis(500),
+            retention: Duration::from_secs(300),
+        }
+    }
+
+    /// Another table than [`DEFAULT_TABLE`], as `schema.name`. Programs whose caches have nothing in common
+    /// need a table each.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if it is not `schema.name`, or too long.
+    pub fn table(mut self, table: &str) -> Result<Self, Error> {
+        self.table = OutboxTable::parse(table)?;
+        Ok(self)
+    }
+
+    /// How long the relay waits for a notification before it looks by itself; 500 ms by default. It is also
+    /// how often the connection is checked. Without Redis a quarter of
+    /// [`local_max_staleness`](crate::CacheConfig::local_max_staleness) counts, if that is less.
+    #[must_use]
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.poll = poll.clamp(SHORTEST_POLL, LONGEST);
+        self
+    }
+
+    /// Without Redis: for how long rows stay, so that every process reads them; 5 minutes by default. A
+    /// process that has not read for half of this starts cold.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention.clamp(SHORTEST_RETENTION, LONGEST);
+        self
+    }
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidConfig, text)
+}
+
+/// The outbox's table, and the names of what stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutboxTable {
+    schema: String,
+    name: String,
+}
+
+impl Default for OutboxTable {
+    fn default() -> Self {
+        Self {
+            schema: "public".into(),
+            name: "cache_outbox".into(),
+        }
+    }
+}
+
+impl OutboxTable {
+    pub(crate) fn parse(table: &str) -> Result<Self, Error> {
+        // `_set_aside` is the longest of what is added to it.
+        let is_name = |name: &str| !name.is_empty() && name.len() <= 40 && !name.contains('\0');
+        match table.split_once('.') {
+            Some((schema, name))
+                if is_name(schema)
+                    && is_name(name)
+                    && !name.contains('.')
+                    && table.len() <= NAME_LIMIT =>
+            {
+                Ok(Self {
+                    schema: schema.into(),
+                    name: name.into(),
+                })
+            }
+            _ => Err(invalid(format!(
+                "`{}` is no table for the outbox; use `schema.name`, each of up to 40 bytes",
+                shortened(table)
+            ))),
+        }
+    }
+
+    /// `"schema"."name"`, as it stands in SQL.
+    pub(crate) fn quoted(&self) -> String {
+        self.beside("")
+    }
+
+    /// Something beside the table, whose name is the table's and this.
+    pub(crate) fn beside(&self, suffix: &str) -> String {
+        let name = format!("{}{suffix}", self.name);
+        format!("{}.{}", quote_name(&self.schema), quote_name(&name))
+    }
+
+    /// What stands in no schema: an index, a trigger.
+    pub(crate) fn bare(&self, suffix: &str) -> String {
+        quote_name(&format!("{}{suffix}", self.name))
+    }
+
+    /// What is notified when a row has been committed.
+    pub(crate) fn channel(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+/// A name as it stands in SQL, whatever is in it.
+pub(crate) fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as it stands in SQL, whatever is in it and whatever `standard_conforming_strings` says.
+pub(crate) fn quote_text(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_are_quoted() {
+        assert_eq!(quote_name(r#"a"b"#), r#""a""b""#);
+        assert_eq!(quote_text("it's"), "'it''s'");
+        assert_eq!(quote_text(r"a\'b"), r"E'a\\''b'");
+        let table = OutboxTable::parse(r#"a"x.b"#).expect("a table");
+        assert_eq!(table.quoted(), r#""a""x"."b""#);
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        for table in ["", "outbox", ".", "a.", ".a", "a.b.c", "a.b\0"] {
+            assert!(OutboxTable::parse(table).is_err(), "{table}");
+        }
+        assert!(OutboxTable::parse(&format!("a.{}", "b".repeat(41))).is_err());
+    }
+
+    #[test]
+    fn an_unusable_url_is_refused_without_its_password() {
+        for url in [
+            "mysql://root:secret@h/d",
+            "secret",
+            "postgres://u:secret@h:x/d",
+        ] {
+            let error = OutboxConfig::postgres(url).expect_err(url).to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let config = OutboxConfig::postgres("postgres://u:secret@h/d").expect("a URL");
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,145 @@
+//! What the relay of the database's outbox shares with those who write rows, and with the statistics.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::stats::OutboxStats;
+
+/// Past this many, the ids of own rows are dropped: the relays find the rows when they are due.
+const MOST_DONE: usize = 10_000;
+const UNKNOWN: u64 = u64::MAX;
+
+/// One outbox of one cache.
+#[derive(Debug)]
+pub(crate) struct OutboxLink {
+    table: String,
+    /// Whether any process takes the rows, since all share Redis.
+    pub(crate) is_shared: bool,
+    /// Whether the table was there when the relay connected: only then are rows written to it.
+    usable: AtomicBool,
+    connected: AtomicBool,
+    delivered: AtomicU64,
+    lag_ms: AtomicU64,
+    depth: AtomicU64,
+    oldest_ms: AtomicU64,
+    set_aside: AtomicU64,
+    connections: AtomicU64,
+    cold_starts: AtomicU64,
+    /// Rows of this process whose invalidation the store has acknowledged already.
+    done: Mutex<Vec<i64>>,
+    /// The database's identity: its cluster and timeline.
+    server: Mutex<Option<String>>,
+    wake: Notify,
+}
+
+/// What the table looks like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Survey {
+    pub(crate) depth: u64,
+    pub(crate) oldest_ms: Option<u64>,
+    pub(crate) set_aside: u64,
+}
+
+impl OutboxLink {
+    pub(crate) fn new(table: String, is_shared: bool) -> Self {
+        let unknown = || AtomicU64::new(UNKNOWN);
+        Self {
+            table,
+            is_shared,
+            usable: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+            delivered: AtomicU64::new(0),
+            lag_ms: unknown(),
+            depth: unknown(),
+            oldest_ms: unknown(),
+            set_aside: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            cold_starts: AtomicU64::new(0),
+            done: Mutex::default(),
+            server: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// The relay reads the table from now on.
+    pub(crate) fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.connected.store(true, Ordering::Relaxed);
+        self.usable.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.connected.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the table is known to be there.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.usable.load(Ordering::Acquire)
+    }
+
+    /// Rows have been delivered, the oldest of which was written so long ago.
+    pub(crate) fn delivered(&self, rows: usize, lag_ms: u64) {
+        self.delivered.fetch_add(rows as u64, Ordering::Relaxed);
+        self.lag_ms.store(lag_ms, Ordering::Relaxed);
+    }
+
+    /// Whether the database was another server when this was asked last.
+    pub(crate) fn is_another_server(&self, server: &str) -> bool {
+        let last = self.server.lock().replace(server.to_owned());
+        last.is_some_and(|last| last != server)
+    }
+
+    pub(crate) fn cold_start(&self) {
+        self.cold_starts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn surveyed(&self, survey: Survey) {
+        self.depth.store(survey.depth, Ordering::Relaxed);
+        let oldest = survey.oldest_ms.unwrap_or(UNKNOWN);
+        self.oldest_ms.store(oldest, Ordering::Relaxed);
+        self.set_aside.store(survey.set_aside, Ordering::Relaxed);
+    }
+
+    /// The store has what these rows of this process say: the relay is to delete them.
+    pub(crate) fn done(&self, rows: Vec<i64>) {
+        if rows.is_empty() {
+            return;
+        }
+        let mut done = self.done.lock();
+        if done.len() + rows.len() > MOST_DONE {
+            return;
+        }
+        done.extend(rows);
+        drop(done);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn take_done(&self) -> Vec<i64> {
+        std::mem::take(&mut self.done.lock())
+    }
+
+    /// Returns when there are rows to delete.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(crate) fn stats(&self, serving: Option<bool>) -> OutboxStats {
+        let known =
+            |value: &AtomicU64| Some(value.load(Ordering::Relaxed)).filter(|n| *n != UNKNOWN);
+        OutboxStats {
+            table: self.table.clone(),
+            connected: self.connected.load(Ordering::Relaxed),
+            shared: self.is_shared,
+            serving,
+            delivered: self.delivered.load(Ordering::Relaxed),
+            lag_ms: known(&self.lag_ms),
+            depth: known(&self.depth),
+            oldest_ms: known(&self.oldest_ms),
+            set_aside: self.set_aside.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+            cold_starts: self.cold_starts.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Without Redis: each process reads all rows for itself, and its memory follows.
+//!
+//! Rows carry ids and transaction ids, and neither is in the order of commits: who remembers the largest one skips a
+//! transaction that began earlier and commits later. So the position is the database's *snapshot*: a read takes the rows
+//! that are visible now and were not in the snapshot of the last read, both of which PostgreSQL knows exactly. Where the index
+//! is entered is the snapshot's horizon, `pg_snapshot_xmin`: whatever is older had ended by then.
+//!
+//! Each read is also a heartbeat: what is committed before it is sent is carried out when it is over, so entries are
+//! served for [`local_max_staleness`](crate::CacheConfig::local_max_staleness) from when it was sent. A lost connection
+//! forgets everything: the next one may lead to a server that has lost commits, and whose transaction ids begin again before
+//! those that were read.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use ::sqlx::Row as _;
+use ::sqlx::postgres::PgRow;
+
+use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay};
+use super::row::{Row, meaning};
+use super::shared::{deliver, lag_of};
+use crate::base::clock::{self, Instant};
+use crate::invalidation::Acknowledgement;
+use crate::local::{Cover, Moment, Session};
+
+/// More rows at once are not read: everything is forgotten.
+const MOST_READ: usize = 10_000;
+
+/// What has been read.
+#[derive(Debug, Clone)]
+struct Position {
+    snapshot: String,
+    /// When, in milliseconds of the database's clock.
+    at_ms: i64,
+    /// The largest id; only the mutation of the horizon goes by it.
+    last_id: i64,
+}
+
+/// Reads rows until the connection is lost.
+pub(super) async fn run(
+    relay: &Relay,
+    connection: &mut Connection,
+    freshness: &Cover,
+    session: Session,
+) -> Result<Infallible, Lost> {
+    let (mut position, mut horizons, mut surveyed) = (None, Horizons::default(), None);
+    loop {
+        let beat = freshness.beat(session, Moment::now());
+        let (read, horizon) = read(relay, connection, position.as_ref()).await?;
+        position = Some(read);
+        if let Some(beat) = beat {
+            freshness.returned(session, beat);
+        }
+        let retention = relay.config.retention;
+        if let Some(old) = horizons.note(horizon, retention) {
+            delete_old(relay, connection, &old).await?;
+        }
+        relay.survey(connection, &mut surveyed).await?;
+        relay.wait(connection).await?;
+    }
+}
+
+/// Carries out what has been committed since the last position; returns the new one, and its horizon.
+async fn read(
+    relay: &Relay,
+    connection: &mut Connection,
+    last: Option<&Position>,
+) -> Result<(Position, String), Lost> {
+    let outbox = relay.table().quoted();
+    let is_new = match last {
+        None => "false AND $1 = ''".to_owned(),
+        Some(last) if crate::base::mutation::is_active("outbox-horizon-ignored") => {
+            format!("r.id > {} AND $1 <> ''", last.last_id)
+        }
+        Some(_) => "r.xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(r.xid, $1::pg_snapshot)".to_owned(),
+    };
+    let sql = format!(
+        "SELECT now.snapshot::text, pg_snapshot_xmin(now.snapshot)::text,
+            (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (SELECT max(id) FROM {outbox}), new.*
+        FROM (SELECT pg_current_snapshot() AS snapshot) AS now
+        LEFT JOIN (SELECT {} FROM {outbox} AS r WHERE {is_new} LIMIT {}) AS new ON true",
+        Row::columns(),
+        MOST_READ + 1,
+    );
+    let snapshot = last.map_or("", |last| &last.snapshot);
+    let read = connection.rows(&sql, &[snapshot]).await?;
+    let (position, horizon) = position_of(read.first().ok_or(Lost::Closed)?)?;
+    let rows = read.iter().map(|row| Row::read(row, 4));
+    let rows: Vec<Row> = rows
+        .filter_map(Result::transpose)
+        .collect::<Result<_, _>>()?;
+    let reason = match last {
+        None => Some("it has just connected"),
+        Some(_) if rows.len() > MOST_READ => Some("too many rows at once"),
+        // By the database's clock: this process's own may have stood still with it.
+        Some(last) if is_away(last.at_ms, position.at_ms, relay.config.retention) => {
+            Some("it was away for too long")
+        }
+        Some(_) => None,
+    };
+    let cache = relay.cache()?;
+    if let Some(reason) = reason {
+        tracing::debug!(reason, "everything in the process is forgotten");
+        relay.link.cold_start();
+        let receipt = cache.delivery.enqueue_namespace();
+        if receipt.acknowledged(ACKNOWLEDGEMENT).await != Acknowledgement::Delivered {
+            return Err(Lost::Over);
+        }
+        return Ok((position, horizon));
+    }
+    if rows.is_empty() {
+        return Ok((position, horizon));
+    }
+    let (number, lag) = (rows.len(), lag_of(&rows));
+    let meaning = meaning(&cache, rows);
+    if !meaning.poison.is_empty() {
+        let report = relay.report(&meaning.poison);
+        connection.rows(&relay.set_aside_sql(), &[&report]).await?;
+    }
+    if !deliver(&cache, meaning).await {
+        return Err(Lost::Over);
+    }
+    relay.link.delivered(number, lag);
+    Ok((position, horizon))
+}
+
+fn position_of(row: &PgRow) -> Result<(Position, String), Lost> {
+    let position = Position {
+        snapshot: row.try_get(0)?,
+        at_ms: row.try_get(2)?,
+        last_id: row.try_get::<Option<i64>, _>(3)?.unwrap_or(0),
+    };
+    Ok((position, row.try_get(1)?))
+}
+
+/// Whether rows may have been deleted between two reads, with as much again to spare.
+fn is_away(last_ms: i64, now_ms: i64, retention: Duration) -> bool {
+    let half = i64::try_from(retention.as_millis() / 2).unwrap_or(i64::MAX);
+    // A clock that was set back says nothing.
+    !(0..half).contains(&(now_ms - last_ms))
+}
+
+/// Horizons by when they were seen. What was before one of them had been committed by then, so every process that has read
+/// since has seen it. When a row was written says less: its transaction may have been open for long.
+#[derive(Debug, Default)]
+struct Horizons(VecDeque<(Instant, String)>);
+
+impl Horizons {
+    /// Notes one; returns another that was seen a retention ago.
+    fn note(&mut self, horizon: String, retention: Duration) -> Option<String> {
+        let now = clock::now();
+        let step = retention / 10;
+        if self
+            .0
+            .back()
+            .is_none_or(|(at, _)| now.duration_since(*at) >= step)
+        {
+            self.0.push_back((now, horizon));
+        }
+        let mut old = None;
+        while let Some((at, _)) = self.0.front()
+            && now.duration_since(*at) >= retention
+        {
+            old = self.0.pop_front().map(|(_, horizon)| horizon);
+        }
+        old
+    }
+}
+
+async fn delete_old(relay: &Relay, connection: &mut Connection, horizon: &str) -> Result<(), Lost> {
+    let outbox = relay.table().quoted();
+    let sql = format!(
+        "WITH old AS MATERIALIZED (
+            SELECT id FROM {outbox} WHERE xid < $1::xid8 ORDER BY id LIMIT {MOST_READ} FOR UPDATE SKIP LOCKED
+        ) DELETE FROM {outbox} AS r USING old WHERE r.id = old.id RETURNING 1"
+    );
+    loop {
+        let deleted = connection.rows(&sql, &[horizon]).await?;
+        if deleted.len() < MOST_READ {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_go_by_a_horizon_that_was_seen_a_retention_ago() {
+        let mut horizons = Horizons::default();
+        let retention = Duration::from_secs(100);
+        let mut deleted = Vec::new();
+        for second in 0..220u32 {
+            let old = horizons.note(second.to_string(), retention);
+            deleted.extend(old.map(|it| (second, it)));
+            assert!(horizons.0.len() <= 12);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let first = deleted.first().expect("deleted");
+        assert_eq!(first, &(100, "0".to_owned()));
+        for (second, horizon) in deleted {
+            let seen: u32 = horizon.parse().expect("a number");
+            assert!(second - seen >= 100, "{second} {seen}");
+        }
+    }
+
+    #[test]
+    fn who_was_away_for_half_the_retention_starts_cold() {
+        let retention = Duration::from_secs(10);
+        assert!(!is_away(1_000, 1_000, retention) && !is_away(1_000, 5_999, retention));
+        assert!(is_away(1_000, 6_000, retention) && is_away(1_000, 999, retention));
+    }
+}

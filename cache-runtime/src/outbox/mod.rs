@@ -1,0 +1,48 @@
+//! The database invalidates: rows that commit with the data, and a relay that carries them out.
+//!
+//! An invalidation that a program sends after its commit is lost if the program dies in between, and a writer that knows
+//! nothing of the cache (psql, a migration, another service) sends none. So a row in an *outbox* table says what has
+//! changed. It is written in the transaction that changes the data, by [triggers](triggers()) or [by hand](Outbox), so
+//! either both are committed or neither is. The *relay* in each process finds it and invalidates.
+//!
+//! - With Redis any process takes the rows, tells Redis, and deletes them when Redis has acknowledged.
+//! - Without Redis each process reads all rows for itself, up to the database's snapshot, and keeps its own memory
+//!   coherent with the other processes. It serves nothing when it has heard nothing for
+//!   [`local_max_staleness`](crate::CacheConfig::local_max_staleness).
+//!
+//! ```no_run
+//! use cache_runtime::CacheConfig;
+//! use cache_runtime::outbox::{self, OutboxConfig, table};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Once, in a migration:
+//! let tables = [table("users").resource("users").id("id"), table("memberships").tag("team:{team_id}")];
+//! let triggers = outbox::triggers(&cache_runtime::map(), tables)?;
+//! println!("{}\n{}", outbox::migration(outbox::DEFAULT_TABLE)?, triggers);
+//!
+//! // In each process:
+//! let outbox = OutboxConfig::postgres("postgres://app@localhost/shop")?;
+//! let cache = cache_runtime::init(CacheConfig::from_env()?.outbox(outbox)).await;
+//! # Ok(()) }
+//! ```
+//!
+//! The technique is the transactional outbox (<https://microservices.io/patterns/data/transactional-outbox.html>); the
+//! chapter "The database invalidates" of the book has the promises, the cost and how to remove it.
+
+mod followed;
+mod install;
+mod migration;
+mod relay;
+mod row;
+mod session;
+mod shared;
+mod triggers;
+mod write;
+
+pub use self::install::{Status, install, remove, status};
+pub use self::migration::{VERSION, migration, removal};
+pub(crate) use self::session::start as start_relay;
+pub use self::triggers::{Columns, Table, Triggers, table, triggers};
+pub use self::write::{Outbox, OutboxConnection};
+pub(crate) use self::write::{covers, write_collected};
+pub use crate::config::outbox::{DEFAULT_TABLE, OutboxConfig};

@@ -1,0 +1,278 @@
+//! The relay: one connection to the database, in each process, as long as the cache is there.
+//!
+//! The same connection listens and reads, so to lose it is noticed by the next read, half a second later at most, and to
+//! get a new one begins with a read. A notification only says that there may be rows: what is missed is read with
+//! the next poll.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::sqlx::postgres::{PgConnection, PgListener, PgPoolOptions, PgRow};
+use ::sqlx::{Acquire, AssertSqlSafe, Row as _};
+
+use crate::base::clock::{self, Instant};
+use crate::config::outbox::{OutboxConfig, OutboxTable};
+use crate::engine::{Handle, WeakHandle};
+use crate::invalidation::outbox::{OutboxLink, Survey};
+use crate::local::Cover;
+use crate::outbox::migration::VERSION;
+use crate::outbox::row::Row;
+
+/// How long a query may take before the connection counts as lost.
+const QUERY: Duration = Duration::from_secs(1);
+/// How long a connection may take.
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
+/// How often the table's size is looked at.
+const SURVEY: Duration = Duration::from_secs(5);
+/// How long a batch of rows may wait for the store, which holds their locks.
+pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(800);
+
+#[derive(Clone)]
+pub(super) struct Relay {
+    pub(super) config: OutboxConfig,
+    pub(super) link: Arc<OutboxLink>,
+    /// Of a process that follows the outbox for itself.
+    pub(super) freshness: Option<Arc<Cover>>,
+    pub(super) poll: Duration,
+    pub(super) cache: WeakHandle,
+}
+
+/// Why a connection is not used any more.
+#[derive(Debug)]
+pub(super) enum Lost {
+    Database(::sqlx::Error),
+    /// A query was not answered in time.
+    TimedOut,
+    /// The connection was closed.
+    Closed,
+    /// The database is not what the relay can use; the text says what to do.
+    Unusable(String),
+    /// The cache has gone.
+    Over,
+}
+
+impl From<::sqlx::Error> for Lost {
+    fn from(error: ::sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database(error) => write!(f, "{error}"),
+            Self::TimedOut => write!(f, "no answer within {} s", QUERY.as_secs()),
+            Self::Closed => f.write_str("the connection was closed"),
+            Self::Unusable(what) => f.write_str(what),
+            Self::Over => f.write_str("the cache is closed"),
+        }
+    }
+}
+
+/// One connection.
+pub(super) struct Connection {
+    listener: PgListener,
+}
+
+impl Connection {
+    /// Runs a query, and reads all its rows. `None` parameters are not bound.
+    pub(super) async fn rows(&mut self, sql: &str, texts: &[&str]) -> Result<Vec<PgRow>, Lost> {
+        let connection = self.listener.acquire().await?;
+        within(rows(connection, sql, texts)).await
+    }
+
+    pub(super) async fn begin(
+        &mut self,
+    ) -> Result<::sqlx::Transaction<'_, ::sqlx::Postgres>, Lost> {
+        within(async { Ok(self.listener.begin().await?) }).await
+    }
+}
+
+/// Runs a query on a connection, and reads all its rows.
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    sql: &str,
+    texts: &[&str],
+) -> Result<Vec<PgRow>, Lost> {
+    let mut query = ::sqlx::query(AssertSqlSafe(sql));
+    for text in texts {
+        query = query.bind((*text).to_owned());
+    }
+    Ok(query.fetch_all(connection).await?)
+}
+
+/// Gives a query up that is not answered in time.
+pub(super) async fn within<T>(query: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
+    match tokio::time::timeout(QUERY, query).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Lost::TimedOut),
+    }
+}
+
+impl Relay {
+    pub(super) fn table(&self) -> &OutboxTable {
+        &self.config.table
+    }
+
+    pub(super) fn cache(&self) -> Result<Handle, Lost> {
+        self.cache.upgrade().ok_or(Lost::Over)
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, Lost> {
+        let options = self
+            .config
+            .options
+            .clone()
+            .application_name("cache-runtime outbox");
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&pool).await?;
+        // A new connection begins with a read, and that is done here.
+        listener.eager_reconnect(false);
+        listener.ignore_pool_close_event(true);
+        // Before the first read: what is committed after it is notified.
+        listener.listen(&self.table().channel()).await?;
+        let mut connection = Connection { listener };
+        // A process that stands still in the middle of a batch must not hold its rows.
+        let settings = "SET idle_in_transaction_session_timeout = '1s'";
+        connection.rows(settings, &[]).await?;
+        self.check(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Whether this is a primary with the table in the version that this crate knows, and whether the others that read it share
+    /// the rows in the same way.
+    async fn check(&self, connection: &mut Connection) -> Result<(), Lost> {
+        let (outbox, state) = (self.table().quoted(), self.table().beside("_state"));
+        let facts = connection
+            .rows(
+                "SELECT pg_is_in_recovery(), to_regclass($1) IS NOT NULL",
+                &[&state],
+            )
+            .await?;
+        let facts = facts.first().ok_or(Lost::Closed)?;
+        if facts.try_get(0)? {
+            let text =
+                "the database is a replica, which lags behind; the outbox is read on the primary";
+            return Err(Lost::Unusable(text.into()));
+        }
+        if !facts.try_get::<bool, _>(1)? {
+            let text =
+                format!("there is no table {outbox}; the migration of the outbox creates it");
+            return Err(Lost::Unusable(text));
+        }
+        let mine = match &self.freshness {
+            None => format!("redis/{}", self.cache()?.space.namespace),
+            Some(_) => "each".to_owned(),
+        };
+        let told = connection
+            .rows(
+                &format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL RETURNING 1"),
+                &[&mine],
+            )
+            .await?;
+        drop(told);
+        let read = connection
+            .rows(&format!("SELECT version, relay FROM {state}"), &[])
+            .await?;
+        let read = read.first().ok_or(Lost::Closed)?;
+        let (version, relay): (i32, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
+        if version != VERSION {
+            return Err(Lost::Unusable(format!(
+                "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
+            )));
+        }
+        if relay.as_deref() != Some(&mine) {
+            let theirs = relay.unwrap_or_default();
+            return Err(Lost::Unusable(format!(
+                "the table {outbox} is read by processes that share its rows as `{theirs}`, and this one would as `{mine}`; give it a table of its own, or run the migration again if the others have been changed, too"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be something to read.
+    pub(super) async fn wait(&self, connection: &mut Connection) -> Result<(), Lost> {
+        let listener = &mut connection.listener;
+        let poll = async {
+            if crate::base::mutation::is_active("outbox-listener-trusted") {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(self.poll).await;
+        };
+        tokio::select! {
+            heard = listener.try_recv() => {
+                if heard?.is_none() {
+                    return Err(Lost::Closed);
+                }
+            }
+            () = poll => {}
+            () = self.link.woken() => {}
+        }
+        // One read sees all of them.
+        while listener.next_buffered().is_some() {}
+        Ok(())
+    }
+
+    /// Looks at the table's size from time to time.
+    pub(super) async fn survey(
+        &self,
+        connection: &mut Connection,
+        last: &mut Option<Instant>,
+    ) -> Result<(), Lost> {
+        if last.is_some_and(|last| last.elapsed() < SURVEY) {
+            return Ok(());
+        }
+        *last = Some(clock::now());
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM {outbox} LIMIT 100000) AS counted),
+                (SELECT (extract(epoch FROM clock_timestamp() - created) * 1000)::bigint FROM {outbox} ORDER BY id LIMIT 1),
+                (SELECT count(*) FROM (SELECT 1 FROM {set_aside} LIMIT 100000) AS counted)",
+            outbox = self.table().quoted(),
+            set_aside = self.table().beside("_set_aside"),
+        );
+        let read = connection.rows(&sql, &[]).await?;
+        let read = read.first().ok_or(Lost::Closed)?;
+        let natural = |n: i64| u64::try_from(n).unwrap_or(0);
+        self.link.surveyed(Survey {
+            depth: natural(read.try_get(0)?),
+            oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
+            set_aside: natural(read.try_get(2)?),
+        });
+        Ok(())
+    }
+
+    /// Reports rows that can't be read, and puts them into the table beside. Returns the statement for that.
+    pub(super) fn set_aside_sql(&self) -> String {
+        format!(
+            "INSERT INTO {} (id, kind, resource, value, reason)
+                SELECT id, kind, resource, left(value, 1000), reason
+                FROM json_to_recordset($1::json) AS r(id bigint, kind text, resource text, value text, reason text)
+                ON CONFLICT (id) DO NOTHING",
+            self.table().beside("_set_aside")
+        )
+    }
+
+    /// What that statement takes.
+    pub(super) fn report(&self, poison: &[(Row, String)]) -> String {
+        for (row, reason) in poison {
+            tracing::error!(
+                table = self.table().channel(),
+                row = row.id,
+                reason,
+                "a row of the outbox can't be read: what it may mean is invalidated, and it is set aside"
+            );
+        }
+        let rows = poison.iter().map(|(row, reason)| {
+            serde_json::json!({
+                "id": row.id, "kind": row.kind, "resource": row.resource, "value": row.value, "reason": reason,
+            })
+        });
+        serde_json::Value::from_iter(rows).to_string()
+    }
+}

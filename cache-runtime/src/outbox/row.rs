@@ -1,0 +1,257 @@
+//! What a row says, and what it means to a cache.
+//!
+//! `kind` is `row`, `tag` or `all`. A value is JSON, so that `1` and `"1"` are told apart: a number, a text, `null`,
+//! a boolean, or a list of these for an id of several columns. `{"key": ".."}` is an id or a tag as it stands in keys,
+//! which a process of this framework has written. `all` without a resource is everything.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ::sqlx::Row as _;
+use ::sqlx::postgres::PgRow;
+use serde::ser::{Error as _, SerializeTuple};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use crate::base::error::shortened;
+use crate::call::write::{Planned, WritePlan};
+use crate::engine::Handle;
+use crate::invalidation::Order;
+use crate::key::{KeySpace, is_resource};
+use crate::registry::Resource;
+
+/// The most bytes of a value that are read. An id of more is not taken, and its resource invalidated as a whole.
+pub(super) const LONGEST_VALUE: usize = 1 << 16;
+
+/// Past so many rows of a resource, it is invalidated as a whole.
+pub(super) const MOST_ROWS: usize = 1_000;
+
+/// A row of the table.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) id: i64,
+    pub(super) resource: Option<String>,
+    pub(super) kind: String,
+    /// `None` also if it is too long.
+    pub(super) value: Option<String>,
+    pub(super) age_ms: i64,
+}
+
+impl Row {
+    /// The columns that [`read`](Self::read) takes, of the row `r`.
+    pub(super) fn columns() -> String {
+        format!(
+            "r.id, left(r.resource, 200), left(r.kind, 20), \
+             CASE WHEN octet_length(r.value) <= {LONGEST_VALUE} THEN r.value END, \
+             (extract(epoch FROM clock_timestamp() - r.created) * 1000)::bigint"
+        )
+    }
+
+    /// Reads them from the column `at` on; `None` if there is no row.
+    pub(super) fn read(row: &PgRow, at: usize) -> Result<Option<Self>, ::sqlx::Error> {
+        let Some(id) = row.try_get(at)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            id,
+            resource: row.try_get(at + 1)?,
+            kind: row.try_get(at + 2)?,
+            value: row.try_get(at + 3)?,
+            age_ms: row.try_get(at + 4)?,
+        }))
+    }
+}
+
+/// What many rows mean together.
+#[derive(Debug, Default)]
+pub(super) struct Meaning {
+    pub(super) order: Order,
+    /// Whether everything in the namespace is invalidated.
+    pub(super) everything: bool,
+    /// Rows that can't be read, and why. What they may have meant is invalidated all the same.
+    pub(super) poison: Vec<(Row, String)>,
+}
+
+/// Finds out what rows mean to a cache.
+pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
+    let mut meaning = Meaning::default();
+    let mut resources: HashMap<String, Arc<Resource>> = HashMap::new();
+    for row in rows {
+        let mut whole = |name: &str| {
+            let known = resources.get(name).cloned();
+            let resource = known.unwrap_or_else(|| cache.visitor(name));
+            resources.insert(name.to_owned(), Arc::clone(&resource));
+            WritePlan::new(cache, None).known(resource)
+        };
+        let resource = row.resource.as_deref().filter(|name| is_resource(name));
+        let plan = match (row.kind.as_str(), resource, &row.resource, &row.value) {
+            ("all", Some(name), ..) => Ok(Some(whole(name))),
+            ("all", None, None, _) => Ok(None),
+            ("row", Some(name), _, Some(value)) => Id::read(value).map(|id| {
+                Some(match &id {
+                    Id::Rendered(id) => whole(name).rendered_id(id),
+                    Id::Plain(id) => whole(name).id(id),
+                })
+            }),
+            ("tag", .., Some(value)) => Id::read(value).and_then(|tag| match &tag {
+                Id::Rendered(tag) => Ok(Some(WritePlan::new(cache, None).rendered_tag(tag))),
+                Id::Plain(PlainId(Value::String(tag))) => {
+                    Ok(Some(WritePlan::new(cache, None).tag(tag)))
+                }
+                Id::Plain(_) => Err("a tag is no text".to_owned()),
+            }),
+            (_, None, Some(name), _) => Err(format!("`{}` is no resource", shortened(name))),
+            ("row" | "tag", _, _, None) => Err("it has no value, or one of over 64 KiB".to_owned()),
+            ("row", None, None, _) => Err("it names no resource".to_owned()),
+            (kind, ..) => Err(format!("`{}` is no kind", shortened(kind))),
+        };
+        // What can't be read may have meant anything of its resource, or anything at all.
+        let plan = plan.unwrap_or_else(|reason| {
+            let plan = resource.map(&mut whole);
+            meaning.poison.push((row.clone(), reason));
+            plan
+        });
+        match plan {
+            Some(plan) => {
+                let order = std::mem::take(&mut meaning.order);
+                meaning.order = order.and(plan.finish().into_order());
+            }
+            None => meaning.everything = true,
+        }
+    }
+    meaning
+}
+
+/// An id, or a tag.
+enum Id {
+    /// As it stands in keys.
+    Rendered(String),
+    Plain(PlainId),
+}
+
+impl Id {
+    fn read(value: &str) -> Result<Self, String> {
+        match serde_json::from_str(value) {
+            Ok(Value::Object(mut object)) => match object.remove("key") {
+                Some(Value::String(key)) => Ok(Self::Rendered(key)),
+                _ => Err("its value is an object without a `key`".to_owned()),
+            },
+            Ok(Value::Array(parts)) if parts.iter().any(|it| it.is_array() || it.is_object()) => {
+                Err("a part of its id has parts".to_owned())
+            }
+            Ok(value) if value.is_f64() => Err("its id is no whole number".to_owned()),
+            Ok(value) => Ok(Self::Plain(PlainId(value))),
+            Err(_) => Err("its value is no JSON".to_owned()),
+        }
+    }
+}
+
+/// An id as serde would see it in a program: a list is a tuple there.
+struct PlainId(Value);
+
+impl Serialize for PlainId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Value::Array(parts) => {
+                let mut tuple = serializer.serialize_tuple(parts.len())?;
+                for part in parts {
+                    tuple.serialize_element(part)?;
+                }
+                tuple.end()
+            }
+            // JSON's null is a unit to serde.
+            Value::Null => serializer.serialize_none(),
+            Value::Object(_) => Err(S::Error::custom("no id is an object")),
+            plain => plain.serialize(serializer),
+        }
+    }
+}
+
+/// A row that is to be written. In order, so that what is said twice is written once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct NewRow {
+    pub(super) resource: Option<String>,
+    pub(super) kind: &'static str,
+    pub(super) value: Option<String>,
+}
+
+impl NewRow {
+    /// A row by its id as it stands in keys.
+    pub(super) fn row(resource: &str, rendered: &str) -> Self {
+        Self {
+            resource: Some(resource.to_owned()),
+            kind: "row",
+            value: Some(json!({ "key": rendered }).to_string()),
+        }
+    }
+
+    /// A resource, or everything.
+    pub(super) fn all(resource: Option<&str>) -> Self {
+        Self {
+            resource: resource.map(str::to_owned),
+            kind: "all",
+            value: None,
+        }
+    }
+
+    pub(super) fn tag(tag: &str) -> Self {
+        Self {
+            resource: None,
+            kind: "tag",
+            value: Some(json!(tag).to_string()),
+        }
+    }
+
+    fn rendered_tag(tag: &str) -> Self {
+        Self {
+            resource: None,
+            kind: "tag",
+            value: Some(json!({ "key": tag }).to_string()),
+        }
+    }
+}
+
+/// What a transaction has to write so that the relay can invalidate what its writes do.
+pub(super) fn rows_of(writes: &[Planned], everything: bool, space: &KeySpace) -> Vec<NewRow> {
+    if everything {
+        return vec![NewRow::all(None)];
+    }
+    let generations = space.generation("");
+    let name_of = |key: &str| key.strip_prefix(&generations).map(str::to_owned);
+    let mut rows = BTreeSet::new();
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for write in writes {
+        for row in write.intent_rows() {
+            let Some(resource) = name_of(row.whole.key()) else {
+                continue;
+            };
+            let prefix = space.prefix(&resource);
+            if let Some(id) = row.key.strip_prefix(&prefix)
+                && rows.insert(NewRow::row(&resource, id))
+            {
+                *counts.entry(resource).or_default() += 1;
+            }
+        }
+        for name in write.deps().iter().filter_map(|dep| name_of(dep.key())) {
+            if let Some(tag) = name.strip_prefix('~') {
+                rows.insert(NewRow::rendered_tag(tag));
+            } else if !name.ends_with("~derived") {
+                // What is derived goes with a row.
+                rows.insert(NewRow::all(Some(&name)));
+            }
+        }
+    }
+    for (resource, _) in counts.into_iter().filter(|(_, count)| *count > MOST_ROWS) {
+        rows.insert(NewRow::all(Some(&resource)));
+    }
+    // A row says nothing that its whole resource does not say.
+    let wholes: BTreeSet<String> = rows
+        .iter()
+        .filter(|row| row.kind == "all")
+        .filter_map(|row| row.resource.clone())
+        .collect();
+    let is_needed = |row: &NewRow| {
+        row.kind != "row" || !row.resource.as_ref().is_some_and(|it| wholes.contains(it))
+    };
+    rows.into_iter().filter(is_needed).collect()
+}

@@ -1,0 +1,88 @@
+//! The relay from one connection to the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::relay::{CONNECT, Lost, Relay};
+use super::{followed, shared};
+use crate::base::background::supervised;
+use crate::base::clock;
+use crate::engine::{Engine, WeakHandle};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts the relay of a cache that has an outbox.
+pub(crate) fn start(engine: &Engine, cache: WeakHandle) {
+    let (Some(config), Some(link)) = (&engine.config.outbox, &engine.outbox) else {
+        return;
+    };
+    let relay = Relay {
+        config: config.clone(),
+        link: Arc::clone(link),
+        freshness: engine.freshness.clone(),
+        poll: match engine.freshness {
+            Some(_) => config.poll.min(engine.config.local_max_staleness / 4),
+            None => config.poll,
+        },
+        cache,
+    };
+    let run = move || relay.clone().run();
+    engine.background.spawn(supervised("outbox", run));
+}
+
+impl Relay {
+    async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        let mut warned = false;
+        loop {
+            let since = clock::now();
+            let lost = self.session().await;
+            self.link.disconnected();
+            if matches!(lost, Lost::Over) {
+                return;
+            }
+            if !warned || matches!(lost, Lost::Unusable(_)) && since.elapsed() > LAST_PAUSE {
+                tracing::warn!(
+                    table = self.table().channel(),
+                    error = %lost,
+                    "the outbox is not read; what is written to it waits"
+                );
+            }
+            // One that has lasted is followed at once by the next.
+            let has_lasted = since.elapsed() > LAST_PAUSE;
+            pause = if has_lasted {
+                FIRST_PAUSE
+            } else {
+                (pause * 2).min(LAST_PAUSE)
+            };
+            warned = !has_lasted;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Reads the table over one connection, for as long as that is there.
+    async fn session(&self) -> Lost {
+        let mut connection = match tokio::time::timeout(CONNECT, self.connect()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(lost)) => return lost,
+            Err(_) => return Lost::TimedOut,
+        };
+        self.link.connected();
+        tracing::debug!(table = self.table().channel(), "the outbox is read");
+        let ended = match &self.freshness {
+            None => shared::run(self, &mut connection).await,
+            Some(freshness) => {
+                let session = freshness.announce();
+                freshness.open(session);
+                let ended = followed::run(self, &mut connection, freshness, session).await;
+                freshness.close(session);
+                ended
+            }
+        };
+        match ended {
+            Ok(never) => match never {},
+            Err(lost) => lost,
+        }
+    }
+}

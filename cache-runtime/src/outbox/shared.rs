@@ -1,0 +1,137 @@
+//! With Redis: any process takes rows, tells Redis, and deletes them when Redis has acknowledged.
+//!
+//! The rows of a batch are deleted in a transaction that is committed after the acknowledgement, so until then they are
+//! locked and there. `SKIP LOCKED` lets the relays of several processes work side by side. There is no position to
+//! remember, so a transaction that commits late loses nothing: its rows are there when it has committed. What is
+//! delivered twice is harmless. The order does not matter: an invalidation puts new nonces, and says nothing of values.
+
+use std::convert::Infallible;
+
+use ::sqlx::Row as _;
+
+use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay, rows, within};
+use super::row::{Row, meaning};
+use crate::engine::Handle;
+use crate::invalidation::{Acknowledgement, Order};
+use crate::outbox::row::Meaning;
+use crate::store::Circuit;
+
+/// The most rows of one batch.
+const BATCH: usize = 1_000;
+
+/// Takes rows until the connection is lost.
+pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<Infallible, Lost> {
+    let mut surveyed = None;
+    forget_if_another(relay, connection).await?;
+    loop {
+        delete_done(relay, connection).await?;
+        // A full batch may not have been all.
+        while take(relay, connection).await? {}
+        relay.survey(connection, &mut surveyed).await?;
+        relay.wait(connection).await?;
+    }
+}
+
+/// After a failover commits may be gone that entries were loaded after: then everything is invalidated.
+async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
+    // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
+    let sql = "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
+    let server: String = match connection.rows(sql, &[]).await {
+        Ok(read) => read.first().ok_or(Lost::Closed)?.try_get(0)?,
+        // Some providers don't let everybody ask.
+        Err(Lost::Database(::sqlx::Error::Database(_))) => return Ok(()),
+        Err(lost) => return Err(lost),
+    };
+    if relay.link.is_another_server(&server) {
+        tracing::warn!(
+            "the database has failed over: everything is invalidated, since commits may be lost"
+        );
+        let cache = relay.cache()?;
+        relay.link.cold_start();
+        let receipt = cache.delivery.enqueue_namespace();
+        // If the store is away, the queue keeps it.
+        let _ = receipt.acknowledged(ACKNOWLEDGEMENT).await;
+    }
+    Ok(())
+}
+
+/// Delivers a batch; says whether there may be more to take at once.
+async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> {
+    let cache = relay.cache()?;
+    if cache.store.circuit() != Circuit::Closed {
+        // They wait where they are.
+        return Ok(false);
+    }
+    let outbox = relay.table().quoted();
+    // Materialised, so that the limit holds whatever the plan.
+    let taken = format!(
+        "WITH taken AS MATERIALIZED (
+            SELECT id FROM {outbox} WHERE due <= clock_timestamp() ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+        ) DELETE FROM {outbox} AS r USING taken WHERE r.id = taken.id RETURNING {}",
+        Row::columns()
+    );
+    let mut transaction = connection.begin().await?;
+    let read = within(rows(&mut transaction, &taken, &[])).await?;
+    let batch = read.iter().map(|row| Row::read(row, 0));
+    let batch: Vec<Row> = batch
+        .filter_map(Result::transpose)
+        .collect::<Result<_, _>>()?;
+    let (number, lag) = (batch.len(), lag_of(&batch));
+    if number == 0 {
+        within(async { Ok(transaction.rollback().await?) }).await?;
+        return Ok(false);
+    }
+    let meaning = meaning(&cache, batch);
+    if !meaning.poison.is_empty() {
+        let report = relay.report(&meaning.poison);
+        within(rows(&mut transaction, &relay.set_aside_sql(), &[&report])).await?;
+    }
+    if crate::base::mutation::is_active("outbox-deleted-before-acknowledged") {
+        within(async { Ok(transaction.commit().await?) }).await?;
+        let _ = deliver(&cache, meaning).await;
+        return Ok(number == BATCH);
+    }
+    if !deliver(&cache, meaning).await {
+        within(async { Ok(transaction.rollback().await?) }).await?;
+        return Ok(false);
+    }
+    within(async { Ok(transaction.commit().await?) }).await?;
+    relay.link.delivered(number, lag);
+    Ok(number == BATCH)
+}
+
+/// The age of the oldest row.
+pub(super) fn lag_of(rows: &[Row]) -> u64 {
+    let oldest = rows.iter().map(|row| row.age_ms).max().unwrap_or(0);
+    u64::try_from(oldest).unwrap_or(0)
+}
+
+/// Invalidates what rows mean; says whether the store has acknowledged all of it. What it has not stays in the queue too, so
+/// that this process does not read it meanwhile.
+pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
+    let Meaning {
+        order, everything, ..
+    } = meaning;
+    let everything = everything.then(|| cache.delivery.enqueue_namespace());
+    let order = (!Order::is_empty(&order)).then(|| cache.delivery.enqueue(order));
+    for receipt in everything.into_iter().chain(order) {
+        if receipt.acknowledged(ACKNOWLEDGEMENT).await != Acknowledgement::Delivered {
+            return false;
+        }
+    }
+    true
+}
+
+/// Deletes the rows of this process whose invalidation has been acknowledged on another way.
+async fn delete_done(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
+    let done = relay.link.take_done();
+    if done.is_empty() {
+        return Ok(());
+    }
+    let ids = serde_json::Value::from(done).to_string();
+    let sql = format!(
+        "DELETE FROM {} WHERE id IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
+        relay.table().quoted()
+    );
+    connection.rows(&sql, &[&ids]).await.map(drop)
+}

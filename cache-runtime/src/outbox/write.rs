@@ -1,0 +1,303 @@
+//! Rows that a program writes by itself, in the transaction that changes the data.
+
+use std::any::Any;
+
+use ::sqlx::AnyConnection;
+use ::sqlx::any::{AnyConnectOptions, AnyRow};
+use ::sqlx::pool::PoolConnection;
+use ::sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use ::sqlx::{AssertSqlSafe, Connection, Database, Pool, Row as _, Transaction};
+
+use super::row::{NewRow, rows_of};
+use crate::call::transaction;
+use crate::config::outbox::{OutboxConfig, OutboxTable};
+use crate::engine::Handle;
+use crate::key::{KeyPart, is_resource, render_id};
+
+/// For how long the rows of an own transaction are its writer's, who invalidates at once and then deletes them. Who dies
+/// meanwhile leaves them to the relays.
+const OWN: &str = "500 ms";
+
+/// The outbox as a writer uses it: what it says is committed with the caller's transaction, or not at all.
+///
+/// [`sqlx::transaction`](crate::sqlx::transaction) writes the rows of the annotated functions in it by itself.
+/// This is for writers that have no annotation, also in programs without a cache.
+///
+/// ```no_run
+/// use cache_runtime::outbox::{Outbox, OutboxConfig};
+///
+/// # async fn example(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+/// let outbox = Outbox::new(&OutboxConfig::postgres("postgres://app@localhost/shop")?);
+/// let mut tx = pool.begin().await?;
+/// sqlx::query("UPDATE users SET name = 'Ada' WHERE id = 1").execute(&mut *tx).await?;
+/// outbox.invalidate(&mut tx, "users", 1).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    table: OutboxTable,
+}
+
+impl Outbox {
+    /// The outbox of this configuration. Nothing is connected: rows go over the caller's connection.
+    #[must_use]
+    pub fn new(config: &OutboxConfig) -> Self {
+        Self {
+            table: config.table.clone(),
+        }
+    }
+
+    /// Invalidates one row and everything derived from its resource when the caller's transaction is committed. An id that
+    /// can't be in a key invalidates the resource.
+    ///
+    /// # Errors
+    /// [`sqlx::Error::InvalidArgument`](::sqlx::Error::InvalidArgument) for a name that is no resource; else what the database says, which ends
+    /// the transaction.
+    ///
+    /// # Cancel safety
+    /// Dropped, the row may have been written: roll the transaction back.
+    pub async fn invalidate(
+        &self,
+        connection: &mut impl OutboxConnection,
+        resource: &str,
+        id: impl KeyPart,
+    ) -> Result<(), ::sqlx::Error> {
+        check(resource)?;
+        let mut rendered = String::new();
+        let row = match render_id(&id, &mut rendered) {
+            Ok(_) if rendered.len() < super::row::LONGEST_VALUE / 2 => {
+                NewRow::row(resource, &rendered)
+            }
+            _ => NewRow::all(Some(resource)),
+        };
+        self.write(connection, &[row]).await
+    }
+
+    /// Invalidates everything of a resource.
+    ///
+    /// # Errors
+    /// As [`invalidate`](Self::invalidate).
+    ///
+    /// # Cancel safety
+    /// As [`invalidate`](Self::invalidate).
+    pub async fn invalidate_all(
+        &self,
+        connection: &mut impl OutboxConnection,
+        resource: &str,
+    ) -> Result<(), ::sqlx::Error> {
+        check(resource)?;
+        self.write(connection, &[NewRow::all(Some(resource))]).await
+    }
+
+    /// Invalidates every entry that carries a tag.
+    ///
+    /// # Errors
+    /// What the database says.
+    ///
+    /// # Cancel safety
+    /// As [`invalidate`](Self::invalidate).
+    pub async fn invalidate_tag(
+        &self,
+        connection: &mut impl OutboxConnection,
+        tag: &str,
+    ) -> Result<(), ::sqlx::Error> {
+        self.write(connection, &[NewRow::tag(tag)]).await
+    }
+
+    async fn write(
+        &self,
+        connection: &mut impl OutboxConnection,
+        rows: &[NewRow],
+    ) -> Result<(), ::sqlx::Error> {
+        let sql = format!(
+            "INSERT INTO {} (kind, resource, value)
+                SELECT kind, resource, value FROM json_to_recordset($1::json) AS r(kind text, resource text, value text)",
+            self.table.quoted()
+        );
+        insert(connection.target(), sql, rows).await.map(drop)
+    }
+}
+
+fn check(resource: &str) -> Result<(), ::sqlx::Error> {
+    if is_resource(resource) {
+        return Ok(());
+    }
+    let shown = crate::base::error::shortened(resource);
+    let text = format!("`{shown}` is no resource; use lower-case letters, digits, `-` and `_`");
+    Err(::sqlx::Error::InvalidArgument(text))
+}
+
+/// A connection, or a transaction, of SQLx's driver for PostgreSQL or of its `Any`.
+pub trait OutboxConnection: Send + Target {}
+
+impl<T: Target + Send> OutboxConnection for T {}
+
+mod sealed {
+    use super::{AnyConnection, PgConnection};
+
+    pub enum Link<'c> {
+        Postgres(&'c mut PgConnection),
+        Any(&'c mut AnyConnection),
+    }
+
+    pub trait Target {
+        fn target(&mut self) -> Link<'_>;
+    }
+}
+
+use sealed::{Link, Target};
+
+impl Target for PgConnection {
+    fn target(&mut self) -> Link<'_> {
+        Link::Postgres(self)
+    }
+}
+
+impl Target for AnyConnection {
+    fn target(&mut self) -> Link<'_> {
+        Link::Any(self)
+    }
+}
+
+impl<DB: Database<Connection: Target>> Target for Transaction<'_, DB> {
+    fn target(&mut self) -> Link<'_> {
+        (**self).target()
+    }
+}
+
+impl<DB: Database<Connection: Target>> Target for PoolConnection<DB> {
+    fn target(&mut self) -> Link<'_> {
+        (**self).target()
+    }
+}
+
+impl<T: Target + ?Sized> Target for &mut T {
+    fn target(&mut self) -> Link<'_> {
+        (**self).target()
+    }
+}
+
+/// Runs a statement that takes rows as JSON, which SQLx's `Any` can bind; returns the ids that it returns.
+async fn insert(link: Link<'_>, sql: String, rows: &[NewRow]) -> Result<Vec<i64>, ::sqlx::Error> {
+    let rows = serde_json::to_string(rows).map_err(|error| ::sqlx::Error::Encode(error.into()))?;
+    match link {
+        Link::Postgres(connection) => {
+            let query = ::sqlx::query(AssertSqlSafe(sql)).bind(rows);
+            let read: Vec<PgRow> = query.fetch_all(connection).await?;
+            read.iter().map(|row| row.try_get(0)).collect()
+        }
+        Link::Any(connection) => {
+            let query = ::sqlx::query(AssertSqlSafe(sql)).bind(rows);
+            let read: Vec<AnyRow> = query.fetch_all(connection).await?;
+            read.iter().map(|row| row.try_get(0)).collect()
+        }
+    }
+}
+
+/// Rows that a transaction has written for what was invalidated in it.
+#[derive(Debug, Default)]
+pub(crate) struct CommitRows(Vec<i64>);
+
+impl CommitRows {
+    /// The store has acknowledged what they say: they are deleted in the background.
+    pub(crate) fn done(self, cache: &Handle) {
+        // Without Redis the other processes have to read them.
+        if let Some(link) = cache.outbox.as_ref().filter(|link| link.is_shared) {
+            link.done(self.0);
+        }
+    }
+}
+
+/// Whether the cache's outbox is in the pool's database, and has been found there. Another name of the same server counts as another one: then
+/// invalidations are sent after the commit, as without an outbox.
+pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
+    let (Some(config), Some(link)) = (&cache.config.outbox, &cache.outbox) else {
+        return false;
+    };
+    if !link.is_usable() || crate::base::mutation::is_active("outbox-row-not-written") {
+        return false;
+    }
+    let options = pool.connect_options();
+    let options: &dyn Any = &*options;
+    if let Some(options) = options.downcast_ref::<PgConnectOptions>() {
+        return is_same(options, &config.options);
+    }
+    let any = options.downcast_ref::<AnyConnectOptions>();
+    let url = any.map(|any| any.database_url.as_str());
+    url.is_some_and(|url| {
+        OutboxConfig::postgres(url).is_ok_and(|it| is_same(&it.options, &config.options))
+    })
+}
+
+fn is_same(one: &PgConnectOptions, other: &PgConnectOptions) -> bool {
+    fn host(options: &PgConnectOptions) -> String {
+        match options.get_host() {
+            "localhost" | "::1" | "[::1]" => "127.0.0.1".to_owned(),
+            host => host.to_ascii_lowercase(),
+        }
+    }
+    fn database(options: &PgConnectOptions) -> &str {
+        options.get_database().unwrap_or(options.get_username())
+    }
+    one.get_port() == other.get_port()
+        && one.get_socket() == other.get_socket()
+        && host(one) == host(other)
+        && database(one) == database(other)
+}
+
+/// Writes what was invalidated so far in the innermost block, over the connection of its transaction.
+pub(crate) async fn write_collected<C: Connection + 'static>(
+    cache: &Handle,
+    connection: &mut C,
+) -> Result<CommitRows, ::sqlx::Error> {
+    let rows = collected(cache);
+    let (false, Some(config)) = (rows.is_empty(), &cache.config.outbox) else {
+        return Ok(CommitRows::default());
+    };
+    let connection: &mut dyn Any = connection;
+    let link = if connection.is::<PgConnection>() {
+        connection.downcast_mut().map(Link::Postgres)
+    } else {
+        connection.downcast_mut().map(Link::Any)
+    };
+    let Some(link) = link else {
+        return Ok(CommitRows::default());
+    };
+    let due = match cache.freshness {
+        // The others wait for it.
+        Some(_) => "'-infinity'".to_owned(),
+        None => format!("clock_timestamp() + interval '{OWN}'"),
+    };
+    let sql = format!(
+        "INSERT INTO {} (kind, resource, value, due)
+            SELECT kind, resource, value, {due} FROM json_to_recordset($1::json) AS r(kind text, resource text, value text)
+            RETURNING id",
+        config.table.quoted()
+    );
+    insert(link, sql, &rows).await.map(CommitRows)
+}
+
+fn collected(cache: &Handle) -> Vec<NewRow> {
+    let (writes, everything) = transaction::collected(cache);
+    rows_of(&writes, everything, &cache.space)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_database_is_known_by_host_port_and_name() {
+        let options = |url: &str| OutboxConfig::postgres(url).expect("a URL").options;
+        let own = options("postgres://app@localhost:5433/shop");
+        for (url, is) in [
+            ("postgres://other:secret@127.0.0.1:5433/shop", true),
+            ("postgres://app@localhost:5432/shop", false),
+            ("postgres://app@localhost:5433/other", false),
+            ("postgres://app@db:5433/shop", false),
+        ] {
+            assert_eq!(is_same(&options(url), &own), is, "{url}");
+        }
+    }
+}

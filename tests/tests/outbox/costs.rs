@@ -1,0 +1,102 @@
+//! Not tests: what the triggers and the rows cost. Run them with `--ignored --nocapture`, in a build with optimisations.
+
+use std::time::{Duration, Instant};
+
+use cache_runtime::{CacheConfig, RedisConfig, invalidates};
+use cache_tests::{Postgres, RedisServer};
+use sqlx::postgres::{PgConnection, PgPool};
+
+use crate::{Node, database, users};
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+async fn timed(pool: &PgPool, sql: &'static str, times: usize) -> Duration {
+    let mut took = Vec::new();
+    for _ in 0..times {
+        let begun = Instant::now();
+        sqlx::query(sql).execute(pool).await.expect("written");
+        took.push(begun.elapsed());
+    }
+    median(took)
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn updates_with_and_without_triggers() {
+    let postgres = Postgres::shared();
+    for followed in [false, true, false, true] {
+        let url = database(postgres, followed.then(users)).await;
+        let pool = PgPool::connect(&url).await.expect("connects");
+        let filled =
+            "INSERT INTO users SELECT n, 'name ' || n, n % 100 FROM generate_series(10, 10009) n";
+        sqlx::query(filled).execute(&pool).await.expect("filled");
+        let single = timed(
+            &pool,
+            "UPDATE users SET name = name || 'x' WHERE id = 10",
+            2_000,
+        )
+        .await;
+        let hundred = timed(
+            &pool,
+            "UPDATE users SET team_id = team_id + 1 WHERE id BETWEEN 10 AND 109",
+            200,
+        )
+        .await;
+        let many = timed(
+            &pool,
+            "UPDATE users SET team_id = team_id + 1 WHERE id >= 10",
+            20,
+        )
+        .await;
+        println!(
+            "triggers {followed}: 1 row {single:?}, 100 rows {hundred:?}, 10,000 rows {many:?}"
+        );
+    }
+}
+
+impl Node {
+    #[invalidates("users", id = id, after_commit, crash_safe, cache = self.cache)]
+    async fn rename_crash_safe(&self, tx: &mut PgConnection, id: i64) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE users SET name = 'new' WHERE id = $1");
+        update.bind(id).execute(tx).await.map(drop)
+    }
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn transactions_with_an_outbox_and_with_intents() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, []).await;
+    let config = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    let plain = Node {
+        cache: cache_runtime::Cache::new(config.clone()).await,
+        pool: PgPool::connect(&url).await.expect("connects"),
+    };
+    let outbox = Node::new(config, &url).await;
+    for _ in 0..2 {
+        for (what, node, crash_safe) in [
+            ("neither", &plain, false),
+            ("crash_safe", &plain, true),
+            ("outbox", &outbox, false),
+        ] {
+            let mut took = Vec::new();
+            for _ in 0..2_000 {
+                let begun = Instant::now();
+                let done: Result<(), sqlx::Error> =
+                    cache_runtime::sqlx::transaction(&node.cache, &node.pool, async |tx| {
+                        match crash_safe {
+                            true => node.rename_crash_safe(tx, 1).await,
+                            false => node.rename(tx, 1, "new").await,
+                        }
+                    })
+                    .await;
+                done.expect("committed");
+                took.push(begun.elapsed());
+            }
+            println!("{what}: {:?}", median(took));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Without Redis: each process reads the rows for itself.
+
+use std::time::Duration;
+
+use cache_runtime::outbox::OutboxConfig;
+use cache_runtime::{BypassReason, Cache, CacheConfig, Status, observe};
+use cache_tests::{Mode, Postgres, Proxy, eventually};
+use sqlx::Connection;
+use sqlx::postgres::{PgConnection, PgPool};
+
+use crate::{Node, PATIENCE, database, users};
+
+fn config() -> CacheConfig {
+    CacheConfig::default().local_mb(4)
+}
+
+#[tokio::test]
+async fn processes_without_redis_are_kept_coherent() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let nodes = [
+        Node::new(config(), &url).await,
+        Node::new(config(), &url).await,
+    ];
+    for round in 0..20 {
+        let name = format!("name {round}");
+        for node in &nodes {
+            node.warm(1).await;
+        }
+        if round % 2 == 0 {
+            postgres.psql(
+                &url,
+                &format!("UPDATE users SET name = '{name}' WHERE id = 1"),
+            );
+        } else {
+            let writer = &nodes[round % 4 / 2];
+            let done: Result<(), sqlx::Error> =
+                cache_runtime::sqlx::transaction(&writer.cache, &writer.pool, async |tx| {
+                    writer.rename(tx, 1, &name).await
+                })
+                .await;
+            done.expect("committed");
+            // Its own process is strict.
+            assert_eq!(writer.name(1).await.0, name);
+        }
+        for node in &nodes {
+            node.shows(1, &name).await;
+        }
+    }
+    let stats = nodes[0].stats().await;
+    assert!(
+        !stats.shared && stats.cold_starts == 1 && stats.delivered >= 20,
+        "{stats:?}"
+    );
+}
+
+/// Neither the ids of rows nor those of transactions are in the order of commits.
+#[tokio::test]
+async fn a_transaction_that_commits_late_is_not_skipped() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let node = Node::new(config(), &url).await;
+    node.warm(1).await;
+    node.warm(2).await;
+    let mut late = PgConnection::connect(&url).await.expect("connects");
+    let mut late = late.begin().await.expect("begun");
+    let update = "UPDATE users SET name = 'late' WHERE id = 1";
+    sqlx::query(update)
+        .execute(&mut *late)
+        .await
+        .expect("written");
+    // In a subtransaction, whose own number is larger.
+    let mut inner = late.begin().await.expect("begun");
+    let update = "UPDATE users SET name = 'inner' WHERE id = 3";
+    sqlx::query(update)
+        .execute(&mut *inner)
+        .await
+        .expect("written");
+    inner.commit().await.expect("released");
+    node.warm(3).await;
+    for name in ["one", "two"] {
+        node.warm(2).await;
+        postgres.psql(
+            &url,
+            &format!("UPDATE users SET name = '{name}' WHERE id = 2"),
+        );
+        node.shows(2, name).await;
+    }
+    assert_eq!(node.warm(1).await, "old");
+    late.commit().await.expect("committed");
+    node.shows(1, "late").await;
+    node.shows(3, "inner").await;
+    assert_eq!(node.stats().await.cold_starts, 1);
+}
+
+/// Nothing is heard: nothing is served, as long as that is so, and all is forgotten.
+#[tokio::test]
+async fn a_process_that_hears_nothing_serves_nothing() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let proxy = Proxy::start(postgres.port());
+    let through = url.replace(
+        &format!(":{}/", postgres.port()),
+        &format!(":{}/", proxy.port()),
+    );
+    let node = Node::new(config(), &through).await;
+    let pool = PgPool::connect(&url).await.expect("connects");
+    let node = Node { pool, ..node };
+    node.warm(1).await;
+    proxy.set(Mode::SwallowAnswers);
+    eventually(PATIENCE, async || node.stats().await.serving == Some(false)).await;
+    postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");
+    for _ in 0..3 {
+        let (name, outcomes) = observe(node.get(1)).await;
+        assert_eq!(name.expect("read"), "new");
+        assert_eq!(
+            outcomes[0].status,
+            Status::Bypass(BypassReason::Unavailable)
+        );
+    }
+    assert_eq!(node.cache.get::<String>("users:1").await, None);
+    proxy.cut_then(Mode::Pass);
+    node.heard().await;
+    assert_eq!(node.name(1).await, ("new".to_owned(), false));
+    assert_eq!(node.warm(1).await, "new");
+    assert_eq!(node.stats().await.cold_starts, 2);
+}
+
+/// A lost connection forgets everything: commits may be gone with the server.
+#[tokio::test]
+async fn a_lost_connection_forgets_everything() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let node = Node::new(config(), &url).await;
+    node.warm(1).await;
+    postgres.psql(
+        &url,
+        "BEGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox' AND datname = current_database();
+         ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'lost' WHERE id = 1; COMMIT",
+    );
+    eventually(PATIENCE, async || node.stats().await.cold_starts == 2).await;
+    node.heard().await;
+    assert_eq!(node.name(1).await.0, "lost");
+}
+
+#[tokio::test]
+async fn a_strict_call_goes_past_what_may_be_behind() {
+    let url = database(Postgres::shared(), [users()]).await;
+    let node = Node::new(config(), &url).await;
+    node.warm(1).await;
+    for _ in 0..2 {
+        let (name, outcomes) = observe(node.exact(1)).await;
+        assert_eq!(name.expect("read"), "old");
+        let bypassed = Status::Bypass(BypassReason::Strict);
+        assert!(
+            outcomes.iter().all(|outcome| outcome.status == bypassed),
+            "{outcomes:?}"
+        );
+        let (_, outcomes) = observe(node.cache.strict(node.get(1))).await;
+        assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::Strict));
+    }
+    assert!(node.name(1).await.1);
+}
+
+/// Rows stay for as long as a process may be away, and go then, whenever they were written.
+#[tokio::test]
+async fn old_rows_are_deleted_by_time() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let outbox = OutboxConfig::postgres(&url)
+        .expect("a URL")
+        .retention(Duration::from_secs(2));
+    let cache = Cache::new(config().outbox(outbox)).await;
+    let pool = PgPool::connect(&url).await.expect("connects");
+    let node = Node { cache, pool };
+    node.heard().await;
+    let mut late = PgConnection::connect(&url).await.expect("connects");
+    let mut late = late.begin().await.expect("begun");
+    sqlx::query("UPDATE users SET name = 'late' WHERE id = 1")
+        .execute(&mut *late)
+        .await
+        .expect("written");
+    postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 2");
+    node.shows(2, "x").await;
+    let rows = || postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
+    assert_eq!(rows(), "1");
+    // The transaction that is open holds the horizon, and with it what was committed later.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(rows(), "1");
+    node.warm(1).await;
+    late.commit().await.expect("committed");
+    node.shows(1, "late").await;
+    assert_eq!(
+        rows(),
+        "2",
+        "its row was written long ago, and has just been committed"
+    );
+    eventually(PATIENCE, async || rows() == "0").await;
+}
+
+#[tokio::test]
+async fn too_many_rows_at_once_are_a_cold_start() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    let node = Node::new(config(), &url).await;
+    node.warm(1).await;
+    postgres.psql(
+        &url,
+        "UPDATE users SET name = 'new';
+         INSERT INTO cache_outbox (kind, resource, value) SELECT 'row', 'teams', n::text FROM generate_series(1, 12000) n",
+    );
+    eventually(PATIENCE, async || node.stats().await.cold_starts == 2).await;
+    assert_eq!(node.name(1).await.0, "new");
+}

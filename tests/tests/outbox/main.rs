@@ -1,0 +1,151 @@
+//! The database invalidates: an outbox in PostgreSQL, the triggers that write to it, and the relays that read it.
+
+mod costs;
+mod demo;
+mod followed;
+mod rows;
+mod shared;
+mod triggers;
+
+use std::time::Duration;
+
+use cache_runtime::outbox::{self, OutboxConfig, Table, table};
+use cache_runtime::{Cache, CacheConfig, OutboxStats, Status, cached, invalidates, observe};
+use cache_tests::{Postgres, eventually};
+use sqlx::Connection;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One process, as far as the cache is concerned.
+struct Node {
+    cache: Cache,
+    pool: PgPool,
+}
+
+impl Node {
+    async fn new(config: CacheConfig, url: &str) -> Self {
+        let node = Self::unheard(config, url).await;
+        node.heard().await;
+        node
+    }
+
+    /// Whose relay may not have connected yet.
+    async fn unheard(config: CacheConfig, url: &str) -> Self {
+        let pool = PgPoolOptions::new().max_connections(4);
+        let pool = pool.connect(url).await.expect("the database is there");
+        let outbox = OutboxConfig::postgres(url).expect("a URL");
+        let config = config.command_budget(Duration::from_secs(5));
+        let cache = Cache::new(config.outbox(outbox)).await;
+        Self { cache, pool }
+    }
+
+    async fn stats(&self) -> OutboxStats {
+        self.cache.get_stats().await.outbox.expect("an outbox")
+    }
+
+    /// Returns when the relay reads.
+    async fn heard(&self) {
+        eventually(PATIENCE, async || {
+            let stats = self.stats().await;
+            stats.connected && stats.serving != Some(false)
+        })
+        .await;
+    }
+
+    #[cached(resource = "users", cache = self.cache)]
+    async fn get(&self, id: i64) -> Result<String, sqlx::Error> {
+        let name = sqlx::query_scalar("SELECT name FROM users WHERE id = $1");
+        name.bind(id).fetch_one(&self.pool).await
+    }
+
+    #[cached(resource = "users", op = "names", cache = self.cache)]
+    async fn names(&self) -> Result<Vec<String>, sqlx::Error> {
+        let names = sqlx::query_scalar("SELECT name FROM users ORDER BY id");
+        names.fetch_all(&self.pool).await
+    }
+
+    #[cached(resource = "teams", op = "of", tags("team:{team_id}"), cache = self.cache)]
+    async fn team(&self, team_id: i64) -> Result<Vec<String>, sqlx::Error> {
+        let names = sqlx::query_scalar("SELECT name FROM users WHERE team_id = $1 ORDER BY id");
+        names.bind(team_id).fetch_all(&self.pool).await
+    }
+
+    #[cached(resource = "users", op = "exact", strict, cache = self.cache)]
+    async fn exact(&self, id: i64) -> Result<String, sqlx::Error> {
+        self.get(id).await
+    }
+
+    #[cached(resource = "orders", id = (tenant, id), cache = self.cache)]
+    async fn order(&self, tenant: &str, id: i64) -> Result<String, sqlx::Error> {
+        let text = sqlx::query_scalar("SELECT text FROM orders WHERE tenant = $1 AND id = $2");
+        text.bind(tenant).bind(id).fetch_one(&self.pool).await
+    }
+
+    #[invalidates("users", id = id, after_commit, cache = self.cache)]
+    async fn rename(&self, tx: &mut PgConnection, id: i64, name: &str) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE users SET name = $1 WHERE id = $2");
+        update.bind(name).bind(id).execute(tx).await.map(drop)
+    }
+
+    /// The name that a reader gets, and whether from the cache.
+    async fn name(&self, id: i64) -> (String, bool) {
+        let (name, outcomes) = observe(self.get(id)).await;
+        let is_hit = matches!(outcomes[0].status, Status::Hit { .. });
+        (name.expect("read"), is_hit)
+    }
+
+    /// Reads until it is answered from the cache.
+    async fn warm(&self, id: i64) -> String {
+        let mut last = String::new();
+        eventually(PATIENCE, async || {
+            let (name, is_hit) = self.name(id).await;
+            last = name;
+            is_hit
+        })
+        .await;
+        last
+    }
+
+    /// Returns when a reader gets this name.
+    async fn shows(&self, id: i64, name: &str) {
+        eventually(PATIENCE, async || self.name(id).await.0 == name).await;
+    }
+}
+
+/// A database with a table of users, the outbox, and the triggers of some tables.
+async fn database(postgres: &Postgres, tables: impl IntoIterator<Item = Table>) -> String {
+    let url = postgres.database();
+    let made =
+        "CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL, team_id bigint, note json);
+        CREATE TABLE orders (tenant text, id bigint, text text, PRIMARY KEY (tenant, id));
+        INSERT INTO users VALUES (1, 'old', 1), (2, 'other', 1), (3, 'third', 2);
+        INSERT INTO orders VALUES ('a:b', 1, 'old')";
+    postgres.psql(&url, made);
+    install(&url, tables).await.expect("installed");
+    url
+}
+
+async fn install(
+    url: &str,
+    tables: impl IntoIterator<Item = Table>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut connection = PgConnection::connect(url).await?;
+    let config = OutboxConfig::postgres(url)?;
+    let triggers = outbox::triggers(&cache_runtime::map(), tables)?;
+    outbox::install(&mut connection, &config, Some(&triggers)).await?;
+    Ok(())
+}
+
+fn users() -> Table {
+    table("users").resource("users").id("id")
+}
+
+/// What the outbox holds, in the order of kind, resource and value.
+fn written(postgres: &Postgres, url: &str) -> Vec<String> {
+    let sql = "SELECT kind || ' ' || coalesce(resource, '-') || ' ' || coalesce(value, '-') \
+               FROM cache_outbox ORDER BY kind, resource, value";
+    let lines = postgres.psql(url, sql);
+    postgres.psql(url, "DELETE FROM cache_outbox");
+    lines.lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,349 @@
+//! With Redis: any process takes the rows.
+
+use std::time::Duration;
+
+use cache_runtime::outbox::{Outbox, OutboxConfig, table};
+use cache_runtime::{CacheConfig, RedisConfig};
+use cache_tests::{Mode, Postgres, Proxy, RedisServer, eventually};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+
+use crate::{Node, PATIENCE, database, users};
+
+fn config(redis: &RedisServer) -> CacheConfig {
+    CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()))
+}
+
+fn rows(postgres: &Postgres, url: &str) -> String {
+    postgres.psql(url, "SELECT count(*) FROM cache_outbox")
+}
+
+#[tokio::test]
+async fn what_psql_commits_is_read_anew_in_every_process() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let tables = [
+        users().tag("team:{team_id}"),
+        table("orders").resource("orders").id(["tenant", "id"]),
+    ];
+    let url = database(postgres, tables).await;
+    let nodes = [
+        Node::new(config(&redis), &url).await,
+        Node::new(config(&redis).local_mb(4), &url).await,
+    ];
+    for node in &nodes {
+        assert_eq!(node.warm(1).await, "old");
+        assert_eq!(node.names().await.expect("read")[0], "old");
+        assert_eq!(node.team(1).await.expect("read").len(), 2);
+        assert_eq!(node.order("a:b", 1).await.expect("read"), "old");
+    }
+    let update = "UPDATE users SET name = 'new' WHERE id = 1; UPDATE users SET team_id = 2 WHERE id = 2; UPDATE orders SET text = 'new'";
+    postgres.psql(&url, update);
+    for node in &nodes {
+        node.shows(1, "new").await;
+        eventually(PATIENCE, async || {
+            node.names().await.expect("read")[0] == "new"
+        })
+        .await;
+        eventually(PATIENCE, async || {
+            node.team(1).await.expect("read") == ["new"]
+        })
+        .await;
+        eventually(PATIENCE, async || {
+            node.order("a:b", 1).await.expect("read") == "new"
+        })
+        .await;
+    }
+    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    postgres.psql(&url, "TRUNCATE users");
+    for node in &nodes {
+        eventually(PATIENCE, async || node.get(1).await.is_err()).await;
+    }
+}
+
+/// Long ids, and ids with signs, come to the keys that functions have.
+#[tokio::test]
+async fn an_id_in_a_row_is_the_id_in_the_key() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(
+        postgres,
+        [table("orders").resource("orders").id(["tenant", "id"])],
+    )
+    .await;
+    let node = Node::new(config(&redis), &url).await;
+    let outbox = node.cache.outbox().expect("an outbox");
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    for tenant in ["plain", "", "a:b,c 'd' %é", "1", "~", &"long ".repeat(100)] {
+        let insert = sqlx::query("INSERT INTO orders VALUES ($1, 5, 'first')").bind(tenant);
+        insert.execute(&mut connection).await.expect("written");
+        let text = async || node.order(tenant, 5).await.expect("read");
+        let is_kept = async || {
+            // A row is deleted once its invalidation has taken place.
+            let first = text().await;
+            rows(postgres, &url) == "0" && text().await == first
+        };
+        eventually(PATIENCE, is_kept).await;
+        assert_eq!(text().await, "first");
+        let update = sqlx::query("UPDATE orders SET text = 'second' WHERE tenant = $1 AND id = 5");
+        update
+            .bind(tenant)
+            .execute(&mut connection)
+            .await
+            .expect("written");
+        eventually(PATIENCE, async || text().await == "second").await;
+        eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+        // By hand, behind the triggers' back.
+        postgres.psql(&url, "ALTER TABLE orders DISABLE TRIGGER USER");
+        assert_eq!(text().await, "second");
+        let update = sqlx::query("UPDATE orders SET text = 'third' WHERE tenant = $1 AND id = 5");
+        update
+            .bind(tenant)
+            .execute(&mut connection)
+            .await
+            .expect("written");
+        outbox
+            .invalidate(&mut connection, "orders", (tenant, 5))
+            .await
+            .expect("written");
+        eventually(PATIENCE, async || text().await == "third").await;
+        postgres.psql(&url, "ALTER TABLE orders ENABLE TRIGGER USER");
+    }
+}
+
+/// Redis is away and so is the process: the row waits in the database.
+#[tokio::test]
+async fn a_row_is_deleted_only_when_redis_has_acknowledged() {
+    let (postgres, mut redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, [users()]).await;
+    let writer = Node::new(config(&redis), &url).await;
+    assert_eq!(writer.warm(1).await, "old");
+    redis.pause();
+    postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");
+    // It has tried, and nobody has answered: the one who did is gone.
+    eventually(PATIENCE, async || {
+        writer.cache.get_stats().await.circuit != Some(cache_runtime::Circuit::Closed)
+    })
+    .await;
+    // A batch is given up within a second.
+    eventually(PATIENCE, async || rows(postgres, &url) == "1").await;
+    drop(writer);
+    redis.resume();
+    let reader = Node::new(config(&redis), &url).await;
+    reader.shows(1, "new").await;
+    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_commits_late_is_not_skipped() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, [users()]).await;
+    let node = Node::new(config(&redis), &url).await;
+    node.warm(1).await;
+    node.warm(2).await;
+    let mut late = PgConnection::connect(&url).await.expect("connects");
+    let mut late = late.begin().await.expect("begun");
+    let update = "UPDATE users SET name = 'late' WHERE id = 1";
+    sqlx::query(update)
+        .execute(&mut *late)
+        .await
+        .expect("written");
+    postgres.psql(&url, "UPDATE users SET name = 'early' WHERE id = 2");
+    node.shows(2, "early").await;
+    assert_eq!(node.warm(1).await, "old");
+    late.commit().await.expect("committed");
+    node.shows(1, "late").await;
+}
+
+/// What no relay can read does not stop the others, and what it may have meant is invalidated.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_set_aside() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, []).await;
+    let node = Node::new(config(&redis), &url).await;
+    node.warm(1).await;
+    postgres.psql(
+        &url,
+        "UPDATE users SET name = 'new';
+         INSERT INTO cache_outbox (kind, resource, value) VALUES ('row', 'users', 'no json')",
+    );
+    node.shows(1, "new").await;
+    let bad = "('row', 'users', NULL), ('row', 'users', '1.5'), ('row', NULL, '1'), ('row', 'No Name', '1'),
+        ('row', 'users', '[[1]]'), ('row', 'users', '{}'), ('tag', NULL, '1'), ('odd', 'users', '1'),
+        ('row', 'users', to_json(repeat('x', 70000))::text)";
+    postgres.psql(
+        &url,
+        &format!("INSERT INTO cache_outbox (kind, resource, value) VALUES {bad}"),
+    );
+    let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
+    eventually(PATIENCE, async || postgres.psql(&url, set_aside) == "10").await;
+    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    let reasons = postgres.psql(
+        &url,
+        "SELECT reason FROM cache_outbox_set_aside ORDER BY id",
+    );
+    assert!(
+        reasons.contains("its value is no JSON") && reasons.contains("`odd` is no kind"),
+        "{reasons}"
+    );
+    eventually(PATIENCE, async || node.stats().await.set_aside == 10).await;
+}
+
+/// The relay's connection is gone in each way in which one can be.
+#[tokio::test]
+async fn a_lost_connection_is_noticed_and_followed_by_a_read() {
+    let (mut postgres, redis) = (Postgres::start(), RedisServer::start());
+    let url = database(&postgres, [users()]).await;
+    let proxy = Proxy::start(postgres.port());
+    let through = url.replace(
+        &format!(":{}/", postgres.port()),
+        &format!(":{}/", proxy.port()),
+    );
+    let node = Node::new(config(&redis), &through).await;
+    let pool = sqlx::PgPool::connect(&url).await.expect("connects");
+    let node = Node { pool, ..node };
+    let connections = async || node.stats().await.connections;
+    let mut names = 0;
+    let mut write = || {
+        names += 1;
+        let name = format!("name {names}");
+        postgres_write(&url, &name);
+        name
+    };
+
+    // Ended by the server.
+    node.warm(1).await;
+    let before = connections().await;
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox'";
+    postgres.psql(&url, ended);
+    let name = write();
+    node.shows(1, &name).await;
+    eventually(PATIENCE, async || connections().await > before).await;
+
+    // Half open: nothing comes back any more, and nobody says so.
+    node.warm(1).await;
+    let before = connections().await;
+    proxy.set(Mode::SwallowAnswers);
+    let name = write();
+    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    proxy.cut_then(Mode::Pass);
+    node.shows(1, &name).await;
+    assert!(connections().await > before);
+
+    // The server is restarted.
+    node.warm(1).await;
+    postgres.stop();
+    eventually(PATIENCE, async || !node.stats().await.connected).await;
+    postgres.start_again();
+    let name = write();
+    node.shows(1, &name).await;
+}
+
+fn postgres_write(url: &str, name: &str) {
+    let status = std::process::Command::new("psql")
+        .args(["--no-psqlrc", "--quiet", "-d", url, "-c"])
+        .arg(format!("UPDATE users SET name = '{name}' WHERE id = 1"))
+        .status();
+    assert!(status.expect("psql can be run").success());
+}
+
+/// A notification that nobody hears is made up for by the next poll.
+#[tokio::test]
+async fn what_is_not_notified_is_found_by_polling() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, [users()]).await;
+    let node = Node::new(config(&redis), &url).await;
+    postgres.psql(&url, "ALTER TABLE cache_outbox DISABLE TRIGGER USER");
+    for name in ["a", "b", "c"] {
+        node.warm(1).await;
+        postgres.psql(
+            &url,
+            &format!("UPDATE users SET name = '{name}' WHERE id = 1"),
+        );
+        node.shows(1, name).await;
+    }
+}
+
+/// A process that stands still in the middle of a batch does not keep the rows.
+#[tokio::test]
+async fn rows_that_a_stopped_relay_has_locked_are_taken_by_others() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, [users()]).await;
+    let node = Node::new(config(&redis), &url).await;
+    node.warm(1).await;
+    // As a relay does that has been stopped behind its first statement.
+    let mut stopped = PgConnection::connect(&url).await.expect("connects");
+    sqlx::query("SET idle_in_transaction_session_timeout = '1s'")
+        .execute(&mut stopped)
+        .await
+        .expect("set");
+    sqlx::query("BEGIN")
+        .execute(&mut stopped)
+        .await
+        .expect("begun");
+    sqlx::query("LOCK TABLE cache_outbox IN ROW EXCLUSIVE MODE")
+        .execute(&mut stopped)
+        .await
+        .expect("locked");
+    postgres.psql(
+        &url,
+        "ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'new' WHERE id = 1",
+    );
+    let insert = "INSERT INTO cache_outbox (kind, resource, value, due) VALUES ('row', 'users', '1', clock_timestamp() + interval '300 ms')";
+    postgres.psql(&url, insert);
+    sqlx::query("SELECT 1 FROM cache_outbox FOR UPDATE")
+        .execute(&mut stopped)
+        .await
+        .expect("locked");
+    node.shows(1, "new").await;
+}
+
+/// Two programs whose caches have nothing in common must not take each other's rows.
+#[tokio::test]
+async fn relays_that_share_the_rows_in_another_way_are_refused() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, [users()]).await;
+    let _first = Node::new(config(&redis).namespace("one"), &url).await;
+    for other in [
+        config(&redis).namespace("two"),
+        CacheConfig::default().local_mb(4),
+    ] {
+        let other = Node::unheard(other, &url).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let stats = other.stats().await;
+        assert_eq!((stats.connected, stats.connections), (false, 0));
+        // It works as without a cache, or without an outbox.
+        assert_eq!(other.name(1).await.0, "old");
+    }
+    let stats = Node::new(config(&redis).namespace("one"), &url)
+        .await
+        .stats()
+        .await;
+    assert!(stats.connected && stats.shared);
+}
+
+/// Many rows go in batches, and what is said twice is harmless.
+#[tokio::test]
+async fn a_backlog_is_worked_off_in_batches() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, []).await;
+    postgres.psql(
+        &url,
+        "INSERT INTO cache_outbox (kind, resource, value) SELECT 'row', 'users', (n % 2000)::text FROM generate_series(1, 12000) n",
+    );
+    let nodes = [
+        Node::new(config(&redis), &url).await,
+        Node::new(config(&redis), &url).await,
+    ];
+    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+    let mut delivered = 0;
+    for node in &nodes {
+        delivered += node.stats().await.delivered;
+    }
+    assert_eq!(delivered, 12_000);
+    let outbox = Outbox::new(&OutboxConfig::postgres(&url).expect("a URL"));
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    outbox
+        .invalidate(&mut connection, "users", 1)
+        .await
+        .expect("written");
+    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+}
