@@ -4,7 +4,7 @@ use cache_runtime::outbox::{self, OutboxConfig, Status, Triggers, table};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Error};
 
-use crate::api::RESOURCES;
+use crate::resources::RESOURCES;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -76,6 +76,7 @@ impl Demo {
                 "RUST_LOG",
                 "MAX_CONNECTIONS",
                 "CLIENT_TIMEOUT_",
+                "OUTBOX",
             ]
             .iter()
             .any(|prefix| inherited.starts_with(prefix))
