@@ -12,5 +12,6 @@
 mod check;
 mod local_tier;
 mod nonce;
+mod outbox;
 mod protocol;
 mod restart;
