@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::counters::CounterSnapshot;
 use crate::local::LocalFigures;
-use crate::store::Circuit;
+use crate::store::{Circuit, NodeFacts};
 
 /// The cache's state and figures. Serialises in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,6 +52,10 @@ pub struct Stats {
     /// The relay of the database's outbox; `None` unless one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxStats>,
+    /// The primaries of a cluster, of which the figures of the server above are the sums. Left out of the JSON where there are
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeFacts>,
 }
 
 /// How the relay of this process gets on with the database's outbox. Serialises in the order of the fields.

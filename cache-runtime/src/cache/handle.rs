@@ -187,6 +187,7 @@ impl Cache {
                 .map_or(0, |engine| engine.background.tasks()),
             local,
             outbox: self.outbox_stats(),
+            nodes: facts.nodes,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::key::is_resource;
 
 impl CacheConfig {
     /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`,
-    /// `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `CACHE_TTL`, `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`,
+    /// `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`, `CACHE_TTL`, `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`,
     /// `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
     /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`. A variable that is empty counts as unset.
     ///
@@ -61,9 +61,11 @@ impl CacheConfig {
                 config.ttl_by_resource.insert(normalised(&resource), ttl);
             }
         }
-        if let Some(namespace) =
-            vars.take("CACHE_NAMESPACE", "letters, digits and `_-.:`", namespace)
-        {
+        if let Some(namespace) = vars.take(
+            "CACHE_NAMESPACE",
+            "letters, digits and `_-.:`, and one `{tag}` that keeps all in one slot of a cluster",
+            namespace,
+        ) {
             config.namespace = namespace;
         }
         if let Some(megabytes) = vars.take(
@@ -218,7 +220,7 @@ impl Vars {
 
     /// Logs what is most likely not meant, and is no error: other programs have variables that begin like these.
     fn warn_of_slips(&self) {
-        let mut address = ["REDIS_URL", "REDIS_HOST"].into_iter();
+        let mut address = ["REDIS_URL", "REDIS_HOST", "REDIS_CLUSTER"].into_iter();
         if let Some(name) = address.find(|name| self.is_set(name))
             && !self.is_set("REDIS_ENABLED")
         {
@@ -298,6 +300,7 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         username: vars.values.get("REDIS_USERNAME").cloned(),
         password: vars.values.get("REDIS_PASSWORD").cloned(),
         tls: tls.unwrap_or(false),
+        ..RedisConfig::default()
     };
     if vars.is_set("REDIS_URL") {
         vars.excuse(before, "REDIS_URL is set");
@@ -331,6 +334,7 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
             }
         },
     };
+    let redis = with_cluster(vars, redis);
     if redis.tls && !cfg!(feature = "redis-tls") {
         let (variable, held, may_hold) = if tls == Some(true) {
             ("REDIS_TLS", "true", "false")
@@ -341,6 +345,57 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         vars.report(variable, held, &format!("{may_hold}, {why}"));
     }
     redis
+}
+
+/// With the nodes that `REDIS_CLUSTER` names; login and TLS are those of one server.
+fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
+    let Some(seeds) = vars.take("REDIS_CLUSTER", HOSTS_AND_PORTS, addresses) else {
+        return redis;
+    };
+    let set = ["REDIS_HOST", "REDIS_PORT"].into_iter();
+    let overridden: Vec<_> = set.filter(|name| vars.is_set(name)).collect();
+    if !overridden.is_empty() {
+        tracing::warn!(
+            "REDIS_CLUSTER is set and overrides {}",
+            overridden.join(", ")
+        );
+    }
+    if redis.db != 0 {
+        let db = redis.db.to_string();
+        vars.report(
+            "REDIS_DB",
+            &db,
+            "0 where REDIS_CLUSTER is set: a cluster has one database",
+        );
+    }
+    if let Some((host, port)) = seeds.first() {
+        redis.host.clone_from(host);
+        redis.port = *port;
+    }
+    redis.cluster = seeds;
+    redis
+}
+
+const HOSTS_AND_PORTS: &str = "host:port,host:port,.. of some nodes";
+
+/// `a:7000,b:7001`; without a port it is the usual one, and an IPv6 address with one is in brackets.
+fn addresses(text: &str) -> Option<Vec<(String, u16)>> {
+    let address = |text: &str| {
+        let text = text.trim();
+        let (name, number) = match text.rsplit_once(':') {
+            Some((name, _)) if name.contains(':') && !name.starts_with('[') => (text, None),
+            Some((name, number)) if !text.ends_with(']') => (name, Some(number)),
+            _ => (text, None),
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let port = match number {
+            Some(number) => port(number)?,
+            None => RedisConfig::default().port,
+        };
+        let host = host_name(name).filter(|host| !host.is_empty())?;
+        Some((host, port))
+    };
+    text.split(',').map(address).collect()
 }
 
 /// `True`, `yes`, `ON`, `1` and their opposites, in any case.
@@ -391,7 +446,15 @@ fn port(text: &str) -> Option<u16> {
 
 fn namespace(text: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-    text.chars().all(fits).then(|| terminated(text))
+    // One hash tag has a cluster keep everything in one slot.
+    let plain = match text.split_once('{') {
+        None => text.to_owned(),
+        Some((before, rest)) => {
+            let (tag, after) = rest.split_once('}').filter(|(tag, _)| !tag.is_empty())?;
+            format!("{before}{tag}{after}")
+        }
+    };
+    plain.chars().all(fits).then(|| terminated(text))
 }
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ pub struct RedisConfig {
     pub password: Option<String>,
     /// Whether to speak TLS. `REDIS_TLS`, default false; needs the feature `redis-tls`.
     pub tls: bool,
+    /// Nodes of a cluster, of which the others are learnt; host and port above are not used then. `REDIS_CLUSTER`, default
+    /// none. A server that turns out to be a node of a cluster is used as one without this.
+    pub cluster: Vec<(String, u16)>,
 }
 
 impl Default for RedisConfig {
@@ -51,6 +54,7 @@ impl Default for RedisConfig {
             username: None,
             password: None,
             tls: false,
+            cluster: Vec::new(),
         }
     }
 }
@@ -62,6 +66,23 @@ impl RedisConfig {
         Self {
             host: host.into(),
             port,
+            ..Self::default()
+        }
+    }
+
+    /// A cluster, some of whose nodes are at these hosts and ports.
+    #[must_use]
+    pub fn cluster<H: Into<String>>(seeds: impl IntoIterator<Item = (H, u16)>) -> Self {
+        let seeds = seeds.into_iter().map(|(host, port)| (host.into(), port));
+        let cluster: Vec<_> = seeds.collect();
+        let (host, port) = match cluster.first() {
+            Some((host, port)) => (host.clone(), *port),
+            None => (Self::default().host, Self::default().port),
+        };
+        Self {
+            host,
+            port,
+            cluster,
             ..Self::default()
         }
     }
@@ -98,6 +119,7 @@ impl fmt::Debug for RedisConfig {
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("tls", &self.tls)
+            .field("cluster", &self.cluster)
             .finish()
     }
 }

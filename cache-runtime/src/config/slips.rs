@@ -3,7 +3,7 @@
 use crate::key::is_resource;
 
 /// All settings, but for `CACHE_TTL_<RESOURCE>`.
-pub(super) const NAMES: [&str; 20] = [
+pub(super) const NAMES: [&str; 21] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",
@@ -12,6 +12,7 @@ pub(super) const NAMES: [&str; 20] = [
     "REDIS_PASSWORD",
     "REDIS_TLS",
     "REDIS_URL",
+    "REDIS_CLUSTER",
     "CACHE_TTL",
     "CACHE_NAMESPACE",
     "CACHE_LOCAL_MB",

@@ -53,6 +53,7 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
         username: login(url.username())?,
         password: login(url.password().unwrap_or_default())?,
         tls,
+        ..RedisConfig::default()
     })
 }
 

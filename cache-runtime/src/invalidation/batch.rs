@@ -12,7 +12,7 @@ use crate::base::clock::Instant;
 use crate::base::counters::Counters;
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
-use crate::store::{Intent, IntentRow, Probe};
+use crate::store::{Intent, IntentRow, Invalidation, Probe};
 
 /// How many rows one announcement is sent with, and how many dependencies.
 const STEP: usize = 256;
@@ -126,7 +126,43 @@ fn keys_of(intent: &Intent) -> usize {
 }
 
 /// Those who wait to be told how far their invalidations have come.
-pub(super) type Receipts = Vec<oneshot::Sender<Acknowledgement>>;
+pub(super) type Receipts = Vec<Waiter>;
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    receipt: oneshot::Sender<Acknowledgement>,
+    /// What it waits for, where the store may have done a part of a batch.
+    waits_for: Option<Box<(Vec<String>, Vec<Arc<Dep>>)>>,
+}
+
+impl Waiter {
+    pub(super) fn new(
+        receipt: oneshot::Sender<Acknowledgement>,
+        order: Option<&Order>,
+        is_split: bool,
+    ) -> Self {
+        let order = order.filter(|_| is_split);
+        Self {
+            receipt,
+            waits_for: order.map(|it| Box::new((it.kills.clone(), it.bumps.clone()))),
+        }
+    }
+
+    pub(super) fn tell(self, acknowledgement: Acknowledgement) {
+        // Whoever asked may be gone.
+        let _ = self.receipt.send(acknowledgement);
+    }
+
+    /// Whether all that it waits for is done, where this is not.
+    fn is_done_without(&self, undone: &Invalidation) -> bool {
+        self.waits_for.as_ref().is_some_and(|it| {
+            let (kills, bumps) = &**it;
+            !kills.iter().any(|key| undone.kills.contains(key))
+                && !bumps.iter().any(|dep| undone.bumps.contains(dep))
+        })
+    }
+}
 
 /// Orders merged into one.
 #[derive(Debug, Default)]
@@ -182,6 +218,23 @@ impl Batch {
             ..Self::default()
         };
         std::mem::replace(self, rest)
+    }
+
+    /// Keeps only what the store has not done; returns those who waited for none of that.
+    pub(super) fn keep(&mut self, undone: &Invalidation) -> Receipts {
+        if crate::base::mutation::is_active("undone-remainder-dropped") {
+            self.kills = HashSet::new();
+            self.bumps = HashSet::new();
+            return std::mem::take(&mut self.receipts);
+        }
+        self.kills = undone.kills.iter().cloned().collect();
+        self.bumps = undone.bumps.iter().cloned().collect();
+        let receipts = std::mem::take(&mut self.receipts);
+        let (done, rest) = receipts
+            .into_iter()
+            .partition(|waiter| waiter.is_done_without(undone));
+        self.receipts = rest;
+        done
     }
 
     /// An order, or with `None` one for the whole namespace. What it withdraws will have ended by itself at `end`.

@@ -90,7 +90,11 @@ impl Delivery {
 
     fn enter(&self, order: Option<Order>) -> Receipt {
         let (sender, acknowledged) = oneshot::channel();
-        let entered = self.shared.change(|queue| queue.enter(order, sender));
+        let is_split = self.store.is_split();
+        let entered = self.shared.change(|queue| {
+            queue.set_split(is_split);
+            queue.enter(order, sender)
+        });
         self.shared.wake.notify_one();
         let ticket = entered.unwrap_or_else(|lost| {
             report_late(&lost);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Acknowledgement;
-use super::batch::{Batch, Order, Receipts};
+use super::batch::{Batch, Order, Receipts, Waiter};
 use super::reconnect::ReconnectWait;
 use crate::base::clock::{self, Instant};
 use crate::base::nonce::Nonce;
@@ -104,6 +104,8 @@ pub(super) struct Queue {
     /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
     is_degraded: bool,
     is_closed: bool,
+    /// Whether the store may do a part of what it is sent.
+    is_split: bool,
     /// How many invalidations will never be delivered.
     lost: usize,
     /// Which of them are in the log.
@@ -125,9 +127,15 @@ impl Queue {
             wait: ReconnectWait::default(),
             is_degraded: false,
             is_closed: false,
+            is_split: false,
             lost: 0,
             reported: HashSet::new(),
         }
+    }
+
+    /// Says whether the store may do a part of what it is sent.
+    pub(super) fn set_split(&mut self, is_split: bool) {
+        self.is_split = is_split;
     }
 
     /// Takes an order in, or with `None` one for the whole namespace; returns its ticket.
@@ -159,14 +167,15 @@ impl Queue {
                 .as_ref()
                 .is_some_and(|order| !order.intents.is_empty()),
         };
+        let waiter = Waiter::new(receipt, order.as_ref(), self.is_split);
         self.ready.add(order, clock::now() + self.intent);
         self.ready.last = ticket.number;
         self.ready.since.get_or_insert_with(clock::now);
         if ticket.announces {
             self.ready.last_announcing = ticket.number;
-            self.ready.announcers.push(receipt);
+            self.ready.announcers.push(waiter);
         } else {
-            self.ready.receipts.push(receipt);
+            self.ready.receipts.push(waiter);
         }
         self.enforce_limit();
         Ok(ticket)
@@ -342,6 +351,19 @@ impl Queue {
         done
     }
 
+    /// The store has acknowledged what was on its way but for this, which waits on: what lies on one of its servers holds up
+    /// nothing that lies on others.
+    pub(super) fn acknowledge_but(&mut self, undone: &Invalidation) {
+        let Some(batch) = &mut self.in_flight else {
+            return;
+        };
+        // An invalidation of everything is never done in part.
+        if !batch.whole_namespace {
+            let mut done = batch.keep(undone);
+            tell_delivered(&mut done);
+        }
+    }
+
     /// The store has acknowledged an announcement.
     pub(super) fn acknowledge_intent(&mut self, token: Nonce) {
         if let Some(batch) = &mut self.in_flight
@@ -490,9 +512,8 @@ impl Queue {
 }
 
 fn tell_delivered(receipts: &mut Receipts) {
-    for receipt in receipts.drain(..) {
-        // Whoever asked may be gone.
-        let _ = receipt.send(Acknowledgement::Delivered);
+    for waiter in receipts.drain(..) {
+        waiter.tell(Acknowledgement::Delivered);
     }
 }
 

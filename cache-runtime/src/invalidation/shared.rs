@@ -58,8 +58,7 @@ impl Shared {
 
 /// To be called after the change: whoever hears `Pending` may read at once, and looks without the lock.
 pub(super) fn tell_pending(receipts: Receipts) {
-    for receipt in receipts {
-        // Whoever asked may be gone.
-        let _ = receipt.send(Acknowledgement::Pending);
+    for waiter in receipts {
+        waiter.tell(Acknowledgement::Pending);
     }
 }

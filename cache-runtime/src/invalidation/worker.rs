@@ -13,7 +13,7 @@ use super::shared::Shared;
 use super::sweep::Sweeper;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
-use crate::store::{Circuit, ConnectionWatch, Store};
+use crate::store::{Circuit, ConnectionWatch, PartlyInvalidated, Store};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
@@ -175,7 +175,15 @@ impl Worker {
             at = self.store.invalidate_namespace(&self.namespace).await?;
         }
         if !(invalidation.kills.is_empty() && invalidation.bumps.is_empty()) {
-            at = self.store.invalidate(invalidation).await?.at;
+            let PartlyInvalidated { done, undone } =
+                self.store.invalidate_partly(invalidation).await;
+            if let Some((undone, error)) = undone {
+                if self.store.is_split() {
+                    self.shared.change(|queue| queue.acknowledge_but(&undone));
+                }
+                return Err(error);
+            }
+            at = done.at;
         }
         Ok(at)
     }

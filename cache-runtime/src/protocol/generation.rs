@@ -1,6 +1,8 @@
 //! Generations: what an entry depends on, and the stamp that says how they stood before a load.
 
-use std::sync::Arc;
+use std::cmp::Ordering;
+use std::hash::Hash;
+use std::sync::{Arc, OnceLock};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -9,16 +11,57 @@ use crate::base::nonce::Nonce;
 use crate::protocol::entry::Stamp;
 
 /// Something entries depend on: `users`, `users~derived`, a tag.
-#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug)]
 pub struct Dep {
     key: String,
+    /// The key under which a cluster has it, and the slot of that.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "only Redis has clusters")
+    )]
+    routed: OnceLock<(String, u16)>,
+}
+
+impl PartialEq for Dep {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Dep {}
+
+impl Hash for Dep {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl PartialOrd for Dep {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Dep {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
+    }
 }
 
 impl Dep {
     /// The dependency whose generation lies under `key`.
     #[must_use]
     pub fn new(key: String) -> Arc<Self> {
-        Arc::new(Self { key })
+        Arc::new(Self {
+            key,
+            routed: OnceLock::new(),
+        })
+    }
+
+    /// Where a cluster has it, found out once.
+    #[cfg(feature = "redis")]
+    pub(crate) fn routed(&self, route: impl FnOnce(&str) -> (String, u16)) -> &(String, u16) {
+        self.routed.get_or_init(|| route(&self.key))
     }
 
     /// The key of its generation, `{namespace}@gen:{dep}`.
@@ -88,6 +131,18 @@ impl StampBase {
         std::hash::Hasher::write(&mut hasher, &server.0.to_le_bytes());
         for nonce in generations {
             std::hash::Hasher::write(&mut hasher, &nonce.0.to_le_bytes());
+        }
+        Self(hasher.finish128().as_u128())
+    }
+
+    /// The same of generations that lie on other servers than the entry, each with the identity of its own.
+    #[must_use]
+    pub fn split(entry: Nonce, generations: impl IntoIterator<Item = (Nonce, Nonce)>) -> Self {
+        let mut hasher = SipHasher13::new();
+        std::hash::Hasher::write(&mut hasher, &entry.0.to_le_bytes());
+        for (nonce, server) in generations {
+            std::hash::Hasher::write(&mut hasher, &nonce.0.to_le_bytes());
+            std::hash::Hasher::write(&mut hasher, &server.0.to_le_bytes());
         }
         Self(hasher.finish128().as_u128())
     }

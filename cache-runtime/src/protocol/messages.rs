@@ -12,6 +12,7 @@ use super::codec_id::CodecId;
 use super::fingerprint::Fingerprint;
 use super::glob;
 use crate::base::clock::{CLOCK_ERROR, Millis};
+use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::key::EntryKind;
 use crate::protocol::entry::{Content, Header, MAX_TOOK, Stamp};
@@ -284,6 +285,32 @@ pub struct Invalidated {
     pub removed: u64,
 }
 
+/// How far an [`Invalidation`] has come in a store that consists of several servers, some of which may be away.
+#[derive(Debug)]
+pub struct PartlyInvalidated {
+    /// What was done.
+    pub done: Invalidated,
+    /// What was not, to be asked for again, and why.
+    pub undone: Option<(Invalidation, Error)>,
+}
+
+impl PartlyInvalidated {
+    /// All of it was done.
+    #[must_use]
+    pub fn whole(done: Invalidated) -> Self {
+        Self { done, undone: None }
+    }
+
+    /// A part of it was done.
+    #[must_use]
+    pub fn partly(done: Invalidated, undone: Invalidation, error: Error) -> Self {
+        Self {
+            done,
+            undone: Some((undone, error)),
+        }
+    }
+}
+
 /// Which entries [`Store::remove_matching`] removes. Only entries of this framework ever are.
 #[derive(Debug, Clone)]
 pub struct Matching {
@@ -322,5 +349,25 @@ pub struct ServerFacts {
     /// Seconds since the server started.
     pub uptime_seconds: Option<u64>,
     /// Connections to the server.
+    pub connected_clients: Option<u64>,
+    /// Each primary of a cluster, of which the above are the sums; empty elsewhere.
+    pub nodes: Vec<NodeFacts>,
+}
+
+/// What a primary of a cluster says of itself; `None` where it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NodeFacts {
+    /// Where it is.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether it answers.
+    pub connected: bool,
+    /// Number of keys in it, everybody's included.
+    pub total_keys: Option<u64>,
+    /// Memory in use, as it writes it for people.
+    pub used_memory: Option<String>,
+    /// Connections to it.
     pub connected_clients: Option<u64>,
 }

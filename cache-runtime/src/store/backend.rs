@@ -16,7 +16,7 @@ use crate::protocol::circuit::Circuit;
 use crate::protocol::generation::Dep;
 use crate::protocol::messages::{
     Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
-    Look, Matching, Probe, See, ServerFacts,
+    Look, Matching, PartlyInvalidated, Probe, See, ServerFacts,
 };
 
 /// A place where entries and generations are kept.
@@ -137,6 +137,26 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Removes entries and replaces generations. Repeating it is harmless. Intents that are not withdrawn stay until their
     /// time is over.
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error>;
+
+    /// The same where a part of it may be done: for stores that consist of several servers, one of which may be away. What is
+    /// undone is asked for again.
+    async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
+        match self.invalidate(invalidation).await {
+            Ok(done) => PartlyInvalidated::whole(done),
+            Err(error) => {
+                let done = Invalidated {
+                    at: Millis(0),
+                    removed: 0,
+                };
+                PartlyInvalidated::partly(done, invalidation.clone(), error)
+            }
+        }
+    }
+
+    /// Whether a part of an invalidation may be done while another is not.
+    fn is_split(&self) -> bool {
+        false
+    }
 
     /// Removes entries of this framework by pattern, in bounded steps; returns how many.
     async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error>;

@@ -603,6 +603,7 @@ impl Store for MemoryStore {
             used_memory: Some(human_bytes(self.entries.weight())),
             uptime_seconds: Some(self.now().since(self.started).as_secs()),
             connected_clients: Some(1),
+            nodes: Vec::new(),
         })
     }
 }

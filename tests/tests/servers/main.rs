@@ -1,3 +1,4 @@
 //! Servers of many kinds: what they can't do, clusters, and Sentinels.
 
 mod capabilities;
+mod cluster;

@@ -16,6 +16,7 @@ use super::address::To;
 use super::errors::{NO_PRIMARY, described};
 use super::probe::{Mode, refuses_resp3};
 use super::reply::{info_field, reading};
+use super::slots::View;
 use crate::base::clock::RemoteClock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
@@ -128,12 +129,15 @@ fn tcp_settings() -> TcpSettings {
 pub(super) async fn identify(
     connection: &mut MultiplexedConnection,
     trust_restart: bool,
-) -> Result<(Nonce, RemoteClock), Error> {
+    is_node: bool,
+) -> Result<Identity, Error> {
     let info = redis::cmd("INFO").query_async::<String>(connection).await;
     // First: a Sentinel has no TIME.
     match info.as_deref().map(Mode::of) {
         Ok(Mode::Sentinel) => return Err(sentinel(connection).await),
-        Ok(Mode::Cluster) => return Err(Error::new(ErrorKind::Store, CLUSTER)),
+        Ok(Mode::Cluster) if !is_node => {
+            return Err(Error::new(ErrorKind::Store, CLUSTER).with_source(IsCluster));
+        }
         Err(error) if error.is_connection_dropped() => {
             return Err(Error::unavailable(HUNG_UP));
         }
@@ -144,10 +148,19 @@ pub(super) async fn identify(
         .await
         .map_err(described)?;
     let clock = RemoteClock::from_reading(reading(time));
+    let epoch = match is_node {
+        true => epoch(connection).await?,
+        false => 0,
+    };
+    let known = |server| Identity {
+        server,
+        epoch,
+        clock,
+    };
     let info: String = match info {
         Ok(info) => info,
         // Then a replica is found out by its refusing the first write.
-        Err(_) if trust_restart => return Ok((Nonce::NONE, clock)),
+        Err(_) if trust_restart => return Ok(known(Nonce::NONE)),
         Err(error) => {
             let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
             return Err(Error::new(
@@ -160,16 +173,16 @@ pub(super) async fn identify(
         return Err(Error::new(ErrorKind::Store, NO_PRIMARY));
     }
     if trust_restart {
-        return Ok((Nonce::NONE, clock));
+        return Ok(known(Nonce::NONE));
     }
     match (
         info_field(&info, "run_id"),
         info_field(&info, "master_replid"),
     ) {
-        (Some(run_id), Some(replid)) => Ok((
-            Nonce(hash128(&[0; 16], format!("{run_id} {replid}").as_bytes())),
-            clock,
-        )),
+        (Some(run_id), Some(replid)) => Ok(known(Nonce(hash128(
+            &[0; 16],
+            format!("{run_id} {replid}").as_bytes(),
+        )))),
         _ => Err(Error::new(
             ErrorKind::Store,
             "INFO names no run_id and master_replid, which are needed to tell a restarted server; set CACHE_TRUST_RESTART if it never loses data",
@@ -177,8 +190,31 @@ pub(super) async fn identify(
     }
 }
 
+/// Who a server is.
+pub(super) struct Identity {
+    pub(super) server: Nonce,
+    /// Of a node of a cluster; else 0.
+    pub(super) epoch: u64,
+    pub(super) clock: RemoteClock,
+}
+
+/// The epoch of a primary of a cluster, which rises when it gains a slot.
+async fn epoch(connection: &mut MultiplexedConnection) -> Result<u64, Error> {
+    let mut nodes = redis::cmd("CLUSTER");
+    nodes.arg("NODES");
+    let nodes: String = nodes.query_async(connection).await.map_err(described)?;
+    let view = View::parse(&nodes);
+    view.and_then(|view| view.epoch())
+        .ok_or_else(|| Error::new(ErrorKind::Store, NO_PRIMARY))
+}
+
 /// What is said of a node of a cluster.
-const CLUSTER: &str = "this is a node of a cluster, which has only some of the keys; use a Redis that is not in cluster mode";
+const CLUSTER: &str = "this is a node of a cluster, which has only some of the keys";
+
+/// Marks the error of a node of a cluster that was taken for a server of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("a node of a cluster")]
+pub(super) struct IsCluster;
 
 /// What is said of a peer that ends the connection for a command of every server.
 const HUNG_UP: &str = "the peer hung up when it was asked who it is (INFO), as proxies such as twemproxy do; connect to Redis itself, since a proxy may read from any replica and can't tell a restarted server";

@@ -6,8 +6,10 @@
 //! process *writes* once a second over the path of an invalidation, and asks for the role with it. The key that it
 //! writes is its own, lies among the generations, and goes by itself when the process has gone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
@@ -30,9 +32,10 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(60);
 /// The question, and what it is asked with.
 #[derive(Debug, Clone)]
 pub(super) struct Health {
-    /// The key that this process writes.
-    pub(super) key: String,
-    pub(super) budget: Duration,
+    /// The key that this process writes; none where there is nothing that it could write, as on a node of a cluster none of
+    /// whose slots is used.
+    key: Arc<ArcSwapOption<String>>,
+    budget: Duration,
 }
 
 /// Why a server can't be served from.
@@ -50,14 +53,32 @@ impl Health {
     /// `key` is the start of the key that is written: what tells processes apart is added to it.
     pub(super) fn new(key: &str, command_budget: Duration) -> Self {
         Self {
-            key: format!("{key}~{}", Nonce::fresh()),
+            key: Arc::new(ArcSwapOption::from_pointee(format!(
+                "{key}~{}",
+                Nonce::fresh()
+            ))),
             budget: ANSWER_BUDGET.max(command_budget),
         }
     }
 
+    /// Of a node of a cluster, before it is known which slots it has.
+    pub(super) fn of_node(command_budget: Duration) -> Self {
+        Self {
+            key: Arc::default(),
+            budget: ANSWER_BUDGET.max(command_budget),
+        }
+    }
+
+    /// Writes another key from now on, or none.
+    pub(super) fn set_key(&self, key: Option<String>) {
+        if self.key.load().as_deref() != key.as_ref() {
+            self.key.store(key.map(Arc::new));
+        }
+    }
+
     /// The key that this process writes.
-    pub(super) fn key(&self) -> &str {
-        &self.key
+    pub(super) fn key(&self) -> Option<Arc<String>> {
+        self.key.load_full()
     }
 
     /// Asks once.
@@ -72,6 +93,8 @@ impl Health {
         }
         match tokio::time::timeout(self.budget, self.write(connection, scripts)).await {
             Ok(Ok(())) => {}
+            // The slot has moved to another node, which says nothing of this one.
+            Ok(Err(error)) if is_elsewhere(&error) => {}
             Ok(Err(error)) => {
                 let is_demoted = error.code() == Some("READONLY");
                 let is_lost = error.is_io_error() || error.is_connection_dropped();
@@ -109,11 +132,19 @@ impl Health {
     ) -> Result<(), RedisError> {
         let nonce = Nonce::fresh().to_string();
         let args = [b"0".into(), millis(TIME_TO_LIVE), Vec::new(), nonce.into()];
-        let key = [self.key.as_str()];
+        let Some(key) = self.key() else {
+            return Ok(());
+        };
+        let key = [key.as_str()];
         let written: (u64, u64) = INVALIDATE.run(connection, scripts, key, args).await?;
         let _ = written;
         Ok(())
     }
+}
+
+/// Whether another node of the cluster has the key.
+fn is_elsewhere(error: &RedisError) -> bool {
+    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
 }
 
 /// `master`, or what else the server calls itself (`slave`, and `replica` in other implementations); `None` where nobody

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
     /// Names the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
+    /// Of a node of a cluster.
+    pub(super) epoch: AtomicU64,
     pub(super) clock: RemoteClock,
     pub(super) capabilities: Capabilities,
     /// Where the server was found.
@@ -150,29 +152,47 @@ impl Link {
                 self.state.failures.answered();
                 Ok(answer)
             }
-            Ok(Err(error)) => {
-                let is_over = error.is_connection_dropped() || error.is_io_error();
-                let is_demoted = is_read_only(&error);
-                // The answer of another command, or no Redis at all.
-                let is_amiss = is_no_answer(&error);
-                let takes_no_writes = is_write_refused(&error);
-                let error = described(error);
-                if takes_no_writes {
-                    self.refuses_writes(&error.to_string());
-                } else if is_over || is_amiss {
-                    self.state.end(End::Lost, || error.to_string());
-                } else if is_demoted {
-                    self.state.give_up(|| error.to_string());
-                } else {
-                    self.state.failures.answered();
-                }
-                Err(error)
-            }
+            Ok(Err(error)) => Err(self.failed(error)),
             Err(_) => {
                 self.state.unanswered(budget);
                 Err(unanswered(budget))
             }
         }
+    }
+
+    /// What a command's error means, for the connection too.
+    pub(super) fn failed(&self, error: RedisError) -> Error {
+        let is_over = error.is_connection_dropped() || error.is_io_error();
+        let is_demoted = is_read_only(&error);
+        // The answer of another command, or no Redis at all.
+        let is_amiss = is_no_answer(&error);
+        let takes_no_writes = is_write_refused(&error);
+        let error = described(error);
+        if takes_no_writes {
+            self.refuses_writes(&error.to_string());
+        } else if is_over || is_amiss {
+            self.state.end(End::Lost, || error.to_string());
+        } else if is_demoted {
+            self.state.give_up(|| error.to_string());
+        } else {
+            self.state.failures.answered();
+        }
+        error
+    }
+
+    /// Names the server and its history. A node of a cluster has another name since it has gained a slot: what lies there may
+    /// be from before it had lost that.
+    pub(super) fn identity(&self) -> Nonce {
+        if crate::base::mutation::is_active("epoch-not-in-identity") {
+            return self.server;
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        Nonce(self.server.0.wrapping_add(epoch.into()))
+    }
+
+    /// Takes over a node's epoch.
+    pub(super) fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
     }
 
     pub(super) fn connection(&self) -> MultiplexedConnection {

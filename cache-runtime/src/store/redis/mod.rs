@@ -3,8 +3,10 @@
 mod address;
 mod batcher;
 mod breaker;
+mod cluster;
 mod dial;
 mod errors;
+mod fence;
 mod health;
 mod heartbeat;
 mod limits;
@@ -18,14 +20,16 @@ mod reads;
 mod reply;
 mod scripts;
 mod set_aside;
+mod slots;
 mod steps;
 mod stored;
 mod supervisor;
 mod survey;
 mod tracking;
+mod walk;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,17 +40,19 @@ use tokio::sync::watch;
 
 #[cfg(feature = "testing")]
 pub(crate) use self::address::given;
+use self::cluster::Cluster;
 use self::health::Health;
-use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP, WAITED_WALK_STEP, WALK_STEP};
+use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use self::link::Link;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
-use self::supervisor::{Keeper, Links};
+use self::supervisor::{Keeper, Kept, Links};
 use self::tracking::{Tracker, Tracking};
+use self::walk::{Walk, db_size, facts_of, scan};
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
-    Invalidation, LeaseReply, LeaseRequest, Look, Matching, Probe, ServerFacts, Store, Survey,
-    Word,
+    Invalidation, LeaseReply, LeaseRequest, Look, Matching, PartlyInvalidated, Probe, ServerFacts,
+    Store, Survey, Word,
 };
 use crate::base::background::supervised;
 use crate::base::clock::{self, Millis};
@@ -60,6 +66,8 @@ use crate::protocol::glob;
 /// Entries and generations in Redis.
 pub struct RedisStore {
     links: Arc<Links>,
+    /// Set once the server is known to be a node of a cluster, or is configured as one: then this is used in place of `links`.
+    cluster: Arc<OnceLock<Arc<Cluster>>>,
     local: Option<Arc<Local>>,
     budget: Duration,
     default_generation_ttl: Duration,
@@ -73,6 +81,7 @@ impl fmt::Debug for RedisStore {
             .field("host", &self.redis.host)
             .field("port", &self.redis.port)
             .field("connected", &self.links.is_connected())
+            .field("cluster", &self.cluster.get())
             .finish_non_exhaustive()
     }
 }
@@ -81,9 +90,10 @@ impl RedisStore {
     /// Starts to connect, and returns after the first attempt whether or not it succeeded. The connection is
     /// kept, and made again for ever, by a task on `background`.
     pub async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
-        let links = Arc::new(Links::default());
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);
+        let connection = ConnectionWatch::default();
+        let links = Arc::new(Links::new(connection, attempted.clone()));
         let local = (config.local_bytes > 0)
             .then(|| Arc::new(Local::new(config.local_bytes, config.local_max_staleness)));
         let tracking = local
@@ -109,22 +119,34 @@ impl RedisStore {
             set_aside: Arc::default(),
             budget: config.command_budget,
             application: supervisor::driving_runtime(),
+            is_node: false,
         };
-        let kept = Arc::clone(&links);
-        background.spawn(supervised("connection", move || {
-            let (links, keeper) = (Arc::clone(&kept), keeper.clone());
-            supervisor::keep(links, keeper, attempted.clone(), on_closing.clone())
-        }));
+        let cluster = Arc::new(OnceLock::new());
+        let start = Start {
+            links: Arc::clone(&links),
+            cluster: Arc::clone(&cluster),
+            keeper,
+            config: config.clone(),
+            attempted,
+            closing: on_closing,
+        };
+        background.spawn(supervised("connection", move || start.clone().run()));
         // An error would mean that the task is gone, and there is nothing to wait for.
         let _ = first_attempt.wait_for(|attempted| *attempted).await;
         Self {
             links,
+            cluster,
             local,
             budget: config.command_budget,
             default_generation_ttl: generation_ttl(config.default_ttl),
             closing,
             redis: redis.clone(),
         }
+    }
+
+    /// The cluster, if it is one.
+    fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.get()
     }
 
     /// The copies in this process, if there are any.
@@ -154,39 +176,10 @@ impl RedisStore {
         .await
     }
 
-    /// The next step of a walk over the keys that match; `None` when it is over. A step may be empty.
-    async fn scan(&self, link: &Link, walk: &mut Walk) -> Result<Option<Vec<String>>, Error> {
-        let Some(cursor) = walk.cursor.take() else {
-            return Ok(None);
-        };
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor)
-            .arg("MATCH")
-            .arg(&walk.pattern)
-            .arg("COUNT")
-            .arg(walk.step);
-        let (next, keys): (String, Vec<Vec<u8>>) = link
-            .ask(self.budget, async |connection| {
-                scan.query_async(connection).await
-            })
-            .await?;
-        walk.cursor = (next != "0").then_some(next);
-        // A key that is not UTF-8 is not one of ours.
-        Ok(Some(
-            keys.into_iter()
-                .filter_map(|key| String::from_utf8(key).ok())
-                .collect(),
-        ))
-    }
-
-    async fn db_size(&self, link: &Link) -> Result<u64, Error> {
-        link.ask(self.budget, async |connection| {
-            redis::cmd("DBSIZE").query_async(connection).await
-        })
-        .await
-    }
-
     async fn announce(&self, mode: &str, intent: &Intent) -> Result<Intended, Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.announce(mode, intent).await;
+        }
         let link = self.links.current()?;
         let rows = intent.rows.iter().map(|row| row.key.as_str());
         let generations = intent.rows.iter().map(|row| &row.whole).chain(&intent.deps);
@@ -215,25 +208,51 @@ impl RedisStore {
     }
 }
 
-/// A walk over the keyspace, in steps.
-struct Walk {
-    pattern: String,
-    /// Where the next step begins; `None` after the last.
-    cursor: Option<String>,
-    /// How many keys the server looks at in one step.
-    step: usize,
+/// What the task that connects goes by.
+#[derive(Clone)]
+struct Start {
+    links: Arc<Links>,
+    cluster: Arc<OnceLock<Arc<Cluster>>>,
+    keeper: Keeper,
+    config: CacheConfig,
+    attempted: watch::Sender<bool>,
+    closing: watch::Receiver<bool>,
 }
 
-impl Walk {
-    fn new(pattern: String, is_leisurely: bool) -> Self {
-        Self {
-            pattern,
-            cursor: Some("0".into()),
-            step: match is_leisurely {
-                true => WALK_STEP,
-                false => WAITED_WALK_STEP,
-            },
+impl Start {
+    /// Keeps the connection, or those to the primaries of a cluster: where one is configured, or the server is found to be a
+    /// node of one.
+    async fn run(self) {
+        let redis = &self.keeper.config;
+        let mut seeds = redis.cluster.clone();
+        if seeds.is_empty() {
+            let (links, keeper) = (Arc::clone(&self.links), self.keeper.clone());
+            if supervisor::keep(links, keeper, self.closing.clone()).await == Kept::ToTheEnd {
+                return;
+            }
+            tracing::info!(
+                "{}:{} is a node of a cluster, which is used as one",
+                redis.host,
+                redis.port
+            );
+            seeds.push((redis.host.clone(), redis.port));
         }
+        if self.config.local_bytes > 0 {
+            tracing::warn!("nothing is kept in the process beside a cluster; every read asks it");
+        }
+        let cluster = self
+            .cluster
+            .get_or_init(|| Cluster::start(&self.config, self.links.connection.clone()));
+        let plan = cluster::Plan {
+            keeper: Keeper {
+                // Nothing is tracked: its connections come from several servers.
+                tracking: None,
+                ..self.keeper.clone()
+            },
+            seeds,
+            space: self.config.key_space(),
+        };
+        cluster::run(Arc::clone(cluster), plan, self.attempted, self.closing).await;
     }
 }
 
@@ -248,10 +267,16 @@ impl Store for RedisStore {
     }
 
     fn circuit(&self) -> Circuit {
-        self.links.circuit()
+        match self.cluster() {
+            Some(cluster) => cluster.circuit(),
+            None => self.links.circuit(),
+        }
     }
 
     fn reason(&self) -> Option<String> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.reason();
+        }
         match self.circuit() {
             Circuit::Closed => None,
             _ => self.links.failure(),
@@ -268,13 +293,22 @@ impl Store for RedisStore {
         'p: 'l,
         Self: 'l,
     {
-        self.look_at(probe)
+        match self.cluster() {
+            None => self.look_at(probe),
+            Some(cluster) => Box::pin(async move {
+                let mut looks = cluster.look_over(std::slice::from_ref(probe)).await?;
+                looks.pop().ok_or_else(miscounted)
+            }),
+        }
     }
 
     async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let mut looks = Vec::with_capacity(probes.len());
         for step in probes.chunks(STEP) {
-            looks.append(&mut self.look_at_all(step).await?);
+            looks.append(&mut match self.cluster() {
+                Some(cluster) => cluster.look_over(step).await?,
+                None => self.look_at_all(step).await?,
+            });
         }
         Ok(looks)
     }
@@ -296,6 +330,9 @@ impl Store for RedisStore {
     }
 
     async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.listen(key).await;
+        }
         self.links.current()?.listen(key, self.budget).await
     }
 
@@ -313,6 +350,9 @@ impl Store for RedisStore {
     }
 
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.release(key, token).await;
+        }
         let link = self.links.current()?;
         let args = [token.to_string().into_bytes()];
         self.script::<u8>(&link, &scripts::RELEASE, [key], args)
@@ -344,6 +384,9 @@ impl Store for RedisStore {
     }
 
     async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.prune(probe).await;
+        }
         let link = self.links.current()?;
         let keys =
             std::iter::once(probe.key.as_str()).chain(probe.deps.iter().map(|dep| dep.key()));
@@ -360,6 +403,13 @@ impl Store for RedisStore {
     }
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
+        if let Some(cluster) = self.cluster() {
+            let PartlyInvalidated { done, undone } = cluster.invalidate(invalidation).await;
+            return match undone {
+                None => Ok(done),
+                Some((_, error)) => Err(error),
+            };
+        }
         let link = self.links.current()?;
         let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
         let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| dep.key()).collect();
@@ -387,10 +437,33 @@ impl Store for RedisStore {
         Ok(done)
     }
 
+    async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
+        if let Some(cluster) = self.cluster() {
+            return cluster.invalidate(invalidation).await;
+        }
+        match self.invalidate(invalidation).await {
+            Ok(done) => PartlyInvalidated::whole(done),
+            Err(error) => {
+                let none = Invalidated {
+                    at: Millis(0),
+                    removed: 0,
+                };
+                PartlyInvalidated::partly(none, invalidation.clone(), error)
+            }
+        }
+    }
+
+    fn is_split(&self) -> bool {
+        self.cluster().is_some()
+    }
+
     async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.remove_matching(matching).await;
+        }
         let link = self.links.current()?;
         if let Some(limit) = matching.unless_larger_than
-            && self.db_size(&link).await? > limit
+            && db_size(&link, self.budget).await? > limit
         {
             return Ok(0);
         }
@@ -405,7 +478,7 @@ impl Store for RedisStore {
         let mut removed = 0;
         let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
         let mut began = clock::now();
-        while let Some(keys) = self.scan(&link, &mut walk).await? {
+        while let Some(keys) = scan(&link, self.budget, &mut walk).await? {
             let step = match link.tracker().is_some_and(Tracker::is_on) {
                 true => TRACKED_REMOVE_STEP,
                 false if matching.is_leisurely => REMOVE_STEP,
@@ -432,10 +505,13 @@ impl Store for RedisStore {
     }
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.invalidate_namespace(namespace).await;
+        }
         let link = self.links.current()?;
         let mut done = link.clock.now();
         let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
-        while let Some(keys) = self.scan(&link, &mut walk).await? {
+        while let Some(keys) = scan(&link, self.budget, &mut walk).await? {
             for bumps in keys.chunks(STEP) {
                 let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
                 done = self.invalidate_on(&link, &[], &bumps, "").await?.at;
@@ -446,27 +522,18 @@ impl Store for RedisStore {
 
     /// Asks by writing: who asks is about to invalidate something.
     async fn ping(&self) -> Result<(), Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.ping().await;
+        }
         let link = self.links.current()?;
         link.check_health().await
     }
 
     async fn facts(&self) -> Result<ServerFacts, Error> {
-        let link = self.links.current()?;
-        let total_keys = self.db_size(&link).await?;
-        // Where INFO is not permitted there is less to say.
-        let info: String = link
-            .ask(self.budget, async |connection| {
-                redis::cmd("INFO").query_async(connection).await
-            })
-            .await
-            .unwrap_or_default();
-        let number = |name| reply::info_field(&info, name).and_then(|value| value.parse().ok());
-        Ok(ServerFacts {
-            total_keys: Some(total_keys),
-            used_memory: reply::info_field(&info, "used_memory_human").map(str::to_owned),
-            uptime_seconds: number("uptime_in_seconds"),
-            connected_clients: number("connected_clients"),
-        })
+        if let Some(cluster) = self.cluster() {
+            return cluster.facts().await;
+        }
+        facts_of(&*self.links.current()?, self.budget).await
     }
 
     async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {

@@ -75,7 +75,7 @@ impl RedisStore {
         }
         let generations = values.split_off(probes.len());
         let generations = self.generations(link, deps, &generations).await?;
-        let standing = GenerationSet::of(link.server, generations);
+        let standing = GenerationSet::of(link.identity(), generations);
         let now = link.clock.now();
         let looks = values.into_iter().zip(probes).map(|(value, probe)| {
             let look = StoredValue::of(value).look(

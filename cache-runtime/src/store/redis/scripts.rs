@@ -241,13 +241,14 @@ fn mutated(mut script: String) -> String {
 }
 
 /// All of them, to be loaded before a connection is used: a call that finds one missing pays for three commands.
-pub(super) fn all() -> [&'static Lua; 9] {
+pub(super) fn all() -> [&'static Lua; 10] {
     [
         &ENSURE,
         &LEASE,
         &RENEW,
         &RELEASE,
         &FILL,
+        &TOUCH,
         &INVALIDATE,
         &INTEND,
         &PRUNE,
@@ -383,6 +384,19 @@ return stored
     )
 });
 
+/// `KEYS` generations; `ARGV` a time to live in ms. Extends those that have less than half of it left.
+pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| {
+    script(
+        r"
+for _, key in ipairs(KEYS) do
+  local rest = redis.call('PTTL', key)
+  if rest >= 0 and rest < ARGV[1] / 2 then redis.call('PEXPIRE', key, ARGV[1]) end
+end
+return 1
+",
+    )
+});
+
 /// `KEYS` entries to remove, then generations; `ARGV` how many entries, the generations' time to live in ms, the tokens
 /// of intents that end, a nonce each. Other intents that have not expired stay. Returns the time, and how many entries
 /// there were.
@@ -437,7 +451,8 @@ end
 
 for i = 1, rows do
   if header(KEYS[i]) == false and not is_ours(KEYS[i]) then
-    announce(KEYS[rows + i], ARGV[5 + i])
+    -- In a cluster the resource's generation lies elsewhere, and is announced by a step of its own.
+    if KEYS[rows + i] then announce(KEYS[rows + i], ARGV[5 + i]) end
     on_whole = 1
   else
     local intents, last = others(is_intent(KEYS[i]) and whole(KEYS[i]) or '')

@@ -17,6 +17,9 @@ impl RedisStore {
         &self,
         requests: &[(&Probe, LeaseRequest)],
     ) -> Result<Vec<LeaseReply>, Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.lease_many(requests).await;
+        }
         let Some((_, first)) = requests.first() else {
             return Ok(Vec::new());
         };
@@ -56,6 +59,10 @@ impl RedisStore {
         leases: impl Iterator<Item = (&'l str, Nonce)> + Clone,
         length: Duration,
     ) -> Result<Vec<bool>, Error> {
+        if let Some(cluster) = self.cluster() {
+            let leases: Vec<_> = leases.collect();
+            return cluster.renew_many(&leases, length).await;
+        }
         let link = self.links.current()?;
         let keys = leases.clone().map(|(key, _)| key);
         let tokens = leases.map(|(_, token)| token.to_string().into_bytes());
@@ -64,6 +71,9 @@ impl RedisStore {
     }
 
     pub(super) async fn fill_step(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+        if let Some(cluster) = self.cluster() {
+            return cluster.fill_many(fills).await;
+        }
         let Some((Probe { deps, .. }, _)) = fills.first() else {
             return Ok(Vec::new());
         };

@@ -24,6 +24,11 @@ pub(super) struct GenerationSet {
 }
 
 impl GenerationSet {
+    /// Of generations that lie on several servers.
+    pub(super) fn new(base: StampBase, intended: Option<Millis>) -> Self {
+        Self { base, intended }
+    }
+
     pub(super) fn of(server: Nonce, generations: impl IntoIterator<Item = Generation>) -> Self {
         let mut intended = None;
         let nonces = generations.into_iter().map(|generation| {

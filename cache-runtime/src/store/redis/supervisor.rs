@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use super::address;
 use super::batcher::{WORKERS, Worker};
 use super::breaker::{Breaker, End};
-use super::dial::{dial, identify};
+use super::dial::{Identity, IsCluster, dial, identify};
 use super::errors::{NO_PRIMARY, described, refused};
 use super::health::{self, Ailment, Health};
 use super::link::{Link, LinkState};
@@ -47,7 +48,6 @@ const TIME_INTERVAL: Duration = Duration::from_secs(1);
 const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 
 /// The link in use, replaced by the task of [`keep`].
-#[derive(Default)]
 pub(super) struct Links {
     current: ArcSwapOption<Link>,
     breaker: Breaker,
@@ -55,9 +55,21 @@ pub(super) struct Links {
     pub(super) connection: ConnectionWatch,
     /// Why there was none, the last time.
     failure: Mutex<Option<String>>,
+    /// Turns true after the first attempt to connect.
+    attempted: watch::Sender<bool>,
 }
 
 impl Links {
+    pub(super) fn new(connection: ConnectionWatch, attempted: watch::Sender<bool>) -> Self {
+        Self {
+            current: ArcSwapOption::default(),
+            breaker: Breaker::default(),
+            connection,
+            failure: Mutex::default(),
+            attempted,
+        }
+    }
+
     pub(super) fn current(&self) -> Result<Arc<Link>, Error> {
         self.using(Arc::clone)
     }
@@ -113,6 +125,17 @@ pub(super) struct Keeper {
     /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
     /// answers without waking another thread. When that runtime ends, the next link is driven here.
     pub(super) application: Option<Handle>,
+    /// Whether it is a node of a cluster, which says more of its own.
+    pub(super) is_node: bool,
+}
+
+/// Why a connection is kept no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The cache is closed, or the node has no slots any more.
+    ToTheEnd,
+    /// The server is a node of a cluster.
+    IsCluster,
 }
 
 /// The runtime to drive connections on: the caller's, if it does not depend on somebody blocking on it.
@@ -122,13 +145,12 @@ pub(super) fn driving_runtime() -> Option<Handle> {
         .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
-/// Connects, and connects again, until `closing` says so. `attempted` turns true after the first attempt.
+/// Connects, and connects again, until `closing` says so, or the server is found to be a node of a cluster.
 pub(super) async fn keep(
     links: Arc<Links>,
     mut keeper: Keeper,
-    attempted: watch::Sender<bool>,
     mut closing: watch::Receiver<bool>,
-) {
+) -> Kept {
     // Why there is no connection, as far as it was said.
     let mut said = Vec::new();
     // What its server lacks, as far as it was said.
@@ -155,18 +177,18 @@ pub(super) async fn keep(
                 }
                 links.breaker.close(clock::now());
                 links.connection.established();
-                tracing::info!(
-                    "✓ Redis cache enabled at {}:{}",
-                    keeper.config.host,
-                    keeper.config.port
-                );
+                let RedisConfig { host, port, .. } = &keeper.config;
+                match keeper.is_node {
+                    true => tracing::info!("✓ connected to the cluster's primary at {host}:{port}"),
+                    false => tracing::info!("✓ Redis cache enabled at {host}:{port}"),
+                }
                 for missing in &link.capabilities.missing {
                     if !lacking.contains(missing) {
                         tracing::warn!("the server lacks {missing}");
                         lacking.push(missing.clone());
                     }
                 }
-                attempted.send_replace(true);
+                links.attempted.send_replace(true);
                 // Of a worker that does not get to it: its runtime's threads are all blocked.
                 let overdue = || link.state.unanswered(keeper.budget);
                 tokio::select! {
@@ -183,6 +205,9 @@ pub(super) async fn keep(
             }
             Err(error) => {
                 let source = std::error::Error::source(&error);
+                if source.is_some_and(|it| it.is::<IsCluster>()) {
+                    return Kept::IsCluster;
+                }
                 let end = match source.is_some_and(|it| it.is::<RefusesWrites>()) {
                     true => End::RefusesWrites,
                     false => End::Failed,
@@ -195,11 +220,15 @@ pub(super) async fn keep(
         if matches!(end, End::GivenUp | End::RefusesWrites | End::Failed) {
             links.connection.failed();
         }
-        attempted.send_replace(true);
+        links.attempted.send_replace(true);
         // Each reason once in an outage: the connection that was closed may be refused now for another.
         if said.len() < REASONS && !said.contains(&reason) {
-            tracing::warn!("✗ Redis connection failed: {reason}");
-            if said.is_empty() {
+            let RedisConfig { host, port, .. } = &keeper.config;
+            match keeper.is_node {
+                true => tracing::warn!("✗ the cluster's primary at {host}:{port} failed: {reason}"),
+                false => tracing::warn!("✗ Redis connection failed: {reason}"),
+            }
+            if said.is_empty() && !keeper.is_node {
                 tracing::warn!("  Running without the Redis cache; reconnecting in the background");
             }
             said.push(reason);
@@ -213,6 +242,7 @@ pub(super) async fn keep(
         link.state.give_up(|| "the cache was shut down".into());
     }
     links.set(None);
+    Kept::ToTheEnd
 }
 
 /// Reads the server's clock again from time to time.
@@ -283,17 +313,25 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         ..LinkState::default()
     });
     let (mut connection, is_resp3) = dial(config, address, state.hears()).await?;
-    let (server, clock) = identify(&mut connection, *trust_restart).await?;
+    let Identity {
+        server,
+        epoch,
+        clock,
+    } = identify(&mut connection, *trust_restart, keeper.is_node).await?;
     // A server that is loading, or lets us log in but not read, is not one to send reads to.
-    let mut probe = redis::cmd("MGET");
-    probe.arg(health.key());
+    let probe = match health.key() {
+        Some(key) => redis::cmd("MGET").arg(key.as_str()).clone(),
+        None => redis::cmd("PING"),
+    };
     let mut round_trip = Duration::MAX;
     for _ in 0..PROBES {
         let sent = clock::now();
-        probe
-            .query_async::<Value>(&mut connection)
-            .await
-            .map_err(described)?;
+        match probe.query_async::<Value>(&mut connection).await {
+            Ok(_) => {}
+            // The slot has just moved, which says nothing of the server.
+            Err(error) if keeper.is_node && error.code() == Some("MOVED") => {}
+            Err(error) => return Err(described(error)),
+        }
         round_trip = round_trip.min(sent.elapsed());
     }
     state.batcher.set_round_trip(round_trip);
@@ -332,6 +370,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
     Ok(Link {
         connection,
         server,
+        epoch: AtomicU64::new(epoch),
         clock,
         capabilities,
         address,
@@ -354,12 +393,12 @@ pub(super) async fn others(
         }
         let asked = async {
             let (mut connection, _) = dial(config, address, |_| {}).await?;
-            identify(&mut connection, false).await
+            identify(&mut connection, false, false).await
         };
         match tokio::time::timeout(CONNECT_BUDGET, asked).await {
             // Without `run_id`s nothing tells servers apart.
             Ok(Ok(_)) if link.server == Nonce::NONE => silent.push(address),
-            Ok(Ok((server, _))) if server == link.server => {}
+            Ok(Ok(it)) if it.server == link.server => {}
             Ok(Ok(_)) => others.push(address),
             // A replica is passed over when a connection is made.
             Ok(Err(error)) if error.to_string() == NO_PRIMARY => {}

@@ -5,14 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use redis::Value;
 
 use super::link::Link;
 use super::reply::{info_field, text};
 use super::scripts::Lua;
-use super::{RedisStore, Walk, glob, supervisor};
+use super::walk::{Walk, scan};
+use super::{RedisStore, glob, supervisor};
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Inquiry, Survey};
 
@@ -81,10 +82,14 @@ return heads
 
 impl RedisStore {
     pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
-        let link = self
-            .links
-            .current()
-            .map_err(|error| self.links.failure().map_or(error, Error::unavailable))?;
+        let link = match self.cluster() {
+            // Of one of its nodes, which are set up alike.
+            Some(cluster) => cluster.any_link()?,
+            None => self
+                .links
+                .current()
+                .map_err(|error| self.links.failure().map_or(error, Error::unavailable))?,
+        };
         let mut survey = Survey {
             missing: link.capabilities.missing.clone(),
             ..Survey::default()
@@ -187,7 +192,7 @@ impl RedisStore {
         }
         let mut walk = Walk::new(format!("{}*", glob::literal(&inquiry.namespace)), true);
         for _ in 0..STEPS {
-            match self.scan(link, &mut walk).await? {
+            match scan(link, self.budget, &mut walk).await? {
                 Some(step) if keys.len() < SAMPLE => keys.extend(step.into_iter().filter(|key| {
                     usable
                         .iter()

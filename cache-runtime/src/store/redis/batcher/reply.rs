@@ -66,7 +66,7 @@ impl<'r> BatchKeys<'r> {
                 .iter()
                 .map(|at| generations.get(*at).copied().flatten());
             let own: Option<Vec<_>> = own.collect();
-            own.map(|own| GenerationSet::of(link.server, own))
+            own.map(|own| GenerationSet::of(link.identity(), own))
         };
         Ok(BatchReply {
             standings: self.lists.iter().map(standing).collect(),

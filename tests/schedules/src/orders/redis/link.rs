@@ -58,6 +58,10 @@ impl Link {
         }
     }
 
+    pub fn identity(&self) -> Nonce {
+        self.server
+    }
+
     pub fn abandon(&self) {
         self.batcher.end();
     }

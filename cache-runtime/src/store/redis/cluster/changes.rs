@@ -1,0 +1,584 @@
+//! Changes: scripts over single keys, each sent to the node that has its slot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
+
+use super::super::limits::{SCRIPT_SETS_IT, STEP};
+use super::super::link::Link;
+use super::super::reply::{millis, miscounted};
+use super::super::scripts::{self, Lua, ScriptMode};
+use super::super::slots::slot_of;
+use super::routing::{Step, groups, routed};
+use super::state::{Answers, Cluster, Fault, REDIRECT_PAUSE, fault};
+use crate::base::clock::{self, Instant, Millis};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::{Nonce, hash128};
+use crate::protocol::entry::Header;
+use crate::protocol::generation::Dep;
+use crate::store::{
+    Fill, Filled, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
+    PartlyInvalidated, Payload, Probe, Seen,
+};
+
+/// How many generations are remembered as seen to.
+const TOUCHED: usize = 4_096;
+
+/// What came of a step: the value, and the connection that it came over.
+type Done = Result<(Value, Arc<Link>), Error>;
+
+/// How a step fares where the slot is on its way to another node and the key is not at its old one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnItsWay {
+    /// It takes place at the new one. Only for what removes: nothing that is to be read may be stored there before the node
+    /// owns the slot, since a move that is broken off and begun again would bring it back.
+    Follow,
+    /// It fails.
+    Fail,
+}
+
+fn typed<T: FromRedisValue>(done: Done) -> Result<(T, Arc<Link>), Error> {
+    let (value, link) = done?;
+    match redis::from_redis_value(value) {
+        Ok(value) => Ok((value, link)),
+        Err(error) => {
+            let error = Error::new(ErrorKind::Store, error.to_string());
+            Err(link.answers_amiss(error))
+        }
+    }
+}
+
+/// The same of a script that answers for each of its keys, and has one.
+fn only<T: FromRedisValue>(done: Done) -> Result<T, Error> {
+    let (mut values, _) = typed::<Vec<T>>(done)?;
+    values.pop().ok_or_else(miscounted)
+}
+
+impl Cluster {
+    /// Sends steps over one connection, in one pipeline.
+    pub(super) async fn send(&self, link: &Link, steps: &[&Step<'_>]) -> Result<Answers, Error> {
+        let mode = link.capabilities.scripts;
+        let mut commands = Pipeline::with_capacity(steps.len());
+        for step in steps {
+            commands.add_command(
+                step.script
+                    .command(mode, &step.keys, step.args.iter().cloned()),
+            );
+        }
+        commands.ignore_errors();
+        let mut answers: Answers = link
+            .ask(self.budget, async |connection| {
+                commands.query_async(connection).await
+            })
+            .await?;
+        if answers.len() != steps.len() {
+            return Err(link.answers_amiss(miscounted()));
+        }
+        for (step, answer) in steps.iter().zip(&mut answers) {
+            if mode == ScriptMode::ByHash && answer.as_ref().is_err_and(is_forgotten) {
+                *answer = self.run_again(link, step).await?;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Runs a script that the server has forgotten.
+    async fn run_again(
+        &self,
+        link: &Link,
+        step: &Step<'_>,
+    ) -> Result<Result<Value, RedisError>, Error> {
+        let keys = step.keys.iter().copied();
+        let args = step.args.iter().cloned();
+        link.ask(self.budget, async |connection| {
+            Ok(step
+                .script
+                .run(connection, ScriptMode::ByHash, keys, args)
+                .await)
+        })
+        .await
+    }
+
+    /// At the node that has been told to expect the slot.
+    async fn send_asking(
+        &self,
+        address: &str,
+        step: &Step<'_>,
+    ) -> Result<(Value, Arc<Link>), Fault> {
+        let map = self.map.load_full();
+        let node = map.nodes().iter().find(|node| {
+            // Some servers leave the host out where it is the same.
+            let (_, port) = address.rsplit_once(':').unwrap_or_default();
+            node.address() == address || (address.starts_with(':') && port == node.port.to_string())
+        });
+        let Some(node) = node else {
+            let text = format!("the key's slot is on its way to {address}, which is not known yet");
+            self.wake.notify_one();
+            return Err(Fault::Failed(Error::unavailable(text)));
+        };
+        let link = node.links.current().map_err(Fault::Failed)?;
+        let mut commands = redis::pipe();
+        commands.cmd("ASKING");
+        let mode = link.capabilities.scripts;
+        commands.add_command(
+            step.script
+                .command(mode, &step.keys, step.args.iter().cloned()),
+        );
+        commands.ignore_errors();
+        let answers: Result<Answers, Error> = link
+            .ask(self.budget, async |connection| {
+                commands.query_async(connection).await
+            })
+            .await;
+        let answer = answers.map_err(Fault::Failed)?.pop();
+        let answer = answer.ok_or_else(|| Fault::Failed(link.answers_amiss(miscounted())))?;
+        match answer {
+            Ok(value) => Ok((value, link)),
+            Err(error) if is_forgotten(&error) => {
+                let _ = link
+                    .ask(self.budget, async |connection| {
+                        step.script.load(connection).await
+                    })
+                    .await;
+                Err(Fault::Moving(Some(address.to_owned())))
+            }
+            Err(error) => Err(fault(&link, error)),
+        }
+    }
+
+    /// Runs all steps, those of different nodes at once; each answer in the place of its step.
+    pub(super) async fn run(&self, steps: &[Step<'_>], on_its_way: OnItsWay) -> Vec<Done> {
+        let deadline = clock::now() + self.budget;
+        let mut done: Vec<Option<Done>> = steps.iter().map(|_| None).collect();
+        let mut left: Vec<usize> = (0..steps.len()).collect();
+        while !left.is_empty() {
+            let (moved, asked) = self.run_once(steps, &left, &mut done).await;
+            left = moved;
+            let is_redirected = !left.is_empty();
+            for (at, address) in asked {
+                let sent = match (on_its_way, &address) {
+                    (OnItsWay::Fail, _) => Err(Fault::Failed(Error::unavailable(
+                        "the key's slot is being moved",
+                    ))),
+                    (OnItsWay::Follow, Some(address)) => {
+                        self.send_asking(address, &steps[at]).await
+                    }
+                    (OnItsWay::Follow, None) => Err(Fault::Moving(None)),
+                };
+                match sent {
+                    Ok(answer) => done[at] = Some(Ok(answer)),
+                    Err(Fault::Failed(error)) => done[at] = Some(Err(error)),
+                    Err(Fault::Moved | Fault::Moving(_)) => left.push(at),
+                }
+            }
+            if left.is_empty() {
+                break;
+            }
+            let waited = match is_redirected {
+                true => self.refreshed(deadline).await,
+                false => self.pause(deadline).await,
+            };
+            if let Err(error) = waited {
+                for at in left.drain(..) {
+                    done[at] = Some(Err(Error::new(error.kind(), error.to_string())));
+                }
+            }
+        }
+        let unanswered = || Err(Error::unavailable("the cluster did not answer"));
+        done.into_iter()
+            .map(|it| it.unwrap_or_else(unanswered))
+            .collect()
+    }
+
+    async fn pause(&self, deadline: Instant) -> Result<(), Error> {
+        if clock::now() + REDIRECT_PAUSE >= deadline {
+            return Err(Error::unavailable("the key's slot is being moved"));
+        }
+        tokio::time::sleep(REDIRECT_PAUSE).await;
+        Ok(())
+    }
+
+    /// Sends each of these steps once. Returns those that another node has to be asked for, and those whose slot is on its way.
+    async fn run_once(
+        &self,
+        steps: &[Step<'_>],
+        which: &[usize],
+        done: &mut [Option<Done>],
+    ) -> (Vec<usize>, Vec<(usize, Option<String>)>) {
+        let mut by_node: Vec<(Arc<Link>, Vec<usize>)> = Vec::new();
+        {
+            let map = self.map.load();
+            for at in which {
+                let link = match map.nodes().is_empty() {
+                    true => Err(self.unknown()),
+                    false => map.link(steps[*at].slot),
+                };
+                match link {
+                    Ok(link) => match by_node.iter_mut().find(|(it, _)| Arc::ptr_eq(it, &link)) {
+                        Some((_, of_node)) => of_node.push(*at),
+                        None => by_node.push((link, vec![*at])),
+                    },
+                    Err(error) => done[*at] = Some(Err(error)),
+                }
+            }
+        }
+        let (mut moved, mut asked) = (Vec::new(), Vec::new());
+        let sent = by_node.iter().map(|(link, of_node)| async move {
+            let mut answers = Vec::with_capacity(of_node.len());
+            for part in of_node.chunks(STEP) {
+                let part: Vec<_> = part.iter().map(|at| &steps[*at]).collect();
+                match self.send(link, &part).await {
+                    Ok(part) => answers.extend(part.into_iter().map(Ok)),
+                    Err(error) => answers.extend(
+                        part.iter()
+                            .map(|_| Err(Error::new(error.kind(), error.to_string()))),
+                    ),
+                }
+            }
+            answers
+        });
+        let sent: Vec<Vec<Result<Result<Value, RedisError>, Error>>> = join_all(sent).await;
+        for ((link, of_node), answers) in by_node.iter().zip(sent) {
+            for (at, answer) in of_node.iter().zip(answers) {
+                match answer.map(|answer| answer.map_err(|error| fault(link, error))) {
+                    Ok(Ok(value)) => done[*at] = Some(Ok((value, Arc::clone(link)))),
+                    Ok(Err(Fault::Moved)) => moved.push(*at),
+                    Ok(Err(Fault::Moving(address))) => asked.push((*at, address)),
+                    Ok(Err(Fault::Failed(error))) | Err(error) => done[*at] = Some(Err(error)),
+                }
+            }
+        }
+        (moved, asked)
+    }
+
+    pub(in crate::store::redis) async fn lease_many(
+        &self,
+        requests: &[(&Probe, LeaseRequest)],
+    ) -> Result<Vec<LeaseReply>, Error> {
+        let steps = requests.iter().map(|(probe, request)| {
+            let (mode, seen) = match &request.seen {
+                Seen::Nothing => ("nothing", String::new()),
+                Seen::Entry(header) => ("entry", header.encode()),
+                Seen::Past(header) => ("past", header.encode()),
+                Seen::Leased => ("leased", String::new()),
+                Seen::Anything => ("anything", String::new()),
+            };
+            let lease = request.header(probe.kind, SCRIPT_SETS_IT);
+            let args = [mode.into(), seen.into_bytes(), lease.encode().into_bytes()];
+            step(
+                &scripts::LEASE,
+                &probe.key,
+                std::iter::once(millis(request.length)).chain(args),
+            )
+        });
+        let steps: Vec<_> = steps.collect();
+        let done = self.run(&steps, OnItsWay::Fail).await;
+        let replies = done.into_iter().map(|done| {
+            let reply: Vec<u8> = only(done)?;
+            Ok(match reply.as_slice() {
+                b"" => LeaseReply::Granted,
+                b"intended" => LeaseReply::Intended,
+                reply => Header::parse(reply)
+                    .map_or(LeaseReply::Foreign, |(header, _)| LeaseReply::Taken(header)),
+            })
+        });
+        replies.collect()
+    }
+
+    pub(in crate::store::redis) async fn renew_many(
+        &self,
+        leases: &[(&str, Nonce)],
+        length: Duration,
+    ) -> Result<Vec<bool>, Error> {
+        let steps = leases.iter().map(|(key, token)| {
+            step(
+                &scripts::RENEW,
+                key,
+                [millis(length), token.to_string().into_bytes()],
+            )
+        });
+        let steps: Vec<_> = steps.collect();
+        let done = self.run(&steps, OnItsWay::Fail).await;
+        done.into_iter().map(only::<bool>).collect()
+    }
+
+    pub(in crate::store::redis) async fn release(
+        &self,
+        key: &str,
+        token: Nonce,
+    ) -> Result<(), Error> {
+        let step = step(&scripts::RELEASE, key, [token.to_string().into_bytes()]);
+        let done = self.run(&[step], OnItsWay::Fail).await;
+        done.into_iter().try_for_each(|done| done.map(drop))
+    }
+
+    pub(in crate::store::redis) async fn fill_many(
+        &self,
+        fills: Vec<(&Probe, Fill)>,
+    ) -> Result<Vec<Filled>, Error> {
+        let ttl = fills.iter().map(|(_, fill)| fill.generation_ttl).max();
+        let ttl = ttl.unwrap_or(self.default_generation_ttl);
+        let deps = fills.first().map(|(probe, _)| Arc::clone(&probe.deps));
+        let mut steps = Vec::with_capacity(fills.len());
+        for (probe, fill) in fills {
+            let header = fill.header(probe.kind, SCRIPT_SETS_IT);
+            let payload = match fill.payload {
+                Payload::Encoded(bytes) => Vec::from(bytes),
+                // For people who look: an absence reads as one.
+                Payload::Empty => b"null".to_vec(),
+                Payload::Decoded(_) => {
+                    return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
+                }
+            };
+            let args = [
+                b"1".to_vec(),
+                millis(ttl),
+                fill.token.to_string().into_bytes(),
+                header.encode().into_bytes(),
+                payload,
+                millis(fill.fresh_for),
+                millis(fill.stale_for),
+            ];
+            steps.push(step(&scripts::FILL, &probe.key, args));
+        }
+        let mut filled = Vec::with_capacity(steps.len());
+        for done in self.run(&steps, OnItsWay::Fail).await {
+            filled.push(match only::<bool>(done)? {
+                true => Filled::Stored,
+                false => Filled::Refused,
+            });
+        }
+        if let Some(deps) = deps
+            && filled.contains(&Filled::Stored)
+        {
+            self.touch(&deps, ttl).await;
+        }
+        Ok(filled)
+    }
+
+    /// Sees to it from time to time that generations outlive the entries that depend on them. Where it fails those are cold.
+    async fn touch(&self, deps: &[Arc<Dep>], ttl: Duration) {
+        let now = clock::now();
+        let mut due = Vec::new();
+        {
+            let mut touched = self.touched.lock();
+            if touched.len() > TOUCHED {
+                touched.clear();
+            }
+            for dep in deps {
+                let last = touched.entry(hash128(&[0; 16], dep.key().as_bytes()));
+                let is_due = match &last {
+                    std::collections::hash_map::Entry::Occupied(last) => {
+                        now.saturating_duration_since(*last.get()) > ttl / 4
+                    }
+                    std::collections::hash_map::Entry::Vacant(_) => true,
+                };
+                if is_due {
+                    last.insert_entry(now);
+                    due.push(Arc::clone(dep));
+                }
+            }
+        }
+        if due.is_empty() {
+            return;
+        }
+        let groups = groups(&due);
+        let steps = groups.iter().map(|group| Step {
+            slot: group.slot,
+            script: &scripts::TOUCH,
+            keys: group.keys(),
+            args: vec![millis(ttl)],
+        });
+        let steps: Vec<_> = steps.collect();
+        drop(self.run(&steps, OnItsWay::Fail).await);
+    }
+
+    /// All is announced at once. Where a foreign value lies under a row's key, the whole resource is announced in a second step.
+    pub(in crate::store::redis) async fn announce(
+        &self,
+        mode: &str,
+        intent: &Intent,
+    ) -> Result<Intended, Error> {
+        let step_of = |slot: u16, keys: Vec<_>, rows: usize| {
+            let nonces = keys[rows..]
+                .iter()
+                .map(|_| Nonce::fresh().to_string().into_bytes());
+            let args = [
+                rows.to_string().into_bytes(),
+                millis(self.default_generation_ttl),
+                intent.token.to_string().into_bytes(),
+                // Deadlines are by the clocks of several nodes, which may differ by a second.
+                millis(intent.length + Duration::from_secs(1)),
+                mode.into(),
+            ];
+            Step {
+                slot,
+                script: &scripts::INTEND,
+                args: args.into_iter().chain(nonces).collect(),
+                keys,
+            }
+        };
+        let rows = intent.rows.iter().map(|row| {
+            let key = row.key.as_str();
+            step_of(slot_of(key), vec![key], 1)
+        });
+        let of_deps = groups(&intent.deps);
+        let on_deps = of_deps
+            .iter()
+            .map(|group| step_of(group.slot, group.keys(), 0));
+        let steps: Vec<_> = rows.chain(on_deps).collect();
+        let (mut at, mut wholes) = (Millis(0), Vec::new());
+        let done = self.run(&steps, OnItsWay::Follow).await;
+        for (number, done) in done.into_iter().enumerate() {
+            let ((node_at, on_whole), link) = typed::<(u64, bool)>(done)?;
+            at = at.max(link.clock.to_here(Millis(node_at)));
+            if let Some(row) = intent.rows.get(number)
+                && on_whole
+            {
+                wholes.push(Arc::clone(&row.whole));
+            }
+        }
+        let of_wholes = groups(&wholes);
+        if !of_wholes.is_empty() {
+            let on_wholes = of_wholes
+                .iter()
+                .map(|group| step_of(group.slot, group.keys(), 0));
+            let steps: Vec<_> = on_wholes.collect();
+            for done in self.run(&steps, OnItsWay::Follow).await {
+                typed::<(u64, bool)>(done)?;
+            }
+        }
+        let slots: Vec<_> = steps.iter().map(|step| step.slot).collect();
+        self.fences.passed(&slots).await;
+        Ok(Intended {
+            at,
+            on_whole: !wholes.is_empty(),
+        })
+    }
+
+    pub(in crate::store::redis) async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+        let ttl = millis(self.default_generation_ttl);
+        let groups = groups(probe.deps.iter());
+        let on_deps = groups.iter().map(|group| {
+            // The first key is looked at as an entry, which a generation is not.
+            let first = group.deps.first().map(|(key, _)| *key);
+            let nonces = group
+                .deps
+                .iter()
+                .map(|_| Nonce::fresh().to_string().into_bytes());
+            Step {
+                slot: group.slot,
+                script: &scripts::PRUNE,
+                keys: first.into_iter().chain(group.keys()).collect(),
+                args: std::iter::once(ttl.clone()).chain(nonces).collect(),
+            }
+        });
+        let entry = step(&scripts::PRUNE, &probe.key, [ttl.clone()]);
+        let steps: Vec<_> = std::iter::once(entry).chain(on_deps).collect();
+        let done = self.run(&steps, OnItsWay::Fail).await;
+        done.into_iter().try_for_each(|done| done.map(drop))
+    }
+
+    pub(in crate::store::redis) async fn invalidate(
+        &self,
+        invalidation: &Invalidation,
+    ) -> PartlyInvalidated {
+        let withdraws: Vec<_> = invalidation
+            .withdraws
+            .iter()
+            .map(Nonce::to_string)
+            .collect();
+        let mut by_slot: HashMap<u16, (Vec<usize>, Vec<usize>)> = HashMap::new();
+        for (at, key) in invalidation.kills.iter().enumerate() {
+            by_slot.entry(slot_of(key)).or_default().0.push(at);
+        }
+        for (at, dep) in invalidation.bumps.iter().enumerate() {
+            by_slot.entry(routed(dep).1).or_default().1.push(at);
+        }
+        // Without any it is one round all the same.
+        let rounds = withdraws.len().div_ceil(STEP).max(1);
+        let mut steps = Vec::new();
+        let mut concerned: Vec<(&[usize], &[usize])> = Vec::new();
+        for (slot, (kills, bumps)) in &by_slot {
+            let parts = kills.chunks(STEP).map(|kills| (kills, &[][..]));
+            let parts = parts.chain(bumps.chunks(STEP).map(|bumps| (&[][..], bumps)));
+            for (kills, bumps) in parts {
+                for round in 0..rounds {
+                    let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
+                    let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
+                    let keys = kills.iter().map(|at| invalidation.kills[*at].as_str());
+                    let deps = bumps.iter().map(|at| routed(&invalidation.bumps[*at]).0);
+                    let nonces = bumps
+                        .iter()
+                        .map(|_| Nonce::fresh().to_string().into_bytes());
+                    let args = [
+                        kills.len().to_string().into_bytes(),
+                        millis(self.default_generation_ttl),
+                        withdraws.into(),
+                    ];
+                    steps.push(Step {
+                        slot: *slot,
+                        script: &scripts::INVALIDATE,
+                        keys: keys.chain(deps).collect(),
+                        args: args.into_iter().chain(nonces).collect(),
+                    });
+                    concerned.push((kills, bumps));
+                }
+            }
+        }
+        let done = self.run(&steps, OnItsWay::Follow).await;
+        let mut invalidated = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
+        let mut undone = Invalidation::default();
+        let mut fault = None;
+        for (done, (kills, bumps)) in done.into_iter().zip(concerned) {
+            match typed::<(u64, u64)>(done) {
+                Ok(((at, removed), link)) => {
+                    invalidated.at = invalidated.at.max(link.clock.to_here(Millis(at)));
+                    invalidated.removed += removed;
+                }
+                Err(error) => {
+                    fault = Some(error);
+                    let kills = kills.iter().map(|at| invalidation.kills[*at].clone());
+                    undone.kills.extend(kills);
+                    let bumps = bumps.iter().map(|at| Arc::clone(&invalidation.bumps[*at]));
+                    undone.bumps.extend(bumps);
+                }
+            }
+        }
+        let slots: Vec<_> = by_slot.into_keys().collect();
+        self.fences.passed(&slots).await;
+        match fault {
+            None => PartlyInvalidated::whole(invalidated),
+            Some(error) => {
+                undone.kills.dedup();
+                undone.bumps.dedup();
+                undone.withdraws.clone_from(&invalidation.withdraws);
+                PartlyInvalidated::partly(invalidated, undone, error)
+            }
+        }
+    }
+}
+
+/// A step over one entry.
+fn step<'k>(
+    script: &'static Lua,
+    key: &'k str,
+    args: impl IntoIterator<Item = Vec<u8>>,
+) -> Step<'k> {
+    Step {
+        slot: slot_of(key),
+        script,
+        keys: vec![key],
+        args: args.into_iter().collect(),
+    }
+}
+
+fn is_forgotten(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript)
+}

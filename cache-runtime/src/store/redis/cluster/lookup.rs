@@ -1,0 +1,219 @@
+//! Reads: an entry from its node and its generations from theirs, in one round trip.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use redis::{Pipeline, Value};
+
+use super::super::link::Link;
+use super::super::reply::{self, millis};
+use super::super::scripts;
+use super::super::slots::slot_of;
+use super::super::stored::{GenerationSet, StoredValue, generation};
+use super::routing::{Group, Step, groups};
+use super::state::{Answers, Cluster, Fault, fault};
+use crate::base::clock;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::nonce::Nonce;
+use crate::protocol::generation::{Generation, StampBase};
+use crate::store::{Look, Probe};
+
+/// What is asked of one node.
+struct Request {
+    link: Arc<Link>,
+    commands: Pipeline,
+    wanted: Vec<Wanted>,
+}
+
+enum Wanted {
+    Entry(usize),
+    Group(usize),
+}
+
+/// A generation, and the connection over which it came.
+struct Sourced {
+    generation: Generation,
+    link: Arc<Link>,
+}
+
+/// The commands for one node, with those that it has already.
+fn request_of<'r>(requests: &'r mut Vec<Request>, link: &Arc<Link>) -> &'r mut Request {
+    let known = requests.iter().position(|it| Arc::ptr_eq(&it.link, link));
+    let at = known.unwrap_or_else(|| {
+        requests.push(Request {
+            link: Arc::clone(link),
+            commands: Pipeline::new(),
+            wanted: Vec::new(),
+        });
+        requests.len() - 1
+    });
+    &mut requests[at]
+}
+
+impl Cluster {
+    /// Reads entries, and the generations that all of them depend on.
+    pub(in crate::store::redis) async fn look_over(
+        &self,
+        probes: &[Probe],
+    ) -> Result<Vec<Look>, Error> {
+        let deadline = clock::now() + self.budget;
+        loop {
+            match self.try_look(probes).await {
+                Ok(looks) => return Ok(looks),
+                Err(Fault::Moved) => Box::pin(self.refreshed(deadline)).await?,
+                // A slot on its way has keys in two places, and nothing is read from the new one before it owns the slot:
+                // what lies there may be from an earlier attempt to move it.
+                Err(Fault::Moving(_)) => {
+                    return Err(Error::unavailable("the key's slot is being moved"));
+                }
+                Err(Fault::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_look(&self, probes: &[Probe]) -> Result<Vec<Look>, Fault> {
+        let Some(Probe { deps, .. }) = probes.first() else {
+            return Ok(Vec::new());
+        };
+        debug_assert!(probes.iter().all(|probe| probe.deps == *deps));
+        let groups = groups(deps.iter());
+        let mut requests = Vec::with_capacity(2);
+        let mut links = Vec::with_capacity(probes.len());
+        let mut group_links = Vec::with_capacity(groups.len());
+        {
+            let map = self.map.load();
+            if map.nodes().is_empty() {
+                return Err(Fault::Failed(self.unknown()));
+            }
+            for (at, probe) in probes.iter().enumerate() {
+                let link = map.link(slot_of(&probe.key)).map_err(Fault::Failed)?;
+                let request = request_of(&mut requests, &link);
+                request.commands.cmd("GET").arg(&probe.key);
+                request.wanted.push(Wanted::Entry(at));
+                links.push(link);
+            }
+            for (at, group) in groups.iter().enumerate() {
+                let link = map.link(group.slot).map_err(Fault::Failed)?;
+                let request = request_of(&mut requests, &link);
+                request.commands.cmd("MGET").arg(group.keys());
+                request.wanted.push(Wanted::Group(at));
+                group_links.push(link);
+            }
+        }
+        let mut values: Vec<Option<Value>> = probes.iter().map(|_| None).collect();
+        let mut found: Vec<Option<Vec<Value>>> = groups.iter().map(|_| None).collect();
+        let answers = match &mut requests[..] {
+            [request] => vec![self.ask(request).await],
+            requests => join_all(requests.iter_mut().map(|request| self.ask(request))).await,
+        };
+        for (request, answers) in requests.iter().zip(answers) {
+            for (wanted, answer) in request.wanted.iter().zip(answers.map_err(Fault::Failed)?) {
+                let value = answer.map_err(|error| fault(&request.link, error))?;
+                match (wanted, value) {
+                    (Wanted::Entry(at), value) => values[*at] = Some(value),
+                    (Wanted::Group(at), Value::Array(values)) => found[*at] = Some(values),
+                    (Wanted::Group(_), _) => return Err(miscounted(&request.link)),
+                }
+            }
+        }
+        let mut generations: Vec<Option<Sourced>> = deps.iter().map(|_| None).collect();
+        for ((group, link), values) in groups.iter().zip(&group_links).zip(found) {
+            let values = values.filter(|values| values.len() == group.deps.len());
+            let values = values.ok_or_else(|| miscounted(link))?;
+            let read: Option<Vec<_>> = values.iter().map(generation).collect();
+            let read = match read {
+                Some(read) => read,
+                // A hit has no part in it, and is not to carry it about.
+                None => Box::pin(self.ensure(link, group)).await?,
+            };
+            for ((_, at), generation) in group.deps.iter().zip(read) {
+                let link = Arc::clone(link);
+                generations[*at] = Some(Sourced { generation, link });
+            }
+        }
+        let generations: Option<Vec<Sourced>> = generations.into_iter().collect();
+        let generations = generations.unwrap_or_default();
+        let looks = probes.iter().zip(links).zip(values);
+        looks
+            .map(|((probe, link), value)| {
+                let value = StoredValue::of(value.unwrap_or(Value::Nil));
+                let standing = standing(&link, &generations);
+                let is_off = |key: &str, stamp| link.is_off_by_others(key, stamp);
+                let look = value.look(&probe.key, &standing, is_off, link.clock.now());
+                look.ok_or_else(|| {
+                    let text = "Redis answered with an entry of another key";
+                    Fault::Failed(Error::unavailable(text))
+                })
+            })
+            .collect()
+    }
+
+    async fn ask(&self, request: &mut Request) -> Result<Answers, Error> {
+        let commands = request.commands.ignore_errors();
+        let answers: Answers = request
+            .link
+            .ask(self.budget, async |connection| {
+                commands.query_async(connection).await
+            })
+            .await?;
+        match answers.len() == request.wanted.len() {
+            true => Ok(answers),
+            false => Err(request.link.answers_amiss(reply::miscounted())),
+        }
+    }
+
+    /// The generations of one slot, those that are missing made.
+    async fn ensure(&self, link: &Arc<Link>, group: &Group<'_>) -> Result<Vec<Generation>, Fault> {
+        let ttl = millis(self.default_generation_ttl);
+        let nonces = group
+            .deps
+            .iter()
+            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let step = Step {
+            slot: group.slot,
+            script: &scripts::ENSURE,
+            keys: group.keys(),
+            args: std::iter::once(ttl).chain(nonces).collect(),
+        };
+        let mut answers = self.send(link, &[&step]).await.map_err(Fault::Failed)?;
+        let answer = answers.pop().ok_or_else(|| miscounted(link))?;
+        let made = match answer.map_err(|error| fault(link, error))? {
+            Value::Array(values) => values.iter().map(generation).collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        made.filter(|made| made.len() == group.deps.len())
+            .ok_or_else(|| {
+                let text = "a generation's key holds something else";
+                Fault::Failed(Error::new(ErrorKind::Foreign, text))
+            })
+    }
+}
+
+fn miscounted(link: &Link) -> Fault {
+    Fault::Failed(link.answers_amiss(reply::miscounted()))
+}
+
+/// What the generations say of an entry that came over this connection: with the identities of all servers concerned, unless
+/// they are one.
+fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
+    let own = match crate::base::mutation::is_active("entry-node-not-in-stamp") {
+        true => Nonce::NONE,
+        false => entry.identity(),
+    };
+    let identity =
+        |it: &Sourced| match crate::base::mutation::is_active("generation-node-not-in-stamp") {
+            true => own,
+            false => it.link.identity(),
+        };
+    let nonces = generations.iter().map(|it| it.generation.nonce);
+    let base = match generations.iter().all(|it| identity(it) == own) {
+        true => StampBase::of(own, nonces),
+        false => StampBase::split(own, nonces.zip(generations.iter().map(identity))),
+    };
+    // Each deadline is by the clock of its node.
+    let intended = generations.iter().filter_map(|it| {
+        let until = it.generation.intended?;
+        Some(entry.clock.here_to(it.link.clock.to_here(until)))
+    });
+    GenerationSet::new(base, intended.max())
+}

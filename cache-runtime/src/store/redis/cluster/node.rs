@@ -1,0 +1,102 @@
+//! The primaries, each with its own connection, and who owns which slot.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::super::health::Health;
+use super::super::link::Link;
+use super::super::slots::{SLOTS, SlotSet};
+use super::super::supervisor::Links;
+use crate::base::error::Error;
+
+/// One primary.
+pub(super) struct Node {
+    /// As the cluster calls it.
+    pub(super) id: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) links: Arc<Links>,
+    pub(super) health: Health,
+    /// Ends its connection, and the tasks that keep it.
+    pub(super) closing: watch::Sender<bool>,
+    /// Turns true after the first attempt to connect.
+    pub(super) attempted: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("address", &self.address())
+            .field("connected", &self.links.is_connected())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Nobody's.
+const NOBODY: u16 = u16::MAX;
+
+/// Who owns which slot.
+#[derive(Debug)]
+pub(super) struct SlotMap {
+    owners: Box<[u16]>,
+    nodes: Vec<Arc<Node>>,
+}
+
+impl Default for SlotMap {
+    fn default() -> Self {
+        Self {
+            owners: vec![NOBODY; SLOTS.into()].into(),
+            nodes: Vec::new(),
+        }
+    }
+}
+
+impl SlotMap {
+    /// With a node for each slot, by its place among the nodes.
+    pub(super) fn new(nodes: Vec<Arc<Node>>, owners: impl Iterator<Item = Option<usize>>) -> Self {
+        let owners = owners.map(|owner| {
+            let owner = owner.and_then(|owner| u16::try_from(owner).ok());
+            owner.unwrap_or(NOBODY)
+        });
+        Self {
+            owners: owners.collect(),
+            nodes,
+        }
+    }
+
+    pub(super) fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
+        let owner = self.owners.get(usize::from(slot))?;
+        self.nodes.get(usize::from(*owner))
+    }
+
+    /// The connection to the owner of a slot.
+    pub(super) fn link(&self, slot: u16) -> Result<Arc<Link>, Error> {
+        match self.owner(slot) {
+            Some(node) => node.links.current(),
+            None => Err(Error::unavailable("no node of the cluster has the slot")),
+        }
+    }
+
+    /// The slots of a node.
+    pub(super) fn slots_of(&self, id: &str) -> SlotSet {
+        let mut slots = SlotSet::default();
+        for slot in 0..SLOTS {
+            if self.owner(slot).is_some_and(|owner| owner.id == id) {
+                slots.add(slot);
+            }
+        }
+        slots
+    }
+}

@@ -1,0 +1,54 @@
+//! Where keys lie, and what is sent there.
+
+use std::sync::Arc;
+
+use super::super::scripts::Lua;
+use super::super::slots::{slot_of, tagged};
+use crate::protocol::generation::Dep;
+
+/// The key of a generation here, and its slot.
+pub(super) fn routed(dep: &Dep) -> (&str, u16) {
+    let (key, slot) = dep.routed(|key| {
+        let key = tagged(key);
+        let slot = slot_of(&key);
+        (key, slot)
+    });
+    (key, *slot)
+}
+
+/// The generations of one slot.
+pub(super) struct Group<'p> {
+    pub(super) slot: u16,
+    /// The key of each, and its place among the dependencies.
+    pub(super) deps: Vec<(&'p str, usize)>,
+}
+
+impl Group<'_> {
+    pub(super) fn keys(&self) -> Vec<&str> {
+        self.deps.iter().map(|(key, _)| *key).collect()
+    }
+}
+
+/// The dependencies, by slot.
+pub(super) fn groups<'p>(deps: impl IntoIterator<Item = &'p Arc<Dep>>) -> Vec<Group<'p>> {
+    let mut groups: Vec<Group<'p>> = Vec::with_capacity(1);
+    for (at, dep) in deps.into_iter().enumerate() {
+        let (key, slot) = routed(dep);
+        match groups.iter_mut().find(|group| group.slot == slot) {
+            Some(group) => group.deps.push((key, at)),
+            None => groups.push(Group {
+                slot,
+                deps: vec![(key, at)],
+            }),
+        }
+    }
+    groups
+}
+
+/// One run of a script, over keys of one slot.
+pub(super) struct Step<'k> {
+    pub(super) slot: u16,
+    pub(super) script: &'static Lua,
+    pub(super) keys: Vec<&'k str>,
+    pub(super) args: Vec<Vec<u8>>,
+}

@@ -1,0 +1,184 @@
+//! What all parts of a cluster's store share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use redis::{ErrorKind as RedisErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::{Notify, watch};
+
+use super::super::errors::described;
+use super::super::fence::Fences;
+use super::super::link::Link;
+use super::super::slots::slot_of;
+use super::node::SlotMap;
+use crate::base::clock::{self, Instant};
+use crate::base::error::Error;
+use crate::config::{CacheConfig, RedisConfig};
+use crate::store::{Circuit, ConnectionWatch, Word};
+
+/// How long after a redirection that led nowhere the next attempt is made.
+pub(super) const REDIRECT_PAUSE: Duration = Duration::from_millis(2);
+
+/// Entries and generations in a cluster.
+pub(in crate::store::redis) struct Cluster {
+    pub(super) map: ArcSwap<SlotMap>,
+    pub(super) fences: Arc<Fences>,
+    pub(super) connection: ConnectionWatch,
+    /// For the task that asks who owns what.
+    pub(super) wake: Notify,
+    /// How many times it has begun to ask, and to which of these it has the answer.
+    pub(super) rounds: watch::Sender<Rounds>,
+    pub(super) budget: Duration,
+    pub(super) default_generation_ttl: Duration,
+    /// Why there is no map.
+    pub(super) failure: Mutex<Option<String>>,
+    /// When generations were last seen to, by hash of the key.
+    pub(super) touched: Mutex<HashMap<u128, Instant>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rounds {
+    pub(super) begun: u64,
+    pub(super) done: u64,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("nodes", &self.map.load().nodes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with one command.
+pub(super) enum Fault {
+    /// Another node has the slot; the command was not executed.
+    Moved,
+    /// The slot is on its way to another node, and the key may be there.
+    Moving(Option<String>),
+    Failed(Error),
+}
+
+/// What an error says of the command, and of the connection.
+pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
+    use ServerErrorKind as Server;
+    match error.kind() {
+        RedisErrorKind::Server(Server::Moved) => Fault::Moved,
+        RedisErrorKind::Server(Server::Ask) => {
+            Fault::Moving(error.redirect_node().map(|(node, _)| node.to_owned()))
+        }
+        RedisErrorKind::Server(Server::TryAgain) => Fault::Moving(None),
+        RedisErrorKind::Server(Server::ClusterDown | Server::MasterDown | Server::BusyLoading) => {
+            let text = described(error).to_string();
+            Fault::Failed(Error::unavailable(text))
+        }
+        _ => Fault::Failed(link.failed(error)),
+    }
+}
+
+/// The answers of a pipeline, each of which may be an error.
+pub(super) type Answers = Vec<Result<Value, RedisError>>;
+
+impl Cluster {
+    pub(super) fn new(config: &CacheConfig, connection: ConnectionWatch) -> Self {
+        Self {
+            map: ArcSwap::default(),
+            fences: Arc::default(),
+            connection,
+            wake: Notify::new(),
+            rounds: watch::Sender::default(),
+            budget: config.command_budget,
+            default_generation_ttl: crate::base::policy::generation_ttl(config.default_ttl),
+            failure: Mutex::default(),
+            touched: Mutex::default(),
+        }
+    }
+
+    /// Waits until it has been asked again who owns what, and somebody may try again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the time is up.
+    pub(super) async fn refreshed(&self, deadline: Instant) -> Result<(), Error> {
+        let mut rounds = self.rounds.subscribe();
+        let wanted = rounds.borrow_and_update().begun + 1;
+        self.wake.notify_one();
+        let refreshed = async {
+            let _ = rounds.wait_for(|rounds| rounds.done >= wanted).await;
+            // Nodes don't hear of a change all at once.
+            tokio::time::sleep(REDIRECT_PAUSE).await;
+        };
+        let limit = deadline.saturating_duration_since(clock::now());
+        tokio::time::timeout(limit, refreshed)
+            .await
+            .map_err(|_| Error::unavailable("the cluster's slots are being moved"))
+    }
+
+    pub(in crate::store::redis) fn circuit(&self) -> Circuit {
+        let map = self.map.load();
+        let mut circuits = map.nodes().iter().map(|node| node.links.circuit());
+        match circuits.clone().any(|it| it == Circuit::Closed) {
+            true => Circuit::Closed,
+            false => circuits.next().unwrap_or(Circuit::Open),
+        }
+    }
+
+    /// Why it is not asked, or one of its nodes is not.
+    pub(in crate::store::redis) fn reason(&self) -> Option<String> {
+        let map = self.map.load();
+        let reasons = map.nodes().iter().filter_map(|node| {
+            let reason = node.links.failure()?;
+            (node.links.circuit() != Circuit::Closed)
+                .then(|| format!("{}: {reason}", node.address()))
+        });
+        let reasons: Vec<_> = reasons.collect();
+        match reasons.is_empty() {
+            true => self
+                .failure
+                .lock()
+                .clone()
+                .filter(|_| map.nodes().is_empty()),
+            false => Some(reasons.join("; ")),
+        }
+    }
+
+    pub(in crate::store::redis) fn is_connected(&self) -> bool {
+        self.circuit() == Circuit::Closed
+    }
+
+    pub(in crate::store::redis) async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
+        let link = self.map.load().link(slot_of(key))?;
+        // Where the slot has just moved, the key is looked at from time to time.
+        Ok(link.listen(key, self.budget).await.unwrap_or(None))
+    }
+
+    /// Asks all primaries, since nobody says which of them the write concerns.
+    pub(in crate::store::redis) async fn ping(&self) -> Result<(), Error> {
+        let map = self.map.load_full();
+        if map.nodes().is_empty() {
+            return Err(self.unknown());
+        }
+        let pings = map.nodes().iter().map(|node| async {
+            let link = node.links.current()?;
+            link.check_health().await
+        });
+        let answers = futures_util::future::join_all(pings).await;
+        answers.into_iter().collect()
+    }
+
+    pub(super) fn unknown(&self) -> Error {
+        let failure = self.failure.lock().clone();
+        Error::unavailable(failure.unwrap_or_else(|| "the cluster is not connected".to_owned()))
+    }
+}
+
+/// The settings of one node of the cluster.
+pub(super) fn settings_of(config: &RedisConfig, host: &str, port: u16) -> RedisConfig {
+    let mut config = config.clone();
+    host.clone_into(&mut config.host);
+    config.port = port;
+    config
+}

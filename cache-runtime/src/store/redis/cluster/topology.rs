@@ -1,0 +1,462 @@
+//! Who owns what: asked of every primary once a second, and at once when one of them sends a command elsewhere.
+//!
+//! A node's answer tells its epoch too, which is a part of its identity. It is taken over before the node is used for a slot that
+//! it has gained: a slot may have come back to it, with entries from before, and its epoch has risen with that.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::super::address;
+use super::super::dial::dial;
+use super::super::errors::described;
+use super::super::fence::Fence;
+use super::super::health::Health;
+use super::super::slots::{SLOTS, Seen, SlotSet, View, owners, slot_of, tag};
+use super::super::supervisor::{self, Keeper, Links};
+use super::node::{Node, SlotMap};
+use super::state::{Cluster, settings_of};
+use crate::base::background::supervised;
+use crate::base::clock;
+use crate::base::error::{Error, ErrorKind};
+use crate::config::{CacheConfig, RedisConfig};
+use crate::key::KeySpace;
+use crate::store::ConnectionWatch;
+
+/// How long after one round the next begins. With the time that an answer may take it is a second.
+const INTERVAL: Duration = Duration::from_millis(750);
+/// How long an answer may take.
+const ANSWER_BUDGET: Duration = Duration::from_millis(500);
+/// How long a round waits for the connection to a node that is new.
+const CONNECT_BUDGET: Duration = Duration::from_millis(500);
+/// For how long a former owner is looked after that does not answer: by then every process has asked again.
+const FENCE: Duration = Duration::from_secs(2);
+const FENCE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the task goes by.
+#[derive(Clone)]
+pub(in crate::store::redis) struct Plan {
+    /// As for a server without a cluster: each node's differs in its address and its health's key.
+    pub(in crate::store::redis) keeper: Keeper,
+    /// Where it is asked first.
+    pub(in crate::store::redis) seeds: Vec<(String, u16)>,
+    pub(in crate::store::redis) space: KeySpace,
+}
+
+/// Keeps the map and the connections, until `closing` says so. `attempted` turns true after the first attempt.
+pub(in crate::store::redis) async fn run(
+    cluster: Arc<Cluster>,
+    plan: Plan,
+    attempted: watch::Sender<bool>,
+    mut closing: watch::Receiver<bool>,
+) {
+    let mut topology = Topology {
+        cluster,
+        plan,
+        known: HashSet::new(),
+        said: None,
+    };
+    let at_work = async {
+        // Once more, since one node may not have heard of what others have.
+        topology.round().await;
+        topology.round().await;
+        attempted.send_replace(true);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = topology.cluster.wake.notified() => {}
+            }
+            topology.round().await;
+        }
+    };
+    tokio::select! {
+        () = at_work => {}
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    let nodes = topology.cluster.map.load_full();
+    for node in nodes.nodes() {
+        node.closing.send_replace(true);
+    }
+}
+
+struct Topology {
+    cluster: Arc<Cluster>,
+    plan: Plan,
+    /// Where nodes were seen, replicas among them.
+    known: HashSet<(String, u16)>,
+    /// Why there is no map, as far as it was said.
+    said: Option<String>,
+}
+
+impl Cluster {
+    pub(in crate::store::redis) fn start(
+        config: &CacheConfig,
+        connection: ConnectionWatch,
+    ) -> Arc<Self> {
+        Arc::new(Self::new(config, connection))
+    }
+}
+
+impl Topology {
+    async fn round(&mut self) {
+        let rounds = &self.cluster.rounds;
+        rounds.send_modify(|rounds| rounds.begun += 1);
+        match self.views().await {
+            Ok(views) => {
+                *self.cluster.failure.lock() = None;
+                self.adopt(&views).await;
+            }
+            Err(error) => self.unreachable(&error),
+        }
+        let rounds = &self.cluster.rounds;
+        rounds.send_modify(|rounds| rounds.done = rounds.begun);
+    }
+
+    fn unreachable(&mut self, error: &Error) {
+        let reason = error.to_string();
+        if self.said.as_ref() != Some(&reason) {
+            tracing::warn!("✗ no node of the Redis cluster can be asked: {reason}");
+            self.said = Some(reason.clone());
+        }
+        *self.cluster.failure.lock() = Some(reason);
+        self.cluster.connection.failed();
+    }
+
+    /// What the primaries say; where none of them answers, what others say that were seen.
+    async fn views(&self) -> Result<Vec<View>, Error> {
+        let map = self.cluster.map.load_full();
+        let asked = map.nodes().iter().map(|node| async {
+            let link = node.links.current().ok()?;
+            match link.ask(ANSWER_BUDGET, ask).await {
+                Ok(text) => {
+                    let view = read(&text, &node.host).ok()?;
+                    let is_known = crate::base::mutation::is_active("not-identified-on-gain");
+                    if let Some(epoch) = view.epoch().filter(|_| !is_known) {
+                        link.set_epoch(epoch);
+                    }
+                    Some(view)
+                }
+                Err(error) => {
+                    link.give_up(|| format!("it does not say which slots it has: {error}"));
+                    None
+                }
+            }
+        });
+        let views: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        if !views.is_empty() {
+            return Ok(views);
+        }
+        let seeds = self.plan.seeds.iter().chain(&self.known);
+        let seeds: HashSet<_> = seeds.collect();
+        let config = &self.plan.keeper.config;
+        let asked = seeds.iter().map(async |(host, port)| {
+            view_at(&settings_of(config, host, *port))
+                .await
+                .map_err(|error| {
+                    let text = format!("{host}:{port}: {error}");
+                    Error::new(error.kind(), text)
+                })
+        });
+        let (mut views, mut fault) = (Vec::new(), None);
+        for view in join_all(asked).await {
+            match view {
+                Ok(view) => views.push(view),
+                Err(error) => fault = Some(error),
+            }
+        }
+        match views.is_empty() {
+            false => Ok(views),
+            true => Err(fault.unwrap_or_else(|| Error::unavailable("no node is known"))),
+        }
+    }
+
+    /// Takes over what the nodes say.
+    async fn adopt(&mut self, views: &[View]) {
+        let before = self.cluster.map.load_full();
+        let owners = owners(views);
+        let mut primaries: Vec<&Seen> = Vec::new();
+        let places: Vec<Option<usize>> = owners
+            .iter()
+            .map(|owner| {
+                let owner = (*owner)?;
+                let known = primaries.iter().position(|it| it.id == owner.id);
+                Some(known.unwrap_or_else(|| {
+                    primaries.push(owner);
+                    primaries.len() - 1
+                }))
+            })
+            .collect();
+        if primaries.is_empty() {
+            let error = "its nodes have no slots: `redis-cli --cluster create` gives them some";
+            return self.unreachable(&Error::unavailable(error));
+        }
+        for node in views.iter().flat_map(|view| &view.nodes) {
+            self.known.insert((self.host_of(node), node.port));
+        }
+        let is_unchanged = before.nodes().len() == primaries.len()
+            && (0..SLOTS).all(|slot| {
+                let owner = owners[usize::from(slot)];
+                match (before.owner(slot), owner) {
+                    (Some(node), Some(owner)) => self.is_at(node, owner),
+                    (None, None) => true,
+                    _ => false,
+                }
+            });
+        if is_unchanged {
+            return;
+        }
+        let mut new = Vec::new();
+        let nodes: Vec<_> = primaries
+            .iter()
+            .map(|primary| {
+                let known = before.nodes().iter().find(|node| self.is_at(node, primary));
+                known.map_or_else(
+                    || {
+                        let node = self.node(primary);
+                        new.push(Arc::clone(&node));
+                        node
+                    },
+                    Arc::clone,
+                )
+            })
+            .collect();
+        let map = Arc::new(SlotMap::new(nodes, places.iter().copied()));
+        let fences = match before.nodes().is_empty() {
+            true => self.fences_at_start(views, &map),
+            false => self.fences(&before, &map),
+        };
+        for node in map.nodes() {
+            node.health.set_key(self.health_key(&map, node));
+        }
+        self.cluster.map.store(Arc::clone(&map));
+        for (config, fence) in fences {
+            tokio::spawn(look_after(config, fence));
+        }
+        for node in &new {
+            self.start(node);
+        }
+        for node in before.nodes() {
+            if !map.nodes().iter().any(|it| Arc::ptr_eq(it, node)) {
+                node.closing.send_replace(true);
+            }
+        }
+        let connected = new.iter().map(|node| async {
+            let mut attempted = node.attempted.clone();
+            let _ = attempted.wait_for(|attempted| *attempted).await;
+        });
+        let _ = tokio::time::timeout(CONNECT_BUDGET, join_all(connected)).await;
+        self.said = None;
+        let names: Vec<_> = map.nodes().iter().map(|node| node.address()).collect();
+        let names = names.join(", ");
+        match before.nodes().is_empty() {
+            true if self.cluster.is_connected() => {
+                tracing::info!(
+                    "✓ Redis cache enabled: a cluster of {} primaries, {names}",
+                    map.nodes().len()
+                );
+            }
+            _ => tracing::info!(primaries = names, "the cluster's slots have other owners"),
+        }
+    }
+
+    /// Where a node is found: by its name, where certificates are checked and it has one.
+    fn host_of(&self, node: &Seen) -> String {
+        match &node.name {
+            Some(name) if self.plan.keeper.config.tls => name.clone(),
+            _ => node.host.clone(),
+        }
+    }
+
+    fn is_at(&self, node: &Node, seen: &Seen) -> bool {
+        node.id == seen.id && node.port == seen.port && node.host == self.host_of(seen)
+    }
+
+    fn node(&self, seen: &Seen) -> Arc<Node> {
+        let (attempted_sender, attempted) = watch::channel(false);
+        let links = Arc::new(Links::new(
+            self.cluster.connection.clone(),
+            attempted_sender,
+        ));
+        Arc::new(Node {
+            id: seen.id.clone(),
+            host: self.host_of(seen),
+            port: seen.port,
+            links,
+            health: Health::of_node(self.plan.keeper.budget),
+            closing: watch::Sender::new(false),
+            attempted,
+        })
+    }
+
+    /// Connects to a node, and keeps the connection until the node is closed.
+    fn start(&self, node: &Node) {
+        let config = settings_of(&self.plan.keeper.config, &node.host, node.port);
+        let keeper = Keeper {
+            config,
+            health: node.health.clone(),
+            is_node: true,
+            ..self.plan.keeper.clone()
+        };
+        let (links, closing) = (Arc::clone(&node.links), node.closing.subscribe());
+        tokio::spawn(supervised("connection to a node", move || {
+            let (links, keeper, closing) = (Arc::clone(&links), keeper.clone(), closing.clone());
+            async move {
+                supervisor::keep(links, keeper, closing).await;
+            }
+        }));
+    }
+
+    /// A key for the health's writes that lies in one of the node's slots.
+    fn health_key(&self, map: &SlotMap, node: &Node) -> Option<String> {
+        let is_own = |key: &String| {
+            map.owner(slot_of(key))
+                .is_some_and(|owner| owner.id == node.id)
+        };
+        if let Some(key) = node.health.key().filter(|key| is_own(key)) {
+            return Some(key.as_str().to_owned());
+        }
+        let key = |n: u32| self.plan.space.generation(&format!("{{probe-{n}}}"));
+        if tag(&self.plan.space.namespace).is_some() {
+            // All keys lie in one slot, and nothing else of the node is used.
+            return Some(key(0)).filter(is_own);
+        }
+        (0..8 * u32::from(SLOTS)).map(key).find(is_own)
+    }
+
+    /// In front of the slots that have another owner: until the former one knows.
+    fn fences(&self, before: &SlotMap, map: &SlotMap) -> Vec<(RedisConfig, Fence)> {
+        let mut fences = Vec::new();
+        for node in before.nodes() {
+            let mut moved = SlotSet::default();
+            let mut is_any = false;
+            for slot in 0..SLOTS {
+                let was_its = before
+                    .owner(slot)
+                    .is_some_and(|owner| Arc::ptr_eq(owner, node));
+                let is_its = map
+                    .owner(slot)
+                    .is_some_and(|owner| Arc::ptr_eq(owner, node));
+                if was_its && !is_its {
+                    moved.add(slot);
+                    is_any = true;
+                }
+            }
+            if is_any {
+                let config = settings_of(&self.plan.keeper.config, &node.host, node.port);
+                fences.push((config, self.cluster.fences.put_up(moved)));
+            }
+        }
+        fences
+    }
+
+    /// Of what was before the process began nothing is known: each replica may have been the primary, and each primary without
+    /// slots may have had any.
+    fn fences_at_start(&self, views: &[View], map: &SlotMap) -> Vec<(RedisConfig, Fence)> {
+        let mut seen = HashSet::new();
+        let mut fences = Vec::new();
+        for node in views.iter().flat_map(|view| &view.nodes) {
+            let owns = map.nodes().iter().any(|it| it.id == node.id);
+            if owns || !seen.insert(&node.id) {
+                continue;
+            }
+            let slots = match &node.primary {
+                Some(primary) => map.slots_of(primary),
+                None => {
+                    let mut all = SlotSet::default();
+                    (0..SLOTS).for_each(|slot| all.add(slot));
+                    all
+                }
+            };
+            let config = settings_of(&self.plan.keeper.config, &self.host_of(node), node.port);
+            fences.push((config, self.cluster.fences.put_up(slots)));
+        }
+        fences
+    }
+}
+
+async fn ask(
+    connection: &mut redis::aio::MultiplexedConnection,
+) -> Result<String, redis::RedisError> {
+    redis::cmd("CLUSTER")
+        .arg("NODES")
+        .query_async(connection)
+        .await
+}
+
+/// A node's answer, in which it may leave out where it is itself.
+fn read(text: &str, host: &str) -> Result<View, Error> {
+    let view = View::parse(text);
+    let mut view = view.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Store,
+            "CLUSTER NODES is answered with something else",
+        )
+    })?;
+    for node in &mut view.nodes {
+        if node.host.is_empty() {
+            host.clone_into(&mut node.host);
+        }
+    }
+    Ok(view)
+}
+
+/// Asks a node over a connection of its own.
+async fn view_at(config: &RedisConfig) -> Result<View, Error> {
+    let asked = async {
+        let mut last = Error::unavailable("it has no address");
+        for address in address::of(config).await? {
+            let asked = async {
+                let (mut connection, _) = dial(config, address, |_| {}).await?;
+                let text = ask(&mut connection).await;
+                let text = text.map_err(|error| {
+                    let error = described(error);
+                    let hint = match error.to_string().contains("cluster support disabled") {
+                        true => "; it is not in cluster mode: name it in REDIS_HOST and REDIS_PORT",
+                        false => "; CLUSTER NODES is needed to find the owners of slots",
+                    };
+                    Error::new(error.kind(), format!("{error}{hint}"))
+                })?;
+                read(&text, &config.host)
+            };
+            match asked.await {
+                Ok(view) => return Ok(view),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    let budget = ANSWER_BUDGET * 2;
+    tokio::time::timeout(budget, asked)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::unavailable(format!(
+                "no answer within {} ms",
+                budget.as_millis()
+            )))
+        })
+}
+
+/// Holds a fence until the former owner takes itself for the owner no more, or can't answer anybody, or the time is up.
+async fn look_after(config: RedisConfig, fence: Fence) {
+    let end = clock::now() + FENCE;
+    while clock::now() < end {
+        let answer = tokio::time::timeout(ANSWER_BUDGET, view_at(&config)).await;
+        match answer {
+            Ok(Ok(view)) if !view.owns_any(fence.slots()) => break,
+            Ok(Err(error)) if is_refusal(&error) => break,
+            _ => {}
+        }
+        tokio::time::sleep(FENCE_PAUSE).await;
+    }
+    drop(fence);
+}
+
+/// Whether nobody can connect there: the process is gone, or it is loading and answers no reads.
+fn is_refusal(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("refused") && text.to_ascii_lowercase().contains("connection refused")
+        || text.starts_with("LOADING")
+}

@@ -1,0 +1,213 @@
+//! Walks over the keys of all primaries, and what they say of themselves.
+
+use std::sync::Arc;
+
+use redis::Value;
+
+use super::super::limits::{REMOVE_STEP, STEP};
+use super::super::link::Link;
+use super::super::reply::millis;
+use super::super::scripts;
+use super::super::scripts::Lua;
+use super::super::slots::slot_of;
+use super::super::walk::{Walk, db_size, facts_of, scan};
+use super::changes::OnItsWay;
+use super::node::Node;
+use super::routing::Step;
+use super::state::Cluster;
+use crate::base::clock::{self, Millis};
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
+use crate::protocol::glob;
+use crate::store::{Matching, NodeFacts, ServerFacts};
+
+/// How often a walk begins again because slots have moved meanwhile.
+const ATTEMPTS: usize = 3;
+
+impl Cluster {
+    /// All primaries, each with its connection.
+    fn links(&self) -> Result<Vec<(Arc<Node>, Arc<Link>)>, Error> {
+        let map = self.map.load();
+        if map.nodes().is_empty() {
+            return Err(self.unknown());
+        }
+        let links = map
+            .nodes()
+            .iter()
+            .map(|node| Ok((Arc::clone(node), node.links.current()?)));
+        links.collect()
+    }
+
+    pub(in crate::store::redis) async fn remove_matching(
+        &self,
+        matching: &Matching,
+    ) -> Result<u64, Error> {
+        if let Some(limit) = matching.unless_larger_than {
+            let mut keys = 0;
+            for (_, link) in self.links()? {
+                keys += db_size(&link, self.budget).await?;
+            }
+            if keys > limit {
+                return Ok(0);
+            }
+        }
+        let mut removed = 0;
+        // Again if slots have moved meanwhile, since keys may have been missed.
+        for _ in 0..ATTEMPTS {
+            let before = self.map.load_full();
+            for (_, link) in self.links()? {
+                removed += self.remove_on(&link, matching).await?;
+            }
+            if Arc::ptr_eq(&before, &self.map.load_full()) {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn remove_on(&self, link: &Link, matching: &Matching) -> Result<u64, Error> {
+        let which = match matching.derived_only {
+            true => "derived",
+            false => "all",
+        };
+        let before = matching.stored_before;
+        let before = before.map_or(String::new(), |at| link.clock.here_to(at).0.to_string());
+        let args = [Vec::from(which), before.into_bytes()];
+        let mut removed = 0;
+        let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
+        while let Some(keys) = scan(link, self.budget, &mut walk).await? {
+            let began = clock::now();
+            for keys in keys.chunks(REMOVE_STEP) {
+                for done in self.run_over(&scripts::REMOVE, keys, &args).await {
+                    removed += redis::from_redis_value::<u64>(done?).unwrap_or(0);
+                }
+            }
+            if matching.is_leisurely {
+                tokio::time::sleep(began.elapsed()).await;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Runs a script over each of these keys.
+    async fn run_over(
+        &self,
+        script: &'static Lua,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Vec<Result<Value, Error>> {
+        let mut steps = Vec::with_capacity(keys.len());
+        for key in keys {
+            steps.push(Step {
+                slot: slot_of(key),
+                script,
+                keys: vec![key],
+                args: args.to_vec(),
+            });
+        }
+        let done = self.run(&steps, OnItsWay::Follow).await;
+        done.into_iter()
+            .map(|done| done.map(|(value, _)| value))
+            .collect()
+    }
+
+    pub(in crate::store::redis) async fn invalidate_namespace(
+        &self,
+        namespace: &str,
+    ) -> Result<Millis, Error> {
+        let pattern = format!("{}@gen:*", glob::literal(namespace));
+        let began = clock::wall();
+        let mut slots = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let before = self.map.load_full();
+            for (_, link) in self.links()? {
+                let mut walk = Walk::new(pattern.clone(), false);
+                while let Some(keys) = scan(&link, self.budget, &mut walk).await? {
+                    for keys in keys.chunks(STEP) {
+                        slots.extend(keys.iter().map(|key| slot_of(key)));
+                        self.rotate(keys).await?;
+                    }
+                }
+            }
+            if Arc::ptr_eq(&before, &self.map.load_full()) {
+                break;
+            }
+        }
+        self.fences.passed(&slots).await;
+        Ok(began)
+    }
+
+    /// Replaces generations, each by one of its own.
+    async fn rotate(&self, keys: &[String]) -> Result<(), Error> {
+        let ttl = millis(self.default_generation_ttl);
+        let mut steps = Vec::with_capacity(keys.len());
+        for key in keys {
+            let nonce = Nonce::fresh().to_string().into_bytes();
+            steps.push(Step {
+                slot: slot_of(key),
+                script: &scripts::INVALIDATE,
+                keys: vec![key],
+                args: vec![b"0".into(), ttl.clone(), Vec::new(), nonce],
+            });
+        }
+        let done = self.run(&steps, OnItsWay::Follow).await;
+        done.into_iter().try_for_each(|done| done.map(drop))
+    }
+
+    /// The sums, and each node's own.
+    pub(in crate::store::redis) async fn facts(&self) -> Result<ServerFacts, Error> {
+        let map = self.map.load_full();
+        if map.nodes().is_empty() {
+            return Err(self.unknown());
+        }
+        let mut sum = ServerFacts::default();
+        for node in map.nodes() {
+            let facts = match node.links.current() {
+                Ok(link) => facts_of(&link, self.budget).await.ok(),
+                Err(_) => None,
+            };
+            let connected = facts.is_some();
+            let facts = facts.unwrap_or_default();
+            let plus = |sum: Option<u64>, it: Option<u64>| match (sum, it) {
+                (None, it) => it,
+                (sum, it) => Some(sum.unwrap_or(0) + it.unwrap_or(0)),
+            };
+            sum.total_keys = plus(sum.total_keys, facts.total_keys);
+            sum.connected_clients = plus(sum.connected_clients, facts.connected_clients);
+            // Since when all of them have been up.
+            sum.uptime_seconds = [sum.uptime_seconds, facts.uptime_seconds]
+                .into_iter()
+                .flatten()
+                .min();
+            sum.nodes.push(NodeFacts {
+                host: node.host.clone(),
+                port: node.port,
+                connected,
+                total_keys: facts.total_keys,
+                used_memory: facts.used_memory,
+                connected_clients: facts.connected_clients,
+            });
+        }
+        match sum.nodes.iter().any(|node| node.connected) {
+            true => {
+                let memory = sum
+                    .nodes
+                    .iter()
+                    .filter_map(|node| node.used_memory.as_deref());
+                let memory: Vec<_> = memory.collect();
+                sum.used_memory = (!memory.is_empty()).then(|| memory.join(" + "));
+                Ok(sum)
+            }
+            false => Err(self.unknown()),
+        }
+    }
+
+    /// The connection to one of the primaries, for what is the same of all of them.
+    pub(in crate::store::redis) fn any_link(&self) -> Result<Arc<Link>, Error> {
+        let mut links = self.links()?;
+        links
+            .pop()
+            .map(|(_, link)| link)
+            .ok_or_else(|| self.unknown())
+    }
+}

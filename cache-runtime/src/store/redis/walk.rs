@@ -1,0 +1,87 @@
+//! Walks over the keys of one server, and what it says of itself.
+
+use std::time::Duration;
+
+use super::limits::{WAITED_WALK_STEP, WALK_STEP};
+use super::link::Link;
+use super::reply::info_field;
+use crate::base::error::Error;
+use crate::store::ServerFacts;
+
+/// The next step of a walk over the keys that match; `None` when it is over. A step may be empty.
+pub(super) async fn scan(
+    link: &Link,
+    budget: Duration,
+    walk: &mut Walk,
+) -> Result<Option<Vec<String>>, Error> {
+    let Some(cursor) = walk.cursor.take() else {
+        return Ok(None);
+    };
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(cursor)
+        .arg("MATCH")
+        .arg(&walk.pattern)
+        .arg("COUNT")
+        .arg(walk.step);
+    let (next, keys): (String, Vec<Vec<u8>>) = link
+        .ask(budget, async |connection| {
+            scan.query_async(connection).await
+        })
+        .await?;
+    walk.cursor = (next != "0").then_some(next);
+    // A key that is not UTF-8 is not one of ours.
+    Ok(Some(
+        keys.into_iter()
+            .filter_map(|key| String::from_utf8(key).ok())
+            .collect(),
+    ))
+}
+
+pub(super) async fn db_size(link: &Link, budget: Duration) -> Result<u64, Error> {
+    link.ask(budget, async |connection| {
+        redis::cmd("DBSIZE").query_async(connection).await
+    })
+    .await
+}
+
+/// What one server says of itself.
+pub(super) async fn facts_of(link: &Link, budget: Duration) -> Result<ServerFacts, Error> {
+    let total_keys = db_size(link, budget).await?;
+    // Where INFO is not permitted there is less to say.
+    let info: String = link
+        .ask(budget, async |connection| {
+            redis::cmd("INFO").query_async(connection).await
+        })
+        .await
+        .unwrap_or_default();
+    let number = |name| info_field(&info, name).and_then(|value| value.parse().ok());
+    Ok(ServerFacts {
+        total_keys: Some(total_keys),
+        used_memory: info_field(&info, "used_memory_human").map(str::to_owned),
+        uptime_seconds: number("uptime_in_seconds"),
+        connected_clients: number("connected_clients"),
+        nodes: Vec::new(),
+    })
+}
+
+/// A walk over the keyspace, in steps.
+pub(super) struct Walk {
+    pattern: String,
+    /// Where the next step begins; `None` after the last.
+    cursor: Option<String>,
+    /// How many keys the server looks at in one step.
+    step: usize,
+}
+
+impl Walk {
+    pub(super) fn new(pattern: String, is_leisurely: bool) -> Self {
+        Self {
+            pattern,
+            cursor: Some("0".into()),
+            step: match is_leisurely {
+                true => WALK_STEP,
+                false => WAITED_WALK_STEP,
+            },
+        }
+    }
+}
