@@ -250,6 +250,23 @@ impl RedisCluster {
         self.wait_for_primary(replica);
     }
 
+    /// Returns when this node is a replica that hears of all that its primary does.
+    ///
+    /// # Panics
+    /// When it does not become one.
+    pub fn wait_for_replica(&self, node: usize) {
+        let node = &self.nodes[node];
+        let is_linked = || {
+            let info = node.cli(&["INFO", "replication"]);
+            info.contains("master_link_status:up").then_some(())
+        };
+        assert!(
+            poll(START, is_linked).is_some(),
+            "{}",
+            node.cli(&["INFO", "replication"])
+        );
+    }
+
     /// Returns when this node is a primary.
     ///
     /// # Panics

@@ -170,8 +170,11 @@ async fn without_scan_all_else_works() {
 }
 
 #[tokio::test]
-async fn a_node_of_a_cluster_is_not_served_from_alone() {
+async fn a_node_without_slots_is_not_served_from() {
     let server = RedisServer::options().config("cluster-enabled yes").start();
     let reason = refusal(&Cache::new(over(server.port())).await).await;
-    assert!(reason.contains("cluster"), "{reason}");
+    assert!(
+        reason.contains("no slots") && reason.contains("--cluster create"),
+        "{reason}"
+    );
 }

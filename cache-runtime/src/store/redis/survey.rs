@@ -101,7 +101,10 @@ impl RedisStore {
             survey.memory_limit = number("maxmemory");
             survey.eviction = info_field(&info, "maxmemory_policy").map(str::to_owned);
         }
-        let (others, silent) = supervisor::others(&link, &self.redis).await?;
+        let (others, silent) = match self.cluster() {
+            Some(_) => (Vec::new(), Vec::new()),
+            None => supervisor::others(&link, &self.redis).await?,
+        };
         if !(others.is_empty() && silent.is_empty()) {
             let text = |address: SocketAddr| address.to_string();
             survey.address = Some(link.address.to_string());
@@ -121,10 +124,18 @@ impl RedisStore {
         Ok(survey)
     }
 
+    /// The connection to the server that has this key.
+    fn link_of(&self, link: &Arc<Link>, key: &str) -> Result<Arc<Link>, Error> {
+        match self.cluster() {
+            Some(cluster) => cluster.link_of(key),
+            None => Ok(Arc::clone(link)),
+        }
+    }
+
     /// The beginnings of keys that may be used; those that may not are noted.
     async fn usable_keys(
         &self,
-        link: &Link,
+        link: &Arc<Link>,
         inquiry: &Inquiry,
         survey: &mut Survey,
     ) -> Result<Vec<String>, Error> {
@@ -135,7 +146,8 @@ impl RedisStore {
         let mut usable = Vec::new();
         for beginning in beginnings {
             let probe = format!("{beginning}{PROBE}");
-            match self.try_command::<Value>(link, &["MGET", &probe]).await? {
+            let link = self.link_of(link, &probe)?;
+            match self.try_command::<Value>(&link, &["MGET", &probe]).await? {
                 Permitted::Yes(_) | Permitted::Unknown => usable.push(beginning),
                 Permitted::No(_) => survey.refused_keys.push(format!("{beginning}*")),
             }
@@ -145,7 +157,7 @@ impl RedisStore {
 
     async fn try_commands(
         &self,
-        link: &Link,
+        link: &Arc<Link>,
         usable: &[String],
         survey: &mut Survey,
     ) -> Result<(), Error> {
@@ -157,7 +169,8 @@ impl RedisStore {
         }
         if let Some(beginning) = usable.first() {
             let key = format!("{beginning}{PROBE}");
-            let tried = self.script(link, &TRY, [key.as_str()], []).await;
+            let link = self.link_of(link, &key)?;
+            let tried = self.script(&link, &TRY, [key.as_str()], []).await;
             match permitted::<Vec<String>>(tried)? {
                 Permitted::Yes(refusals) => {
                     let refusals = refusals.chunks_exact(2);
@@ -177,14 +190,15 @@ impl RedisStore {
     /// Looks into the generations of the resources, and into a sample of all keys.
     async fn look_for_foreign_values(
         &self,
-        link: &Link,
+        link: &Arc<Link>,
         usable: &[String],
         inquiry: &Inquiry,
         survey: &mut Survey,
     ) -> Result<(), Error> {
         let generations = format!("{}@gen:", inquiry.namespace);
         let mut keys = BTreeSet::new();
-        if usable.contains(&generations) {
+        // In a cluster they have other names, and the walk finds them.
+        if self.cluster().is_none() && usable.contains(&generations) {
             for resource in &inquiry.resources {
                 keys.insert(format!("{generations}{resource}"));
                 keys.insert(format!("{generations}{resource}~derived"));
@@ -206,6 +220,15 @@ impl RedisStore {
         let length = HEAD.to_string().into_bytes();
         let heads: Vec<Value> = match keys.is_empty() {
             true => Vec::new(),
+            false if self.cluster().is_some() => {
+                let mut heads = Vec::with_capacity(keys.len());
+                for name in names {
+                    let link = self.link_of(link, name)?;
+                    let head = self.script(&link, &HEADS, [name], [length.clone()]);
+                    heads.append(&mut head.await?);
+                }
+                heads
+            }
             false => self.script(link, &HEADS, names, [length]).await?,
         };
         let heads = keys

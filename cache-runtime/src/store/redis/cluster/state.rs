@@ -169,6 +169,11 @@ impl Cluster {
         answers.into_iter().collect()
     }
 
+    /// The connection to the owner of a key's slot.
+    pub(in crate::store::redis) fn link_of(&self, key: &str) -> Result<Arc<Link>, Error> {
+        self.map.load().link(slot_of(key))
+    }
+
     pub(super) fn unknown(&self) -> Error {
         let failure = self.failure.lock().clone();
         Error::unavailable(failure.unwrap_or_else(|| "the cluster is not connected".to_owned()))
