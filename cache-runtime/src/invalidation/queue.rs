@@ -171,7 +171,9 @@ impl Queue {
         self.ready.add(order, clock::now() + self.intent);
         self.ready.last = ticket.number;
         self.ready.since.get_or_insert_with(clock::now);
-        if ticket.announces {
+        if ticket.announces
+            && !crate::base::mutation::is_active("acknowledged-before-it-is-announced")
+        {
             self.ready.last_announcing = ticket.number;
             self.ready.announcers.push(waiter);
         } else {

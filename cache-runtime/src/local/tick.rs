@@ -44,3 +44,23 @@ impl Moment {
         }
     }
 }
+
+/// A mutation: the time as a task has last noted it, which stands still while the process does.
+#[cfg(cache_mutations)]
+pub(super) fn told_by_a_task(now: Moment) -> Moment {
+    static NOTED: parking_lot::Mutex<Option<Moment>> = parking_lot::Mutex::new(None);
+    if !crate::base::mutation::is_active("time-from-a-task") {
+        return now;
+    }
+    let noted = *NOTED.lock();
+    noted.unwrap_or_else(|| {
+        *NOTED.lock() = Some(now);
+        tokio::spawn(async {
+            loop {
+                tokio::time::sleep(clock::TICK).await;
+                *NOTED.lock() = Some(Moment::now());
+            }
+        });
+        now
+    })
+}

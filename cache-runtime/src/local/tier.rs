@@ -64,6 +64,8 @@ impl Local {
     #[inline]
     pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
         let now = Moment::now();
+        #[cfg(cache_mutations)]
+        let now = super::tick::told_by_a_task(now);
         // First of all: without a connection nothing is looked up.
         let age = self.cover.age(now)?;
         let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());

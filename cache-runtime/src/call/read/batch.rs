@@ -322,7 +322,10 @@ async fn go_on<V: crate::Cacheable>(
         if let Some(place) = answers.get_mut(place) {
             *place = Some(answer);
         }
-        if any && until == Until::Lease {
+        if any
+            && until == Until::Lease
+            && !crate::base::mutation::is_active("batch-waits-with-a-lease")
+        {
             break;
         }
     }
@@ -506,6 +509,7 @@ fn expired<'p>(
 /// One id's own way to an answer, on which its reader may wait for others. That reader stays until all ids have their
 /// answers, so whoever waits together with it is told here.
 async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
+    let tells = !crate::base::mutation::is_active("batch-keeps-who-waits");
     let answer = loop {
         match reader.next_action().await {
             Action::Hit(hit) if hit.content == Content::Absence => {
@@ -514,7 +518,9 @@ async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
             }
             Action::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => {
-                    reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
+                    if tells {
+                        reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
+                    }
                     break Answer::Found(Some(value), Tier::Store);
                 }
                 None => reader.reject(hit.header),
@@ -526,7 +532,9 @@ async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
             other => break settled(other),
         }
     };
-    reader.stops_polling();
+    if tells {
+        reader.stops_polling();
+    }
     answer
 }
 

@@ -103,7 +103,12 @@ impl Permit {
 
     /// Stores what was loaded; `None` if the store failed.
     pub(crate) async fn fill(mut self, call: &Call, new_entry: NewEntry) -> Option<Filled> {
-        let fill = self.to_fill(new_entry);
+        let mut fill = self.to_fill(new_entry);
+        if crate::base::mutation::is_active("stamp-read-at-fill")
+            && let Ok(look) = self.cache.store.look(&call.probe).await
+        {
+            fill.stamp = look.stamp;
+        }
         // A shutdown waits for it.
         let _running = call.cache.delivery.begin();
         let filling = call.cache.store.fill(&call.probe, fill);

@@ -154,7 +154,9 @@ impl<'a> Reader<'a> {
     /// What to do, as the function's attribute and the caller's [`Mode`] have it.
     pub(crate) async fn next(&mut self) -> Action {
         // What is read there may never be committed.
-        if transaction::is_open(&self.call.cache) {
+        if transaction::is_open(&self.call.cache)
+            && !crate::base::mutation::is_active("reads-cached-in-transactions")
+        {
             return Action::Bypass(BypassReason::Transaction);
         }
         if let Some(reason) = self.barred() {
@@ -195,6 +197,9 @@ impl<'a> Reader<'a> {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
+            if crate::base::mutation::is_active("marked-after-the-read") {
+                self.read_token = call.read_token();
+            }
             let step = match self.decide(look) {
                 NextStep::Action(action) => return action,
                 NextStep::LookAgain => continue,
@@ -286,7 +291,7 @@ impl<'a> Reader<'a> {
     /// What a look means to this reader.
     pub(crate) fn classify(&mut self, look: Look) -> EntryState {
         self.fallback = None;
-        if look.intended.is_some() {
+        if look.intended.is_some() && !crate::base::mutation::is_active("intents-not-seen") {
             return EntryState::Bypass(BypassReason::Intended);
         }
         let (header, payload) = match look.found {
@@ -399,11 +404,18 @@ impl<'a> Reader<'a> {
 
     /// Whether there is content that was not invalidated, of the right type and whole.
     fn is_live(&self, header: &Header, stamp: Stamp) -> bool {
-        header.stays_under(stamp, self.fingerprint) && self.rejected.as_deref() != Some(header)
+        let (mut stamp, mut fingerprint) = (stamp, self.fingerprint);
+        if crate::base::mutation::is_active("stamp-not-compared") {
+            stamp = header.stamp;
+        }
+        if crate::base::mutation::is_active("type-not-compared") {
+            fingerprint = header.fingerprint;
+        }
+        header.stays_under(stamp, fingerprint) && self.rejected.as_deref() != Some(header)
     }
 
     fn on_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> LeaseDecision {
-        if lease.stamp != stamp {
+        if lease.stamp != stamp && !crate::base::mutation::is_active("joined-by-key") {
             // Dead, unless it was taken between the reading of the generations and that of the entry.
             if self.suspect == Some(lease.token) {
                 return LeaseDecision::GivesWay(Seen::Entry(lease));
@@ -539,7 +551,9 @@ impl<'a> Reader<'a> {
     /// Finds a place among those who load this without a lease.
     pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
         // Those who wait together with this reader are to gather there, too.
-        self.stops_polling();
+        if !crate::base::mutation::is_active("poller-keeps-who-waits-in-an-outage") {
+            self.stops_polling();
+        }
         let mut limit = match reason {
             BypassReason::Unavailable | BypassReason::Pending => load_gate::WITHOUT_STORE,
             BypassReason::LoadFailed => load_gate::AFTER_FAILURE,

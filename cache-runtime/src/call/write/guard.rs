@@ -86,6 +86,11 @@ impl Writing {
         self.guard.runs()
     }
 
+    /// Lets the guard do nothing when it is dropped: what a mutation does too early.
+    pub(super) fn watches_no_longer(&mut self) {
+        self.guard.state = State::Over;
+    }
+
     /// Invalidates what has been written, and waits until that is acknowledged, for as long as the call may.
     pub(super) fn over(self: Box<Self>, verdict: WriteOutcome) -> Step<()> {
         Box::pin(self.invalidate(verdict))
@@ -137,7 +142,10 @@ impl Writing {
             return;
         }
         let mut order = write.map_or_else(Order::default, Planned::into_order);
-        if has_failed && !wrote_nothing {
+        if has_failed
+            && !wrote_nothing
+            && !crate::base::mutation::is_active("errors-invalidated-once")
+        {
             let later = clock::now() + cache.config.uncertainty;
             cache.delivery.enqueue_at(later, order.clone());
         }
@@ -298,7 +306,9 @@ impl Drop for Guard {
                     doubt: InDoubt::Dropped,
                     announced: self.announced().zip(self.withdrawal()),
                 };
-                if transaction::defer(&self.cache, handover).is_some() {
+                if transaction::defer(&self.cache, handover).is_some()
+                    && !crate::base::mutation::is_active("no-guard")
+                {
                     // The commit may still be on its way: until it must have arrived, nothing is stored.
                     let write = self.planned.clone();
                     drop(transaction::leave_uncertain(&self.cache, write, token));

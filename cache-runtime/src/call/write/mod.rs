@@ -162,6 +162,9 @@ where
                 keep_alive: writing.runs(),
             };
             let returned = watched.await;
+            if crate::base::mutation::is_active("over-before-it-is-judged") {
+                writing.watches_no_longer();
+            }
             let verdict = judge.verdict(&writing, &returned);
             writing.over(verdict).await;
             returned

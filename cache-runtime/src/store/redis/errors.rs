@@ -9,10 +9,13 @@ use crate::base::error::{Error, ErrorKind, shortened};
 /// Whether a replica refused to write. A primary that is demoted keeps its connections, so this is how they learn
 /// of it; Redis 6.2 wraps the refusal where a script ran into it.
 pub(super) fn is_read_only(error: &RedisError) -> bool {
-    error.code() == Some("READONLY")
-        || error
+    let is_wrapped = || {
+        error
             .detail()
             .is_some_and(|detail| detail.contains("READONLY"))
+    };
+    (error.code() == Some("READONLY") || is_wrapped())
+        && !crate::base::mutation::is_active("demoted-primary-kept")
 }
 
 /// Whether the server refuses all writes at the moment, whatever they are: it could not save to its disk, or has too few

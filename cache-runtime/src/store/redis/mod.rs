@@ -157,7 +157,9 @@ impl RedisStore {
     /// What this process has changed, as the server has just acknowledged. It takes effect on the copies here before
     /// anybody is told; the server's push of it comes at any time.
     fn changed<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
-        if let Some(local) = &self.local {
+        if let Some(local) = &self.local
+            && !crate::base::mutation::is_active("own-write-waits-for-the-push")
+        {
             local.forget(keys);
         }
     }
@@ -491,7 +493,9 @@ impl Store for RedisStore {
                     .script::<u64>(&link, &scripts::REMOVE, keys.clone(), args)
                     .await?;
                 // A sweep leaves what lives, and what it removes is dead by its generations already; the server says so, too.
-                if matching.stored_before.is_none() {
+                if matching.stored_before.is_none()
+                    || crate::base::mutation::is_active("sweep-ends-copies")
+                {
                     self.changed(keys);
                 }
             }

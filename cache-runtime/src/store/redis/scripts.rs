@@ -227,6 +227,21 @@ fn mutated(mut script: String) -> String {
         ),
         ("intents-counted", named.as_str(), "next(without) == nil"),
         (
+            "bump-drops-intents",
+            "value and standing(value, t, ended) or ''",
+            "value == nil and ended or ''",
+        ),
+        (
+            "fill-without-lease",
+            "if not there or token(there) ~= own then return 0 end",
+            "",
+        ),
+        (
+            "intent-at-the-entity-only",
+            "for i = 2 * rows + 1, #KEYS do announce(KEYS[i], ARGV[5 + i - rows]) end",
+            "",
+        ),
+        (
             "leases-never-lapse",
             "token(there) ~= NO_TOKEN and (ends < t or is_beyond(ends, t, tonumber(length)))",
             "token(there) == ''",
