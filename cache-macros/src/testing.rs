@@ -25,24 +25,26 @@ pub(crate) fn invalidates_mistakes(args: &str, item: &str) -> Vec<(String, Strin
 
 /// A function under `#[cached]` as `cargo expand` would print it.
 pub(crate) fn cached(args: &str, item: &str) -> String {
-    pretty(compile(
-        tokens(args),
-        tokens(item),
-        args::cached,
-        check::cached,
-        expand::cached,
-    ))
+    pretty(expansion("cached", tokens(args), tokens(item)))
 }
 
 /// A function under `#[invalidates]` as `cargo expand` would print it.
 pub(crate) fn invalidates(args: &str, item: &str) -> String {
-    pretty(compile(
-        tokens(args),
-        tokens(item),
-        args::invalidates,
-        check::invalidates,
-        expand::invalidates,
-    ))
+    pretty(expansion("invalidates", tokens(args), tokens(item)))
+}
+
+/// What an attribute makes of a function.
+pub(crate) fn expansion(attribute: &str, args: TokenStream, item: TokenStream) -> TokenStream {
+    match attribute {
+        "cached" => compile(args, item, args::cached, check::cached, expand::cached),
+        _ => compile(
+            args,
+            item,
+            args::invalidates,
+            check::invalidates,
+            expand::invalidates,
+        ),
+    }
 }
 
 /// Asserts that exactly these mistakes are found, in the order of the source.

@@ -1,4 +1,6 @@
-//! What comes out, from signature to policy. Whole functions are in the snapshots of the `tests` crate.
+//! What comes out, from signature to policy. Whole functions are in the snapshots.
+
+mod snapshots;
 
 use crate::testing::{cached, invalidates};
 

@@ -6,8 +6,6 @@ impl Users {
     /// `users:list:<hash>`
     pub async fn list(&self, pool: &str, skip: u32, limit: u32) -> Vec<String> {
         use ::cache_runtime::__private as __crt;
-        #[used]
-        #[unsafe(link_section = "linkme_SITES")]
         static __CRT: __crt::Site = __crt::cached("list", "users:list");
         __crt::Shape::<Vec<String>>::OF
             .read(&__CRT, "users", |__p| __p.arg(&skip).arg(&limit).arg(&self.tenant))

@@ -2,8 +2,6 @@ use cache_runtime::cached;
 /// `pages:first:<hash>`
 pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usize> {
     use ::cache_runtime::__private as __crt;
-    #[used]
-    #[unsafe(link_section = "linkme_SITES")]
     static __CRT: __crt::Site = __crt::cached("first", "pages:first");
     __crt::Shape::<Option<usize>>::OF
         .read(&__CRT, "pages", |__p| __p.type_param::<T>().arg(&N).arg(&all))

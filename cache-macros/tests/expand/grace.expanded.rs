@@ -1,22 +1,12 @@
 use cache_runtime::cached;
+#[derive(Clone)]
 struct Prices {
     source: String,
-}
-#[automatically_derived]
-impl ::core::clone::Clone for Prices {
-    #[inline]
-    fn clone(&self) -> Prices {
-        Prices {
-            source: ::core::clone::Clone::clone(&self.source),
-        }
-    }
 }
 impl Prices {
     /// Served past its time while a new one is loaded.
     async fn price(&self, market: &str, id: i64) -> Result<u32, String> {
         use ::cache_runtime::__private as __crt;
-        #[used]
-        #[unsafe(link_section = "linkme_SITES")]
         static __CRT: __crt::Site = __crt::cached("price", "prices:in");
         __crt::Shape::<Result<u32, String>>::OF
             .read(
@@ -39,8 +29,6 @@ impl Prices {
     /// The body says for how long.
     async fn rate(&self, id: i64) -> Result<u32, String> {
         use ::cache_runtime::__private as __crt;
-        #[used]
-        #[unsafe(link_section = "linkme_SITES")]
         static __CRT: __crt::Site = __crt::cached("rate", "prices:{id: i64}");
         let load = __crt::LoadContext::new();
         __crt::Shape::<Result<u32, String>>::OF

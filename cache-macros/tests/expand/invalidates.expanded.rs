@@ -2,8 +2,6 @@ use cache_runtime::invalidates;
 /// `users:1`, everything derived from `users`, and all of `teams`.
 pub(crate) async fn rename(id: i64, name: &str) -> Result<String, std::fmt::Error> {
     use ::cache_runtime::__private as __crt;
-    #[used]
-    #[unsafe(link_section = "linkme_SITES")]
     static __CRT: __crt::Site = __crt::invalidates("rename", "users:{id: i64}, teams");
     __crt::Shape::<Result<String, std::fmt::Error>>::OF
         .write(&__CRT, |__p| __p.resource("users").id(&id).resource("teams"))

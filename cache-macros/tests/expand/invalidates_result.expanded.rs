@@ -3,8 +3,6 @@ struct Users;
 impl Users {
     async fn create(&self, name: &str) -> Result<String, String> {
         use ::cache_runtime::__private as __crt;
-        #[used]
-        #[unsafe(link_section = "linkme_SITES")]
         static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.len()}");
         __crt::Shape::<Result<String, String>>::OF
             .write(&__CRT, |__p| __p.resource("users"))

@@ -7,8 +7,6 @@ impl Users {
     /// `users:7,1`
     async fn get(&self, user: &str) -> Option<String> {
         use ::cache_runtime::__private as __crt;
-        #[used]
-        #[unsafe(link_section = "linkme_SITES")]
         static __CRT: __crt::Site = __crt::cached("get", "users:{(self.tenant, user)}");
         __crt::Shape::<Option<String>>::OF
             .read_in(&self.cache, &__CRT, "users", |__p| __p.id(&(&self.tenant, &user)))
