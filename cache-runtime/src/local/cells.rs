@@ -1,8 +1,8 @@
-//! Whether anything has been heard of a key since somebody asked for it.
+//! Invalidation flags: whether a key has changed since a read of it was sent.
 //!
-//! A reader takes the cells of all its keys *before* its read is sent, and what it reads is kept together with these very
-//! cells. Word of a key ends its cell. So it does not matter whether a push is handled before or after the answer that
-//! it follows: what was read belongs to a cell that has ended, and is not served.
+//! A reader takes the flags of all its keys *before* it sends the read, and stores them in the
+//! local entry. A change of a key sets its flag. So the order in which a push and the answer before
+//! it are handled does not matter: the entry holds a flag that is set, and is not served.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
@@ -13,19 +13,19 @@ use crate::base::sync::atomic::{AtomicBool, Ordering, fence};
 use crate::base::sync::{Mutex, Notify, OnceLock};
 
 const SHARDS: usize = 16;
-/// A shard with fewer cells is not looked through for those that nobody holds.
+/// A shard with fewer flags than this is not searched for unused ones.
 const FEW: usize = 256;
 
-/// One key, from when it was asked for until word of it comes.
+/// The flag of one key, from the first read of the key to its next change.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
     ended: AtomicBool,
-    /// Made by the first who waits.
+    /// Created by the first waiter.
     word: OnceLock<Box<Notify>>,
 }
 
 impl Cell {
-    /// Whether nothing has been heard of the key.
+    /// Returns true while the key has not changed.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         !self.ended.load(Ordering::Acquire)
@@ -33,14 +33,15 @@ impl Cell {
 
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        // Either this sees the one who waits, or that one sees the end.
+        // Pairs with the fence in `ended`: either this sees the waiter, or the waiter sees the
+        // flag.
         fence(Ordering::SeqCst);
         if let Some(word) = self.word.get() {
             word.notify_waiters();
         }
     }
 
-    /// Returns when word of the key has come.
+    /// Returns once the key has changed.
     pub(super) async fn ended(&self) {
         let word = self.word.get_or_init(Box::default);
         let mut notified = std::pin::pin!(word.notified());
@@ -52,7 +53,7 @@ impl Cell {
     }
 }
 
-/// Keys are hashes already.
+/// Uses the key as its own hash, since the keys are hashes already.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unhashed(u64);
 
@@ -74,11 +75,11 @@ pub(super) type ByHash = BuildHasherDefault<Unhashed>;
 #[derive(Default)]
 struct Shard {
     cells: HashMap<u128, Arc<Cell>, ByHash>,
-    /// How many there may be before those that nobody holds are dropped.
+    /// How many flags the shard may hold before the unused ones are dropped.
     limit: usize,
 }
 
-/// The cells of all keys that are in flight, or of which something is kept.
+/// The flags of all keys that are being read or belong to a local entry.
 pub(super) struct Cells {
     shards: [Mutex<Shard>; SHARDS],
 }
@@ -96,11 +97,11 @@ impl Cells {
         &self.shards[hash as usize % SHARDS]
     }
 
-    /// The key's cell, to be taken before the key is read.
+    /// Returns the key's flag. Must be called before the read of the key is sent.
     pub(super) fn take(&self, hash: u128) -> Arc<Cell> {
         let mut shard = self.shard(hash).lock();
         if shard.cells.len() >= shard.limit.max(FEW) {
-            // Word of a key that nobody holds concerns nobody.
+            // A flag that only this map holds belongs to no read and no entry.
             shard.cells.retain(|_, cell| Arc::strong_count(cell) > 1);
             shard.limit = shard.cells.len() * 2;
         }
@@ -110,7 +111,7 @@ impl Cells {
         }
     }
 
-    /// Word of a key; says whether anybody held it.
+    /// Sets the flag of a key that has changed. Returns whether anybody held the flag.
     pub(super) fn end(&self, hash: u128) -> bool {
         let Some(cell) = self.shard(hash).lock().cells.remove(&hash) else {
             return false;

@@ -1,4 +1,5 @@
-//! For how long what is kept is covered by the connection over which changes are pushed.
+//! The freshness bound: until when local entries may be served, given the state of the connection
+//! that reports changes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,29 +9,30 @@ use crate::base::clock::TICK;
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 
-/// What nothing belongs to.
+/// The epoch of a tier without a connection. No entry belongs to it.
 pub(super) const NO_EPOCH: u64 = 0;
 
-/// Names one connection. Word from an earlier one does not count for a later one.
+/// Identifies one connection. Messages of an earlier connection are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session(u64);
 
-/// Names one heartbeat of a session.
+/// Identifies one heartbeat of a connection.
 pub(crate) type Beat = u64;
 
-/// More heartbeats than these are never on their way: one that is so late covers nothing any more.
+/// The most heartbeats to remember. An older one would prove nothing any more.
 const MAX_BEATS: usize = 64;
 
-/// The connection's state, with what a hit has to know of it in atomics.
+/// The state of the connection. Hits read parts of it, which are atomics.
 #[derive(Debug)]
 pub(crate) struct Cover {
-    /// What is kept belongs to an epoch, and is served in no other one. To raise it is to forget everything.
+    /// Each local entry belongs to one epoch and is served only in that epoch. A new epoch drops
+    /// all local entries at once.
     epoch: AtomicU64,
-    /// Until when anything is served: as long after the last heartbeat that has come back was sent as is bearable.
+    /// When serving ends: `max_staleness` after the last returned heartbeat was sent.
     until: AtomicU64,
-    /// The same by the clock on the wall. It is stored first: without `until` it says nothing.
+    /// The same on the wall clock. It is stored before `until`, and means nothing without it.
     wall_until: AtomicU64,
-    /// When that heartbeat was sent.
+    /// When the last returned heartbeat was sent.
     sent: AtomicU64,
     max_staleness: Duration,
     state: Mutex<State>,
@@ -57,13 +59,13 @@ impl Cover {
         }
     }
 
-    /// What a read that is marked now belongs to.
+    /// The epoch of a read that is sent now.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// How old the last heartbeat is; `None` if nothing is to be served at this time.
+    /// Returns the age of the last heartbeat, or `None` if nothing may be served now.
     #[inline]
     pub(crate) fn age(&self, now: Moment) -> Option<Duration> {
         let until = self.until.load(Ordering::Acquire);
@@ -73,14 +75,15 @@ impl Cover {
         is_covered.then(|| now.tick.since(Tick(self.sent.load(Ordering::Relaxed))))
     }
 
-    /// A connection is being made.
+    /// Registers a connection that is being made.
     pub(crate) fn announce(&self) -> Session {
         let mut state = self.state.lock();
         state.sessions += 1;
         Session(state.sessions)
     }
 
-    /// From now on reads go over this connection, and it tracks them. Nothing is served before its first heartbeat.
+    /// Starts an epoch: reads now go over this connection, which tracks them. Nothing is served
+    /// before its first heartbeat has returned.
     pub(crate) fn open(&self, session: Session) {
         let mut state = self.state.lock();
         state.open = Some(session);
@@ -91,7 +94,8 @@ impl Cover {
         self.epoch.store(state.epochs, Ordering::Release);
     }
 
-    /// The connection is lost, and with it the word of all that changes; says whether it was in use.
+    /// Ends the epoch, because the connection that reported changes is lost. Returns whether the
+    /// connection was in use.
     pub(crate) fn close(&self, session: Session) -> bool {
         let mut state = self.state.lock();
         if state.open != Some(session) {
@@ -108,7 +112,7 @@ impl Cover {
         self.state.lock().open == Some(session)
     }
 
-    /// Everything has changed.
+    /// Starts a new epoch, because every key may have changed.
     pub(crate) fn forget(&self) {
         let mut state = self.state.lock();
         if state.open.is_some() {
@@ -121,7 +125,8 @@ impl Cover {
         self.state.lock().epochs
     }
 
-    /// A heartbeat is about to be sent, if the session is open.
+    /// Records that a heartbeat is about to be sent. Returns `None` if the connection is not in
+    /// use.
     pub(crate) fn beat(&self, session: Session, now: Moment) -> Option<Beat> {
         let mut state = self.state.lock();
         if state.open != Some(session) {
@@ -136,14 +141,14 @@ impl Cover {
         Some(beat)
     }
 
-    /// A heartbeat has come back, behind the pushes of all that changed before it was sent.
+    /// Records that a heartbeat has returned. The pushes of all earlier changes came before it.
     pub(crate) fn returned(&self, session: Session, beat: Beat) {
         let mut state = self.state.lock();
         if state.open != Some(session) {
             return;
         }
         let known = state.on_their_way.iter().position(|(on, _)| *on == beat);
-        // Those before it are later than this one, and cover less.
+        // Earlier heartbeats that have not returned prove less than this one: drop them.
         if let Some((_, sent)) = known.and_then(|at| state.on_their_way.drain(..=at).next_back()) {
             let sent = if crate::base::mutation::is_active("heartbeat-from-when-it-came") {
                 Moment::now()
@@ -158,7 +163,7 @@ impl Cover {
         }
     }
 
-    /// Whether a heartbeat that was sent has not come back yet.
+    /// Returns true if the heartbeat was sent and has not returned.
     pub(crate) fn is_missing(&self, session: Session, beat: Beat) -> bool {
         let state = self.state.lock();
         state.open == Some(session) && state.on_their_way.iter().any(|(on, _)| *on == beat)
@@ -206,7 +211,7 @@ mod tests {
         assert_eq!(cover.age(at(0)), None, "nothing has come back yet");
         let beat = cover.beat(session, at(0)).expect("open");
         assert!(cover.is_missing(session, beat));
-        // It was on its way for 900 ms.
+        // It took 900 ms to return.
         cover.returned(session, beat);
         assert_eq!(cover.age(at(900)), Some(Duration::from_millis(900)));
         assert_eq!(cover.age(at(1000)), None);

@@ -1,4 +1,4 @@
-//! One copy: the value, and until when and to whom it may be served.
+//! One local entry: the value, how long it may be served, and to which callers.
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -10,62 +10,63 @@ use super::tick::Tick;
 use crate::base::entry_map;
 use crate::key::Dependency;
 
-/// What an entry takes besides its value: itself, its cells with their places, its place in the table, reference counts.
+/// Bytes of an entry besides its key and value: the struct, its flags with their map slots, its
+/// slot in the map, reference counts.
 pub(super) const OVERHEAD: u64 = 384;
 
-/// A value behind an `Arc` of its own type.
+/// A value behind an `Arc`, with its type erased.
 pub(crate) type Shared = Arc<dyn Any + Send + Sync>;
 
-/// What a read has brought, to be kept.
+/// A value read from Redis, to be stored as a local entry.
 pub(crate) struct Copy {
-    /// `None` for an absence.
+    /// `None` caches the absence of a value.
     pub(crate) value: Option<Shared>,
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
     pub(crate) extras: Box<[Dependency]>,
-    /// For how long the value is fresh.
+    /// How long the value stays fresh.
     pub(crate) ttl: Duration,
-    /// For how long it may be served from here.
+    /// How long the local tier may serve it.
     pub(crate) local_ttl: Duration,
-    /// The length of the encoded value.
+    /// Length of the encoded value in bytes.
     pub(crate) encoded: usize,
 }
 
-/// Who asks: another type, version or list of tags is another value.
+/// What a caller expects. Another type, version or list of tags means another value.
 pub(crate) struct Asked<'a> {
     pub(crate) type_id: TypeId,
     pub(crate) version: u32,
     pub(crate) extras: &'a [Dependency],
 }
 
-/// A copy that may be served.
+/// A local entry that may be served.
 pub(crate) struct Found {
-    /// `None` for an absence.
+    /// `None` caches the absence of a value.
     pub(crate) value: Option<Shared>,
-    /// For how long the value is fresh.
+    /// How long the value stays fresh.
     pub(crate) ttl: Duration,
-    /// How old the last heartbeat is.
+    /// Age of the last heartbeat.
     pub(crate) age: Duration,
 }
 
 pub(super) struct Entry {
     key: Box<str>,
-    /// `None` for an absence.
+    /// `None` caches the absence of a value.
     pub(super) value: Option<Shared>,
     type_id: TypeId,
     version: u32,
     extras: Box<[Dependency]>,
     cells: Box<[Arc<Cell>]>,
     pub(super) epoch: u64,
-    /// Until when it may be served.
+    /// When it may no longer be served.
     until: Tick,
-    /// Until when the value is fresh.
+    /// When the value stops being fresh.
     fresh: Tick,
     weight: u64,
 }
 
 impl Entry {
-    /// `None` if its time is over before it has begun.
+    /// Returns `None` if it would have expired already.
     pub(super) fn new(read_token: ReadToken, copy: Copy) -> Option<Self> {
         let ReadToken {
             key,
@@ -88,13 +89,13 @@ impl Entry {
         })
     }
 
-    /// Whether nothing has been heard of its keys since they were asked for.
+    /// Returns true while none of its keys has changed since the read was sent.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.cells.iter().all(|cell| cell.is_quiet())
     }
 
-    /// Whether it may be served to who asks.
+    /// Returns true if it has not expired and is the value that the caller expects.
     #[inline]
     pub(super) fn fits(&self, asked: &Asked<'_>, now: Tick) -> bool {
         now < self.until
@@ -103,21 +104,22 @@ impl Entry {
             && same_extras(&self.extras, asked.extras)
     }
 
-    /// For how long the value is fresh.
+    /// How long the value stays fresh.
     #[inline]
     pub(super) fn ttl(&self, now: Tick) -> Duration {
         self.fresh.since(now)
     }
 }
 
-/// Mostly there are none.
+/// Checks for empty lists first, because most are empty.
 #[inline]
 fn same_extras(a: &[Dependency], b: &[Dependency]) -> bool {
     a.len() == b.len() && (a.is_empty() || a == b)
 }
 
-/// It weighs the lengths of its key and its encoded value, and a fixed overhead. A decoded value may take more, and nobody can
-/// ask it how much; with its encoding it grows, and that is known for nothing.
+/// The weight is the length of the key and of the encoded value, plus a fixed overhead. The decoded
+/// value may be larger, but there is no way to measure it. The encoded length grows with it and is
+/// known at no cost.
 impl entry_map::Entry for Entry {
     fn key(&self) -> &str {
         &self.key

@@ -1,4 +1,4 @@
-//! What the tier counts.
+//! Statistics of the local tier.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use crate::base::counters::Counter;
 
-/// One hit in so many has its age noted: a figure is not worth a write on each that threads share.
+/// One hit in this many records its age, because each record writes to memory that threads share.
 const SAMPLE: u64 = 64;
-/// Ages are noted by the power of two of their milliseconds.
+/// Ages are counted in buckets: one per power of two, in milliseconds.
 const BUCKETS: usize = 24;
 
-/// Away from what hits read: it would be fetched again after each write.
+/// In cache lines of its own. Otherwise each write here would evict what hits read.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Figures {
@@ -23,13 +23,13 @@ pub(super) struct Figures {
     oldest: Oldest,
 }
 
-/// Each hit reads it, and few write it.
+/// Every hit reads it, few write it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Oldest(AtomicU64);
 
 impl Figures {
-    /// The `n`th hit of somebody who counts.
+    /// Records a hit, the `n`th of the counter that the caller uses.
     #[inline]
     pub(super) fn hit(&self, n: u64, age: Duration) {
         let millis = age.as_millis() as u64;
@@ -57,7 +57,7 @@ impl Figures {
     }
 }
 
-/// The upper end of the bucket in which the quantile lies.
+/// Returns the upper bound of the bucket that holds the quantile.
 fn quantile(buckets: &[u64], part: f64) -> u64 {
     let all: u64 = buckets.iter().sum();
     let rank = (all as f64 * part).ceil() as u64;
@@ -69,28 +69,30 @@ fn quantile(buckets: &[u64], part: f64) -> u64 {
     (1 << at.unwrap_or(0)) - 1
 }
 
-/// What the local tier does beside Redis.
+/// Statistics of the local tier with Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LocalFigures {
-    /// Whether copies are served now: the connection tracks what is read over it, and its last heartbeat is recent.
+    /// Whether local entries are served now: the connection tracks the keys it reads, and its last
+    /// heartbeat is recent.
     pub serving: bool,
     /// Calls answered without asking Redis.
     pub hits: u64,
-    /// Copies that are kept.
+    /// Local entries.
     pub entries: u64,
-    /// What they weigh: the lengths of their keys and encoded values, and a fixed overhead for each.
+    /// Their total weight: the lengths of keys and encoded values, plus a fixed overhead for each.
     pub bytes: u64,
-    /// Reads from Redis of which a copy was kept.
+    /// Reads from Redis whose value was stored as a local entry.
     pub kept: u64,
-    /// Reads of which none was kept, because something they read had changed before their answer was handled.
+    /// Reads whose value was discarded, because one of their keys changed before the answer was
+    /// handled.
     pub poisoned: u64,
-    /// Changes of keys that the server reported.
+    /// Key changes that the server reported.
     pub pushes: u64,
-    /// How often everything was forgotten, with a lost connection or a flushed database.
+    /// How often all local entries were dropped: after a lost connection or a flushed database.
     pub epochs: u64,
-    /// How old the last heartbeat was at a hit, in milliseconds: the median, to the next power of two. What is served is
-    /// never older than that.
+    /// Age of the last heartbeat at a hit, in milliseconds: the median, rounded up to a power of
+    /// two. A served value is never older than that age.
     pub age_p50_ms: u64,
     /// The 99th percentile of the same.
     pub age_p99_ms: u64,

@@ -1,6 +1,8 @@
+//! The local tier: decoded values in the process, kept coherent with Redis.
+
 #![cfg_attr(
     not(feature = "redis"),
-    allow(dead_code, reason = "only what lies in Redis is copied")
+    allow(dead_code, reason = "only values from Redis get local entries")
 )]
 
 mod cells;

@@ -1,10 +1,10 @@
-//! The time by which local copies are judged, in nanoseconds.
+//! The clocks that decide how long a local entry may be served, in nanoseconds.
 
 use std::time::Duration;
 
 use crate::base::clock;
 
-/// A point in time that only this process knows.
+/// A point in time on a clock of this process. Other processes can't compare it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tick(pub(crate) u64);
 
@@ -25,10 +25,11 @@ impl Tick {
     }
 }
 
-/// Now, by two clocks: what the connection covers is over when either says so.
+/// The current time on two clocks. The freshness bound has passed when either clock says so.
 ///
-/// One stands still while the machine sleeps, and the other can be set back. `CLOCK_BOOTTIME` is neither, but has no coarse
-/// form, and takes 21 ns where these take 3 each: a fifth of a hit.
+/// The first clock stands still while the machine sleeps, and the second can be set back.
+/// `CLOCK_BOOTTIME` does neither, but it has no coarse form: it takes 21 ns, these take 3 ns each.
+/// The difference is a fifth of a hit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     pub(crate) tick: Tick,

@@ -23,7 +23,7 @@ pub(crate) struct Local {
     entries: Table<Entry>,
     cells: Cells,
     cover: Cover,
-    /// Drawn anew for each tier: nobody outside can look for keys that meet.
+    /// Random for each tier, so that nobody outside can search for keys that collide.
     hash_key: [u8; 16],
     heartbeat: Duration,
     opened: Notify,
@@ -41,7 +41,8 @@ impl fmt::Debug for Local {
 }
 
 impl Local {
-    /// A tier of up to `max_bytes`, which serves nothing that may be older than `max_staleness`.
+    /// Creates a tier of up to `max_bytes`. It serves nothing that may be older than
+    /// `max_staleness`.
     pub(crate) fn new(max_bytes: u64, max_staleness: Duration) -> Self {
         Self {
             entries: Table::new(max_bytes),
@@ -60,13 +61,13 @@ impl Local {
         hash128(&self.hash_key, key)
     }
 
-    /// The copy under a key, if it may be served now.
+    /// Returns the entry under a key, if it may be served now.
     #[inline]
     pub(crate) fn find(&self, key: &str, asked: &Asked<'_>) -> Option<Found> {
         let now = Moment::now();
         #[cfg(cache_mutations)]
         let now = super::tick::told_by_a_task(now);
-        // First of all: without a connection nothing is looked up.
+        // Checked first: without a connection there is no need for a lookup.
         let age = self.cover.age(now)?;
         let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());
         self.entries.look(key.as_bytes(), |entry| {
@@ -87,19 +88,21 @@ impl Local {
         })
     }
 
-    /// Whether nothing has been heard of it, on the connection over which it was read.
+    /// Returns true if the entry was read in the current epoch and none of its keys has changed
+    /// since.
     #[inline]
     fn is_alive(&self, entry: &Entry) -> bool {
         entry.epoch == self.cover.epoch() && entry.is_quiet()
     }
 
-    /// Notes how old the last heartbeat was at the `n`th hit.
+    /// Records the age of the last heartbeat at the `n`th hit.
     #[inline]
     pub(crate) fn note(&self, n: u64, age: Duration) {
         self.figures.hit(n, age);
     }
 
-    /// Takes the cells of a read that is about to be sent; `None` if what it reads could not be kept.
+    /// Takes the flags of a read that is about to be sent. Returns `None` if its value could not be
+    /// stored here.
     pub(crate) fn read_token(&self, probe: &Probe) -> Option<ReadToken> {
         let epoch = self.cover.epoch();
         if epoch == NO_EPOCH {
@@ -118,7 +121,7 @@ impl Local {
         })
     }
 
-    /// Keeps what a read has brought, unless there was word of its keys meanwhile.
+    /// Stores the value of a read, unless one of its keys has changed since the read was sent.
     pub(crate) fn keep(&self, read_token: ReadToken, copy: Copy) {
         let is_poisoned = read_token.epoch != self.cover.epoch()
             || !read_token.cells.iter().all(|cell| cell.is_quiet());
@@ -126,14 +129,14 @@ impl Local {
             self.figures.poisoned.add_one();
             return;
         }
-        // Word that comes from here on ends the cells of what is kept.
+        // A change from here on sets a flag that the new entry holds.
         if let Some(entry) = Entry::new(read_token, copy) {
             self.entries.insert(Arc::new(entry));
             self.figures.kept.add_one();
         }
     }
 
-    /// Own changes of these keys, which Redis has acknowledged.
+    /// Drops the entries of these keys. This process changed them, and Redis has acknowledged it.
     pub(crate) fn forget<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
         for key in keys {
             if crate::base::mutation::is_active("own-write-spares-reads-in-flight") {
@@ -144,7 +147,7 @@ impl Local {
         }
     }
 
-    /// The server says that a key has changed.
+    /// Handles a push: the key has changed.
     pub(crate) fn pushed(&self, key: &[u8]) {
         self.figures.pushes.add_one();
         self.end(key);
@@ -156,29 +159,29 @@ impl Local {
         }
     }
 
-    /// Makes room at once; what came in its place meanwhile stays.
+    /// Frees the memory now. An entry that was stored in its place meanwhile stays.
     fn drop_dead(&self, key: &[u8]) {
         self.entries.remove_if(key, |entry| !self.is_alive(entry));
     }
 
-    /// The server says that everything has changed.
+    /// Handles a push without keys: every key may have changed.
     pub(crate) fn pushed_all(&self) {
         self.figures.pushes.add_one();
         self.cover.forget();
     }
 
-    /// A connection is being made.
+    /// Registers a connection that is being made.
     pub(crate) fn announce(&self) -> Session {
         self.cover.announce()
     }
 
-    /// From now on reads go over this connection, and it tracks them.
+    /// Starts to use a connection that tracks what is read over it.
     pub(crate) fn open(&self, session: Session) {
         self.cover.open(session);
         self.opened.notify_one();
     }
 
-    /// The connection is lost.
+    /// Handles the loss of a connection.
     pub(crate) fn close(&self, session: Session) {
         self.cover.close(session);
     }
@@ -187,41 +190,42 @@ impl Local {
         self.cover.is_open(session)
     }
 
-    /// How often a heartbeat is to be sent.
+    /// The interval between heartbeats.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.heartbeat
     }
 
-    /// Returns when a connection has been opened since the last time.
+    /// Returns once a connection has been opened since the last call.
     pub(crate) async fn opened(&self) {
         self.opened.notified().await;
     }
 
-    /// A heartbeat is about to be sent.
+    /// Records that a heartbeat is about to be sent.
     pub(crate) fn beat(&self, session: Session) -> Option<Beat> {
         self.cover.beat(session, Moment::now())
     }
 
-    /// A heartbeat has come back.
+    /// Records that a heartbeat has returned.
     pub(crate) fn returned(&self, session: Session, beat: Beat) {
         self.cover.returned(session, beat);
     }
 
-    /// Whether a heartbeat that was sent has not come back yet.
+    /// Returns true if the heartbeat was sent and has not returned.
     pub(crate) fn is_missing(&self, session: Session, beat: Beat) -> bool {
         self.cover.is_missing(session, beat)
     }
 
-    /// Logs that the server does not do what the tier needs, once.
+    /// Warns once that the server lacks what the tier needs.
     pub(crate) fn warn(&self, why: impl fmt::Display) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "the server does not say what changes, so nothing is kept in the process and every read asks it: {why}"
+                reason = %why,
+                "Redis does not report key changes; the local tier is off and every read asks Redis"
             );
         }
     }
 
-    /// The figures but for the hits, which each resource counts.
+    /// The statistics without the hits, which are counted per resource.
     pub(crate) fn figures(&self) -> LocalFigures {
         let is_covered = self.cover.age(Moment::now()).is_some();
         LocalFigures {
