@@ -1,4 +1,4 @@
-//! What is handed in, and what of it waits together.
+//! Invalidations as they are enqueued, and batches of them.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -14,7 +14,7 @@ use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
 use crate::store::{Intent, IntentRow, Invalidation, Probe};
 
-/// How many rows one announcement is sent with, and how many dependencies.
+/// The most rows, and the most dependencies, in one intent that is sent to the store.
 const STEP: usize = 256;
 
 /// Which dead entries a sweep may remove after an invalidation.
@@ -30,16 +30,16 @@ pub(crate) struct Order {
     pub(crate) kills: Vec<String>,
     pub(crate) bumps: Vec<Arc<Dep>>,
     pub(crate) sweeps: Vec<Sweep>,
-    /// Own intents that end with it.
+    /// Intents of this process that end with the invalidation.
     pub(crate) withdraws: Vec<Nonce>,
-    /// What is announced, because its outcome is not known.
+    /// Intents for writes whose outcome is not known.
     pub(crate) intents: Vec<Intent>,
-    /// Whose figures it belongs to, once it is enqueued.
+    /// The statistics that count it when it is enqueued.
     pub(crate) counted: Vec<Arc<Counters>>,
 }
 
 impl Order {
-    /// Both.
+    /// Combines two orders into one.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.kills.extend(other.kills);
         self.bumps.extend(other.bumps);
@@ -56,11 +56,12 @@ impl Order {
     }
 }
 
-/// Announcements put together. What holds off readers of all of it does so for each, if it stands for the longest. It gets
-/// a name of its own then, which nobody else knows: whoever withdraws one of them must not end the others.
+/// Merged intents. All of them stand for the longest time of any, so that each still holds off its
+/// readers. A merged intent gets a fresh token that no caller knows: a caller that withdraws its
+/// own intent must not end the others.
 #[derive(Debug, Default)]
 struct Announcement {
-    /// Its name, as long as there is only one.
+    /// The token, while all parts share one.
     name: Option<Nonce>,
     rows: HashMap<String, Arc<Dep>>,
     deps: HashSet<Arc<Dep>>,
@@ -94,7 +95,7 @@ impl Announcement {
         self.length = self.length.max(other.length);
     }
 
-    /// As the store takes it: few enough keys each that nobody else waits behind one.
+    /// Splits it into intents that are small enough not to delay other commands to the store.
     fn into_intents(self) -> Vec<Intent> {
         let is_one = self.rows.len() <= STEP && self.deps.len() <= STEP;
         let name = self.name.filter(|_| is_one);
@@ -125,14 +126,14 @@ fn keys_of(intent: &Intent) -> usize {
     intent.rows.len() + intent.deps.len()
 }
 
-/// Those who wait to be told how far their invalidations have come.
+/// The callers that wait for an acknowledgement.
 pub(super) type Receipts = Vec<Waiter>;
 
-/// One of them.
+/// A caller that waits for an acknowledgement.
 #[derive(Debug)]
 pub(super) struct Waiter {
     receipt: oneshot::Sender<Acknowledgement>,
-    /// What it waits for, where the store may have done a part of a batch.
+    /// What it waits for, if the store may complete a batch in parts.
     waits_for: Option<Box<(Vec<String>, Vec<Arc<Dep>>)>>,
 }
 
@@ -150,11 +151,11 @@ impl Waiter {
     }
 
     pub(super) fn tell(self, acknowledgement: Acknowledgement) {
-        // Whoever asked may be gone.
+        // The receiver may be gone.
         let _ = self.receipt.send(acknowledgement);
     }
 
-    /// Whether all that it waits for is done, where this is not.
+    /// Returns true if everything that it waits for is done, although `undone` is not.
     fn is_done_without(&self, undone: &Invalidation) -> bool {
         self.waits_for.as_ref().is_some_and(|it| {
             let (kills, bumps) = &**it;
@@ -164,26 +165,27 @@ impl Waiter {
     }
 }
 
-/// Orders merged into one.
+/// Several orders merged into one.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) kills: HashSet<String>,
     pub(super) bumps: HashSet<Arc<Dep>>,
-    /// Own intents that end with it, and when each will have ended by itself.
+    /// Intents of this process that end with the batch, and when each expires by itself.
     pub(super) withdraws: HashMap<Nonce, Instant>,
-    /// What is announced and was never sent. It is not merged with the above: no bump says what an intent says.
+    /// Intents that were never sent. They are kept apart from the bumps, because a bump can't
+    /// replace an intent.
     unsent: Announcement,
-    /// What is announced, and may have reached the store: it keeps its name.
+    /// Intents that may have reached the store. Each keeps its token, so that a retry is harmless.
     pub(super) intents: Vec<Intent>,
-    /// Per resource, whether only derived entries are concerned.
+    /// For each resource, whether the sweep removes only derived entries.
     pub(super) sweeps: HashMap<Box<str>, bool>,
     pub(super) whole_namespace: bool,
-    /// When the oldest part of it came in, or fell due.
+    /// When its oldest part was enqueued or became due.
     pub(super) since: Option<Instant>,
     pub(super) receipts: Receipts,
-    /// Of those orders that announce something: these are told when all of it has been delivered.
+    /// The callers of orders with intents. They are told once everything has been delivered.
     pub(super) announcers: Receipts,
-    /// The number of the last order in it, and of the last one that announces something.
+    /// The number of the last order in it, and of the last order with intents.
     pub(super) last: u64,
     pub(super) last_announcing: u64,
 }
@@ -202,12 +204,12 @@ impl Batch {
             + usize::from(self.whole_namespace)
     }
 
-    /// Whether anything is to be invalidated besides what is announced.
+    /// Returns true if it contains more than intents.
     pub(super) fn invalidates(&self) -> bool {
         self.whole_namespace || !(self.kills.is_empty() && self.bumps.is_empty())
     }
 
-    /// Takes out all but what is announced.
+    /// Takes out everything but the intents.
     pub(super) fn take_invalidation(&mut self) -> Self {
         let rest = Self {
             unsent: std::mem::take(&mut self.unsent),
@@ -237,14 +239,15 @@ impl Batch {
         done
     }
 
-    /// An order, or with `None` one for the whole namespace. What it withdraws will have ended by itself at `end`.
+    /// Creates a batch of one order, or of the whole namespace for `None`. The intents that the
+    /// order withdraws expire by themselves at `end`.
     pub(super) fn of(order: Option<Order>, end: Instant) -> Self {
         let mut batch = Self::default();
         batch.add(order, end);
         batch
     }
 
-    /// Adds an order, as [`of`](Self::of) takes it.
+    /// Adds an order; see [`of`](Self::of).
     pub(super) fn add(&mut self, order: Option<Order>, end: Instant) {
         let Some(order) = order else {
             self.whole_namespace = true;
@@ -285,8 +288,9 @@ impl Batch {
         self.absorb();
     }
 
-    /// An invalidation of everything stands for any number of something. Of announcements it says nothing, and what is
-    /// withdrawn is to be looked for where it stands.
+    /// An invalidation of the whole namespace replaces all smaller ones. It replaces no intents.
+    /// While intents are to be withdrawn, kills and bumps stay too, because a withdrawal needs the
+    /// keys that hold the intent.
     fn absorb(&mut self) {
         if !self.whole_namespace {
             return;
@@ -298,16 +302,17 @@ impl Batch {
         self.sweeps = HashMap::new();
     }
 
-    /// Forgets what need not be withdrawn any more. What went with it is invalidated all the same.
+    /// Drops the withdrawals of intents that have expired. The invalidations that came with them
+    /// stay.
     pub(super) fn forget_ended(&mut self, now: Instant) {
         self.withdraws.retain(|_, end| now < *end);
         self.absorb();
     }
 
-    /// One invalidation of everything in place of all that is here; returns for how long the longest of the
-    /// announcements would have stood that are lost with it.
+    /// Replaces everything in the batch by one invalidation of the whole namespace. Returns the
+    /// longest time that any of the dropped intents would have stood.
     pub(super) fn collapse(&mut self) -> Option<Duration> {
-        // An intent that is not withdrawn ends with its time.
+        // An intent that is not withdrawn expires by itself.
         self.withdraws = HashMap::new();
         self.seal();
         let intents = std::mem::take(&mut self.intents);
@@ -316,13 +321,14 @@ impl Batch {
         intents.iter().map(|intent| intent.length).max()
     }
 
-    /// What is announced is sent as it is now: nothing is added to it any more.
+    /// Fixes the intents as they are now: later ones get intents of their own.
     pub(super) fn seal(&mut self) {
         let unsent = std::mem::take(&mut self.unsent);
         self.intents.extend(unsent.into_intents());
     }
 
-    /// What is invalidated or announced here, for a log: what entries depend on, or keys where there is nothing else.
+    /// Returns the names for a log message: dependencies, and keys for the case that there are no
+    /// dependencies.
     pub(super) fn names(mut self) -> (HashSet<Arc<Dep>>, Vec<String>) {
         self.seal();
         let (mut deps, mut keys) = (self.bumps, Vec::from_iter(self.kills));
@@ -355,7 +361,7 @@ impl Batch {
     }
 }
 
-/// Moves the fewer to the more: in an outage a few join many, again and again.
+/// Moves the smaller set into the larger one. In an outage a few items join many, again and again.
 fn unite<T: Eq + Hash>(set: &mut HashSet<T>, mut other: HashSet<T>) {
     if set.len() < other.len() {
         std::mem::swap(set, &mut other);

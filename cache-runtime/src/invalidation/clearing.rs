@@ -1,8 +1,9 @@
-//! The walk that removes the entries of a namespace, after everything in it has been invalidated.
+//! The scan that removes the entries of a namespace, after all of them have been invalidated.
 //!
-//! A walk costs as much as the store has keys, everybody's included. So it is shared: whoever comes while one is running
-//! waits for the next, since the walk may have passed what the caller wants removed, and any number of callers cost two
-//! walks. It runs on the cache's own thread, and a caller that hangs up stops nobody's walk.
+//! A scan costs as much as the store has keys, including those of other programs. So callers share
+//! it. A caller that comes while a scan is running waits for the next one, since the running scan
+//! may have passed the entries that this caller wants removed. Any number of callers cost two
+//! scans. The scan runs on the cache's own thread, so a caller that hangs up stops nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::base::background::{Background, supervised};
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Matching, Store};
 
-/// For how long paused time stands still for one who waits for a walk.
+/// How long paused time is held for a caller that waits for a scan.
 pub(super) const HELD: Duration = Duration::from_secs(60);
 
-/// The walks of one cache, one at a time.
+/// The scans of one cache, one at a time.
 #[derive(Debug)]
 pub(super) struct Clearing {
     pub(super) everything: Matching,
@@ -27,16 +28,16 @@ pub(super) struct Clearing {
 
 #[derive(Debug, Default)]
 struct Gathering {
-    /// Those who wait for the next walk.
+    /// The callers that wait for the next scan.
     next: Option<watch::Sender<Option<Outcome>>>,
-    /// There will be no further walk.
+    /// Whether the cache is closed, so that no scan will follow.
     is_over: bool,
 }
 
 /// How many entries were removed. An error can't be cloned, so its parts are kept.
 type Outcome = Result<u64, (ErrorKind, String)>;
 
-/// A place among those who wait for the next walk.
+/// Waits for the next scan.
 pub(crate) struct Walked(Option<watch::Receiver<Option<Outcome>>>);
 
 impl Clearing {
@@ -53,7 +54,7 @@ impl Clearing {
         let end = End(Arc::clone(&clearing));
         let kept = Arc::clone(&clearing);
         background.spawn(async move {
-            // Moved in, so that it is dropped even if this never runs.
+            // Moved into the task, so that it is dropped even if the task never runs.
             let _end = end;
             supervised("clearing", move || {
                 Arc::clone(&kept).walk_for_ever(Arc::clone(&store))
@@ -73,7 +74,7 @@ impl Clearing {
         }))
     }
 
-    /// Lets the next walk begin, if somebody waits for it; says whether somebody does.
+    /// Starts the next scan if a caller waits for it. Returns whether one does.
     pub(super) fn begin(&self) -> bool {
         let is_waited_for = self.gathering.lock().next.is_some();
         if is_waited_for {
@@ -85,7 +86,8 @@ impl Clearing {
     async fn walk_for_ever(self: Arc<Self>, store: Arc<dyn Store>) {
         loop {
             self.wake.notified().await;
-            // Taken before the walk begins: who comes later waits for another one. A panic drops it, which tells them.
+            // Taken before the scan starts: later callers wait for another one. A panic drops the
+            // sender, which tells the waiters.
             let next = self.gathering.lock().next.take();
             if let Some(waiting) = next {
                 let walked = store.remove_matching(&self.everything).await;
@@ -110,7 +112,7 @@ impl Walked {
     }
 }
 
-/// Dropped with the task that walks: nobody waits for a walk that will not come.
+/// Dropped with the task: nobody may wait for a scan that will not come.
 struct End(Arc<Clearing>);
 
 impl Drop for End {

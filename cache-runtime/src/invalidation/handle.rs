@@ -1,4 +1,4 @@
-//! The queue as its users hold it.
+//! The handle of the queue, for its users.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,10 +19,11 @@ use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::store::{ConnectionWatch, Probe, Store};
 
-/// How long who invalidates by hand waits for the receipt: the store may be slow in many steps.
+/// How long a manual invalidation waits for its acknowledgement. The store may take many slow
+/// steps.
 pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The queue's near end.
+/// The handle of the queue.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(super) shared: Arc<Shared>,
@@ -75,7 +76,7 @@ impl Delivery {
         }
     }
 
-    /// Hands an invalidation in. It will take place whether or not anybody waits for the receipt.
+    /// Enqueues an invalidation. It takes place even if nobody waits for the receipt.
     pub(crate) fn enqueue(&self, order: Order) -> Receipt {
         for counters in &order.counted {
             counters.invalidations.add_one();
@@ -107,7 +108,7 @@ impl Delivery {
         }
     }
 
-    /// Hands an invalidation in that is to take place later, or with `None` one of everything.
+    /// Enqueues an invalidation for later, or one of the whole namespace for `None`.
     pub(crate) fn enqueue_at(&self, due: Instant, order: impl Into<Option<Order>>) {
         let entered = self.shared.change(|queue| queue.enter_at(due, order));
         self.shared.wake.notify_one();
@@ -116,47 +117,48 @@ impl Delivery {
         }
     }
 
-    /// Says that a write is running, or a value being stored, until the guard is dropped: a shutdown waits for it.
+    /// Registers a running write or fill until the guard is dropped. A shutdown waits for it.
     pub(crate) fn begin(&self) -> Running {
         self.shared.running.send_modify(|running| *running += 1);
         Running(Arc::clone(&self.shared))
     }
 
-    /// Whether anything was reported as pending and is not delivered yet.
+    /// Returns true if a caller was told `Pending` and not everything is delivered yet.
     pub(crate) fn is_degraded(&self) -> bool {
         self.shared.is_degraded.load(Ordering::Acquire)
     }
 
-    /// Whether an invalidation that concerns this entry was reported as pending and is not delivered yet.
+    /// Returns true if an invalidation of this entry was reported as `Pending` and is not delivered
+    /// yet.
     pub(crate) fn is_pending(&self, probe: &Probe) -> bool {
         self.is_degraded()
             && self.shared.queue.lock().concerns(probe)
             && !crate::base::mutation::is_active("pending-not-bypassed")
     }
 
-    /// How many invalidations the store has not acknowledged, be it that it never will.
+    /// How many invalidations the store has not acknowledged, including lost ones.
     pub(crate) fn pending(&self) -> u64 {
         self.shared.queue.lock().len() as u64
     }
 
-    /// For how long the oldest of them has waited; `None` if none waits.
+    /// How long the oldest of them has waited, or `None` if none is waiting.
     pub(crate) fn oldest_pending(&self) -> Option<Duration> {
         let oldest = self.shared.queue.lock().oldest()?;
         Some(clock::now().saturating_duration_since(oldest))
     }
 
-    /// Waits for the writes that are running and delivers what is left, for a bounded time; then the queue and
-    /// the store are closed. Whoever calls this a second time waits as well.
+    /// Waits for the running writes and delivers what is left, within a time limit. Then closes the
+    /// queue and the store. A second caller waits as well.
     pub(crate) async fn close(&self) {
         self.closing.send_replace(true);
         let mut closed = self.closed.clone();
         let _held = self.shared.hold(CLOSING_BUDGET * 2);
-        // The worker says that it is done, or is gone, or took too long.
+        // Any result is fine: the worker is done, or gone, or took too long.
         let _ = tokio::time::timeout(CLOSING_BUDGET * 2, closed.wait_for(|closed| *closed)).await;
     }
 }
 
-/// A write that is running, or a value that is being stored.
+/// A running write or fill.
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Shared>);
 
@@ -169,12 +171,13 @@ impl Drop for Running {
 fn report_late(lost: &Lost) {
     if lost.is_news() {
         tracing::error!(
-            "an invalidation was handed in after the cache had been shut down, and is lost: {lost}"
+            %lost,
+            "an invalidation was enqueued after the cache had been shut down, and is lost"
         );
     }
 }
 
-/// For one who waits until an invalidation has been acknowledged.
+/// Waits for the acknowledgement of one invalidation.
 #[derive(Debug)]
 pub(crate) struct Receipt {
     shared: Arc<Shared>,
@@ -183,10 +186,10 @@ pub(crate) struct Receipt {
 }
 
 impl Receipt {
-    /// Returns with the store's word, or with [`Acknowledgement::Pending`] as soon as it is known that the store
-    /// does not give it now; at the latest after `patience`.
+    /// Returns the acknowledgement. It is [`Acknowledgement::Pending`] as soon as the store is
+    /// known to be away, and after `patience` at the latest.
     pub(crate) async fn acknowledged(self, patience: Duration) -> Acknowledgement {
-        // The write has taken place: whatever the caller runs on, this must not panic for want of a timer.
+        // The write has taken place, so this must not panic on a runtime without a timer.
         if tokio::runtime::Handle::try_current().is_err() {
             return self.acknowledged.await.unwrap_or(Acknowledgement::Lost);
         }
@@ -199,15 +202,16 @@ impl Receipt {
 }
 
 impl Delivery {
-    /// Takes a place among those who wait for the walk that follows the next invalidation of everything.
+    /// Joins the callers that wait for the scan after the next invalidation of the whole namespace.
     pub(crate) fn join_walk(&self) -> Walked {
         self.clearing.join()
     }
 
-    /// Waits for that walk, and for another if the connection is lost meanwhile; returns how many entries it removed.
+    /// Waits for that scan, and for another one if the connection is lost meanwhile. Returns how
+    /// many entries it removed.
     ///
     /// # Errors
-    /// What the store said, or [`ErrorKind::Unavailable`] if the cache is shut down first.
+    /// The error of the store, or `ErrorKind::Unavailable` if the cache is shut down first.
     pub(crate) async fn walked(&self, walk: Walked) -> Result<u64, Error> {
         let _held = self.shared.hold(HELD);
         if crate::base::mutation::is_active("walks-not-shared") {

@@ -1,9 +1,10 @@
-//! The queue of invalidations: nothing that was enqueued is forgotten before the store has acknowledged it.
+//! The queue of invalidations. Each one stays in the queue until the store has acknowledged it.
 //!
-//! To enqueue is synchronous, so a guard can do it while it is dropped. What waits is merged; what the store
-//! did not take is tried again until it does, and meanwhile this process does not read what it concerns. The
-//! queue ends with the cache: [`shutdown`](crate::Cache::shutdown) waits for the writes that are running, and
-//! tries for a bounded time to deliver what is left. What is lost then is counted and named in the log.
+//! Enqueuing is synchronous, so that a guard can do it in its `Drop`. Waiting invalidations are
+//! merged. A failed one is retried until it succeeds, and until then this process bypasses the
+//! cache for the entries it concerns. The queue ends with the cache:
+//! [`shutdown`](crate::Cache::shutdown) waits for the running writes and delivers the rest within a
+//! time limit. Invalidations that are lost then are counted and named in the log.
 
 mod acknowledgement;
 mod batch;

@@ -1,33 +1,35 @@
-//! An invalidation whose caller asks the store himself, since the store's answer says more than that it has taken place.
+//! An invalidation that its caller sends to the store, because the caller needs the store's answer.
+//! For example, `delete` returns whether there was an entry.
 
 use std::time::Duration;
 
 use super::{Acknowledgement, Delivery, Order, Receipt, Running};
 
-/// Dropped before it is settled, it is handed in: the caller has hung up, and nobody knows whether the store has heard of it.
+/// Enqueues the invalidation when dropped while it is armed: the caller has hung up, and the
+/// store may not have received the invalidation.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Owed<'d> {
     delivery: &'d Delivery,
     owes: Option<What>,
-    /// A shutdown waits for it, as for a write.
+    /// Makes a shutdown wait for it, as for a write.
     _running: Running,
 }
 
 #[derive(Debug)]
 enum What {
     Order(Order),
-    /// All of the namespace.
+    /// The whole namespace.
     Everything,
 }
 
 impl Delivery {
-    /// An invalidation that will take place whether or not its caller lives to see it.
+    /// Guards an invalidation: it will take place even if its caller is dropped.
     pub(crate) fn owe(&self, order: Order) -> Owed<'_> {
         self.owes(What::Order(order))
     }
 
-    /// The same of all of the namespace.
+    /// Guards an invalidation of the whole namespace.
     pub(crate) fn owe_everything(&self) -> Owed<'_> {
         self.owes(What::Everything)
     }
@@ -42,12 +44,12 @@ impl Delivery {
 }
 
 impl Owed<'_> {
-    /// The store has acknowledged it.
+    /// Disarms the guard, because the store has acknowledged the invalidation.
     pub(crate) fn settle(mut self) {
         self.owes = None;
     }
 
-    /// Hands it in now, and says what becomes of it.
+    /// Enqueues the invalidation now and waits for its acknowledgement.
     pub(crate) async fn acknowledged(mut self, patience: Duration) -> Acknowledgement {
         match self.enter() {
             Some(receipt) => receipt.acknowledged(patience).await,
@@ -70,7 +72,7 @@ impl Drop for Owed<'_> {
         {
             return;
         }
-        // Nobody waits for it.
+        // No caller waits for this receipt.
         drop(self.enter());
     }
 }

@@ -1,27 +1,27 @@
-//! Asks the store again after a lost connection, for as long as the reconnect wait says.
+//! Repeats a request after a lost connection, for as long as the reconnect wait allows.
 
 use super::handle::Delivery;
 use super::reconnect::{ACK_TIMEOUT, changed, is_away, is_lost, number_of};
 use crate::base::clock;
 use crate::base::error::Error;
 
-/// One question to the store, asked by somebody who waits for the answer himself.
+/// One request to the store, whose caller waits for the answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt {
-    /// How many connections there had been.
+    /// How many connections there had been when it was sent.
     number: u64,
 }
 
 impl Delivery {
-    /// To be called before the store is asked.
+    /// Must be called before the request is sent.
     pub(crate) fn attempt(&self) -> Attempt {
         Attempt {
             number: number_of(self.connection.as_ref()),
         }
     }
 
-    /// Says whether to ask again: the connection was lost over which the store was asked, and there is another. Waits for
-    /// that one as long as an invalidation would.
+    /// Returns true if the request should be repeated: its connection was lost, and there is a new
+    /// one. Waits for the new connection as long as an invalidation would.
     ///
     /// # Cancel safety
     /// It can be dropped at any time.
@@ -54,10 +54,11 @@ impl Delivery {
         }
     }
 
-    /// Asks the store, and again from the beginning if the connection is lost meanwhile.
+    /// Sends a request to the store, and repeats it from the start if the connection is lost
+    /// meanwhile.
     ///
     /// # Errors
-    /// What the store said the last time.
+    /// The error of the last attempt.
     pub(crate) async fn persist<T, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,

@@ -1,4 +1,4 @@
-//! What waits to be delivered, as plain data.
+//! The state of the queue, as plain data without I/O.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -15,21 +15,21 @@ use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
 use crate::store::{ConnectionStatus, Intent, Invalidation, Probe};
 
-/// What is to be repeated later is repeated together with what falls due within this time.
+/// Delayed batches are rounded up to this step and merged. That bounds their number.
 const DUE_STEP: Duration = Duration::from_millis(250);
 
-/// How many names a loss is reported with.
+/// The most names in one log message about lost invalidations.
 const NAMES_SHOWN: usize = 10;
 
-/// What will never be delivered, for the log. It names what entries depended on, and keys where nothing else was
-/// to be invalidated.
+/// Invalidations that will never be delivered, for the log. It names the dependencies, and the keys
+/// if there are no dependencies.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Lost {
     names: Vec<String>,
 }
 
 impl Lost {
-    /// Whether there is anything that has not been reported before.
+    /// Returns true if it contains names that were not logged before.
     pub(super) fn is_news(&self) -> bool {
         !self.names.is_empty()
     }
@@ -46,26 +46,26 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What is to be sent now.
+/// A batch to send now.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    /// Whether there is more than announcements.
+    /// Whether there is more than intents.
     pub(super) invalidates: bool,
     pub(super) whole_namespace: bool,
     pub(super) invalidation: Invalidation,
     pub(super) intents: Vec<Intent>,
 }
 
-/// What becomes of what is ready while there is no connection.
+/// The result of putting a batch back because there is no connection.
 #[derive(Debug)]
 pub(super) struct Requeued {
-    /// Those who are to be told that it is pending, once that is known to all that reads bypass.
+    /// The callers to be told `Pending`, once reads can see that they must bypass.
     pub(super) pending: Receipts,
-    /// Until when the others wait for a connection.
+    /// Until when the other callers wait for a connection.
     pub(super) until: Option<Instant>,
 }
 
-/// Which order somebody waits for.
+/// Identifies the order that a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     number: u64,
@@ -73,42 +73,43 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// Of an order that was never taken in.
+    /// The ticket of an order that was never enqueued.
     pub(super) const NEVER: Self = Self {
         number: u64::MAX,
         announces: false,
     };
 }
 
-/// What waits, what is on its way, and what is to be repeated later.
+/// The batches that are ready, in flight, and delayed.
 ///
-/// Whatever has come in is in exactly one of them until the store has acknowledged it.
+/// Each order is in exactly one of them until the store has acknowledged it.
 #[derive(Debug)]
 pub(super) struct Queue {
     ready: Batch,
     in_flight: Option<Batch>,
     delayed: BTreeMap<Instant, Batch>,
-    /// Where the steps of `delayed` are counted from.
+    /// The start of the steps of `delayed`.
     origin: Instant,
     limit: usize,
-    /// For how long an announced write's intent stands unless it is renewed, which ends with the write.
+    /// How long an intent stands unless it is renewed. Renewal stops when the write ends.
     intent: Duration,
-    /// How many orders have come in; each has its number.
+    /// The number of orders so far. Each order gets the next number.
     entered: u64,
-    /// The number of the last order that the store has acknowledged, but for what it announces, and of the last whose
-    /// announcements it has acknowledged too.
+    /// The number of the last order whose invalidation the store has acknowledged, and of the last
+    /// order whose intents it has acknowledged too.
     delivered: u64,
     announced: u64,
-    /// How long the receipts are kept while there is no connection.
+    /// How long callers wait while there is no connection.
     wait: ReconnectWait,
-    /// Somebody was told that an order is pending: until all are delivered, reads of what they concern bypass.
+    /// Some caller was told `Pending`. Until everything is delivered, reads bypass what it
+    /// concerns.
     is_degraded: bool,
     is_closed: bool,
     /// Whether the store may do a part of what it is sent.
     is_split: bool,
-    /// How many invalidations will never be delivered.
+    /// How many invalidations were lost.
     lost: usize,
-    /// Which of them are in the log.
+    /// The lost dependencies that were logged already.
     reported: HashSet<Arc<Dep>>,
 }
 
@@ -138,18 +139,19 @@ impl Queue {
         self.is_split = is_split;
     }
 
-    /// Takes an order in, or with `None` one for the whole namespace; returns its ticket.
+    /// Enqueues an order, or an invalidation of the whole namespace for `None`. Returns its ticket.
     ///
     /// # Errors
-    /// What is lost, if nothing is delivered any more. Dropping the receipt says so to its owner.
+    /// The lost invalidation, if the queue is closed. The caller learns it because its receipt is
+    /// dropped.
     pub(super) fn enter(
         &mut self,
         order: Option<Order>,
         receipt: oneshot::Sender<Acknowledgement>,
     ) -> Result<Ticket, Lost> {
         if order.as_ref().is_some_and(Order::is_empty) {
-            // Nobody waits for nothing, least of all behind what the store does not take. Whoever asked may be
-            // gone.
+            // An empty order is done at once. It must not wait behind batches that the store
+            // refuses. The receiver may be gone.
             let _ = receipt.send(Acknowledgement::Delivered);
             return Ok(Ticket {
                 number: 0,
@@ -183,10 +185,10 @@ impl Queue {
         Ok(ticket)
     }
 
-    /// Takes in an order for later, or with `None` one for the whole namespace.
+    /// Enqueues an order for later, or an invalidation of the whole namespace for `None`.
     ///
     /// # Errors
-    /// What is lost, if nothing is delivered any more.
+    /// The lost invalidation, if the queue is closed.
     pub(super) fn enter_at(
         &mut self,
         due: Instant,
@@ -207,7 +209,7 @@ impl Queue {
         Batch::of(order, clock::now() + self.intent)
     }
 
-    /// Keeps something for later.
+    /// Adds a batch to those for later.
     fn put(&mut self, due: Instant, batch: Batch) {
         let steps = due
             .saturating_duration_since(self.origin)
@@ -216,7 +218,7 @@ impl Queue {
         let due = u32::try_from(steps)
             .ok()
             .and_then(|steps| self.origin.checked_add(DUE_STEP * steps));
-        // What lies beyond time itself is repeated now: better early than never.
+        // A time too far away to be represented: repeat it now. Early is safe, never is not.
         match due {
             Some(due) => self.delayed.entry(due).or_default().merge(batch),
             None => self.ready.merge(batch),
@@ -227,8 +229,9 @@ impl Queue {
         self.ready.len() + self.delayed.values().map(Batch::len).sum::<usize>()
     }
 
-    /// Past the limit everything is invalidated: now, at each time at which something was to be repeated, and once the
-    /// announcements would have ended that are lost with it.
+    /// Past the limit, everything becomes an invalidation of the whole namespace: one now, one at
+    /// each time at which a delayed batch is due, and one at the time at which the dropped intents
+    /// would have ended.
     fn enforce_limit(&mut self) {
         if self.waiting() <= self.limit {
             return;
@@ -239,7 +242,7 @@ impl Queue {
             return;
         }
         let mut longest = self.ready.collapse();
-        // Each in its place: what is due soon must not wait for the last.
+        // Each batch keeps its time: an early repetition must not wait for the last.
         for batch in self.delayed.values_mut() {
             longest = longest.max(batch.collapse());
         }
@@ -250,7 +253,7 @@ impl Queue {
         if self.waiting() <= self.limit {
             return;
         }
-        // More steps than there is room for: the last one covers all that came in.
+        // Still too many steps. The last one covers all orders so far, so it is enough.
         if let Some(last) = std::mem::take(&mut self.delayed).pop_last() {
             self.delayed.extend([last]);
         }
@@ -260,7 +263,7 @@ impl Queue {
         self.delayed.first_key_value().map(|(due, _)| *due)
     }
 
-    /// Makes ready what is due, and what was interrupted on its way.
+    /// Makes ready the batches that are due and the one that was in flight when the worker stopped.
     fn gather(&mut self, now: Instant) {
         while self.next_due().is_some_and(|due| due <= now)
             && let Some((due, mut batch)) = self.delayed.pop_first()
@@ -273,8 +276,9 @@ impl Queue {
         }
     }
 
-    /// Leaves what is ready where it is, with what was interrupted on its way, since the store would not take it; `None` if
-    /// nothing is ready. `connection` is what the store says of its connection.
+    /// Puts the batch that was in flight back and keeps everything ready, because the store can't
+    /// be reached. Returns `None` if nothing is ready. `connection` is the state of the store's
+    /// connection.
     #[must_use]
     pub(super) fn requeue(
         &mut self,
@@ -301,7 +305,8 @@ impl Queue {
         Some(Requeued { pending, until })
     }
 
-    /// Until when one who needs a connection waits for it; `None` if he does not.
+    /// Returns until when a caller that needs a connection waits for it, or `None` if it doesn't
+    /// wait.
     pub(super) fn wait_until(
         &mut self,
         now: Instant,
@@ -310,12 +315,12 @@ impl Queue {
         self.wait.until(now, connection)
     }
 
-    /// The store has answered: the next time there is no connection, that is waited for again.
+    /// The store has answered: the next lost connection is waited for again.
     pub(super) fn answered(&mut self) {
         self.wait.reset();
     }
 
-    /// Puts all that is ready on its way; `None` if there is nothing.
+    /// Puts everything that is ready in flight. Returns `None` if there is nothing.
     pub(super) fn send(&mut self, now: Instant) -> Option<Delivery> {
         self.gather(now);
         self.ready.forget_ended(now);
@@ -340,7 +345,8 @@ impl Queue {
         })
     }
 
-    /// The store has acknowledged what was on its way, but for what is announced; returns it, for the sweep.
+    /// Handles the acknowledgement of the batch in flight, except for its intents. Returns the
+    /// acknowledged part, for the sweep.
     pub(super) fn acknowledge(&mut self) -> Batch {
         let Some(batch) = &mut self.in_flight else {
             return Batch::default();
@@ -366,7 +372,7 @@ impl Queue {
         }
     }
 
-    /// The store has acknowledged an announcement.
+    /// Handles the acknowledgement of one intent.
     pub(super) fn acknowledge_intent(&mut self, token: Nonce) {
         if let Some(batch) = &mut self.in_flight
             && let Some(place) = batch.place_of(token)
@@ -377,7 +383,7 @@ impl Queue {
         self.settle();
     }
 
-    /// The store did not take an announcement: the next time the others are first.
+    /// The store refused this intent: move it behind the others, so that they are tried first.
     pub(super) fn defer_intent(&mut self, token: Nonce) {
         if let Some(batch) = &mut self.in_flight
             && let Some(place) = batch.place_of(token)
@@ -395,13 +401,13 @@ impl Queue {
         self.is_degraded &= self.in_flight.is_some() || !self.ready.is_empty();
     }
 
-    /// Whether anything is on its way.
+    /// Returns true while a batch is in flight.
     pub(super) fn is_sending(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// The store did not take what is left of what was on its way: it waits again. Returns those who are to be told
-    /// that it is pending, once it is known to all that reads bypass.
+    /// Puts back the rest of the batch in flight, which the store refused. Returns the callers to
+    /// be told `Pending`, once reads can see that they must bypass.
     #[must_use]
     pub(super) fn take_back(&mut self) -> Receipts {
         self.is_degraded = true;
@@ -415,7 +421,7 @@ impl Queue {
         receipts
     }
 
-    /// One who waited has lost patience; says what to go on with.
+    /// Handles a caller whose time is up. Returns the acknowledgement it gets.
     pub(super) fn lose_patience(&mut self, ticket: Ticket) -> Acknowledgement {
         let is_announced = !ticket.announces || ticket.number <= self.announced;
         if ticket.number <= self.delivered && is_announced {
@@ -425,21 +431,22 @@ impl Queue {
         Acknowledgement::Pending
     }
 
-    /// What was to be repeated later is ready now, because later there is nobody.
+    /// Makes all delayed batches ready, because the queue is about to close.
     pub(super) fn flush_delayed(&mut self) {
         for (_, batch) in std::mem::take(&mut self.delayed) {
             self.ready.merge(batch);
         }
     }
 
-    /// Ends the queue if nothing is left in it; says whether it has ended.
+    /// Closes the queue if it is empty. Returns whether it is closed.
     pub(super) fn close_if_done(&mut self) -> bool {
         let is_done = self.ready.is_empty() && self.in_flight.is_none() && self.delayed.is_empty();
         self.is_closed |= is_done;
         self.is_closed
     }
 
-    /// Nothing is delivered any more; those who wait are told so. Returns what is lost with it.
+    /// Closes the queue and drops the receipts, which tells their callers. Returns the lost
+    /// invalidations.
     pub(super) fn close(&mut self) -> Lost {
         self.is_closed = true;
         self.flush_delayed();
@@ -476,7 +483,7 @@ impl Queue {
         self.is_degraded
     }
 
-    /// Whether anything that the store has not acknowledged concerns this entry.
+    /// Returns true if an unacknowledged invalidation concerns this entry.
     pub(super) fn concerns(&self, probe: &Probe) -> bool {
         self.ready.concerns(probe)
             || self
@@ -485,7 +492,7 @@ impl Queue {
                 .is_some_and(|batch| batch.concerns(probe))
     }
 
-    /// What the invalidations that wait are of, by names that are fit for a log.
+    /// Returns names for a log message: the resources whose invalidations are waiting.
     pub(super) fn waiting_of(&self) -> Vec<String> {
         if self.ready.whole_namespace {
             return vec!["everything".to_owned()];
@@ -499,15 +506,15 @@ impl Queue {
         names
     }
 
-    /// Since when the oldest invalidation waits that is to be delivered now.
+    /// Returns since when the oldest invalidation has waited. Delayed ones are not counted.
     pub(super) fn oldest(&self) -> Option<Instant> {
         let waiting = self.in_flight.iter().chain([&self.ready]);
         let waiting = waiting.filter(|batch| !batch.is_empty());
         waiting.filter_map(|batch| batch.since).min()
     }
 
-    /// How many invalidations the store has not acknowledged, be it that it never will; those for later are not
-    /// counted.
+    /// Returns how many invalidations the store has not acknowledged, with the lost ones and
+    /// without the delayed ones.
     pub(super) fn len(&self) -> usize {
         self.ready.len() + self.in_flight.as_ref().map_or(0, Batch::len) + self.lost
     }
@@ -515,6 +522,7 @@ impl Queue {
 
 fn tell_delivered(receipts: &mut Receipts) {
     for waiter in receipts.drain(..) {
+        // The receiver may be gone.
         waiter.tell(Acknowledgement::Delivered);
     }
 }

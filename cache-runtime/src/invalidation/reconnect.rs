@@ -1,4 +1,4 @@
-//! How long those who wait for an acknowledgement wait for a fresh connection.
+//! How long the callers that wait for an acknowledgement wait for a new connection.
 
 use std::time::Duration;
 
@@ -9,24 +9,27 @@ use crate::base::error::{Error, ErrorKind};
 use crate::protocol::circuit::Circuit;
 use crate::store::{ConnectionStatus, ConnectionWatch, Store};
 
-/// So long at most: less than what a call may spend on the store, and much longer than it takes to connect.
+/// The longest wait. It is less than a call may spend on the store, and much longer than connecting
+/// takes.
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_millis(80);
 
-/// So long where an attempt to connect has failed: a server that refuses connections is not back in a moment.
+/// The wait after a failed attempt to connect. A server that refuses connections won't be back in a
+/// moment.
 pub(super) const PATIENCE_WHEN_REFUSED: Duration = Duration::from_millis(10);
 
-/// A connection that is lost is there again in a few milliseconds as a rule, unless the server is away. Telling the two apart
-/// takes a little time, and each outage costs that once: whoever comes later does not wait, until something has been delivered.
+/// A lost connection is usually replaced within milliseconds, unless the server is away. Only time
+/// tells the two cases apart. Each outage costs that wait once: later callers don't wait, until an
+/// invalidation has been delivered.
 #[derive(Debug, Default)]
 pub(super) struct ReconnectWait {
-    /// When the first one began to wait.
+    /// When the first caller began to wait.
     since: Option<Instant>,
     is_over: bool,
 }
 
 impl ReconnectWait {
-    /// Until when to wait; `None` if whoever waits is to be told that it is pending. A store that says nothing of its
-    /// connection is not waited for.
+    /// Returns until when to wait, or `None` if the caller gets `Pending` now. There is no wait for
+    /// a store that does not report the state of its connection.
     pub(super) fn until(
         &mut self,
         now: Instant,
@@ -43,12 +46,12 @@ impl ReconnectWait {
         (!self.is_over).then_some(until)
     }
 
-    /// Somebody was told that it is pending.
+    /// A caller got `Pending`: nobody waits until the next delivery.
     pub(super) fn give_up(&mut self) {
         self.is_over = true;
     }
 
-    /// The store has taken something.
+    /// The store has answered: the next lost connection is waited for again.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
@@ -58,12 +61,12 @@ pub(super) fn is_away(error: &Error) -> bool {
     error.kind() == ErrorKind::Unavailable
 }
 
-/// How many connections there have been.
+/// Returns how many connections there have been.
 pub(super) fn number_of(connection: Option<&ConnectionWatch>) -> u64 {
     connection.map_or(0, |connection| connection.status().number)
 }
 
-/// Whether the connection is lost that was the last one when there had been so many.
+/// Returns true if the connection with this number is lost.
 pub(super) fn is_lost(
     store: &dyn Store,
     connection: Option<&ConnectionWatch>,
@@ -74,14 +77,14 @@ pub(super) fn is_lost(
     })
 }
 
-/// Returns when something has changed with the connection since the last time.
+/// Returns once the state of the connection has changed since the last call.
 pub(super) async fn changed(connection: &mut Option<watch::Receiver<ConnectionStatus>>) {
     if let Some(connection) = connection
         && connection.changed().await.is_ok()
     {
         return;
     }
-    // A store that says nothing is asked again when the time has come.
+    // This store does not report its connection. The worker's timer retries instead.
     std::future::pending().await
 }
 

@@ -1,4 +1,4 @@
-//! What the queue, its worker and those who wait share.
+//! The state that the queue, its worker and waiting callers share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::base::clock::{self, Instant};
 use crate::base::paused::Held;
 use crate::store::ConnectionWatch;
 
-/// The queue, and how its users and its worker hear of each other.
+/// The queue, and the signals between its users and its worker.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Notify,
-    /// [`Queue::is_degraded`], to spare reads the lock.
+    /// A copy of [`Queue::is_degraded`], so that reads need no lock.
     pub(super) is_degraded: AtomicBool,
-    /// How many writes are running, each of which may still hand an invalidation in, and how many values are being stored.
+    /// How many writes and fills are running. A running write may still enqueue an invalidation.
     pub(super) running: watch::Sender<usize>,
-    /// Whether it is delivered on a thread of the cache's own, whatever time it is for the caller.
+    /// Whether the worker runs on the cache's own thread, whose time a paused clock does not see.
     pub(super) is_elsewhere: bool,
 }
 
 impl Shared {
-    /// Changes the queue, and says so to those who look at it without the lock.
+    /// Changes the queue, and updates the flag for those that read it without the lock.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.queue.lock();
         let changed = change(&mut queue);
@@ -36,18 +36,19 @@ impl Shared {
         changed
     }
 
-    /// For one who waits for what is done on that thread.
+    /// Holds paused time for a caller that waits for the cache's own thread.
     pub(super) fn hold(&self, limit: Duration) -> Option<Held> {
         self.is_elsewhere.then(|| Held::for_at_most(limit))
     }
 
-    /// What was on its way waits again.
+    /// Puts the batch in flight back and tells its callers `Pending`.
     pub(super) fn take_back(&self) {
         let receipts = self.change(Queue::take_back);
         tell_pending(receipts);
     }
 
-    /// What is ready goes on waiting, and `None` says that nothing is. Until when the receipts are kept.
+    /// Keeps everything ready in the queue, since there is no connection. Returns `None` if nothing
+    /// is ready, else until when callers wait.
     pub(super) fn requeue(&self, connection: Option<&ConnectionWatch>) -> Option<Option<Instant>> {
         let status = connection.map(ConnectionWatch::status);
         let requeue = self.change(|queue| queue.requeue(clock::now(), status))?;
@@ -56,9 +57,11 @@ impl Shared {
     }
 }
 
-/// To be called after the change: whoever hears `Pending` may read at once, and looks without the lock.
+/// Must be called after the change: a caller that gets `Pending` may read at once, and that read
+/// checks the flag without the lock.
 pub(super) fn tell_pending(receipts: Receipts) {
     for waiter in receipts {
+        // The receiver may be gone.
         waiter.tell(Acknowledgement::Pending);
     }
 }

@@ -1,4 +1,5 @@
-//! Dead entries leave by their time to live; a sweep makes them leave sooner, because people look.
+//! Removes dead entries in the background, before their TTL ends. Correctness does not need it: it
+//! keeps the keys in order for people who look with `redis-cli`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,13 +12,13 @@ use tokio::sync::Notify;
 use crate::base::clock::{self, Millis};
 use crate::store::{Matching, Store, glob_literal};
 
-/// No more than one round in this time, however much is requested.
+/// At most one round in this time, whatever the number of requests.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A store with more keys than this is not swept: its dead entries leave by their time to live.
+/// A store with more keys than this is not swept: its dead entries expire by their TTL.
 const LIMIT: u64 = 1_000_000;
 
-/// No more resources than this wait for a sweep, since a name may come from outside. Dead entries of the others
-/// leave by their time to live.
+/// The most resources that wait for a sweep, since the names may come from outside. Dead entries of
+/// the others expire by their TTL.
 const MAX_SCOPES: usize = 256;
 
 /// Requests for sweeps, coalesced per resource.
@@ -27,13 +28,13 @@ pub(super) struct Sweeper {
     wake: Notify,
 }
 
-/// A resource, or with `None` the namespace.
+/// A resource. `None` is the whole namespace.
 type Scope = Option<Box<str>>;
 
 #[derive(Debug, Clone, Copy)]
 struct Request {
     derived_only: bool,
-    /// Entries stored earlier are dead.
+    /// Entries stored before this time are dead.
     before: Millis,
 }
 
@@ -56,7 +57,7 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps what is requested, for ever.
+    /// Runs the requested sweeps, for ever.
     pub(super) async fn run(self: Arc<Self>, store: Arc<dyn Store>, namespace: String) {
         let namespace = glob_literal(&namespace);
         loop {
@@ -83,12 +84,10 @@ impl Sweeper {
                     is_leisurely: true,
                 };
                 if let Err(error) = store.remove_matching(&matching).await {
-                    tracing::debug!(
-                        "the sweep of `{}` was not finished: {error}",
-                        matching.pattern
-                    );
+                    tracing::debug!(pattern = matching.pattern, %error, "a sweep was not finished");
                 }
-                // A store in this process may not have paused at all, and this thread delivers as well.
+                // A store in this process may not yield at all, and this thread also delivers
+                // invalidations.
                 tokio::task::yield_now().await;
             }
             tokio::time::sleep_until(next_round).await;
@@ -99,8 +98,8 @@ impl Sweeper {
 fn add(requested: &mut HashMap<Scope, Request>, scope: Scope, new: Request) {
     let is_full = requested.len() >= MAX_SCOPES && scope.is_some();
     match requested.entry(scope) {
-        // An entity that was stored between a whole sweep and a later derived one may be swept although it is
-        // alive. That costs one miss.
+        // An entity that was stored between a full sweep and a later derived-only one may be
+        // removed although it is live. That costs one miss.
         Entry::Occupied(mut known) => {
             let known = known.get_mut();
             known.derived_only &= new.derived_only;
@@ -122,7 +121,7 @@ mod tests {
         let sweeper = Sweeper::default();
         let names = (0..10_000).map(|n| (Some(n.to_string().into()), true));
         sweeper.request(names, Millis(1));
-        // One that waits already, and the namespace, find room all the same.
+        // A resource that waits already and the namespace are accepted even when the list is full.
         sweeper.request([(Some("0".into()), false), (None, false)], Millis(2));
         let requested = sweeper.requested.lock();
         assert_eq!(requested.len(), MAX_SCOPES + 1);

@@ -34,25 +34,25 @@ use crate::store::{
 const LIMIT: Duration = Duration::from_secs(60);
 const INTENT: Duration = Duration::from_secs(10);
 
-/// A store that takes invalidations as its test lets it, and nothing else.
+/// A store that takes invalidations when its test allows it, and does nothing else.
 #[derive(Debug)]
 struct Held {
     is_away: AtomicBool,
     refuses_intents: AtomicBool,
     attempts: AtomicUsize,
-    /// So many invalidations are refused at once.
+    /// How many invalidations are refused at once.
     refusals: AtomicUsize,
-    /// The others wait here.
+    /// The other invalidations wait here.
     gate: Semaphore,
     taken: Semaphore,
     closed: Semaphore,
     connection: Option<ConnectionWatch>,
-    /// Whether a refusal means that the connection was lost, and that there is another already.
+    /// Whether a refusal means that the connection was lost, and that there is a new one already.
     reconnects: AtomicBool,
 }
 
 impl Held {
-    /// It takes everything, and makes its connection again.
+    /// Takes everything, and reconnects.
     fn connected() -> (Arc<Self>, ConnectionWatch) {
         let watch = ConnectionWatch::default();
         watch.established();
@@ -235,7 +235,7 @@ fn shared() -> Arc<Shared> {
     })
 }
 
-/// Writes down what a reader would have seen at the very moment at which a writer is told something.
+/// Records what a reader would have seen at the moment at which a writer is told the result.
 struct Witness {
     shared: Arc<Shared>,
     saw_distress: Mutex<Option<bool>>,
@@ -297,19 +297,20 @@ async fn a_store_that_is_away_is_not_tried_until_it_is_back() {
     a_while_later().await;
     assert_eq!(store.attempts.load(Ordering::SeqCst), 0);
     store.is_away.store(false, Ordering::SeqCst);
-    // The timer looks; nobody has to write.
+    // The timer checks; no write is needed.
     let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
     taken.expect("in time").expect("never closed").forget();
     assert!(!delivery.is_pending(&probe("teams")));
     assert_eq!(store.attempts.load(Ordering::SeqCst), 1);
 }
 
-/// Time is paused, and goes on when there is nothing else to do: the shutdown has got as far as it gets.
+/// Time is paused and moves on when all tasks are idle: the shutdown gets as far as it can.
 async fn a_while_later() {
     tokio::time::sleep(CLOSING_BUDGET / 2).await;
 }
 
-/// Runs a write of `users` while the cache is shut down, and says what the store has and what it has not.
+/// Runs a write of `users` while the cache is shut down. Returns what the store has received and
+/// what it has not.
 async fn shut_down_during(
     write: impl AsyncFnOnce(Write<(), Owned, Never<(), Owned>, Unchanged<(), Owned>>),
 ) -> (usize, u64) {
@@ -347,7 +348,7 @@ async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
     static SITE: Site = Site::new(Role::Writes, "write", "");
     for announced in [false, true] {
         let store = Held::shut();
-        // The invalidation is taken, and the announcement only if there is a second one.
+        // The invalidation is taken. The intent is taken only if there is a second one.
         store.gate.add_permits(1 + usize::from(announced));
         let engine = Shares::new(engine(&store, Background::here()));
         let write: Write<(), Owned, _, _> =
@@ -368,7 +369,7 @@ async fn a_block_ends_when_what_was_dropped_in_it_is_announced_or_bypassed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_block_ends_when_everything_is_invalidated_or_bypassed() {
-    // It takes no invalidation of a namespace.
+    // This store refuses an invalidation of the namespace.
     let store = Held::open();
     let engine = Shares::new(engine(&store, Background::here()));
     let handle = engine.handle();
@@ -387,7 +388,7 @@ async fn a_shutdown_waits_for_what_is_owed() {
     let asks = async {
         let owed = delivery.owe(order("users"));
         a_while_later().await;
-        // Its caller hangs up.
+        // The caller hangs up.
         drop(owed);
     };
     tokio::join!(asks, delivery.close());
@@ -495,7 +496,7 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Tokio's timers count in milliseconds.
+/// Tokio's timers have a resolution of one millisecond.
 fn is_about(elapsed: Duration, expected: Duration) -> bool {
     expected <= elapsed && elapsed <= expected + 2 * MS
 }
@@ -509,7 +510,7 @@ async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
     let dropped = delivery.enqueue(order("teams"));
     let back = async {
         tokio::time::sleep(15 * MS).await;
-        // Its caller hangs up.
+        // The caller hangs up.
         drop(dropped);
         tokio::time::sleep(15 * MS).await;
         assert!(!delivery.is_degraded(), "nobody was told anything");
@@ -561,7 +562,7 @@ async fn an_outage_is_waited_for_once() {
             began.elapsed()
         );
         assert!(delivery.is_pending(&probe("users")));
-        // Whoever comes later does not wait, and who asks by himself does not either.
+        // Later callers don't wait, whether they enqueue or ask the store themselves.
         began = clock::now();
         let receipt = delivery.enqueue(order("users"));
         assert_eq!(
@@ -601,7 +602,7 @@ async fn who_asks_by_himself_asks_again_over_the_next_connection() {
     let (answered, ()) = tokio::join!(answers, back);
     assert_eq!(answered, (true, 2));
 
-    // What the store itself refuses is not asked again.
+    // A request that the store itself refuses is not repeated.
     let refusal = Error::new(ErrorKind::Store, "the test refuses it");
     assert!(!delivery.reconnected(delivery.attempt(), &refusal).await);
 }

@@ -1,4 +1,4 @@
-//! Delivers what waits in the queue, and tries again.
+//! The worker: delivers the invalidations in the queue and retries them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
-/// How long delivering what is left may take at shutdown.
+/// The time limit for the remaining deliveries at shutdown.
 pub(super) const CLOSING_BUDGET: Duration = Duration::from_secs(2);
 
-/// The pause between two attempts at shutdown: short, because there is no time to lose.
+/// The pause between two attempts at shutdown. It is short, because the time is limited.
 const CLOSING_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
@@ -35,16 +35,16 @@ pub(super) struct Worker {
     pub(super) clearing: Arc<Clearing>,
 }
 
-/// Why something waits that is ready.
+/// Why ready invalidations are still waiting.
 struct Stopped {
     error: Error,
-    /// Until when those who wait for receipts wait for a connection; `None` if they have been told.
+    /// Until when callers wait for a connection. `None` if they were told `Pending`.
     until: Option<Instant>,
 }
 
 impl Worker {
     pub(super) async fn run(self, mut closing: watch::Receiver<bool>, closed: watch::Sender<bool>) {
-        // When this has panicked before.
+        // A batch is still in flight if an earlier run of the worker panicked.
         if self.shared.queue.lock().is_sending() {
             self.shared.take_back();
         }
@@ -53,7 +53,7 @@ impl Worker {
             _ = closing.wait_for(|closing| *closing) => {}
         }
         self.last_attempt().await;
-        // Here, because the one who asked for it may have gone.
+        // The worker closes the store, because the caller of `shutdown` may have gone.
         self.store.close().await;
         closed.send_replace(true);
     }
@@ -62,7 +62,7 @@ impl Worker {
         let mut retry: Option<Duration> = None;
         let mut kept_until = None;
         let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);
-        // One warning for each, and not one for each write in an outage.
+        // One warning per name in an outage, not one per write.
         let mut warned = HashSet::new();
         loop {
             let due = self.shared.queue.lock().next_due();
@@ -91,7 +91,11 @@ impl Worker {
                 Some(Stopped { error, until: None }) => {
                     for name in self.shared.queue.lock().waiting_of() {
                         if !warned.contains(&name) {
-                            tracing::warn!("invalidations of {name} wait for the store: {error}");
+                            tracing::warn!(
+                                invalidated = name,
+                                %error,
+                                "invalidations wait for the store"
+                            );
                             warned.insert(name);
                         }
                     }
@@ -104,8 +108,8 @@ impl Worker {
 
     async fn deliver_ready(&self) -> Result<(), Stopped> {
         loop {
-            // Known beforehand, it costs nothing, however much waits: a write in an outage is not to pay for all
-            // those before it.
+            // Checking the circuit first costs nothing, however many invalidations wait. A write in
+            // an outage must not pay for all those before it.
             if self.store.circuit() != Circuit::Closed
                 && let Some(until) = self.shared.requeue(self.connection.as_ref())
             {
@@ -121,7 +125,7 @@ impl Worker {
             };
             if let Err(error) = self.deliver(&delivery).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
-                    // Sent again at once over the next connection, which may be there already.
+                    // Retry at once over the next connection, which may be there already.
                     self.shared.requeue(self.connection.as_ref());
                     continue;
                 }
@@ -131,14 +135,14 @@ impl Worker {
         }
     }
 
-    /// Each part is done with once the store has taken it: what it refuses holds nothing else up.
+    /// Delivers the parts one by one. A part that the store refuses doesn't hold up the others.
     async fn deliver(&self, delivery: &queue::Delivery) -> Result<(), Error> {
         let mut outcome = Ok(());
         if delivery.invalidates {
             match self.invalidate(delivery).await {
                 Ok(at) => {
                     let batch = self.shared.change(Queue::acknowledge);
-                    // A walk that somebody waits for is a sweep as well.
+                    // A scan with waiting callers replaces the sweep.
                     let is_swept = batch.whole_namespace && !self.clearing.begin();
                     let namespace = is_swept.then_some((None, false));
                     let resources = batch
@@ -147,7 +151,7 @@ impl Worker {
                         .map(|(name, derived)| (Some(name), derived));
                     self.sweeper.request(resources.chain(namespace), at);
                 }
-                // Whoever asks for more now waits as long again.
+                // The store is away: trying the intents would only take as long again.
                 Err(error) if is_away(&error) => return Err(error),
                 Err(error) => outcome = Err(error),
             }
@@ -191,7 +195,7 @@ impl Worker {
     async fn last_attempt(&self) {
         let mut fault = None;
         let attempts = self.deliver_the_rest(&mut fault);
-        // Whether it came to its end is seen from what is left.
+        // A timeout needs no handling: what is left in the queue shows whether all was delivered.
         let _ = tokio::time::timeout(CLOSING_BUDGET, attempts).await;
         let lost = self.shared.change(Queue::close);
         if lost.is_news() {
@@ -200,12 +204,14 @@ impl Worker {
                 |error: Error| error.to_string(),
             );
             tracing::error!(
-                "invalidations were not delivered before the cache was shut down: {reason}; lost: {lost}"
+                reason,
+                %lost,
+                "invalidations were not delivered before the cache was shut down"
             );
         }
     }
 
-    /// Delivers what is left, and what the writes that are running hand in, and ends the queue.
+    /// Delivers what is left and what running writes enqueue meanwhile, then closes the queue.
     async fn deliver_the_rest(&self, fault: &mut Option<Error>) {
         let mut running = self.shared.running.subscribe();
         let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);

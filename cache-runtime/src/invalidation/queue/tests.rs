@@ -61,7 +61,7 @@ fn queue(limit: usize) -> Queue {
 
 fn enter(queue: &mut Queue, order: Order) -> oneshot::Receiver<Acknowledgement> {
     let (sender, receiver) = oneshot::channel();
-    // Once the queue is closed, the receiver says so.
+    // Once the queue is closed, the receiver returns an error.
     let _ = queue.enter(Some(order), sender);
     receiver
 }
@@ -407,7 +407,7 @@ async fn the_oldest_that_waits_is_known() {
     enter(&mut queue, kill("users:2"));
     assert_eq!(queue.oldest(), Some(first));
 
-    // On its way, and taken back, it still waits.
+    // It still waits while it is in flight and after it was put back.
     assert!(queue.send(clock::now()).is_some());
     tokio::time::advance(SECOND).await;
     enter(&mut queue, kill("users:3"));
@@ -418,7 +418,7 @@ async fn the_oldest_that_waits_is_known() {
     queue.acknowledge();
     assert_eq!(queue.oldest(), None);
 
-    // What is for later has waited since it fell due.
+    // A delayed invalidation has waited since it became due.
     let due = clock::now() + 10 * SECOND;
     queue.enter_at(due, kill("users:4")).expect("open");
     assert_eq!(queue.oldest(), None);
