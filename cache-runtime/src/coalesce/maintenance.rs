@@ -1,7 +1,8 @@
-//! Small duties towards the store for which nobody waits: leases renewed and given back, announcements renewed.
+//! Small requests to the store that no caller waits for: renewing leases, giving them back, and
+//! renewing intents.
 //!
-//! One task does them, however many calls there are. What it can't do is forgotten: a lease or an announcement that
-//! nobody renews ends with its time, and so does one that nobody gives back.
+//! One task sends them, however many calls there are. A request that can't be sent is dropped: a
+//! lease or an intent that is not renewed or given back expires by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,32 +15,33 @@ use crate::base::background::Background;
 use crate::base::nonce::Nonce;
 use crate::store::{Circuit, Intent, Store};
 
-/// So many may wait to be done.
+/// The most jobs that wait.
 const WAITING: usize = 10_000;
-/// So many are done at a time.
+/// The most jobs that run at a time.
 const AT_A_TIME: usize = 64;
 
-/// What is to be done.
+/// A request to the store that no caller waits for.
 #[derive(Debug, Clone)]
 pub(crate) enum MaintenanceJob {
-    /// Moves the deadline of a lease. One that can't be renewed lapses, and the fill is refused.
+    /// Extends a lease. A lease that can't be renewed expires, and its fill is refused.
     Renew {
         key: String,
         token: Nonce,
         length: Duration,
     },
-    /// The same for many leases at once.
+    /// Extends many leases at once.
     RenewMany {
         leases: Vec<(String, Nonce)>,
         length: Duration,
     },
     /// Gives a lease back.
     Release { key: String, token: Nonce },
-    /// Moves the deadline of an announcement. One that can't be renewed ends as if its process had been killed.
+    /// Extends an intent. An intent that can't be renewed ends as if its process had been killed.
     RenewIntent(Intent),
 }
 
-/// The near end of the queue of maintenance. The task ends when it is dropped, or the cache is closed.
+/// The handle of the maintenance queue. The task ends when the handle is dropped or the cache is
+/// closed.
 #[derive(Debug)]
 pub(crate) struct Maintenance(mpsc::Sender<MaintenanceJob>);
 
@@ -55,7 +57,7 @@ impl Maintenance {
     }
 
     pub(crate) fn send(&self, job: MaintenanceJob) {
-        // If too many wait already, the store does not answer.
+        // A full queue means that the store does not answer: drop the job.
         let _ = self.0.try_send(job);
     }
 }

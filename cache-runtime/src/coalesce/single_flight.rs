@@ -1,11 +1,13 @@
-//! Single-flight within the process: who loads, and who waits for it.
+//! Single-flight within the process: one caller loads, the others wait for its value.
 //!
-//! A flight is found by its lease's token, and a reader knows that token only from the entry it has just read,
-//! with the very stamp it has just computed. So a flight is joined by lease and stamp, never by key alone: a
-//! reader that starts after an acknowledged invalidation can't get a load that began before it.
+//! A load is found by the token of its lease. A reader knows that token only from the entry that it
+//! has just read, with exactly the stamp that it has just computed. So a load is joined by lease
+//! and stamp, never by key alone: a reader that starts after an acknowledged invalidation can't get
+//! a load that began before it.
 //!
-//! A load of another process is a flight as well, whose leader is the first reader here that met its lease: that one looks
-//! after it, and the others wait for what it finds instead of asking the store themselves.
+//! Loads of other processes are listed as well. Their leader is the first reader here that met the
+//! lease. The leader polls the store, and the others wait for its result instead of polling
+//! themselves.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -19,13 +21,13 @@ use crate::base::clock::{self, Instant};
 use crate::base::nonce::Nonce;
 use crate::base::sync::{Mutex, time};
 
-/// What a load brought, for those who wait for it.
+/// The result of a load, for its waiters.
 #[derive(Clone)]
 pub(crate) enum LoadResult {
     /// An `Arc` of the function's value type.
     Value(Arc<dyn Any + Send + Sync>),
     Absence,
-    /// The function failed; its error is not shared.
+    /// The function failed. Its error is not shared.
     Failure,
 }
 
@@ -39,23 +41,25 @@ impl fmt::Debug for LoadResult {
     }
 }
 
-/// Where those who wait hear of a flight's end.
+/// Receives the result of a load.
 type Completion = watch::Receiver<Option<LoadResult>>;
 
-/// The loads under way in this process, and those elsewhere that somebody here looks after, by the token of their lease.
+/// The loads in this process, and the loads elsewhere that a reader here polls, by the token of
+/// their lease.
 #[derive(Debug, Default)]
 pub(crate) struct SingleFlight {
     by_token: Mutex<HashMap<Nonce, Completion>>,
-    /// Leases that nobody of this process holds any more, until they lapse. The store may not have heard of it yet, or may
-    /// never hear of it, as when it was away.
+    /// Leases that nobody in this process holds any more, until they expire. The store may not know
+    /// yet, or never learn it, for example if it was away.
     given_up: Mutex<HashMap<Nonce, Instant>>,
 }
 
-/// Past so many, those that have lapsed are forgotten.
+/// Past this number, expired ones are removed.
 const GIVEN_UP: usize = 1024;
 
 impl SingleFlight {
-    /// Says that whoever held this lease has gone, so that those who meet it need not wait for it to lapse.
+    /// Records that the holder of a lease has gone, so that readers that meet the lease need not
+    /// wait for it to expire.
     pub(crate) fn give_up(&self, token: Nonce, lapses: Instant) {
         let mut given_up = self.given_up.lock();
         if given_up.len() >= GIVEN_UP {
@@ -72,7 +76,7 @@ impl SingleFlight {
         self.given_up.lock().contains_key(&token)
     }
 
-    /// Starts a flight. It ends when the leader is dropped, with or without a value.
+    /// Registers a load. It ends when the leader is dropped, with or without a value.
     pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Leader {
         let (leader, completion) = self.leader(token);
         self.by_token.lock().insert(token, completion);
@@ -90,13 +94,14 @@ impl SingleFlight {
         (leader, completion)
     }
 
-    /// A waiter for the flight under this lease, if there is one in this process.
+    /// Returns a waiter for the load under this lease, if this process knows the load.
     pub(crate) fn join(&self, token: Nonce) -> Option<Waiter> {
         let load_result = self.by_token.lock().get(&token)?.clone();
         Some(Waiter { load_result })
     }
 
-    /// The flight under a lease that somebody else holds: to be joined, or to be looked after if nobody does.
+    /// Joins the load under a lease that another process holds. The first caller becomes the
+    /// leader, which polls the store.
     pub(crate) fn follow(self: &Arc<Self>, token: Nonce) -> FlightRole {
         match self.by_token.lock().entry(token) {
             Entry::Occupied(flight) => FlightRole::Waiter(Waiter {
@@ -118,14 +123,14 @@ impl SingleFlight {
     }
 }
 
-/// A flight that began elsewhere, for one who meets it.
+/// The role of a caller that meets a load of another process.
 #[derive(Debug)]
 pub(crate) enum FlightRole {
     Waiter(Waiter),
     Leader(Leader),
 }
 
-/// Held by the one who loads, or looks after a load elsewhere.
+/// Held by the caller that loads, or that polls for a load elsewhere.
 #[derive(Debug)]
 pub(crate) struct Leader {
     single_flight: Arc<SingleFlight>,
@@ -138,9 +143,9 @@ impl Leader {
         self.token
     }
 
-    /// Hands the value to all who wait; `value` is made only if somebody does.
+    /// Hands the value to all waiters. `value` is called only if there are any.
     pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
-        // One receiver is the table's own.
+        // One receiver belongs to the map.
         if self.load_result.receiver_count() > 1 {
             self.load_result.send_replace(value());
         }
@@ -153,17 +158,17 @@ impl Drop for Leader {
     }
 }
 
-/// Held by one who waits.
+/// Held by a caller that waits.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     load_result: Completion,
 }
 
-/// How waiting ended.
+/// The result of waiting.
 #[derive(Debug)]
 pub(crate) enum WaitResult {
     LoadResult(LoadResult),
-    /// Whoever loaded, or looked after a load elsewhere, has gone, or had finished before anybody waited: look again.
+    /// The leader has gone, or had finished before anybody waited: look up the entry again.
     Gone,
     TimedOut,
 }

@@ -1,24 +1,25 @@
-//! Which loads of one cache wait for which others: a wait-for graph, to find circles before they form.
+//! A wait-for graph of the loads of one cache, to detect deadlocks before they happen.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Which loads of one cache wait for which: by key, the keys that a body which loads it waits for.
+/// The wait-for graph: for each key that is being loaded, the keys that its body waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Waits(Mutex<HashMap<String, Vec<String>>>);
 
-/// What it would mean to wait for a load.
+/// The answer to a load that wants to wait for another.
 #[derive(Debug)]
 pub(crate) enum Wait {
-    /// Nothing to others, since no load needs it. Else they know of it as long as this is held.
+    /// It may wait. The edges stay in the graph as long as this is held. `None` if the caller is
+    /// not part of a load, so that nobody can wait for it.
     Fine(Option<Noted>),
-    /// That load waits for one that the current task is a part of.
+    /// That load waits for a load that the current task is part of.
     Circular,
 }
 
-/// That a load waits, for as long as it does.
+/// Keeps the edges of a waiting load in the graph.
 pub(crate) type Noted = Box<Edges>;
 
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(crate) struct Edges {
 }
 
 impl Waits {
-    /// To be called before a body that loads `from` waits for the load of `key`.
+    /// Must be called before the body that loads `from` waits for the load of `key`.
     pub(crate) fn wait(self: &Arc<Self>, from: Vec<String>, key: &str) -> Wait {
         if from.is_empty() || crate::base::mutation::is_active("circles-over-tasks-waited-for") {
             return Wait::Fine(None);
@@ -49,7 +50,7 @@ impl Waits {
     }
 }
 
-/// Whether the load of `key` waits for one of these, if only through others.
+/// Returns true if the load of `key` waits for one of `loads`, directly or through others.
 fn leads_to(waits: &HashMap<String, Vec<String>>, key: &str, loads: &[String]) -> bool {
     let (mut next, mut seen) = (vec![key], HashSet::new());
     while let Some(key) = next.pop() {

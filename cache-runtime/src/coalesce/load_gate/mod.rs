@@ -1,9 +1,9 @@
-//! Loads without the store's word, told from each other by key: who runs, and who waits.
+//! Limits the loads of one key that have no lease: some callers load, the others wait.
 //!
-//! Without a lease nobody knows whether a load that is under way began before an invalidation. So a reader joins only
-//! a load that begins after its own read did: while one runs, those who come gather for the next one. And where a
-//! load has failed, those who had waited for it try by themselves, but only a few at a time, for what failed one call may
-//! well be too many calls.
+//! Without a lease nobody knows whether a running load began before an invalidation. So a reader
+//! joins only a load that begins after the reader's own call: callers that come while a load runs
+//! wait for the next one. After a failed load its waiters load themselves, but only a few at a
+//! time, because the failure may come from too many calls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::base::sync::{Mutex, time};
 use crate::coalesce::single_flight::LoadResult;
 use crate::protocol::fingerprint::Fingerprint;
 
-/// How many run at a time while the store is away.
+/// How many loads of a key run at a time while the store is away.
 pub(crate) const WITHOUT_STORE: usize = 1;
-/// How many run at a time after a load has failed.
+/// How many loads of a key run at a time after one has failed.
 pub(crate) const AFTER_FAILURE: usize = 4;
 
-/// What is loaded: an entry's key, and the type.
+/// Identifies a load: the entry's key, and the fingerprint of the type.
 type GateKey = (String, Fingerprint);
 
 /// The loads of this process that have no lease.
@@ -35,10 +35,10 @@ struct LoadGate {
     gathering: Option<Arc<Group>>,
 }
 
-/// Those who wait for the same load to begin, and then for its value.
+/// The callers that wait for the next load to begin, and then for its value.
 #[derive(Debug)]
 struct Group {
-    /// One permit, once it may begin: whoever gets it leads.
+    /// Gets one permit once the load may begin. The waiter that acquires it is the leader.
     turn: Semaphore,
     slot: Mutex<Option<Slot>>,
     ended: watch::Sender<Option<Ended>>,
@@ -47,52 +47,52 @@ struct Group {
 #[derive(Debug, Clone)]
 enum Ended {
     LoadResult(LoadResult),
-    /// Whoever led was cancelled, or panicked.
+    /// The leader was cancelled, or it panicked.
     Gone,
 }
 
-/// One of the places of those who run at a time. Dropped, it goes to those who gather.
+/// One of the places of a gate. When dropped, it goes to the waiting callers.
 #[derive(Debug)]
 struct Slot {
     load_gates: Arc<LoadGates>,
     key: GateKey,
 }
 
-/// What a caller is to do.
+/// The role of a caller that enters the gate.
 #[derive(Debug)]
 pub(crate) enum Entered {
-    /// Load.
+    /// The caller loads.
     Lead(Run),
-    /// Wait for one who will.
+    /// The caller waits for the next load.
     Wait(Waiting),
 }
 
-/// Held by the one who loads.
+/// The right to load. Held by the caller that loads.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// Who waits for the value; nobody who came after the load began.
+    /// The callers that wait for the value. Nobody joins after the load has begun.
     group: Option<Arc<Group>>,
-    /// Dropped last.
+    /// Declared last, so that it is dropped last.
     _slot: Slot,
 }
 
-/// Held by one who waits.
+/// Held by a caller that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting(Arc<Group>);
 
-/// How waiting ended.
+/// The result of waiting.
 #[derive(Debug)]
 pub(crate) enum GateResult {
-    /// It is this caller's turn to load, for all who wait.
+    /// This caller loads, for all callers of its group.
     Lead(Run),
     LoadResult(LoadResult),
-    /// Whoever loaded was cancelled, or panicked: enter again.
+    /// The leader was cancelled, or it panicked: enter again.
     Gone,
     TimedOut,
 }
 
 impl LoadGates {
-    /// Where a caller that comes now belongs, if `limit` may run at a time.
+    /// Returns the role of a caller that comes now, if `limit` loads may run at a time.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: &str,
@@ -154,7 +154,7 @@ impl Drop for Slot {
                 }
             }
         };
-        // If all of them have left, the group ends here, and this slot's successor with it.
+        // If all callers of the group have left, this drops the group and its slot with it.
         *group.slot.lock() = Some(Self {
             load_gates: Arc::clone(&self.load_gates),
             key: std::mem::replace(&mut self.key, (String::new(), Fingerprint(0))),
@@ -164,7 +164,7 @@ impl Drop for Slot {
 }
 
 impl Run {
-    /// Hands the value to all who wait; `value` is made only if somebody does.
+    /// Hands the value to all waiters. `value` is called only if there are any.
     pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
         if let Some(group) = &self.group
             && group.ended.receiver_count() > 0

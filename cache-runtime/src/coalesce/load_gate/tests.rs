@@ -46,7 +46,7 @@ async fn nobody_joins_a_load_that_had_begun() {
     let GateResult::Lead(second) = a.wait(later()).await else {
         panic!("somebody leads")
     };
-    // Under way now: who comes is for the next one.
+    // It is running now: a later caller is for the next one.
     let c = wait(&load_gates, 1);
     let b = tokio::spawn(b.wait(later()));
     tokio::task::yield_now().await;
@@ -80,7 +80,7 @@ async fn one_who_leaves_before_his_turn_holds_nobody_up() {
     assert!((&mut a).now_or_never().is_none());
     let mut b = Box::pin(b.wait(later()));
     assert!((&mut b).now_or_never().is_none());
-    // It is `a`'s turn, and `a` has not heard of it yet.
+    // It is `a`'s turn, but `a` has not been polled since.
     drop(first);
     drop(a);
     assert!(matches!(b.await, GateResult::Lead(_)));
@@ -116,7 +116,7 @@ async fn as_many_run_as_may() {
     let GateResult::Lead(_fifth) = waiting.wait(later()).await else {
         panic!("there is room now")
     };
-    // The one who left has made room for one.
+    // The load that ended has made room for one.
     wait(&load_gates, AFTER_FAILURE);
 }
 
