@@ -1,4 +1,4 @@
-//! Single entries, by hand.
+//! Manual operations on single entries.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
 use crate::store::{Filled, Invalidation, LeaseReply, Seen};
 
-/// What [`Cache::lookup`] found.
+/// The result of [`Cache::lookup`].
 #[derive(Debug)]
 pub enum Lookup<T> {
-    /// A value, safe to use now.
+    /// A value that may be used now.
     Hit(T),
-    /// Nothing; the lease lets this caller fill it safely.
+    /// No value. The lease lets this caller fill the entry safely.
     Miss(Lease<T>),
 }
 
-/// The right to fill an entry that was missed; see [`Cache::lookup`]. Dropped, it is given back.
+/// The right to fill a missing entry; see [`Cache::lookup`]. It is given back when dropped.
 ///
-/// It is not renewed: a load that takes longer than the lease (3 s unless configured) is not stored.
-/// [`Cache::get_or_load`] renews.
+/// It is not renewed: a value that takes longer to load than the lease lasts (3 s unless
+/// configured) is not stored. [`Cache::get_or_load`] renews its lease.
 #[derive(Debug)]
 pub struct Lease<T> {
     call: Option<Box<(Call, Option<Permit>)>>,
@@ -36,10 +36,11 @@ pub struct Lease<T> {
 }
 
 impl<T: Cacheable> Lease<T> {
-    /// Stores what was loaded since the miss, unless the entry was invalidated meanwhile; says whether it did.
+    /// Stores the value that was loaded since the miss, unless the entry was invalidated meanwhile.
+    /// Returns whether it was stored.
     ///
     /// # Cancel safety
-    /// Dropped, the value may be stored or not; if not, the lease is given back.
+    /// If dropped, the value may or may not be stored. If not, the lease is given back.
     pub async fn fill(self, value: &T) -> bool {
         let Some((call, Some(permit))) = self.call.map(|call| *call) else {
             return false;
@@ -55,13 +56,14 @@ impl<T: Cacheable> Lease<T> {
 }
 
 impl Cache {
-    /// The value under a key, if there is one that may be served. Nothing is loaded and nobody waited for.
+    /// Returns the value under a key, if there is one that may be served. It neither loads nor
+    /// waits for a load.
     ///
-    /// To store what was missed here with [`set`](Self::set) is not safe, because somebody may invalidate in
-    /// between; [`lookup`](Self::lookup) and [`get_or_load`](Self::get_or_load) are.
+    /// After a miss here, [`set`](Self::set) is not safe, because an invalidation may come in
+    /// between. Use [`lookup`](Self::lookup) or [`get_or_load`](Self::get_or_load) instead.
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing.
+    /// Safe: dropping the future changes nothing.
     pub async fn get<T: Cacheable>(&self, key: impl IntoKey) -> Option<T> {
         let call = Call::manual(self.handle()?, &key.into_key().ok()?, None);
         let value = self.look::<T>(&call).await;
@@ -86,19 +88,20 @@ impl Cache {
         value_of::<T>(hit.codec, &hit.payload)
     }
 
-    /// Stores a value that the caller vouches for: it is newer than anything that was loaded before.
+    /// Stores a value. The caller vouches that it is newer than any value loaded before.
     ///
-    /// It takes the entry's place first and stores then. An invalidation of this row that comes before it has the place
-    /// counts as older than the value, though this may have begun; one that comes later wins.
+    /// It takes the entry's lease, then stores. An invalidation of this row before the lease loses
+    /// to this value, even if the value is older; a later one wins.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidKey`], [`ErrorKind::Unstorable`], [`ErrorKind::Foreign`],
-    /// [`ErrorKind::Superseded`] if the entry was invalidated after its place was taken, or if a write that concerns it is
-    /// under way or a transaction open, [`ErrorKind::Unavailable`].
-    /// Nothing is stored then. With the cache off, nothing is stored and that is no error.
+    /// [`ErrorKind::Unavailable`], and [`ErrorKind::Superseded`] if the entry was invalidated after
+    /// the lease was taken, if a write that concerns the entry is in progress, or if a transaction
+    /// is open. In each case nothing is stored. With the cache off, nothing is stored and the
+    /// result is `Ok`.
     ///
     /// # Cancel safety
-    /// Dropped, the value may be stored or not, whole in any case; what was there before may be gone.
+    /// If dropped, the value is stored as a whole or not at all. The previous value may be gone.
     pub async fn set<T: Cacheable>(
         &self,
         key: impl IntoKey,
@@ -124,27 +127,27 @@ impl Cache {
         if ttl.as_millis() == 0 {
             return Err(Error::new(
                 ErrorKind::Unstorable,
-                "a time to live of 0 keeps nothing; use a millisecond or more",
+                "a TTL of 0 stores nothing; use a millisecond or more",
             ));
         }
         if transaction::is_open(&call.cache) {
             return Err(Error::new(
                 ErrorKind::Superseded,
-                "a transaction is open around the call, and what it wrote may never be committed",
+                "a transaction is open around the call and may be rolled back; call `set` after its commit",
             ));
         }
         let package =
             call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl)?;
         if call.cache.delivery.is_pending(&call.probe) {
             return Err(Error::unavailable(
-                "an invalidation of this entry is still waiting for the store",
+                "an invalidation of this entry is still waiting for the store; try again later",
             ));
         }
         let look = call.look().await?;
         if look.intended.is_some() {
             return Err(Error::new(
                 ErrorKind::Superseded,
-                "a write that concerns this entry is under way",
+                "a write that concerns this entry is in progress; call `set` again when it has ended",
             ));
         }
         let permit = Permit::new(&call, look.stamp, call.fingerprint::<T>());
@@ -161,28 +164,34 @@ impl Cache {
                 permit.forget();
                 Err(Error::new(
                     ErrorKind::Foreign,
-                    format!("`{}` holds a value of another program", call.probe.key),
+                    format!(
+                        "`{}` holds a value of another program; delete it, or set another namespace",
+                        call.probe.key
+                    ),
                 ))
             }
             LeaseReply::Taken(_) | LeaseReply::Intended => {
                 permit.forget();
                 Err(Error::new(
                     ErrorKind::Superseded,
-                    "a write that concerns this entry is under way",
+                    "a write that concerns this entry is in progress; call `set` again when it has ended",
                 ))
             }
         }
     }
 
-    /// Removes one entry, with a load of it that is in flight; says whether there was one, as far as the connection was
-    /// not lost meanwhile. A foreign value stays.
+    /// Removes one entry and stops a load of it in flight from storing. Returns whether there was
+    /// an entry; the answer may be wrong if the connection was lost meanwhile. A foreign value
+    /// stays.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`]; [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then
-    /// the removal is kept and retried, and this process does not read the entry until it is done.
+    /// [`ErrorKind::InvalidKey`], and [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the
+    /// store failed. In the latter cases the removal is kept and retried, and until it is done this
+    /// process does not read the entry.
     ///
     /// # Cancel safety
-    /// Dropped once it runs, the entry is removed all the same, as soon as the store can be reached.
+    /// If dropped while it runs, the entry is removed all the same, as soon as the store can be
+    /// reached.
     pub async fn delete(&self, key: impl IntoKey) -> Result<bool, Error> {
         let key = key.into_key()?;
         let Some(handle) = self.handle() else {
@@ -198,7 +207,8 @@ impl Cache {
             kills: invalidation.kills.clone(),
             ..Order::default()
         };
-        // Inside of a block somebody may load the old rows again before the commit: once more then.
+        // In a transaction another caller may load the old row again before the commit. So the
+        // entry is removed once more when the transaction ends.
         transaction::hand_over_order(&call.cache, &order);
         let owed = call.cache.delivery.owe(order);
         let store = &call.cache.store;
@@ -218,12 +228,12 @@ impl Cache {
         }
     }
 
-    /// A hit, or a miss that carries a lease to fill it with: the safe way to load by hand. If somebody else is
-    /// loading the entry, this waits for the value, up to the wait limit.
+    /// Returns a hit, or a miss with a lease to fill the entry: the safe way to load by hand. While
+    /// another caller loads the entry, this waits for its value, up to the wait limit.
     ///
-    /// If what is loaded calls other cached functions, and copies are kept in the process, load inside
-    /// [`strict`](Self::strict), as [`get_or_load`](Self::get_or_load) does: a copy may be behind, and what is made of it
-    /// would be served to all.
+    /// If the load calls other cached functions and the local tier is on, run it inside
+    /// [`strict`](Self::strict), as [`get_or_load`](Self::get_or_load) does. A local entry may be
+    /// slightly stale, and a value computed from it would be served to everybody.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -245,10 +255,10 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`]. A fault of the store is a miss whose lease fills nothing.
+    /// [`ErrorKind::InvalidKey`]. A fault of the store gives a miss whose lease stores nothing.
     ///
     /// # Cancel safety
-    /// Dropping the future gives a lease it holds back, and leaves those who wait for it to others.
+    /// If dropped, a lease that it holds is given back, and other callers take over the load.
     pub async fn lookup<T: Cacheable>(&self, key: impl IntoKey) -> Result<Lookup<T>, Error> {
         let miss = |call| {
             Ok(Lookup::Miss(Lease {
@@ -291,7 +301,8 @@ impl Cache {
         miss(Some(Box::new((call, permit))))
     }
 
-    /// The value under a key, or what `load` returns, stored: what an annotated function does, by hand.
+    /// Returns the value under a key, or loads and stores it. It does by hand what an annotated
+    /// function does.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -306,10 +317,10 @@ impl Cache {
     /// ```
     ///
     /// # Errors
-    /// What `load` returned. A key that is none, and any fault of the cache, only mean that `load` runs.
+    /// The error of `load`. With an invalid key, and with any fault of the cache, `load` just runs.
     ///
     /// # Cancel safety
-    /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
+    /// If dropped, a lease that it holds is given back. A partial value is never served.
     pub async fn get_or_load<T: Cacheable, E>(
         &self,
         key: impl IntoKey,
@@ -324,7 +335,7 @@ impl Cache {
                 read.run(async move |_| load().await).await
             }
             (_, Err(error)) => {
-                tracing::error!("a value is loaded without the cache: {error}");
+                tracing::error!(%error, "the key is invalid; the value is loaded without the cache");
                 load().await
             }
             (None, _) => load().await,

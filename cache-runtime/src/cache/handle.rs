@@ -1,4 +1,4 @@
-//! The cache as a program holds it: starting, stopping, statistics.
+//! The handle of a cache: starting, stopping, statistics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::local::Local;
 use crate::stats::{Figures, Stats};
 use crate::store::{MemoryStore, Store};
 
-/// A handle on a cache; cheap to clone, and all clones are the same cache.
+/// A handle to a cache. It is cheap to clone, and all clones share one cache.
 ///
-/// The operations here are for what annotations can't say. Where the cache is off they do nothing, and where
-/// the store is away reads find nothing.
+/// Its methods do what the attributes can't express. With the cache off they do nothing. With the
+/// store away, reads find nothing.
 #[derive(Clone)]
 pub struct Cache(pub(super) Arc<Inner>);
 
@@ -39,8 +39,9 @@ impl AsRef<Self> for Cache {
 }
 
 impl Cache {
-    /// Makes a cache of one's own, for [`cache = expr`](crate::cached) and tests. It returns when the first
-    /// attempt to reach Redis has ended, and does not fail when Redis is away.
+    /// Creates a cache apart from the process-wide one, for [`cache = expr`](crate::cached) and
+    /// tests. Returns when the first attempt to connect to Redis has ended, and does not fail if
+    /// Redis is away.
     pub async fn new(config: CacheConfig) -> Self {
         if !config.is_enabled() {
             tracing::info!("no cache: neither REDIS_ENABLED nor CACHE_LOCAL_MB turns a tier on");
@@ -53,7 +54,8 @@ impl Cache {
             Ok(background) => background,
             Err(error) => {
                 tracing::error!(
-                    "the cache's own thread could not be started, so the cache is off: {error}"
+                    %error,
+                    "the cache is off, because the system could not start its thread"
                 );
                 return Self(Arc::new(Inner {
                     config,
@@ -73,15 +75,16 @@ impl Cache {
         cache
     }
 
-    /// Makes a cache over a store of one's own.
+    /// Creates a cache on top of your own store.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system can't start a thread.
     pub fn with_store(config: CacheConfig, store: Arc<dyn Store>) -> std::io::Result<Self> {
         Ok(Self::over(config, store, Background::start()?))
     }
 
-    /// On the caller's runtime, whose time the test may have paused; if there is none, on a thread of its own.
+    /// Runs on the caller's runtime, whose time the test may have paused, or on a thread of its own
+    /// if there is no runtime.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn for_tests(config: CacheConfig, store: Arc<dyn Store>) -> Self {
         let background = match tokio::runtime::Handle::try_current() {
@@ -120,13 +123,13 @@ impl Cache {
         self.engine().map(EngineRef::handle)
     }
 
-    /// Whether any tier is configured.
+    /// Returns true if any tier is configured.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.0.engine.is_some()
     }
 
-    /// Whether the store answers, asked within the command budget.
+    /// Returns true if the store answers within the command budget.
     pub async fn is_available(&self) -> bool {
         match self.handle() {
             Some(cache) => cache.store.ping().await.is_ok(),
@@ -134,7 +137,8 @@ impl Cache {
         }
     }
 
-    /// The cache's state and figures, with what the server says of itself.
+    /// Returns the state and the statistics of the cache, with the server's information about
+    /// itself.
     pub async fn get_stats(&self) -> Stats {
         let Inner { config, engine } = &*self.0;
         let facts = match self.handle() {
@@ -209,11 +213,11 @@ impl Cache {
         outbox.map(crate::outbox::Outbox::new)
     }
 
-    /// Looks for what operators forget: a Redis without a password or a memory limit, commands that its user may not
-    /// send, a namespace that another program uses, values kept for a day that nothing invalidates. It changes nothing,
-    /// and takes a bounded time whatever Redis holds.
+    /// Checks for what operators forget: Redis without a password or a memory limit, commands that
+    /// its user may not send, a namespace that another program uses, values that are kept for a day
+    /// and never invalidated. It changes nothing, and its time is limited whatever Redis holds.
     ///
-    /// A cache makes this by itself once it is connected, and logs the advice; see
+    /// Each cache runs this check by itself once it is connected, and logs the advice; see
     /// [`CacheConfig::advice`](crate::CacheConfig::advice).
     ///
     /// ```
@@ -232,15 +236,16 @@ impl Cache {
         }
     }
 
-    /// Delivers what is still waiting, and what the writes that are running hand in, within two seconds; then
-    /// ends the cache's connections and tasks. What could not be delivered is named in the log. Every call
-    /// returns when that is done.
+    /// Delivers the waiting invalidations, and those that running writes enqueue, within two
+    /// seconds. Then closes the connections and ends the tasks. The log names the invalidations
+    /// that could not be delivered. Every call returns when that is done.
     ///
-    /// From the beginning of it, annotated functions simply run: a write that starts now invalidates nothing.
-    /// So this belongs after a program has ended taking requests, and outside of annotated functions.
+    /// From the start of the shutdown, annotated functions just run, and a write that starts then
+    /// invalidates nothing. So call this after the program has stopped taking requests, and outside
+    /// annotated functions.
     ///
     /// # Cancel safety
-    /// Dropped, it goes on all the same.
+    /// If dropped, the shutdown goes on.
     pub async fn shutdown(&self) {
         if let Some(engine) = &self.0.engine {
             engine.close().await;
@@ -248,7 +253,7 @@ impl Cache {
     }
 }
 
-/// The store, and the copies in this process of what lies in it.
+/// Creates the store, and the local tier in front of Redis.
 async fn store(
     config: &CacheConfig,
     background: &Background,

@@ -1,4 +1,4 @@
-//! Invalidations by hand, and what they wait for.
+//! Manual invalidations, transactions and strict reads.
 
 use super::Cache;
 use crate::base::error::{Error, ErrorKind, shortened};
@@ -11,16 +11,17 @@ use crate::key::{KeyPart, is_resource};
 use crate::store::Matching;
 
 impl Cache {
-    /// Invalidates one row and everything derived from its resource. A name that is no resource invalidates
-    /// nothing.
+    /// Invalidates one row, and everything derived from its resource. An invalid resource name
+    /// invalidates nothing and is logged.
     ///
     /// # Cancel safety
-    /// Dropped once it runs, the invalidation takes place all the same.
+    /// If dropped while it runs, the invalidation takes place all the same.
     pub async fn invalidate(&self, resource: &str, id: &impl KeyPart) -> Acknowledgement {
         self.invalidate_resource(resource, |plan| plan.id(id)).await
     }
 
-    /// Invalidates everything of a resource. A name that is no resource invalidates nothing.
+    /// Invalidates everything of a resource. An invalid resource name invalidates nothing and is
+    /// logged.
     ///
     /// # Cancel safety
     /// As [`invalidate`](Self::invalidate).
@@ -38,8 +39,8 @@ impl Cache {
         };
         if !is_resource(resource) {
             tracing::warn!(
-                "`{}` is not a resource name, so there is nothing to invalidate",
-                shortened(resource)
+                resource = %shortened(resource),
+                "this is not a resource name, so nothing is invalidated; use only `[a-z0-9_-]`"
             );
             return Acknowledgement::Delivered;
         }
@@ -58,13 +59,14 @@ impl Cache {
         acknowledged(&cache, WritePlan::new(&cache, None).tag(tag).finish()).await
     }
 
-    /// Runs a block in which a transaction of the caller is open: what is invalidated inside takes place when the block
-    /// ends, and cached functions in it go past the cache, since what they read may never be committed.
+    /// Runs a block that contains a transaction of the caller. The invalidations made inside take
+    /// place when the block ends. Cached functions inside bypass the cache, since the data that
+    /// they read may never be committed.
     ///
-    /// The block begins the transaction, calls what takes part in it, and commits. If it returns an error, that may hide
-    /// a commit, so the invalidations take place at once and once more at the uncertainty deadline. Blocks nest: what is
-    /// collected in an inner one takes place when the outermost ends. Calls in tasks that the block spawns are not part
-    /// of it.
+    /// The block begins the transaction, calls the functions that take part in it, and commits. An
+    /// error of the block may hide a commit, so the invalidations then take place at once, and once
+    /// more at the uncertainty deadline. Blocks nest: the invalidations of an inner block take
+    /// place when the outermost one ends. Calls in tasks that the block spawns are not part of it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
@@ -95,13 +97,13 @@ impl Cache {
     /// ```
     ///
     /// # Cancel safety
-    /// Dropped while the block runs, nobody knows whether it has committed: what it wrote is not cached until the
-    /// uncertainty deadline, and invalidated once more then.
+    /// If dropped while the block runs, nobody knows whether it has committed. What it wrote is not
+    /// cached until the uncertainty deadline, and is invalidated once more then.
     pub async fn after_commit<T, E>(
         &self,
         block: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        // On the heap: each layer around it would hold its own copy of a future that tends to be large.
+        // Boxed, because each layer around it would hold a copy of a future that tends to be large.
         let block = Box::pin(block);
         self.transaction(async {
             let output = block.await;
@@ -115,9 +117,9 @@ impl Cache {
         .0
     }
 
-    /// Runs `future` with every cached function in it asking Redis, and none answered by a copy in the process: as under
-    /// `#[cached(.., strict)]`, but the caller's choice. That holds for the functions of every cache, not of this one alone.
-    /// Calls in tasks that it spawns are not concerned.
+    /// Runs `future` so that every cached function in it asks Redis and none is answered from the
+    /// local tier. It is `#[cached(.., strict)]` by the caller's choice. It holds for the functions
+    /// of all caches, not only of this one, and not for calls in tasks that `future` spawns.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -146,19 +148,20 @@ impl Cache {
         }
     }
 
-    /// Removes the entries whose keys match a pattern such as `users:list:*`, with loads of them that are in
-    /// flight; returns how many entries there were. Foreign values stay.
+    /// Removes the entries whose keys match a pattern such as `users:list:*`, and stops loads of
+    /// them in flight from storing. Returns how many entries there were. Foreign values stay.
     ///
-    /// It acts on what is there, also inside of [`after_commit`](Self::after_commit): what is loaded again before the commit
-    /// stays. The store is walked step by step: its cost grows with the number of all keys. To invalidate a resource
-    /// use [`invalidate_all`](Self::invalidate_all), which costs the same whatever there is.
+    /// It acts at once, even inside [`after_commit`](Self::after_commit): an entry that is loaded
+    /// again before the commit stays. It scans the whole store, so its cost grows with the number
+    /// of all keys. To invalidate a resource, use [`invalidate_all`](Self::invalidate_all), whose
+    /// cost does not depend on the number of entries.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`] for an empty pattern; [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the
-    /// store failed midway, in which case some entries may be left.
+    /// [`ErrorKind::InvalidKey`] for an empty pattern. [`ErrorKind::Unavailable`] or
+    /// [`ErrorKind::Store`] if the store failed on the way; some entries may be left then.
     ///
     /// # Cancel safety
-    /// Dropped, some entries may be left.
+    /// If dropped, some entries may be left.
     pub async fn invalidate_pattern(&self, pattern: &str) -> Result<u64, Error> {
         if pattern.is_empty() {
             return Err(Error::new(
@@ -175,32 +178,36 @@ impl Cache {
         cache.delivery.persist(walk).await
     }
 
-    /// Invalidates everything in the namespace and removes its entries; returns how many there were. Keys of
-    /// other programs stay, and so does what does not carry this framework's mark.
+    /// Invalidates everything in the namespace and removes its entries. Returns how many there
+    /// were. Keys of other programs stay, as does every value that does not carry this framework's
+    /// mark.
     ///
-    /// Nothing from before is served once the invalidation has been acknowledged, which costs one step for each 1,000 keys
-    /// that the store has. The entries are removed in the background, step by step, by one walk for all who call this at
-    /// the same time; the call returns when that is done. An entry that is stored meanwhile may be removed and counted, too.
+    /// No older data is served once the invalidation has been acknowledged; that costs one step for
+    /// each 1,000 keys in the store. Then a background scan removes the entries in steps.
+    /// Concurrent callers share one scan, and the call returns when it is done. Entries that are
+    /// stored meanwhile may be removed and counted too.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then the invalidation is kept and
-    /// retried, and this process reads nothing from the cache until it is done.
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed. The invalidation is
+    /// kept and retried, and until it is done this process reads nothing from the cache.
     ///
     /// # Cancel safety
-    /// Dropped once it runs, everything is invalidated all the same; some entries may stay until their time is over, and
-    /// nobody is served them.
+    /// If dropped while it runs, everything is invalidated all the same. Some entries may stay
+    /// until their TTL ends, but they are never served.
     pub async fn clear_all(&self) -> Result<u64, Error> {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
         cache.registry.others.invalidations.add_one();
-        // Once more when a transaction that is open has ended: somebody may load the old rows until then.
+        // Repeated when an open transaction ends: until then other callers may load the old rows
+        // again.
         transaction::defer_everything(&cache);
-        // A shutdown waits for both.
+        // A shutdown waits for the invalidation and the scan.
         let _running = cache.delivery.begin();
         let owed = cache.delivery.owe_everything();
         let walk = cache.delivery.join_walk();
-        // Invalidated first: to remove the entries takes as long as the store has keys.
+        // Invalidated first, because removing the entries takes time in proportion to the keys in
+        // the store.
         match owed.acknowledged(ACK_TIMEOUT).await {
             Acknowledgement::Delivered => cache.delivery.walked(walk).await,
             Acknowledgement::Lost => Err(Error::unavailable(
@@ -213,7 +220,7 @@ impl Cache {
     }
 }
 
-/// Hands an invalidation made by hand in, or leaves it with the transaction that is open around the call.
+/// Enqueues a manual invalidation, or hands it to the transaction that is open around the call.
 async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
     let handover = DeferredWrite {
         write: Some(planned),

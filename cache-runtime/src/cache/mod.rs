@@ -1,4 +1,4 @@
-//! The cache as a program holds it: starting, stopping, and the manual operations.
+//! The cache as a program uses it: starting, stopping, and manual operations.
 
 mod entries;
 mod handle;

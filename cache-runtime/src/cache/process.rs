@@ -8,10 +8,12 @@ use crate::engine::{EngineRef, Handle};
 
 static PROCESS: OnceLock<Cache> = OnceLock::new();
 
-/// Makes a cache and installs it as the process-wide one, which annotated functions use unless they name
-/// another. It returns when the first attempt to reach Redis has ended, and does not fail when Redis is away.
+/// Creates a cache and installs it as the process-wide one. Annotated functions use it unless they
+/// name another. Returns when the first attempt to connect to Redis has ended, and does not fail if
+/// Redis is away.
 ///
-/// Only the first call installs; a later one warns and returns the cache that is there.
+/// Only the first call installs a cache. A later one logs a warning and returns the installed
+/// cache.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -33,7 +35,7 @@ pub async fn init(config: CacheConfig) -> Cache {
     cache()
 }
 
-/// The process-wide cache; a disabled one before [`init`].
+/// Returns the process-wide cache, or a disabled one before [`init`].
 #[must_use]
 pub fn cache() -> Cache {
     #[cfg(any(test, feature = "testing"))]
@@ -43,9 +45,9 @@ pub fn cache() -> Cache {
     PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
 }
 
-/// Stands for the process-wide cache.
+/// The process-wide cache, not yet looked up.
 pub(crate) struct Process {
-    /// The one that a test has put in its place.
+    /// The cache that a test has put in its place.
     #[cfg(any(test, feature = "testing"))]
     scoped: Option<Cache>,
 }
@@ -59,7 +61,7 @@ pub(crate) fn process() -> Process {
 }
 
 impl Process {
-    /// Its engine, if it is on.
+    /// The engine, if the cache is on.
     #[inline]
     pub(crate) fn engine(&self) -> Option<EngineRef<'_>> {
         #[cfg(any(test, feature = "testing"))]

@@ -1,4 +1,4 @@
-//! The cache that a test puts in place of the process-wide one, for the calls of one future.
+//! Lets a test replace the process-wide cache for the calls of one future.
 
 use super::Cache;
 
@@ -14,7 +14,7 @@ pub(crate) fn with_cache<F: Future>(
     IN_SCOPE.scope(cache, future)
 }
 
-/// The cache in whose scope the current task is.
+/// The cache that replaces the process-wide one in the current task.
 pub(crate) fn current() -> Option<Cache> {
     IN_SCOPE.try_with(Cache::clone).ok()
 }

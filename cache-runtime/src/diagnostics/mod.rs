@@ -1,7 +1,7 @@
-//! The advisor: what operators forget, found at the start and named with its fix.
+//! The doctor: finds at startup what operators often forget, and says how to fix it.
 //!
-//! It delays nothing and fails nothing: the store is asked in the background, once, and what is found is a line each in
-//! the log.
+//! It delays nothing and never makes a call fail. The store is asked once, in the background, and
+//! each piece of advice becomes one line in the log.
 
 #[cfg_attr(not(feature = "map"), path = "no_map.rs")]
 mod program;
@@ -16,13 +16,14 @@ use crate::config::CacheConfig;
 use crate::engine::Engine;
 use crate::store::{Circuit, Inquiry, Store};
 
-/// How long after the start, or the last attempt, the store is asked. A program that starts has more urgent questions.
+/// How long after the start, or after the last attempt, the store is asked. A starting program has
+/// more urgent requests.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often it is asked, if it does not answer to the end.
+/// How many times it is tried if the store does not answer every question.
 const ATTEMPTS: u32 = 3;
 
-/// Asks the store, and goes through all rules.
+/// Asks the store, then applies all rules.
 pub(crate) async fn checkup(config: &CacheConfig, store: &dyn Store) -> Checkup {
     let program = program::Program::of(config);
     let inquiry = Inquiry {
@@ -47,7 +48,7 @@ pub(crate) fn advise_once(engine: &Engine) {
     if !engine.config.advice {
         return;
     }
-    // Not the engine: it ends when nobody else holds it.
+    // Holds the store but not the engine, which must end when nobody else holds it.
     let (config, store) = (engine.config.clone(), Arc::clone(&engine.store));
     engine.background.spawn(async move {
         for _ in 0..ATTEMPTS {

@@ -1,4 +1,5 @@
-//! In place of the annotated functions, where the map is left out: what the settings say of the program.
+//! Stands in for the annotated functions if the feature `map` is off. The settings tell which
+//! resources there are.
 
 use super::report::Checkup;
 use crate::config::CacheConfig;

@@ -1,4 +1,4 @@
-//! What the program says of itself, by its annotated functions.
+//! The rules about the program, given its annotated functions.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use crate::config::CacheConfig;
 use crate::key::is_resource;
 use crate::registry::catalog::{CacheMap, Reader, is_constant};
 
-/// A ttl from which on something that nobody invalidates is most likely forgotten.
+/// From this TTL on, a value without an invalidation is most likely a mistake.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The annotated functions.
@@ -23,7 +23,7 @@ impl<'a> Program<'a> {
         })
     }
 
-    /// What it caches, as far as that is known without running it.
+    /// The resources it caches, as far as they are known without running it.
     pub(super) fn resources(&self) -> Vec<String> {
         let names = self.0.readers().iter().map(|reader| &reader.resource);
         let names: BTreeSet<&String> = names.filter(|name| is_resource(name)).collect();
@@ -34,7 +34,8 @@ impl<'a> Program<'a> {
         self.0.writers().iter().any(|writer| writer.crash_safe)
     }
 
-    /// What is kept long and never invalidated: one line for each resource and reason.
+    /// Reports values that are kept long and never invalidated: one line for each resource and
+    /// setting.
     pub(super) fn ttls(&self, checkup: &mut Checkup, config: &CacheConfig) {
         let mut found: BTreeMap<(&str, String), Duration> = BTreeMap::new();
         for reader in self.0.readers() {
@@ -60,7 +61,7 @@ impl<'a> Program<'a> {
             .push(format!("{functions} annotated functions"));
     }
 
-    /// A constant that is not bound may stand for anything.
+    /// An unresolved constant may name any resource, so it counts as invalidating.
     fn may_be_invalidated(&self, reader: &Reader) -> bool {
         let mut targets = self.0.writers().iter().flat_map(|writer| &writer.targets);
         self.0.reaches(reader)
@@ -68,7 +69,8 @@ impl<'a> Program<'a> {
     }
 }
 
-/// How long a function's values are kept, and what says so; `None` if only the running program knows.
+/// Returns how long a function's values are kept, and which setting says so. The TTL is `None` if
+/// only the running program knows it.
 fn ttl(reader: &Reader, config: &CacheConfig) -> (Option<Duration>, String) {
     if let Some(ttl) = config.operator_ttl(&reader.resource) {
         let name = reader.resource.to_ascii_uppercase().replace('-', "_");

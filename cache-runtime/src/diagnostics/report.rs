@@ -1,15 +1,15 @@
-//! What the diagnosis found: advice by kind, each with its fix.
+//! The report: pieces of advice by kind, each with its fix.
 
 use std::fmt;
 
-/// One thing that had better be changed: prints as one plain line, which names the setting and the fix and never holds a
-/// password.
+/// One thing that should be changed. Prints as one plain line that names the setting and the fix,
+/// and never contains a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Advice {
-    /// What kind of advice it is, for code that decides.
+    /// The kind of advice, for code that acts on it.
     pub kind: AdviceKind,
-    /// What is wrong, and how to mend it.
+    /// What is wrong, and how to fix it.
     pub text: String,
 }
 
@@ -19,13 +19,13 @@ impl fmt::Display for Advice {
     }
 }
 
-/// What kind of thing an [`Advice`] is about.
+/// The subject of an [`Advice`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum AdviceKind {
-    /// Redis can't be reached or logged in to.
+    /// Redis can't be reached, or refuses the login.
     Unreachable,
-    /// The name of Redis leads to several servers.
+    /// The host name of Redis resolves to several servers.
     SeveralServers,
     /// Redis is older than 6.2.
     OldServer,
@@ -35,20 +35,20 @@ pub enum AdviceKind {
     NoPassword,
     /// The user lacks permissions that the cache needs.
     Permissions,
-    /// Another program keeps values under the cache's keys.
+    /// Another program stores values under the cache's keys.
     Foreign,
-    /// Redis would evict the announcements of `crash_safe` writes first.
+    /// Redis would evict the intents of `crash_safe` writes first.
     EvictsIntents,
     /// Redis has no memory limit.
     NoMemoryLimit,
-    /// Redis stores nothing new once it is full.
+    /// Redis stores nothing new once its memory is full.
     NoEviction,
-    /// A value is kept for a day or longer, and nothing invalidates it.
+    /// A value is kept for a day or longer, and no function invalidates it.
     LongTtl,
 }
 
 impl AdviceKind {
-    /// The kind's name as it stands in logs.
+    /// The name of the kind, as used in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,26 +66,28 @@ impl AdviceKind {
         }
     }
 
-    /// Whether it costs no more than memory or freshness that its operator may have meant to spend.
+    /// Returns true if ignoring the advice costs only memory or freshness, which the operator may
+    /// accept.
     pub(super) fn is_a_hint(self) -> bool {
         matches!(self, Self::NoMemoryLimit | Self::NoEviction | Self::LongTtl)
     }
 }
 
-/// What [`Cache::checkup`](crate::Cache::checkup) found. Prints as the advice line by line, then what was looked at.
+/// The result of [`Cache::checkup`](crate::Cache::checkup). Prints the advice line by line, then
+/// what was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checkup {
-    /// What had better be changed; nothing, where all is well.
+    /// What should be changed. Empty if all is well.
     pub advice: Vec<Advice>,
-    /// What was looked at.
+    /// What was checked.
     pub checked: Vec<String>,
-    /// What could not be looked at, and why.
+    /// What could not be checked, and why.
     pub not_checked: Vec<String>,
 }
 
 impl Checkup {
-    /// Of a cache that is off.
+    /// The report for a cache that is off.
     pub(crate) fn of_nothing() -> Self {
         Self {
             not_checked: vec!["anything, because the cache is off".into()],

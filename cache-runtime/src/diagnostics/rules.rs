@@ -1,4 +1,4 @@
-//! What is wrong with a server, given what it says of itself: no I/O.
+//! The rules about a server, given its answers. No I/O.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ use super::report::{AdviceKind, Checkup};
 use crate::config::{CacheConfig, RedisConfig};
 use crate::store::Survey;
 
-/// The oldest server that the protocol was tried with.
+/// The oldest version of Redis that the protocol was tested with.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// Redis did not answer, or not as it should.
+/// The rule for a server that did not answer, or refused to.
 pub(super) fn unreachable(checkup: &mut Checkup, redis: &RedisConfig, reason: &str) {
     let fix = if reason.contains("NOPERM") {
         "permit its user what the book lists under \"Deploying and securing Redis\""
@@ -32,7 +32,7 @@ pub(super) fn unreachable(checkup: &mut Checkup, redis: &RedisConfig, reason: &s
         .push("how Redis is set up, because it can't be asked".into());
 }
 
-/// Redis answered.
+/// The rules for a server that answered.
 pub(super) fn server(
     checkup: &mut Checkup,
     program: &Program,
@@ -112,7 +112,8 @@ fn old_server(checkup: &mut Checkup, version: &str) {
     }
 }
 
-/// Those that are missing because the user has no permission are named with their permission.
+/// Capabilities that are missing for want of a permission are reported with that permission
+/// instead.
 fn capabilities(checkup: &mut Checkup, survey: &Survey) {
     checkup.checked.push("what the server can do".into());
     for missing in &survey.missing {
@@ -207,7 +208,7 @@ fn foreign(checkup: &mut Checkup, config: &CacheConfig, survey: &Survey) {
     );
 }
 
-/// A key that somebody else has chosen, for one line of a log.
+/// Shortens and escapes a key of another program for one line of a log.
 fn printable(key: &str) -> String {
     const LONGEST: usize = 60;
     let mut text: String = key.escape_debug().take(LONGEST).collect();

@@ -15,8 +15,8 @@ use crate::protocol::codec::{self, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::schema::{self, Schema};
 
-/// A `T` as JSON, for functions whose value goes to a client as it is: a hit neither decodes nor encodes, it hands
-/// over the bytes that are stored.
+/// A `T` as JSON, for functions whose value is sent to a client unchanged. A hit neither decodes
+/// nor encodes: it returns the stored bytes.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
@@ -38,11 +38,14 @@ use crate::protocol::schema::{self, Schema};
 /// # Ok(()) }
 /// ```
 ///
-/// With the feature `poem` it is a response, with an `ETag` and with `Cache-Control: no-cache`, so that who keeps it asks
-/// again before using it; `cache_runtime::poem::NotModified` answers `If-None-Match`. Cheap to clone. It is JSON whatever the attribute's `codec` says, and with another one it is not
-/// stored. What lies in the store is taken as it is: that it is the JSON of a `T` rests on the fingerprint of the type and its
-/// shape, for which `T` has to be `DeserializeOwned` in a cached function. What JSON has no form for, such as infinity, is `null` in
-/// the first answer as in a hit.
+/// It is cheap to clone. With the feature `poem` it is a response with an `ETag` and
+/// `Cache-Control: no-cache`, which makes browsers revalidate before reuse;
+/// `cache_runtime::poem::NotModified` answers `If-None-Match`.
+///
+/// It is always JSON: with another `codec` in the attribute it is not stored. Stored bytes are not
+/// parsed. That they are the JSON of a `T` is ensured by the fingerprint of the type and its shape,
+/// so `T` must be `DeserializeOwned` in a cached function. Values that JSON can't express, such as
+/// infinity, become `null`, in the first answer as in a hit.
 pub struct Encoded<T> {
     shared: Arc<Shared>,
     value: PhantomData<fn() -> T>,
@@ -57,7 +60,8 @@ impl<T> Encoded<T> {
     /// Encodes a value.
     ///
     /// # Errors
-    /// [`ErrorKind::Unstorable`] for a value that has no JSON, such as a map whose keys are not strings.
+    /// [`ErrorKind::Unstorable`] for a value that JSON can't express, such as a map whose keys are
+    /// not strings.
     pub fn new(value: &T) -> Result<Self, Error>
     where
         T: Serialize,
@@ -77,13 +81,13 @@ impl<T> Encoded<T> {
         }
     }
 
-    /// The JSON.
+    /// Returns the JSON.
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.shared.json
     }
 
-    /// The JSON as bytes that share their memory with this value.
+    /// Returns the JSON as bytes that share their memory with this value.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.shared.json.clone()
@@ -92,7 +96,7 @@ impl<T> Encoded<T> {
     /// Decodes the value.
     ///
     /// # Errors
-    /// [`ErrorKind::Unstorable`] if the JSON is not that of a `T`.
+    /// [`ErrorKind::Unstorable`] if the JSON is not a `T`.
     pub fn decode(&self) -> Result<T, Error>
     where
         T: DeserializeOwned,
@@ -101,8 +105,10 @@ impl<T> Encoded<T> {
             .map_err(|error| Error::new(ErrorKind::Unstorable, error.to_string()))
     }
 
-    /// The entity tag of the JSON ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3)), quotes included: equal
-    /// bytes have equal tags, in every process. Computed once for each value that the in-process tier shares.
+    /// Returns the entity tag of the JSON ([RFC
+    /// 9110](https://www.rfc-editor.org/rfc/rfc9110#section-8.8.3)), with its quotes. Equal bytes
+    /// have equal tags in every process. It is computed once for all clones of a value, so once per
+    /// value in memory.
     #[must_use]
     pub fn etag(&self) -> &str {
         self.shared
@@ -110,20 +116,22 @@ impl<T> Encoded<T> {
             .get_or_init(|| format!("\"{:016x}\"", hash128(&[0; 16], &self.shared.json) as u64))
     }
 
-    /// Whether a client that sends this `If-None-Match` has the value already.
+    /// Returns true if a client that sends this `If-None-Match` has the value already.
     #[must_use]
     pub fn is_known_by(&self, if_none_match: &str) -> bool {
         is_known_by(self.etag(), if_none_match)
     }
 }
 
-/// The weak comparison of RFC 9110: `*`, or one of the tags in a list, `W/` left aside.
+/// The weak comparison of RFC 9110: `*` matches, and so does any tag in the list, with or without
+/// `W/`.
 pub(crate) fn is_known_by(etag: &str, if_none_match: &str) -> bool {
     let own = etag.strip_prefix("W/").unwrap_or(etag);
     if_none_match.trim() == "*" || opaque_tags(if_none_match).any(|tag| tag == own)
 }
 
-/// The tags of a list, quotes included and `W/` left out, up to what is none. A comma may stand in a tag.
+/// Returns the tags of a list with their quotes and without `W/`, up to the first invalid one. A
+/// tag may contain a comma.
 fn opaque_tags(mut list: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let tag = list.trim_start_matches([' ', '\t', ',']);

@@ -12,8 +12,8 @@ use crate::integrations::encoded::{Encoded, is_known_by};
 
 const JSON: &str = "application/json; charset=utf-8";
 
-/// The JSON as it is stored, with its `ETag`. Who keeps it is to ask before using it again: what an invalidation here has made
-/// stale is not to live on in a browser.
+/// Responds with the stored JSON and its `ETag`. `no-cache` makes browsers revalidate before reuse,
+/// so that they don't show what an invalidation here has made stale.
 impl<T> IntoResponse for Encoded<T> {
     fn into_response(self) -> Response {
         Response::builder()
@@ -48,8 +48,9 @@ impl<T: poem_openapi::types::Type> poem_openapi::ApiResponse for Encoded<T> {
     }
 }
 
-/// Answers `304 Not Modified` in place of a body that the client names in `If-None-Match`: for `GET` and `HEAD`, where the
-/// response is `200` and has an `ETag`, as that of an [`Encoded`] has.
+/// Answers `304 Not Modified` instead of sending a body that the client already has, as its
+/// `If-None-Match` says. It acts on `GET` and `HEAD`, on responses with status `200` and an `ETag`,
+/// such as an [`Encoded`].
 ///
 /// ```
 /// use cache_runtime::Encoded;
@@ -75,7 +76,7 @@ impl<E: Endpoint> Middleware<E> for NotModified {
     }
 }
 
-/// The endpoint that [`NotModified`] makes.
+/// The endpoint that [`NotModified`] creates.
 #[derive(Debug)]
 pub struct Conditional<E>(Arc<E>);
 
@@ -84,7 +85,7 @@ impl<E: Endpoint> Endpoint for Conditional<E> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        // A list may come in several lines.
+        // The list may be split over several header lines.
         let known: Vec<HeaderValue> = match is_read {
             true => request
                 .headers()
@@ -113,8 +114,8 @@ impl<E: Endpoint> Endpoint for Conditional<E> {
     }
 }
 
-/// With all headers but those about the body that is left out. RFC 9110 wants `Cache-Control`, `Content-Location`, `Date`,
-/// `ETag`, `Expires` and `Vary` where a `200` had them.
+/// Copies all headers except those about the missing body. RFC 9110 requires `Cache-Control`,
+/// `Content-Location`, `Date`, `ETag`, `Expires` and `Vary`, if the `200` had them.
 fn not_modified(headers: &HeaderMap) -> Response {
     let mut response = Response::builder()
         .status(StatusCode::NOT_MODIFIED)

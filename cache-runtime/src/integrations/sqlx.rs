@@ -1,4 +1,4 @@
-//! Transactions with [SQLx](https://docs.rs/sqlx), and the invalidations in them.
+//! Transactions with [SQLx](https://docs.rs/sqlx) that apply their invalidations on commit.
 
 use sqlx_core::acquire::Acquire;
 use sqlx_core::database::Database;
@@ -7,8 +7,8 @@ use sqlx_core::pool::{Pool, PoolConnection};
 use crate::cache::Cache;
 use crate::call::transaction::Ending;
 
-/// Begins a transaction, runs `body` in it, commits, and then applies what was invalidated in it; that is
-/// [`Cache::after_commit`] for a database whose word on the commit is known.
+/// Begins a transaction, runs `body` in it, commits, and then applies the invalidations made in it.
+/// It is [`Cache::after_commit`] for a database that reports whether the commit succeeded.
 ///
 /// | `body` | the database | the cache |
 /// |---|---|---|
@@ -40,10 +40,11 @@ use crate::call::transaction::Ending;
 /// ```
 ///
 /// # Errors
-/// What `body` returned, or what the database said to the beginning or the commit.
+/// The error of `body`, or the database's error on `BEGIN` or `COMMIT`.
 ///
 /// # Cancel safety
-/// Dropped while it runs, nobody knows whether it has committed: as in the last line of the table.
+/// If dropped while it runs, nobody knows whether it has committed: the last row of the table
+/// applies.
 pub async fn transaction<DB, T, E>(
     cache: &Cache,
     pool: &Pool<DB>,
@@ -92,7 +93,7 @@ where
                     }
                 }
                 Err(error) => {
-                    // If that fails, too, the database rolls back when it loses the connection.
+                    // If that fails too, the database rolls back when it loses the connection.
                     let _ = transaction.rollback().await;
                     (Err(error), Ending::RolledBack)
                 }
@@ -107,10 +108,11 @@ where
     output
 }
 
-/// A connection that is not given back to the pool while a transaction begins.
+/// A connection that does not return to the pool while a transaction begins.
 ///
-/// SQLx 0.9.0 loses track of a transaction whose beginning is dropped (its issues 4385 and 4393): whoever got the
-/// connection next would write into it and never commit, and read, and cache, what nobody has committed.
+/// SQLx 0.9.0 loses track of a transaction whose `begin` is dropped (its issues 4385 and 4393). The
+/// next user of the connection would write into that transaction and never commit, and would read
+/// and cache uncommitted data.
 struct Session<DB: Database> {
     connection: PoolConnection<DB>,
     begins: bool,

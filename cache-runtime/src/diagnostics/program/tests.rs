@@ -55,7 +55,7 @@ fn what_is_kept_for_a_day_and_never_invalidated_is_named_with_its_setting() {
             day(),
             vec![reads("rates:all, tag t:{a}"), writes("tag t:{b}")],
         ),
-        // Nobody knows what these are.
+        // Their values are not known.
         (day(), vec![reads("rates:all"), writes("{R::NAME}")]),
         (day(), vec![reads("{R::NAME}:all"), writes("rates")]),
         (short(), vec![reads("rates:all, ttl {self.ttl()}")]),
