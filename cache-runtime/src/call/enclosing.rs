@@ -1,14 +1,19 @@
-//! The annotated calls whose bodies the current task is running, innermost first: what they load, and what they write.
+//! The annotated calls whose bodies the current task is running, innermost first: what they load,
+//! and what they write.
 //!
-//! A call inside a body has to know of two things. A load that needs its own key would wait for itself, until the wait
-//! limit; such a call runs its body at once (ZiggyCreatures/FusionCache#513). And a write sees what it has written: its
-//! rows are changed, its invalidation comes when the body is over, and until then the cache has what was there before.
+//! A call inside a body must know two things. First, a load that needs its own key would wait for
+//! itself until the wait limit, so such a call runs its body at once
+//! (ZiggyCreatures/FusionCache#513). Second, a write must see what it has written: its rows have
+//! changed, but its invalidation comes after the body, and until then the cache holds the old
+//! values.
 //!
-//! A load may also wait for itself through another task: one loads `a` and needs `b`, the other loads `b` and needs `a`. So
-//! loads that wait for others of the same process say so, and whoever would close a circle runs its body at once.
+//! A load may also wait for itself through another task: one task loads `a` and needs `b`, another
+//! loads `b` and needs `a`. So loads that wait for others in the same process are recorded, and a
+//! load that would close a cycle runs its body at once.
 //!
-//! A body is polled with its frame set, and only then: two bodies that one task polls in turn, as `join!` does, know nothing of
-//! each other, and a body that is dropped leaves nothing behind. Tasks that a body spawns are not part of it.
+//! The frame is set only while a body is polled. So two bodies that one task polls in turn, as with
+//! `join!`, don't see each other, and a dropped body leaves nothing behind. Tasks that a body
+//! spawns are not part of it.
 
 use std::sync::Arc;
 
@@ -22,10 +27,10 @@ tokio::task_local! {
     static INNERMOST: Arc<Frame>;
 }
 
-/// A body that runs.
+/// A body that is running.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    /// [`Engine::id`]: a call of another cache is not concerned.
+    /// [`Engine::id`]. Calls in other caches are not affected.
     cache: u64,
     body: Body,
     outer: Option<Arc<Self>>,
@@ -33,19 +38,20 @@ pub(crate) struct Frame {
 
 #[derive(Debug)]
 enum Body {
-    /// Of entries with these keys.
+    /// Loads the entries with these keys.
     Load(Box<[String]>),
-    /// Which invalidates these entries, and what depends on these generations.
+    /// Invalidates these entries, and everything that depends on these generations.
     Write(Box<[String]>, Box<[Arc<Dep>]>),
 }
 
 impl Frame {
-    /// A load of these keys, in the body that runs now if there is one.
+    /// Creates the frame of a load of these keys, inside the body that is running now, if any.
     pub(crate) fn load(cache: &Engine, keys: impl Into<Box<[String]>>) -> Arc<Self> {
         Self::inside(cache, Body::Load(keys.into()))
     }
 
-    /// A write that invalidates this, in the body that runs now if there is one.
+    /// Creates the frame of a write that invalidates these keys and dependencies, inside the body
+    /// that is running now, if any.
     pub(crate) fn write(
         cache: &Engine,
         keys: impl Into<Box<[String]>>,
@@ -62,7 +68,7 @@ impl Frame {
         })
     }
 
-    /// Polls the body.
+    /// Polls the body with this frame set.
     pub(crate) fn run<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
         INNERMOST.sync_scope(Arc::clone(self), poll)
     }
@@ -79,8 +85,8 @@ impl Frame {
     }
 }
 
-/// Why the call of this entry has to go past the cache, if one of the bodies around it says so. A write counts before a
-/// load: past it nothing is stored in any case.
+/// Returns why a call of this entry must bypass the cache, if an enclosing body demands it. A write
+/// wins over a load, because nothing may be stored past a write.
 pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
     let around = INNERMOST.try_with(Arc::clone).ok()?;
     let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
@@ -103,13 +109,13 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
     barred
 }
 
-/// Whether any body runs around this call. Costs next to nothing.
+/// Returns true if the call runs inside any body. Costs almost nothing.
 #[inline]
 pub(crate) fn is_inside() -> bool {
     INNERMOST.try_with(|_| ()).is_ok()
 }
 
-/// To be called before the current task waits for the load of `key`.
+/// Must be called before the current task waits for the load of `key`.
 pub(crate) fn wait(cache: &Engine, key: &str) -> Wait {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return Wait::Fine(None);

@@ -1,4 +1,4 @@
-//! A body that runs, and what is renewed while it does.
+//! Polls a body, and renews its lease or intent meanwhile.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::call::scope;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
 
-/// A step of a call that depends on no type of the function. A function that returns one is compiled once; an `async fn`
-/// would be by each program that awaits it.
+/// A step of a call that depends on no type of the function. A function that returns one is
+/// compiled once. An `async fn` would be compiled again in each program that awaits it.
 pub(crate) type Step<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What is done again and again while a body runs.
+/// A job that is repeated while a body runs.
 #[derive(Debug)]
 pub(crate) struct Renewal {
     ticks: Interval,
@@ -26,8 +26,8 @@ pub(crate) struct Renewal {
 }
 
 impl Renewal {
-    /// Runs the job at each third of what it renews. A body that blocks its thread is not renewed: its lease lapses, and
-    /// its value is not stored.
+    /// Runs the job at each third of the length. While a body blocks its thread, nothing is
+    /// renewed: its lease expires, and its value is not stored.
     pub(crate) fn new(cache: &Handle, length: Duration, job: MaintenanceJob) -> Self {
         let third = length / 3;
         let mut ticks = tokio::time::interval_at(clock::now() + third, third);
@@ -48,12 +48,13 @@ impl Renewal {
 
 /// What the cache does while a body runs.
 ///
-/// A body reads no local entries, which may be behind. What a load returns is served to others, and would stay behind; and a
-/// write that reads a row, changes it and writes it back (read-modify-write) would undo what another process has written.
+/// A body reads no local entries, because they may be slightly stale. A load would pass stale data
+/// on to others, where it would stay. A write that reads a row, changes it and writes it back
+/// (read-modify-write) would undo the write of another process.
 #[derive(Debug, Default)]
 pub(crate) struct KeepAlive {
     renewal: Option<Renewal>,
-    /// What the calls inside the body have to know.
+    /// The frame that calls inside the body see.
     frame: Option<Arc<Frame>>,
 }
 
@@ -86,10 +87,10 @@ impl KeepAlive {
     }
 }
 
-/// A body with its keep_alive; none while the cache is off.
+/// A body with its `KeepAlive`, which is empty while the cache is off.
 ///
-/// Every annotated function has one of these of its own, with its body in it, and so there is next to nothing in it. To the keep_alive
-/// a body is a `dyn Future`, for as long as it is polled: so it need not be `Send`.
+/// Each annotated function has its own copy of this type, so it contains almost nothing. The body
+/// is passed on as a `dyn Future` while it is polled, so it need not be `Send`.
 #[derive(Debug)]
 pub(crate) struct KeptAlive<'w, F> {
     pub(crate) body: Pin<&'w mut F>,

@@ -1,4 +1,4 @@
-//! One annotated call: what generated code starts, step by step.
+//! One annotated call, step by step, as generated code starts it.
 
 pub(crate) mod enclosing;
 pub(crate) mod keep_alive;

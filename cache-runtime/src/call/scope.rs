@@ -1,7 +1,8 @@
-//! What a caller asks of the annotated functions that a future calls: its key, a run without the cache, a fresh value.
+//! Modes that a caller chooses for the annotated functions inside a future: only return the key,
+//! bypass the cache, load a fresh value.
 //!
-//! These take the call itself, as it would be awaited, so there is no second item beside the function, and they work
-//! with methods, generics and traits alike.
+//! They take the call itself, as it would be awaited. So there is no second item beside the
+//! function, and they work with methods, generics and traits alike.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -12,10 +13,11 @@ use crate::base::error::{Error, ErrorKind};
 use crate::key::Key;
 
 thread_local! {
-    /// Whether the annotated function that is polled right now is to leave its key, and not to run. Set within one poll only.
-    // Apart from the key, which has to be dropped: to look at this takes no time, and every call does.
+    /// Whether the annotated function that is polled now should only leave its key. Set during one
+    /// poll only.
+    // Apart from `KEY`, which has a destructor: every call reads this, and it must cost nothing.
     static ASKED_FOR_KEY: Cell<bool> = const { Cell::new(false) };
-    /// What it has left.
+    /// The key that the function has left.
     static KEY: Cell<Option<Result<Key, Error>>> = const { Cell::new(None) };
 }
 
@@ -24,41 +26,41 @@ tokio::task_local! {
     static STRICT: ();
 }
 
-/// How annotated functions are to read.
+/// How annotated functions read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// As the attribute says.
     Usual,
     /// Without the cache.
     Bypass,
-    /// Load, whatever there is, and store.
+    /// Load and store, whatever the cache holds.
     Refresh,
 }
 
-/// The mode that the current task is in.
+/// Returns the mode of the current task.
 #[inline]
 pub(crate) fn mode() -> Mode {
     MODE.try_with(|mode| *mode).unwrap_or(Mode::Usual)
 }
 
-/// Whether the current task wants what the store says, and no copy of it.
+/// Returns true if the current task accepts no local entries.
 #[inline]
 pub(crate) fn is_strict() -> bool {
     STRICT.try_with(|()| ()).is_ok()
 }
 
-/// Runs `call` without copies in the process.
+/// Runs `call` without local entries.
 pub(crate) fn strict<F: Future>(call: F) -> impl Future<Output = F::Output> + use<F> {
     STRICT.scope((), call)
 }
 
-/// The same for what is not awaited.
+/// Does the same for a closure.
 pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
     STRICT.sync_scope((), call)
 }
 
-/// The key under which a call of a function annotated with [`#[cached]`](macro@crate::cached) is kept. The function
-/// does not run.
+/// Returns the key under which a call of a [`#[cached]`](macro@crate::cached) function is stored.
+/// The function does not run.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
@@ -79,12 +81,12 @@ pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::InvalidKey`] if the call is none of a cached function, its cache is off, or an argument can't be in a
-/// key.
+/// [`ErrorKind::InvalidKey`] if this is not a call of a cached function, if its cache is off, or if
+/// an argument can't be part of a key.
 ///
 /// # Cancel safety
-/// `call` is polled once and dropped. It has to be the call of the annotated function itself: of any other future, what
-/// comes before its first suspension is run.
+/// `call` is polled once and dropped. It must be the call of the annotated function itself: any
+/// other future runs up to its first suspension.
 pub fn key_of<F: Future>(call: F) -> Result<Key, Error> {
     let found = {
         let _restore = Restore(ASKED_FOR_KEY.replace(true), KEY.take());
@@ -99,7 +101,7 @@ pub fn key_of<F: Future>(call: F) -> Result<Key, Error> {
     })
 }
 
-/// Puts back what was asked before, also if the poll panics.
+/// Restores the previous state, even if the poll panics.
 struct Restore(bool, Option<Result<Key, Error>>);
 
 impl Drop for Restore {
@@ -109,7 +111,7 @@ impl Drop for Restore {
     }
 }
 
-/// Whether the caller wants nothing but the key; if so, `key` is left for it.
+/// Returns true if the caller only wants the key. In that case it stores `key` for the caller.
 #[inline]
 pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
     let is_asked = ASKED_FOR_KEY.get();
@@ -120,8 +122,8 @@ pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
     is_asked
 }
 
-/// Runs `call` with every cached function in it running without the cache: nothing is read from it and nothing stored.
-/// Calls in tasks that it spawns are not concerned.
+/// Runs `call` with every cached function in it bypassing the cache: it neither reads from the
+/// cache nor stores. Calls in tasks that `call` spawns are not affected.
 ///
 /// ```
 /// # async fn example(users: Users) {
@@ -132,15 +134,17 @@ pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
 ///
 /// # Cancel safety
 /// As cancel safe as `call` is.
-// No `async fn`: that would hold the call twice, as its argument and where it is awaited.
+// Not an `async fn`, which would hold the call twice: as its argument and where it is awaited.
 pub fn bypass<F: Future>(call: F) -> impl Future<Output = F::Output> {
     MODE.scope(Mode::Bypass, call)
 }
 
-/// Runs `call` with every cached function in it loading anew and storing what it loads, whatever the cache holds. Who
-/// reads the same meanwhile waits for the new value. Calls in tasks that it spawns are not concerned.
+/// Runs `call` with every cached function in it loading and storing a new value, whatever the cache
+/// holds. Other readers of the same entry wait for the new value. Calls in tasks that `call` spawns
+/// are not affected.
 ///
-/// This is no substitute for an invalidation, which reaches all that depends on the data: it renews single entries.
+/// It does not replace an invalidation, which reaches everything that depends on the data. It
+/// renews single entries.
 ///
 /// ```
 /// # async fn example(users: Users) {

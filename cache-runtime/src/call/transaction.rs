@@ -1,9 +1,11 @@
-//! Transactions of the caller: invalidations are collected while one is open, and take place when it has ended.
+//! Transactions of the caller: invalidations are collected while a transaction is open, and take
+//! place when it has ended.
 //!
-//! A function that runs inside its caller's transaction returns before the commit. If it invalidated then, a reader
-//! in between would load the old rows again, and they would stay. So inside a block every invalidation of the block's
-//! cache is handed to the block, cached reads go past the cache (they may see what is never committed), and the block
-//! applies everything when it ends.
+//! A function that runs inside its caller's transaction returns before the commit. If it
+//! invalidated at that time, a reader could load the old rows again before the commit, and they
+//! would stay. So inside a block, every invalidation in the block's cache is handed to the block.
+//! Cached reads bypass the cache, because they may see data that is never committed. The block
+//! applies the invalidations when it ends.
 
 use std::sync::Arc;
 
@@ -29,7 +31,7 @@ tokio::task_local! {
 pub(crate) enum Ending {
     Committed,
     RolledBack,
-    /// The commit was sent, and no answer came.
+    /// The commit was sent, but no answer came.
     Unknown,
 }
 
@@ -38,20 +40,20 @@ pub(crate) enum Ending {
 struct TransactionScope {
     cache: Handle,
     collected: Mutex<Collected>,
-    /// The block around it, of this cache or another.
+    /// The enclosing block, of this cache or another.
     outer: Option<Arc<TransactionScope>>,
 }
 
 #[derive(Debug, Default)]
 struct Collected {
     writes: Vec<Deferred>,
-    /// What was removed by hand.
+    /// Entries that were removed by hand.
     orders: Vec<Order>,
     /// Whether everything was invalidated by hand.
     everything: bool,
-    /// Announcements that stand until the block ends.
+    /// Intents that stand until the block ends.
     intents: Vec<Intent>,
-    /// What ends them.
+    /// The orders that end these intents.
     withdrawals: Vec<Order>,
 }
 
@@ -60,41 +62,41 @@ struct Collected {
 struct Deferred {
     write: Planned,
     doubt: InDoubt,
-    /// Whether it is undone if the block's transaction is. Only of an `after_commit` write is that known, and only by the
-    /// block that it runs in: another one may have committed on a connection of its own, and to invalidate what
-    /// was not written costs a miss.
+    /// Whether a rollback of the block undoes the write. That is known only of an `after_commit`
+    /// write, and only for the block in which it runs. Any other write may have committed on a
+    /// connection of its own. Invalidating a write that was undone costs a miss.
     is_undone: bool,
 }
 
-/// What is not known of a write when it leaves its invalidation to a block.
+/// Whether the outcome of a deferred write is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InDoubt {
-    /// It has returned.
+    /// The write returned successfully.
     None,
-    /// It has returned an error, which may hide a commit.
+    /// The write returned an error, which may hide a commit.
     Failed,
-    /// It was dropped, or panicked: its commit may be on its way.
+    /// The write was dropped or panicked. Its commit may still be on its way.
     Dropped,
 }
 
-/// What a write leaves with the block it runs in.
+/// A write that hands its invalidation to the enclosing block.
 #[derive(Debug)]
 pub(crate) struct DeferredWrite {
-    /// What it invalidates; nothing if it wrote nothing.
+    /// The invalidation. `None` if nothing was written.
     pub(crate) write: Option<Planned>,
     pub(crate) doubt: InDoubt,
-    /// Its announcement, and what ends that.
+    /// The intent of the write, and the order that ends it.
     pub(crate) announced: Option<(Intent, Order)>,
 }
 
 impl TransactionScope {
-    /// The innermost block of this cache around the current task.
+    /// Returns the innermost block of this cache around the current task.
     fn around(cache: &Engine) -> Option<Arc<Self>> {
         let innermost = BLOCK.try_with(Arc::clone).ok();
         Self::of(innermost, cache)
     }
 
-    /// Whether this block, or one around it, is one of this cache.
+    /// Returns true if this block, or an enclosing one, belongs to this cache.
     fn is_of(&self, cache: &Engine) -> bool {
         std::iter::successors(Some(self), |block| block.outer.as_deref())
             .any(|block| block.cache.is(cache))
@@ -112,14 +114,15 @@ impl TransactionScope {
 }
 
 impl Collected {
-    /// Settles which writes are undone, and of which nobody knows, now that the block has ended.
+    /// Applies the end of the block: drops the writes that were undone, and marks those whose
+    /// outcome is unknown.
     fn ended(&mut self, ending: Ending) {
         if ending == Ending::RolledBack {
             let spares_all = crate::base::mutation::is_active("rollback-spares-all");
             self.writes.retain(|write| !write.is_undone && !spares_all);
         }
         for write in &mut self.writes {
-            // What is around it may be undone without it.
+            // The enclosing block may be rolled back without undoing this write.
             write.is_undone = false;
             if ending == Ending::Unknown && write.doubt == InDoubt::None {
                 write.doubt = InDoubt::Failed;
@@ -133,7 +136,7 @@ impl Collected {
         }
     }
 
-    /// Hands all of it to the block around.
+    /// Hands everything to the enclosing block.
     fn into_block(self, outer: &TransactionScope) {
         let mut collected = outer.collected.lock();
         collected.writes.extend(self.writes);
@@ -143,7 +146,8 @@ impl Collected {
         collected.withdrawals.extend(self.withdrawals);
     }
 
-    /// Enqueues what is to be invalidated now; what is in doubt is seen to later as well. Returns the receipts.
+    /// Enqueues the invalidations. Those in doubt are enqueued for the uncertainty deadline too.
+    /// Returns the receipts.
     fn enqueue(self, cache: &Handle, ending: Ending) -> impl Iterator<Item = Receipt> + use<> {
         let everything = self.everything.then(|| cache.delivery.enqueue_namespace());
         if self.everything && ending == Ending::Unknown {
@@ -164,7 +168,8 @@ impl Collected {
         }
         for Deferred { write, doubt, .. } in self.writes {
             if doubt == InDoubt::Dropped {
-                // In the same order: whoever waits for the end of the block waits until it is announced, too.
+                // In the same order, so that the end of the block also waits until the intent
+                // stands.
                 let intent = write.intent(Nonce::fresh(), cache.config.uncertainty);
                 now.intents.push(intent);
             }
@@ -180,7 +185,7 @@ impl Collected {
     }
 }
 
-/// Has an order carried out once more when a commit that is on its way must have arrived.
+/// Enqueues an order for the time at which a commit on its way must have arrived.
 fn repeat(cache: &Handle, order: Order) {
     if !order.is_empty() {
         let deadline = clock::now() + cache.config.uncertainty;
@@ -188,14 +193,14 @@ fn repeat(cache: &Handle, order: Order) {
     }
 }
 
-/// Whether a transaction of this cache is open around the current task.
+/// Returns true if a transaction of this cache is open around the current task.
 #[inline]
 pub(crate) fn is_open(cache: &Engine) -> bool {
-    // Most calls are outside of any.
+    // Cheap, because most calls run outside any transaction.
     BLOCK.try_with(|block| block.is_of(cache)).unwrap_or(false)
 }
 
-/// Leaves a write with the block around the current task; gives it back if there is none.
+/// Hands a write to the block around the current task. Returns the write if there is no block.
 pub(crate) fn defer(cache: &Handle, handover: DeferredWrite) -> Option<DeferredWrite> {
     let Some(block) = TransactionScope::around(cache) else {
         return Some(handover);
@@ -215,22 +220,23 @@ pub(crate) fn defer(cache: &Handle, handover: DeferredWrite) -> Option<DeferredW
     None
 }
 
-/// Leaves an order with the block around the current task, to be sent once more when that has ended, however it has.
+/// Hands an order to the block around the current task. It is sent once more when the block has
+/// ended, committed or not.
 pub(crate) fn hand_over_order(cache: &Handle, order: &Order) {
     if let Some(block) = TransactionScope::around(cache) {
         block.collected.lock().orders.push(order.clone());
     }
 }
 
-/// The same of an invalidation of everything.
+/// Does the same for an invalidation of the whole namespace.
 pub(crate) fn defer_everything(cache: &Handle) {
     if let Some(block) = TransactionScope::around(cache) {
         block.collected.lock().everything = true;
     }
 }
 
-/// What was collected so far in the innermost block, if that is one of this cache: the writes, and whether everything is
-/// invalidated.
+/// Returns what the innermost block has collected so far, if it belongs to this cache: the writes,
+/// and whether everything is invalidated.
 #[cfg(feature = "outbox-postgres")]
 pub(crate) fn collected(cache: &Engine) -> (Vec<Planned>, bool) {
     let innermost = BLOCK.try_with(Arc::clone).ok();
@@ -242,8 +248,9 @@ pub(crate) fn collected(cache: &Engine) -> (Vec<Planned>, bool) {
     (writes.collect(), collected.everything)
 }
 
-/// Runs a block. When it ends, what was collected in it goes to the block around it, or takes place if there is none: then it
-/// also says whether the store has acknowledged all of it.
+/// Runs a block. When it ends, the collected invalidations go to the enclosing block, or take place
+/// if there is none. Also returns whether invalidations took place and the store has acknowledged
+/// all of them.
 pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending)>) -> (T, bool) {
     let opened = Arc::new(TransactionScope {
         outer: BLOCK.try_with(Arc::clone).ok(),
@@ -261,14 +268,14 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
     drop(running);
     let budget = opened.cache.config.command_budget;
     let acknowledged = receipts.map(|receipt| receipt.acknowledged(budget));
-    // What they say is in the statistics and the log, too; the transaction has ended.
+    // The results are in the statistics and the log too. The transaction itself has ended.
     let acknowledged = join_all(acknowledged).await;
     let is_delivered = |it: &Acknowledgement| *it == Acknowledgement::Delivered;
     let is_all = !acknowledged.is_empty() && acknowledged.iter().all(is_delivered);
     (output, is_all)
 }
 
-/// Runs the block, renewing what is announced in it at a third of an intent's length.
+/// Runs the block and renews the intents in it, at a third of their length.
 async fn renewing<F: Future>(block: &TransactionScope, body: F) -> F::Output {
     let mut body = std::pin::pin!(body);
     let third = block.cache.config.intent / 3;
@@ -287,14 +294,14 @@ async fn renewing<F: Future>(block: &TransactionScope, body: F) -> F::Output {
     }
 }
 
-/// Sees to what was collected, however the block ends.
+/// Applies or hands on what was collected, however the block ends.
 struct Open {
     block: Arc<TransactionScope>,
     has_ended: bool,
 }
 
 impl Open {
-    /// Enqueues what is to be invalidated now, unless it is handed to the block around.
+    /// Hands the invalidations to the enclosing block, or enqueues them if there is none.
     fn ended(&mut self, ending: Ending) -> impl Iterator<Item = Receipt> + use<> {
         self.has_ended = true;
         let mut collected = self.block.take();
@@ -309,7 +316,7 @@ impl Open {
         enqueued.into_iter().flatten()
     }
 
-    /// The block of the same cache around this one.
+    /// Returns the enclosing block of the same cache.
     fn outer(&self) -> Option<Arc<TransactionScope>> {
         TransactionScope::of(self.block.outer.clone(), &self.block.cache)
     }
@@ -320,26 +327,26 @@ impl Drop for Open {
         if self.has_ended {
             return;
         }
-        // Nobody knows whether the commit was sent, and whether it arrives.
+        // Nobody knows whether the commit was sent, or whether it will arrive.
         let cache = &self.block.cache;
         let mut collected = self.block.take();
         collected.dropped();
         if let Some(outer) = self.outer() {
             return collected.into_block(&outer);
         }
-        // These stand until then; nothing withdraws them.
+        // The intents stand until the uncertainty deadline. Nothing withdraws them.
         for intent in collected.intents.drain(..) {
             let length = cache.config.uncertainty;
             drop(announce(cache, Intent { length, ..intent }, Vec::new()));
         }
         collected.withdrawals.clear();
-        // Nobody is there to wait for the receipts.
+        // No caller waits for these receipts.
         drop(collected.enqueue(cache, Ending::Unknown));
     }
 }
 
-/// Announces a write whose outcome nobody knows, until its commit must have arrived, and invalidates once more then. The
-/// receipt is for the announcement.
+/// Puts an intent for a write in doubt until the uncertainty deadline, and enqueues one more
+/// invalidation for that deadline. The receipt is for the intent.
 pub(crate) fn leave_uncertain(cache: &Handle, write: Planned, token: Nonce) -> Receipt {
     let uncertainty = cache.config.uncertainty;
     let intent = write.intent(token, uncertainty);

@@ -1,5 +1,5 @@
-//! A write from before its body runs to its invalidation, whatever happens to it. Nothing here depends on the function's
-//! types.
+//! A write from before its body runs until its invalidation is enqueued, whatever happens in
+//! between. Nothing here depends on the types of the function.
 
 use std::sync::Arc;
 
@@ -20,10 +20,11 @@ use crate::invalidation::{Order, Running};
 use crate::registry::Site;
 use crate::store::{Circuit, Intent};
 
-/// A write whose body may run, and what may be in its way.
+/// A write whose body may run, and the reason to refuse it, if any.
 pub(super) type Begun = (Box<Writing>, Option<Error>);
 
-/// What comes before the body; `None` if the cache is off. `required` says whether the write is refused while the store is away.
+/// The steps before the body. `None` if the cache is off. `required` refuses the write while the
+/// store is away.
 #[inline]
 pub(super) fn begin(
     active: Option<Box<(Handle, Planned)>>,
@@ -43,7 +44,8 @@ fn open(active: Box<(Handle, Planned)>, site: &'static Site, required: bool) -> 
         let mut guard = Guard::new(cache, planned);
         let mut problem = None;
         if required || guard.planned.crash_safe {
-            // Without it a write that is only `crash_safe` goes on, as safe as one that does not ask for it.
+            // A write that is only `crash_safe` goes on without its intent. It is then as safe as a
+            // write without the option.
             problem = guard.ready().await.err();
         }
         let writing = Writing {
@@ -60,19 +62,19 @@ fn no_key() -> Error {
     Error::new(ErrorKind::InvalidKey, text)
 }
 
-/// A write under way.
+/// A write in progress.
 pub(super) struct Writing {
-    // Dropped before what a shutdown waits for: what it enqueues then is waited for as well.
+    // Dropped first: a shutdown waits on `running`, and so also for what the guard enqueues.
     guard: Guard,
     running: Running,
     site: &'static Site,
 }
 
-/// How the body ended, as far as its types are needed to tell.
+/// How the body ended, without the types of the function.
 pub(super) struct WriteOutcome {
     pub(super) has_failed: bool,
     pub(super) wrote_nothing: bool,
-    /// What is invalidated in place of what was planned, if only the result says that.
+    /// What to invalidate instead of the plan, if only the result tells.
     pub(super) known: Option<Box<Planned>>,
 }
 
@@ -81,7 +83,7 @@ impl Writing {
         &self.guard.cache
     }
 
-    /// The body is about to run; what is done meanwhile.
+    /// Must be called right before the body runs. Returns what keeps the write alive meanwhile.
     pub(super) fn runs(&mut self) -> &mut KeepAlive {
         self.guard.runs()
     }
@@ -91,7 +93,7 @@ impl Writing {
         self.guard.state = State::Over;
     }
 
-    /// Invalidates what has been written, and waits until that is acknowledged, for as long as the call may.
+    /// Invalidates what was written, and waits for the acknowledgement within the call's budget.
     pub(super) fn over(self: Box<Self>, verdict: WriteOutcome) -> Step<()> {
         Box::pin(self.invalidate(verdict))
     }
@@ -119,10 +121,10 @@ impl Writing {
             },
             announced: guard.announced().zip(guard.withdrawal()),
         };
-        // Not before: what the user's code leaves undone by a panic, the guard does.
+        // Not earlier: if the author's code panics, the guard must still act.
         guard.state = State::Over;
         let cache = &guard.cache;
-        // Inside its caller's transaction the outcome is not known yet.
+        // Inside the caller's transaction, the outcome is not known yet.
         let Some(DeferredWrite {
             write, announced, ..
         }) = transaction::defer(cache, handover)
@@ -137,7 +139,7 @@ impl Writing {
             });
             let receipt = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());
             drop(running);
-            // The caller is about to commit: by then the announcement stands.
+            // The caller is about to commit: wait until the intent stands.
             let _ = receipt.acknowledged(guard.call_budget.left()).await;
             return;
         }
@@ -154,32 +156,33 @@ impl Writing {
         } else if wrote_nothing {
             return;
         }
-        // What it says is in the statistics and the log; the write itself has succeeded or failed by now.
+        // The result is in the statistics and the log. The write itself has already succeeded or
+        // failed.
         let receipt = cache.delivery.enqueue(order);
         drop(running);
         let _ = receipt.acknowledged(guard.call_budget.left()).await;
     }
 }
 
-/// Watches over a write until its invalidation is enqueued.
+/// Guards a write until its invalidation is enqueued.
 struct Guard {
     cache: Handle,
     planned: Planned,
     state: State,
-    /// What the write may still wait for the store.
+    /// How long the write may still wait for the store.
     call_budget: CallBudget,
-    /// The intent that was put before the body ran, or may have been.
+    /// The intent that was put, or may have been put, before the body ran.
     announced: Option<Announced>,
-    /// Renews the intent, at a third of its length.
+    /// Renews the intent at a third of its length.
     keep_alive: KeepAlive,
 }
 
-/// Where a write is.
+/// The progress of a write.
 #[derive(PartialEq)]
 enum State {
     /// Nothing has been written.
     Before,
-    /// The body runs: whatever happens to it, it may have written.
+    /// The body is running. It may have written already.
     Running,
     /// Its outcome is known.
     Over,
@@ -188,7 +191,7 @@ enum State {
 #[derive(Clone, Copy)]
 struct Announced {
     token: Nonce,
-    /// Whether the intent stands, or may stand, on whole resources in place of rows.
+    /// Whether the intent stands, or may stand, on whole resources instead of rows.
     on_whole: bool,
 }
 
@@ -204,8 +207,9 @@ impl Guard {
         }
     }
 
-    /// Announces the write if it is to survive a crash; else asks whether the store is there. A connection that is lost
-    /// meanwhile is waited for, since that alone is no reason to refuse a write.
+    /// Puts the intent of a `crash_safe` write. For others, checks that the store is there. If the
+    /// connection is lost meanwhile, waits for the next one, since a lost connection alone is no
+    /// reason to refuse a write.
     async fn ready(&mut self) -> Result<(), Error> {
         let token = Nonce::fresh();
         let intent = self
@@ -232,11 +236,11 @@ impl Guard {
     async fn announce(&mut self, intent: &Intent) -> Result<(), Error> {
         let store = &self.cache.store;
         if store.circuit() != Circuit::Closed {
-            // It is surely not sent, so that there is nothing to withdraw either.
+            // Nothing was sent, so there is nothing to withdraw either.
             return Err(Error::unavailable("the store is not connected"));
         }
         let is_first = self.announced.is_none();
-        // An announcement that is not answered may have taken place.
+        // An intent without an answer may have been put.
         let announced = self.announced.insert(Announced {
             token: intent.token,
             on_whole: true,
@@ -246,7 +250,7 @@ impl Guard {
             return Ok(());
         }
         let intended = self.call_budget.spend(store.intend(intent)).await?;
-        // What the one before has done is not known.
+        // If this is a retry, the result of the earlier attempt is unknown.
         announced.on_whole = intended.on_whole || !is_first;
         Ok(())
     }
@@ -267,17 +271,17 @@ impl Guard {
         &mut self.keep_alive
     }
 
-    /// The announcement, if there is one.
+    /// Returns the intent, if there is one.
     fn announced(&self) -> Option<Intent> {
         let token = self.announced?.token;
         Some(self.planned.intent(token, self.cache.config.intent))
     }
 
-    /// Ends the announcement, if there is one, with all that it stands on.
+    /// Returns the order that ends the intent, on all keys that may hold it.
     fn withdrawal(&self) -> Option<Order> {
         let Announced { token, on_whole } = self.announced?;
         let mut order = self.planned.order.clone();
-        // The invalidation that it goes with is counted.
+        // The invalidation that it is merged with is counted already.
         order.counted.clear();
         if on_whole {
             let wholes = self.planned.rows.iter().map(|row| Arc::clone(&row.whole));
@@ -294,7 +298,7 @@ impl Drop for Guard {
         match self.state {
             State::Over => {}
             State::Before => {
-                // Nobody is there to wait for the receipt.
+                // No caller waits for the receipt.
                 drop(self.withdrawal().map(|order| delivery.enqueue(order)));
             }
             State::Running => {
@@ -309,7 +313,8 @@ impl Drop for Guard {
                 if transaction::defer(&self.cache, handover).is_some()
                     && !crate::base::mutation::is_active("no-guard")
                 {
-                    // The commit may still be on its way: until it must have arrived, nothing is stored.
+                    // The commit may still be on its way. Nothing is stored until it must have
+                    // arrived.
                     let write = self.planned.clone();
                     drop(transaction::leave_uncertain(&self.cache, write, token));
                 }

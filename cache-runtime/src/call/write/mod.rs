@@ -1,12 +1,12 @@
-//! One invalidating call: the body, and what follows from how it ended.
+//! One invalidating call: its body, and the invalidation that follows from the outcome.
 //!
 //! | the body | the cache |
 //! |---|---|
 //! | returned `Ok`, or a plain value | invalidated at once, before the caller gets the value |
 //! | returned `Err` | the same, and once more at the uncertainty deadline: an error may hide a commit |
 //! | returned an `Err` that wrote nothing (`rejected`, `on = ok`) | nothing |
-//! | was dropped, or panicked | announced by a guard, so that nothing is stored until the uncertainty deadline, and invalidated once more then |
-//! | is `crash_safe` | announced before the body runs, and withdrawn with the invalidation |
+//! | was dropped, or panicked | a guard puts an intent, so that nothing is stored until the uncertainty deadline, and invalidates once more then |
+//! | is `crash_safe` | an intent stands before the body runs, and ends with the invalidation |
 
 mod guard;
 mod plan;
@@ -34,13 +34,14 @@ pub(crate) type Unchanged<R, S> =
 #[derive(Debug)]
 #[must_use]
 pub struct Write<R, S, J, D> {
-    /// The cache, and what to invalidate if nothing more is known; `None` if the cache is off.
+    /// The cache, and what to invalidate if the result says nothing more. `None` if the cache is
+    /// off.
     active: Option<Box<(Handle, Planned)>>,
     site: &'static Site,
     on_ok: bool,
     rejected: Option<J>,
     result: Option<D>,
-    /// What to return in place of running while the store is away.
+    /// Makes the result of a call that is refused while the store is away.
     refuse: Option<fn(Error) -> R>,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -56,7 +57,8 @@ fn planned(
 }
 
 impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
-    /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the body.
+    /// Prepares the call. `plan` runs only if a cache is on, and before the arguments move into the
+    /// body.
     #[inline]
     pub(crate) fn new(
         cache: Option<Handle>,
@@ -76,13 +78,13 @@ impl<S, R: Written<S>> Write<R, S, Never<R, S>, Unchanged<R, S>> {
 }
 
 impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
-    /// The author vouches that no error hides a commit.
+    /// The author guarantees that no error hides a commit.
     pub fn on_ok(mut self) -> Self {
         self.on_ok = true;
         self
     }
 
-    /// The write is refused while the store is away.
+    /// Refuses the write while the store is away.
     pub fn required(mut self) -> Self
     where
         R: Refusable,
@@ -91,7 +93,7 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
         self
     }
 
-    /// Which errors wrote nothing.
+    /// Tells which errors wrote nothing.
     pub fn rejected<J2: Fn(&R::Error) -> bool>(self, rejected: J2) -> Write<R, S, J2, D>
     where
         R: CanFail,
@@ -107,7 +109,7 @@ impl<S, R: Written<S>, J, D> Write<R, S, J, D> {
         }
     }
 
-    /// What to invalidate once there is a result.
+    /// Adds what to invalidate once there is a result.
     pub fn result<D2>(self, result: D2) -> Write<R, S, J, D2>
     where
         D2: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
@@ -130,13 +132,13 @@ where
     J: Fn(&R::Error) -> bool,
     D: for<'a, 'r> FnOnce(WritePlan<'a>, &'r R::Value) -> WritePlan<'a>,
 {
-    /// Runs `body`, then invalidates, then returns what `body` returned.
+    /// Runs `body`, then invalidates, then returns the result of `body`.
     ///
     /// # Cancel safety
-    /// Dropped while the body runs, the future enqueues an announcement, so that nothing is stored until the uncertainty
-    /// deadline, and one more invalidation for that deadline; dropped later it changes nothing, since by then the
-    /// invalidation is enqueued.
-    // What is in here is compiled once for each annotated function, so the steps are elsewhere.
+    /// If dropped while the body runs, the future enqueues an intent, so that nothing is stored
+    /// until the uncertainty deadline, and one more invalidation for that deadline. If dropped
+    /// later, nothing changes, because the invalidation is already enqueued.
+    // This body is compiled once for each annotated function, so the steps are elsewhere.
     #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
@@ -172,7 +174,7 @@ where
     }
 }
 
-/// What the function's author says of its outcome.
+/// Decides the outcome of a write from its result, with the options of the attribute.
 struct Judge<J, D> {
     site: &'static Site,
     on_ok: bool,
@@ -181,7 +183,7 @@ struct Judge<J, D> {
 }
 
 impl<J, D> Judge<J, D> {
-    /// Runs the author's code, and nothing else; if that panics, the write is as one whose body has panicked.
+    /// Runs only the author's code. If that panics, the write counts as one whose body panicked.
     fn verdict<R: Written<S>, S>(self, writing: &Writing, returned: &R) -> WriteOutcome
     where
         J: Fn(&R::Error) -> bool,
@@ -206,7 +208,7 @@ impl<J, D> Judge<J, D> {
     }
 }
 
-/// A return type that has errors.
+/// A return type that can hold an error.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no errors that `rejected` could tell apart",
     label = "this is no `Result`",
@@ -217,13 +219,13 @@ pub trait CanFail {}
 #[diagnostic::do_not_recommend]
 impl<T, E> CanFail for Result<T, E> {}
 
-/// A return type that can say that a write was refused.
+/// A return type that can report a refused write.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that the write was refused",
     note = "a function under `#[invalidates(.., required)]` returns `Result<T, E>`, where `E` implements `From<cache_runtime::Error>`"
 )]
 pub trait Refusable {
-    /// The write was refused, because of this.
+    /// The result for a write that was refused because of this error.
     fn refused(error: Error) -> Self;
 }
 
