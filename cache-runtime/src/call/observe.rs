@@ -1,4 +1,4 @@
-//! What the cache did for one piece of work: for response headers and for tests.
+//! Reports what the cache did for the calls in a future: for response headers and for tests.
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -13,10 +13,11 @@ tokio::task_local! {
     static OBSERVER: Arc<Mutex<Vec<Outcome>>>;
 }
 
-/// Whether anybody has ever observed. In most programs nobody does, and a call need not look whether it is seen.
+/// Whether `observe` was ever called. Most programs never call it, and then no call looks for an
+/// observer.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 
-/// Why a cached function ran without the cache having a part in it.
+/// Why a cached function ran without the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BypassReason {
@@ -26,36 +27,38 @@ pub enum BypassReason {
     Unavailable,
     /// An invalidation of this process has not reached the store yet.
     Pending,
-    /// A write is announced and its outcome not known.
+    /// A write stands as an intent, and its outcome is not known.
     Intended,
-    /// Somebody else's value lies under the key.
+    /// A value of another program is stored under the key.
     Foreign,
     /// The key belongs to another function, or the resource's ids have another form.
     Claimed,
-    /// An argument can't be in a key.
+    /// An argument can't be part of a key.
     Unkeyable,
-    /// The entry is being loaded as another type.
+    /// The entry is being loaded as a value of another type.
     OtherType,
-    /// Somebody else was loading the value, for longer than the wait limit.
+    /// Another caller was loading the value for longer than the wait limit.
     WaitLimit,
-    /// Somebody else was loading the value, and failed.
+    /// Another caller was loading the value, and its load failed.
     LoadFailed,
-    /// The attribute's `when` said no.
+    /// The attribute's `when` returned false.
     Condition,
-    /// A transaction of this cache is open around the call; see [`Cache::after_commit`](crate::Cache::after_commit).
+    /// A transaction of this cache is open around the call; see
+    /// [`Cache::after_commit`](crate::Cache::after_commit).
     Transaction,
     /// The caller asked for it, with [`bypass`](crate::bypass).
     Asked,
-    /// The call is inside the body of a write that invalidates it: it sees what that has written, and nobody else does.
+    /// The call is inside the body of a write that invalidates it. Only that body may see what it
+    /// has written.
     OwnWrite,
-    /// The call is inside a load of the same entry, which it would wait for.
+    /// The call is inside a load of the same entry, and would wait for itself.
     OwnLoad,
     /// The call is `strict`, and entries of this process follow the database's outbox, so they may be behind.
     Strict,
 }
 
 impl BypassReason {
-    /// The reason's name as it stands in logs, metrics and `Cache-Status`.
+    /// The name of the reason, as used in logs, metrics and `Cache-Status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,20 +82,20 @@ impl BypassReason {
     }
 }
 
-/// Why an entry past its time was served.
+/// Why an expired entry was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StaleReason {
-    /// A new one is being loaded; the attribute's `swr`.
+    /// A new value is being loaded (the attribute's `swr`).
     Revalidating,
-    /// Its load failed; the attribute's `stale_if_error`.
+    /// The load of a new value failed (the attribute's `stale_if_error`).
     LoadFailed,
-    /// Its load is taking longer than the attribute's `timeout`, and goes on.
+    /// The load of a new value takes longer than the attribute's `timeout`, and goes on.
     LoadSlow,
 }
 
 impl StaleReason {
-    /// The reason's name as it stands in logs, metrics and `Cache-Status`.
+    /// The name of the reason, as used in logs, metrics and `Cache-Status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -109,12 +112,12 @@ impl StaleReason {
 pub enum Status {
     /// From the cache.
     Hit {
-        /// For how long the entry will still be served.
+        /// How long the entry will still be served.
         ttl: Duration,
     },
-    /// From the cache, with an entry past its time; it has not been invalidated.
+    /// From the cache, with an entry that has expired but was not invalidated.
     Stale {
-        /// How long its time has been over.
+        /// How long ago it expired.
         past: Duration,
         /// Why it was served all the same.
         reason: StaleReason,
@@ -123,8 +126,8 @@ pub enum Status {
     Miss {
         /// Whether the value is in the cache now.
         stored: bool,
-        /// Whether another call of this process answered this one too (single-flight): by its run of the function, or with
-        /// what it found of a run elsewhere.
+        /// Whether another call in this process answered this one too (single-flight): by running
+        /// the function, or with the result of a load elsewhere.
         joined: bool,
     },
     /// By the function, without the cache.
@@ -135,18 +138,19 @@ pub enum Status {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The entry's key with its namespace; empty if none was made.
+    /// The entry's key with its namespace. Empty if the call has no key.
     pub key: String,
-    /// The resource; empty if the cache is off.
+    /// The resource. Empty if the cache is off.
     pub resource: String,
-    /// Where the entry is kept: `local` or `redis`; empty if the cache is off.
+    /// Where the entry is stored: `local` or `redis`. Empty if the cache is off.
     pub store: &'static str,
     /// How the call was answered.
     pub status: Status,
 }
 
 impl Outcome {
-    /// The outcome as a `Cache-Status` item ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), such as
+    /// Returns the outcome as a `Cache-Status` item
+    /// ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), such as
     /// `cache-runtime; hit; ttl=295; key="users:1"; detail=redis`.
     #[must_use]
     pub fn cache_status(&self) -> String {
@@ -156,7 +160,7 @@ impl Outcome {
             Status::Hit { ttl } => {
                 let _ = write!(item, "; hit; ttl={}", ttl.as_secs());
             }
-            // RFC 9211 has a negative time to live for what is stale.
+            // RFC 9211 expresses stale entries by a negative TTL.
             Status::Stale { past, .. } => {
                 let _ = write!(item, "; hit; ttl=-{}", past.as_secs().max(1));
             }
@@ -198,7 +202,7 @@ impl Outcome {
     }
 }
 
-/// The outcomes of the cached calls made inside [`observe`], in the order in which they were answered.
+/// The outcomes of the cached calls inside [`observe`], in the order in which they were answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcomes(Vec<Outcome>);
 
@@ -219,7 +223,8 @@ impl IntoIterator for Outcomes {
     }
 }
 
-/// Runs `future` and says what the cache did for it. Calls in tasks that it spawns are not seen.
+/// Runs `future` and returns what the cache did for it. Calls in tasks that `future` spawns are not
+/// reported.
 ///
 /// # Cancel safety
 /// As cancel safe as `future` is.
@@ -241,17 +246,17 @@ pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
     }
 }
 
-// Apart, so that no more is compiled where it is asked.
+// A function of its own, so that the callers stay small.
 #[inline(never)]
 fn defer(outcome: impl FnOnce() -> Outcome) {
-    // An error means that nobody observes.
+    // An error means that there is no observer.
     if OBSERVER.try_with(|_| ()).is_ok() {
         let outcome = outcome();
         let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome));
     }
 }
 
-/// Records a call outside any cache.
+/// Records a call whose cache is off.
 #[inline]
 pub(crate) fn record_disabled() {
     record(|| Outcome {

@@ -1,9 +1,10 @@
-//! What an annotated function may return, told apart by the type itself and not by its name.
+//! The return types of annotated functions, told apart by the type and not by its name.
 //!
-//! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, with `Arc<T>`
-//! allowed wherever `T` stands (an `Arc<str>` or `Arc<[T]>` is itself a `T`, for want of a sized one in it). Blanket implementations for all of these would overlap (`Option<T>` is
-//! itself a serialisable type), so each form has a *shape*, a marker type that keeps the implementations
-//! apart; [`Shape`](crate::shape::Shape) finds it.
+//! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, and
+//! `Arc<T>` is allowed wherever `T` stands. (An `Arc<str>` or `Arc<[T]>` is a `T` itself, because
+//! it contains no sized one.) Blanket implementations for all of them would overlap, since
+//! `Option<T>` is itself a serialisable type. So each form has a *shape*, a marker type that keeps
+//! the implementations apart. [`Shape`](crate::shape::Shape) finds it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -45,8 +46,9 @@ impl<R, S> Copy for Kind<R, S> {}
 impl<R, S> Kind<R, S> {
     pub(crate) const OF: Self = Self(PhantomData);
 
-    /// False. A body starts with `let _ = kind.unreached() && return kind.value();`, from which the compiler learns what an
-    /// async closure returns: an expected type does not reach into one, not even a declared one.
+    /// Returns false. A body starts with `let _ = kind.unreached() && return kind.value();`. From
+    /// that line the compiler infers the return type of an async closure, because an expected type
+    /// does not reach into one, even if it is declared.
     #[must_use]
     pub fn unreached(self) -> bool {
         false
@@ -58,20 +60,21 @@ impl<R, S> Kind<R, S> {
         unreachable!("stands behind `unreached`, which is false")
     }
 
-    /// Awaits what a function without `async` returns. From here the compiler knows of what that is a future.
+    /// Awaits the future of a function that is not `async`. It tells the compiler the output of
+    /// that future.
     pub async fn future<F: Future<Output = R>>(self, body: impl FnOnce() -> F) -> R {
         body().await
     }
 }
 
-/// What a cached function's return value holds.
+/// The value in the return value of a cached function.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Loaded<'a, V> {
-    /// A value, which may be stored.
+    /// A value that may be stored.
     Value(&'a V),
-    /// `None`: the function knows that there is nothing.
+    /// `None`: the function knows that there is no value.
     Absent,
-    /// `Err`, which is never stored.
+    /// `Err`. It is never stored.
     Failed,
 }
 
@@ -81,26 +84,26 @@ pub enum Loaded<'a, V> {
     note = "a cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, where `T` (or the `T` of an `Arc<T>`) is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize`"
 )]
 pub trait Returns<S>: Sized {
-    /// What is stored.
+    /// The stored type.
     type Value: Cacheable;
     /// How a stored value is compared with the original.
     type Compare: Compare<Self::Value>;
 
-    /// What there is to store.
+    /// Returns what can be stored.
     fn loaded(&self) -> Loaded<'_, Self::Value>;
 
-    /// The value as something that can be shared: clones a `T`, and only the pointer of an `Arc<T>`.
+    /// Returns the value behind an `Arc`. It clones a `T`, but only the pointer of an `Arc<T>`.
     fn share(&self) -> Option<Arc<Self::Value>>;
 
-    /// The return value that a stored value stands for.
+    /// Makes a return value from a stored value.
     fn from_value(value: Arc<Self::Value>) -> Self;
 
-    /// The same of a value that nobody else has.
+    /// Does the same for a value that is not shared.
     fn from_own(value: Self::Value) -> Self {
         Self::from_value(Arc::new(value))
     }
 
-    /// The return value that a stored absence stands for; `None` if the type can't say "absent".
+    /// Makes a return value from a stored absence. `None` if the type can't express an absence.
     fn from_absence() -> Option<Self>;
 }
 
@@ -185,29 +188,29 @@ impl<S, R: Returns<S>, E> Returns<Fallible<S>> for Result<R, E> {
     }
 }
 
-/// What a function that takes many ids returns: a map from ids to values, or a `Result` of one.
+/// The return type of a batch function: a map from ids to values, or a `Result` of one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the return type of a batch",
     label = "this is no map from ids to values",
     note = "a function with `batch = ..` returns `HashMap<K, V>` or `BTreeMap<K, V>`, where `K` is the type of the ids, or a `Result` of one; `V` (or the `V` of an `Arc<V>`) is `Clone + Send + Sync + 'static` and implements serde's `Serialize` and `Deserialize`"
 )]
 pub trait Gathered<S>: Sized {
-    /// An id.
+    /// The type of the ids.
     type Id;
-    /// What is stored for one id.
+    /// The stored type of one id's value.
     type Value: Cacheable;
     /// How a stored value is compared with the original.
     type Compare: Compare<Self::Value>;
 
-    /// Without any value.
+    /// Returns a map without values.
     fn empty() -> Self;
-    /// Whether the function failed, and knows nothing of any id.
+    /// Returns true if the function failed, so that nothing is known about any id.
     fn has_failed(&self) -> bool;
-    /// The value of an id.
+    /// Returns the value of an id.
     fn get(&self, id: &Self::Id) -> Option<&Self::Value>;
-    /// The same as something that can be shared.
+    /// Returns the value of an id behind an `Arc`.
     fn share(&self, id: &Self::Id) -> Option<Arc<Self::Value>>;
-    /// Adds a value; without effect if the function failed.
+    /// Adds a value. Has no effect if the function failed.
     fn insert(&mut self, id: Self::Id, value: Arc<Self::Value>);
 }
 
@@ -292,18 +295,18 @@ impl<S, M: Gathered<S>, E> Gathered<Fallible<S>> for Result<M, E> {
     }
 }
 
-/// What a write returned: enough to know whether it took place, and of which row.
+/// The return value of a write: enough to tell whether the write took place, and for which row.
 ///
-/// Implemented for every return type; nothing has to be serialisable.
+/// It is implemented for every return type. Nothing has to be serialisable.
 pub trait Written<S> {
-    /// What `result` stands for in `id = result.id`: the value inside `Ok` and `Some`.
+    /// The type of `result` in `id = result.id`: the value inside `Ok` and `Some`.
     type Value;
-    /// What `rejected = |e| ..` is given.
+    /// The argument type of `rejected = |e| ..`.
     type Error;
 
-    /// The value inside, unless there is none.
+    /// Returns the value inside, if there is one.
     fn value(&self) -> Option<&Self::Value>;
-    /// The error, if the function failed.
+    /// Returns the error, if the function failed.
     fn error(&self) -> Option<&Self::Error>;
 }
 

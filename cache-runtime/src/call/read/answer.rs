@@ -1,4 +1,5 @@
-//! Answers a call from the store: looks, waits for others, or gets the permit to load.
+//! Answers a call from the store: looks up the entry, waits for other loads, or gets the permit to
+//! load.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,20 +10,21 @@ use super::reader::{Action, Queued, Reader};
 use crate::call::observe::{BypassReason, StaleReason, Status};
 use crate::call::returns::Returns;
 
-/// What the cache has to say to a call.
+/// What the caller should do.
 pub(super) enum Answer<R> {
-    /// Return this.
+    /// Return this value.
     Found(R),
-    /// Return this, and load a new one in the background.
+    /// Return this value, and load a new one in the background.
     Revalidate(R, Box<Load>),
     /// Run the body.
     Run(Box<Load>),
 }
 
 impl Call {
-    /// As [`answer`](Self::answer), for a body that does not outlive its caller: there is nothing to load a new one with in the
-    /// background.
-    // On the heap: most calls are over without it, and all would be moved about with a place for it.
+    /// Like [`answer`](Self::answer), for a body that can't outlive its caller, so that nothing can
+    /// be loaded in the background.
+    // Boxed, because most calls are answered without it, and its size would be moved about with
+    // every call.
     pub(super) fn answer_or_load<R: Returns<S>, S>(
         self: Arc<Self>,
     ) -> Pin<Box<impl Future<Output = Result<R, Box<Load>>>>> {
@@ -34,7 +36,7 @@ impl Call {
         })
     }
 
-    /// Looks, waits for others, or gets the permit to load.
+    /// Looks up the entry, waits for other loads, or gets the permit to load.
     pub(super) async fn answer<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
         let mut reader = Reader::new(&self, self.fingerprint::<R::Value>());
         let bypass = loop {
@@ -59,7 +61,7 @@ impl Call {
                             self.resource.counters.refreshes.add_one();
                             Answer::Revalidate(value, load)
                         }
-                        // It is there to be loaded, and nothing else.
+                        // The old value does not decode, so the caller loads.
                         None => Answer::Run(load),
                     };
                 }
@@ -87,7 +89,7 @@ impl Call {
         }
         let fallback = reader.fallback();
         self.answered(Status::Bypass(bypass));
-        // Apart, since those who wait for a load are not to hold a place for it.
+        // Boxed, so that callers that wait for a load don't hold memory for it.
         let part = match Box::pin(reader.queue(bypass)).await {
             Queued::Run(run) => LoadRole::Runner(run),
             Queued::Joined(load_result) => match arrived(load_result) {

@@ -1,8 +1,10 @@
-//! One call for many ids: one look, one run of the function with the ids that missed, one entry for each.
+//! One call for many ids: one lookup, one run of the function with the missing ids, one entry for
+//! each id.
 //!
-//! Nobody waits for others while holding leases: two batches that overlap would wait for each other. So a batch that got
-//! a lease loads at once, also the ids that somebody else is loading (these without storing them); a batch that got none
-//! waits for those who did, until one of them gives a lease back that it gets.
+//! A batch that holds leases waits for nobody, because two overlapping batches would wait for each
+//! other. So a batch that got a lease loads at once. It also loads the ids that other callers are
+//! loading, without storing them. A batch that got no lease waits for the others, until it gets a
+//! lease that one of them gives back.
 
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
@@ -34,7 +36,7 @@ use crate::protocol::entry::Content;
 use crate::registry::Site;
 use crate::store::{Look, Probe, Seen, Store};
 
-/// How many ids are looked after at the same time where each goes its own way.
+/// How many ids are handled at a time when each needs requests of its own.
 const AT_A_TIME: usize = 64;
 
 /// A call of a cached function that takes many ids, before its body runs.
@@ -42,14 +44,15 @@ const AT_A_TIME: usize = 64;
 #[must_use]
 pub struct Batch<R, S, K, U = Everything> {
     ids: Vec<K>,
-    /// Each id once; `None` if the cache is off.
+    /// The call of each distinct id. `None` if the cache is off.
     calls: Option<Vec<(K, Call)>>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
 
 impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
-    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into the body.
+    /// Prepares the call. `plan` runs only if the cache is on, and before the arguments move into
+    /// the body.
     pub(crate) fn new<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
         cache: Option<Handle>,
         site: &'static Site,
@@ -62,7 +65,7 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
             plan(&mut planned);
             let calls = planned.finish_each(&cache, ids);
             let mut seen = HashSet::with_capacity(calls.len());
-            // An id that has no key of its own keeps its place: the function may know it all the same.
+            // An id without a key stays in the list, because the function may know it all the same.
             let once =
                 ids.iter().cloned().zip(calls).filter(|(_, call)| {
                     call.problem.is_some() || seen.insert(call.probe.key.clone())
@@ -79,7 +82,7 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
 }
 
 impl<R, S, K> Batch<R, S, K> {
-    /// What is not worth keeping.
+    /// Refuses to store some values.
     pub fn unless<F: Fn(&R::Value) -> bool>(
         self,
         refuses: F,
@@ -97,11 +100,12 @@ impl<R, S, K> Batch<R, S, K> {
 }
 
 impl<R, S, K: Clone, U> Batch<R, S, K, U> {
-    /// Answers from the cache what it can, runs `body` once with the other ids if there are any, and stores what it
-    /// returns, each value under its own key, and those it does not return as absent.
+    /// Answers as many ids as possible from the cache, and runs `body` once with the others, if
+    /// there are any. Stores each returned value under its own key, and each missing one as an
+    /// absence.
     ///
     /// # Cancel safety
-    /// As a read of one.
+    /// Like a read of one id.
     pub async fn run(self, body: impl AsyncFnOnce(Kind<R, S>, &[K]) -> R) -> R
     where
         R: Gathered<S, Id = K>,
@@ -111,7 +115,7 @@ impl<R, S, K: Clone, U> Batch<R, S, K, U> {
             .await
     }
 
-    /// The same with a body that owns its ids.
+    /// Does the same with a body that owns its ids.
     pub async fn run_owned(self, body: impl AsyncFnOnce(Kind<R, S>, Vec<K>) -> R) -> R
     where
         R: Gathered<S, Id = K>,
@@ -201,20 +205,20 @@ fn many_keys() -> Error {
     )
 }
 
-/// What the cache has to say to one id of a batch.
+/// What to do about one id of a batch.
 enum Answer<V> {
-    /// A value, or the knowledge that there is none.
+    /// A value, or an absence.
     Found(Option<Arc<V>>, Tier),
-    /// Load it, and store it under this lease.
+    /// Load the value, and store it under this lease.
     Load(Permit),
-    /// Load it, and store nothing.
+    /// Load the value, and store nothing.
     Bypass(BypassReason),
 }
 
-/// Who had it.
+/// The tier that had the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tier {
-    /// A copy in the process, which is counted already.
+    /// A local entry. The hit is counted already.
     Local,
     Store,
 }
@@ -232,7 +236,7 @@ impl<V> Answer<V> {
             Self::Found(..) => Status::Hit {
                 ttl: Duration::ZERO,
             },
-            // Whether it is stored is known when it has been.
+            // Updated once it is known whether the value was stored.
             Self::Load(_) => Status::Miss {
                 stored: false,
                 joined: false,
@@ -278,11 +282,11 @@ async fn look_up<R: Gathered<S>, S, K>(
         .iter()
         .any(|answer| matches!(answer, Some(Answer::Load(_))))
     {
-        // Others have what is missing, and nobody waits for this batch. All wait until the same time, whoever is looked
-        // after first.
+        // Other callers are loading everything that is missing, and nobody waits for this batch.
+        // The wait limit starts now for all ids, in whatever order they are handled.
         readers.iter_mut().for_each(Reader::begin_to_wait);
         if go_on(&mut readers, &mut answers, leases, Until::Lease).await {
-            // It may be one of many that were given back.
+            // It may be one of many leases that were given back.
             readers.iter_mut().for_each(Reader::end_waiting);
             go_on(&mut readers, &mut answers, leases, Until::All).await;
         }
@@ -290,15 +294,16 @@ async fn look_up<R: Gathered<S>, S, K>(
     answered_all(answers)
 }
 
-/// How far those go who go their own way.
+/// When to stop handling the remaining ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
     All,
-    /// What is open then stays so: who holds a lease waits for nobody.
+    /// After the first lease. The other ids stay without an answer: a holder of a lease waits for
+    /// nobody.
     Lease,
 }
 
-/// Lets each reader that has no answer go its own way to one; says whether one of them got a lease.
+/// Runs the lookup loop of each id that has no answer. Returns true if one of them got a lease.
 async fn go_on<V: crate::Cacheable>(
     readers: &mut [Reader<'_>],
     answers: &mut [Option<Answer<V>>],
@@ -338,7 +343,8 @@ fn answered_all<V>(answers: Vec<Option<Answer<V>>>) -> Vec<Answer<V>> {
     answers.map(|answer| answer.unwrap_or_else(late)).collect()
 }
 
-/// Looks once, and takes the lease of all that nobody has; `None` for what somebody else is loading.
+/// Looks up all ids once, and requests the leases of those that nobody is loading. `None` for ids
+/// that another caller is loading.
 async fn first_look<V: crate::Cacheable, K>(
     calls: &[(K, Call)],
     readers: &mut [Reader<'_>],
@@ -355,7 +361,7 @@ async fn first_look<V: crate::Cacheable, K>(
     if cache.is_closed() {
         return bypass_all(BypassReason::Unavailable);
     }
-    // Before the look: what is delivered in between is in what is seen.
+    // Checked before the lookup: an invalidation that is delivered in between shows in the lookup.
     let barred: Vec<Option<BypassReason>> = calls
         .iter()
         .map(|(_, call)| {
@@ -365,7 +371,7 @@ async fn first_look<V: crate::Cacheable, K>(
             call.problem.or(around).or(pending).or(call.is_behind())
         })
         .collect();
-    // In the process first: only the rest is asked for.
+    // Local entries first: only the other ids are read from the store.
     let copies = calls.iter().map(|(_, call)| call.find::<V>());
     let mut answers: Vec<Option<Answer<V>>> = copies
         .map(|copy| copy.map(|(value, _)| Answer::Found(value, Tier::Local)))
@@ -392,11 +398,11 @@ async fn first_look<V: crate::Cacheable, K>(
         }
     };
     if calls.len() > steps::STEP {
-        // That took several steps.
+        // The lookup took several steps.
         call_budget.renew();
     }
     let mut wanted = Vec::new();
-    // In the order of those that were asked for.
+    // In the order of the ids that were read.
     let mut seen = looks.into_iter().zip(marks);
     let places = readers.iter_mut().zip(calls).zip(barred).zip(&mut answers);
     for (place, (((reader, (_, call)), barred), answer)) in places.enumerate() {
@@ -437,7 +443,8 @@ async fn first_look<V: crate::Cacheable, K>(
     answers
 }
 
-/// What a look means to one id: an answer, or `None` for what somebody else is loading, or else what a lease may replace.
+/// Returns what a lookup means for one id: an answer, `None` if another caller is loading it, or an
+/// error with what a lease may replace.
 fn judged<V: crate::Cacheable>(
     reader: &mut Reader<'_>,
     call: &Call,
@@ -467,7 +474,7 @@ fn judged<V: crate::Cacheable>(
     }
 }
 
-/// As a look at one, with intents whose time is over ended first.
+/// Looks up many entries. Ends expired intents first, as the lookup of one entry does.
 async fn look_at(
     store: &Arc<dyn Store>,
     longest: Duration,
@@ -477,7 +484,8 @@ async fn look_at(
     let Some(first) = expired(longest, probes, &looks).next() else {
         return Ok(looks);
     };
-    // All depend on the same: that is ended with the first, and hardly ever is there anything besides.
+    // All ids share their dependencies, so pruning one clears the shared intents. There is rarely
+    // anything else.
     store.prune(first).await?;
     let looks = store.look_many(probes).await?;
     if expired(longest, probes, &looks).next().is_none() {
@@ -506,8 +514,8 @@ fn expired<'p>(
         .map(|(probe, _)| probe)
 }
 
-/// One id's own way to an answer, on which its reader may wait for others. That reader stays until all ids have their
-/// answers, so whoever waits together with it is told here.
+/// Runs the lookup loop of one id, which may wait for other callers. The reader lives until all ids
+/// have answers, so the callers that wait with it are told here.
 async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
     let tells = !crate::base::mutation::is_active("batch-keeps-who-waits");
     let answer = loop {
@@ -548,15 +556,15 @@ fn settled<V: crate::Cacheable>(action: Action) -> Answer<V> {
             Err(_) => Answer::Bypass(BypassReason::OtherType),
         },
         Action::Joined(LoadResult::Failure) => Answer::Bypass(BypassReason::LoadFailed),
-        // Whoever waits has looked at it already; nobody else is given one.
+        // `action` handles hits itself, and a batch never revalidates: it has no `swr`.
         Action::Hit(_) | Action::Stale(..) | Action::Revalidate(..) => {
             Answer::Bypass(BypassReason::OtherType)
         }
     }
 }
 
-/// Hands what was loaded to those who wait, stores it, and says whose was stored. Everything is packed before anything is awaited, so that `R`
-/// need not be shared between threads.
+/// Hands the values to the waiters, stores them, and returns the calls whose value was stored.
+/// Everything is prepared before any await, so that `R` need not be `Sync`.
 fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
     calls: &'c [(K, Call)],
     permits: Vec<Permit>,
@@ -600,10 +608,10 @@ where
     }
 }
 
-/// Counts each id, and leaves one outcome for all of them: that of a miss if there is one, of one that was not stored
-/// before all others, since an outcome that says "stored" says so of each id.
+/// Counts each id, and reports one outcome for all of them. A miss comes first, and among misses
+/// one that was not stored, because `stored` must hold for every id.
 fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
-    /// More would be longer than a header is read.
+    /// A longer list would make the header too long to read.
     const SHOWN: usize = 8;
 
     for ((_, call), (status, tier)) in calls.iter().zip(statuses) {

@@ -1,4 +1,4 @@
-//! One call of a cached function, with its key: what is known of it and how its outcome is counted.
+//! One call of a cached function with its key, and how its outcome is counted.
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The call that a manual operation on `key` amounts to.
+    /// Creates the call for a manual operation on `key`.
     pub(crate) fn manual(cache: Handle, key: &Key, ttl: Option<Duration>) -> Self {
         let resource = cache.visitor(key.resource());
         let fits = key
@@ -64,7 +64,7 @@ impl Call {
             probe,
             problem,
             ttl,
-            // An entry that is handled by hand is there, or it is not.
+            // Manual operations serve no expired entries.
             grace: Grace::default(),
             copies: Copies::default(),
             context: None,
@@ -81,10 +81,12 @@ impl Call {
             .fingerprint(TypeId::of::<V>(), self.version, of)
     }
 
-    /// Looks. Intents whose time is over are ended first: their writers are gone, and only who meets them can see to it.
+    /// Looks up the entry. Ends expired intents first: their writers are gone, so the readers that
+    /// find them must prune them.
     pub(crate) async fn look(&self) -> Result<Look, Error> {
         match self.cache.store.look(&self.probe).await {
-            // Gone before the next wait, which else would hold it: all calls look, and few find such intents.
+            // The result is dropped before the next await, which would otherwise hold it. All calls
+            // look up, but few find expired intents.
             Ok(look) if look.has_expired_intents(self.cache.config.longest_intent()) => {}
             seen => return seen,
         }
@@ -97,7 +99,7 @@ impl Call {
         store.look(&self.probe).await
     }
 
-    /// The return value that an entry stands for, said and counted; `None` if it does not decode.
+    /// Returns the value of an entry, and reports and counts the hit. `None` if it does not decode.
     pub(super) fn serve<R: Returns<S>, S>(&self, hit: &Hit, reason: StaleReason) -> Option<R> {
         let value = restore(hit.content, hit.codec, &hit.payload)?;
         self.answered(match hit.past.is_zero() {
@@ -110,7 +112,7 @@ impl Call {
         Some(value)
     }
 
-    /// Serves an entry in place of a load.
+    /// Serves an expired entry instead of a new value.
     pub(super) fn fall_back<R: Returns<S>, S>(
         &self,
         fallback: Fallback,
@@ -153,7 +155,7 @@ impl Call {
     }
 }
 
-/// The return value that an entry stands for; `None` if the entry does not decode as it.
+/// Decodes the return value in an entry. `None` if the entry is not of this type.
 pub(super) fn restore<R: Returns<S>, S>(
     content: Content,
     codec: CodecId,
@@ -169,7 +171,7 @@ pub(super) fn restore<R: Returns<S>, S>(
     }
 }
 
-/// The value in a payload; `None` if it is another type's or damaged.
+/// Returns the value in a payload. `None` if it is of another type or damaged.
 pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Option<Arc<V>> {
     match payload {
         Payload::Empty => None,

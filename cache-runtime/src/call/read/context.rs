@@ -1,4 +1,4 @@
-//! What the body of a cached function says of the value it loads.
+//! Lets the body of a cached function decide about the value it loads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::base::policy::{IntoTtl, MAX_TTL};
 
-/// By which the body of a function under `#[cached(.., context = name)]` says how long what it loads is worth
-/// keeping, where only the body knows.
+/// Lets the body of a function under `#[cached(.., context = name)]` decide how long its value is
+/// cached, for cases in which only the body knows.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -32,7 +32,8 @@ use crate::base::policy::{IntoTtl, MAX_TTL};
 /// # }
 /// ```
 ///
-/// Where the value is not stored anyway, because the cache is off or somebody else stores it, it has no effect.
+/// It has no effect if the value is not stored anyway, because the cache is off or another caller
+/// stores it.
 #[derive(Debug, Clone, Default)]
 pub struct LoadContext(Arc<Mutex<Said>>);
 
@@ -49,13 +50,13 @@ impl LoadContext {
         Self::default()
     }
 
-    /// The value is served for this long, in place of what the attribute says. An operator's
-    /// `CACHE_TTL_<RESOURCE>` can shorten that.
+    /// Serves the value for this long, instead of the attribute's `ttl`. An operator's
+    /// `CACHE_TTL_<RESOURCE>` can shorten it.
     pub fn ttl(&self, ttl: impl IntoTtl) {
         self.0.lock().ttl = ttl.into_ttl();
     }
 
-    /// The value is not stored.
+    /// Does not store the value.
     pub fn no_store(&self) {
         self.0.lock().no_store = true;
     }
@@ -64,7 +65,7 @@ impl LoadContext {
         self.0.lock().no_store
     }
 
-    /// The time to live if the body has said one, and no more than the operator allows.
+    /// Returns the TTL that the body has set, limited to what the operator allows.
     pub(super) fn ttl_within(&self, operator: Option<Duration>) -> Option<Duration> {
         let ttl = self.0.lock().ttl?;
         Some(ttl.min(operator.unwrap_or(MAX_TTL)).min(MAX_TTL))

@@ -1,4 +1,4 @@
-//! What an entry depends on besides its own resource: other resources, and tags.
+//! The dependencies of an entry besides its own resource: other resources, and tags.
 
 use std::sync::Arc;
 
@@ -7,13 +7,14 @@ use crate::key::{Dependency, EntryKind};
 use crate::protocol::generation::Dep;
 use crate::registry::Resource;
 
-/// The dependency that a tag stands for; no resource is spelled like it.
+/// The dependency for a tag. Resource names can't look like it.
 pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
     Dep::new(cache.space.tag(tag))
 }
 
-/// All that an entry depends on: what its resource says first, then the rest in one order for all who read and fill
-/// the entry, however they name it.
+/// Returns everything that an entry depends on: first the dependencies of its own resource, then
+/// the others, sorted. So all readers and writers of the entry use the same order, however they
+/// name them.
 pub(crate) fn all_deps(
     cache: &Engine,
     resource: &Resource,
@@ -28,7 +29,7 @@ pub(crate) fn all_deps(
     for extra in extras {
         match extra {
             Dependency::Tag(tag) => more.push(tag_dep(cache, tag)),
-            // An invalidation of one row there replaces the derived generation only.
+            // An invalidation of one row there replaces only the derived generation.
             Dependency::Resource(name) => {
                 more.extend_from_slice(cache.visitor(name).deps(EntryKind::Derived))
             }

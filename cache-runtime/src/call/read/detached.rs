@@ -1,4 +1,4 @@
-//! Loads that may outlive the call that began them.
+//! Loads that may outlive the call that started them.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::call::keep_alive::KeptAlive;
 use crate::call::observe::{StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
 
-/// Runs the body, and stores what it returns; that comes with what there is to say of the call.
+/// Runs the body and stores its result. Returns the result with the status to report.
 pub(super) async fn load<R, S, U>(
     mut load: Box<Load>,
     body: impl Future<Output = R>,
@@ -29,7 +29,8 @@ where
     (returned, over.status)
 }
 
-/// Waits for a load, or serves the fallback and lets the load go on.
+/// Waits for a load. If it fails or is slow, serves the fallback; a slow load goes on in the
+/// background.
 pub(super) async fn race<R, S, U, F>(mut begun: Box<Load>, body: F, unless: U) -> R
 where
     R: Returns<S> + Send + 'static,
@@ -63,7 +64,7 @@ where
         (None, loaded) => {
             let (returned, status) = match loaded {
                 Some(loaded) => loaded,
-                // The fallback does not decode.
+                // The fallback does not decode, so wait for the load.
                 None => load.await,
             };
             call.said(status);

@@ -1,4 +1,4 @@
-//! Where generated code enters: a call before its body runs.
+//! The entry point of generated code: a call before its body runs.
 
 use std::marker::PhantomData;
 use std::pin::pin;
@@ -23,15 +23,15 @@ use crate::registry::Site;
 #[derive(Debug)]
 pub struct Read<R, S, U = Everything> {
     is_off: bool,
-    /// `None` if the cache is off, or if nobody is to be asked: no more than the key is wanted, and it has been left.
+    /// `None` if the cache is off, or if only the key was wanted and has been left for the caller.
     opening: Option<Opening<R>>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
 
 impl<R: Returns<S>, S> Read<R, S> {
-    /// Prepares the call, and looks whether it can be answered at once. `plan` runs only if a cache is on, and before the
-    /// arguments move into the body.
+    /// Prepares the call, and answers it at once if possible. `plan` runs only if a cache is on,
+    /// and before the arguments move into the body.
     #[inline]
     pub(crate) fn new(
         cache: Option<EngineRef<'_>>,
@@ -60,7 +60,7 @@ impl<R: Returns<S>, S> Read<R, S> {
         }
     }
 
-    /// What is not worth keeping.
+    /// Refuses to store some values.
     pub fn unless<F: FnOnce(&R::Value) -> bool>(
         self,
         refuses: F,
@@ -75,7 +75,7 @@ impl<R: Returns<S>, S> Read<R, S> {
 }
 
 impl<R, S, U> Read<R, S, U> {
-    /// By which the body says how long what it loads is worth keeping.
+    /// Lets the body decide how long its value is cached.
     pub fn context(mut self, context: &LoadContext) -> Self {
         if let Some(Opening::Ask(call)) = &mut self.opening
             && let Some(call) = Arc::get_mut(call)
@@ -88,15 +88,18 @@ impl<R, S, U> Read<R, S, U> {
     /// Answers from the cache, or runs `body` and stores what it returns.
     ///
     /// # Cancel safety
-    /// Dropping the future gives a lease it holds back; nothing half-done is ever served.
-    // No `async fn`: that would carry the call into the future, and most calls are over before there is one. And what is in
-    // here is compiled once for each annotated function, so the steps are elsewhere.
-    // That the cache is off is asked before what is known of the call is touched: else the compiler moves about what nobody has
-    // written, which takes as long as all the rest.
+    /// If dropped, a lease that it holds is given back. A partial value is never served.
+    // Not an `async fn`, which would move the call into the future, though most calls are answered
+    // before there is one. This body is compiled once for each annotated function, so the steps are
+    // elsewhere.
+    //
+    // Checks whether the cache is off before it touches the prepared call. Otherwise the compiler
+    // copies memory that was never written, which takes as long as everything else.
     #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
-        // Here and not on the type: a bound that isn't met is then reported once, at the return type.
+        // On the method and not on the type, so that an unmet bound is reported once, at the return
+        // type.
         R: Returns<S>,
         U: Unless<R::Value>,
         F: Future<Output = R>,
@@ -125,11 +128,11 @@ impl<R, S, U> Read<R, S, U> {
         }
     }
 
-    /// The same with a body that owns all it needs, and so may go on when its caller has been answered: in the
-    /// background, on the caller's runtime.
+    /// Does the same with a body that owns everything it needs. So the body may go on in the
+    /// background, on the caller's runtime, after the caller has its answer.
     ///
     /// # Cancel safety
-    /// As [`run`](Self::run). What goes on in the background is no longer the caller's.
+    /// Like [`run`](Self::run). Work in the background no longer belongs to the caller.
     pub fn run_detached<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
         R: Returns<S> + Send + 'static,
@@ -161,18 +164,18 @@ impl<R, S, U> Read<R, S, U> {
     }
 }
 
-/// What is known of a call before anything is waited for.
+/// What is known of a call before anything is awaited.
 #[derive(Debug)]
 enum Opening<R> {
-    /// Return this.
+    /// Return this value.
     Found(R),
-    /// The store has to be asked.
+    /// Ask the store.
     Ask(Arc<Call>),
 }
 
 impl<R> Opening<R> {
-    /// `None` if nobody is to be asked.
-    // Once for each return type, and not in each function.
+    /// Returns `None` if only the key was wanted.
+    // Compiled once for each return type, not in each function.
     #[inline(never)]
     fn of<S>(call: Begun<'_>) -> Option<Self>
     where
@@ -192,7 +195,7 @@ impl<R> Opening<R> {
 }
 
 impl Call {
-    /// The same as a call of an annotated function.
+    /// Turns a manual operation into the call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
         Read::opened(false, Opening::of(Begun::Call(Arc::new(self))))
     }

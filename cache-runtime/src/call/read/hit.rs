@@ -15,9 +15,9 @@ pub(crate) struct Hit {
     pub(crate) content: Content,
     pub(crate) codec: CodecId,
     pub(crate) payload: Payload,
-    /// For how long it will be served yet; zero if its time is over.
+    /// How long it will still be served. Zero if it has expired.
     pub(crate) ttl: Duration,
-    /// How long its time has been over.
+    /// How long ago it expired.
     pub(crate) past: Duration,
 }
 
@@ -34,7 +34,7 @@ impl Hit {
         }
     }
 
-    /// What a look saw, if it may be served as it is to one who does nothing else.
+    /// Returns the entry of a lookup, if it may be served by a caller that only reads.
     #[inline]
     pub(crate) fn of(look: Look, fingerprint: Fingerprint) -> Option<Self> {
         let Found::Entry(header, payload) = look.found else {
@@ -48,10 +48,10 @@ impl Hit {
     }
 }
 
-/// An entry to be served in place of a load that fails or is slow.
+/// An expired entry that is served if the load fails or is slow.
 #[derive(Debug)]
 pub(crate) struct Fallback {
     pub(crate) hit: Hit,
-    /// Whether it may be served in place of an error.
+    /// Whether it may be served instead of an error.
     pub(crate) covers_errors: bool,
 }

@@ -1,6 +1,8 @@
-//! A caller who runs the body: what it does for others, and what it has in place of what fails.
+//! A caller that runs the body: what it does for other callers, and what it returns if the body
+//! fails.
 //!
-//! Nothing here is copied for each annotated function: what depends on types depends on the return type alone.
+//! This code is not compiled for each annotated function. What depends on types depends only on the
+//! return type.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,12 +19,12 @@ use crate::coalesce::load_gate::Run;
 use crate::coalesce::single_flight::LoadResult;
 use crate::store::Filled;
 
-/// What a caller who runs the body does for others.
+/// What a caller that runs the body does for others.
 #[derive(Debug)]
 pub(super) enum LoadRole {
-    /// Stores what it returns.
+    /// Stores the value.
     Leader(Permit),
-    /// Hands it to those who wait.
+    /// Hands the value to its waiters.
     Runner(Run),
     /// Nothing.
     Alone,
@@ -33,14 +35,14 @@ pub(super) enum LoadRole {
 pub(super) struct Load {
     pub(super) call: Arc<Call>,
     part: LoadRole,
-    /// What there is to return if the body fails or is slow.
+    /// The entry to return if the body fails or is slow.
     pub(super) fallback: Option<Box<Fallback>>,
-    /// Renews the lease, at a third of its length.
+    /// Renews the lease at a third of its length.
     keep_alive: KeepAlive,
 }
 
 impl Load {
-    /// On the heap: it is moved often, and most calls are over without one.
+    /// Boxed, because it is moved often, and most calls need none.
     pub(super) fn new(
         call: Arc<Call>,
         part: LoadRole,
@@ -59,12 +61,12 @@ impl Load {
         })
     }
 
-    /// What is done while the body runs.
+    /// Returns what renews the lease while the body runs.
     pub(super) fn keep_alive(&mut self) -> &mut KeepAlive {
         &mut self.keep_alive
     }
 
-    /// Stores what the body has returned, and says what to return for it.
+    /// Stores the result of the body, and returns the value for the caller.
     pub(super) fn over<R, S, U>(
         self: Box<Self>,
         returned: R,
@@ -78,8 +80,8 @@ impl Load {
         Box::pin(async move { completion.over().await.returns(returned) })
     }
 
-    /// Hands what was returned to those who wait, and packs it to be stored: before anything is awaited, so that `R` need
-    /// not be shared between threads.
+    /// Hands the value to the waiters, and prepares it for the store. It does so before any await,
+    /// so that `R` need not be `Sync`.
     pub(super) fn complete<R: Returns<S>, S>(
         self: Box<Self>,
         returned: &R,
@@ -114,7 +116,7 @@ pub(super) struct Completion {
 }
 
 impl Completion {
-    /// Stores what there is to store.
+    /// Stores the value, if there is one.
     pub(super) fn over(self) -> Step<Over> {
         Box::pin(self.store())
     }
@@ -149,13 +151,13 @@ impl Completion {
     }
 }
 
-/// A call that is over but for what it returns.
+/// A call that has ended, except for the value to return.
 #[derive(Debug)]
 pub(super) struct Over {
     call: Arc<Call>,
-    /// What there is to say of a call that had a lease.
+    /// The status to report, for a call that had a lease.
     pub(super) status: Option<Status>,
-    /// What is returned in place of an error, if it decodes.
+    /// The entry to return instead of an error, if it decodes.
     fallback: Option<Box<Fallback>>,
 }
 
@@ -171,7 +173,7 @@ impl Over {
     }
 }
 
-/// What a return value is to those who waited for it.
+/// Returns the result for the callers that waited for it.
 pub(super) fn load_result<R: Returns<S>, S>(returned: &R) -> Option<LoadResult> {
     match returned.loaded() {
         Loaded::Value(_) => returned.share().map(|value| LoadResult::Value(value)),

@@ -1,7 +1,8 @@
-//! A call before anybody is asked: its key, and whether a copy in the process answers it.
+//! A call before the store is asked: its key, and the answer from the process, if there is one.
 //!
-//! What is not needed for a hit is not done: the resource and its dependencies, which all calls of a function share, are
-//! not counted, and the call with its key's text is written into memory that the thread keeps.
+//! A hit does only what it needs. It does not count references to the resource and its
+//! dependencies, which all calls of a function share, and it writes the call and its key into
+//! memory that the thread keeps.
 
 use std::any::{Any, TypeId};
 use std::cell::Cell;
@@ -27,7 +28,7 @@ use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{Resource, Site};
 use crate::store::Payload;
 
-/// A call that has begun.
+/// A call with its key.
 #[derive(Debug)]
 pub(super) enum Begun<'a> {
     PreparedCall(EngineRef<'a>, Box<PreparedCall>),
@@ -35,8 +36,8 @@ pub(super) enum Begun<'a> {
 }
 
 impl<'a> Begun<'a> {
-    /// A call of an annotated function; `None` if the resource's name is none.
-    // Apart from what is done while the cache is off, which is next to nothing.
+    /// Prepares a call of an annotated function. Returns `None` if the resource's name is invalid.
+    // Not inlined: with the cache off, a call should do almost nothing.
     #[inline(never)]
     pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
         cache: EngineRef<'a>,
@@ -44,14 +45,15 @@ impl<'a> Begun<'a> {
         resource: &'static str,
         plan: P,
     ) -> Option<Self> {
-        // A closure's type is another one in each instance of the function around it: with another `Self`, and with other
-        // type parameters of the function or its `impl`. Lifetimes do not count.
+        // The closure's type differs for each instance of the surrounding function: for each
+        // `Self`, and for each set of type parameters of the function or its `impl`. Lifetimes
+        // don't matter.
         let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
         plan(&mut planned);
         Some(Self::PreparedCall(cache, planned.finish(&cache)))
     }
 
-    /// For those who ask the store.
+    /// Returns the call in the form that asks the store.
     pub(super) fn into_call(self) -> Arc<Call> {
         match self {
             Self::PreparedCall(cache, start) => Arc::new(start.into_call(cache.handle())),
@@ -59,7 +61,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// The key as it is used by hand.
+    /// Returns the key for manual operations.
     pub(super) fn key(&self) -> Result<Key, Error> {
         let asking = self.asking();
         match asking.problem {
@@ -92,7 +94,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// What can be said without asking anybody outside the process.
+    /// Returns the answer, if it is available without I/O.
     #[inline]
     pub(super) fn find<R: Returns<S>, S>(&self) -> Option<R> {
         let wanted = Wanted {
@@ -106,7 +108,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// Its memory is for the next.
+    /// Leaves the memory for the next call.
     #[inline]
     pub(super) fn leave(self) {
         if let Self::PreparedCall(_, start) = self {
@@ -114,7 +116,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// The same whatever the type: compiled once, and not for each function.
+    /// Does not depend on the return type, so it is compiled once.
     fn answer(&self, wanted: &Wanted) -> Option<Option<Shared>> {
         let asking = self.asking();
         match &asking.cache.local {
@@ -129,23 +131,23 @@ impl<'a> Begun<'a> {
     }
 }
 
-/// What a call returns.
+/// What a call can return.
 struct Wanted {
     type_id: TypeId,
     fingerprint: fn(u32) -> Fingerprint,
-    /// Whether it can return that there is nothing.
+    /// Whether the call can return an absence.
     absence: bool,
 }
 
 impl Wanted {
-    /// Whether the call can return this.
+    /// Returns true if the call can return this value.
     #[inline]
     fn is(&self, value: Option<&Shared>) -> bool {
         value.map_or(self.absence, |value| (**value).type_id() == self.type_id)
     }
 }
 
-/// What there is to say of a call to those who look for a copy.
+/// The parts of a call that a lookup in the process needs.
 struct Asking<'a> {
     cache: &'a Engine,
     resource: &'a Resource,
@@ -159,18 +161,19 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Whether the store has to be asked whatever there is in the process.
+    /// Returns true if the store must be asked, whatever the process holds.
     #[inline]
     fn is_exact(&self) -> bool {
         self.problem.is_some()
             || behind(self.cache, self.copies).is_some()
-            // What waits to be delivered may concern it; who asks the store looks closer.
+            // A pending invalidation may concern this entry. The lookup in the store checks that in
+            // detail.
             || self.cache.delivery.is_degraded()
             || scope::mode() != Mode::Usual
             || transaction::is_open(self.cache)
     }
 
-    /// What the store has to say if it need not be waited for; counted and recorded.
+    /// Answers from a store in memory, if that needs no waiting. Counts and records the hit.
     #[inline]
     fn glance(
         &self,
@@ -186,10 +189,11 @@ impl Asking<'_> {
             let value = match (header.content, payload) {
                 (Content::Value, Payload::Decoded(value)) => Some(value),
                 (Content::Absence, _) => None,
-                // It takes its time to decode.
+                // Decoding would take too long here.
                 _ => return,
             };
-            // In its last time one caller in many loads anew, and that is decided where the store is asked.
+            // Near its end, one of many callers loads a new value. That is decided in the lookup
+            // loop.
             let ttl = header.left(now);
             let is_usual = ttl > self.grace.last_time(header.took());
             if is_usual && header.fingerprint == fingerprint && wanted.is(value) {
@@ -210,7 +214,7 @@ impl Asking<'_> {
         Some(found.take())
     }
 
-    /// What a copy has to say, if it may be served; counted and recorded.
+    /// Answers from a local entry, if there is one. Counts and records the hit.
     #[inline]
     fn copy(&self, local: &Local, wanted: &Wanted) -> Option<Option<Shared>> {
         let (value, ttl) = self.find(local, wanted)?;
@@ -218,7 +222,7 @@ impl Asking<'_> {
         Some(value)
     }
 
-    /// The same with for how long it is fresh, and not recorded.
+    /// Does the same without recording the hit, and also returns how long the value is fresh.
     #[inline]
     fn find(&self, local: &Local, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
         if self.copies.strict || !self.copies.kept || scope::is_strict() || self.is_exact() {
@@ -288,7 +292,8 @@ impl Call {
         }
     }
 
-    /// What a copy says of one id of a batch, and for how long; the outcome is not recorded.
+    /// Returns the local entry for one id of a batch, and how long it is fresh. Does not record the
+    /// hit.
     pub(super) fn find<V: Cacheable>(&self) -> Option<(Option<Arc<V>>, Duration)> {
         let wanted = Wanted {
             type_id: TypeId::of::<V>(),
@@ -302,14 +307,14 @@ impl Call {
         }
     }
 
-    /// To be taken before the store is asked, if what it says may be kept here.
+    /// Returns the flags to take before the store is asked, if the answer may become a local entry.
     pub(super) fn read_token(&self) -> Option<ReadToken> {
         let local = self.cache.local.as_ref()?;
         let keeps = self.copies.kept && !self.copies.strict && self.problem.is_none();
         keeps.then(|| local.read_token(&self.probe)).flatten()
     }
 
-    /// Serves what the store has just said, and keeps a copy of it here.
+    /// Serves the store's answer, and stores it as a local entry.
     pub(super) fn serve_and_keep<R: Returns<S>, S>(
         &self,
         hit: &Hit,
@@ -331,7 +336,7 @@ impl Call {
         Some(returned)
     }
 
-    /// Keeps a copy of what the store has just said, if it was marked.
+    /// Stores the store's answer as a local entry, if flags were taken before the read.
     pub(super) fn keep<V: Cacheable>(
         &self,
         hit: &Hit,
@@ -341,11 +346,11 @@ impl Call {
         let (Some(local), Some(read_token)) = (&self.cache.local, read_token) else {
             return;
         };
-        // Who holds a lease is about to replace it.
+        // The holder of the lease is about to replace the entry.
         if !hit.past.is_zero() || hit.header.is_leased() {
             return;
         }
-        // In its last time one caller in many loads anew, and that is decided where the store is asked.
+        // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
         let early = self.grace.last_time(hit.header.took());
         local.keep(
             read_token,

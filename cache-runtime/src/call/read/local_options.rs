@@ -1,17 +1,17 @@
-//! What a function has to do with local entries.
+//! How a function uses local entries.
 
 use std::time::Duration;
 
 use crate::base::policy::MAX_TTL;
 
-/// What a function has to do with copies in the process.
+/// How a function uses local entries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Copies {
-    /// Whether the store is asked whatever there is here.
+    /// Whether every call asks the store.
     pub(crate) strict: bool,
-    /// Whether what it loads is kept here.
+    /// Whether its values are stored as local entries.
     pub(crate) kept: bool,
-    /// For how long, at most.
+    /// The longest time that a local entry is served.
     pub(crate) ttl: Duration,
 }
 

@@ -1,8 +1,9 @@
 //! One cached call: `Key → Lookup → Action → Loaded → Outcome`.
 //!
-//! Read downwards: [`Read`] (`entry_point.rs`) is what generated code starts; `plan.rs` makes its key; `local_lookup.rs`
-//! answers from the process; `answer.rs` asks the store, step by step as `reader.rs` decides; `load.rs` runs the body and
-//! stores what it returns (`pack.rs`, `permit.rs`). `batch.rs` is the same for many ids.
+//! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
+//! key. `local_lookup.rs` answers from the process. `answer.rs` asks the store, as `reader.rs`
+//! decides step by step. `load.rs` runs the body and stores its result (`pack.rs`, `permit.rs`).
+//! `batch.rs` does the same for many ids.
 
 mod answer;
 mod batch;

@@ -1,4 +1,4 @@
-//! A value as it is about to be stored.
+//! A value that is about to be stored.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
 use crate::store::Payload;
 
-/// A value ready to be stored.
+/// A value that is about to be stored.
 #[derive(Debug)]
 pub(crate) struct NewEntry {
     pub(super) content: Content,
@@ -18,7 +18,7 @@ pub(crate) struct NewEntry {
 }
 
 impl NewEntry {
-    /// Whether it would be served at all.
+    /// Returns true if it would be served at all.
     pub(super) fn lasts(&self) -> bool {
         self.fresh_for >= Duration::from_millis(1)
     }

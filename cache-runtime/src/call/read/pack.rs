@@ -1,4 +1,4 @@
-//! What there is to store of a return value, and whether its codec keeps it.
+//! Turns a return value into an entry, and checks that its codec preserves it.
 
 use std::any::TypeId;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::registry;
 use crate::store::{Form, Payload};
 
 impl Call {
-    /// What there is to store of a return value, if it may be stored.
+    /// Returns the entry for a return value, if it may be stored.
     pub(super) fn pack<R: Returns<S>, S>(
         &self,
         returned: &R,
@@ -37,7 +37,7 @@ impl Call {
         }
     }
 
-    /// The knowledge that there is nothing, if it may be stored.
+    /// Returns the entry for an absence, if it may be stored.
     pub(super) fn pack_absence(&self) -> Option<NewEntry> {
         let default = self.cache.config.default_ttl;
         let new_entry = NewEntry {
@@ -51,7 +51,7 @@ impl Call {
         new_entry.lasts().then_some(new_entry)
     }
 
-    /// A value, if it can be stored; that it can't is counted.
+    /// Returns the entry for a value. If it can't be stored, counts that and returns `None`.
     pub(super) fn pack_or_count<V: Cacheable, C: Compare<V>>(
         &self,
         value: &V,
@@ -63,13 +63,13 @@ impl Call {
             Ok(new_entry) => new_entry.lasts().then_some(new_entry),
             Err(reason) => {
                 self.resource.counters.errors.add_one();
-                tracing::debug!("`{}` is not stored: {reason}", self.probe.key);
+                tracing::debug!(key = self.probe.key, %reason, "a value is not stored");
                 None
             }
         }
     }
 
-    /// How long what was loaded is served, in place of `otherwise` where the body has said so.
+    /// Returns how long the value is served: the TTL that the body set, else `otherwise`.
     pub(super) fn fresh_for(&self, otherwise: Duration) -> Duration {
         let operator = self.resource.operator_ttl;
         let said = self
@@ -80,8 +80,8 @@ impl Call {
             .jittered(said.unwrap_or(otherwise), fastrand::f64())
     }
 
-    /// A value as it is stored. One that the codec would lose is refused whatever form the store keeps, so that a value is
-    /// the same from every tier.
+    /// Returns the entry for a value. A value that the codec would lose is refused, even if the
+    /// store keeps values decoded, so that every tier returns the same value.
     pub(crate) fn pack_value<V: Cacheable, C: Compare<V>>(
         &self,
         value: &V,
@@ -121,11 +121,13 @@ impl Call {
         if size <= limit {
             return Ok(size);
         }
-        let text = format!("it takes {size} bytes, over the limit of {limit}");
+        let text =
+            format!("the value takes {size} bytes, over the limit of {limit} (`value_limit`)");
         Err(Error::new(ErrorKind::Unstorable, text))
     }
 
-    /// Decodes the value again where its function has not yet shown that it comes back.
+    /// Decodes the value again and compares, unless its function has already shown that the codec
+    /// preserves such values.
     pub(super) fn verify<V: Cacheable, C: Compare<V>>(
         &self,
         value: &V,
@@ -154,7 +156,7 @@ impl Call {
         }
     }
 
-    /// The codec would lose the value: its function is named once.
+    /// Reports, once per function, that the codec would lose the value.
     pub(super) fn loses<V: Cacheable>(&self, refusal: Refusal) -> Error {
         registry::report_loss(self.site, &self.resource.name, TypeId::of::<V>(), &refusal);
         refusal.into()

@@ -1,4 +1,4 @@
-//! The right to load an entry: held, renewed, used or given back.
+//! The right to load an entry: held, renewed, and used or given back.
 
 use super::Call;
 use super::new_entry::NewEntry;
@@ -14,9 +14,9 @@ use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Seen};
 
-/// The right, and the duty, to load: a lease in the store and a flight in the process.
+/// The right and the duty to load: a lease in the store, and a single-flight load in the process.
 ///
-/// Dropped without a fill, it gives the lease back and wakes those who wait.
+/// Dropping it without a fill gives the lease back and wakes the waiters.
 #[derive(Debug)]
 pub(crate) struct Permit {
     cache: Handle,
@@ -25,7 +25,7 @@ pub(crate) struct Permit {
     stamp: Stamp,
     fingerprint: Fingerprint,
     pub(super) leader: Leader,
-    /// What the call may still spend on the store.
+    /// How much of the call's budget is left for the store.
     pub(super) call_budget: CallBudget,
     /// When the load began.
     began: Instant,
@@ -41,7 +41,8 @@ impl Permit {
             token,
             stamp,
             fingerprint,
-            // Before the lease is asked for: whoever meets it must find the flight.
+            // Registered before the lease is requested, because a reader that meets the lease must
+            // find this load.
             leader: call.cache.single_flight.start(token),
             call_budget: CallBudget::new(call.cache.config.command_budget),
             began: clock::now(),
@@ -53,12 +54,12 @@ impl Permit {
         &self.key
     }
 
-    /// The lease, by entry and name.
+    /// Returns the key and the token of the lease.
     pub(super) fn lease(&self) -> (String, Nonce) {
         (self.key.clone(), self.token)
     }
 
-    /// Takes the lease within what the call may still spend.
+    /// Requests the lease within the call's budget.
     pub(super) async fn take_within(
         &mut self,
         call: &Call,
@@ -85,12 +86,12 @@ impl Permit {
         }
     }
 
-    /// The lease was not granted: there is nothing to give back.
+    /// Releases nothing when dropped, because the lease was not granted.
     pub(crate) fn forget(mut self) {
         self.held = false;
     }
 
-    /// What keeps the lease while the body runs.
+    /// Returns the job that renews the lease while the body runs.
     pub(super) fn renewal(&self) -> Renewal {
         let length = self.cache.config.lease;
         let job = MaintenanceJob::Renew {
@@ -101,7 +102,7 @@ impl Permit {
         Renewal::new(&self.cache, length, job)
     }
 
-    /// Stores what was loaded; `None` if the store failed.
+    /// Stores the value. Returns `None` if the store failed.
     pub(crate) async fn fill(mut self, call: &Call, new_entry: NewEntry) -> Option<Filled> {
         let mut fill = self.to_fill(new_entry);
         if crate::base::mutation::is_active("stamp-read-at-fill")
@@ -109,7 +110,7 @@ impl Permit {
         {
             fill.stamp = look.stamp;
         }
-        // A shutdown waits for it.
+        // A shutdown waits for the fill.
         let _running = call.cache.delivery.begin();
         let filling = call.cache.store.fill(&call.probe, fill);
         let filled = self.call_budget.spend(filling).await;
@@ -120,7 +121,7 @@ impl Permit {
             }
             Err(error) => {
                 call.resource.counters.errors.add_one();
-                tracing::debug!("`{}` was not stored: {error}", call.probe.key);
+                tracing::debug!(key = call.probe.key, %error, "a value was not stored");
                 None
             }
         }
@@ -142,7 +143,7 @@ impl Permit {
         }
     }
 
-    /// The store has answered: there is nothing to give back.
+    /// Handles the answer to a fill. The lease has ended, so there is nothing to give back.
     pub(super) fn filled(self, call: &Call, filled: Filled) {
         let counters = &call.resource.counters;
         match filled {

@@ -1,4 +1,4 @@
-//! What a function's attribute says, collected into a key and its dependencies.
+//! The plan of a read: collects a function's attribute into a key and its dependencies.
 
 use std::any::TypeId;
 use std::fmt::Display;
@@ -18,14 +18,14 @@ use crate::store::Probe;
 
 /// Collects what a function's attribute says about its key and its entries.
 ///
-/// Everything is by reference, and what is collected lies where the call will look for it: on a hit in the process,
-/// moving things about is most of what there is to do.
+/// All methods take references, and the data is written where the call will use it. On a local hit,
+/// moving data would be most of the work.
 #[derive(Debug)]
 #[must_use]
 pub struct ReadPlan(Box<PreparedCall>);
 
 impl ReadPlan {
-    /// Of a call that is about to be planned; `None` if the resource's name is none.
+    /// Starts the plan of a call. Returns `None` if the resource's name is invalid.
     #[inline]
     pub(super) fn new(
         cache: &Engine,
@@ -56,8 +56,8 @@ impl ReadPlan {
         self.0.refuse(problem);
     }
 
-    /// What is computed of the resource; makes the entry a derived one. First of all, and by default the function's
-    /// name unless there is an id.
+    /// Names the operation, which makes the entry a derived one. Must come first. Without an id,
+    /// the default is the function's name.
     #[inline]
     pub fn op(&mut self, op: &'static str) -> &mut Self {
         self.0.options.op = Some(op);
@@ -65,13 +65,13 @@ impl ReadPlan {
         self
     }
 
-    /// The id, readable in the key.
+    /// Adds the id, which stays readable in the key.
     #[inline]
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         let start = &mut *self.0;
         start.options.has_id = true;
         match start.key.id(id, &start.resource.hash_key) {
-            // Only entities share their key with the writers that name an id.
+            // Only entities share their keys with writers that name an id.
             Ok(form)
                 if start.options.op.is_some()
                     || start
@@ -83,7 +83,7 @@ impl ReadPlan {
         self
     }
 
-    /// One argument, hashed.
+    /// Adds one argument, hashed.
     #[inline]
     pub fn arg<T: KeyPart + ?Sized>(&mut self, arg: &T) -> &mut Self {
         self.default_op();
@@ -93,23 +93,23 @@ impl ReadPlan {
         self
     }
 
-    /// A type parameter of the function, hashed by its name.
+    /// Adds a type parameter of the function, hashed by its name.
     #[inline]
     pub fn type_param<T: ?Sized>(&mut self) -> &mut Self {
         let name = std::any::type_name::<T>();
         self.untyped::<T>().arg(name)
     }
 
-    /// The type of an argument, hashed by its name.
+    /// Adds the type of an argument, hashed by its name.
     #[inline]
     pub fn type_of<T: ?Sized>(&mut self, _: &T) -> &mut Self {
         self.type_param::<T>()
     }
 
-    /// Entries of another such type are misses.
+    /// Treats entries for another type in this position as misses.
     ///
-    /// The type is mixed into the version of the value's type, so that entries, local ones and keys that are used by hand
-    /// all tell it apart.
+    /// The type becomes part of the version of the value's type. So stored entries, local entries
+    /// and keys for manual operations all tell it apart.
     #[inline]
     pub fn typed<T: ?Sized>(&mut self) -> &mut Self {
         self.untyped::<T>();
@@ -117,13 +117,14 @@ impl ReadPlan {
         self.set(|options| options.version ^= (types ^ (types >> 32)) as u32)
     }
 
-    /// The same of the type of an argument.
+    /// Does the same with the type of an argument.
     #[inline]
     pub fn typed_as<T: ?Sized>(&mut self, _: &T) -> &mut Self {
         self.typed::<T>()
     }
 
-    /// Calls with other such types are told apart otherwise, or need not be.
+    /// Notes a type that does not make entries misses: calls with other types have other keys, or
+    /// need not be told apart.
     #[inline]
     pub fn untyped<T: ?Sized>(&mut self) -> &mut Self {
         let before = self.0.options.types.to_le_bytes();
@@ -133,7 +134,7 @@ impl ReadPlan {
         self.set(|options| options.types = types)
     }
 
-    /// The same of the type of an argument.
+    /// Does the same with the type of an argument.
     #[inline]
     pub fn untyped_as<T: ?Sized>(&mut self, _: &T) -> &mut Self {
         self.untyped::<T>()
@@ -145,18 +146,18 @@ impl ReadPlan {
         }
     }
 
-    /// The entry depends on this tag, too.
+    /// Makes the entry depend on this tag too.
     pub fn tag(&mut self, tag: impl Display) -> &mut Self {
         self.0.extras.push(Dependency::Tag(tag.to_string()));
         self
     }
 
-    /// The entry depends on everything of this resource, too.
+    /// Makes the entry depend on everything of this resource too.
     pub fn depends(&mut self, resource: &'static str) -> &mut Self {
         if is_resource(resource) {
             self.0.extras.push(Dependency::Resource(resource.into()));
         } else {
-            // Without it the entry would outlive what it is made of.
+            // Without this dependency, the entry would outlive the data that it was computed from.
             self.refuse(BypassReason::Unkeyable);
             let site = self.0.site;
             site.report(|| {
@@ -166,7 +167,7 @@ impl ReadPlan {
         self
     }
 
-    /// Whether this call uses the cache at all.
+    /// Decides whether this call uses the cache at all.
     #[inline]
     pub fn when(&mut self, condition: bool) -> &mut Self {
         if !condition {
@@ -175,40 +176,40 @@ impl ReadPlan {
         self
     }
 
-    /// How the value is encoded.
+    /// Sets how the value is encoded.
     #[inline]
     pub fn codec(&mut self, codec: impl BuiltIn) -> &mut Self {
         let codec = codec.id();
         self.set(|options| options.codec = codec)
     }
 
-    /// Others that say so, too, may use the same keys.
+    /// Lets other functions that also say `shared` use the same keys.
     #[inline]
     pub fn shared(&mut self) -> &mut Self {
         self.set(|options| options.shared = true)
     }
 
-    /// For how long a value is served.
+    /// Sets how long a value is served.
     #[inline]
     pub fn ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = ttl.into_ttl();
         self.set(|options| options.ttl.value = ttl)
     }
 
-    /// For how long an absence is served.
+    /// Sets how long an absence is served.
     #[inline]
     pub fn none_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = ttl.into_ttl();
         self.set(|options| options.ttl.absence = ttl)
     }
 
-    /// Whether absences are stored at all.
+    /// Decides whether absences are stored at all.
     #[inline]
     pub fn cache_none(&mut self, cache_none: bool) -> &mut Self {
         self.set(|options| options.ttl.never_absence = !cache_none)
     }
 
-    /// For how long past its time an entry is served while a new one is loaded in the background.
+    /// Sets how long an expired entry is served while a new value is loaded in the background.
     #[inline]
     pub fn swr(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
@@ -216,7 +217,7 @@ impl ReadPlan {
         self.set(|options| options.grace.swr = time.unwrap_or(usual))
     }
 
-    /// For how long past its time an entry is served in place of an error.
+    /// Sets how long an expired entry is served instead of an error.
     #[inline]
     pub fn stale_if_error(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = bounded(time);
@@ -224,7 +225,8 @@ impl ReadPlan {
         self.set(|options| options.grace.stale_if_error = time.unwrap_or(usual))
     }
 
-    /// After how long an entry past its time is served in place of a load that goes on.
+    /// Sets after which time an expired entry is served instead of waiting for the load, which goes
+    /// on.
     #[inline]
     pub fn timeout(&mut self, time: impl IntoTtl) -> &mut Self {
         let time = time.into_ttl();
@@ -232,45 +234,46 @@ impl ReadPlan {
         self.set(|options| options.grace.timeout = time.or(usual))
     }
 
-    /// How eagerly an entry is loaded again before its time is over.
+    /// Sets how eagerly an entry is loaded again before it expires.
     #[inline]
     pub fn early(&mut self, beta: f64) -> &mut Self {
         self.set(|options| options.grace.early = beta)
     }
 
-    /// By which part of it a time to live is shortened at most, at random.
+    /// Sets the largest part by which a TTL is shortened at random.
     #[inline]
     pub fn jitter(&mut self, part: f64) -> &mut Self {
         self.set(|options| options.grace.jitter = part)
     }
 
-    /// Whether the store is asked whatever lies in the process.
+    /// Makes every call ask the store, whatever the process holds.
     #[inline]
     pub fn strict(&mut self) -> &mut Self {
         self.set(|options| options.copies.strict = true)
     }
 
-    /// Whether copies are kept in the process at all.
+    /// Decides whether values are stored as local entries at all.
     #[inline]
     pub fn local(&mut self, kept: bool) -> &mut Self {
         self.set(|options| options.copies.kept = kept)
     }
 
-    /// For how long a copy in the process is served.
+    /// Sets how long a local entry is served.
     #[inline]
     pub fn local_ttl(&mut self, ttl: impl IntoTtl) -> &mut Self {
         let ttl = bounded(ttl).unwrap_or(MAX_TTL);
         self.set(|options| options.copies.ttl = ttl)
     }
 
-    /// The version of the value's type; entries of another one are misses.
+    /// Sets the version of the value's type. Entries of another version are misses.
     #[inline]
     pub fn version(&mut self, version: u32) -> &mut Self {
-        // The types that the entries are told apart by may be in it already.
+        // XOR, because types may be part of the version already.
         self.set(|options| options.version ^= version)
     }
 
-    /// One call for each id, with the keys of entities. The claim on these is that of the function that reads one row.
+    /// Makes one call for each id, with the keys of entities. Those keys are claimed by the
+    /// function that reads one row.
     pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Vec<Call> {
         let mut start = self.0;
         start.register(cache);

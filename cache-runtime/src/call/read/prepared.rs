@@ -1,4 +1,4 @@
-//! A call of an annotated function with its key, in memory that the thread keeps.
+//! A call of an annotated function with its key, in memory that the thread keeps for the next call.
 
 use std::any::TypeId;
 use std::cell::Cell;
@@ -28,7 +28,7 @@ pub(super) struct PreparedCall {
     pub(super) extras: Vec<Dependency>,
 }
 
-/// What a function's attribute says, and what becomes of it.
+/// The options of a function's attribute, and what follows from them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ReadOptions {
     pub(super) op: Option<&'static str>,
@@ -40,16 +40,16 @@ pub(super) struct ReadOptions {
     pub(super) copies: Copies,
     pub(super) codec: CodecId,
     pub(super) version: u32,
-    /// A hash of the types that calls of this function are told apart by.
+    /// A hash of the types that tell calls of this function apart.
     pub(super) types: u64,
-    /// Which instance of the function this is, of those that its type parameters, those of its `impl` and the type of its
-    /// `self` make. None for a call by hand.
+    /// Identifies the instance of the function, among those for different type parameters, of the
+    /// function or its `impl`, and different types of `self`. `None` for manual operations.
     pub(super) instance: Option<TypeId>,
 }
 
 impl ReadOptions {
-    /// Nothing, so it is as configured. It is written where it lies: what is put together elsewhere has to be waited for until
-    /// it can be moved.
+    /// Resets all options to the configured defaults. Resets fields in place; assigning a fresh
+    /// struct would copy it on every hit.
     #[inline]
     pub(super) fn nothing(&mut self, usual: &Grace) {
         self.op = None;
@@ -57,7 +57,7 @@ impl ReadOptions {
         self.shared = false;
         self.problem = None;
         self.ttl = TtlRequest::default();
-        // These two need a body that outlives its caller, which only the attribute can make.
+        // These two need a body that can outlive its caller. Only the attribute can ask for that.
         self.grace.swr = Duration::ZERO;
         self.grace.timeout = None;
         self.grace.stale_if_error = usual.stale_if_error;
@@ -79,23 +79,23 @@ impl ReadOptions {
     }
 }
 
-/// The same in all processes of one build.
+/// Returns a version for an instance. It is the same in all processes of one build.
 #[cold]
 fn version_of(instance: TypeId) -> u32 {
     let mut hasher = SipHasher13::new();
     std::hash::Hash::hash(&instance, &mut hasher);
-    // 0 would be none.
+    // 0 stands for no version.
     (std::hash::Hasher::finish(&hasher) as u32).max(1)
 }
 
 thread_local! {
-    /// Memory for the next call: most are over before they ask the store, and leave it.
+    /// Memory for the next call. Most calls never ask the store, and leave it here.
     static SPARE: Cell<Option<Box<PreparedCall>>> = const { Cell::new(None) };
 }
 
 impl PreparedCall {
-    /// It is filled in where it lies, on the heap, in memory that the thread keeps: on a hit, moving things about would be
-    /// most of what there is to do.
+    /// Fills in a call in heap memory that the thread keeps. On a hit, moving the struct would be
+    /// most of the work.
     #[inline]
     pub(super) fn begin(
         site: &'static Site,
@@ -109,7 +109,7 @@ impl PreparedCall {
                 spare.resource = resource;
                 spare
             }
-            // While the thread ends there is none, either.
+            // There is no spare memory while the thread ends either.
             _ => Box::new(Self {
                 site,
                 name,
@@ -124,24 +124,25 @@ impl PreparedCall {
         start
     }
 
-    /// The fingerprint of its values.
+    /// Returns the fingerprint of the function's values.
     #[inline]
     pub(super) fn fingerprint(&self, type_id: TypeId, of: fn(u32) -> Fingerprint) -> Fingerprint {
         self.resource.fingerprint(type_id, self.options.version, of)
     }
 
-    /// Its memory is for the next.
+    /// Leaves the memory for the next call.
     #[inline]
     pub(super) fn leave(mut self: Box<Self>) {
         self.extras.clear();
         if self.key.is_small() {
-            // While the thread ends there is no place for it.
+            // There is no place for it while the thread ends.
             let _ = SPARE.try_with(|spare| spare.set(Some(self)));
         }
     }
 
-    /// Of the instances of a function that nothing tells apart, the first has the entries as they are; those of each other
-    /// one are told apart by their fingerprint, whose version this is.
+    /// Tells instances of one function apart that share a key. The first instance uses the plain
+    /// version, so that its entries can be used by hand. Each other one gets a version of its own,
+    /// which is part of the fingerprint.
     #[inline]
     pub(super) fn check_instance(&mut self) {
         if let Some(instance) = self.options.instance
@@ -152,12 +153,13 @@ impl PreparedCall {
         }
     }
 
-    /// The first problem counts.
+    /// Records a problem. The first one counts.
     pub(super) fn refuse(&mut self, problem: BypassReason) {
         self.options.problem.get_or_insert(problem);
     }
 
-    /// An argument can't be in a key; one that is too long is said once, since the type does not tell.
+    /// Records that an argument can't be part of a key. Reports a key that is too long once,
+    /// because the type does not show it.
     #[cold]
     pub(super) fn refuse_key(&mut self, error: &KeyError) {
         if error.is_too_long() {
@@ -167,7 +169,7 @@ impl PreparedCall {
         self.refuse(BypassReason::Unkeyable);
     }
 
-    /// What it depends on beside its own resource is known from now on: a function names it.
+    /// Registers the resources that it depends on, because a function of the program names them.
     pub(super) fn register(&self, cache: &Engine) {
         for extra in &self.extras {
             if let Dependency::Resource(name) = extra {

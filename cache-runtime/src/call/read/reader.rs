@@ -1,4 +1,4 @@
-//! One reader's way through the protocol, up to the point where somebody has to load.
+//! The lookup loop of one reader, up to the point where some caller has to load.
 
 use std::time::Duration;
 
@@ -23,55 +23,56 @@ use crate::protocol::entry::{Header, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Found, LeaseReply, Look, Payload, Seen, Word};
 
-/// The first pause of one who waits for another process's load, and the longest.
+/// The first pause of a reader that polls for another process's load, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 const LAST_PAUSE: Duration = Duration::from_millis(25);
 
-/// What a reader is to do.
+/// What the caller should do.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Serve this.
+    /// Serve this entry.
     Hit(Hit),
-    /// Serve this, past its time.
+    /// Serve this expired entry.
     Stale(Hit, StaleReason),
-    /// Serve this, past its time, and load a new one in the background.
+    /// Serve this expired entry, and load a new value in the background.
     Revalidate(Box<(Hit, Permit)>),
-    /// Serve what somebody else has just loaded.
+    /// Serve the value that another caller has just loaded.
     Joined(LoadResult),
-    /// Load, and store under this lease.
+    /// Load, and store the value under this lease.
     Lead(Permit),
     /// Load, and store nothing.
     Bypass(BypassReason),
 }
 
-/// What becomes of a reader that is to load without a lease.
+/// The role of a caller that has to load without a lease.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    /// Load, and hand the value to those who wait for it.
+    /// Load, and hand the value to the waiters.
     Run(Run),
-    /// Serve what somebody else has just loaded.
+    /// Serve the value that another caller has just loaded.
     Joined(LoadResult),
-    /// Load.
+    /// Load for this caller only.
     Alone,
 }
 
-/// What lies under a key, to a reader who has not decided yet.
+/// The state of an entry, for a reader that has not decided yet.
 #[derive(Debug)]
 pub(crate) enum EntryState {
-    /// What may be served.
+    /// It may be served.
     Hit(Hit),
-    /// What is past its time and served all the same, and what a lease may replace unless somebody is loading.
+    /// It has expired but may still be served. The second field is what a lease may replace, unless
+    /// another caller is loading.
     Past(Hit, Option<Seen>),
-    /// A lease, whoever holds it.
+    /// There is a lease.
     Leased(Header),
-    /// What a lease may replace.
+    /// A lease may replace it.
     Vacant(Seen),
-    /// Neither to be served nor to be replaced.
+    /// It may be neither served nor replaced.
     Bypass(BypassReason),
 }
 
-/// One reader's way through the protocol. Nothing here depends on the function's types.
+/// The lookup loop of one reader. Nothing here depends on the types of the function.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     call: &'a Call,
@@ -80,29 +81,31 @@ pub(crate) struct Reader<'a> {
     /// Until when this reader waits for others.
     deadline: Option<Instant>,
     pause: Duration,
-    /// A lease seen once with another stamp than the generations': it may be newer than what was read.
+    /// The token of a lease whose stamp differed from the generations. The lease may be newer than
+    /// they are.
     suspect: Option<Nonce>,
     /// An entry that did not decode.
     rejected: Option<Box<Header>>,
-    /// The keys of the last look, taken before it.
+    /// The flags of the keys of the last lookup, taken before it.
     read_token: Option<ReadToken>,
-    /// What the last look saw, if it can be served in place of what is to be loaded.
+    /// The expired entry of the last lookup, if it may be served instead of a new value.
     fallback: Option<Box<Fallback>>,
-    /// Whether somebody else was given the lease that this reader asked for.
+    /// Whether another caller got the lease that this reader requested.
     has_lost: bool,
-    /// The load of another process that this reader looks after for all those of this one.
+    /// Polls the store for another process's load, on behalf of all waiting readers in this
+    /// process.
     poller: Option<Box<RemoteLoadPoller>>,
 }
 
-/// Looking after another process's load.
+/// Polls the store for another process's load.
 #[derive(Debug)]
 struct RemoteLoadPoller {
     leader: Leader,
-    /// The lease's, which is that of all who wait.
+    /// The stamp of the lease, which all waiting readers have computed.
     stamp: Stamp,
-    /// Word of the entry's next change, if the store has agreed to send it.
+    /// The notification of the entry's next change, if the store has agreed to send one.
     word: Option<Word>,
-    /// Whether word has come since the last pause.
+    /// Whether a notification has come since the last pause.
     was_told: bool,
 }
 
@@ -123,10 +126,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Hands what was found to those who wait for another process's load together with this reader; `load_result` is made only
-    /// if there are any.
-    // Each of them has read the stamp under which it was stored, and has seen the lease in the entry's place, in which it has
-    // been found since: for each it is what a look of its own would see now.
+    /// Hands the value to the readers that wait for the same load of another process. `load_result`
+    /// is called only if there are any.
+    // Safe because each of them has read the stamp under which the value was stored, and has seen
+    // the lease that the value has replaced since. A lookup of its own would give the same result
+    // now.
     pub(crate) fn found(&mut self, hit: &Hit, load_result: impl FnOnce() -> Option<LoadResult>) {
         if let Some(poller) = self.poller.take()
             && poller.stamp == hit.header.stamp
@@ -135,25 +139,26 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Nobody waits together with this reader any more: whoever did looks, and one of them looks after the load from then on.
+    /// Stops polling and wakes the other waiters. They look up the entry, and one of them polls
+    /// from then on.
     pub(crate) fn stops_polling(&mut self) {
         self.poller = None;
     }
 
-    /// What is needed to keep a copy of what the last look saw.
+    /// Returns the flags that are needed to store a local entry of the last lookup.
     pub(crate) fn read_token(&mut self) -> Option<ReadToken> {
         self.read_token.take()
     }
 
-    /// Treats an entry as if it were not there.
+    /// Treats an entry as if it were absent.
     pub(crate) fn reject(&mut self, header: Header) {
         self.call.resource.counters.errors.add_one();
         self.rejected = Some(Box::new(header));
     }
 
-    /// What to do, as the function's attribute and the caller's [`Mode`] have it.
+    /// Returns what the caller should do, given the attribute and the caller's [`Mode`].
     pub(crate) async fn next(&mut self) -> Action {
-        // What is read there may never be committed.
+        // Data that is read in an open transaction may never be committed.
         if transaction::is_open(&self.call.cache)
             && !crate::base::mutation::is_active("reads-cached-in-transactions")
         {
@@ -169,14 +174,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Why the bodies around this call send it past the cache, if they do.
+    /// Returns why an enclosing body forces a bypass, if it does.
     pub(crate) fn barred(&self) -> Option<BypassReason> {
         enclosing::bars(&self.call.cache, &self.call.probe)
     }
 
-    /// Looks, and finds out what to do; waits for somebody else's load if there is one.
-    // Those who wait are many: what is only needed while one looks, or by the few who ask for the lease, is no part of
-    // what they hold meanwhile.
+    /// Looks up the entry and returns what the caller should do. Waits for another caller's load if
+    /// there is one.
+    // Many callers may wait here. So the state that only the lookup or a lease request needs is
+    // boxed, and is not part of what a waiter holds.
     pub(crate) async fn next_action(&mut self) -> Action {
         let call = self.call;
         if let Some(problem) = call.problem {
@@ -211,7 +217,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What to do after a look.
+    /// Decides after a lookup.
     fn decide(&mut self, look: Look) -> NextStep<'_> {
         let (stamp, now) = (look.stamp, look.now);
         let state = self.classify(look);
@@ -239,7 +245,8 @@ impl<'a> Reader<'a> {
         NextStep::Step(Box::pin(self.ask_for_lease(stamp, seen, past)))
     }
 
-    /// Asks for the lease in place of what was seen; `None` if somebody was faster, and the next look says who.
+    /// Requests the lease for the state that was seen. Returns `None` if another caller was faster;
+    /// then the next lookup tells the new state.
     async fn ask_for_lease(
         &mut self,
         stamp: Stamp,
@@ -258,7 +265,7 @@ impl<'a> Reader<'a> {
             if reply.is_ok() {
                 permit.forget();
             }
-            // Somebody else sees to the new one, or nobody can now.
+            // Another caller loads the new value, or nobody can now.
             return Some(Action::Stale(hit, StaleReason::Revalidating));
         }
         Some(match reply {
@@ -277,18 +284,18 @@ impl<'a> Reader<'a> {
                     return Some(Action::Bypass(BypassReason::WaitLimit));
                 }
                 if self.has_lost {
-                    // More than once: let those who win get on.
+                    // Lost more than once: let the winners make progress.
                     self.pause().await;
                 }
                 self.has_lost = true;
                 return None;
             }
-            // The lease may have been taken all the same; dropping the permit gives it back.
+            // The lease may have been granted. Dropping the permit gives it back.
             Err(error) => call.fault(&error),
         })
     }
 
-    /// What a look means to this reader.
+    /// Returns what a lookup means for this reader.
     pub(crate) fn classify(&mut self, look: Look) -> EntryState {
         self.fallback = None;
         if look.intended.is_some() && !crate::base::mutation::is_active("intents-not-seen") {
@@ -311,12 +318,13 @@ impl<'a> Reader<'a> {
         self.classify_live(header, payload, look.now)
     }
 
-    /// What an entry means that was not invalidated: served, or kept for when its load fails or is slow.
+    /// Classifies an entry that was not invalidated: it is served, or kept for the case that its
+    /// load fails or is slow.
     fn classify_live(&mut self, header: Header, payload: Payload, now: Millis) -> EntryState {
         let grace = &self.call.grace;
         let hit = Hit::new(header, payload, now);
         let past = hit.past;
-        // Whoever holds the lease may have died.
+        // The holder of the lease may have died.
         let is_loading = header.is_held(now, self.call.cache.config.lease);
         if now < header.fresh {
             if header.is_leased() || !grace.is_due_early(hit.ttl, header.took(), fastrand::f64()) {
@@ -348,12 +356,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What can be served in place of what is to be loaded.
+    /// Returns the expired entry that may be served instead of a new value.
     pub(crate) fn fallback(&mut self) -> Option<Box<Fallback>> {
         self.fallback.take()
     }
 
-    /// What is served because somebody else has tried already.
+    /// Returns the expired entry to serve, because another caller's load failed or is slow.
     pub(crate) fn instead(&mut self, bypass: BypassReason) -> Option<(Hit, StaleReason)> {
         let (fallback, reason) = match bypass {
             BypassReason::LoadFailed => (
@@ -366,7 +374,7 @@ impl<'a> Reader<'a> {
         Some((fallback?.hit, reason))
     }
 
-    /// Takes the entry's place whatever is there, as one who loads anew.
+    /// Takes the lease whatever the entry's state, for a caller that wants a new value.
     pub(crate) async fn take(&mut self) -> Action {
         let call = self.call;
         if let Some(problem) = call.problem {
@@ -402,7 +410,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether there is content that was not invalidated, of the right type and whole.
+    /// Returns true if the entry was not invalidated, is of the right type and did decode.
     fn is_live(&self, header: &Header, stamp: Stamp) -> bool {
         let (mut stamp, mut fingerprint) = (stamp, self.fingerprint);
         if crate::base::mutation::is_active("stamp-not-compared") {
@@ -416,11 +424,13 @@ impl<'a> Reader<'a> {
 
     fn on_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> LeaseDecision {
         if lease.stamp != stamp && !crate::base::mutation::is_active("joined-by-key") {
-            // Dead, unless it was taken between the reading of the generations and that of the entry.
+            // The lease is dead, unless it was taken between the reads of the generations and of
+            // the entry.
             if self.suspect == Some(lease.token) {
                 return LeaseDecision::GivesWay(Seen::Entry(lease));
             }
-            // Another one each time, as where loads are refused and invalidated without end.
+            // A different lease each time, for example because loads keep being refused and
+            // invalidated.
             if self.suspect.replace(lease.token).is_some() && self.is_late() {
                 return LeaseDecision::Bypass(BypassReason::WaitLimit);
             }
@@ -465,7 +475,7 @@ impl<'a> Reader<'a> {
         poller.is_some_and(|poller| poller.leader.token() == token)
     }
 
-    /// What there is to do about a lease that is not to be waited for.
+    /// Decides about a lease that should not be waited for. `None` if it should.
     fn gives_way(&mut self, lease: Header, now: Millis) -> Option<LeaseDecision> {
         if !lease.is_held(now, self.call.cache.config.lease) {
             return Some(LeaseDecision::GivesWay(Seen::Leased));
@@ -477,7 +487,7 @@ impl<'a> Reader<'a> {
             .then_some(LeaseDecision::Bypass(BypassReason::WaitLimit))
     }
 
-    /// Waits for what somebody else loads; `None` if nobody does any more.
+    /// Waits for another caller's load. Returns `None` if that caller has gone.
     pub(super) fn wait_for_result(
         &mut self,
         waiter: Waiter,
@@ -487,7 +497,7 @@ impl<'a> Reader<'a> {
         waiter.wait(self.deadline()).map(move |waited| {
             drop(noted);
             match waited {
-                // Its error is its own. Those who waited try by themselves.
+                // Errors are not shared: the waiters load themselves.
                 WaitResult::LoadResult(LoadResult::Failure) => {
                     Some(Action::Bypass(BypassReason::LoadFailed))
                 }
@@ -498,22 +508,22 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Waits for a change of the entry, with which whoever loads ends, or for as long as it may have gone unheard; what has
-    /// become of it says the next look.
+    /// Waits for the next change of the entry, since a load ends with one. Waits no longer than the
+    /// pause, because a notification may be lost. The next lookup tells the new state.
     async fn wait_for_word(&mut self) -> Option<Action> {
         let end = self.end_of_pause();
         let poller = self.poller.as_mut()?;
-        // Word that leads back here was of a renewal, or of nothing: were it waited for again at once, that might go on without
-        // a pause.
+        // The last notification was of a renewal, or of nothing. Waiting for the next one at once
+        // could loop without a pause.
         let listens = !std::mem::take(&mut poller.was_told);
-        // Where copies are kept, the keys of every look are listened to.
+        // With the local tier on, the flags of every lookup report changes.
         if listens && self.read_token.is_none() && poller.word.is_none() {
             let listen = self.call.cache.store.listen(&self.call.probe.key);
             poller.word = self.call_budget.spend(listen).await.unwrap_or_default();
-            // The look that follows is one after a wait.
+            // The next lookup follows a wait, so it gets a full budget.
             self.call_budget.renew();
             if poller.word.is_some() {
-                // It may have changed before.
+                // The entry may have changed before the subscription.
                 return None;
             }
         }
@@ -529,7 +539,7 @@ impl<'a> Reader<'a> {
             () = word, if listens => true,
         };
         if is_heard {
-            // There is no second word.
+            // Each subscription gives one notification.
             poller.word = None;
             poller.was_told = true;
         }
@@ -540,7 +550,8 @@ impl<'a> Reader<'a> {
         tokio::time::sleep_until(self.end_of_pause()).await;
     }
 
-    /// Until when to wait for somebody else before the next look, which has a budget of its own; each time for longer.
+    /// Returns the end of the next pause, before a lookup with a full budget. Each pause is twice
+    /// as long as the last.
     fn end_of_pause(&mut self) -> Instant {
         self.call_budget.renew();
         let pause = self.pause;
@@ -548,9 +559,9 @@ impl<'a> Reader<'a> {
         self.deadline().min(clock::now() + pause)
     }
 
-    /// Finds a place among those who load this without a lease.
+    /// Enters the load gate, for callers that load without a lease.
     pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
-        // Those who wait together with this reader are to gather there, too.
+        // The readers that wait for this one should enter the gate too.
         if !crate::base::mutation::is_active("poller-keeps-who-waits-in-an-outage") {
             self.stops_polling();
         }
@@ -582,19 +593,19 @@ impl<'a> Reader<'a> {
     fn deadline(&mut self) -> Instant {
         let wait = self.call.cache.config.wait;
         let wait = match self.call.grace.timeout {
-            // There is something else to serve then.
+            // A fallback can be served after the timeout.
             Some(timeout) if self.fallback.is_some() => wait.min(timeout),
             _ => wait,
         };
         *self.deadline.get_or_insert_with(|| clock::now() + wait)
     }
 
-    /// The wait limit counts from here.
+    /// Starts the wait limit.
     pub(crate) fn begin_to_wait(&mut self) {
         self.deadline();
     }
 
-    /// Waits for nobody from here on; what is free may still be taken.
+    /// Stops waiting for other callers. A free lease may still be taken.
     pub(crate) fn end_waiting(&mut self) {
         self.stops_polling();
         self.call_budget.renew();
@@ -606,31 +617,31 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What comes of a look.
+/// What follows from a lookup.
 enum NextStep<'r> {
     Action(Action),
     LookAgain,
-    /// What to wait for first; without a turn then, look again.
+    /// Wait for this first. If it gives no action, look up again.
     Step(BoxFuture<'r, Option<Action>>),
 }
 
-/// What comes of meeting somebody's lease.
+/// What follows from meeting a lease.
 enum LeaseDecision {
     GivesWay(Seen),
     LookAgain,
     Bypass(BypassReason),
-    /// Waits for a load of this process, or together with others for one elsewhere.
+    /// Waits for a load in this process, or shares the wait for one elsewhere.
     Joins(Waiter, Option<Noted>),
-    /// Looks after a load elsewhere.
+    /// Polls for a load elsewhere.
     Polls,
 }
 
 impl Call {
     pub(super) fn fault(&self, error: &Error) -> Action {
-        // While the store is known to be away, that is one fault and not one per call.
+        // While the store is known to be away, only the outage is counted, not every call.
         if self.cache.store.circuit() == Circuit::Closed {
             self.resource.counters.errors.add_one();
-            tracing::debug!("`{}` is read without the cache: {error}", self.probe.key);
+            tracing::debug!(key = self.probe.key, %error, "a call runs without the cache");
         }
         Action::Bypass(BypassReason::Unavailable)
     }

@@ -1,4 +1,5 @@
-//! Many leases at once, in steps: enough to be quick, few enough that nobody else waits behind one.
+//! Requests and fills many leases in steps. A step is large enough to be fast, and small enough not
+//! to delay other commands.
 
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
@@ -15,24 +16,24 @@ use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
 use crate::store::{Filled, LeaseReply, LeaseRequest, Probe, Seen};
 
-/// How many ids one step takes. Each may spend the budget of a call.
+/// The most ids in one step. Each step has the budget of a call.
 pub(super) const STEP: usize = 256;
-/// How many bytes of values one step stores, unless a single one is larger.
+/// The most bytes of values in one step, unless a single value is larger.
 const STEP_BYTES: usize = 4 << 20;
 
-/// A lease to be asked for.
+/// A lease to request.
 pub(super) struct Wanted<'c> {
-    /// Of the id in its batch.
+    /// The position of the id in its batch.
     pub(super) place: usize,
     pub(super) call: &'c Call,
     pub(super) permit: Permit,
     pub(super) seen: Seen,
 }
 
-/// What came of it.
+/// The result of a request.
 pub(super) enum Asked {
     Granted(Permit),
-    /// Somebody else was faster.
+    /// Another caller was faster.
     Taken,
     Bypass(BypassReason),
 }
@@ -46,12 +47,13 @@ impl Leases {
         *self.0.lock() = permits.into_iter().map(Permit::lease).collect();
     }
 
-    /// One more.
+    /// Adds a lease.
     pub(super) fn add(&self, permit: &Permit) {
         self.0.lock().push(permit.lease());
     }
 
-    /// Runs a batch from its first lease to its last fill: with many ids these alone may take as long as a lease holds.
+    /// Runs a batch and renews its leases, from the first lease to the last fill. With many ids,
+    /// requesting and filling alone may take longer than a lease lasts.
     pub(super) async fn renewing<F: Future>(&self, cache: Handle, batch: F) -> F::Output {
         let mut batch = std::pin::pin!(batch);
         let length = cache.config.lease;
@@ -73,7 +75,7 @@ impl Leases {
     }
 }
 
-/// Asks for leases; the first step within what the batch may still spend.
+/// Requests leases. The first step uses what is left of the batch's budget.
 pub(super) async fn lease_all(
     cache: Handle,
     wanted: Vec<Wanted<'_>>,
@@ -121,7 +123,7 @@ pub(super) async fn lease_all(
                         LeaseReply::Taken(_) | LeaseReply::Granted => Asked::Taken,
                     }
                 }
-                // It may have been taken all the same; dropping the permit gives it back.
+                // The lease may have been granted. Dropping the permit gives it back.
                 None => Asked::Bypass(BypassReason::Unavailable),
             };
             answers.push((place, asked));
@@ -130,9 +132,9 @@ pub(super) async fn lease_all(
     }
 }
 
-/// Stores what was loaded, each value under its lease, and says whose was stored.
+/// Stores the loaded values, each under its lease. Returns the calls whose value was stored.
 pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)>) -> Vec<&Call> {
-    // A shutdown waits for it.
+    // A shutdown waits for the fills.
     let _running = cache.delivery.begin();
     let mut fills = fills.into_iter().peekable();
     let mut budget = None;
@@ -162,9 +164,9 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)
             Err(error) => {
                 let counters = &call.resource.counters;
                 permits.iter().for_each(|_| counters.errors.add_one());
-                tracing::debug!("`{}` and others were not stored: {error}", first.key());
+                tracing::debug!(first = first.key(), %error, "values of a batch were not stored");
                 if error.kind() == ErrorKind::Unavailable {
-                    // What is left gives its leases back, or loses them by their time.
+                    // Dropping the other permits gives their leases back, or the leases expire.
                     return stored;
                 }
             }

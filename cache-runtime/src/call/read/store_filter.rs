@@ -1,12 +1,12 @@
-//! Which values are worth storing.
+//! Decides which values are stored.
 
-/// Which values are not worth keeping.
+/// Decides which values are not stored.
 pub trait Unless<V> {
-    /// Whether `value` is not to be stored.
+    /// Returns true if `value` must not be stored.
     fn refuses(self, value: &V) -> bool;
 }
 
-/// Keeps every value.
+/// Stores every value.
 #[derive(Debug)]
 pub struct Everything;
 
@@ -16,18 +16,18 @@ impl<V> Unless<V> for Everything {
     }
 }
 
-/// Keeps what the function in it does not refuse. It knows how to call it, so that what a wrong function lacks is
-/// reported where it is given and not once more where the body runs.
+/// Stores the values that its function does not refuse. It also holds how to call the function. So
+/// the compiler reports a wrong function where it is passed, and not again where the body runs.
 #[derive(Debug)]
 pub struct AllBut<F, C> {
     refuses: F,
     call: C,
 }
 
-/// Of a function that is called once.
+/// For a function that is called once.
 pub(super) type AllButOnce<F, V> = AllBut<F, fn(F, &V) -> bool>;
 
-/// Of a function that is called for each of many values.
+/// For a function that is called for each of many values.
 pub(super) type AllButEach<F, V> = AllBut<F, fn(&F, &V) -> bool>;
 
 impl<F, V> AllButOnce<F, V> {

@@ -7,8 +7,8 @@ use crate::call::returns::{Fallible, Owned};
 use crate::config::CacheConfig;
 use crate::key::Key;
 
-/// Ten thousand may wait for the same load. Most of what that costs is memory, which is fetched from the system when they
-/// come, and given back when they are answered.
+/// Ten thousand callers may wait for one load. Their main cost is memory, which is allocated when
+/// they come and freed when they are answered.
 #[tokio::test]
 async fn a_call_that_waits_is_small() {
     let cache = Cache::new(CacheConfig::default().local_mb(1)).await;

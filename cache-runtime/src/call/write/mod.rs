@@ -5,7 +5,7 @@
 //! | returned `Ok`, or a plain value | invalidated at once, before the caller gets the value |
 //! | returned `Err` | the same, and once more at the uncertainty deadline: an error may hide a commit |
 //! | returned an `Err` that wrote nothing (`rejected`, `on = ok`) | nothing |
-//! | was dropped, or panicked | a guard puts an intent, so that nothing is stored until the uncertainty deadline, and invalidates once more then |
+//! | was dropped, or panicked | a guard puts an intent until the uncertainty deadline, so that nothing is stored; invalidated once more then |
 //! | is `crash_safe` | an intent stands before the body runs, and ends with the invalidation |
 
 mod guard;

@@ -1,4 +1,4 @@
-//! What a write invalidates.
+//! The plan of a write: what it invalidates.
 
 use std::any::TypeId;
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use crate::protocol::generation::Dep;
 use crate::registry::{CallSite, Resource};
 use crate::store::{Intent, IntentRow};
 
-/// Collects what a function's attribute says it invalidates.
+/// Collects what a function's attribute says to invalidate.
 #[derive(Debug)]
 #[must_use]
 pub struct WritePlan<'a> {
@@ -29,7 +29,7 @@ pub struct WritePlan<'a> {
 #[derive(Debug)]
 struct Target {
     resource: Arc<Resource>,
-    /// The entity's key; `None` for the whole resource.
+    /// The entity's key. `None` for the whole resource.
     entity: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> WritePlan<'a> {
         }
     }
 
-    /// A resource, to be invalidated as a whole unless an id follows.
+    /// Adds a resource. It is invalidated as a whole unless an id follows.
     pub fn resource(mut self, name: &'static str) -> Self {
         let resource = self.cache.resource(name);
         if let (None, Some(site)) = (&resource, self.site) {
@@ -53,12 +53,12 @@ impl<'a> WritePlan<'a> {
                 format!("`{name}` is not a resource name, so {site} does not invalidate it; use lower-case letters, digits, `-` and `_`")
             });
         }
-        // One that is none keeps its place, so that its id does not narrow the resource before it.
+        // An invalid name keeps its place, so that its id does not narrow the resource before it.
         self.targets.push(resource.map(Target::whole));
         self
     }
 
-    /// Narrows the last resource to one row, and to everything derived from the resource.
+    /// Narrows the last resource to one row, plus everything derived from the resource.
     pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
@@ -68,7 +68,7 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    /// Narrows the last resource to the row whose id has been written as text before.
+    /// Narrows the last resource to one row, whose id is already rendered as text.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn rendered_id(mut self, id: &str) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
@@ -77,32 +77,32 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    /// All entries that carry the tag which has been written as text before.
+    /// Adds all entries that carry this tag, which is already rendered as text.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn rendered_tag(mut self, tag: &str) -> Self {
         self.tags.push(Dep::new(self.cache.space.rendered_tag(tag)));
         self
     }
 
-    /// A resource that is not named in the program's text.
+    /// Adds a resource that the program's source does not name.
     pub(crate) fn known(mut self, resource: Arc<Resource>) -> Self {
         self.targets.push(Some(Target::whole(resource)));
         self
     }
 
-    /// All entries that carry this tag.
+    /// Adds all entries that carry this tag.
     pub fn tag(mut self, tag: impl Display) -> Self {
         self.tags.push(tag_dep(self.cache, &tag.to_string()));
         self
     }
 
-    /// The write is announced before it takes place, so that a process which is killed leaves nothing stale.
+    /// Puts an intent before the body runs, so that a killed process leaves nothing stale.
     pub fn crash_safe(mut self) -> Self {
         self.crash_safe = true;
         self
     }
 
-    /// The function runs inside its caller's transaction, and returns before the commit.
+    /// Marks a function that runs inside its caller's transaction and returns before the commit.
     pub fn after_commit(mut self) -> Self {
         self.after_commit = true;
         self
@@ -150,21 +150,22 @@ impl<'a> WritePlan<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Planned {
     pub(super) order: Order,
-    /// The entries in the order, with what stands for each where it is somebody else's.
+    /// The entries in the order. Each has the generation that takes its intent if another program's
+    /// value is under its key.
     pub(super) rows: Vec<IntentRow>,
-    /// The tags among the bumps.
+    /// The dependencies of the tags.
     tags: Vec<Arc<Dep>>,
     pub(super) crash_safe: bool,
     pub(super) after_commit: bool,
 }
 
 impl Planned {
-    /// Whether it is undone if the transaction around it is.
+    /// Returns true if a rollback of the enclosing transaction undoes the write.
     pub(crate) fn takes_part(&self) -> bool {
         self.after_commit
     }
 
-    /// What was planned before the body ran, with the rows that are known by now.
+    /// Combines the plan from before the body with the rows that the result has told.
     pub(super) fn with_rows_of(&self, known: Self, cache: &Handle) -> Self {
         let mut narrowed = Self {
             tags: self.tags.clone(),
@@ -184,19 +185,19 @@ impl Planned {
         self.order
     }
 
-    /// The generations that it replaces.
+    /// Returns the dependencies whose generations it replaces.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn deps(&self) -> &[Arc<Dep>] {
         &self.order.bumps
     }
 
-    /// The single rows among what it invalidates.
+    /// Returns the single rows that it invalidates.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn intent_rows(&self) -> &[IntentRow] {
         &self.rows
     }
 
-    /// The same as an announcement: it invalidates, and nothing is stored until its time is over.
+    /// Returns the plan as an intent: it invalidates, and readers store nothing while it stands.
     pub(crate) fn intent(&self, token: Nonce, length: Duration) -> Intent {
         Intent {
             token,
@@ -215,8 +216,8 @@ impl Target {
         }
     }
 
-    /// An id that the readers would not write in this form names no entry of theirs: then it is the whole
-    /// resource. An invalidation is never bypassed.
+    /// Narrows to one row. If the readers would not write an id in this form, it names none of
+    /// their entries, so the whole resource is invalidated. An invalidation is never bypassed.
     fn narrow(
         &mut self,
         form: Result<IdForm, KeyError>,
