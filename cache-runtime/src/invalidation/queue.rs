@@ -15,7 +15,8 @@ use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
 use crate::store::{ConnectionStatus, Intent, Invalidation, Probe};
 
-/// Delayed batches are rounded up to this step and merged. That bounds their number.
+/// Due times are rounded up to this step, and batches that are due together are merged. That bounds
+/// their number.
 const DUE_STEP: Duration = Duration::from_millis(250);
 
 /// The most names in one log message about lost invalidations.
@@ -263,7 +264,7 @@ impl Queue {
         self.delayed.first_key_value().map(|(due, _)| *due)
     }
 
-    /// Makes ready the batches that are due and the one that was in flight when the worker stopped.
+    /// Makes ready the batches that are due, and the one in flight if its delivery was interrupted.
     fn gather(&mut self, now: Instant) {
         while self.next_due().is_some_and(|due| due <= now)
             && let Some((due, mut batch)) = self.delayed.pop_first()

@@ -22,7 +22,8 @@ pub(super) struct Shared {
     pub(super) is_degraded: AtomicBool,
     /// How many writes and fills are running. A running write may still enqueue an invalidation.
     pub(super) running: watch::Sender<usize>,
-    /// Whether the worker runs on the cache's own thread, whose time a paused clock does not see.
+    /// Whether the worker runs on the cache's own thread, where the caller's paused time does not
+    /// apply.
     pub(super) is_elsewhere: bool,
 }
 

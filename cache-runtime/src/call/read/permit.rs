@@ -86,7 +86,7 @@ impl Permit {
         }
     }
 
-    /// Releases nothing when dropped, because the lease was not granted.
+    /// Drops the permit without giving a lease back, because none is held.
     pub(crate) fn forget(mut self) {
         self.held = false;
     }
