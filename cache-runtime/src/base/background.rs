@@ -1,7 +1,7 @@
-//! A small runtime of the cache's own, on one thread.
+//! A small runtime that belongs to the cache, on one thread.
 //!
-//! Invalidations are delivered here, so that they outlive the runtime of whoever caused them; so are the
-//! connection kept, leases given back and dead entries swept.
+//! Invalidations are sent from here, so they outlive the runtime of their caller. The same thread
+//! keeps the connection, returns leases and sweeps dead entries.
 
 use std::future::Future;
 use std::io;
@@ -12,17 +12,18 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How long the thread outlives the cache at most, for tasks that have something to finish. They are bounded
-/// by themselves; this only ends one that hangs.
+/// How long the thread may outlive the cache, for tasks that still have something to finish. Those
+/// tasks have limits of their own; this limit ends one that hangs.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// The runtime's handle. Dropping it ends every task, those to be finished after a while, and the thread.
+/// The runtime's handle. Dropping it ends every task and the thread. Tasks that have something to
+/// finish get up to [`GRACE`].
 #[derive(Debug)]
 pub(crate) struct Background {
     handle: Handle,
     to_finish: mpsc::UnboundedSender<JoinHandle<()>>,
     closing: watch::Sender<bool>,
-    /// Whether it is a thread of its own, on which nobody pauses the time.
+    /// Whether the runtime has its own thread, where no test pauses Tokio's time.
     is_own: bool,
 }
 
@@ -31,7 +32,7 @@ impl Background {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (to_finish, finishing) = mpsc::unbounded_channel();
-        // A thread owns the runtime because a runtime can't be dropped inside another one.
+        // The thread owns the runtime, because a runtime can't be dropped inside another one.
         std::thread::Builder::new()
             .name("cache-runtime".into())
             .spawn(move || runtime.block_on(finish(finishing)))?;
@@ -43,7 +44,7 @@ impl Background {
         })
     }
 
-    /// On the test's own runtime, whose time it may pause.
+    /// Uses the test's own runtime, whose time the test may pause.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn here() -> Self {
         Self {
@@ -63,12 +64,12 @@ impl Background {
         self.is_own
     }
 
-    /// How many tasks are alive.
+    /// The number of tasks that are alive.
     pub(crate) fn tasks(&self) -> u64 {
         self.handle.metrics().num_alive_tasks() as u64
     }
 
-    /// Runs a task until it ends, or the cache is closed.
+    /// Runs a task until it ends or the cache is closed.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut closing = self.closing.subscribe();
         self.handle.spawn(async move {
@@ -79,31 +80,31 @@ impl Background {
         });
     }
 
-    /// Ends the tasks that would go on for ever.
+    /// Ends the tasks that would otherwise run for ever.
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
     }
 
-    /// Runs a task that ends by itself soon after the cache has gone, and is waited for then.
+    /// Runs a task that ends by itself soon after the cache is dropped. The thread waits for it.
     pub(crate) fn spawn_to_finish(&self, task: impl Future<Output = ()> + Send + 'static) {
-        // The receiver is there as long as the thread, which is there as long as this.
+        // The receiver lives as long as the thread, and the thread as long as `self`.
         let _ = self.to_finish.send(self.handle.spawn(task));
     }
 }
 
-/// How long after a task has panicked it is started again.
+/// How long to wait before a task that panicked is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many times a task of any cache in this process has been started again.
+/// How often a task of any cache in this process has been started again after a panic.
 static RESTARTS: AtomicU64 = AtomicU64::new(0);
 
-/// How many times a task of a cache in this process has panicked and been started again.
+/// How often a task of any cache in this process has been started again after a panic.
 pub(crate) fn restarts() -> u64 {
     RESTARTS.load(Ordering::Relaxed)
 }
 
-/// Runs a task, and again if it panics: a fault in one must not end what the cache depends on for good. Dropped, it ends
-/// the task.
+/// Runs a task, and starts it again if it panics: one fault must not stop a task that the cache
+/// depends on. Dropping this future ends the task.
 pub(crate) async fn supervised<F>(name: &'static str, make: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -125,7 +126,7 @@ where
     }
 }
 
-/// Returns when the cache has gone, and has finished what it had begun.
+/// Returns once the cache is dropped and the tasks that it started have finished.
 async fn finish(mut tasks: mpsc::UnboundedReceiver<JoinHandle<()>>) {
     let mut unfinished = Vec::new();
     while let Some(task) = tasks.recv().await {
@@ -133,7 +134,7 @@ async fn finish(mut tasks: mpsc::UnboundedReceiver<JoinHandle<()>>) {
     }
     let finished = async {
         for task in unfinished {
-            // A task that panicked has said so.
+            // A panic has been reported by the panic hook already.
             let _ = task.await;
         }
     };

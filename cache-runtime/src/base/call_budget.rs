@@ -1,4 +1,4 @@
-//! What a call may spend on the store.
+//! The time that one call may spend on the store.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use futures_util::future::Either;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 
-/// One command budget for all that a call asks of the store, so that a miss, which takes several commands, is not
-/// delayed several times as long as a hit.
+/// One command budget for all commands of a call. A miss takes several commands, and is delayed no
+/// longer than a hit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallBudget {
     budget: Duration,
     left: Duration,
-    /// Since when a command is running that has not been counted.
+    /// When the running command began, if its time has not been counted yet.
     running: Option<Instant>,
 }
 
@@ -27,7 +27,7 @@ impl CallBudget {
         }
     }
 
-    /// Waits for an answer for as long as is left. What is asked is sent in any case.
+    /// Waits for an answer for as long as the budget lasts. The request is sent in any case.
     pub(crate) fn spend<T, F>(
         &mut self,
         ask: F,
@@ -38,10 +38,11 @@ impl CallBudget {
         self.spend_running(ask).inspect(|_| self.stop())
     }
 
-    /// The same for one who may be done with the answer: its time runs on until [`stop`](Self::stop), and who is done spares
-    /// the second look at the clock, which is dear beside a hit.
-    // No `async fn`: that would hold `ask` three times over, and a place for a timer that most calls don't need. Those who
-    // wait for an answer are many at times.
+    /// Like [`spend`](Self::spend), but the time runs on until [`stop`](Self::stop). A caller that
+    /// needs no more commands skips the second clock reading, which is expensive compared with a
+    /// hit.
+    // Not an `async fn`: its future would hold `ask` three times, and a timer that most calls don't
+    // need. Many calls may wait at the same time, so the size matters.
     pub(crate) fn spend_running<T, F>(
         &mut self,
         ask: F,
@@ -52,21 +53,21 @@ impl CallBudget {
         self.stop();
         self.running = Some(clock::now());
         if self.left == self.budget {
-            // The store ends this by itself.
+            // The store has this same limit and ends the command itself.
             return Either::Left(ask);
         }
         let budget = self.budget;
         let within = tokio::time::timeout(self.left, ask).map(move |answer| {
             answer.unwrap_or_else(|_| {
                 let budget = budget.as_millis();
-                let text = format!("the call has spent its budget of {budget} ms");
+                let text = format!("the command budget of the call is spent: {budget} ms");
                 Err(Error::unavailable(text))
             })
         });
         Either::Right(Box::pin(within))
     }
 
-    /// Counts what the running command has taken.
+    /// Subtracts the time that the running command has taken.
     pub(crate) fn stop(&mut self) {
         if let Some(began) = self.running.take() {
             self.left = self.left.saturating_sub(began.elapsed());
@@ -77,7 +78,8 @@ impl CallBudget {
         self.left
     }
 
-    /// Begins anew, for one who waits for somebody else: that has a limit of its own.
+    /// Restores the full budget, for a caller that waits for another one: that wait has its own
+    /// limit.
     pub(crate) fn renew(&mut self) {
         self.running = None;
         self.left = self.budget;

@@ -1,4 +1,4 @@
-//! The only place that asks what time it is.
+//! The only module that reads a clock.
 
 use std::sync::OnceLock;
 #[cfg(feature = "redis")]
@@ -9,7 +9,7 @@ pub(crate) use tokio::time::Instant;
 
 /// A point in a store's own time, in milliseconds since the Unix epoch.
 ///
-/// For Redis that is the server's clock, so the clocks of the application's processes don't matter.
+/// For Redis this is the server's clock, so the clocks of the application's processes don't matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Millis(pub u64);
 
@@ -23,15 +23,15 @@ impl Millis {
         )
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// How long after `earlier` this is; zero if it is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// By how much the store's clock may be misjudged here. Between its answers it is estimated from the last one, which may
-/// have been on its way for a second.
+/// How wrong this process may be about the store's clock. Between answers, the time is estimated
+/// from the last answer, which may have been on its way for a second.
 pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(2);
 
 /// Tokio's clock, so that tests can pause and advance it.
@@ -39,7 +39,8 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The process's wall clock, moved forward by [`now`] alone: it never jumps when the system's time is set.
+/// The process's wall clock, moved forward by [`now`] alone: it never jumps when the system's time
+/// is set.
 pub(crate) fn wall() -> Millis {
     static START: OnceLock<(Instant, Millis)> = OnceLock::new();
     let (start, at_start) = START.get_or_init(|| {
@@ -51,7 +52,7 @@ pub(crate) fn wall() -> Millis {
     at_start.after(now().saturating_duration_since(*start))
 }
 
-/// The same by the clock of the system, which nobody pauses.
+/// Like [`wall`], but by the system's monotonic clock, which tests can't pause.
 #[cfg(feature = "redis")]
 fn real_wall() -> Millis {
     use std::time::Instant;
@@ -60,8 +61,8 @@ fn real_wall() -> Millis {
     at_start.after(start.elapsed())
 }
 
-/// [`wall`] for a fraction of the price, and up to [`TICK`] later, never earlier. In tests it is [`wall`] itself, which they
-/// may pause.
+/// A cheap [`wall`] that may be up to [`TICK`] late, but never early. In tests it is [`wall`]
+/// itself, which they may pause.
 pub(crate) fn wall_or_later() -> Millis {
     if cfg!(any(test, feature = "testing")) {
         return wall();
@@ -72,12 +73,13 @@ pub(crate) fn wall_or_later() -> Millis {
     at_start.after(Duration::from_nanos(now.saturating_sub(*start)) + TICK)
 }
 
-/// What the kernel's coarse clock may lag behind: a tick, which is 10 ms where it is longest.
+/// The most that the kernel's coarse clock lags behind: one tick, at most 10 ms.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// Nanoseconds from some point in time that only this process knows, by the kernel's coarse clock, which costs a tenth of
-/// the exact one. It comes from the kernel and not from a task, which would be late itself: after a pause of the process
-/// it is right at once. It stands still while the machine sleeps.
+/// Nanoseconds since some point known only to this process, by the kernel's coarse clock, which
+/// costs a tenth of the exact one. The kernel keeps it, not a task of this process that could be
+/// late itself: it is right at once after the process was paused. It stands still while the machine
+/// sleeps.
 #[inline]
 pub(crate) fn coarse_nanos() -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -92,7 +94,8 @@ pub(crate) fn coarse_nanos() -> u64 {
     }
 }
 
-/// The same by the clock on the wall, which goes on while the machine sleeps, and may be set to any time.
+/// Like [`coarse_nanos`], but by the wall clock. It goes on while the machine sleeps, and may be
+/// set to any time.
 #[inline]
 pub(crate) fn coarse_wall_nanos() -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -110,12 +113,12 @@ pub(crate) fn coarse_wall_nanos() -> u64 {
 #[inline]
 fn coarse(clock: rustix::time::ClockId) -> u64 {
     let now = rustix::time::clock_gettime(clock);
-    // Nobody lives before 1970.
+    // The clock is never before 1970, so neither part is negative.
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// What a remote clock reads, from its last reading: its offset to [`real_wall`], since it goes on while a test has Tokio's
-/// time paused.
+/// A remote clock, estimated from its last reading. It keeps the offset to [`real_wall`], since the
+/// remote clock goes on while a test pauses Tokio's time.
 #[cfg(feature = "redis")]
 #[derive(Debug)]
 pub(crate) struct RemoteClock {
@@ -130,7 +133,7 @@ impl RemoteClock {
         }
     }
 
-    /// It was read again: clocks are set, drift apart, and stand still while a machine sleeps.
+    /// Takes a new reading: clocks are set, drift apart, and stand still while a machine sleeps.
     pub(crate) fn read(&self, remote: Millis) {
         self.ahead_ms.store(ahead_ms(remote), Ordering::Relaxed);
     }
@@ -168,7 +171,7 @@ mod tests {
     async fn a_remote_clock_goes_on_from_its_last_reading() {
         let hour = |n: u64| Millis(n * 3_600_000);
         let clock = RemoteClock::from_reading(hour(5));
-        // The other machine knows nothing of it.
+        // The remote clock is not paused, so it has not moved.
         tokio::time::advance(Duration::from_secs(3_600)).await;
         for set in [hour(5), hour(9), hour(1)] {
             clock.read(set);

@@ -1,4 +1,4 @@
-//! Counting: atomics inside, a plain snapshot outside.
+//! Counters: atomics inside, a plain snapshot outside.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,7 +12,7 @@ macro_rules! counters {
             $(pub(crate) $name: $counter,)*
         }
 
-        /// What was counted since the cache was made.
+        /// What was counted since the cache was built.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct CounterSnapshot {
@@ -22,7 +22,7 @@ macro_rules! counters {
         impl Counters {
             pub(crate) fn snapshot(&self) -> CounterSnapshot {
                 let mut snapshot = CounterSnapshot { $($name: self.$name.get(),)* };
-                // Apart, so that a hit in the process counts once.
+                // Local hits are counted apart, so that a local hit costs one increment.
                 snapshot.hits += snapshot.local_hits;
                 snapshot
             }
@@ -39,25 +39,28 @@ macro_rules! counters {
 counters! {
     /// Calls answered from the cache.
     hits: Striped,
-    /// Calls answered by their function, or by another call's run of it, while the cache was asked.
+    /// Calls that asked the cache, and were answered by their function or by another call's run of
+    /// it.
     misses: Counter,
     /// Values stored.
     fills: Counter,
-    /// Values not stored because their entry was invalidated, evicted or taken over while they were loaded.
+    /// Values not stored because their entry was invalidated, evicted or taken over during the
+    /// load.
     fills_refused: Counter,
-    /// Entries found whose generations have changed; each is a read that would have been stale.
+    /// Entries found whose generations have changed. Each would have been a stale read.
     stale_rejected: Counter,
-    /// Invalidations, however they were asked for.
+    /// Invalidations, by attribute or by hand.
     invalidations: Counter,
-    /// Faults of the store, payloads that did not decode, values that could not be stored.
+    /// Store failures, payloads that did not decode, and values that could not be stored.
     errors: Counter,
     /// Calls that ran their function without the cache.
     bypasses: Counter,
-    /// Hits on an entry past its time: while a new one was loaded, or because its load failed or was slow.
+    /// Hits on an expired entry: while a new value was loaded, or because its load failed or was
+    /// slow.
     stale_served: Counter,
-    /// Loads in the background, while an entry past its time was served.
+    /// Loads in the background while an expired entry was served.
     refreshes: Counter,
-    /// Those of the hits that a copy in the process answered, beside Redis.
+    /// The hits that a local entry answered, in front of Redis. They are included in `hits`.
     local_hits: Striped,
 }
 
@@ -70,7 +73,7 @@ impl Counter {
         self.count();
     }
 
-    /// Adds one, and returns what it was.
+    /// Adds one, and returns the count before.
     pub(crate) fn count(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
@@ -80,26 +83,27 @@ impl Counter {
     }
 }
 
-/// A counter of what happens many million times in a second: the first threads have a part each, which nobody else writes,
-/// and the others share what is left. One for all would be what limits two threads, and a write that others may make
-/// between costs a tenth of a hit.
+/// A counter for events that happen millions of times per second. The first threads have a stripe
+/// each, which no other thread writes; later threads share the remaining stripes. A single counter
+/// would already limit two threads, and an atomic read-modify-write costs a tenth of a hit.
 #[derive(Debug, Default)]
 pub(crate) struct Striped([Stripe; STRIPES]);
 
 pub(crate) const STRIPES: usize = 12;
 
-/// How many of them are of one thread each.
+/// The number of stripes that belong to one thread each.
 const OWN: usize = 8;
 
-/// Alone where processors fetch memory: they do so in pairs of lines of 64 bytes.
+/// Aligned to 128 bytes, since processors fetch cache lines of 64 bytes in pairs: a stripe shares
+/// no line with another one.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe(Counter);
 
-/// The current thread's stripe; one of its own is somebody else's when the thread has ended.
+/// The current thread's stripe. A stripe of its own becomes free when the thread ends.
 struct Place(usize);
 
-/// Which stripes are nobody's, a bit for each.
+/// The stripes that are free, one bit each.
 static FREE: Mutex<usize> = Mutex::new((1 << OWN) - 1);
 
 impl Place {
@@ -128,10 +132,10 @@ thread_local! {
     static PLACE: Place = Place::take();
 }
 
-/// The current thread's.
+/// The index of the current thread's stripe.
 #[inline]
 pub(crate) fn stripe() -> usize {
-    // While the thread ends it has none any more.
+    // A thread that is ending has no stripe any more.
     PLACE
         .try_with(|place| place.0)
         .unwrap_or(OWN)
@@ -144,13 +148,13 @@ impl Striped {
         self.count();
     }
 
-    /// Adds one, and returns what the thread's part was.
+    /// Adds one, and returns the count of the thread's stripe before.
     #[inline]
     pub(crate) fn count(&self) -> u64 {
         let place = stripe();
         let Counter(count) = &self.0[place].0;
         if place < OWN {
-            // Nobody else writes it: whoever had it before has given it back under a lock.
+            // No other thread writes it: the previous owner gave it back under a lock.
             let was = count.load(Ordering::Relaxed);
             count.store(was + 1, Ordering::Relaxed);
             was

@@ -1,7 +1,8 @@
-//! Entries of the process by the text of their key, bounded by bytes, and looked at where they lie.
+//! Local entries by the text of their key. The map is bounded by bytes, and entries are read in
+//! place.
 //!
-//! To count an entry for each who looks at it would be two writes of what all of them read, and with what its value is
-//! counted for anyway half of the time that a hit takes.
+//! Cloning the `Arc` costs two contended writes. Together with the clone of the value, that is half
+//! the time of a hit, so the map shows an entry where it lies.
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -9,19 +10,20 @@ use std::sync::Arc;
 
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter, sync};
 
-/// A shard admits nothing larger than its own share: few shards, so that large values fit.
+/// A shard admits no entry larger than its share of the room. With few shards, large values fit.
 const SHARD_BYTES: u64 = 8 << 20;
 const MAX_SHARDS: u64 = 64;
-/// What an entry is taken to weigh when room is set aside, and the most entries for which it is: the table grows past it.
+/// The assumed weight of an entry when room is set aside, and the most entries to set room aside
+/// for. The map grows past that.
 const USUAL_ENTRY: u64 = 1024;
 const MAX_ESTIMATE: u64 = 1 << 16;
 
-/// What lies in a table.
+/// An entry that the map can hold.
 pub(crate) trait Entry {
     /// The text of its key.
     fn key(&self) -> &str;
 
-    /// How many bytes it takes.
+    /// The bytes that it takes.
     fn weight(&self) -> u64;
 }
 
@@ -51,7 +53,7 @@ impl<E: Entry> PartialEq for Place<E> {
 
 impl<E: Entry> Eq for Place<E> {}
 
-/// Whoever asks for an entry: for that of this key, if it is one that will do.
+/// A lookup: finds the entry of this key, if it satisfies the predicate.
 struct Asked<'k, F> {
     key: &'k [u8],
     will_do: F,
@@ -80,7 +82,7 @@ impl<E: Entry> Weighter<Place<E>, ()> for ByBytes {
 }
 
 impl<E: Entry> Table<E> {
-    /// A table that holds up to so many bytes.
+    /// A map that holds up to `max_bytes`.
     pub(crate) fn new(max_bytes: u64) -> Self {
         let shards = (max_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
         let estimate = (max_bytes / USUAL_ENTRY).clamp(64, MAX_ESTIMATE);
@@ -92,16 +94,17 @@ impl<E: Entry> Table<E> {
         let hasher = DefaultHashBuilder::default();
         Self(match options {
             Ok(options) => sync::Cache::with_options(options, ByBytes, hasher, Default::default()),
-            // Both of its required options are set above.
+            // Can't happen: both required options are set above.
             Err(_) => sync::Cache::with(64, max_bytes, ByBytes, hasher, Default::default()),
         })
     }
 
-    /// Shows the entry under a key where it lies; says whether there is one. Who writes beside it waits for `see`: it has to be
-    /// short, and must not ask the table.
+    /// Shows the entry under a key in place; returns whether there is one. Writers of the same
+    /// shard wait for `see`, so it has to be short and must not use the map.
     #[inline]
     pub(crate) fn look(&self, key: &[u8], see: impl Fn(&Arc<E>)) -> bool {
-        // The table hands out copies of what it holds, but compares keys where they lie.
+        // `quick_cache` returns clones of entries, but compares keys in place. So the comparison of
+        // keys is where an entry can be read without a clone.
         let will_do = |entry: &Arc<E>| {
             see(entry);
             true
@@ -119,12 +122,12 @@ impl<E: Entry> Table<E> {
         self.0.insert(Place(entry), ());
     }
 
-    /// Removes the entry under a key if it is one that `will_do`; says whether it was.
+    /// Removes the entry under a key if it satisfies the predicate; returns whether it did.
     pub(crate) fn remove_if(&self, key: &[u8], will_do: impl Fn(&Arc<E>) -> bool) -> bool {
         self.0.remove(&Asked { key, will_do }).is_some()
     }
 
-    /// All entries, one after the other. What changes meanwhile is seen, or not.
+    /// All entries, one after the other. Concurrent changes may be seen or not.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Arc<E>> {
         self.0.iter().map(|(place, ())| place.0)
     }
@@ -137,7 +140,8 @@ impl<E: Entry> Table<E> {
         self.0.weight()
     }
 
-    /// Half the room of a shard. What is larger would push out most of what lies beside it, and is better not put in.
+    /// The most an entry may weigh: half the room of a shard. A larger one would evict most of the
+    /// shard, so callers don't insert it.
     pub(crate) fn heaviest(&self) -> u64 {
         self.0.shard_capacity() / 2
     }

@@ -1,9 +1,9 @@
-//! What can go wrong where the caller asked for something by hand.
+//! The error of the operations that a caller asks for by hand.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What kind of failure an [`Error`] is, for code that decides.
+/// The kind of an [`Error`], for code that branches on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -13,7 +13,7 @@ pub enum ErrorKind {
     Unstorable,
     /// The key holds a value that this framework did not write; it was left alone.
     Foreign,
-    /// Another writer came in between; what is in the cache now is newer than this operation.
+    /// Another writer came in between: the cache holds something newer than this operation.
     Superseded,
     /// The store can't be reached, or did not answer within the command budget.
     Unavailable,
@@ -39,9 +39,10 @@ impl ErrorKind {
     }
 }
 
-/// A failure of the cache: [`kind`](Error::kind) to decide by, the text to read, `source()` to dig.
+/// A failure of the cache. [`kind`](Error::kind) is for code, the text for people, and `source()`
+/// has the cause.
 ///
-/// Annotated functions never return it: with a fault in the cache they simply run.
+/// Annotated functions never return it: when the cache fails, they simply run.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -50,7 +51,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of this kind; `context` is what a person reads, in lower case and without a full stop.
+    /// An error of this kind. `context` is for people: lower case, without a full stop.
     #[must_use]
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self {
@@ -60,7 +61,7 @@ impl Error {
         }
     }
 
-    /// Adds the error underneath.
+    /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
@@ -92,11 +93,11 @@ impl StdError for Error {
     }
 }
 
-/// So many characters of a text from outside are shown.
+/// How many characters of an outside text are shown.
 const SHOWN: usize = 200;
 
-/// A text from outside as it may stand in a log or an error: control characters are escaped, so that one event stays
-/// one line, and what is long is cut.
+/// Makes an outside text fit for a log or an error: control characters are escaped, so that one
+/// event stays one line, and a long text is cut.
 pub(crate) fn shortened(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(SHOWN));
     for (at, c) in text.chars().enumerate() {
@@ -112,7 +113,8 @@ pub(crate) fn shortened(text: &str) -> String {
     shown
 }
 
-/// Characters that change how a line reads without being seen: separators of lines, and the marks of writing direction.
+/// Characters that change how a line reads without being visible: line separators and marks of
+/// writing direction.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

@@ -1,4 +1,4 @@
-//! The lowest layer: plain helpers that know nothing of caching. It imports no other room.
+//! The lowest layer: plain helpers that know nothing of caching. It imports no other module.
 
 pub(crate) mod background;
 pub(crate) mod call_budget;

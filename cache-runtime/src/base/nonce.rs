@@ -1,4 +1,4 @@
-//! 128-bit names that no process ever makes twice.
+//! 128-bit ids that are never made twice, in this process or another.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -14,13 +14,14 @@ impl Nonce {
     /// How many characters a nonce has in text.
     pub const TEXT_LEN: usize = 32;
 
-    /// The value that is never handed out; it stands for "none" where a nonce is optional in text.
+    /// The value that is never handed out. It stands for "none" where a nonce is optional in text.
     pub const NONE: Self = Self(0);
 
     /// A new one.
     ///
-    /// A counter under a keyed hash whose key is drawn from the operating system once per process: unique
-    /// within the process, random to everybody else, and without a system call each time.
+    /// It is a counter under a keyed hash. The operating system gives the hash's key once per
+    /// process. So nonces are unique within the process, random to everybody else, and need no
+    /// system call each time.
     #[must_use]
     pub fn fresh() -> Self {
         static KEY: OnceLock<[u8; 16]> = OnceLock::new();
@@ -28,7 +29,7 @@ impl Nonce {
         let key = KEY.get_or_init(|| {
             let mut key = [0; 16];
             if getrandom::fill(&mut key).is_err() {
-                // No randomness from the system: what differs between processes has to do.
+                // The system has no randomness: derive the key from the process id and the time.
                 let seed = (std::process::id(), std::time::SystemTime::now());
                 key = hash128(&[0; 16], format!("{seed:?}").as_bytes()).to_le_bytes();
             }
@@ -62,11 +63,11 @@ impl fmt::Debug for Nonce {
     }
 }
 
-/// The digits of half a nonce.
+/// The number of hex digits in half a nonce.
 const HALF: usize = Nonce::TEXT_LEN / 2;
 
-/// Reads up to 16 lower-case hex digits. Each read of an entry has some hundred of them, and one table is a few times
-/// quicker than the standard library's way.
+/// Reads up to 16 lower-case hex digits. A read of an entry parses about a hundred of them, and one
+/// table is several times as fast as the standard library.
 pub(crate) fn hex64(digits: &[u8]) -> Option<u64> {
     const NONE: u8 = 0xf0;
     const VALUES: [u8; 256] = {
@@ -90,7 +91,7 @@ pub(crate) fn hex64(digits: &[u8]) -> Option<u64> {
 /// Keyed SipHash-1-3 with 128 bits of output.
 #[inline]
 pub(crate) fn hash128(key: &[u8; 16], bytes: &[u8]) -> u128 {
-    // All at once: what can be continued costs half as much again.
+    // In one call: the incremental hasher takes half as long again.
     SipHasher13::new_with_key(key).hash(bytes).as_u128()
 }
 

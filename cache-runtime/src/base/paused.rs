@@ -1,20 +1,22 @@
-//! Tokio's paused time while something goes on in real time.
+//! Keeps Tokio's paused time still while real work goes on.
 //!
-//! With time paused (`#[tokio::test(start_paused = true)]`), Tokio moves the clock on to the next timer as soon as no task of the
-//! runtime is ready. It does not know of an answer that is on its way to another thread, so that the command's budget would be
-//! over at once. It does not move the clock while a blocking task of the runtime runs, and such a task is held here.
+//! With time paused (`#[tokio::test(start_paused = true)]`), Tokio moves the clock to the next
+//! timer as soon as no task of the runtime is ready. It does not know that another thread is about
+//! to deliver an answer, so the command's budget would be over at once. Tokio does not move the
+//! clock while a blocking task of the runtime runs, so this module holds one.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// While it lives, paused time does not move on by itself.
+/// While this lives, paused time does not move on by itself.
 #[derive(Debug)]
 pub(crate) struct Held(
     #[expect(dead_code, reason = "its end is what counts")] Option<mpsc::Sender<()>>,
 );
 
 impl Held {
-    /// For as long as it takes, and no longer than `limit`. It costs two looks at the clock where time is not paused.
+    /// Holds the time until this is dropped, but no longer than `limit`. Where time is not paused,
+    /// it costs two clock readings.
     pub(crate) fn for_at_most(limit: Duration) -> Self {
         if !is_paused() || crate::base::mutation::is_active("paused-time-moves-on") {
             return Self(None);
@@ -23,13 +25,14 @@ impl Held {
             return Self(None);
         };
         let (sender, ended) = mpsc::channel::<()>();
-        // Nobody needs to hear how it ends.
+        // The task's result is not needed.
         drop(runtime.spawn_blocking(move || ended.recv_timeout(limit)));
         Self(Some(sender))
     }
 }
 
-/// Whether Tokio's time is not the system's. There is no way to ask; but where both are one, they agree to the nanosecond.
+/// Whether Tokio's time differs from the system's. Tokio has no way to ask. Where time is not
+/// paused, both clocks agree to the nanosecond.
 fn is_paused() -> bool {
     let before = Instant::now();
     let tokio = tokio::time::Instant::now().into_std();

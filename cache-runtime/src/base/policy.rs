@@ -1,4 +1,4 @@
-//! Pure functions of time: how long an entry lives, and when it is loaded again.
+//! Pure functions of time: how long an entry lives, and when it is reloaded.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ macro_rules! seconds {
     ($($int:ty)*) => {$(
         impl IntoTtl for $int {
             fn into_ttl(self) -> Option<Duration> {
-                // A negative number of seconds is over before it began.
+                // A negative number of seconds is an entry that has expired already.
                 Some(Duration::from_secs(u64::try_from(self).unwrap_or(0)))
             }
         }
@@ -37,14 +37,14 @@ macro_rules! seconds {
 
 seconds!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 
-/// No entry lives longer: far enough for any use, near enough that arithmetic on it can't overflow.
+/// The longest time to live: long enough for any use, short enough that arithmetic can't overflow.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// How long an absence is kept when nothing else is said: no longer than half a minute, since a row that
-/// is looked for is often about to be created.
+/// The longest time to live of an absence by default: half a minute, since a row that is looked for
+/// is often about to be created.
 pub(crate) const MAX_DEFAULT_NONE_TTL: Duration = Duration::from_secs(30);
 
-/// Times to live as a function asked for them.
+/// Times to live as the attribute asks for them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TtlRequest {
     pub(crate) value: Option<Duration>,
@@ -53,7 +53,8 @@ pub(crate) struct TtlRequest {
 }
 
 impl TtlRequest {
-    /// The time to live of a value: the operator's word for this resource wins over the attribute's.
+    /// The time to live of a value: the operator's setting for this resource wins over the
+    /// attribute's.
     pub(crate) fn of_value(&self, operator: Option<Duration>, default: Duration) -> Duration {
         operator.or(self.value).unwrap_or(default).min(MAX_TTL)
     }
@@ -72,27 +73,29 @@ impl TtlRequest {
     }
 }
 
-/// What a function does while its source is slow or fails. All of it is off unless said.
+/// What a function does while its source is slow or fails. All of it is off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Grace {
-    /// For how long past its time an entry is served while a new one is loaded in the background
+    /// How long after it expired an entry is served while a new value is loaded in the background
     /// (stale-while-revalidate, [RFC 5861](https://www.rfc-editor.org/rfc/rfc5861)).
     pub(crate) swr: Duration,
-    /// For how long past its time an entry is served in place of an error (stale-if-error, RFC 5861).
+    /// How long after it expired an entry is served in place of an error (stale-if-error, RFC
+    /// 5861).
     pub(crate) stale_if_error: Duration,
-    /// After how long an entry past its time is served in place of a load that goes on.
+    /// How long a load may run before an expired entry is served in its place.
     pub(crate) timeout: Option<Duration>,
-    /// How eagerly an entry is loaded again before its time is over: the β of XFetch (Vattani, Chierichetti,
+    /// How eagerly an entry is reloaded before it expires: the β of XFetch (Vattani, Chierichetti,
     /// Lowenstein, *Optimal Probabilistic Cache Stampede Prevention*, VLDB 2015).
     pub(crate) early: f64,
-    /// By which part of it a time to live is shortened at most, at random.
+    /// The largest share of a time to live that random jitter takes off.
     pub(crate) jitter: f64,
 }
 
 impl Grace {
-    /// For how long before its end an entry may be loaded anew, all but once in a thousand times, where a load takes so long.
+    /// The early-refresh window: how long before its end an entry may be reloaded, where a load
+    /// takes `took`. XFetch would start earlier about once in a thousand times.
     pub(crate) fn last_time(&self, took: Duration) -> Duration {
-        /// How many times the usual wait XFetch may make of the time that a load took.
+        /// XFetch's random factor `-ln(x)` is larger than this about once in a thousand times.
         const EARLIEST: f64 = 7.0;
 
         if self.early > 0.0 {
@@ -102,13 +105,13 @@ impl Grace {
         }
     }
 
-    /// For how long past its time an entry is kept.
+    /// How long an entry is kept after it expired.
     pub(crate) fn kept_for(&self) -> Duration {
         self.swr.max(self.stale_if_error)
     }
 
-    /// A time to live shortened at random, so that entries stored together are not loaded together. `drawn` is from
-    /// `[0, 1)`.
+    /// A time to live shortened at random, so that entries stored together don't expire together.
+    /// `drawn` is from `[0, 1)`.
     pub(crate) fn jittered(&self, ttl: Duration, drawn: f64) -> Duration {
         if self.jitter <= 0.0 {
             return ttl;
@@ -116,8 +119,8 @@ impl Grace {
         ttl.mul_f64(1.0 - self.jitter.min(1.0) * drawn)
     }
 
-    /// Whether an entry is to be loaded again although its time is not over, as XFetch has it: the more likely the
-    /// nearer its end is, measured by how long a load takes. `drawn` is from `[0, 1)`.
+    /// Whether XFetch reloads an entry that has not expired: the closer its end, measured by how
+    /// long a load takes, the more likely. `drawn` is from `[0, 1)`.
     pub(crate) fn is_due_early(&self, ttl_left: Duration, took: Duration, drawn: f64) -> bool {
         self.early > 0.0 && {
             // In (0, 1], where the logarithm is finite.
@@ -129,7 +132,7 @@ impl Grace {
 
 /// How long a generation lives in the store when its longest-lived entry lives `longest_ttl`.
 ///
-/// A generation that is gone makes everything under it a miss, so it outlives its entries by far.
+/// A missing generation makes every entry under it a miss, so it outlives its entries by far.
 pub(crate) fn generation_ttl(longest_ttl: Duration) -> Duration {
     const AT_LEAST: Duration = Duration::from_secs(24 * 3600);
     AT_LEAST.max(longest_ttl.saturating_mul(2))
@@ -205,7 +208,7 @@ mod tests {
                 .filter(|&drawn| grace.is_due_early(left, took, drawn))
                 .count()
         };
-        // Of an exponential distribution with the load's time as its mean.
+        // The expected shares of an exponential distribution with the load's time as its mean.
         assert_eq!(share(Duration::ZERO, SECOND), 1000);
         assert_eq!(share(SECOND, SECOND), 367);
         assert_eq!(share(10 * SECOND, SECOND), 0);

@@ -1,5 +1,5 @@
-//! What tasks and threads share, by one name: `tests/schedules` compiles the files that use it with other types in their
-//! place, and tries the orders in which what they do may happen.
+//! Synchronization types under one name. `tests/schedules` compiles the files that use this module
+//! with model types in their place, and tries the possible interleavings.
 
 pub(crate) use std::sync::{OnceLock, atomic};
 
