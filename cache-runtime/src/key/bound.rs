@@ -1,30 +1,33 @@
-//! How long a name may become: an id from outside has no bound of its own.
+//! Limits the length of names: an id from outside has no limit of its own.
 //!
-//! A key travels with every command, so one long id slows down all who share the connection. Past [`ID_LIMIT`] the text
-//! of an id is a readable beginning and a keyed hash of the whole: `users:aaaa…~<32 hex digits>`. Readers, writers and
-//! tags are bounded in the same place, so they agree. `~` followed by a digit stands in no id that is short: there it is an
-//! absent part, with `~`, `,`, `)` or nothing behind it.
+//! A key travels with every command, so one long id slows down every call on the connection. Past
+//! [`ID_LIMIT`], an id becomes a readable beginning and a keyed hash of the whole:
+//! `users:aaaa…~<32 hex digits>`. Readers, writers and tags all shorten here, so they agree. A short
+//! id can't look like that: there, `~` is an absent part, and `~`, `,`, `)` or nothing follows it,
+//! never a digit.
 
 use crate::base::nonce::hash128;
 
 /// The longest text of an id or a tag, in bytes, that stands in a key as it is.
 pub(crate) const ID_LIMIT: usize = 200;
 
-/// How much of a longer one can be read.
+/// How many bytes of a longer id stay readable.
 const READABLE: usize = 160;
 
 const MARK: char = '~';
 
-/// The longest name of a resource, an op or a namespace, in bytes. They are written by programmers and operators.
+/// The longest name of a resource, an op or a namespace, in bytes. Programmers and operators write
+/// them.
 pub(crate) const NAME_LIMIT: usize = 128;
 
-/// How many canonical bytes the arguments of one call may have, and how many bytes the text of an id, before the call goes
-/// past the cache: to encode and to hash them takes longer than most loads.
+/// The most canonical bytes that the arguments of one call may have. [`LONGEST_ID`] is the most
+/// bytes of an id's text. Past either limit the call bypasses the cache: to encode and hash that
+/// much takes longer than most loads.
 pub(crate) const ARGUMENT_LIMIT: usize = 1 << 20;
 
 pub(crate) const LONGEST_ID: usize = 8 << 20;
 
-/// Shortens what stands behind `start`, if it is too long for a key.
+/// Shortens the text from `start` on, if it is too long for a key.
 #[inline]
 pub(super) fn bound(text: &mut String, start: usize, hash_key: &[u8; 16]) {
     if text.len() - start > ID_LIMIT && !crate::base::mutation::is_active("ids-not-bounded") {
@@ -42,11 +45,12 @@ fn shorten(text: &mut String, start: usize, hash_key: &[u8; 16]) {
     text.truncate(start + readable);
     text.push(MARK);
     push_hash(text, hash);
-    // Its memory was that of the long one.
+    // Gives back the memory of the long text.
     text.shrink_to(start + ID_LIMIT);
 }
 
-/// The longest beginning of `id` within the limit that ends between two characters, escaped ones included.
+/// The longest beginning of `id` within the limit that ends between two characters, escaped ones
+/// included.
 fn cut(id: &str, limit: usize) -> usize {
     let mut at = limit.min(id.len());
     while !id.is_char_boundary(at) {
@@ -54,11 +58,11 @@ fn cut(id: &str, limit: usize) -> usize {
     }
     let bytes = id.as_bytes();
     let is_escape = |at: usize| bytes.get(at) == Some(&b'%');
-    // Within an escape: `%`, or `%4`, has been left.
+    // The cut is inside an escape: `%` or `%4` would remain.
     if let Some(back) = (1..=2).find(|back| *back <= at && is_escape(at - back)) {
         at -= back;
     }
-    // Between the escaped bytes of one character, whose later bytes are `%80` to `%BF`.
+    // The cut is between the escaped bytes of one character: its later bytes are `%80` to `%BF`.
     let goes_on =
         |at: usize| is_escape(at) && matches!(bytes.get(at + 1), Some(b'8'..=b'9' | b'A'..=b'B'));
     while at >= 3 && goes_on(at) && is_escape(at - 3) {
@@ -68,7 +72,7 @@ fn cut(id: &str, limit: usize) -> usize {
 }
 
 pub(super) fn push_hash(text: &mut String, hash: u128) {
-    /// The digits of each byte: half as many steps as digit by digit.
+    /// The hex digits of each byte: half as many steps as digit by digit.
     const DIGITS: [[u8; 2]; 256] = {
         let digits = b"0123456789abcdef";
         let mut pairs = [[0; 2]; 256];
@@ -80,7 +84,7 @@ pub(super) fn push_hash(text: &mut String, hash: u128) {
         pairs
     };
     let pairs = hash.to_be_bytes().map(|byte| DIGITS[usize::from(byte)]);
-    // They are ASCII.
+    // Hex digits are ASCII, so this can't fail.
     text.push_str(std::str::from_utf8(pairs.as_flattened()).unwrap_or_default());
 }
 

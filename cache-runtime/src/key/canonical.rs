@@ -1,10 +1,11 @@
-//! The canonical encoding of arguments: equal arguments have equal bytes, different ones never do.
+//! The canonical encoding of arguments: equal arguments have equal bytes, different arguments never
+//! do.
 //!
-//! Every value starts with a tag, strings carry their length, and sequences end with a mark that no value
-//! starts with, so the encoding is prefix-free: no two lists of arguments run into the same bytes. What
-//! means the same is encoded the same: integers by value whatever their width, `-0.0` as `0.0`, map entries
-//! sorted. Fields and variants go in by name, so two versions of a program that order the fields of a filter
-//! differently never take each other's entries.
+//! Every value starts with a tag, strings carry their length, and sequences end with a mark that
+//! starts no value. So the encoding is prefix-free: two different lists of arguments never have the
+//! same bytes. Equal meanings are encoded alike: integers by value whatever their width, `-0.0` as
+//! `0.0`, map entries sorted. Fields and variants are written by name, so two versions of a program
+//! that order a filter's fields differently never read each other's entries by mistake.
 
 use serde::ser::{self, Serialize, Serializer};
 
@@ -21,7 +22,7 @@ struct Encoder<'a>(&'a mut Vec<u8>);
 
 impl Encoder<'_> {
     fn varint(&mut self, mut n: u128) {
-        // Most are short, and wide numbers slow.
+        // Most numbers are short, and arithmetic on 128 bits is slow.
         if n < 0x80 {
             self.0.push(n as u8);
             return;
@@ -108,7 +109,7 @@ impl<'a> Serializer for Encoder<'a> {
         if v.is_nan() {
             return Err(KeyError::not_a_number());
         }
-        // `-0.0 + 0.0` is `0.0`; every other number stays what it is.
+        // `-0.0 + 0.0` is `0.0`; every other number stays the same.
         self.0.extend_from_slice(b"d");
         self.0.extend_from_slice(&(v + 0.0).to_bits().to_le_bytes());
         Ok(())
@@ -178,7 +179,7 @@ impl<'a> Serializer for Encoder<'a> {
         value.serialize(self)
     }
 
-    /// A set without an order is encoded as its sorted elements, so that equal sets have equal bytes.
+    /// An unordered set is encoded as its sorted elements, so that equal sets have equal bytes.
     fn collect_seq<I>(self, elements: I) -> Result<(), KeyError>
     where
         I: IntoIterator<Item: Serialize>,
@@ -289,7 +290,7 @@ macro_rules! fields {
                 name: &'static str,
                 value: &T,
             ) -> Result<(), KeyError> {
-                // The mark keeps a name's length apart from the end of the struct.
+                // The mark tells a name's length from the end of the struct.
                 self.0.extend_from_slice(b".");
                 self.text(name.as_bytes());
                 encode(value, self.0)
@@ -308,12 +309,13 @@ fields! {
     SerializeStructVariant;
 }
 
-/// Gathers the encoded entries of a map, to write them in one order whatever the map's own is.
+/// Collects the encoded entries of a map, to write them sorted by key whatever the map's own order.
 ///
-/// A struct with `flatten` is a map, too, and may have one key twice. Their order tells their values apart, so it is kept.
+/// A struct with `flatten` is a map too, and may have one key twice. The order of those two tells
+/// their values apart, so the sort is stable.
 struct SortedMap<'a> {
     sink: &'a mut Vec<u8>,
-    /// Each with the length of its key.
+    /// Each entry with the length of its key.
     entries: Vec<(Vec<u8>, usize)>,
 }
 
@@ -458,7 +460,7 @@ mod tests {
     proptest! {
         #[test]
         fn injective_on_arguments(a in prop::collection::vec(value(), 0..4), b in prop::collection::vec(value(), 0..4)) {
-            // Arguments are encoded one after the other, as a call does it.
+            // Arguments are encoded one after the other, as a call does.
             let run = |values: &[Value]| values.iter().flat_map(bytes).collect::<Vec<u8>>();
             prop_assert_eq!(run(&a) == run(&b), a == b);
         }

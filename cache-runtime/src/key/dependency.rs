@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-/// One more thing an entry depends on.
+/// One more dependency of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Dependency {
-    /// Everything of another resource.
+    /// Everything under another resource.
     Resource(Cow<'static, str>),
     Tag(String),
 }

@@ -1,20 +1,21 @@
-//! Why an argument cannot be part of a key.
+//! Why an argument can't be part of a key.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why an argument can't be in a key.
+/// Why an argument can't be part of a key.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct KeyError(Cow<'static, str>);
 
 pub(super) const TOO_LONG: &str =
-    "the arguments of a call may have 1 MiB together, and an id 8 MiB, to be in a cache key";
+    "too long for a cache key: the arguments of a call may have 1 MiB together, and an id 8 MiB";
 
 impl KeyError {
     pub(super) fn unordered() -> Self {
         Self(Cow::Borrowed(
-            "a set without an order can't be an id; use a `BTreeSet`, or give the function an `op`, and the set is hashed",
+            "a set without an order can't be an id; use a `BTreeSet`, or give the function an `op`, \
+             and the set is hashed",
         ))
     }
 
@@ -28,15 +29,16 @@ impl KeyError {
         Self(Cow::Borrowed(TOO_LONG))
     }
 
-    /// Whether there is too much of it, which is a property of the call and not of the type.
+    /// Whether the arguments are too long, which depends on the call and not on the type.
     pub(crate) fn is_too_long(&self) -> bool {
         self.0 == TOO_LONG
     }
 }
 
-/// Whether a collection is a set that is iterated in another order each time.
+/// Whether a collection is a set with no fixed order of iteration.
 ///
-/// A serializer does not see the type of a value, but sets go through `Serializer::collect_seq`, whose iterator is the set.
+/// A serializer does not see the type of a value. But sets go through `Serializer::collect_seq`,
+/// and the type of that iterator is the set's.
 pub(super) fn is_unordered<I>() -> bool {
     std::any::type_name::<I>().contains("HashSet")
 }

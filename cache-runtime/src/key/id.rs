@@ -1,4 +1,4 @@
-//! An id as it stands in a key: readable (`users:1`, `users:7,1`), and never the same for two ids.
+//! The text of an id in a key: readable (`users:1`, `users:7,1`), and never the same for two ids.
 
 use std::fmt::{self, Write as _};
 
@@ -6,26 +6,27 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
 
-/// What an id is made of: integers, strings and their order. The variants of an enum are of one form, and so are
-/// lists of any length: a form is of the type, as far as it can be told from a value.
+/// The types that an id is made of, in order. All variants of an enum have one form, and so have
+/// lists of any length: a form describes the type, as far as a value shows it.
 ///
-/// Two functions that give ids of different forms for the same resource would meet on one key by accident
-/// (`1` and `"1"`). The form is taken from the id itself and not from its type's name, so `i32`, `i64` and
-/// `UserId(i64)` agree. An absent part fits any form.
+/// Two functions that give ids of different forms for one resource would share a key by accident
+/// (`1` and `"1"`). The form comes from the id itself and not from its type's name, so `i32`, `i64`
+/// and `UserId(i64)` agree. An absent part fits any form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct IdForm {
     hash: u64,
     open: bool,
-    /// Whether it has parts or is a variant, each of which says what it is.
+    /// Whether it has parts or is a variant.
     composite: bool,
-    /// The first parts of a tuple one by one, 0 for one that is absent: those that are there have to agree.
+    /// The forms of the first parts of a tuple, 0 for an absent one. Parts that both ids have must
+    /// agree.
     parts: [u16; 8],
 }
 
 impl IdForm {
     #[inline]
     fn add(&mut self, part: u8) {
-        // FNV-1a: a handful of tags, not worth a hasher.
+        // FNV-1a: for a handful of tags a hasher doesn't pay.
         self.hash = (self.hash ^ u64::from(part))
             .wrapping_mul(0x0100_0000_01b3)
             .wrapping_add(1);
@@ -41,19 +42,19 @@ impl IdForm {
         }
     }
 
-    /// Whether part of the id was absent, so that it fits any other.
+    /// Whether a part of the id was absent, so that it fits any form.
     #[inline]
     pub(crate) fn is_open(self) -> bool {
         self.open
     }
 
-    /// Whether it is made of parts, or is a variant of an enum.
+    /// Whether the id has parts, or is a variant of an enum.
     #[inline]
     pub(crate) fn is_composite(self) -> bool {
         self.composite
     }
 
-    /// Whether two ids are of one form, as far as can be told.
+    /// Whether two ids have one form, as far as their values show.
     #[inline]
     pub(crate) fn fits(self, other: Self) -> bool {
         if !self.open && !other.open {
@@ -76,14 +77,15 @@ pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<
     Ok(form)
 }
 
-/// Whether `byte` would be taken for punctuation of keys, patterns or ids, or can't be seen.
+/// Whether `byte` is punctuation of keys, patterns or ids, or invisible.
 fn needs_escape(byte: u8) -> bool {
     byte <= b' ' || byte == 0x7f || b"%{}:*?[],@~()'\"\\".contains(&byte)
 }
 
 pub(super) fn escape(text: &str, out: &mut String) {
     if text.is_empty() {
-        // Else `("", "")` and `("",)`, or an empty string and an empty list, could look alike.
+        // Otherwise `("", "")` and `("",)` could look alike, and so could an empty string and an
+        // empty list.
         out.push('%');
     }
     for c in text.chars() {
@@ -104,8 +106,9 @@ fn write_to(out: &mut String, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-/// What parts of lists and of variants are made of is not in the id's form. So in there, what is no text bears a mark where
-/// it could be taken for one, and a text where it could be taken for a number or a boolean: `'` is escaped in texts.
+/// An id's form does not cover the contents of lists and variants. So inside them this mark tells
+/// values apart: it precedes a text that looks like a number or a boolean, and bytes and units,
+/// which look like texts. `'` itself is escaped in texts.
 const MARK: char = '\'';
 
 fn needs_mark(text: &str) -> bool {
@@ -117,7 +120,7 @@ struct Renderer<'a> {
     out: &'a mut String,
     form: &'a mut IdForm,
     nested: bool,
-    /// Whether this is within a list or a variant.
+    /// Whether this is inside a list or a variant.
     mixed: bool,
 }
 
@@ -145,7 +148,7 @@ impl<'a> Renderer<'a> {
         escape(text, self.out);
     }
 
-    /// The parts of a tuple or struct, which are part of the id's form.
+    /// The parts of a tuple or struct. They are part of the id's form.
     fn parts(self, brackets: bool) -> Parts<'a> {
         self.form.add(b'(');
         self.form.composite = true;
@@ -161,7 +164,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// The parts of a list or a variant, which are not.
+    /// The parts of a list or a variant. They are not part of the id's form.
     fn varying_parts(self, tag: u8) -> Parts<'a> {
         self.form.add(tag);
         self.form.composite = true;
@@ -270,7 +273,7 @@ impl<'a> Serializer for Renderer<'a> {
 
     fn serialize_unit(self) -> Result<(), KeyError> {
         self.form.add(b'_');
-        // `()` is the empty list there.
+        // Inside a list or variant, `()` is the empty list.
         self.out.push_str(if self.mixed { "'_" } else { "()" });
         Ok(())
     }
@@ -313,7 +316,8 @@ impl<'a> Serializer for Renderer<'a> {
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Parts<'a>, KeyError> {
-        // A list's length varies: without brackets an empty one and one of an empty string would meet.
+        // A list's length varies. Without brackets an empty list and a list of one empty string
+        // would share a key.
         Ok(self.varying_parts(b'l'))
     }
 
@@ -439,8 +443,8 @@ parts! {
     SerializeTupleVariant::serialize_field;
 }
 
-/// A field that `skip_serializing_if` leaves out keeps its place, as an absent part: else two structs that leave out
-/// different fields would meet on one key (serde#1732).
+/// A field left out by `skip_serializing_if` keeps its position, as an absent part. Otherwise two
+/// structs that leave out different fields would share a key (serde#1732).
 macro_rules! fields {
     ($($trait:ident;)*) => {$(
         impl ser::$trait for Parts<'_> {

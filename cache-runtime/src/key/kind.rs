@@ -1,17 +1,19 @@
-//! Entity or derived.
+//! Entity or derived entry.
 
-/// Whether an entry holds one row under its primary identity, or anything else computed from the resource.
+/// Whether an entry holds one row under its primary id, or anything else computed from the
+/// resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EntryKind {
     /// One row: `users:1`. Depends on the generation of its resource.
     Entity,
-    /// A list, a filter, a look-up by another column. Depends on the resource's derived generation as well.
+    /// A list, a filter, a lookup by another column. Also depends on the resource's derived
+    /// generation.
     Derived,
 }
 
 impl EntryKind {
-    /// The kind's name as it stands in logs and metrics.
+    /// The kind's name in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -15,9 +15,10 @@ use super::writer::KeyWriter;
 use crate::base::error::{Error, ErrorKind, shortened};
 use crate::key::Dependency;
 
-/// A value that can stand in a cache key: anything that implements serde's `Serialize`.
+/// A value that can be part of a cache key: anything that implements serde's `Serialize`.
 ///
-/// Floats may be in a key; `NaN` may not (it is not equal to itself), and a call with one bypasses the cache.
+/// Floats may be in a key. `NaN` may not, since it is not equal to itself: a call with one bypasses
+/// the cache.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a cache key",
     label = "this parameter would be in the key",
@@ -38,7 +39,7 @@ enum Rest {
     Literal(String),
 }
 
-/// The name of an entry for the manual operations, under the same rules as annotated functions use.
+/// The name of an entry for the manual operations, by the same rules as in annotated functions.
 ///
 /// ```
 /// use cache_runtime::Key;
@@ -78,11 +79,12 @@ impl Key {
         )
     }
 
-    /// The derived entry `resource:op:hash`, the hash being that of a function annotated with this `op`
-    /// whose keyed arguments are the elements of the tuple `args`.
+    /// The derived entry `resource:op:hash`. The hash is that of an annotated function with this
+    /// `op` whose keyed arguments are the elements of the tuple `args`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`] if the resource or the op is malformed, or an argument can't be in a key.
+    /// [`ErrorKind::InvalidKey`] if the resource or the op is malformed, or an argument can't be in
+    /// a key.
     pub fn args(
         resource: impl Into<String>,
         op: impl Into<Cow<'static, str>>,
@@ -91,7 +93,8 @@ impl Key {
         let op = op.into();
         if !is_op(&op) {
             return Err(invalid(format!(
-                "`{}` is not an op; use segments of [a-z0-9_-] joined by `:`, up to {NAME_LIMIT} bytes",
+                "`{}` is not an op; use segments of [a-z0-9_-] joined by `:`, \
+                 up to {NAME_LIMIT} bytes",
                 shortened(&op)
             )));
         }
@@ -104,10 +107,11 @@ impl Key {
         )
     }
 
-    /// An entry of one's own, `name:hash`; `name` is its resource.
+    /// An entry under a name of your own, `name:hash`; `name` is its resource.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`] if the name is not `[a-z0-9_-]+`, or an argument can't be in a key.
+    /// [`ErrorKind::InvalidKey`] if the name is not `[a-z0-9_-]+`, or an argument can't be in a
+    /// key.
     pub fn named(name: impl Into<String>, args: &impl KeyPart) -> Result<Self, Error> {
         Self::checked(
             name.into(),
@@ -118,16 +122,17 @@ impl Key {
         )
     }
 
-    /// Makes the entry depend on a tag as well, so that [`invalidate_tag`](crate::Cache::invalidate_tag)
-    /// reaches it. A reader and a writer of the entry must name the same tags.
+    /// Makes the entry depend on a tag too, so that
+    /// [`invalidate_tag`](crate::Cache::invalidate_tag) reaches it. A reader and a writer of the
+    /// entry must name the same tags.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.extras.push(Dependency::Tag(tag.into()));
         self
     }
 
-    /// Makes the entry depend on everything of another resource as well. A reader and a writer of the entry must name
-    /// the same ones.
+    /// Makes the entry depend on everything under another resource too. A reader and a writer of
+    /// the entry must name the same resources.
     #[must_use]
     pub fn depends(mut self, resource: impl Into<String>) -> Self {
         self.extras
@@ -135,14 +140,14 @@ impl Key {
         self
     }
 
-    /// The `version` of the value's type, as in the attribute; 0 without it.
+    /// The `version` of the value's type, as in the attribute; 0 by default.
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self
     }
 
-    /// The key of an annotated function's call; `rest` is what stands behind the resource.
+    /// The key of an annotated function's call; `rest` is the text after the resource.
     pub(crate) fn rendered(
         resource: &str,
         rest: &str,
@@ -162,13 +167,13 @@ impl Key {
         }
     }
 
-    /// The resource this is an entry of.
+    /// The resource that this entry belongs to.
     #[must_use]
     pub fn resource(&self) -> &str {
         &self.resource
     }
 
-    /// Whether this names an entity or something derived.
+    /// Whether this names an entity or a derived entry.
     #[must_use]
     pub fn kind(&self) -> EntryKind {
         match &self.rest {
@@ -197,7 +202,8 @@ impl Key {
         match &self.rest {
             Rest::Id { text, .. } | Rest::Literal(text) => {
                 key.text.push_str(text);
-                // Behind an op, which was checked when this was made, there is an id or a hash.
+                // After the last `:` stands an id or a hash. The op before it was checked when this
+                // was built.
                 let id = text.rfind(':').map_or(0, |colon| colon + 1);
                 let start = key.text.len() - (text.len() - id);
                 bound::bound(&mut key.text, start, &space.hash_key);
@@ -223,21 +229,23 @@ impl Key {
             })
         } else {
             Err(invalid(format!(
-                "`{}` is not a resource name; use lower-case letters, digits, `-` and `_`, up to {NAME_LIMIT}",
+                "`{}` is not a resource name; use lower-case letters, digits, `-` and `_`, \
+                 up to {NAME_LIMIT} bytes",
                 shortened(&resource)
             )))
         }
     }
 }
 
-/// The canonical bytes of a tuple's elements one after the other, as an annotated function writes them.
+/// The canonical bytes of a tuple's elements, one after the other, as an annotated function writes
+/// them.
 fn arguments(args: &impl KeyPart) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     canonical::encode(args, &mut bytes).map_err(|e| invalid(e.to_string()))?;
     if bytes.len() > ARGUMENT_LIMIT {
         return Err(invalid(TOO_LONG.into()));
     }
-    // A tuple is encoded as a list: what stands between its mark and its end are the elements.
+    // A tuple is encoded as a list: the elements stand between its tag and its end mark.
     Ok(match bytes.as_slice() {
         [b'l', elements @ .., b'e'] => elements.to_vec(),
         // `()` is the tuple without elements.
@@ -261,8 +269,8 @@ fn invalid(context: String) -> Error {
 impl std::str::FromStr for Key {
     type Err = Error;
 
-    /// Reads a key as `redis-cli` shows it, without the namespace: `users:1` or `users:list:<hash>`. An id that
-    /// looks like a hash (32 hex digits) is taken for one; [`Key::entity`] is exact.
+    /// Reads a key as `redis-cli` shows it, without the namespace: `users:1` or
+    /// `users:list:<hash>`. An id of 32 hex digits is taken for a hash; [`Key::entity`] is exact.
     fn from_str(text: &str) -> Result<Self, Error> {
         let Some((resource, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty())
         else {
@@ -303,7 +311,7 @@ fn is_hash(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whatever names an entry: a [`Key`], or its text such as `"users:1"`.
+/// Anything that names an entry: a [`Key`], or its text such as `"users:1"`.
 pub trait IntoKey {
     /// The key.
     ///
@@ -324,7 +332,7 @@ impl IntoKey for String {
     }
 }
 
-// The message above is better than one that names serde's trait.
+// The message of `KeyPart` is better than one that names serde's trait.
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> KeyPart for T {}
 
@@ -365,7 +373,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        // These are a contract with every running process: a change here makes all caches cold.
+        // All running processes share these keys: a change here makes all caches cold.
         let space = space();
         let rendered = |key: Result<Key, Error>| key.expect("valid").render(&space);
         assert_eq!(rendered(Key::entity("users", 1)), "app:users:1");
@@ -397,7 +405,7 @@ mod tests {
         let text = format!("users:{}", id.replace(' ', "%20"));
         let parsed: Key = text.parse().expect("valid");
         assert_eq!(parsed.render(&space), written);
-        // As `redis-cli` shows it.
+        // The key as `redis-cli` shows it.
         let shown = written.strip_prefix("app:").expect("namespace");
         let parsed: Key = shown.parse().expect("valid");
         assert_eq!(parsed.render(&space), written);

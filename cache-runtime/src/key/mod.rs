@@ -1,8 +1,8 @@
-//! Names: how a call becomes a key, and which generations the key hangs on.
+//! Names: how a call becomes a key, and which generations the entry depends on.
 //!
-//! An *entity* is one row under its primary identity, `users:1`. Anything else is *derived*:
-//! `users:list:<hash>`, where the hash covers the arguments. Ids are escaped and hashes are fixed-width, so
-//! two calls never share a key by accident.
+//! An *entity* is one row under its primary id, `users:1`. Anything else is *derived*:
+//! `users:list:<hash>`, where the hash covers the arguments. Ids are escaped and hashes have a
+//! fixed width, so two calls never share a key by accident.
 
 mod bound;
 mod canonical;

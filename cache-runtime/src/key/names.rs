@@ -1,8 +1,8 @@
-//! What a resource and an op may be called.
+//! The rules for the names of resources and ops.
 
 use super::bound::NAME_LIMIT;
 
-/// Whether `name` is a resource: `[a-z0-9_-]+`, of a length that fits into a key.
+/// Whether `name` is a resource name: `[a-z0-9_-]+`, short enough for a key.
 pub(crate) fn is_resource(name: &str) -> bool {
     (1..=NAME_LIMIT).contains(&name.len())
         && name
@@ -10,7 +10,7 @@ pub(crate) fn is_resource(name: &str) -> bool {
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
-/// Whether `op` is segments `[a-z0-9_-]+` joined by `:`.
+/// Whether `op` consists of segments `[a-z0-9_-]+` joined by `:`.
 pub(crate) fn is_op(op: &str) -> bool {
     op.len() <= NAME_LIMIT && op.split(':').all(is_resource)
 }

@@ -1,10 +1,11 @@
-//! What distinguishes the keys of one deployment from those of another.
+//! The namespace and the hash key, which keep the keys of deployments apart.
 
 use std::fmt;
 
 use super::{bound, id};
 
-/// What distinguishes one deployment's keys from another's: the namespace in front, and the secret of the hash.
+/// Tells one deployment's keys from another's: the namespace in front, and the secret key of the
+/// hash.
 #[derive(Clone, Default)]
 pub(crate) struct KeySpace {
     pub(crate) namespace: String,
@@ -21,7 +22,7 @@ impl fmt::Debug for KeySpace {
 }
 
 impl KeySpace {
-    /// What all keys of a resource begin with.
+    /// The beginning of all keys of a resource.
     pub(crate) fn prefix(&self, resource: &str) -> String {
         format!("{}{resource}:", self.namespace)
     }
@@ -31,7 +32,7 @@ impl KeySpace {
         format!("{}@gen:{dep}", self.namespace)
     }
 
-    /// The key of the generation of a tag, which no resource is spelled like.
+    /// The key of the generation of a tag. No resource name contains `~`, so it can't collide.
     pub(crate) fn tag(&self, tag: &str) -> String {
         let mut key = self.generation("~");
         let start = key.len();

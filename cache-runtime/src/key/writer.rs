@@ -13,7 +13,7 @@ use crate::base::nonce::hash128;
 #[derive(Debug, Default)]
 pub(crate) struct KeyWriter {
     pub(super) text: String,
-    /// The canonical bytes of the arguments, to be hashed at once.
+    /// The canonical bytes of the arguments, hashed together at the end.
     pub(super) args: Vec<u8>,
 }
 
@@ -24,7 +24,8 @@ impl KeyWriter {
         key
     }
 
-    /// Begins anew, in the memory that the last key took, with what [all keys](KeySpace::prefix) of the resource begin with.
+    /// Starts a new key in the memory of the last one. `prefix` is the [beginning of all
+    /// keys](KeySpace::prefix) of the resource.
     #[inline]
     pub(crate) fn begin(&mut self, prefix: &str) {
         self.args.clear();
@@ -39,7 +40,7 @@ impl KeyWriter {
         self.text.push(':');
     }
 
-    /// The id, or the beginning and the hash of a long one.
+    /// Writes the id; a long one as its beginning and a hash.
     #[inline]
     pub(crate) fn id<T: Serialize + ?Sized>(
         &mut self,
@@ -59,36 +60,36 @@ impl KeyWriter {
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
         let encoded = canonical::encode(arg, &mut self.args);
         if self.args.len() > ARGUMENT_LIMIT {
-            // It is hashed no more, and its memory not kept.
+            // The arguments won't be hashed, and their memory is not kept.
             self.args = Vec::new();
             return Err(KeyError::too_long());
         }
         encoded
     }
 
-    /// The hash of the arguments (there may be none) ends the key.
+    /// Ends the key with the hash of the arguments (there may be none).
     #[inline]
     pub(crate) fn end_hashed(&mut self, space: &KeySpace) {
         push_hash(&mut self.text, hash128(&space.hash_key, &self.args));
     }
 
-    /// What is written so far.
+    /// The text written so far.
     #[inline]
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// The key, whose memory is its reader's.
+    /// Hands over the key with its memory.
     pub(crate) fn take(&mut self) -> String {
         std::mem::take(&mut self.text)
     }
 
-    /// Whether it is worth holding on to its memory.
+    /// Whether the writer's memory is worth keeping.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {
         self.text.capacity() + self.args.capacity() <= SPARE_LIMIT
     }
 }
 
-/// A key that is larger is not worth holding on to.
+/// The memory of a larger key is not kept.
 const SPARE_LIMIT: usize = 1024;
