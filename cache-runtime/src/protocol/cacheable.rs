@@ -1,4 +1,4 @@
-//! Values that can be kept.
+//! Values that can be cached.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,9 +8,10 @@ use crate::protocol::codec::{self, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::schema::{self, Schema};
 
-/// A value that can be kept in the cache.
+/// A value that can be cached.
 ///
-/// Implemented for every type that is `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`, and for
+/// Implemented for every type that is
+/// `Serialize + DeserializeOwned + Clone + Send + Sync + 'static`, and for
 /// [`Encoded<T>`](crate::Encoded) where `T` is `DeserializeOwned`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cached",
@@ -19,15 +20,15 @@ use crate::protocol::schema::{self, Schema};
     note = "add `#[derive(Clone, serde::Serialize, serde::Deserialize)]` to it or to what it holds, or return an owned type"
 )]
 pub trait Cacheable: Clone + Send + Sync + 'static {
-    /// The value encoded, and which parts of its type it has used.
+    /// The encoded value, and which parts of its type it has used.
     #[doc(hidden)]
     fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal>;
-    /// The same with the length in place of the bytes.
+    /// Like [`to_bytes`](Self::to_bytes), with the length in place of the bytes.
     #[doc(hidden)]
     fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal>;
     #[doc(hidden)]
     fn from_bytes(codec: CodecId, bytes: &Bytes) -> Option<Self>;
-    /// Why bytes do not decode that were just encoded.
+    /// Why bytes that were just encoded don't decode.
     #[doc(hidden)]
     fn undecodable(codec: CodecId, bytes: &Bytes) -> Refusal;
     /// Whether a hit hands out the stored bytes, so that nothing can be lost.
@@ -38,7 +39,7 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     /// The shape that the type's `Deserialize` asks for.
     #[doc(hidden)]
     fn schema() -> Schema;
-    /// A hash of what the value holds.
+    /// A hash of the value's contents.
     #[doc(hidden)]
     fn digest(&self, codec: CodecId) -> Option<u64>;
     /// Where the value differs from another one.
@@ -46,7 +47,7 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     fn difference(&self, codec: CodecId, other: &Self) -> Option<String>;
 }
 
-// The message above is better than one that names a single missing bound.
+// The message of `Cacheable` is better than one that names a single missing bound.
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable for T {
     fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {

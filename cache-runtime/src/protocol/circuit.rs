@@ -1,25 +1,25 @@
-//! Whether a store is asked.
+//! The state of a store's circuit breaker.
 
 use serde::Serialize;
 
-/// Whether a store is asked.
+/// The state of a store's circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Circuit {
-    /// It answers, and is asked.
+    /// Requests are sent; the store answers.
     Closed,
-    /// It did not answer; nobody asks until the pause is over.
+    /// The store did not answer. No request is sent until the pause is over.
     Open,
-    /// It is being tried. Calls still go without it.
+    /// A trial is under way. Calls still bypass the store.
     HalfOpen,
-    /// It answers reads and refuses writes, invalidations among them, so that what it has may be stale. Nobody asks until
-    /// it takes writes again.
+    /// The store answers reads and refuses writes, invalidations among them, so its entries may be
+    /// stale. No request is sent until it accepts writes again.
     ReadsOnly,
 }
 
 impl Circuit {
-    /// The state's name as it stands in logs and statistics.
+    /// The state's name in logs and statistics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

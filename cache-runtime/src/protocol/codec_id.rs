@@ -1,6 +1,6 @@
-//! How a payload is encoded.
+//! The codec of a payload.
 
-/// How a payload is encoded.
+/// The codec of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum CodecId {
@@ -9,8 +9,9 @@ pub enum CodecId {
     Json,
     /// MessagePack with the names of fields.
     MsgPack,
-    /// postcard: small and fast, without names: an entry of another shape is told by its fingerprint alone. Not for types that
-    /// contain themselves where others may write to Redis: it has no bound on depth, and bytes made for it exhaust the stack.
+    /// postcard: small and fast, without field names. Only the fingerprint tells an entry of
+    /// another shape. Don't use it for a type that contains itself if other programs may write to
+    /// Redis: postcard does not limit the depth, and malicious bytes exhaust the stack.
     Postcard,
 }
 

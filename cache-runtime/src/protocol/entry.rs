@@ -1,14 +1,16 @@
-//! The entry as it lies in the store: one line of fixed-width ASCII, then the payload.
+//! The entry as the store keeps it: one line of fixed-width ASCII, then the payload.
 //!
 //! ```text
 //! CRT1 e v j 00000000000000000000000000000000 0000000000000 9f…(32) 5b…(16) 1700000000000 1700000300000 1700000300000 0000012⏎
 //! {"id":1,"name":"Ada"}
 //! ```
 //!
-//! Magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing there, `-` lease only), codec
-//! (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline, stamp, type fingerprint, stored-at, fresh-until, stale-until, and
-//! how long the load took; all times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace single fields,
-//! and `redis-cli GET users:1` stays readable. A value that does not start with the magic is somebody else's.
+//! The fields are: magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing
+//! there, `-` lease only), codec (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline,
+//! stamp, type fingerprint, stored-at, fresh-until, stale-until, and the time that the load took.
+//! All times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace
+//! single fields, and `redis-cli GET users:1` stays readable. A value that does not start with the
+//! magic belongs to another program.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,10 +21,10 @@ use crate::base::clock::{CLOCK_ERROR, Millis};
 use crate::base::nonce::{Nonce, hex64};
 use crate::key::EntryKind;
 
-/// The first bytes of every entry; the digit is the version of this format.
+/// The first bytes of every entry. The digit is the version of this format.
 pub(crate) const MAGIC: &str = "CRT1";
 
-/// Where each field of the header begins; the scripts of the Redis store count from one.
+/// The offset of each field in the header. The scripts of the Redis store count from one.
 pub(crate) mod layout {
     use super::Nonce;
 
@@ -59,8 +61,9 @@ pub enum Content {
     Nothing,
 }
 
-/// A hash of an entry's full key, the generations that it depends on, and the server they came from, as read before
-/// the function ran. An entry is served only while its stamp is the one computed now for the key it lies under.
+/// A hash of an entry's full key, the generations that it depends on, and the server that they came
+/// from, as read before the function ran. An entry is served only while its stamp equals the one
+/// computed now for its key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp(pub u128);
 
@@ -73,31 +76,31 @@ impl fmt::Debug for Stamp {
 /// The line in front of the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Entity or derived; a sweep takes only the kinds that an invalidation concerns.
+    /// Entity or derived. A sweep takes only the kinds that an invalidation concerns.
     pub kind: EntryKind,
-    /// What the payload is.
+    /// Value, absence, or a lease only.
     pub content: Content,
-    /// How the payload is encoded.
+    /// The codec of the payload.
     pub codec: CodecId,
-    /// Who holds the lease; [`Nonce::NONE`] if nobody does.
+    /// The token of the lease; [`Nonce::NONE`] without one.
     pub token: Nonce,
     /// When the lease may be taken over.
     pub deadline: Millis,
-    /// The generations as they were read before the load.
+    /// The stamp of the key and the generations, as read before the load.
     pub stamp: Stamp,
     /// The payload's type.
     pub fingerprint: Fingerprint,
     /// When the entry was stored, or the lease taken.
     pub stored: Millis,
-    /// Until when the content is served as it is.
+    /// The time until which the content is fresh.
     pub fresh: Millis,
-    /// Until when the content may be served in place of a slow or failing load.
+    /// The time until which the content may be served in place of a slow or failing load.
     pub stale: Millis,
     /// How long the load of the content took, in milliseconds.
     pub took: u32,
 }
 
-/// The longest load that a header can tell of: close to three hours.
+/// The longest load time that a header can hold: close to three hours.
 pub(crate) const MAX_TOOK: u32 = 9_999_999;
 
 impl Header {
@@ -106,13 +109,13 @@ impl Header {
         Duration::from_millis(self.took.into())
     }
 
-    /// For how long the content will be served as it is: by the store's time, which is estimated between its answers, so never
-    /// for longer than it was given.
+    /// How long the content stays fresh, by the store's time. That time is estimated between
+    /// answers, so the result is never longer than the full time to live.
     pub(crate) fn left(&self, now: Millis) -> Duration {
         self.fresh.since(now).min(self.fresh.since(self.stored))
     }
 
-    /// How many bytes stand before the payload.
+    /// The number of bytes before the payload.
     pub const LEN: usize = layout::LEN;
 
     /// The header in text, newline included.
@@ -141,7 +144,8 @@ impl Header {
         )
     }
 
-    /// Splits an entry into header and payload; `None` if it was not written by this version of this framework.
+    /// Splits an entry into header and payload; `None` if this version of this framework did not
+    /// write it.
     #[must_use]
     pub fn parse(entry: &[u8]) -> Option<(Self, &[u8])> {
         use layout::*;
@@ -191,19 +195,20 @@ impl Header {
         Some((header, payload))
     }
 
-    /// Whether somebody's lease stands here.
+    /// Whether the entry has a lease.
     #[must_use]
     pub fn is_leased(&self) -> bool {
         self.token != Nonce::NONE
     }
 
-    /// Whether the lease may hold yet, as far as the store's clock is known here. A deadline further ahead than a lease of
-    /// this process lasts is from before that clock was set back.
+    /// Whether the lease may still be held, as far as this process knows the store's clock. A
+    /// deadline further ahead than a lease lasts was set before that clock was set back.
     pub(crate) fn is_held(&self, now: Millis, length: Duration) -> bool {
         self.is_leased() && now <= self.deadline && self.deadline <= now.after(length + CLOCK_ERROR)
     }
 
-    /// Whether it was stored before the store's clock was set back: until when it may be served is not known then.
+    /// Whether the entry was stored before the store's clock was set back. Then it is unknown until
+    /// when the entry may be served.
     #[inline]
     pub(crate) fn is_ahead_of(&self, now: Millis) -> bool {
         self.stored.0 > now.0.saturating_add(CLOCK_ERROR.as_millis() as u64)
@@ -212,7 +217,8 @@ impl Header {
             )
     }
 
-    /// Whether a lease on `stamp` and `fingerprint` leaves the content where it is: it may still be served.
+    /// Whether a lease on `stamp` and `fingerprint` keeps the content, because it may still be
+    /// served.
     pub(crate) fn stays_under(&self, stamp: Stamp, fingerprint: Fingerprint) -> bool {
         self.content != Content::Nothing && self.stamp == stamp && self.fingerprint == fingerprint
     }
@@ -259,7 +265,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        // A contract with every running process: a change here needs a new version in the magic.
+        // All running processes share this format: a change here needs a new version in the magic.
         let header = Header {
             kind: EntryKind::Entity,
             content: Content::Value,

@@ -1,4 +1,4 @@
-//! Which type a payload holds.
+//! The type of a payload, as a hash.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -7,13 +7,14 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::protocol::cacheable::Cacheable;
 
-/// Which type a payload holds: a hash of the type's name, of the attribute's `version`, and of the shape that the type's
-/// `Deserialize` asks for.
+/// The type of a payload: a hash of the type's name, of the attribute's `version`, and of the shape
+/// that the type's `Deserialize` asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);
 
 impl Fingerprint {
-    /// The fingerprint of `T` in this version. The first call for a type takes up to some milliseconds.
+    /// The fingerprint of `T` in this version. The first call for a type takes up to a few
+    /// milliseconds.
     #[must_use]
     pub fn of<T: Cacheable>(version: u32) -> Self {
         let mut hasher = SipHasher13::new();

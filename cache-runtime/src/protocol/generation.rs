@@ -1,4 +1,4 @@
-//! Generations: what an entry depends on, and the stamp that says how they stood before a load.
+//! Generations: what an entry depends on. The stamp records their state before a load.
 
 use std::cmp::Ordering;
 use std::hash::Hash;
@@ -10,11 +10,11 @@ use crate::base::clock::Millis;
 use crate::base::nonce::Nonce;
 use crate::protocol::entry::Stamp;
 
-/// Something entries depend on: `users`, `users~derived`, a tag.
+/// Something that entries depend on: `users`, `users~derived`, a tag.
 #[derive(Debug)]
 pub struct Dep {
     key: String,
-    /// The key under which a cluster has it, and the slot of that.
+    /// Its key in a cluster, and that key's slot.
     #[cfg_attr(
         not(feature = "redis"),
         allow(dead_code, reason = "only Redis has clusters")
@@ -71,21 +71,22 @@ impl Dep {
     }
 }
 
-/// The value under a generation's key: a nonce, and the write intents that stand on it.
+/// The value under a generation's key: a nonce and the write intents on it.
 ///
-/// In text `nonce`, then ` token@deadline` per intent. Behind the token's 32 digits are eight more: for how many milliseconds
-/// it lasts from when it was set, which tells a deadline that was set before the store's clock was set back.
+/// As text: `nonce`, then ` token@deadline` per intent. After the token's 32 digits, eight more
+/// give the intent's length in milliseconds. They show whether a deadline was set before the
+/// store's clock was set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation {
-    /// Changes with every invalidation, to a value never seen before.
+    /// Changes with every invalidation, to a value never used before.
     pub nonce: Nonce,
-    /// Until when writers have announced writes, the last of their deadlines; readers bypass and store nothing while
-    /// there is one.
+    /// The last deadline of the announced writes. While there is one, readers bypass the store and
+    /// store nothing.
     pub intended: Option<Millis>,
 }
 
 impl Generation {
-    /// Reads what the scripts write; `None` if it is something else.
+    /// Reads the text that the scripts write; `None` if it is something else.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (nonce, intents) = text.split_at_checked(Nonce::TEXT_LEN)?;
@@ -113,18 +114,18 @@ pub(crate) fn last_deadline(intents: &[u8]) -> Option<Millis> {
         .map(Millis)
 }
 
-/// Generations as they stand on one server, from which the stamp of each entry that depends on them follows.
+/// The generations on one server. The stamp of each entry that depends on them follows from this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StampBase(u128);
 
-/// The half of a stamp that generations and server alone decide.
+/// The half of a stamp that depends only on generations and server.
 const SHARED_HALF: u128 = !0 << 64;
 
 impl StampBase {
-    /// Of these generations, in the order of the dependencies, on this server.
+    /// For these generations, in the order of the dependencies, on this server.
     ///
-    /// `server` names the server and its history, so that one restarted from an older snapshot, whose
-    /// generations may have come back, does not bring its entries to life again.
+    /// `server` identifies the server and its history. A server restarted from an older snapshot
+    /// may have its old generations again; a new `server` id keeps its old entries dead.
     #[must_use]
     pub fn of(server: Nonce, generations: impl IntoIterator<Item = Nonce>) -> Self {
         let mut hasher = SipHasher13::new();
@@ -137,7 +138,8 @@ impl StampBase {
         Self(hasher.finish128().as_u128())
     }
 
-    /// The same of generations that lie on other servers than the entry, each with the identity of its own.
+    /// Like [`of`](Self::of), for generations on other servers than the entry. Each one comes with
+    /// the identity of its server.
     #[must_use]
     pub fn split(entry: Nonce, generations: impl IntoIterator<Item = (Nonce, Nonce)>) -> Self {
         let mut hasher = SipHasher13::new();
@@ -149,10 +151,11 @@ impl StampBase {
         Self(hasher.finish128().as_u128())
     }
 
-    /// The stamp of the entry under this key, which is the full one, with its namespace.
+    /// The stamp of the entry under this key, the full one with its namespace.
     ///
-    /// One half is that of the base and the other covers the key too, so that an entry under a key which is not
-    /// its own is told from one that was invalidated. Both halves have to agree for an entry to be served.
+    /// One half is that of the base. The other half covers the key too, so that an entry under a
+    /// wrong key can be told from an invalidated one. Both halves have to match for an entry to be
+    /// served.
     #[must_use]
     pub fn stamp(self, key: &str) -> Stamp {
         if crate::base::mutation::is_active("entry-not-bound-to-key") {
@@ -165,8 +168,8 @@ impl StampBase {
         Stamp((self.0 & SHARED_HALF) | (own & !SHARED_HALF))
     }
 
-    /// Whether a stamp is of these generations and of another key: the entry was copied or renamed, or this is the
-    /// answer to another command.
+    /// Whether a stamp is of these generations but of another key: the entry was copied or renamed,
+    /// or this is the answer to another command.
     #[must_use]
     pub fn is_of_another_key(self, key: &str, stamp: Stamp) -> bool {
         (stamp.0 ^ self.0) & SHARED_HALF == 0 && stamp != self.stamp(key)
@@ -174,7 +177,8 @@ impl StampBase {
 }
 
 impl Stamp {
-    /// The stamp of the entry under `key` while its dependencies' generations are these; see [`StampBase`].
+    /// The stamp of the entry under `key` while its dependencies have these generations; see
+    /// [`StampBase`].
     #[must_use]
     pub fn of(server: Nonce, key: &str, generations: impl IntoIterator<Item = Nonce>) -> Self {
         StampBase::of(server, generations).stamp(key)

@@ -1,4 +1,4 @@
-//! Redis's glob patterns, for stores that have no server to match them.
+//! Redis's glob patterns, for stores without a server that matches them.
 
 /// Escapes `text` so that a pattern matches it literally.
 pub(crate) fn literal(text: &str) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn literal(text: &str) -> String {
 /// Whether `text` matches `pattern`: `*`, `?`, `[a-c]`, `[^a]`, and `\` before a literal.
 pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where to go on when a guess at the length of the last `*` fails.
+    // Where to continue when the last `*` has to match one more byte.
     let mut retry: Option<(usize, usize)> = None;
     while t < text.len() {
         let step = match pattern.get(p) {
@@ -66,7 +66,7 @@ fn class(pattern: &[u8], byte: u8) -> Option<usize> {
             at += 1;
         }
     }
-    // Unclosed: as Redis does it, the class ends with the pattern.
+    // Unclosed: as in Redis, the class ends with the pattern.
     (found != negated).then_some(pattern.len())
 }
 

@@ -1,4 +1,4 @@
-//! What callers and stores say to each other: requests and answers, as plain data.
+//! The requests that callers send to stores, and the answers, as plain data.
 
 use std::any::Any;
 use std::fmt;
@@ -25,7 +25,8 @@ pub struct Probe {
     pub key: String,
     /// Entity or derived.
     pub kind: EntryKind,
-    /// The generations the entry depends on: without repeats, in one order for all who read and fill it.
+    /// The generations the entry depends on: without duplicates, in one order for all readers and
+    /// writers.
     pub deps: Arc<[Arc<Dep>]>,
 }
 
@@ -41,7 +42,7 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// How many bytes the encoded value has; 0 where it is not encoded.
+    /// The length of the encoded value in bytes; 0 if it is not encoded.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Encoded(bytes) => bytes.len(),
@@ -60,7 +61,7 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// In which form a store keeps values.
+/// The form in which a store keeps values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// As bytes, encoded by the caller.
@@ -69,23 +70,25 @@ pub enum Form {
     Decoded,
 }
 
-/// What [`Store::look`] saw.
+/// The answer to [`Store::look`].
 #[derive(Debug)]
 pub struct Look {
-    /// What lies under the key.
+    /// The entry under the key.
     pub found: Found,
-    /// The stamp of the key and the generations as they are now: an entry with another one is dead.
+    /// The stamp of the key under the current generations. An entry with another stamp is dead.
     pub stamp: Stamp,
-    /// Until when write intents stand on the entry or on a dependency, in the store's time: the last of their deadlines.
-    /// While there is one, past or not, nothing is served and nothing stored; only [`Store::prune`] judges that it is past.
+    /// The last deadline of the write intents on the entry or a dependency, in the store's time.
+    /// While there is one, past or not, nothing is served and nothing is stored. Only
+    /// [`Store::prune`] decides that a deadline is past.
     pub intended: Option<Millis>,
     /// The store's time.
     pub now: Millis,
 }
 
 impl Look {
-    /// Whether the last intent's time is over, as far as the store's clock is known here, or lies further ahead than an
-    /// intent lasts: that is from before the clock was set back.
+    /// Whether the last intent has expired, as far as this process knows the store's clock. A
+    /// deadline further ahead than an intent lasts was set before that clock was set back; it
+    /// counts as expired too.
     pub(crate) fn has_expired_intents(&self, longest: Duration) -> bool {
         !crate::base::mutation::is_active("intents-not-pruned")
             && self.intended.is_some_and(|until| {
@@ -94,53 +97,55 @@ impl Look {
     }
 }
 
-/// To whom [`Store::glance`] shows an entry where it lies, with the store's time. The store may be locked meanwhile.
+/// The callback to which [`Store::glance`] shows an entry in place, with the store's time. The
+/// store may be locked during the call.
 pub type See<'s> = &'s dyn Fn(&Header, &Payload, Millis);
 
-/// What lies under a key.
+/// The value under a key.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// Nothing.
     Nothing,
     /// An entry of this framework, whatever its stamp.
     Entry(Header, Payload),
-    /// Somebody else's value, which is never overwritten and never removed.
+    /// A value of another program. It is never overwritten and never removed.
     Foreign,
 }
 
-/// Which state of the key a lease may replace.
+/// The state of the key that a lease may replace.
 #[derive(Debug, Clone)]
 pub enum Seen {
     /// Nothing was there.
     Nothing,
-    /// This header was there, with a stamp or content of no use. Its deadline may have moved since.
+    /// This header was there, with a useless stamp or content. Its deadline may have moved since.
     Entry(Header),
-    /// This header was there, with a live stamp; it is past its time, or soon will be. Its content stays under the lease,
-    /// to be served in place of a slow or failing load.
+    /// This header was there, with a live stamp, and is expired or soon will be. Its content stays
+    /// under the lease, to be served in place of a slow or failing load.
     Past(Header),
-    /// A live lease of somebody else was there; only its expiry gives way. Content of the same stamp and type stays.
+    /// Another caller's live lease was there; the new lease may replace it only once expired.
+    /// Content of the same stamp and type stays.
     Leased,
-    /// Whatever is there: the caller vouches for what it is about to store.
+    /// Any state: the caller vouches for the value that it will store.
     Anything,
 }
 
-/// A request to hold the place of an entry while it is loaded.
+/// A request to hold an entry's place while its value is loaded.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
-    /// What may be replaced.
+    /// The state that may be replaced.
     pub seen: Seen,
-    /// The lease's name, fresh for each request.
+    /// The lease's id, fresh for each request.
     pub token: Nonce,
     /// The generations as the caller read them.
     pub stamp: Stamp,
     /// The type that will be stored.
     pub fingerprint: Fingerprint,
-    /// How long the lease holds unless renewed.
+    /// How long the lease lasts unless renewed.
     pub length: Duration,
 }
 
 impl LeaseRequest {
-    /// The header that holds the place, if the lease is taken `now`.
+    /// The header that holds the place if the lease is granted at `now`.
     #[must_use]
     pub fn header(&self, kind: EntryKind, now: Millis) -> Header {
         Header {
@@ -162,29 +167,30 @@ impl LeaseRequest {
 /// The answer to a [`LeaseRequest`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum LeaseReply {
-    /// The place is the caller's.
+    /// The caller holds the place.
     Granted,
     /// Something else is there now.
     Taken(Header),
-    /// Somebody else's value is there.
+    /// A value of another program is there.
     Foreign,
     /// A write intent is there.
     Intended,
 }
 
-/// A write that is announced, since nobody knows yet whether it takes place.
+/// An announced write: it is not known yet whether the write takes place.
 ///
-/// Until it is [withdrawn](Invalidation::withdraws) or its time is over, readers of what it concerns go without the
-/// store. It is named, and has a deadline of its own: a late or repeated message about one says nothing of another.
+/// Until the intent is [withdrawn](Invalidation::withdraws) or expires, readers of the entries it
+/// concerns bypass the store. Each intent has an id and a deadline of its own, so a late or
+/// repeated message about one does not affect another.
 #[derive(Debug, Clone)]
 pub struct Intent {
-    /// Its name.
+    /// The intent's id.
     pub token: Nonce,
     /// Entries of single rows.
     pub rows: Vec<IntentRow>,
     /// Generations.
     pub deps: Vec<Arc<Dep>>,
-    /// For how long it stands, from when the store takes it.
+    /// How long the intent lasts, counted from when the store accepts it.
     pub length: Duration,
 }
 
@@ -193,25 +199,26 @@ pub struct Intent {
 pub struct IntentRow {
     /// The entity's key.
     pub key: String,
-    /// What the intent stands on in its place where a foreign value lies under the key: the whole resource.
+    /// The whole resource. If a foreign value lies under the key, the intent is set here instead.
     pub whole: Arc<Dep>,
 }
 
 /// The answer to an [`Intent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intended {
-    /// When it took place, in the store's time: entries stored before are dead.
+    /// When it took effect, in the store's time. Entries stored earlier are dead.
     pub at: Millis,
-    /// Whether it stands on the whole resource of a row, because a foreign value lies under the row's key.
+    /// Whether it was set on the whole resource of a row, because a foreign value lies under the
+    /// row's key.
     pub on_whole: bool,
 }
 
 /// A value to store under a lease.
 #[derive(Debug)]
 pub struct Fill {
-    /// The lease; the fill takes place only if the key still holds it.
+    /// The lease. The value is stored only if the key still holds it.
     pub token: Nonce,
-    /// The stamp computed before the load. It is stored as it is, never computed again.
+    /// The stamp computed before the load. It is stored unchanged, never computed again.
     pub stamp: Stamp,
     /// The value's type.
     pub fingerprint: Fingerprint,
@@ -219,22 +226,22 @@ pub struct Fill {
     pub content: Content,
     /// The value, in the store's [`Form`].
     pub payload: Payload,
-    /// How the payload is encoded.
+    /// The codec of the payload.
     pub codec: CodecId,
-    /// What the entry weighs, in bytes: the length of its encoded value.
+    /// The weight of the entry in bytes: the length of its encoded value.
     pub size: usize,
-    /// For how long the value is served.
+    /// How long the value is served.
     pub fresh_for: Duration,
-    /// For how long after that it may be served in place of a slow or failing load.
+    /// How long after that the value may be served in place of a slow or failing load.
     pub stale_for: Duration,
     /// How long the load took.
     pub took: Duration,
-    /// How long the generations it depends on have to live from now, at least.
+    /// The shortest time that the generations it depends on must live from now.
     pub generation_ttl: Duration,
 }
 
 impl Fill {
-    /// The header of the filled entry, if it is stored `now`.
+    /// The header of the filled entry if it is stored at `now`.
     #[must_use]
     pub fn header(&self, kind: EntryKind, now: Millis) -> Header {
         let fresh = now.after(self.fresh_for);
@@ -261,36 +268,37 @@ impl Fill {
 pub enum Filled {
     /// The value is stored.
     Stored,
-    /// The lease is gone: the entry was invalidated, evicted or taken over while it was loaded.
+    /// The lease is gone: the entry was invalidated, evicted or taken over during the load.
     Refused,
 }
 
-/// Entries to remove and generations to replace, together.
+/// Entries to remove and generations to replace, in one step.
 #[derive(Debug, Clone, Default)]
 pub struct Invalidation {
-    /// Keys of entries; what lies there goes, its lease with it, unless it is foreign.
+    /// Keys of entries to delete, with their leases. Foreign values stay.
     pub kills: Vec<String>,
     /// Generations that get a new nonce.
     pub bumps: Vec<Arc<Dep>>,
-    /// Intents that end with this, wherever among the keys above they stand, or stood. Those of others stay.
+    /// Intents that end with this, wherever among the keys above they are or were set. Other
+    /// intents stay.
     pub withdraws: Vec<Nonce>,
 }
 
 /// The answer to an [`Invalidation`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalidated {
-    /// When it took place, in the store's time: entries stored before are dead.
+    /// When it took effect, in the store's time. Entries stored earlier are dead.
     pub at: Millis,
-    /// How many of the killed keys held an entry.
+    /// How many of the deleted keys held an entry.
     pub removed: u64,
 }
 
-/// How far an [`Invalidation`] has come in a store that consists of several servers, some of which may be away.
+/// The progress of an [`Invalidation`] in a store of several servers, some of which may be away.
 #[derive(Debug)]
 pub struct PartlyInvalidated {
-    /// What was done.
+    /// The part that was done.
     pub done: Invalidated,
-    /// What was not, to be asked for again, and why.
+    /// The part that was not done and has to be repeated, with the error.
     pub undone: Option<(Invalidation, Error)>,
 }
 
@@ -311,10 +319,10 @@ impl PartlyInvalidated {
     }
 }
 
-/// Which entries [`Store::remove_matching`] removes. Only entries of this framework ever are.
+/// The filter of [`Store::remove_matching`]. It never removes values of other programs.
 #[derive(Debug, Clone)]
 pub struct Matching {
-    /// A pattern as Redis's `SCAN MATCH` takes it, namespace included.
+    /// A pattern in the syntax of Redis's `SCAN MATCH`, namespace included.
     pub pattern: String,
     /// Only derived entries.
     pub derived_only: bool,
@@ -322,12 +330,12 @@ pub struct Matching {
     pub stored_before: Option<Millis>,
     /// Remove nothing if the store holds more keys than this.
     pub unless_larger_than: Option<u64>,
-    /// Nobody waits for it: others come first.
+    /// Low priority: no caller waits for it, so other requests go first.
     pub is_leisurely: bool,
 }
 
 impl Matching {
-    /// Every entry of the namespace whose key goes on as the pattern says.
+    /// Every entry of the namespace whose key matches `pattern` after the namespace.
     pub(crate) fn all(namespace: &str, pattern: &str) -> Self {
         Self {
             pattern: format!("{}{pattern}", glob::literal(namespace)),
@@ -339,35 +347,35 @@ impl Matching {
     }
 }
 
-/// What the server says of itself; `None` where it does not say.
+/// What the server reports about itself; `None` for what it does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServerFacts {
-    /// Number of keys in the database, everybody's included.
+    /// The number of keys in the database, those of other programs included.
     pub total_keys: Option<u64>,
-    /// Memory in use, as the server writes it for people.
+    /// Memory in use, in the server's human-readable form.
     pub used_memory: Option<String>,
     /// Seconds since the server started.
     pub uptime_seconds: Option<u64>,
-    /// Connections to the server.
+    /// The number of connections to the server.
     pub connected_clients: Option<u64>,
-    /// Each primary of a cluster, of which the above are the sums; empty elsewhere.
+    /// Each primary of a cluster; the fields above are their sums. Empty without a cluster.
     pub nodes: Vec<NodeFacts>,
 }
 
-/// What a primary of a cluster says of itself; `None` where it does not say.
+/// What a primary of a cluster reports about itself; `None` for what it does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NodeFacts {
-    /// Where it is.
+    /// Its host.
     pub host: String,
     /// Its port.
     pub port: u16,
     /// Whether it answers.
     pub connected: bool,
-    /// Number of keys in it, everybody's included.
+    /// The number of its keys, those of other programs included.
     pub total_keys: Option<u64>,
-    /// Memory in use, as it writes it for people.
+    /// Memory in use, in its human-readable form.
     pub used_memory: Option<String>,
-    /// Connections to it.
+    /// The number of connections to it.
     pub connected_clients: Option<u64>,
 }

@@ -1,5 +1,5 @@
-//! What goes over the wire and what it means: entries, generations, stamps, payloads, type shapes.
-//! Plain data and pure functions; nothing here does I/O.
+//! The wire format and its meaning: entries, generations, stamps, payloads, type shapes. Plain data
+//! and pure functions; nothing here does I/O.
 
 pub(crate) mod cacheable;
 pub(crate) mod circuit;

@@ -1,6 +1,7 @@
-//! A serializer around a codec's own, that refuses what the codec would lose.
+//! A serializer around a codec's own that refuses values which the codec would lose.
 //!
-//! It hands everything on, and knows where it is. What it refuses is known by the codec's format, whatever the type:
+//! It passes everything on and tracks its place in the value. Each refusal follows from the codec's
+//! format alone, whatever the type:
 //!
 //! | | JSON | MessagePack | postcard |
 //! |---|---|---|---|
@@ -8,7 +9,8 @@
 //! | `Some(None)`, `Some(())` | written as `null`, read as `None` | as `nil`, read as `None` | kept |
 //! | a field left out by `skip_serializing_if` | read by name | read by name | the next field is read in its place |
 //!
-//! What depends on the type (untagged enums, `with`, `skip`) is found by decoding: see [`verify`](super::verify).
+//! Losses that depend on the type (untagged enums, `with`, `skip`) are found by decoding: see
+//! [`verify`](super::verify).
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -22,21 +24,22 @@ use super::place::{Place, Step, hash_of, mix};
 use super::refusal::{Refusal, name};
 use crate::protocol::codec_id::CodecId;
 
-const FLOAT_REMEDY: &str = "take an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
+const FLOAT_REMEDY: &str = "use an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
 const SOME_REMEDY: &str =
-    "take an enum in place of the inner `Option` or unit, or `codec = \"postcard\"`";
-const FIELD_REMEDY: &str = "take `skip_serializing_if` away, or leave `codec` out";
+    "use an enum instead of the inner `Option` or unit, or `codec = \"postcard\"`";
+const FIELD_REMEDY: &str = "remove `skip_serializing_if`, or leave `codec` out";
 
-/// What is kept of one serialization.
+/// The record of one serialization.
 pub(super) struct Check {
     codec: CodecId,
     footprint: RefCell<Footprint>,
-    /// Where it failed, and why if that is known.
+    /// Why it failed, if the check refused the value.
     refusal: RefCell<Option<Refusal>>,
     failed: RefCell<Option<String>>,
-    /// A hash of all scalars with their places, in any order: maps and sets have none.
+    /// A hash of all scalars with their places. Order does not count, since maps and sets have
+    /// none.
     digest: Option<Cell<u64>>,
-    /// The scalars themselves.
+    /// The scalars themselves, with their paths.
     leaves: Option<RefCell<Vec<(String, String)>>>,
 }
 
@@ -66,7 +69,7 @@ impl Check {
         }
     }
 
-    /// `value` as this sees it, for any serializer.
+    /// `value`, wrapped so that this check sees its serialization.
     pub(super) fn whole<'e, T: ?Sized>(&'e self, value: &'e T) -> Part<'e, T> {
         Part {
             value,
@@ -94,7 +97,7 @@ impl Check {
             Refusal::new(
                 path,
                 format!("has no {} form: {error}", name(self.codec)),
-                "store a type that has one, or take another `codec`",
+                "store a type that has one, or use another `codec`",
             )
         })
     }
@@ -130,7 +133,7 @@ impl Check {
         {
             return Ok(());
         }
-        let reason = "is infinite or no number, and JSON has no form for that".to_owned();
+        let reason = "is infinite or NaN, which JSON can't represent".to_owned();
         Err(self.refuse(place, reason, FLOAT_REMEDY))
     }
 
@@ -140,14 +143,14 @@ impl Check {
             return Ok(());
         }
         let reason = format!(
-            "is `Some` of what {} writes as nothing, and would be read as `None`",
+            "is `Some` of a value that {} would read back as `None`",
             name(self.codec)
         );
         Err(self.refuse(place, reason, SOME_REMEDY))
     }
 }
 
-/// A part of a value with its place.
+/// A part of a value, with its place.
 pub(super) struct Part<'e, T: ?Sized> {
     value: &'e T,
     place: Place<'e>,
@@ -201,7 +204,7 @@ impl<'e, S> Checked<'e, S> {
     }
 }
 
-/// What a leaf is, in a footprint.
+/// The kinds of a leaf, for the footprint.
 mod kind {
     pub(super) const UNIT: u64 = 1;
     pub(super) const NONE: u64 = 2;
@@ -299,7 +302,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         self.check.leaf(&self.place, kind::SOME, "Some");
-        // A `Some` in a `Some` is the outer one's as well.
+        // A `Some` directly inside a `Some` still counts as inside the outer one.
         let part = self.part(value, self.place.in_some());
         self.inner.serialize_some(&part)
     }
@@ -312,7 +315,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
 
     fn serialize_unit_struct(self, name: &'static str) -> Result<S::Ok, S::Error> {
         self.check.leaf(&self.place, kind::UNIT, name);
-        // MessagePack has a list without elements for it.
+        // MessagePack writes a unit struct as an empty list, so it is not lost.
         if self.check.codec == CodecId::Json {
             self.check.null(&self.place)?;
         }
@@ -335,7 +338,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        // All codecs write what is in it, and nothing around that.
+        // All codecs write the inner value alone.
         let part = self.part(value, self.place);
         self.inner.serialize_newtype_struct(name, &part)
     }
@@ -423,7 +426,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
     }
 }
 
-/// A value of several parts, while these are written.
+/// A value of several parts, while they are written.
 struct Compound<'e, C> {
     inner: C,
     place: Place<'e>,
@@ -442,7 +445,7 @@ impl<'e, C> Compound<'e, C> {
         }
     }
 
-    /// The next part of those that have no names.
+    /// Writes the next part of a value whose parts have no names.
     fn next<E>(
         &mut self,
         write: impl FnOnce(&mut C, Place<'_>, &Check) -> Result<(), E>,
@@ -453,7 +456,7 @@ impl<'e, C> Compound<'e, C> {
         write(&mut self.inner, place.step(Step::Index(index)), self.check)
     }
 
-    /// A field is left out of this value, though others of its type have it.
+    /// Notes a field that this value leaves out, though others of its type have it.
     fn skip<E: ser::Error>(&self, field: &'static str) -> Result<(), E> {
         let place = self.place.step(Step::Field(field));
         self.check.note(&place, kind::NONE);

@@ -1,13 +1,15 @@
-//! Which parts of its type a value has used.
+//! The parts of its type that a value has used.
 
 use super::place::mix;
 
 const WORDS: usize = 16;
 
-/// The variants, options and kinds of scalars that stand in a value, each with its place, as bits of a small set.
+/// The variants, options and kinds of scalars in a value, each with its place, as bits of a small
+/// set.
 ///
-/// A value whose footprint is inside of what was decoded before takes the same ways through its type's `Deserialize`. Two
-/// parts may share a bit; then one of them is decoded again later than it might be, by the regular checks.
+/// If a value's footprint lies within those decoded before, it takes the same paths through its
+/// type's `Deserialize`. Two parts may share a bit. Then a new part may go unnoticed at first, and
+/// is found by the regular checks later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
     bits: [u64; WORDS],

@@ -1,11 +1,11 @@
-//! Payloads: values as bytes and back.
+//! Payloads: values to bytes and back.
 //!
-//! JSON is always there, for people read entries with `redis-cli`. An entry's header says how it is encoded, so
-//! instances that write in different ways read each other's entries; where one was built without a codec, an entry in it
-//! is a miss.
+//! JSON is always built in, since people read entries with `redis-cli`. An entry's header names its
+//! codec, so instances with different codecs read each other's entries. Where a codec is not built
+//! in, its entries are misses.
 //!
-//! A value is encoded under the eyes of [`checked`], which refuses what the codec would lose, and decoded again at once
-//! where [`verify`] asks for it.
+//! [`checked`] watches each encoding and refuses values that the codec would lose. Where [`verify`]
+//! asks for it, the bytes are decoded again at once.
 
 mod checked;
 mod footprint;
@@ -48,7 +48,7 @@ impl BuiltIn for CodecId {
     }
 }
 
-/// Encodes a value, and says which parts of its type it has used.
+/// Encodes a value, and returns which parts of its type it has used.
 pub(crate) fn encode<V: Serialize>(
     codec: CodecId,
     value: &V,
@@ -58,7 +58,7 @@ pub(crate) fn encode<V: Serialize>(
     Ok((bytes, footprint))
 }
 
-/// The same for the length alone, without keeping the encoding.
+/// Like [`encode`], but returns only the length and keeps no bytes.
 pub(crate) fn measure<V: Serialize>(
     codec: CodecId,
     value: &V,
@@ -80,14 +80,15 @@ fn write_checked<V: Serialize>(
     }
 }
 
-/// A hash of what a value holds, the same in whatever order its maps and sets are; `None` for what can't be encoded.
+/// A hash of a value's contents, independent of the order of its maps and sets; `None` if the value
+/// can't be encoded.
 pub(crate) fn digest<V: Serialize>(codec: CodecId, value: &V) -> Option<u64> {
     let check = Check::with_digest(codec);
     write(codec, &check.whole(value), &mut io::sink()).ok()?;
     Some(check.digest())
 }
 
-/// Where two values differ in what serde sees of them.
+/// The path where two values differ in what serde sees of them.
 pub(crate) fn difference<V: Serialize>(codec: CodecId, one: &V, other: &V) -> Option<String> {
     let leaves = |value| {
         let check = Check::with_leaves(codec);
@@ -102,7 +103,7 @@ pub(crate) fn difference<V: Serialize>(codec: CodecId, one: &V, other: &V) -> Op
     first.map(|(path, _)| path.clone())
 }
 
-/// Why bytes that were just encoded do not decode, and in which part.
+/// Why bytes that were just encoded don't decode, and in which part.
 pub(crate) fn undecodable<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Refusal {
     use serde_path_to_error::{Error, deserialize};
 
@@ -132,25 +133,27 @@ pub(crate) fn undecodable<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> 
         _ => (String::new(), "this codec is not built in".to_owned()),
     };
     let path = match path.as_str() {
-        // Nothing was read yet, or a part that serde holds in memory before it knows the type.
+        // serde had read nothing yet, or a part that it buffers before it knows the type.
         "." | "?" => String::new(),
         _ => path,
     };
     let remedy = match codec {
         CodecId::Postcard => {
-            "postcard reads no `flatten`, no untagged and internally tagged enums, and no values of any type: leave `codec` out"
+            "postcard can't read `flatten`, untagged and internally tagged enums, \
+             or values of any type; leave `codec` out"
         }
-        _ => "store a type that serde reads as it writes it, with fewer than 128 levels",
+        _ => "store a type that serde reads back as it wrote it, nested fewer than 128 levels deep",
     };
     let reason = format!("can't be read back from {}: {error}", refusal::name(codec));
     Refusal::new(path, reason, remedy)
 }
 
-/// How deep a value may be, as in JSON: bytes that were made to be deeper would exhaust the stack, where a type contains itself.
+/// How deeply a value may be nested, as in JSON. Malicious bytes with deeper nesting would exhaust
+/// the stack where a type contains itself.
 #[cfg(feature = "msgpack")]
 const MAX_DEPTH: usize = 128;
 
-/// Decodes what [`encode`] wrote; `None` if the bytes are not that, or more than that.
+/// Decodes what [`encode`] wrote; `None` if the bytes are something else, or longer.
 pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Option<V> {
     match codec {
         CodecId::Json => serde_json::from_slice(bytes).ok(),
@@ -159,8 +162,9 @@ pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Optio
             let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
             reader.set_max_depth(MAX_DEPTH);
             let value = V::deserialize(&mut reader).ok()?;
-            // The reader does not say what is left. Where nothing is, a further value lacks its first byte, and without
-            // any depth none gets as far as to lack that of a part.
+            // The reader does not tell whether bytes are left. If none are, another value fails at
+            // its first byte. With a depth of 0, no other failure looks like that one: it never
+            // gets as far as a part's first byte.
             reader.set_max_depth(0);
             let rest = <serde::de::IgnoredAny as serde::Deserialize>::deserialize(&mut reader);
             let is_over = matches!(rest, Err(rmp_serde::decode::Error::InvalidMarkerRead(_)));
@@ -176,7 +180,7 @@ pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Optio
     }
 }
 
-/// Why a serializer failed, before it is known where.
+/// Why a serializer failed, before the place is known.
 enum WriteError {
     Json(serde_json::Error),
     #[cfg(feature = "msgpack")]
@@ -208,7 +212,7 @@ fn write<V: Serialize>(
 ) -> Result<(), WriteError> {
     match codec {
         CodecId::Json => serde_json::to_writer(into, value).map_err(WriteError::Json),
-        // With the names of fields, so that one may be added without all entries being misses.
+        // With the names of fields, so that adding a field does not turn all entries into misses.
         #[cfg(feature = "msgpack")]
         CodecId::MsgPack => {
             rmp_serde::encode::write_named(into, value).map_err(WriteError::MsgPack)
@@ -222,7 +226,7 @@ fn write<V: Serialize>(
     }
 }
 
-/// As JSON, whatever that loses: for values that go to a client as they are.
+/// Writes JSON even where that loses something, for values that go to a client as they are.
 pub(crate) fn write_json<V: Serialize>(value: &V, into: &mut impl io::Write) -> Result<(), Error> {
     serde_json::to_writer(into, value).map_err(|error| {
         let text = format!("the value has no JSON form: {error}");

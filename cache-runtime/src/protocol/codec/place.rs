@@ -1,4 +1,4 @@
-//! Where in a value its serialization is.
+//! The place in a value that is being serialized.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,16 +15,16 @@ pub(super) enum Step<'a> {
     Variant(&'static str),
 }
 
-/// The way from the root to a part: a list of steps on the stack, since most values are stored without anybody asking
-/// for the names.
+/// The path from the root to a part: a linked list of steps on the stack. Most values are stored
+/// without anybody asking for the names, so nothing is allocated.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     parent: Option<&'a Place<'a>>,
     step: Step<'a>,
-    /// A hash of the way, in which all elements of a list, and all entries of a map, are alike.
+    /// A hash of the path. All elements of a list, and all entries of a map, have the same one.
     pub(super) hash: u64,
     pub(super) depth: u32,
-    /// Whether the part is what a `Some` holds, with nothing in between that is written.
+    /// Whether the part is what a `Some` holds, with nothing written in between.
     pub(super) is_in_some: bool,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// As it is written in Rust, such as `users[3].score`.
+    /// The path as in Rust, such as `users[3].score`.
     pub(super) fn path(&self) -> String {
         let mut path = self.parent.map(Self::path).unwrap_or_default();
         let dot = if path.is_empty() { "" } else { "." };

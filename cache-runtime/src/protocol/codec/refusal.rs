@@ -5,10 +5,11 @@ use std::fmt;
 use crate::base::error::{Error, ErrorKind};
 use crate::protocol::codec_id::CodecId;
 
-/// A value that a codec can't hold, or would give back as another one.
+/// A value that a codec can't hold, or would give back as a different one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The place in the value, such as `users[3].score`; empty for the value as a whole, or where it is not known.
+    /// The path in the value, such as `users[3].score`; empty for the value as a whole, or if
+    /// unknown.
     pub(crate) path: String,
     /// What is wrong there.
     pub(crate) reason: String,
@@ -25,7 +26,7 @@ impl Refusal {
         }
     }
 
-    /// The place as it stands in a log.
+    /// The path for a log.
     pub(crate) fn place(&self) -> &str {
         match self.path.is_empty() {
             true => "the value",
@@ -49,7 +50,7 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The codec's name as people know it.
+/// The codec's usual name.
 pub(super) fn name(codec: CodecId) -> &'static str {
     match codec {
         CodecId::Json => "JSON",

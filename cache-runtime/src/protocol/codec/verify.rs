@@ -1,9 +1,10 @@
-//! Whether what was encoded comes back as the value that it was.
+//! Checks that an encoded value decodes to the same value.
 //!
-//! An encoded value is decoded at once and compared with the original. To do so at every fill would cost as much as a
-//! hit, so [`Trust`] chooses: the first fills of each function, each value that uses a part of its type which none
-//! before it has used, one in sixteen of the others, and all of those whose type decodes by trial (untagged enums,
-//! `flatten`), that are deep, or whose function has lost something before.
+//! The bytes are decoded at once and compared with the original. To do so at every fill would cost
+//! as much as a hit, so [`Trust`] chooses: the first fills of each function, each value that uses a
+//! part of its type for the first time, and one in sixteen of the others. It chooses all values
+//! whose type decodes by trial (untagged enums, `flatten`), all deep ones, and all of a function
+//! that has lost something before.
 
 use std::fmt::Debug;
 
@@ -15,21 +16,22 @@ use super::refusal::Refusal;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec_id::CodecId;
 
-/// How the values of a function are compared: found by the chain in [`shape`](crate::shape), from what the type has.
+/// How the values of a function are compared. The chain in [`shape`](crate::shape) finds it from
+/// the traits that the type implements.
 pub trait Compare<V> {
-    /// Whether both are equal; `None` where nobody can say.
+    /// Whether both are equal; `None` if it can't be told.
     fn equal(one: &V, other: &V) -> Option<bool>;
-    /// The value as text, one field a line.
+    /// The value as text, one field per line.
     fn lines(value: &V) -> Option<String>;
 }
 
-/// By what serde writes of them: the type has no `PartialEq`.
+/// Compares what serde writes: the type has no `PartialEq`.
 #[derive(Debug)]
 pub struct AsEncoded;
-/// By `PartialEq`.
+/// Compares by `PartialEq`.
 #[derive(Debug)]
 pub struct AsEqual;
-/// By `PartialEq`, and with `Debug` to say which field differs.
+/// Compares by `PartialEq`; `Debug` shows which field differs.
 #[derive(Debug)]
 pub struct AsShown;
 
@@ -60,9 +62,10 @@ impl<V: PartialEq + Debug> Compare<V> for AsShown {
     }
 }
 
-const CHANGED_REMEDY: &str = "`#[serde(skip)]`, an untagged enum or a `with` that rounds may be the cause; store a type that serde restores";
+const CHANGED_REMEDY: &str = "`#[serde(skip)]`, an untagged enum or a `with` that rounds may be \
+                              the cause; store a type that serde restores";
 
-/// Decodes what `value` was encoded to, and compares.
+/// Decodes the encoded `value` again, and compares.
 pub(crate) fn verify<V: Cacheable, C: Compare<V>>(
     codec: CodecId,
     value: &V,
@@ -72,7 +75,7 @@ pub(crate) fn verify<V: Cacheable, C: Compare<V>>(
         return Err(V::undecodable(codec, bytes));
     };
     let is_equal = match C::equal(value, &back) {
-        // What is not equal to itself, as NaN is not, can't be told by `==`.
+        // A value that is not equal to itself, such as NaN, can't be compared by `==`.
         Some(false) if C::equal(value, value) == Some(false) => None,
         said => said,
     };
@@ -82,7 +85,7 @@ pub(crate) fn verify<V: Cacheable, C: Compare<V>>(
     }
     let path = value.difference(codec, &back);
     let path = path.or_else(|| differing_line(&C::lines(value)?, &C::lines(&back)?));
-    let reason = "comes back as another value";
+    let reason = "comes back as a different value";
     Err(Refusal::new(
         path.unwrap_or_default(),
         reason,
@@ -97,7 +100,7 @@ fn differing_line(one: &str, other: &str) -> Option<String> {
     for line in one.lines() {
         let indent = line.len() - line.trim_start().len();
         steps.retain(|(other, _)| *other < indent);
-        // Of `name: value,`; the elements of lists have no name.
+        // Lines of the form `name: value,`; the elements of lists have no name.
         if let Some((name, _)) = line.trim_start().split_once(": ") {
             steps.push((indent, name));
         }
@@ -109,14 +112,14 @@ fn differing_line(one: &str, other: &str) -> Option<String> {
     None
 }
 
-/// So many values of a function are decoded again at first.
+/// How many values of a function are decoded again at first.
 const AT_FIRST: u64 = 8;
-/// One in so many later.
+/// Later, one in this many.
 const ONE_IN: u64 = 16;
-/// From this depth on a codec may refuse to read what it wrote.
+/// From this depth on, a codec may refuse to read what it wrote.
 const DEEP: u32 = 60;
 
-/// What the fills of one function have shown so far, for one type and codec.
+/// The results of one function's fills so far, for one type and codec.
 #[derive(Debug, Default)]
 pub(crate) struct Trust(Mutex<Record>);
 
@@ -128,7 +131,7 @@ struct Record {
 }
 
 impl Trust {
-    /// Whether a value with this footprint is to be decoded again.
+    /// Whether a value with this footprint should be decoded again.
     pub(crate) fn wants(&self, footprint: &Footprint) -> bool {
         if crate::base::mutation::is_active("fills-not-verified") {
             return false;
@@ -143,12 +146,12 @@ impl Trust {
             || !footprint.is_within(&record.verified)
     }
 
-    /// A value with this footprint came back as it was.
+    /// Notes that a value with this footprint came back unchanged.
     pub(crate) fn keeps(&self, footprint: &Footprint) {
         self.0.lock().verified.add(footprint);
     }
 
-    /// A value did not.
+    /// Notes that a value did not come back unchanged.
     pub(crate) fn loses(&self) {
         self.0.lock().has_lost = true;
     }

@@ -7,11 +7,11 @@ use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess
 
 use super::error::Stop;
 
-/// One place of a type, of which parts can be read.
+/// A place in a type whose parts can be read.
 pub(super) trait Part: Copy {
-    /// The part of this name.
+    /// The part with this name.
     fn at(self, name: &str) -> Self;
-    /// Reads it, as the type that the seed names.
+    /// Reads it as the seed's type.
     fn read<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop>;
 }
 
@@ -65,7 +65,7 @@ impl<'p, P: Part> Entries<'p, P> {
         }
     }
 
-    /// One entry whose key is read as well.
+    /// A map with one entry, whose key is read too.
     pub(super) fn of_any_key(probe: P) -> Self {
         Self {
             any_key: true,
@@ -75,7 +75,7 @@ impl<'p, P: Part> Entries<'p, P> {
 }
 
 impl<'p, P: Part> Entries<'p, P> {
-    /// Tells which name was read last while its value has not been.
+    /// Records the name that was read last, until its value is read.
     pub(super) fn asked<'a>(self, asked: &'a RefCell<Option<&'static str>>) -> Entries<'a, P>
     where
         'p: 'a,

@@ -1,4 +1,4 @@
-//! What a type complains of while it is probed.
+//! The errors that a type reports while it is probed.
 
 use std::cell::RefCell;
 use std::fmt::{self, Display};
@@ -6,11 +6,12 @@ use std::fmt::{self, Display};
 use serde::de::{self, Expected, Unexpected};
 
 thread_local! {
-    /// Serde drops the errors of an untagged enum's variants; what they say is a part of the shape all the same.
+    /// Serde drops the errors of an untagged enum's variants, but they are part of the shape too.
+    /// So each is noted here as well.
     static HEARD: RefCell<Vec<Complaint>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a type says it had expected.
+/// What a type says it expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Complaint {
     Missing(&'static str),
@@ -19,13 +20,13 @@ pub(super) enum Complaint {
     Expected(String),
 }
 
-/// What has been said on this thread since the last time.
+/// Takes the complaints on this thread since the last call.
 pub(super) fn heard() -> Vec<Complaint> {
     HEARD.with(RefCell::take)
 }
 
 fn hear(complaint: Complaint) {
-    // A type that complains without end would be heard without end.
+    // A limit, for a type that complains without end.
     HEARD.with_borrow_mut(|heard| {
         if heard.len() < 1_000 {
             heard.push(complaint);
@@ -33,7 +34,7 @@ fn hear(complaint: Complaint) {
     });
 }
 
-/// A probe came to an end; why is told by what was heard.
+/// The end of a probe. The recorded complaints say why.
 #[derive(Debug)]
 pub(super) struct Stop;
 
@@ -46,7 +47,7 @@ impl Display for Stop {
 impl std::error::Error for Stop {}
 
 impl de::Error for Stop {
-    // The text of a custom error may be another one each time.
+    // The text of a custom error may differ each time, so it is ignored.
     fn custom<T: Display>(_: T) -> Self {
         Self
     }

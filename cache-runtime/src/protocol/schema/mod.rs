@@ -1,14 +1,17 @@
-//! The shape of a type as its `Deserialize` asks for it: names of fields and variants, options, lists, kinds of scalars.
+//! The shape of a type as its `Deserialize` asks for it: names of fields and variants, options,
+//! lists, kinds of scalars.
 //!
-//! It joins the fingerprint of an entry, so that an entry of a type that has changed is a miss by itself, in every codec.
-//! It is found by [`probe`]: the type is deserialized from made-up values, once for each type of a process, and what it
-//! asks for on the way is noted. The technique is that of `serde-reflection`, which needs the help of its caller where
-//! strings are validated or a type contains itself; here a part that can't be read is left aside, and a partial shape is
-//! one too, as long as each process finds the same.
+//! The shape is part of an entry's fingerprint. So after a type has changed, its old entries are
+//! misses by themselves, in every codec. [`probe`] finds the shape: it deserializes the type from
+//! made-up values, once per type and process, and notes each request. The technique is that of
+//! `serde-reflection`, which needs its caller's help where strings are validated or a type contains
+//! itself. Here a part that can't be read is skipped. A partial shape is useful too, as long as
+//! each process finds the same one.
 //!
-//! Not found: what a type reads without a question to the deserializer (names that a hand-written `Deserialize` compares,
-//! optional fields behind `flatten` and in untagged enums, fields of internally tagged enums). For changes there, the
-//! attribute has `version`.
+//! Some things stay hidden, because the type reads them without a request to the deserializer:
+//! names that a hand-written `Deserialize` compares, optional fields behind `flatten` and in
+//! untagged enums, fields of internally tagged enums. For changes there, the attribute has
+//! `version`.
 
 mod access;
 mod error;
@@ -31,7 +34,7 @@ pub(crate) fn of<T: DeserializeOwned + 'static>() -> Schema {
 
     let id = TypeId::of::<T>();
     let known = KNOWN.read().get(&id).copied();
-    // Without the lock: a type's own code runs here.
+    // No lock is held here: the type's own code runs.
     known.unwrap_or_else(|| {
         let schema = probe::run::<T>();
         *KNOWN.write().entry(id).or_insert(schema)

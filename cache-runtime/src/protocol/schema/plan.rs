@@ -1,8 +1,8 @@
-//! What is offered at each place of a type, and what was noted so far.
+//! The plan of a probe: what to offer at each place of a type, and what has been noted so far.
 //!
-//! A type is read many times, since each reading takes one variant of an enum, and ends where a value is refused. What
-//! was refused is remembered by its place, and the next reading offers something else there, or nothing. It ends when a
-//! reading brings nothing new.
+//! A type is read many times: each reading takes one variant of an enum, and ends where a value is
+//! refused. The plan remembers each refusal by its place, and the next reading offers another value
+//! there, or none. The probe ends when a reading finds nothing new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
@@ -11,26 +11,26 @@ use siphasher::sip::SipHasher13;
 
 use super::error::{Complaint, Stop, heard};
 
-/// More steps than any type needs that people write; a type that needs more has a partial shape.
+/// More steps than any hand-written type needs. A type that needs more has a partial shape.
 const STEPS: usize = 200_000;
-/// As many in one reading: a type whose parts multiply stops here.
+/// The limit of one reading. It stops a type whose parts multiply.
 const STEPS_OF_ONE: usize = 20_000;
-/// Deeper, the stack might not hold the type's own functions.
+/// Deeper, the stack might overflow in the type's own functions.
 const DEPTH: usize = 40;
-/// So many names are learnt at one place.
+/// The most names learnt at one place.
 const LEARNT: usize = 64;
 
-/// Where in a type a reading is: a hash of the way.
+/// A place in the type: a hash of the path to it.
 pub(super) type Place = u64;
 
 /// What has been tried at one place.
 #[derive(Debug, Default)]
 struct Node {
-    /// Which of the values is offered.
+    /// The index of the value to offer.
     choice: usize,
-    /// The part is left out, since each value was refused.
+    /// The part is left out, since every value was refused.
     skipped: bool,
-    /// The names of fields that the type has asked for by complaints.
+    /// The names of fields that the type has asked for in its errors.
     fields: Vec<&'static str>,
     variants: Vec<Variant>,
 }
@@ -38,7 +38,7 @@ struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
     New,
-    /// There is more to be seen in it.
+    /// There is more to find in it.
     Open,
     Done,
 }
@@ -52,23 +52,23 @@ pub(super) struct Plan {
     /// Variants that do not contain their own enum, by the enum's name.
     ends: BTreeMap<&'static str, usize>,
     steps: usize,
-    /// How often anything has changed.
+    /// The number of changes so far.
     changes: usize,
-    // Of the reading under way:
+    // The fields below belong to the current reading.
     steps_of_one: usize,
-    /// The part at fault has been found.
+    /// Whether the part at fault has been found.
     blamed: bool,
-    /// The last place at which another value may be offered, and how many there are.
+    /// The last place where another value may be offered, and how many values there are.
     last: Option<(Place, usize)>,
-    /// How many enums were met in which there is more to be seen.
+    /// The number of enums met that have more to find.
     open: usize,
-    /// How often a type was met inside of itself.
+    /// How often a type was met inside itself.
     recursions: usize,
-    /// The types that are being read.
+    /// The types that are being read, outermost first.
     pub(super) active: Vec<&'static str>,
 }
 
-/// What a reading was like before a part of it.
+/// The state of a reading before one of its parts.
 #[derive(Clone, Copy)]
 pub(super) struct Before {
     changes: usize,
@@ -94,7 +94,7 @@ impl Plan {
         heard();
     }
 
-    /// Whether another reading may show more than those before, of which the last began at `before`.
+    /// Whether another reading may find more. The last one began at `before`.
     pub(super) fn goes_on(&self, before: Before) -> bool {
         self.changes != before.changes && self.steps < STEPS
     }
@@ -136,7 +136,7 @@ impl Plan {
         hasher.finish()
     }
 
-    /// Which of so many values to offer.
+    /// The index of the value to offer, `of` how many.
     pub(super) fn choice(&mut self, place: Place, of: usize) -> usize {
         self.last = Some((place, of));
         self.nodes.entry(place).or_default().choice
@@ -150,13 +150,14 @@ impl Plan {
         self.recursions += 1;
     }
 
-    /// The type can't be read on, and nobody is to blame: a variant is missing that may be found later.
+    /// Ends this reading without blaming a part: a variant is missing that a later reading may
+    /// find.
     pub(super) fn requeue(&mut self) -> Stop {
         self.blamed = true;
         Stop
     }
 
-    /// A part was refused. The first to be told is the innermost, and the one at fault.
+    /// A part was refused. The innermost part reports first, and is the one at fault.
     pub(super) fn blame(&mut self, place: Place) {
         self.listen(place);
         if self.blamed {
@@ -172,14 +173,15 @@ impl Plan {
             }
         }
         let node = self.nodes.entry(place).or_default();
-        // Where it is left out already and offered all the same, as in a tuple, the part around it is at fault.
+        // If it is left out already and is offered all the same, as in a tuple, then the part
+        // around it is at fault.
         if !std::mem::replace(&mut node.skipped, true) {
             self.blamed = true;
             self.changes += 1;
         }
     }
 
-    /// Takes in what the type has complained of.
+    /// Takes the type's complaints into account.
     pub(super) fn listen(&mut self, place: Place) {
         for complaint in heard() {
             match complaint {
@@ -191,7 +193,7 @@ impl Plan {
                     self.note_names(place, names);
                     self.learn(place, names);
                 }
-                // Here they are offered one after the other, in the place of fields.
+                // At this place, the names are offered one after the other instead of fields.
                 Complaint::Variants(names) => {
                     self.note_names(place, names);
                     let node = self.nodes.entry(place).or_default();
@@ -218,19 +220,19 @@ impl Plan {
             if !node.fields.contains(name) && node.fields.len() < LEARNT {
                 node.fields.push(name);
                 self.changes += 1;
-                // To offer it is the next thing to try.
+                // The next reading will offer it.
                 self.blamed = true;
             }
         }
     }
 
-    /// The names that the type has asked for at a place where it has not named its fields.
+    /// The names that the type has asked for, at a place where it has not listed its fields.
     pub(super) fn learnt(&self, place: Place) -> Vec<&'static str> {
         let node = self.nodes.get(&place);
         node.map(|node| node.fields.clone()).unwrap_or_default()
     }
 
-    /// The variant to read: one in which there is more to be seen, or else one that can be read.
+    /// The variant to read: one with more to find, otherwise one that can be read.
     pub(super) fn variant(&mut self, (place, name): (Place, &'static str), count: usize) -> usize {
         let end = self.end(name).unwrap_or(0);
         let node = self.nodes.entry(place).or_default();
@@ -241,12 +243,12 @@ impl Plan {
             .unwrap_or(end)
     }
 
-    /// The variant to read of an enum inside of itself.
+    /// The variant to read of an enum inside itself.
     pub(super) fn end(&self, name: &'static str) -> Option<usize> {
         self.ends.get(name).copied()
     }
 
-    /// A variant has been read, or was refused.
+    /// Notes that a variant was read or refused.
     pub(super) fn has_read(
         &mut self,
         (place, name): (Place, &'static str),

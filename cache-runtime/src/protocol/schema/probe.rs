@@ -14,7 +14,8 @@ use super::plan::{Place, Plan, step};
 use super::shape::Schema;
 use super::text::{ANY, BYTES, TEXTS};
 
-/// Reads `T` until that shows nothing new, as a text format would and as a binary one would: many types have two forms.
+/// Reads `T` until a reading finds nothing new, first as from a text format, then as from a binary
+/// one: many types have two forms.
 pub(super) fn run<T: DeserializeOwned>() -> Schema {
     let plan = RefCell::new(Plan::default());
     for is_readable in [true, false] {
@@ -27,12 +28,12 @@ pub(super) fn run<T: DeserializeOwned>() -> Schema {
                 ty: type_name::<T>(),
                 is_readable,
             };
-            // A type's own code may panic at a value that no program has written.
+            // A type's own code may panic at a value that no program would write.
             let read = catch_unwind(AssertUnwindSafe(|| {
                 let place = probe.place;
                 probe.attempt(place, |probe| T::deserialize(probe)).is_ok()
             }));
-            // A panic leaves no reason, so there is nothing else to offer.
+            // A panic gives no reason, so there is nothing else to offer.
             if read.is_err() || !plan.borrow().goes_on(before) {
                 break;
             }
@@ -73,7 +74,7 @@ impl Part for Probe<'_> {
 }
 
 impl<'p> Probe<'p> {
-    /// Reads a part, which is to blame if that fails and no part of it is.
+    /// Reads a part. If that fails and no part inside it is at fault, this one is.
     pub(super) fn attempt<T>(
         self,
         place: Place,
@@ -102,7 +103,7 @@ impl<'p> Probe<'p> {
         self.plan.borrow_mut().choice(self.place, of)
     }
 
-    /// Whether the type that is read here contains itself, and is read inside of itself.
+    /// Whether the type that is read here contains itself, and is being read inside itself.
     fn recurs(self) -> bool {
         let mut plan = self.plan.borrow_mut();
         let recurs = plan.active.iter().filter(|ty| **ty == self.ty).count() > 1;
@@ -112,14 +113,14 @@ impl<'p> Probe<'p> {
         recurs
     }
 
-    /// A part of a list or map, if it is to be offered.
+    /// A part of a list or map; `None` if it is not to be offered.
     fn part(self, name: &str) -> Option<Self> {
         let part = self.at(name);
         let is_skipped = self.plan.borrow().is_skipped(part.place);
         (!is_skipped && !self.recurs()).then_some(part)
     }
 
-    /// What is offered to a type that takes anything.
+    /// Offers a value to a type that accepts anything.
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.plan.borrow_mut().guesses = true;
         let learnt = self.plan.borrow().learnt(self.place);
@@ -139,7 +140,7 @@ macro_rules! numbers {
     ($($method:ident $visit:ident $name:literal;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
             self.note($name)?;
-            // One first: some types refuse zero.
+            // 1 comes first: some types refuse zero.
             match self.choice(2) {
                 0 => visitor.$visit(1 as _),
                 _ => visitor.$visit(0 as _),
@@ -208,7 +209,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         self.note("option")?;
         match self.part("some") {
             Some(part) => part.attempt(part.place, |part| {
-                // The same type goes on, and is in no way inside of itself.
+                // It is still the same type, so it does not count as being inside itself.
                 part.plan.borrow_mut().active.pop();
                 let read = visitor.visit_some(part);
                 part.plan.borrow_mut().active.push(part.ty);
@@ -269,7 +270,8 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         self.note("map")?;
         let learnt = self.plan.borrow().learnt(self.place);
         match self.part("value") {
-            // A struct with a flattened part asks for a map, and for its names by complaints only.
+            // A struct with a flattened part asks for a map, and names its fields only in its
+            // errors.
             _ if !learnt.is_empty() => visitor.visit_map(Entries::new(self, learnt)),
             Some(_) => visitor.visit_map(Entries::of_any_key(self)),
             None => visitor.visit_map(Entries::new(self, Vec::new())),
@@ -292,7 +294,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         let entries = Entries::new(self, offered).asked(&asked);
         let read = visitor.visit_map(entries);
         if let (Err(Stop), Some(field)) = (&read, asked.take()) {
-            // Refused by its name already, as another name of a field that was there.
+            // The name was refused before its value: it is an alias of a field already read.
             plan.borrow_mut().refuse(self.at(field).place);
         }
         read
@@ -331,7 +333,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
         self.note("name")?;
-        // The names of variants, once the type has complained of another one.
+        // The names of variants, after the type has complained about an unknown one.
         let names = self.plan.borrow().learnt(self.place);
         let choice = self.choice(names.len());
         let name = names.get(choice).copied().unwrap_or("");

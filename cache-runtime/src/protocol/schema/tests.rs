@@ -136,7 +136,7 @@ fn what_panics_has_a_shape_all_the_same() {
 
 #[test]
 fn golden() {
-    // Every process and build finds the same shape: a change here makes all entries misses once.
+    // Every process and build finds the same shape. A change here makes all entries misses once.
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only its shape matters")]
     struct User {

@@ -1,6 +1,7 @@
 //! Texts and other values that types may accept.
 
-/// Offered one after the other where a type wants a text and refuses the one before: numbers, dates, addresses, ids.
+/// Offered one after the other where a type wants a text, until it accepts one: numbers, dates,
+/// addresses, ids.
 pub(super) const TEXTS: &[&str] = &[
     "a",
     "1",
@@ -17,8 +18,8 @@ pub(super) const TEXTS: &[&str] = &[
     "",
 ];
 
-/// The same where a type wants bytes.
+/// The same for a type that wants bytes.
 pub(super) const BYTES: &[&[u8]] = &[&[], &[0; 16], &[0; 4]];
 
-/// In how many kinds something is offered to a type that takes anything: see the probe.
+/// The number of kinds of value that the probe offers to a type that accepts anything.
 pub(super) const ANY: usize = 7;
