@@ -1,4 +1,4 @@
-//! Where an annotated function stands, and what its attribute says.
+//! Call sites: the place of an annotated function, and its description.
 
 use std::any::TypeId;
 use std::collections::BTreeSet;
@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::protocol::codec::Refusal;
 
-/// Where an annotated function stands, and what its attribute says. One static per function, shared
-/// by all its instantiations.
+/// The place of an annotated function, and its description. There is one static per function, which
+/// all its instantiations share.
 #[derive(Debug)]
 pub struct CallSite {
     function: &'static str,
@@ -27,12 +27,13 @@ pub struct CallSite {
     words: &'static str,
     place: &'static Location<'static>,
     reported: AtomicBool,
-    /// Why the first value was not stored that a codec would have lost.
+    /// Why a value of the function was not stored: its codec would have lost a part of it. The
+    /// first such reason.
     lost: OnceLock<String>,
 }
 
 impl CallSite {
-    /// At the caller's place.
+    /// A call site at the caller's source location.
     #[track_caller]
     pub(super) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
         Self {
@@ -49,20 +50,20 @@ impl CallSite {
         self.function
     }
 
-    /// Logs what is wrong with the function, once.
+    /// Logs a mistake of the function, once.
     pub(crate) fn report(&self, text: impl FnOnce() -> String) {
         if !self.reported.swap(true, Ordering::Relaxed) {
-            tracing::error!("{}", text());
+            tracing::error!(function = self.function, "{}", text());
         }
     }
 
-    /// The address tells two functions apart that one macro invocation wrote on one line.
+    /// Compares addresses: one macro invocation may define two functions on the same line.
     pub(super) fn is(&'static self, other: &'static Self) -> bool {
         std::ptr::eq(self, other)
     }
 }
 
-/// What an annotated function does.
+/// Whether an annotated function reads or writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Reads,
@@ -73,7 +74,7 @@ pub(super) fn address(site: Option<&'static CallSite>) -> usize {
     site.map_or(0, |site| std::ptr::from_ref(site).addr())
 }
 
-/// Logs once for each function and type that a codec would lose what it returns.
+/// Logs that a codec would lose a part of the function's value, once per function and type.
 pub(crate) fn report_loss(
     site: Option<&'static CallSite>,
     resource: &str,
@@ -99,7 +100,7 @@ pub(crate) fn report_loss(
     );
 }
 
-/// What only the map asks.
+/// Only the catalog uses these.
 #[cfg(feature = "map")]
 impl CallSite {
     pub(crate) fn role(&self) -> Role {

@@ -1,4 +1,4 @@
-//! Which function owns which keys, and what is known of each resource.
+//! Call sites, resources, and which function owns which keys.
 
 mod call_site;
 #[cfg(feature = "map")]

@@ -15,50 +15,51 @@ use crate::protocol::codec::Trust;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::generation::Dep;
 
-/// What the configuration says of one resource.
+/// The configuration of one resource.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ResourceSettings {
     pub(crate) space: KeySpace,
-    /// Wins over the attribute.
+    /// Wins over the attribute's `ttl`.
     pub(crate) operator_ttl: Option<Duration>,
     pub(crate) grace: Grace,
 }
 
-/// One resource of one cache: its dependencies, figures and claims.
+/// One resource of one cache: its dependencies, counters and claims.
 #[derive(Debug)]
 pub(crate) struct Resource {
     pub(crate) name: Box<str>,
-    /// What all its keys begin with.
+    /// The beginning of all its keys.
     pub(crate) prefix: Box<str>,
-    /// The secret of the hashes in them.
+    /// The secret key of the hashes in its keys.
     pub(crate) hash_key: [u8; 16],
     /// `users`: every entry depends on it.
     pub(crate) whole: Arc<Dep>,
-    /// `users~derived`: every derived entry depends on it as well.
+    /// `users~derived`: every derived entry depends on it too.
     pub(crate) derived: Arc<Dep>,
     entity_deps: Arc<[Arc<Dep>]>,
     derived_deps: Arc<[Arc<Dep>]>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
-    /// As it is configured.
+    /// The configured policy for slow and failing loads.
     pub(crate) grace: Grace,
     claims: RwLock<HashMap<&'static str, Claim>>,
-    /// By function and types.
+    /// The instance that owns each generic function's keys, by function and types.
     instances: RwLock<HashMap<(usize, u64), TypeId>>,
     id_form: OnceLock<(IdForm, TypeId, &'static CallSite)>,
-    /// What the fills of each function have shown, by its address (0: manual operations), type and codec.
+    /// The results of each function's fills, by the function's address (0: manual operations), type
+    /// and codec.
     trust: RwLock<HashMap<(usize, TypeId, CodecId), Arc<Trust>>>,
 }
 
-/// Who owns the keys of an op.
+/// The owner of an op's keys.
 #[derive(Debug, Clone, Copy)]
 struct Claim {
     owner: &'static CallSite,
-    /// Whether the owner lets others in that say the same.
+    /// Whether the owner shares the keys with functions that say `shared` too.
     shared: bool,
 }
 
-/// The op under which a resource's entities are claimed; no op is spelled like this.
+/// The op under which a resource's entities are claimed. No op has this name.
 const ENTITY: &str = "";
 
 impl Resource {
@@ -84,7 +85,7 @@ impl Resource {
         }
     }
 
-    /// What the fills of a function have shown, of this type in this codec.
+    /// The results of a function's fills of this type in this codec.
     pub(crate) fn trust(
         &self,
         site: Option<&'static CallSite>,
@@ -96,7 +97,8 @@ impl Resource {
         known.unwrap_or_else(|| Arc::clone(self.trust.write().entry(key).or_default()))
     }
 
-    /// What an entry of this kind depends on. One order for all, since the stamp is computed in it.
+    /// The dependencies of an entry of this kind. The order is fixed, since the stamp depends on
+    /// it.
     pub(crate) fn deps(&self, kind: EntryKind) -> &Arc<[Arc<Dep>]> {
         match kind {
             EntryKind::Entity => &self.entity_deps,
@@ -104,8 +106,9 @@ impl Resource {
         }
     }
 
-    /// Whether `site` may use the keys of this op (`None`: the entities). The first to ask owns them; any other
-    /// is reported once and has to go without the cache, unless both say `shared`.
+    /// Whether `site` may use the keys of this op (`None`: the entities). The first function to ask
+    /// owns them. Any other one is reported once and runs without the cache, unless both say
+    /// `shared`.
     pub(crate) fn claim(
         &self,
         op: Option<&'static str>,
@@ -126,9 +129,15 @@ impl Resource {
             return true;
         }
         site.report(|| {
-            let keys = if op == ENTITY { format!("{}:<id>", self.name) } else { format!("{}:{op}", self.name) };
+            let keys = if op == ENTITY {
+                format!("{}:<id>", self.name)
+            } else {
+                format!("{}:{op}", self.name)
+            };
             format!(
-                "two functions claim the cache keys `{keys}`: {owner} has them, so {site} runs without the cache; give it an `op` of its own, or write `shared` on both if they return the same"
+                "two functions claim the cache keys `{keys}`: {owner} has them, \
+                 so {site} runs without the cache; give it an `op` of its own, \
+                 or write `shared` on both if they return the same"
             )
         });
         false
@@ -152,8 +161,9 @@ impl Resource {
         owner == instance
     }
 
-    /// Whether ids of this form, and of this type, are the resource's. The first form seen is, and so are the other values
-    /// of its type where they are variants or have parts: each says what it is.
+    /// Whether ids of this form and type fit the resource. The first form seen becomes the
+    /// resource's. Other values of that first type fit too if they are variants or have parts,
+    /// since each of those shows its own form.
     pub(crate) fn fits(&self, form: IdForm, of: TypeId, site: Option<&'static CallSite>) -> bool {
         let Some((known, first_type, first)) = self.id_form.get() else {
             if let Some(site) = site.filter(|_| !form.is_open()) {
@@ -167,7 +177,9 @@ impl Resource {
         if let Some(site) = site {
             site.report(|| {
                 format!(
-                    "the ids that {site} gives for resource `{}` are of another type than those of {first}; its reads run without the cache, and its writes invalidate the whole resource",
+                    "the ids that {site} gives for resource `{}` are of another type than those of \
+                     {first}; its reads run without the cache, \
+                     and its writes invalidate the whole resource",
                     self.name
                 )
             });

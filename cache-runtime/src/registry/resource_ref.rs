@@ -1,4 +1,4 @@
-//! A resource that a call need not count if its function knows it.
+//! A reference to a resource, which costs no reference count if the function remembers it.
 
 use std::any::TypeId;
 use std::ops::Deref;
@@ -8,7 +8,7 @@ use super::call_site::CallSite;
 use super::resource::Resource;
 use crate::protocol::fingerprint::Fingerprint;
 
-/// A resource, which a call need not count if its function knows it.
+/// A reference to a resource, which costs no reference count if the function remembers it.
 #[derive(Debug, Clone)]
 pub(crate) enum ResourceRef {
     Known(&'static Known),
@@ -16,7 +16,7 @@ pub(crate) enum ResourceRef {
 }
 
 impl ResourceRef {
-    /// The fingerprint `of` the type of the function's values, in the version that its attribute says.
+    /// The fingerprint of the function's value type, in the attribute's version. `of` computes it.
     pub(crate) fn fingerprint(
         &self,
         type_id: TypeId,
@@ -26,7 +26,7 @@ impl ResourceRef {
         let Self::Known(known) = self else {
             return of(version);
         };
-        // The instantiations of a generic function share what is known of it.
+        // All instantiations of a generic function share this memory, so the type is checked.
         let known = known
             .fingerprint
             .get_or_init(|| (type_id, version, of(version)));
@@ -38,8 +38,9 @@ impl ResourceRef {
 }
 
 impl ResourceRef {
-    /// Whether the keys of this function belong to this instance of it. The types that instances are told apart by are
-    /// given as a hash of their names; of two that agree in it, the first has the keys.
+    /// Whether this function's keys belong to this instance of it. `types` is a hash of the names
+    /// of the types that tell instances apart. If two instances agree in it, the first one owns the
+    /// keys.
     #[inline]
     pub(crate) fn is_of(&self, site: &'static CallSite, types: u64, instance: TypeId) -> bool {
         if let Self::Known(known) = self
@@ -49,7 +50,7 @@ impl ResourceRef {
         }
         let is_own = self.is_instance(site, types, instance);
         if let (true, Self::Known(known)) = (is_own, self) {
-            // Another one may have come in between; then each call asks.
+            // Another instance may have been first. Then each call asks the resource.
             let _ = known.instance.set((types, instance));
         }
         is_own
@@ -67,7 +68,7 @@ impl Deref for ResourceRef {
     }
 }
 
-/// What is known of a function in one cache, and of one resource.
+/// What is known of a function in one cache, for one resource.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(super) engine: u64,
@@ -76,14 +77,14 @@ pub(crate) struct Known {
     pub(super) shared: bool,
     pub(super) resource: Arc<Resource>,
     pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
-    /// Its first instance, with the types that it is told apart by.
+    /// Its first instance, with the hash of the types that tell instances apart.
     pub(super) instance: OnceLock<(u64, TypeId)>,
 }
 
 impl Known {
     #[inline]
     pub(super) fn is(&self, engine: u64, name: &str) -> bool {
-        // Mostly the very same literal.
+        // Compares pointers first: both are usually the same literal.
         self.engine == engine && (std::ptr::eq(self.name, name) || self.name == name)
     }
 }

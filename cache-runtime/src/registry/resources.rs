@@ -13,12 +13,14 @@ use crate::key::is_resource;
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     resources: RwLock<HashMap<Box<str>, Arc<Resource>>>,
-    /// What manual operations do on resources that no function uses, and on tags, patterns and the namespace.
+    /// Counts manual operations on resources that no function uses, and on tags, patterns and the
+    /// namespace.
     pub(crate) others: Arc<Counters>,
 }
 
 impl Registry {
-    /// The resource of an annotated function, made at its first call; `None` if it is not a resource's name.
+    /// The resource of an annotated function, created at its first call; `None` if `name` is not a
+    /// valid name.
     pub(crate) fn resource(
         &self,
         name: &str,
@@ -37,8 +39,8 @@ impl Registry {
         Some(Arc::clone(resource))
     }
 
-    /// The resource of this name for a manual operation. A name that no function uses is not kept: it may
-    /// come from outside, and the registry would grow with it.
+    /// The resource of this name for a manual operation. An unregistered resource is not kept: its
+    /// name may come from outside, and the registry would grow without limit.
     pub(crate) fn visitor(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Where an annotated function stands, and what is known of it.
+//! The static of an annotated function.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +10,8 @@ use super::resource_ref::{Known, ResourceRef};
 #[derive(Debug)]
 pub struct Site {
     at: CallSite,
-    /// What the first calls found out, to spare the others the registry's locks: those in as many caches, or of as many
-    /// resources, as there are places.
+    /// Remembers the first [`PLACES`] pairs of cache and resource. Calls for those pairs avoid the
+    /// registry's locks.
     known: [OnceLock<Known>; PLACES],
 }
 
@@ -31,13 +31,13 @@ impl Deref for Site {
     }
 }
 
-/// Every annotated function of the program: the linker puts them side by side.
+/// All annotated functions of the program; the linker collects them.
 #[cfg(feature = "map")]
 #[linkme::distributed_slice]
 pub static SITES: [Site];
 
 impl Site {
-    /// At the caller's place.
+    /// A site at the caller's source location.
     #[track_caller]
     pub(crate) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Site {
         }
     }
 
-    /// The resource of this name, if the function has been called with it.
+    /// The resource of this name, if this function has used it in this cache.
     #[inline]
     pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<ResourceRef> {
         let mut known = self.known.iter().map_while(OnceLock::get);
@@ -55,7 +55,7 @@ impl Site {
             .map(ResourceRef::Known)
     }
 
-    /// As [`Resource::claim`].
+    /// Like [`Resource::claim`].
     #[inline]
     pub(crate) fn claims(
         &'static self,
@@ -69,7 +69,7 @@ impl Site {
             && known.shared == shared
             && same_op(known.op, op)
         {
-            // A claim that was granted is not taken back.
+            // A claim that was granted stays granted.
             return true;
         }
         self.claims_first(engine, name, resource, op, shared)
@@ -98,7 +98,7 @@ impl Site {
         is_granted
     }
 
-    /// Takes a place if there is one.
+    /// Takes a free place, if there is one.
     fn know(&self, mut known: Known) {
         for place in &self.known {
             let (engine, name) = (known.engine, known.name);
@@ -111,7 +111,7 @@ impl Site {
     }
 }
 
-/// Mostly the very same literal, or none.
+/// Compares pointers first: both are usually the same literal, or absent.
 #[inline]
 fn same_op(a: Option<&'static str>, b: Option<&'static str>) -> bool {
     match (a, b) {

@@ -1,4 +1,4 @@
-//! What does not fit together in a program's annotations.
+//! Lints: mistakes that a program's annotations show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,41 +6,42 @@ use std::fmt;
 use super::words::blanked;
 use super::{CacheMap, Place, Reader};
 
-/// A ttl beyond which something that nobody invalidates is most likely forgotten.
+/// A longer ttl, on a resource that nothing invalidates, is most likely a mistake.
 const LONG: u64 = 3600;
 
-/// Something that is most likely a mistake.
+/// A likely mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What kind of mistake it is, for code that decides.
+    /// The kind of mistake, for code that branches on it.
     pub kind: FindingKind,
-    /// What is wrong, and how to mend it.
+    /// What is wrong, and how to fix it.
     pub text: String,
-    /// Where.
+    /// The place of the attribute.
     pub place: Place,
 }
 
-/// What kind of mistake a [`Finding`] is.
+/// The kind of a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// A resource or a tag is invalidated, and nothing cached has it.
+    /// A function invalidates a resource or a tag that no cached function has.
     NeverCached,
-    /// A resource is cached for more than an hour, and nothing invalidates it.
+    /// A function caches a resource for more than an hour, and nothing invalidates it.
     NeverInvalidated,
-    /// Two functions have the same keys.
+    /// Two functions use the same keys.
     TwoClaimants,
-    /// The ids of a resource are numbers here and texts there.
+    /// The ids of a resource are numbers in one function and texts in another.
     IdTypes,
-    /// Two functions store the same entries for different times.
+    /// Two functions store the same entries with different times to live.
     Ttls,
-    /// A value was not stored, since its codec would have lost a part of it. Known when the function has run.
+    /// A value was not stored, since its codec would have lost a part of it. Known after the
+    /// function has run.
     NotStored,
 }
 
 impl FindingKind {
-    /// The kind's name as it stands in logs.
+    /// The kind's name in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +62,7 @@ impl fmt::Display for Finding {
 }
 
 impl CacheMap {
-    /// What does not fit together, in the order of the source; nothing, in a program that is in order.
+    /// The likely mistakes of the program, in source order; empty if there are none.
     #[must_use]
     pub fn check(&self) -> Vec<Finding> {
         let mut findings = self.never_cached();
@@ -110,7 +111,7 @@ impl CacheMap {
                 }
             }
             for tag in &writer.tags {
-                // One that is all expression may be any.
+                // A tag that is one expression could be any tag.
                 let wanted = blanked(tag);
                 if !tags.contains(&wanted) && !tags.contains("{}") && wanted != "{}" {
                     let meant = nearest(&wanted, tags.iter().map(String::as_str));
@@ -121,7 +122,7 @@ impl CacheMap {
         findings
     }
 
-    /// Whether a function of this program, or a hand, invalidates what a function caches.
+    /// Whether this program invalidates what `reader` caches, by attribute or by hand.
     pub(crate) fn reaches(&self, reader: &Reader) -> bool {
         let targets = || self.writers.iter().flat_map(|writer| &writer.targets);
         let tags = || self.writers.iter().flat_map(|writer| &writer.tags);
@@ -136,13 +137,13 @@ impl CacheMap {
     fn never_invalidated(&self) -> Vec<Finding> {
         self.readers
             .iter()
-            .filter(|reader| {
-                seconds(reader).is_some_and(|ttl| ttl > LONG) && !self.reaches(reader)
-            })
+            .filter(|reader| seconds(reader).is_some_and(|ttl| ttl > LONG) && !self.reaches(reader))
             .map(|reader| Finding {
                 kind: FindingKind::NeverInvalidated,
                 text: format!(
-                    "`{}` caches `{}` for {} seconds, and no function invalidates it; add `#[invalidates(\"{}\")]` to what writes it, or say `invalidated_by_hand`",
+                    "`{}` caches `{}` for {} seconds, and no function invalidates it; \
+                     add `#[invalidates(\"{}\")]` to the function that writes it, \
+                     or call `invalidated_by_hand`",
                     reader.function,
                     reader.resource,
                     reader.ttl.as_deref().unwrap_or_default(),
@@ -153,7 +154,7 @@ impl CacheMap {
             .collect()
     }
 
-    /// Also what those who share a key on purpose disagree on.
+    /// Also finds different times to live of functions that share keys on purpose.
     fn two_claimants(&self) -> Vec<Finding> {
         let mut claims: BTreeMap<String, Vec<&Reader>> = BTreeMap::new();
         for reader in &self.readers {
@@ -161,7 +162,7 @@ impl CacheMap {
         }
         let mut findings = Vec::new();
         for (key, readers) in claims {
-            // The first in the source is taken for the owner.
+            // The first function in the source counts as the owner.
             let Some((owner, others)) = readers.split_first() else {
                 continue;
             };
@@ -171,7 +172,9 @@ impl CacheMap {
                     findings.push(Finding {
                         kind: FindingKind::TwoClaimants,
                         text: format!(
-                            "`{}` and `{}` ({}:{}) both claim the keys `{key}`; give one an `op` of its own, or write `shared` on both if they return the same",
+                            "`{}` and `{}` ({}:{}) both claim the keys `{key}`; \
+                             give one an `op` of its own, \
+                             or write `shared` on both if they return the same",
                             other.function, owner.function, owner.place.file, owner.place.line,
                         ),
                         place: other.place.clone(),
@@ -197,7 +200,7 @@ impl CacheMap {
         findings
     }
 
-    /// What the functions have shown that ran before the map was made.
+    /// The values that were not stored so far.
     fn not_stored(&self) -> impl Iterator<Item = Finding> {
         self.readers.iter().filter_map(|reader| {
             let reason = reader.not_stored.as_ref()?;
@@ -239,8 +242,12 @@ impl CacheMap {
                 findings.push(Finding {
                     kind: FindingKind::IdTypes,
                     text: format!(
-                        "`{function}` has ids of `{resource}` that are {}, and `{owner}` ({}:{}) has {}; take one type for both",
-                        kind.as_str(), there.file, there.line, known.as_str(),
+                        "`{function}` has ids of `{resource}` that are {}, \
+                         and `{owner}` ({}:{}) has {}; use one type for both",
+                        kind.as_str(),
+                        there.file,
+                        there.line,
+                        known.as_str(),
                     ),
                     place: place.clone(),
                 });
@@ -250,7 +257,7 @@ impl CacheMap {
     }
 }
 
-/// The kinds of ids that are told apart in a key and can be told apart by the name of a type.
+/// The kinds of ids that differ in a key, and that the name of a type shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IdKind {
     Numbers,
@@ -258,7 +265,7 @@ enum IdKind {
 }
 
 impl IdKind {
-    /// Of `{id: i64}`.
+    /// The kind of an id such as `{id: i64}`.
     fn of(id: &str) -> Option<Self> {
         let (_, ty) = id.strip_prefix('{')?.strip_suffix('}')?.rsplit_once(": ")?;
         match ty {
@@ -281,12 +288,12 @@ fn seconds(reader: &Reader) -> Option<u64> {
     reader.ttl.as_ref()?.parse().ok()
 }
 
-/// Whether a name stands for one that the map does not know.
+/// Whether a name is a constant whose resource the catalog does not know.
 pub(crate) fn is_constant(name: &str) -> bool {
     name.starts_with('{')
 }
 
-/// The name that differs from `given` in the fewest letters, if those are few.
+/// The name with the smallest edit distance to `given`, if that distance is small.
 pub(crate) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::damerau_levenshtein(given, name), name))

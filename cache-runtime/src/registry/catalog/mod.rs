@@ -1,8 +1,9 @@
-//! The cache map: every annotated function of the program, what it reads or invalidates, and what does not fit together.
+//! The catalog: every annotated function of the program, what it reads or invalidates, and the
+//! mistakes that this shows.
 //!
-//! Functions register themselves when the program is linked, so the map is complete before any of them has run. What it
-//! knows is what stands in the attributes: a resource that is a constant stands there by its name, until
-//! [`CacheMap::bind`] says what it is.
+//! Functions register themselves at link time, so the catalog is complete before any of them has
+//! run. It knows only what the attributes say. A resource given by a constant appears under the
+//! constant's name, until [`CacheMap::bind`] says what it stands for.
 
 mod check;
 mod show;
@@ -22,7 +23,7 @@ use crate::registry::{Role, SITES, Site};
 
 /// All annotated functions that are linked into this program.
 ///
-/// A test of three lines keeps a slip such as `#[invalidates("usres")]` out of a program:
+/// A test of three lines catches a typo such as `#[invalidates("usres")]`:
 ///
 /// ```standalone_crate
 /// # use cache_runtime::{cached, invalidates};
@@ -38,12 +39,12 @@ pub fn map() -> CacheMap {
     CacheMap::of(SITES.iter())
 }
 
-/// The annotated functions of a program, by what they read and write.
+/// The annotated functions of a program, by resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CacheMap {
     readers: Vec<Reader>,
     writers: Vec<Writer>,
-    /// Resources that are invalidated by hand.
+    /// Resources that the program invalidates by hand.
     #[serde(skip)]
     by_hand: Vec<String>,
 }
@@ -54,29 +55,31 @@ pub struct CacheMap {
 pub struct Reader {
     /// The function's name.
     pub function: String,
-    /// The resource; a constant stands in braces, such as `{R::RESOURCE}`.
+    /// The resource; a constant appears in braces, such as `{R::RESOURCE}`.
     pub resource: String,
-    /// What stands behind the resource in the key: `{id: i64}` for an entity, `list` for something derived.
+    /// The part of the key after the resource: `{id: i64}` for an entity, `list` for a derived
+    /// entry.
     pub key: String,
-    /// Seconds, or as it was written; `None` for the default, `CACHE_TTL`.
+    /// The time to live in seconds, or as written; `None` for the default, `CACHE_TTL`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
-    /// Other resources that the value is made of.
+    /// Other resources that the value depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub depends: Vec<String>,
     /// Tags, as written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Whether others may use the same key.
+    /// Whether other functions may use the same keys.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
     /// Whether it takes many ids at once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub batch: bool,
-    /// Why a value was not stored: its codec would have lost a part of it. Known when the function has run.
+    /// Why a value was not stored: its codec would have lost a part of it. Known after the function
+    /// has run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
-    /// Where its attribute stands.
+    /// The place of its attribute.
     pub place: Place,
 }
 
@@ -86,19 +89,19 @@ pub struct Reader {
 pub struct Writer {
     /// The function's name.
     pub function: String,
-    /// What it invalidates.
+    /// The resources and rows that it invalidates.
     pub targets: Vec<Target>,
     /// Tags, as written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Whether it is announced before its body runs.
+    /// Whether the write is announced before its body runs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub crash_safe: bool,
-    /// Where its attribute stands.
+    /// The place of its attribute.
     pub place: Place,
 }
 
-/// One thing that a write invalidates.
+/// A resource or row that a write invalidates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Target {
@@ -109,10 +112,10 @@ pub struct Target {
     pub id: Option<String>,
 }
 
-/// A line of source.
+/// A line of source code.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Place {
-    /// The file, as the compiler was given it.
+    /// The file, as the compiler names it.
     pub file: String,
     /// The line, from 1.
     pub line: u32,
@@ -132,7 +135,7 @@ impl CacheMap {
                 Role::Writes => map.writers.push(Writer::of(site, words)),
             }
         }
-        // The linker has an order of its own.
+        // The linker's order is arbitrary.
         map.readers
             .sort_by(|a, b| (&a.place, &a.function).cmp(&(&b.place, &b.function)));
         map.writers
@@ -140,8 +143,8 @@ impl CacheMap {
         map
     }
 
-    /// Says which resources a constant stands for, as it is written in the attributes: a function that is generic over it
-    /// is there once for each of them.
+    /// Says which resources a constant stands for. `constant` is written as in the attributes. A
+    /// function that is generic over it appears once per resource.
     ///
     /// ```
     /// # #[cfg(any())]
@@ -185,27 +188,28 @@ impl CacheMap {
         self
     }
 
-    /// Says that a resource is invalidated by hand, with [`Cache::invalidate_all`](crate::Cache::invalidate_all) or
-    /// [`Cache::invalidate`](crate::Cache::invalidate), which the map can't see.
+    /// Says that a resource is invalidated by hand, with
+    /// [`Cache::invalidate_all`](crate::Cache::invalidate_all) or
+    /// [`Cache::invalidate`](crate::Cache::invalidate). The catalog can't see such calls.
     #[must_use]
     pub fn invalidated_by_hand(mut self, resource: &str) -> Self {
         self.by_hand.push(resource.to_owned());
         self
     }
 
-    /// The functions under `#[cached]`, in the order of their source.
+    /// The functions under `#[cached]`, in source order.
     #[must_use]
     pub fn readers(&self) -> &[Reader] {
         &self.readers
     }
 
-    /// The functions under `#[invalidates]`, in the order of their source.
+    /// The functions under `#[invalidates]`, in source order.
     #[must_use]
     pub fn writers(&self) -> &[Writer] {
         &self.writers
     }
 
-    /// Each resource that is read or written.
+    /// Groups all readers and writers by resource.
     fn by_resource(&self) -> BTreeMap<&str, Users<'_>> {
         let mut all: BTreeMap<&str, Users<'_>> = BTreeMap::new();
         for reader in &self.readers {
@@ -224,7 +228,7 @@ impl CacheMap {
     }
 }
 
-/// Who reads a resource, and who invalidates what of it.
+/// The readers of a resource, and the writers that invalidate it.
 #[derive(Default)]
 struct Users<'a> {
     readers: Vec<&'a Reader>,
@@ -266,12 +270,12 @@ impl Reader {
         Some(reader)
     }
 
-    /// Whether it holds rows under their primary identity.
+    /// Whether it holds rows under their primary id.
     pub(crate) fn is_entity(&self) -> bool {
         self.key.starts_with('{') && !self.key.contains("}:")
     }
 
-    /// The name of its key without what is known only at run time.
+    /// The name of its keys, without the parts that are known only at run time.
     fn claim(&self) -> String {
         format!("{}:{}", self.resource, blanked(&self.key))
     }

@@ -1,10 +1,10 @@
-//! The map for people: as a table in text, and as a Mermaid diagram.
+//! The catalog for people: a text table and a Mermaid diagram.
 
 use std::fmt::{self, Write as _};
 
 use super::{CacheMap, Place, Reader, Target, Users};
 
-/// A table, one resource after the other.
+/// A table, grouped by resource.
 impl fmt::Display for CacheMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<Row> = Vec::new();
@@ -110,7 +110,8 @@ fn options(reader: &Reader) -> String {
 }
 
 impl CacheMap {
-    /// A [Mermaid](https://mermaid.js.org) flow chart: from what invalidates, by way of the resources, to what is cached.
+    /// A [Mermaid](https://mermaid.js.org) flow chart: from the writers through the resources to
+    /// the cached functions.
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut out = String::from("flowchart LR\n");
@@ -143,7 +144,7 @@ impl CacheMap {
     }
 }
 
-/// The nodes so far: each thing is drawn once.
+/// The nodes so far. Each one is drawn once.
 #[derive(Default)]
 struct Nodes(Vec<(String, String)>);
 
@@ -171,7 +172,7 @@ impl Nodes {
     }
 }
 
-/// Text between quotes in a diagram.
+/// Escapes a text for use between quotes in a diagram.
 fn escaped(text: &str) -> String {
     let text = text.replace('#', "#35;").replace('"', "#quot;");
     text.replace('<', "#lt;").replace('>', "#gt;")

@@ -1,7 +1,7 @@
-//! Reads what the macros say of a function: `users:{id: i64}, ttl 300`. What stands in braces is not known before the
-//! program runs, and commas in it separate nothing.
+//! Parses a function's description, which the macros write: `users:{id: i64}, ttl 300`. Text in
+//! braces is known only at run time, and commas inside braces don't separate.
 
-/// One thing said of a function.
+/// One item of a description.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Word {
     /// `users`, `users:list`, `users:{id: i64}`
@@ -42,7 +42,8 @@ pub(super) fn read(words: &str) -> Vec<Word> {
         .collect()
 }
 
-/// `team:{}` for `team:{self.team}`: two that differ in this have nothing in common.
+/// Blanks the text in braces: `team:{}` for `team:{self.team}`. If two blanked texts differ, their
+/// keys or tags never meet.
 pub(crate) fn blanked(text: &str) -> String {
     let (mut out, mut depth) = (String::new(), 0u32);
     for letter in text.chars() {
@@ -104,7 +105,7 @@ mod tests {
             read("users, teams, crash safe"),
             [name("users", ""), name("teams", ""), Word::CrashSafe]
         );
-        // Names that are options elsewhere: a name has no spaces, and these options have.
+        // Resources with the names of options. A name has no spaces, and these options have one.
         assert_eq!(
             read("shared, batch"),
             [name("shared", ""), name("batch", "")]
