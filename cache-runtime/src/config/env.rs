@@ -1,4 +1,4 @@
-//! Settings from environment variables: every value that can't be used is named.
+//! Settings from environment variables. The error names every value that can't be used.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,13 +10,15 @@ use crate::base::policy::MAX_TTL;
 use crate::key::is_resource;
 
 impl CacheConfig {
-    /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`, `REDIS_USERNAME`,
-    /// `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`, `CACHE_TTL`, `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`,
-    /// `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`, `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
-    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`. A variable that is empty counts as unset.
+    /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`,
+    /// `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`, `CACHE_TTL`,
+    /// `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`,
+    /// `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
+    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`. An empty variable
+    /// counts as unset.
     ///
     /// # Errors
-    /// Values that can't be used, all of them: the variable, what it held, what it may hold.
+    /// Lists all values that can't be used: the variable, what it held, what it may hold.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
@@ -24,7 +26,8 @@ impl CacheConfig {
         }))
     }
 
-    /// As [`from_env`](Self::from_env), from these variables instead of the process's environment.
+    /// Like [`from_env`](Self::from_env), from these variables instead of the process's
+    /// environment.
     ///
     /// # Errors
     /// As [`from_env`](Self::from_env).
@@ -36,7 +39,8 @@ impl CacheConfig {
 
         vars.warn_of_slips();
         let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean);
-        // Whoever wrote something else may have meant it to be on.
+        // An unusable value may have been meant to turn Redis on, so problems below are not
+        // excused.
         let is_off = enabled == Some(false) || !vars.is_set("REDIS_ENABLED");
         let enabled = enabled.unwrap_or(false);
         let before = vars.problems.len();
@@ -145,7 +149,7 @@ fn visible(c: char) -> String {
     }
 }
 
-/// Variables by name, and what was wrong with those looked at so far.
+/// Variables by name, and the problems found so far.
 struct Vars {
     values: HashMap<String, String>,
     problems: Vec<String>,
@@ -186,7 +190,7 @@ impl Vars {
         let problem = if self.may_hold_secret(held) {
             format!("{name} is not usable, and is not shown, since a password may be in it")
         } else {
-            // On one line, whatever it held.
+            // Escaped, so that the problem stays on one line.
             let held: String = held.chars().map(visible).collect();
             format!("{name} is `{held}`")
         };
@@ -194,8 +198,8 @@ impl Vars {
             .push(format!("{problem}; it may hold {may_hold}"));
     }
 
-    /// Whether a value has one of the secrets in it, or looks like an address with a login, as when it was put into the
-    /// variable beside the one it was meant for.
+    /// Whether a value contains one of the secrets, or looks like an address with a login: a
+    /// password may have been put into the wrong variable.
     fn may_hold_secret(&self, held: &str) -> bool {
         let is_in = |name| {
             self.values
@@ -207,10 +211,10 @@ impl Vars {
             || SECRETS.into_iter().any(is_in)
     }
 
-    /// What was reported since then has no effect, and stops nobody.
+    /// Turns the problems reported since `since` into warnings: the settings have no effect.
     fn excuse(&mut self, since: usize, why: &str) {
         for problem in self.problems.drain(since..) {
-            tracing::warn!("{problem}. It has no effect, because {why}");
+            tracing::warn!(problem, reason = why, "a setting has no effect");
         }
     }
 
@@ -218,7 +222,8 @@ impl Vars {
         self.values.contains_key(name)
     }
 
-    /// Logs what is most likely not meant, and is no error: other programs have variables that begin like these.
+    /// Warns of likely mistakes. They are not errors, since other programs have variables with
+    /// similar names.
     fn warn_of_slips(&self) {
         let mut address = ["REDIS_URL", "REDIS_HOST", "REDIS_CLUSTER"].into_iter();
         if let Some(name) = address.find(|name| self.is_set(name))
@@ -232,10 +237,10 @@ impl Vars {
         }
     }
 
-    /// The variables with this prefix, and the resources their names end in.
+    /// The variables with this prefix, each with the resource that its name ends in.
     fn with_prefix(&self, prefix: &str) -> Vec<(String, String)> {
         let mut names: Vec<_> = self.values.keys().collect();
-        // Two spellings of one resource: the same one wins each time.
+        // If two variables spell the same resource, the same one wins each time.
         names.sort();
         names
             .into_iter()
@@ -272,13 +277,15 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         vars.take("REDIS_HOST", "a host name or address", host_name),
         link,
     ) {
-        // Of a service that has the name `redis`, which is in use by its name or by its address, or is another one.
+        // The link of a service named `redis`. It applies if `REDIS_HOST` is that service's name or
+        // address, and not if `REDIS_HOST` is another host.
         (Some(host), Some((linked, port))) => match host == linked || host == "redis" {
             true => (host, Some(port)),
             false => {
                 tracing::warn!(
-                    "REDIS_PORT is the address of a Kubernetes service and REDIS_HOST names another host, so its usual port {} is used",
-                    defaults.port
+                    port = defaults.port,
+                    "REDIS_PORT is the address of a Kubernetes service, and REDIS_HOST names \
+                     another host; the default port is used"
                 );
                 (host, None)
             }
@@ -326,9 +333,10 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
                 redis
             }
             Err(reason) => {
-                // It may hold a password, so what it held is not said.
+                // The URL may hold a password, so it is not shown.
                 vars.problems.push(format!(
-                    "REDIS_URL is not usable: {reason}; it may hold redis://[user:password@]host[:port][/db], or rediss:// for TLS"
+                    "REDIS_URL is not usable: {reason}; it may hold \
+                     redis://[user:password@]host[:port][/db], or rediss:// for TLS"
                 ));
                 parts
             }
@@ -347,7 +355,7 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     redis
 }
 
-/// With the nodes that `REDIS_CLUSTER` names; login and TLS are those of one server.
+/// Adds the nodes that `REDIS_CLUSTER` names. Login and TLS come from the settings of one server.
 fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     let Some(seeds) = vars.take("REDIS_CLUSTER", HOSTS_AND_PORTS, addresses) else {
         return redis;
@@ -378,7 +386,8 @@ fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
 
 const HOSTS_AND_PORTS: &str = "host:port,host:port,.. of some nodes";
 
-/// `a:7000,b:7001`; without a port it is the usual one, and an IPv6 address with one is in brackets.
+/// Parses `a:7000,b:7001`. A missing port is the default one. An IPv6 address with a port needs
+/// brackets.
 fn addresses(text: &str) -> Option<Vec<(String, u16)>> {
     let address = |text: &str| {
         let text = text.trim();
@@ -398,7 +407,7 @@ fn addresses(text: &str) -> Option<Vec<(String, u16)>> {
     text.split(',').map(address).collect()
 }
 
-/// `True`, `yes`, `ON`, `1` and their opposites, in any case.
+/// Accepts `True`, `yes`, `ON`, `1` and their opposites, in any case.
 fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Some(true),
@@ -647,7 +656,7 @@ mod tests {
             redis(&[link, ("REDIS_HOST", "prod")]),
             RedisConfig::at("prod", 6379)
         );
-        // Those beside it are no slips.
+        // The other variables of a service link are no typos.
         let names = [
             "REDIS_PORT_6379_TCP",
             "REDIS_SERVICE_HOST",
@@ -665,7 +674,7 @@ mod tests {
             Some(Duration::from_secs(7))
         );
         assert_eq!(config.operator_ttl("users"), None);
-        // Not every shell can set it, but Docker can.
+        // Not every shell can set this name, but Docker can.
         let config = self::config(&[("CACHE_TTL_USER-NOTES", "7")]).expect("valid");
         assert_eq!(
             config.operator_ttl("user_notes"),

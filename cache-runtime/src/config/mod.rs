@@ -16,15 +16,15 @@ use crate::base::policy::{Grace, MAX_TTL};
 use crate::key::KeySpace;
 use crate::registry::ResourceSettings;
 
-/// Settings are brought into these bounds: shorter times mean nothing to a store that counts in milliseconds, and
-/// longer ones overflow clocks.
+/// The bounds of settings. The store counts in milliseconds, so shorter times mean nothing; longer
+/// ones overflow clocks.
 const SHORTEST: Duration = Duration::from_millis(1);
 const SHORTEST_LEASE: Duration = Duration::from_millis(10);
-/// Shorter, and the heartbeats would be what a process does.
+/// With a shorter time, heartbeats would take most of the process's work.
 pub(crate) const SHORTEST_STALENESS: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Where Redis or Valkey is, and how to log in.
+/// The address of Redis or Valkey, and the login.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedisConfig {
@@ -38,7 +38,7 @@ pub struct RedisConfig {
     pub username: Option<String>,
     /// Password. `REDIS_PASSWORD`, default none. Never printed.
     pub password: Option<String>,
-    /// Whether to speak TLS. `REDIS_TLS`, default false; needs the feature `redis-tls`.
+    /// Whether to use TLS. `REDIS_TLS`, default false; needs the feature `redis-tls`.
     pub tls: bool,
     /// Nodes of a cluster, of which the others are learnt; host and port above are not used then. `REDIS_CLUSTER`, default
     /// none. A server that turns out to be a node of a cluster is used as one without this.
@@ -102,7 +102,7 @@ impl RedisConfig {
         self
     }
 
-    /// Speaks TLS.
+    /// Uses TLS.
     #[must_use]
     pub fn tls(mut self, tls: bool) -> Self {
         self.tls = tls;
@@ -124,7 +124,8 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-/// What the cache is to be. [`CacheConfig::default`] has both tiers off: every call runs its function.
+/// The cache's configuration. [`CacheConfig::default`] has both tiers off: every call runs its
+/// function.
 ///
 /// ```
 /// use std::time::Duration;
@@ -191,7 +192,8 @@ impl Default for CacheConfig {
 
 impl fmt::Debug for CacheConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The hash key is a secret and the rest has its defaults; what matters is which tiers are on.
+        // The hash key is a secret, and most other settings keep their defaults. Which tiers are on
+        // matters.
         f.debug_struct("CacheConfig")
             .field("redis", &self.redis)
             .field("local_bytes", &self.local_bytes)
@@ -202,7 +204,7 @@ impl fmt::Debug for CacheConfig {
     }
 }
 
-/// The most that [`CacheConfig::value_limit`] may be: what is read back from a store.
+/// The upper limit of [`CacheConfig::value_limit`]: a store reads back no larger value.
 pub(crate) const MOST_VALUE_BYTES: usize = 8 << 20;
 
 impl CacheConfig {
@@ -213,32 +215,34 @@ impl CacheConfig {
         self
     }
 
-    /// Gives the in-process tier this many megabytes; 0 turns it off. Beside Redis it holds copies, which follow the
-    /// writes of other processes as Redis pushes them; see [`local_max_staleness`](Self::local_max_staleness).
+    /// Gives the local tier this many megabytes; 0 turns it off. With Redis on, it holds local
+    /// entries, and Redis pushes the writes of other processes to them; see
+    /// [`local_max_staleness`](Self::local_max_staleness).
     #[must_use]
     pub fn local_mb(mut self, megabytes: u32) -> Self {
         self.local_bytes = u64::from(megabytes) << 20;
         self
     }
 
-    /// How long after a write in another process a copy in this one may still be served, however the network
-    /// misbehaves; 1 s by default. Usually it is as long as Redis's push takes. A heartbeat in a quarter of this time
-    /// tells whether pushes still arrive; where it does not, every read asks Redis. `#[cached(.., strict)]` and
-    /// [`Cache::strict`](crate::Cache::strict) are for reads that can't bear it.
+    /// How long a local entry may still be served after a write in another process, however the
+    /// network misbehaves; 1 s by default. Usually it takes only as long as Redis's push. A
+    /// heartbeat in a quarter of this time checks that pushes still arrive. If they don't, every
+    /// read asks Redis. For reads that can't accept this staleness there are
+    /// `#[cached(.., strict)]` and [`Cache::strict`](crate::Cache::strict).
     #[must_use]
     pub fn local_max_staleness(mut self, staleness: Duration) -> Self {
         self.local_max_staleness = staleness.clamp(SHORTEST_STALENESS, LONGEST);
         self
     }
 
-    /// How long an entry is served when neither its function nor the operator says.
+    /// How long an entry is served if neither its function nor the operator sets a time.
     #[must_use]
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = ttl.clamp(SHORTEST, MAX_TTL);
         self
     }
 
-    /// How long entries of this resource are served; wins over what their functions say.
+    /// How long entries of this resource are served. This wins over their functions' `ttl`.
     #[must_use]
     pub fn ttl_of(mut self, resource: impl Into<String>, ttl: Duration) -> Self {
         self.ttl_by_resource
@@ -253,31 +257,31 @@ impl CacheConfig {
         self
     }
 
-    /// The secret of the hash in derived keys. All instances that share a cache need the same one; whoever
-    /// knows it can construct arguments whose keys collide.
+    /// The secret key of the hash in derived keys. All instances that share a cache need the same
+    /// secret. An attacker who knows it can construct arguments whose keys collide.
     #[must_use]
     pub fn hash_key(mut self, secret: &str) -> Self {
         self.hash_key = hash_key(secret);
         self
     }
 
-    /// For how long past its time an entry is served in place of an error of its function, where that says nothing
-    /// else. Off by default. What was invalidated is never served.
+    /// How long after it expired an entry is served in place of an error of its function, unless
+    /// the function sets its own time. Off by default. An invalidated entry is never served.
     #[must_use]
     pub fn stale_if_error(mut self, time: Duration) -> Self {
         self.grace.stale_if_error = time.min(MAX_TTL);
         self
     }
 
-    /// For how long past its time an entry is served while a new one is loaded in the background, by functions under
-    /// `#[cached(.., swr)]`. Off by default.
+    /// How long after it expired an entry is served while a new value is loaded in the background,
+    /// for functions under `#[cached(.., swr)]`. Off by default.
     #[must_use]
     pub fn swr(mut self, time: Duration) -> Self {
         self.grace.swr = time.min(MAX_TTL);
         self
     }
 
-    /// After how long an entry past its time is served in place of a load that takes longer, by functions under
+    /// How long a load may take before an expired entry is served in its place, for functions under
     /// `#[cached(.., timeout)]`. Off by default.
     #[must_use]
     pub fn load_timeout(mut self, time: Duration) -> Self {
@@ -285,99 +289,107 @@ impl CacheConfig {
         self
     }
 
-    /// How eagerly entries are loaded again before their time is over, where the function says nothing else: the β of
-    /// XFetch. 1 is what its authors recommend; 0, the default, is never.
+    /// How eagerly entries are reloaded before they expire, unless the function sets its own value:
+    /// the β of XFetch. Its authors recommend 1. The default, 0, turns it off.
     #[must_use]
     pub fn early(mut self, beta: f64) -> Self {
         self.grace.early = beta.max(0.0);
         self
     }
 
-    /// By which part of it a time to live is shortened at most, at random, where the function says nothing else: 0.1
-    /// makes 300 s some 270 to 300 s. 0, the default, is not at all.
+    /// The largest share of a time to live that is taken off at random, unless the function sets
+    /// its own: 0.1 turns 300 s into 270 to 300 s. The default, 0, turns it off.
     #[must_use]
     pub fn jitter(mut self, part: f64) -> Self {
         self.grace.jitter = part.clamp(0.0, 1.0);
         self
     }
 
-    /// How long the cache's commands for one call may take, all together, before the call goes on without it.
+    /// The total time that the cache's commands for one call may take before the call goes on
+    /// without the cache.
     ///
-    /// A look is one command of these. Rarely it takes more, of which each has a budget of its own: where a generation is
-    /// missing that makes it first, and where the time of an announced write is over that ends it, and looks once more.
+    /// A lookup is one of these commands. Two rare cases need more commands, each with its own
+    /// budget: a missing generation is created first, and an expired write announcement is ended
+    /// before a second lookup.
     #[must_use]
     pub fn command_budget(mut self, budget: Duration) -> Self {
         self.command_budget = budget.clamp(SHORTEST, LONGEST);
         self
     }
 
-    /// How long a lease holds unless renewed; it is renewed at a third of this while the function runs.
+    /// How long a lease lasts unless renewed. It is renewed at a third of this while the function
+    /// runs.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(SHORTEST_LEASE, LONGEST);
         self
     }
 
-    /// How long a caller waits for a value that somebody else is loading, before it loads by itself.
+    /// How long a caller waits for a value that another one is loading, before it loads the value
+    /// itself.
     #[must_use]
     pub fn wait_limit(mut self, wait: Duration) -> Self {
         self.wait = wait.clamp(Duration::ZERO, LONGEST);
         self
     }
 
-    /// How long a write whose outcome is unknown may still be on its way: it is invalidated once more then.
+    /// How long a write whose outcome is unknown may still be under way. After this time it is
+    /// invalidated once more.
     #[must_use]
     pub fn uncertainty(mut self, uncertainty: Duration) -> Self {
         self.uncertainty = uncertainty.clamp(SHORTEST, LONGEST);
         self
     }
 
-    /// How long the announcement of a `crash_safe` write stands unless renewed; it is renewed at a third of this while the
-    /// function runs. After a crash, what it concerns is not cached for this long.
+    /// How long the announcement of a `crash_safe` write lasts unless renewed. It is renewed at a
+    /// third of this while the function runs. After a crash, the entries it concerns are not cached
+    /// for this long.
     #[must_use]
     pub fn intent(mut self, intent: Duration) -> Self {
         self.intent = intent.clamp(SHORTEST_LEASE, LONGEST);
         self
     }
 
-    /// How long an announcement of this process stands at most.
+    /// The longest that an announcement of this process lasts.
     pub(crate) fn longest_intent(&self) -> Duration {
         self.intent.max(self.uncertainty)
     }
 
-    /// The largest encoded value that is stored, in bytes; 1 MiB by default, and 8 MiB at most, since a larger one is not
-    /// read back. More than that is reported in the log, and 8 MiB is used.
+    /// The largest encoded value that is stored, in bytes. The default is 1 MiB and the maximum 8
+    /// MiB, since a larger value is not read back. A larger setting logs an error and becomes 8
+    /// MiB.
     #[must_use]
     pub fn value_limit(mut self, bytes: usize) -> Self {
         if bytes > MOST_VALUE_BYTES {
             tracing::error!(
                 value_limit = bytes,
                 at_most = MOST_VALUE_BYTES,
-                "the value limit is larger than what is read back; the largest possible is used"
+                "value_limit is larger than the largest value that is read back; the maximum is used"
             );
         }
         self.value_limit = bytes.min(MOST_VALUE_BYTES);
         self
     }
 
-    /// Leaves the server's identity out of the stamps: for servers that refuse `INFO`, and whose persistence
-    /// is known to lose nothing.
+    /// Leaves the server's identity out of the stamps. For servers that refuse `INFO`, and whose
+    /// persistence is known to lose nothing.
     #[must_use]
     pub fn trust_restart(mut self, trust: bool) -> Self {
         self.trust_restart = trust;
         self
     }
 
-    /// Whether a [checkup](crate::Cache::checkup) is made once after the first connection, and its advice logged; it
-    /// is, unless this says no.
+    /// Whether the cache runs a [checkup](crate::Cache::checkup) once after its first connection,
+    /// and logs the advice; on by default.
     #[must_use]
     pub fn advice(mut self, wanted: bool) -> Self {
         self.advice = wanted;
         self
     }
 
-    /// What the advice goes by in place of [`map`](crate::registry::catalog()): the same with its constants
-    /// [bound](crate::CacheMap::bind), and with what is invalidated by hand.
+    /// The catalog for the advice, in place of [`map`](crate::registry::catalog()): with its
+    /// constants [bound](crate::CacheMap::bind), and with the resources that are invalidated by
+    /// hand.
     #[cfg(feature = "map")]
     #[must_use]
     pub fn map(mut self, map: crate::CacheMap) -> Self {
@@ -411,7 +423,7 @@ impl CacheConfig {
         }
     }
 
-    /// What is configured for one resource.
+    /// The configuration of one resource.
     pub(crate) fn resource_settings(&self, resource: &str) -> ResourceSettings {
         ResourceSettings {
             space: self.key_space(),
@@ -425,7 +437,7 @@ impl CacheConfig {
     }
 }
 
-/// `user-notes` and `USER_NOTES` are one resource to an environment variable.
+/// An environment variable names `user-notes` and `USER_NOTES` alike.
 fn normalised(resource: &str) -> String {
     resource.to_ascii_lowercase().replace('-', "_")
 }

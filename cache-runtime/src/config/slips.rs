@@ -1,8 +1,8 @@
-//! Variables that are most likely meant for a setting, and miss its name.
+//! Typos: variables that are most likely meant for a setting whose name they miss.
 
 use crate::key::is_resource;
 
-/// All settings, but for `CACHE_TTL_<RESOURCE>`.
+/// All settings except `CACHE_TTL_<RESOURCE>`.
 pub(super) const NAMES: [&str; 21] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
@@ -27,10 +27,11 @@ pub(super) const NAMES: [&str; 21] = [
     "CACHE_JITTER",
 ];
 
-/// Resources are not called so.
+/// Units that end a variable's name. No resource is named like one.
 const UNITS: [&str; 5] = ["MB", "MS", "S", "SECS", "SECONDS"];
 
-/// Those of these variables that are slips, each with what is meant. Others that begin alike belong to other programs.
+/// The variables that are typos, each with the setting it was meant for. Other variables with
+/// similar names belong to other programs.
 pub(super) fn of<'a>(
     variables: impl Iterator<Item = &'a str>,
 ) -> impl Iterator<Item = (&'a str, &'static str)> {
@@ -43,7 +44,7 @@ fn is_of_a_resource(name: &str) -> bool {
         .is_some_and(|rest| is_resource(&rest.to_ascii_lowercase()) && !UNITS.contains(&rest))
 }
 
-/// The setting that is nearest: with another unit or none, or with a letter or two wrong.
+/// The setting with the nearest name: it differs in its unit, or in a letter or two.
 fn meant(name: &str) -> Option<&'static str> {
     let distance = |known: &'static str| {
         if without_unit(name) == without_unit(known) {
@@ -55,7 +56,7 @@ fn meant(name: &str) -> Option<&'static str> {
         .map(|known| (distance(known), known))
         .into_iter()
         .min()?;
-    // In a short one, two letters make another word.
+    // In a short name, two different letters make another word.
     let at_most = if name.len() < 12 { 1 } else { 2 };
     (distance <= at_most).then_some(known)
 }

@@ -1,16 +1,17 @@
-//! `REDIS_URL`: `redis://[user:password@]host[:port][/db]`, read by the `url` crate.
+//! Parses `REDIS_URL`: `redis://[user:password@]host[:port][/db]`, with the `url` crate.
 //!
-//! What such a crate lets through is checked here: a raw `#` or `?` in a password ends the part of the URL that it is in,
-//! and what is left of it would be taken for an address (redis-rs#411). No reason names what the URL held.
+//! This module also rejects input that the crate accepts: a raw `#` or `?` in a password ends its
+//! part of the URL, and the rest of the password would be taken for an address (redis-rs#411). No
+//! error text shows any part of the URL.
 
 use url::{ParseError, Url};
 
 use super::RedisConfig;
 
-/// Reads a URL.
+/// Parses a URL.
 ///
 /// # Errors
-/// What is wrong with it, without anything that may be a part of a password.
+/// What is wrong with it. The text shows nothing that may be part of a password.
 pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
     let (tls, rest) = match text.split_once("://") {
         Some(("redis" | "valkey", rest)) => (false, rest),
@@ -31,7 +32,9 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
             "its port is not a port, 1 to 65535; in a password write `/` as `%2F` and `?` as `%3F`"
                 .to_owned()
         }
-        _ => "its host is not a host name or address; in a password write `/` as `%2F` and `?` as `%3F`".to_owned(),
+        _ => "its host is not a host name or address; \
+              in a password write `/` as `%2F` and `?` as `%3F`"
+            .to_owned(),
     })?;
     let host = match url.host_str().unwrap_or_default() {
         "" => RedisConfig::default().host,
@@ -57,7 +60,7 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
     })
 }
 
-/// With the default host where there is a login and no host, which the parser refuses.
+/// Adds the default host to a URL that has a login and no host, which the parser refuses.
 fn with_host(text: &str, rest: &str) -> String {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     match rest.get(..end) {
@@ -70,7 +73,7 @@ fn with_host(text: &str, rest: &str) -> String {
     }
 }
 
-/// The number of the database, from the path or from `?db=`.
+/// The database number, from the path or from `?db=`.
 fn database(url: &Url) -> Result<u32, String> {
     let not_a_number = "its path is not a database number; in a password write `/` as `%2F`";
     let mut db = match url.path().trim_start_matches('/').trim_end_matches('/') {
@@ -91,7 +94,9 @@ fn database(url: &Url) -> Result<u32, String> {
             "protocol" if matches!(&*value, "resp3" | "3") => {}
             "protocol" => return Err("its `protocol` is not `resp3`, which is needed".into()),
             _ => {
-                return Err("it has a parameter other than `db` and `protocol`; in a password write `?` as `%3F`".into());
+                return Err("it has a parameter other than `db` and `protocol`; \
+                            in a password write `?` as `%3F`"
+                    .into());
             }
         }
     }
@@ -120,8 +125,9 @@ fn percent_decoded(text: &str, part: &str) -> Result<String, String> {
         .map_err(|_| format!("its {part} is not UTF-8"))
 }
 
-/// The address in a Kubernetes service link, `tcp://10.0.0.5:6379`: a pod has such a variable for each service of its
-/// namespace, and one named `redis` sets `REDIS_PORT` (redis-commander#267).
+/// Parses the address in a Kubernetes service link, `tcp://10.0.0.5:6379`. A pod has such a
+/// variable for each service of its namespace, and a service named `redis` sets `REDIS_PORT`
+/// (redis-commander#267).
 pub(super) fn service_link(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -130,7 +136,7 @@ pub(super) fn service_link(text: &str) -> Option<(String, u16)> {
     Some((host, port))
 }
 
-/// A host name or address as it may stand in a setting.
+/// A valid host name or address.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let fits = |c: char| c.is_alphanumeric() || ".:-_".contains(c);
     text.chars().all(fits).then(|| text.to_owned())
@@ -182,7 +188,8 @@ mod tests {
         assert_eq!(from_url("redis://:secret@:6379/0"), default);
     }
 
-    /// What would cut a password, or make an address of it, is an error that does not show it.
+    /// Input that would cut a password, or turn part of it into an address, is an error that does
+    /// not show it.
     #[test]
     fn a_password_is_never_an_address() {
         for (url, reason) in [
