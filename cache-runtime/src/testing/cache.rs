@@ -1,4 +1,4 @@
-//! A cache for the tests of programs that use one.
+//! A cache for the tests of programs that use this library.
 
 use std::fmt;
 use std::ops::Deref;
@@ -13,12 +13,14 @@ use crate::store::MemoryStore;
 
 const BYTES: u64 = 64 << 20;
 
-/// A cache in memory, with a clock that the test moves and faults that the test causes. It is used as a [`Cache`] is,
-/// `clone()` included, which is one more handle on that; each one is empty at first.
+/// A cache in memory, with a clock that the test moves and faults that the test causes. Use it like
+/// a [`Cache`]. `clone()` gives another handle to the same cache. Each new one starts empty.
 ///
-/// Values are kept as they would be in Redis: encoded. Each one is decoded again when it is stored, and compared with the
-/// original; what its codec would lose (infinity in JSON, `Some(None)`, a field under `#[serde(skip)]`) is not stored, and the log says which
-/// field it is. [`decoded`](Self::decoded) makes one that keeps the values themselves, as the process's own memory does.
+/// Values are kept as in Redis: encoded. Each value is decoded again when it is stored, and
+/// compared with the original. A value of which its codec would lose a part (infinity in JSON,
+/// `Some(None)`, a field under `#[serde(skip)]`) is not stored, and the log names the field.
+/// [`decoded`](Self::decoded) makes a cache that keeps the values themselves, as the local tier
+/// does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -62,17 +64,18 @@ impl TestCache {
         Self::with(CacheConfig::default())
     }
 
-    /// An empty cache with this configuration, of which the tiers are left aside.
+    /// An empty cache with this configuration, except for its tiers.
     ///
     /// # Panics
-    /// Outside a Tokio runtime if the system gives no thread.
+    /// Outside a Tokio runtime, if the system can't start a thread.
     #[must_use]
     pub fn with(config: CacheConfig) -> Self {
         Self::over(config, MemoryStore::new(BYTES).encoded())
     }
 
-    /// The same with values that are kept as they are, and not encoded: a hit of an `Arc<T>` is the very same `Arc`. What
-    /// would not come back from the codec is not stored here either.
+    /// Like [`with`](Self::with), but values are kept as they are, not encoded: a hit of an
+    /// `Arc<T>` is the very same `Arc`. A value that would not survive its codec is not stored here
+    /// either.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -91,7 +94,7 @@ impl TestCache {
     /// ```
     ///
     /// # Panics
-    /// As [`with`](Self::with).
+    /// Like [`with`](Self::with).
     #[must_use]
     pub fn decoded(config: CacheConfig) -> Self {
         Self::over(config, MemoryStore::new(BYTES))
@@ -110,15 +113,17 @@ impl TestCache {
         }
     }
 
-    /// Moves the store's clock: by it entries, leases and announcements end. What waits (for an answer, or for somebody
-    /// else's load) waits by Tokio's clock, which `tokio::time::pause` and `advance` move.
+    /// Moves the store's clock, by which entries, leases and announcements expire. Waits (for an
+    /// answer, or for another caller's load) go by Tokio's clock, which `tokio::time::pause` and
+    /// `advance` move.
     pub fn advance(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.ahead.fetch_add(millis, Ordering::Relaxed);
     }
 
-    /// Runs `future` with this cache in place of the process-wide one, for functions that use that. Tasks that it spawns are
-    /// not concerned, nor is what a body under `swr` or `timeout` calls when it goes on behind its caller.
+    /// Runs `future` with this cache in place of the process-wide one, for functions that use that
+    /// one. It does not apply to tasks that `future` spawns, nor to calls that a body under `swr`
+    /// or `timeout` makes after its caller has returned.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -141,12 +146,12 @@ impl TestCache {
         test_scope::with_cache(self.cache.clone(), future)
     }
 
-    /// From now on the store fails like this.
+    /// Makes the store fail in this way from now on.
     pub fn fail(&self, fault: Fault) {
         self.faults.set(Some(fault));
     }
 
-    /// From now on the store works. What had to wait for that is delivered soon.
+    /// Makes the store work from now on. Pending invalidations are delivered soon.
     pub fn recover(&self) {
         self.faults.set(None);
     }

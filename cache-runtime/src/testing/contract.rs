@@ -1,4 +1,4 @@
-//! What every store has to do, whatever it is made of.
+//! The contract that every store has to meet.
 
 mod many;
 
@@ -16,13 +16,13 @@ use crate::store::{
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(40);
-/// How long a case waits for something that is bound to happen.
+/// How long a case waits for an event that must happen.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Checks a store against the contract that [`Store`] describes.
 ///
-/// Works in namespaces of its own, so the store may hold other entries. Run it on a runtime whose time is not
-/// paused: what lapses, lapses by the store's own clock.
+/// It works in namespaces of its own, so the store may hold other entries. Run it on a runtime
+/// whose time is not paused: entries expire by the store's own clock.
 ///
 /// # Panics
 /// If the store breaks the contract; the message says which part.
@@ -111,9 +111,9 @@ impl Case<'_> {
         look
     }
 
-    /// A glance sees what a look sees, or nothing.
+    /// A glance sees the same as a look, or nothing.
     fn agree(&self, glance: Option<(Header, Option<String>, Millis)>, look: &Look) {
-        /// One that ends between the two is no matter.
+        /// An entry that ends between the two does not matter.
         const MOMENT: Duration = Duration::from_millis(20);
 
         let Some((header, shown, now)) = glance else {
@@ -398,7 +398,7 @@ impl Case<'_> {
             match self.ok(reply) {
                 LeaseReply::Granted => granted += 1,
                 LeaseReply::Taken(header) => holders.push(header.token),
-                reply => panic!("{}: somebody else's lease is {reply:?}", self.name),
+                reply => panic!("{}: another caller's lease is {reply:?}", self.name),
             }
         }
         holders.dedup();
@@ -476,12 +476,12 @@ impl Case<'_> {
         let stale = self.lease(&probe, Seen::Entry(first), LONG).await.1;
         assert_eq!(stale, LeaseReply::Taken(second), "{}", self.name);
         self.granted(&probe, Seen::Entry(second), LONG).await;
-        // What was seen may also have gone.
+        // The expected entry may also be gone.
         self.kill(&probe).await;
         self.granted(&probe, Seen::Entry(second), LONG).await;
     }
 
-    /// Takes over a lease that is about to lapse.
+    /// Takes over a lease that is about to expire.
     async fn granted_once_lapsed(&self, probe: &Probe) -> Nonce {
         let taken_over = async {
             loop {
@@ -493,7 +493,7 @@ impl Case<'_> {
             }
         };
         let taken_over = tokio::time::timeout(ACK_TIMEOUT, taken_over).await;
-        taken_over.unwrap_or_else(|_| panic!("{}: it never lapsed", self.name))
+        taken_over.unwrap_or_else(|_| panic!("{}: the lease never expired", self.name))
     }
 
     async fn a_lapsed_lease_gives_way(&self) {
@@ -527,7 +527,7 @@ impl Case<'_> {
             "{}",
             self.name
         );
-        // A sibling with the same length shows when the first lease would have lapsed.
+        // A second lease of the same length shows when the first one would have expired.
         let sibling = self.probe("users:2", EntryKind::Entity);
         self.granted(&sibling, Seen::Nothing, SHORT).await;
         self.until_gone(&sibling).await;
@@ -599,7 +599,7 @@ impl Case<'_> {
         assert_eq!(old.took, 12, "{}: how long the load took", self.name);
         assert!(old.stale > old.fresh, "{}", self.name);
 
-        // Given back, it is as it was.
+        // After a release, the entry is as before.
         let token = self.granted(&probe, Seen::Past(old), LONG).await;
         let leased = self.header(&probe).await;
         assert_eq!(leased.token, token, "{}", self.name);
@@ -611,14 +611,14 @@ impl Case<'_> {
         assert!(!released.is_leased(), "{}", self.name);
         assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
 
-        // Whoever takes a lapsed lease over keeps it, too, and a fill replaces it.
+        // A caller that takes over an expired lease keeps the content too, and a fill replaces it.
         self.granted(&probe, Seen::Past(released), SHORT).await;
         let token = self.granted_once_lapsed(&probe).await;
         assert_eq!(text().await.as_deref(), Some("old"), "{}", self.name);
         assert_eq!(self.fill(&probe, token, "new", LONG).await, Filled::Stored);
         assert_eq!(text().await.as_deref(), Some("new"), "{}", self.name);
 
-        // Killed, both are gone.
+        // A delete removes the lease and the content.
         self.kill(&probe).await;
         let old = kept("old").await;
         let token = self.granted(&probe, Seen::Past(old), LONG).await;
@@ -629,7 +629,7 @@ impl Case<'_> {
             Filled::Refused
         );
 
-        // Of other generations it does not stay.
+        // After a change of generation, the content does not stay.
         let old = kept("old").await;
         self.bump("users").await;
         self.granted(&probe, Seen::Past(old), LONG).await;
@@ -639,7 +639,7 @@ impl Case<'_> {
     async fn a_change_is_told_to_those_who_listen(&self) {
         let probe = self.entity();
         let token = self.granted(&probe, Seen::Nothing, LONG).await;
-        // A store may have no word to send.
+        // A store may have no change notifications.
         let Some(mut word) = self.ok(self.store.listen(&probe.key).await) else {
             return;
         };
@@ -789,7 +789,7 @@ impl Case<'_> {
         self.look(probe).await.intended.is_some()
     }
 
-    /// Asks for the end of what is over until it is.
+    /// Prunes until no intent is left.
     async fn until_pruned(&self, probe: &Probe) {
         let pruned = async {
             while self.is_intended(probe).await {
@@ -829,7 +829,7 @@ impl Case<'_> {
         let (_, reply) = self.lease(&row, Seen::Anything, LONG).await;
         assert_eq!(reply, LeaseReply::Intended, "{}", self.name);
 
-        // Whatever others do, it stays.
+        // Other operations don't end the intent.
         let everything = Matching::all(&self.namespace, "*");
         self.ok(self.store.remove_matching(&everything).await);
         self.kill(&row).await;
@@ -854,7 +854,8 @@ impl Case<'_> {
             assert!(self.is_gone(probe).await, "{}: {}", self.name, probe.key);
             self.stored(probe, "after").await;
         }
-        // What was read before the announcement is not served after it, though it may still be stored.
+        // A value read before the announcement is not served after it, though it may still be
+        // stored.
         self.fill_stamped(&late, late_token, late_stamp, Some("before"), LONG)
             .await;
         assert_ne!(self.look(&late).await.stamp, late_stamp, "{}", self.name);
@@ -865,7 +866,7 @@ impl Case<'_> {
         let (one, two) = (self.intent(&row, LONG), self.intent(&row, LONG));
         self.ok(self.store.intend(&one).await);
         self.ok(self.store.intend(&two).await);
-        // Repeated and late messages about one say nothing of the other.
+        // Repeated and late messages about one intent don't affect the other.
         self.ok(self.store.intend(&one).await);
         self.withdraw(&one).await;
         self.withdraw(&one).await;
@@ -934,7 +935,7 @@ impl Case<'_> {
             self.name
         );
 
-        // One that is gone comes back, and takes with it what was stored meanwhile.
+        // An intent that is gone comes back. The entries stored meanwhile become dead.
         self.withdraw(&intent).await;
         self.stored(&row, "meanwhile").await;
         self.stored(&list, "meanwhile").await;

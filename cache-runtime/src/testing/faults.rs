@@ -13,23 +13,23 @@ use crate::store::{
     LeaseRequest, Look, Matching, Millis, Probe, ServerFacts, Store,
 };
 
-/// In what way the store of a [`TestCache`](super::TestCache) fails.
+/// The ways in which the store of a [`TestCache`](super::TestCache) can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is known to be away: nothing is asked.
+    /// It is known to be unreachable: no request is sent.
     Away,
-    /// It does not answer: each call waits for as long as it is configured to.
+    /// It does not answer: each call waits for its whole command budget.
     Hung,
-    /// It refuses everything with an error.
+    /// It refuses every request with an error.
     Refusing,
-    /// It is over its memory limit: what is there can be read and invalidated, and nothing new is stored.
+    /// It is over its memory limit: entries can be read and invalidated, but nothing new is stored.
     Full,
-    /// It does what it is told, and its answers are lost.
+    /// It executes every request, but its answers are lost.
     AnswersLost,
 }
 
-/// Which fault there is now.
+/// The current fault.
 #[derive(Debug)]
 pub(super) struct Switch {
     fault: Mutex<Option<Fault>>,
@@ -61,8 +61,8 @@ impl Switch {
             None => ask.await,
             Some(Fault::Full) if !adds => ask.await,
             Some(Fault::Full) => Err(refused("OOM command not allowed")),
-            Some(Fault::Refusing) => Err(refused("the test refuses it")),
-            Some(Fault::Away) => Err(Error::unavailable("the test has the store away")),
+            Some(Fault::Refusing) => Err(refused("the test made the store refuse this")),
+            Some(Fault::Away) => Err(Error::unavailable("the test made the store unreachable")),
             Some(Fault::AnswersLost) => {
                 let _ = ask.await;
                 Err(self.unanswered().await)
@@ -73,7 +73,7 @@ impl Switch {
 
     async fn unanswered(&self) -> Error {
         tokio::time::sleep(self.budget).await;
-        Error::unavailable("the test has the store hang")
+        Error::unavailable("the test made the store hang")
     }
 }
 
@@ -81,7 +81,7 @@ fn refused(text: &str) -> Error {
     Error::new(ErrorKind::Store, text)
 }
 
-/// A store behind a switch.
+/// A store whose fault a switch controls.
 pub(super) struct Faulty<S> {
     store: S,
     faults: std::sync::Arc<Switch>,
@@ -129,7 +129,7 @@ macro_rules! verbs {
     };
 }
 
-// With `true`, what puts something new into the store.
+// `true` marks the requests that add something to the store.
 verbs! {
     false look(probe: &Probe) -> Look;
     true lease(probe: &Probe, request: &LeaseRequest) -> LeaseReply;

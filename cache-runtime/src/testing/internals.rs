@@ -1,5 +1,5 @@
-//! What this repository's own property tests and fuzz targets look at. Not part of the API: no program may use it, and
-//! none of it follows semantic versioning.
+//! Internals for this repository's own property tests and fuzz targets. They are not part of the
+//! API: no program may use them, and none of them follows semantic versioning.
 
 #![allow(missing_docs, reason = "for this repository alone")]
 
@@ -9,7 +9,7 @@ use crate::base::error::Error;
 use crate::config::CacheConfig;
 use crate::key::{self, IdForm, Key, KeyPart};
 
-/// An id as it stands in a key.
+/// The text of an id in a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Id {
     pub text: String,
@@ -17,20 +17,21 @@ pub struct Id {
 }
 
 impl Id {
-    /// `None` for what can't be an id.
+    /// `None` if `id` can't be an id.
     pub fn of(id: &impl KeyPart) -> Option<Self> {
         let mut text = String::new();
         let form = key::render_id(id, &mut text).ok()?;
         Some(Self { text, form })
     }
 
-    /// Whether one would be taken for the other: under the same key, and of one form, so that nobody would object.
+    /// Whether the two ids would be confused: they have the same key and one form, so no check
+    /// would object.
     pub fn meets(&self, other: &Self) -> bool {
         self.text == other.text && self.form.fits(other.form)
     }
 }
 
-/// The bytes of an argument that are hashed; `None` for what can't be in a key.
+/// The bytes of an argument that are hashed; `None` if it can't be in a key.
 pub fn canonical(argument: &impl KeyPart) -> Option<Vec<u8>> {
     key::canonical_bytes(argument).ok()
 }
@@ -44,8 +45,8 @@ pub fn operator_ttl(config: &CacheConfig, resource: &str) -> Option<Duration> {
     config.operator_ttl(resource)
 }
 
-/// Lets a name lead to these addresses, for all caches of the process, whatever the system's resolver says; connections
-/// look again at once. A redirected name stays so.
+/// Resolves a name to these addresses, for all caches of the process, instead of asking the
+/// system's resolver. Connections resolve again at once. There is no way back.
 #[cfg(feature = "redis")]
 pub fn resolve(name: &str, addresses: Vec<std::net::SocketAddr>) {
     crate::store::given_names::set(name, addresses);

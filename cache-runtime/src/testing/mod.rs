@@ -1,14 +1,16 @@
-//! For tests: of stores, and of programs that use the cache.
+//! Test support, for stores and for programs that use the cache.
 //!
 //! # Over a real Redis
 //!
-//! With Tokio's time paused (`#[tokio::test(start_paused = true)]`) the cache's budgets are those of real time: while Redis is
-//! asked, paused time stands still, and what the test itself waits for is not moved on to either. `advance` moves the test's
-//! timers, and not the times to live in Redis, which are the server's.
+//! With Tokio's time paused (`#[tokio::test(start_paused = true)]`), the cache's budgets count real
+//! time. While a request to Redis runs, paused time stands still, and so do the test's own timers.
+//! `advance` moves the test's timers, but not the times to live in Redis, which follow the server's
+//! clock.
 //!
-//! Each `#[tokio::test]` has a runtime of its own, which ends with it. A process-wide cache lives on: with the usual
-//! single-threaded runtimes its connection is driven by a thread of the cache. A connection that was made on a multi-threaded
-//! runtime ends with that, and is made again at once by the cache's thread; calls in those few milliseconds run their functions.
+//! Each `#[tokio::test]` has its own runtime, which ends with it. A process-wide cache lives on.
+//! With the usual single-threaded runtimes, a thread of the cache drives its connection. A
+//! connection made on a multi-threaded runtime ends with that runtime, and the cache's thread makes
+//! a new one at once. Calls in those few milliseconds run their functions.
 
 mod cache;
 mod contract;

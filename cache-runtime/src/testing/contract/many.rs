@@ -1,8 +1,8 @@
-//! The contract where there is more than fits into one step of a store.
+//! The contract for more items than fit into one step of a store.
 
 use super::*;
 
-/// More than any store is expected to do at a time.
+/// More items than any store should handle in one step.
 const MANY: usize = 600;
 
 impl Case<'_> {
@@ -25,7 +25,8 @@ impl Case<'_> {
         }
     }
 
-    /// A deadline that is over as soon as it is set must not be an error: whoever set it would try for ever.
+    /// A deadline that passes as soon as it is set must not be an error: the caller would retry for
+    /// ever.
     pub(super) async fn an_intent_may_end_at_once(&self) {
         let row = self.entity();
         let intent = self.intent(&row, Duration::ZERO);
@@ -39,7 +40,7 @@ impl Case<'_> {
             .map(|id| self.probe(&format!("users:{id}"), EntryKind::Entity))
             .collect();
         let taken = self.granted(&probes[7], Seen::Nothing, LONG).await;
-        // Each entry has a stamp of its own, since its key is part of it.
+        // Each entry has its own stamp, since the stamp covers the key.
         let looks = self.ok(self.store.look_many(&probes).await);
         let requests: Vec<_> = probes
             .iter()
