@@ -1,4 +1,5 @@
-//! All that generated code may name. Nothing here is for people, and none of it follows semantic versioning.
+//! Everything that generated code may name. Nothing here is for people, and nothing follows
+//! semantic versioning.
 
 pub use crate::call::read::{Batch, LoadContext, Read, ReadPlan};
 pub use crate::call::write::{Write, WritePlan};
@@ -8,15 +9,15 @@ pub use crate::registry::SITES;
 pub use crate::registry::Site;
 pub use crate::shape::{BatchShape, Shape};
 
-/// Stands for the time that the configuration has.
+/// Stands for the configured time.
 pub const AS_CONFIGURED: Option<std::time::Duration> = None;
 
-/// The owned form of what a load keeps that may outlive its caller.
+/// Makes the owned form of an argument, for a load that may outlive its caller.
 pub fn owned<T: Keep + ?Sized>(value: &T) -> T::Kept {
     value.keep()
 }
 
-/// What a load can keep that may outlive its caller.
+/// An argument that a load can keep when it outlives its caller.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be kept by a load that may outlive its caller",
     label = "borrowed here",
@@ -39,7 +40,8 @@ impl<T: ToOwned<Owned: Send + Sync + 'static> + ?Sized> Keep for T {
     }
 }
 
-/// The site of a function under `#[cached]`, at the caller's place; `words` are for the map.
+/// The site of a function under `#[cached]`, at the caller's source location. `words` is the
+/// description for the catalog.
 #[must_use]
 #[track_caller]
 pub const fn cached(function: &'static str, words: &'static str) -> Site {
@@ -59,7 +61,7 @@ pub const fn invalidates(function: &'static str, words: &'static str) -> Site {
     reason = "spelled as the attribute spells them"
 )]
 pub mod codec {
-    // For the tests also where nothing is left out.
+    // Exported even if no codec is left out, since tests name it.
     pub use crate::protocol::codec::NotBuiltIn;
     use crate::protocol::codec_id::CodecId;
 

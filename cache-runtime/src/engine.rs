@@ -1,4 +1,4 @@
-//! What a cache consists of while it is on.
+//! The parts of a cache while it is on.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::local::{Cover, Local};
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
 
-/// The parts that a read or a write needs.
+/// The parts that reads and writes need.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    /// No other engine of the process has it, or ever had.
+    /// Unique in this process: no other engine has, or ever had, this id.
     pub(crate) id: u64,
     pub(crate) config: CacheConfig,
     pub(crate) space: KeySpace,
     pub(crate) store: Arc<dyn Store>,
-    /// Copies in the process of what lies in the store.
+    /// Local entries in front of the store.
     pub(crate) local: Option<Arc<Local>>,
     /// Until when entries are served, where the store is this process's alone and follows the database's outbox.
     pub(crate) freshness: Option<Arc<Cover>>,
@@ -34,13 +34,13 @@ pub(crate) struct Engine {
     pub(crate) outbox: Option<Arc<crate::invalidation::outbox::OutboxLink>>,
     pub(crate) single_flight: Arc<SingleFlight>,
     pub(crate) load_gates: Arc<LoadGates>,
-    /// Which loads wait for which.
+    /// Records which loads wait for which.
     pub(crate) waits: Arc<Waits>,
     pub(crate) registry: Registry,
     pub(crate) delivery: Delivery,
     pub(crate) maintenance: Maintenance,
     pub(crate) background: Background,
-    /// Whether each value that is stored is decoded again at once, as in tests.
+    /// Whether each stored value is decoded again at once, as in tests.
     pub(crate) verifies_all: bool,
     closed: AtomicBool,
 }
@@ -79,14 +79,14 @@ impl Engine {
         }
     }
 
-    /// With each value that is stored decoded again at once.
+    /// Decodes each stored value again at once.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn verifying_all(mut self) -> Self {
         self.verifies_all = true;
         self
     }
 
-    /// With copies in the process.
+    /// Sets the local tier.
     pub(crate) fn with_local(mut self, local: Option<Arc<Local>>) -> Self {
         self.local = local;
         self
@@ -127,22 +127,23 @@ impl Engine {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Returns when the cache is closed, whoever was the first to ask for it.
+    /// Closes the cache; returns once it is closed, even if another caller asked first.
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.delivery.close().await;
-        // The delivery closes the store unless it has failed.
+        // The delivery closes the store itself, unless it has failed.
         self.store.close().await;
         self.background.close();
     }
 }
 
-/// An engine as its cache holds it. Each thread counts at a share of its own, or one that it has in common with few: one
-/// count would be written by all threads for each read that asks the store.
+/// An engine as its cache holds it. Each thread counts references at a share of its own, or at one
+/// that few threads use. All threads would write a single reference count for each read that asks
+/// the store.
 #[derive(Debug)]
 pub(crate) struct Shares([Arc<Share>; STRIPES]);
 
-/// Alone where processors fetch memory, as a stripe of a counter is.
+/// Aligned to 128 bytes, so that a share has cache lines of its own, like a stripe of a counter.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Share(Arc<Engine>);
@@ -176,10 +177,11 @@ impl Deref for Shares {
     }
 }
 
-/// An engine where it lies. Most calls are over before they would have to hold it, and to count it takes a tenth of a hit.
+/// A borrowed engine. Most calls end before they need to own the engine, and a reference count
+/// costs a tenth of a hit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum EngineRef<'a> {
-    /// It never ends, so that it is not counted at all.
+    /// The process-wide engine. It is never dropped, so it needs no reference count.
     Process(&'static Shares),
     Own(&'a Shares),
 }
@@ -206,7 +208,7 @@ impl Deref for EngineRef<'_> {
     }
 }
 
-/// An engine, for as long as it is needed.
+/// An owned handle to an engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle(Source);
 

@@ -1,7 +1,7 @@
 //! Cache-aside for async Rust services, by two attributes.
 //!
-//! [`#[cached]`](macro@cached) answers a call from the cache, or runs the function and keeps what it returns;
-//! [`#[invalidates]`](macro@invalidates) runs the function, then makes what is cached stale.
+//! [`#[cached]`](macro@cached) answers a call from the cache, or runs the function and stores its
+//! result; [`#[invalidates]`](macro@invalidates) runs the function, then invalidates entries.
 //!
 //! ```
 //! use std::{collections::HashMap, sync::Mutex};
@@ -33,8 +33,9 @@
 //! }
 //! ```
 //!
-//! [`init`] installs the process-wide cache that annotated functions use; [`CacheConfig::from_env`] reads its
-//! settings from the environment. [`Cache::new`] makes one of your own, for `cache = ..` and for tests:
+//! [`init`] installs the process-wide cache that annotated functions use; [`CacheConfig::from_env`]
+//! reads its settings from the environment. [`Cache::new`] makes one of your own, for `cache = ..`
+//! and for tests:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cache_runtime::Error> {
@@ -46,21 +47,26 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A read that starts after an invalidation was acknowledged never gets older data: across processes, with
-//! loads in flight, callers hanging up and bodies panicking. Only a copy that is kept in the process beside Redis may be behind
-//! a write of another process, for a bounded time ([`CacheConfig::local_max_staleness`]). With Redis off, away, hung or wrong,
-//! annotated functions simply run. The book in the repository (`docs/book`) says what this rests on, and what is not there yet.
+//! A read that starts after an invalidation was acknowledged never gets older data: across
+//! processes, with loads in flight, callers hanging up and bodies panicking. The one exception is
+//! bounded in time: a local entry in front of Redis may lag behind a write of another process
+//! ([`CacheConfig::local_max_staleness`]). With Redis off, away, hung or wrong, annotated functions
+//! simply run. The book in the repository (`docs/book`) says how this works, and what is still
+//! missing.
 //!
-//! # To begin with
+//! # Getting started
 //!
-//! - Types that are cached are `Clone` and implement serde's `Serialize` and `Deserialize`. Functions run on tokio.
-//! - A service calls [`init`] with [`CacheConfig::from_env`] once. `REDIS_ENABLED=True` with `REDIS_HOST` or `REDIS_URL` turns
-//!   Redis (6.2 or later, or Valkey) on, `CACHE_LOCAL_MB` the process's own memory; with neither all calls simply run.
-//! - Log lines go to `tracing`; [`observe`] says what became of single calls, [`Cache::get_stats`] counts them.
-//! - Where the commit comes after the function, see [`Cache::after_commit`].
+//! - Cached types are `Clone` and implement serde's `Serialize` and `Deserialize`. Functions run on
+//!   tokio.
+//! - A service calls [`init`] with [`CacheConfig::from_env`] once. `REDIS_ENABLED=True` with
+//!   `REDIS_HOST` or `REDIS_URL` turns on Redis (6.2 or later, or Valkey). `CACHE_LOCAL_MB` turns
+//!   on the process's own memory. With neither, all calls simply run.
+//! - Log lines go to `tracing`. [`observe`] reports the outcome of single calls, and
+//!   [`Cache::get_stats`] counts them.
+//! - If the commit comes after the function, see [`Cache::after_commit`].
 //! - Tests use `testing::TestCache`, with the feature `testing`.
 //!
-//! **`self` is not in the key.** A service that serves several tenants must say which one, with
+//! **`self` is not in the key.** A service with several tenants must name the tenant, with
 //! `include(self.tenant)` or in `id`.
 //!
 //! # Features
@@ -78,8 +84,8 @@
 //! | `redis-tls` | no | TLS to Redis, with rustls |
 //! | `testing` | no | `testing::TestCache`, with a clock and faults, and the contract suite for stores of one's own |
 
-// The rooms, from the top down. A room imports only from those below it; `docs/layers.txt` has
-// the order, and CI checks it.
+// The modules, from the top layer down. A module imports only from those below it;
+// `docs/layers.txt` has the order, and CI checks it.
 #[doc(hidden)]
 pub mod __private;
 mod shape;

@@ -1,8 +1,8 @@
 //! Finds the shape of a return type, and starts a call with it.
 //!
-//! [`Shape`] has its methods once per form of return type, as inherent methods on a chain of types that dereference
-//! into each other: method look-up takes the first that fits. That works in generic functions and through type
-//! aliases, and needs no trait in scope.
+//! [`Shape`] has its methods once per form of return type, as inherent methods on a chain of types
+//! that dereference into each other. Method lookup takes the first link that fits. This works in
+//! generic functions and through type aliases, and needs no trait in scope.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -21,14 +21,15 @@ use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::{AsEncoded, AsEqual, AsShown};
 use crate::registry::Site;
 
-/// What `R` is as the return type of a write that says nothing of its outcome.
+/// The type of a write that does not inspect its return value `R`.
 type PlainWrite<R, S> = Write<R, S, Never<R, S>, Unchanged<R, S>>;
 
 /// One link of the chain per return form and way to compare its values, the most specific first.
 ///
-/// What is asked of is the value, and not that the form [`Returns`](crate::call::returns::Returns) it, which follows: of a value that can't be cached
-/// the compiler then says just that. `PartialEq` and `Debug` are asked of the value where the `impl` begins, since method
-/// look-up goes on to the next link where they are missing.
+/// The bounds are on the value, not on the form's [`Returns`](crate::call::returns::Returns), which
+/// follows from them. So for a value that can't be cached, the compiler names just that.
+/// `PartialEq` and `Debug` are bounds of the whole `impl`, since method lookup then goes on to the
+/// next link where they are missing.
 macro_rules! shapes {
     ($($(#[$doc:meta])* $link:ident $(=> $next:ident)?: <$value:ident $(, $error:ident)?> $form:ty as $shape:ident;)*) => {$(
         $(#[$doc])*
@@ -71,8 +72,8 @@ macro_rules! shapes {
                 Kind::OF
             }
 
-            /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
-            /// arguments move into the body.
+            /// Starts a call of a cached function on the process-wide cache. `plan` runs only if
+            /// that is on, and before the arguments move into the body.
             #[inline]
             pub fn read(
                 &self,
@@ -86,7 +87,7 @@ macro_rules! shapes {
                 Read::new(process().engine(), site, resource, plan)
             }
 
-            /// The same on a cache of one's own.
+            /// Like [`read`](Self::read), on the given cache.
             #[inline]
             pub fn read_in(
                 &self,
@@ -101,7 +102,7 @@ macro_rules! shapes {
                 Read::new(cache.as_ref().engine(), site, resource, plan)
             }
 
-            /// A call of an invalidating function, on the process-wide cache.
+            /// Starts a call of an invalidating function on the process-wide cache.
             #[inline]
             pub fn write(
                 &self,
@@ -111,7 +112,7 @@ macro_rules! shapes {
                 Write::new(process().handle(), site, plan)
             }
 
-            /// The same on a cache of one's own.
+            /// Like [`write`](Self::write), on the given cache.
             #[inline]
             pub fn write_in(
                 &self,
@@ -168,8 +169,8 @@ impl<R> Shape<R> {
     pub const OF: Self = Self(PhantomData);
 }
 
-/// The same chain for functions that take many ids. Its last links do not name the value, so that a type which is no map is
-/// told so.
+/// The same chain for functions that take many ids. Its last links do not name the value, so that
+/// the compiler's error for another type says that it is no map.
 macro_rules! batch_shapes {
     ($($link:ident $(=> $next:ident)?: <$($generic:ident $(: $bound:ident $(+ $also:ident)?)?),*> $form:ty as $shape:ty;)*) => {$(
         #[doc(hidden)]
@@ -185,8 +186,8 @@ macro_rules! batch_shapes {
         })?
 
         impl<$($generic $(: $bound $(+ $also)?)?),*> $link<$form> {
-            /// A call of a cached function, on the process-wide cache. `plan` runs only if that is on, and before the
-            /// arguments move into the body.
+            /// Starts a call of a cached function on the process-wide cache. `plan` runs only if
+            /// that is on, and before the arguments move into the body.
             pub fn read<Id: KeyPart + Clone>(
                 &self,
                 site: &'static Site,
@@ -197,7 +198,7 @@ macro_rules! batch_shapes {
                 Batch::new(process().handle(), site, resource, ids, plan)
             }
 
-            /// The same on a cache of one's own.
+            /// Like [`read`](Self::read), on the given cache.
             pub fn read_in<Id: KeyPart + Clone>(
                 &self,
                 cache: &impl AsRef<Cache>,

@@ -1,4 +1,4 @@
-//! Counting: atomics inside, a plain snapshot outside.
+//! Statistics: the cache's state and counters, as plain data.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::base::counters::CounterSnapshot;
 use crate::local::LocalFigures;
 use crate::store::{Circuit, NodeFacts};
 
-/// The cache's state and figures. Serialises in the order of the fields.
+/// The cache's state and counters. They serialise in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -22,9 +22,10 @@ pub struct Stats {
     pub port: Option<u16>,
     /// Redis's database number.
     pub db: Option<u32>,
-    /// Keys in the database, everybody's included; `None` while disconnected, like the next three.
+    /// Keys in the database, those of other programs included. `None` while disconnected, like the
+    /// next three.
     pub total_keys: Option<u64>,
-    /// Memory that the store uses, written for people.
+    /// Memory that the store uses, in a human-readable form.
     pub used_memory: Option<String>,
     /// Seconds since the store started.
     pub uptime_seconds: Option<u64>,
@@ -32,22 +33,23 @@ pub struct Stats {
     pub connected_clients: Option<u64>,
     /// The default time to live, in seconds.
     pub default_ttl: u64,
-    /// Figures of all resources together.
+    /// The counters of all resources together.
     #[serde(flatten)]
     pub counters: Figures,
-    /// Figures per resource.
+    /// The counters per resource.
     pub resources: BTreeMap<String, CounterSnapshot>,
-    /// Whether the store is asked; `None` with the cache off.
+    /// The state of the circuit breaker; `None` with the cache off.
     pub circuit: Option<Circuit>,
-    /// Why the store is not asked, in words; `None` while it is.
+    /// Why the store is not asked, in words; `None` while it is asked.
     pub reason: Option<String>,
-    /// For how many milliseconds the oldest invalidation has waited that has not reached the store; `None` if none waits.
+    /// How long the oldest invalidation that has not reached the store has waited, in milliseconds;
+    /// `None` if none waits.
     pub oldest_pending_ms: Option<u64>,
-    /// Tasks of the cache's own that have panicked and were started again, of all caches in the process.
+    /// How often the caches of this process started one of their own tasks again after a panic.
     pub restarts: u64,
-    /// Tasks of the cache's own that are alive: a few, whatever the load; none after a shutdown.
+    /// The cache's own tasks that are alive: a few, whatever the load; none after a shutdown.
     pub tasks: u64,
-    /// The copies in the process beside Redis; `None` unless both tiers are on.
+    /// The local tier in front of Redis; `None` unless both tiers are on.
     pub local: Option<LocalFigures>,
     /// The relay of the database's outbox; `None` unless one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +89,7 @@ pub struct OutboxStats {
     pub cold_starts: u64,
 }
 
-/// The figures of [`Stats`] in the order in which they are documented.
+/// The counters of [`Stats`] in their documented order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Figures {
@@ -103,8 +105,7 @@ pub struct Figures {
     pub stale_rejected: u64,
     /// See [`CounterSnapshot::invalidations`].
     pub invalidations: u64,
-    /// Invalidations that have not reached the store yet; once the cache has been shut down, those that never
-    /// will.
+    /// Invalidations that have not reached the store yet; after a shutdown, those that never will.
     pub pending: u64,
     /// See [`CounterSnapshot::errors`].
     pub errors: u64,
