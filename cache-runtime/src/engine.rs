@@ -27,9 +27,10 @@ pub(crate) struct Engine {
     pub(crate) store: Arc<dyn Store>,
     /// Local entries in front of the store.
     pub(crate) local: Option<Arc<Local>>,
-    /// Until when entries are served, where the store is this process's alone and follows the database's outbox.
+    /// The time until which entries may be served. Set if the store belongs to this process alone
+    /// and follows the database's outbox.
     pub(crate) freshness: Option<Arc<Cover>>,
-    /// What the relay of the outbox shares with those who write to it.
+    /// The state that the outbox's relay shares with the outbox's writers.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) outbox: Option<Arc<crate::invalidation::outbox::OutboxLink>>,
     pub(crate) single_flight: Arc<SingleFlight>,
@@ -92,7 +93,7 @@ impl Engine {
         self
     }
 
-    /// With the database's outbox, which this process follows for itself if it has no Redis.
+    /// Sets the database's outbox. Without Redis, this process follows it by itself.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn with_outbox(mut self) -> Self {
         if let Some(outbox) = &self.config.outbox {
@@ -161,7 +162,7 @@ impl Shares {
         Handle(Source::Own(Arc::clone(&self.0[stripe()])))
     }
 
-    /// For a task that ends when the cache does.
+    /// A weak handle, for a task that ends with the cache.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn downgrade(&self) -> WeakHandle {
         WeakHandle(Arc::downgrade(&self.0[0]))
@@ -218,7 +219,7 @@ enum Source {
     Own(Arc<Share>),
 }
 
-/// An engine that may be gone.
+/// An engine that may have been dropped.
 #[cfg(feature = "outbox-postgres")]
 #[derive(Debug, Clone)]
 pub(crate) struct WeakHandle(std::sync::Weak<Share>);

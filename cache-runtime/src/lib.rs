@@ -82,7 +82,7 @@
 //! | `msgpack` | no | `codec = "msgpack"` |
 //! | `postcard` | no | `codec = "postcard"` |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
-//! | `testing` | no | `testing::TestCache`, with a clock and faults, and the contract suite for stores of one's own |
+//! | `testing` | no | `testing::TestCache`, with a clock and faults, and the contract suite for your own stores |
 
 // The modules, from the top layer down. A module imports only from those below it;
 // `docs/layers.txt` has the order, and CI checks it.

@@ -54,38 +54,42 @@ pub struct Stats {
     /// The relay of the database's outbox; `None` unless one is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxStats>,
-    /// The primaries of a cluster, of which the figures of the server above are the sums. Left out of the JSON where there are
-    /// none.
+    /// The primaries of a cluster; the server's values above are their sums. Left out of the JSON
+    /// if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeFacts>,
 }
 
-/// How the relay of this process gets on with the database's outbox. Serialises in the order of the fields.
+/// The state of this process's relay of the database's outbox. Serialises in the order of the
+/// fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OutboxStats {
-    /// The table, as it stands in SQL.
+    /// The table, quoted for SQL.
     pub table: String,
     /// Whether this process's relay is connected.
     pub connected: bool,
-    /// Whether any process takes the rows, since all share Redis; else each process reads all rows for itself.
+    /// Whether the processes share the rows, since they share Redis. Otherwise each process reads
+    /// every row.
     pub shared: bool,
-    /// Without Redis: whether the relay has heard the database recently enough for entries to be served.
+    /// Without Redis: whether the relay has heard from the database recently enough to serve
+    /// entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<bool>,
     /// Rows that this process has delivered.
     pub delivered: u64,
-    /// How many milliseconds passed between the writing of a row and its delivery: of the oldest in the last batch.
+    /// The age of the oldest row of the last batch at its delivery, in milliseconds.
     pub lag_ms: Option<u64>,
-    /// Rows in the table, 100,000 at most, a few seconds ago. With Redis these wait to be delivered.
+    /// Rows in the table a few seconds ago, counted up to 100,000. With Redis, they wait to be
+    /// delivered.
     pub depth: Option<u64>,
     /// The age of the oldest row, in milliseconds.
     pub oldest_ms: Option<u64>,
-    /// Rows that could not be read, and lie in the table beside.
+    /// Rows that could not be read. They were moved to the set-aside table.
     pub set_aside: u64,
     /// How often the relay has connected.
     pub connections: u64,
-    /// How often this process has forgotten everything, since rows may have been missed.
+    /// How often this process has emptied its cache, since it may have missed rows.
     pub cold_starts: u64,
 }
 

@@ -142,13 +142,13 @@ impl RemoteClock {
         self.here_to(real_wall())
     }
 
-    /// A point of this process's time by the remote clock.
+    /// Converts a time of this process to the remote clock.
     pub(crate) fn here_to(&self, at: Millis) -> Millis {
         let ahead_ms = self.ahead_ms.load(Ordering::Relaxed);
         Millis(at.0.saturating_add_signed(ahead_ms))
     }
 
-    /// A point of the remote clock's time by this process's.
+    /// Converts a time of the remote clock to this process's.
     pub(crate) fn to_here(&self, at: Millis) -> Millis {
         let ahead_ms = self.ahead_ms.load(Ordering::Relaxed);
         Millis(at.0.saturating_sub_signed(ahead_ms))

@@ -2,7 +2,7 @@
 //! place.
 //!
 //! Cloning the `Arc` costs two contended writes. Together with the clone of the value, that is half
-//! the time of a hit, so the map shows an entry where it lies.
+//! the time of a hit, so the map shows an entry in place instead.
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The name given is not a key, a resource or a pattern; the text says why.
+    /// The name is not a valid key, resource or pattern; the text says why.
     InvalidKey,
     /// The value could not be encoded, or is over the size limit.
     Unstorable,
@@ -19,12 +19,12 @@ pub enum ErrorKind {
     Unavailable,
     /// The store answered with an error.
     Store,
-    /// A setting can't be used; the text names it, what it held and what it may hold.
+    /// A setting can't be used; the text names it, its value and the allowed values.
     InvalidConfig,
 }
 
 impl ErrorKind {
-    /// The kind's name as it stands in logs and metrics.
+    /// The kind's name in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Error {
         self
     }
 
-    /// What kind of failure this is.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind

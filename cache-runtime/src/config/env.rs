@@ -455,7 +455,7 @@ fn port(text: &str) -> Option<u16> {
 
 fn namespace(text: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
-    // One hash tag has a cluster keep everything in one slot.
+    // With one hash tag, a cluster keeps all keys in one slot.
     let plain = match text.split_once('{') {
         None => text.to_owned(),
         Some((before, rest)) => {

@@ -40,8 +40,9 @@ pub struct RedisConfig {
     pub password: Option<String>,
     /// Whether to use TLS. `REDIS_TLS`, default false; needs the feature `redis-tls`.
     pub tls: bool,
-    /// Nodes of a cluster, of which the others are learnt; host and port above are not used then. `REDIS_CLUSTER`, default
-    /// none. A server that turns out to be a node of a cluster is used as one without this.
+    /// Some nodes of a cluster; the cache finds the others. Replaces the host and port above.
+    /// `REDIS_CLUSTER`, default none. A server that turns out to be a node of a cluster is used as
+    /// one even without this.
     pub cluster: Vec<(String, u16)>,
 }
 
@@ -70,7 +71,7 @@ impl RedisConfig {
         }
     }
 
-    /// A cluster, some of whose nodes are at these hosts and ports.
+    /// A cluster with some nodes at these hosts and ports.
     #[must_use]
     pub fn cluster<H: Into<String>>(seeds: impl IntoIterator<Item = (H, u16)>) -> Self {
         let seeds = seeds.into_iter().map(|(host, port)| (host.into(), port));
@@ -397,12 +398,12 @@ impl CacheConfig {
         self
     }
 
-    /// Follows the outbox of a PostgreSQL database: what is committed there, by anybody, is invalidated here. See
-    /// [`outbox`](crate::outbox).
+    /// Follows the outbox of a PostgreSQL database: each change that any program commits there is
+    /// invalidated here. See [`outbox`](crate::outbox).
     ///
-    /// With Redis, any process takes the rows and tells Redis. Without it each process reads them for itself, and
-    /// serves nothing from its memory when it has heard nothing for
-    /// [`local_max_staleness`](Self::local_max_staleness).
+    /// With Redis, the processes share the rows and invalidate in Redis. Without it, each process
+    /// reads all rows. It serves nothing from its memory once it has not heard from the database
+    /// for [`local_max_staleness`](Self::local_max_staleness).
     #[cfg(feature = "outbox-postgres")]
     #[must_use]
     pub fn outbox(mut self, outbox: outbox::OutboxConfig) -> Self {

@@ -1,4 +1,4 @@
-//! Where the database's outbox is, and how it is read.
+//! The outbox's database and table, and the settings of its relay.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use ::sqlx::postgres::PgConnectOptions;
 use super::LONGEST;
 use crate::base::error::{Error, ErrorKind, shortened};
 
-/// The table that is used unless another one is named.
+/// The default table.
 pub const DEFAULT_TABLE: &str = "public.cache_outbox";
 
 /// PostgreSQL cuts longer names, and refuses longer channels.
@@ -17,7 +17,8 @@ const NAME_LIMIT: usize = 63;
 const SHORTEST_POLL: Duration = Duration::from_millis(20);
 const SHORTEST_RETENTION: Duration = Duration::from_secs(2);
 
-/// Where the outbox is, and how its relay reads it; for [`CacheConfig::outbox`](crate::CacheConfig::outbox).
+/// The outbox's database and table, and how its relay reads them; for
+/// [`CacheConfig::outbox`](crate::CacheConfig::outbox).
 ///
 /// ```
 /// use cache_runtime::CacheConfig;
@@ -52,8 +53,8 @@ impl OutboxConfig {
     /// The outbox in the PostgreSQL database at this URL: the primary, not a replica.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if it is no URL of PostgreSQL. The URL is not repeated, since it may
-    /// hold a password.
+    /// [`ErrorKind::InvalidConfig`] if this is no PostgreSQL URL. The text does not show the URL,
+    /// since it may hold a password.
     pub fn postgres(url: &str) -> Result<Self, Error> {
         let scheme = url.split_once("://").map(|(scheme, _)| scheme);
         if !matches!(scheme, Some("postgres" | "postgresql")) {
@@ -67,7 +68,7 @@ impl OutboxConfig {
         Ok(Self::with_options(options))
     }
 
-    /// The same with options that a URL can't say.
+    /// Like [`postgres`](Self::postgres), with options that a URL can't express.
     #[must_use]
     pub fn with_options(options: PgConnectOptions) -> Self {
         Self {
@@ -78,7 +79,7 @@ impl OutboxConfig {
         }
     }
 
-    /// Another table than [`DEFAULT_TABLE`], as `schema.name`. Programs whose caches have nothing in common
+    /// Uses another table than [`DEFAULT_TABLE`], as `schema.name`. Programs that share no cache
     /// need a table each.
     ///
     /// # Errors
@@ -88,17 +89,17 @@ impl OutboxConfig {
         Ok(self)
     }
 
-    /// How long the relay waits for a notification before it looks by itself; 500 ms by default. It is also
-    /// how often the connection is checked. Without Redis a quarter of
-    /// [`local_max_staleness`](crate::CacheConfig::local_max_staleness) counts, if that is less.
+    /// How long the relay waits for a notification before it polls; 500 ms by default. It checks
+    /// the connection as often. Without Redis, a quarter of
+    /// [`local_max_staleness`](crate::CacheConfig::local_max_staleness) applies if that is less.
     #[must_use]
     pub fn poll(mut self, poll: Duration) -> Self {
         self.poll = poll.clamp(SHORTEST_POLL, LONGEST);
         self
     }
 
-    /// Without Redis: for how long rows stay, so that every process reads them; 5 minutes by default. A
-    /// process that has not read for half of this starts cold.
+    /// Without Redis: how long rows stay, so that every process can read them; 5 minutes by
+    /// default. A process that has not read for half of this time starts cold.
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention.clamp(SHORTEST_RETENTION, LONGEST);
@@ -110,7 +111,7 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidConfig, text)
 }
 
-/// The outbox's table, and the names of what stands beside it.
+/// The outbox's table, and the names of the objects that belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OutboxTable {
     schema: String,
@@ -128,7 +129,7 @@ impl Default for OutboxTable {
 
 impl OutboxTable {
     pub(crate) fn parse(table: &str) -> Result<Self, Error> {
-        // `_set_aside` is the longest of what is added to it.
+        // `_set_aside` is the longest suffix of the names.
         let is_name = |name: &str| !name.is_empty() && name.len() <= 40 && !name.contains('\0');
         match table.split_once('.') {
             Some((schema, name))
@@ -149,34 +150,35 @@ impl OutboxTable {
         }
     }
 
-    /// `"schema"."name"`, as it stands in SQL.
+    /// The table for SQL, `"schema"."name"`.
     pub(crate) fn quoted(&self) -> String {
         self.beside("")
     }
 
-    /// Something beside the table, whose name is the table's and this.
+    /// An object in the table's schema, named like the table with this suffix.
     pub(crate) fn beside(&self, suffix: &str) -> String {
         let name = format!("{}{suffix}", self.name);
         format!("{}.{}", quote_name(&self.schema), quote_name(&name))
     }
 
-    /// What stands in no schema: an index, a trigger.
+    /// An object whose name takes no schema: an index, a trigger.
     pub(crate) fn bare(&self, suffix: &str) -> String {
         quote_name(&format!("{}{suffix}", self.name))
     }
 
-    /// What is notified when a row has been committed.
+    /// The channel that is notified when a row has been committed.
     pub(crate) fn channel(&self) -> String {
         format!("{}.{}", self.schema, self.name)
     }
 }
 
-/// A name as it stands in SQL, whatever is in it.
+/// A quoted name for SQL, whatever it contains.
 pub(crate) fn quote_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as it stands in SQL, whatever is in it and whatever `standard_conforming_strings` says.
+/// A quoted text for SQL, whatever it contains and whatever `standard_conforming_strings` is set
+/// to.
 pub(crate) fn quote_text(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if doubled.contains('\\') {

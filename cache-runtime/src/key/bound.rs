@@ -8,7 +8,7 @@
 
 use crate::base::nonce::hash128;
 
-/// The longest text of an id or a tag, in bytes, that stands in a key as it is.
+/// The longest text of an id or a tag, in bytes, that a key contains unchanged.
 pub(crate) const ID_LIMIT: usize = 200;
 
 /// How many bytes of a longer id stay readable.

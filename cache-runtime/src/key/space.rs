@@ -42,7 +42,7 @@ impl KeySpace {
     }
 }
 
-/// Ids and tags that were written as text before, and may be too long for a key.
+/// Keys for ids and tags that are text already, and may be too long for a key.
 #[cfg(feature = "outbox-postgres")]
 impl KeySpace {
     pub(crate) fn rendered(&self, resource: &str, id: &str) -> String {

@@ -58,7 +58,7 @@ impl Dep {
         })
     }
 
-    /// Where a cluster has it, found out once.
+    /// Its key and slot in a cluster, computed once.
     #[cfg(feature = "redis")]
     pub(crate) fn routed(&self, route: impl FnOnce(&str) -> (String, u16)) -> &(String, u16) {
         self.routed.get_or_init(|| route(&self.key))

@@ -2,9 +2,9 @@
 //!
 //! The bytes are decoded at once and compared with the original. To do so at every fill would cost
 //! as much as a hit, so [`Trust`] chooses: the first fills of each function, each value that uses a
-//! part of its type for the first time, and one in sixteen of the others. It chooses all values
-//! whose type decodes by trial (untagged enums, `flatten`), all deep ones, and all of a function
-//! that has lost something before.
+//! part of its type for the first time, and one in sixteen of the others. It also chooses every
+//! value whose type decodes by trial (untagged enums, `flatten`), every deep value, and every value
+//! of a function that has lost something before.
 
 use std::fmt::Debug;
 
