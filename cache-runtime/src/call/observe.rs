@@ -53,7 +53,8 @@ pub enum BypassReason {
     OwnWrite,
     /// The call is inside a load of the same entry, and would wait for itself.
     OwnLoad,
-    /// The call is `strict`, and entries of this process follow the database's outbox, so they may be behind.
+    /// The call is `strict`, and entries of this process follow the database's outbox, so they may
+    /// be slightly stale.
     Strict,
 }
 

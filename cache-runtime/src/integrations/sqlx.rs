@@ -17,9 +17,10 @@ use crate::call::transaction::Ending;
 /// | returned `Err` | rolled back | untouched |
 /// | panicked, or was dropped | rolled back, or not known | not cached until the uncertainty deadline, then invalidated |
 ///
-/// With an [outbox](crate::CacheConfig::outbox) in the same database, it also writes rows there in the
-/// transaction, right before the commit: then what is committed is invalidated also if the process dies before it has
-/// invalidated by itself, within about a second, and an error of the database in writing them ends the transaction.
+/// With an [outbox](crate::CacheConfig::outbox) in the same database, it also writes rows to the
+/// outbox in the transaction, right before the commit. Then committed writes are invalidated even if
+/// the process dies before it has invalidated them, within about a second. An error of the database
+/// while writing these rows ends the transaction.
 ///
 /// ```no_run
 /// # use cache_runtime::{Cache, invalidates};

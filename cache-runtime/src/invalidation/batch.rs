@@ -222,7 +222,7 @@ impl Batch {
         std::mem::replace(self, rest)
     }
 
-    /// Keeps only what the store has not done; returns those who waited for none of that.
+    /// Keeps only what the store has not done. Returns the callers that wait for none of it.
     pub(super) fn keep(&mut self, undone: &Invalidation) -> Receipts {
         if crate::base::mutation::is_active("undone-remainder-dropped") {
             self.kills = HashSet::new();

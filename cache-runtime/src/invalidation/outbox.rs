@@ -1,4 +1,4 @@
-//! What the relay of the database's outbox shares with those who write rows, and with the statistics.
+//! The state that the relay of the database's outbox shares with writers of rows and the statistics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,9 +15,9 @@ const UNKNOWN: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct OutboxLink {
     table: String,
-    /// Whether any process takes the rows, since all share Redis.
+    /// Whether any process may take the rows, since all share Redis.
     pub(crate) is_shared: bool,
-    /// Whether the table was there when the relay connected: only then are rows written to it.
+    /// Whether the table existed when the relay connected. Rows are written to it only then.
     usable: AtomicBool,
     connected: AtomicBool,
     delivered: AtomicU64,
@@ -34,7 +34,7 @@ pub(crate) struct OutboxLink {
     wake: Notify,
 }
 
-/// What the table looks like.
+/// The state of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Survey {
     pub(crate) depth: u64,
@@ -63,7 +63,7 @@ impl OutboxLink {
         }
     }
 
-    /// The relay reads the table from now on.
+    /// Records that the relay now reads the table.
     pub(crate) fn connected(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.connected.store(true, Ordering::Relaxed);
@@ -74,12 +74,12 @@ impl OutboxLink {
         self.connected.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the table is known to be there.
+    /// Returns true if the table is known to exist.
     pub(crate) fn is_usable(&self) -> bool {
         self.usable.load(Ordering::Acquire)
     }
 
-    /// Rows have been delivered, the oldest of which was written so long ago.
+    /// Records that rows were delivered, and how long ago the oldest of them was written.
     pub(crate) fn delivered(&self, rows: usize, lag_ms: u64) {
         self.delivered.fetch_add(rows as u64, Ordering::Relaxed);
         self.lag_ms.store(lag_ms, Ordering::Relaxed);

@@ -106,7 +106,7 @@ pub(super) struct Queue {
     /// concerns.
     is_degraded: bool,
     is_closed: bool,
-    /// Whether the store may do a part of what it is sent.
+    /// Whether the store may complete a batch in parts.
     is_split: bool,
     /// How many invalidations were lost.
     lost: usize,
@@ -135,7 +135,7 @@ impl Queue {
         }
     }
 
-    /// Says whether the store may do a part of what it is sent.
+    /// Sets whether the store may complete a batch in parts.
     pub(super) fn set_split(&mut self, is_split: bool) {
         self.is_split = is_split;
     }
@@ -360,13 +360,13 @@ impl Queue {
         done
     }
 
-    /// The store has acknowledged what was on its way but for this, which waits on: what lies on one of its servers holds up
-    /// nothing that lies on others.
+    /// Handles a partial acknowledgement: `undone` keeps waiting, the rest is done. So keys on one
+    /// server of a store don't hold up keys on the others.
     pub(super) fn acknowledge_but(&mut self, undone: &Invalidation) {
         let Some(batch) = &mut self.in_flight else {
             return;
         };
-        // An invalidation of everything is never done in part.
+        // An invalidation of the whole namespace is never done in part.
         if !batch.whole_namespace {
             let mut done = batch.keep(undone);
             tell_delivered(&mut done);

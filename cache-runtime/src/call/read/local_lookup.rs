@@ -259,13 +259,13 @@ impl Asking<'_> {
     }
 }
 
-/// Why entries of this process must not be served to a call, where they follow the database's outbox and so may be
-/// behind what other processes have committed.
+/// Returns why entries of this process must not be served to a call, if they follow the database's
+/// outbox: they may be behind what other processes have committed.
 #[inline]
 fn behind(cache: &Engine, copies: &Copies) -> Option<BypassReason> {
     let freshness = cache.freshness.as_ref()?;
     if copies.strict || scope::is_strict() {
-        // A body that runs is among these: what it reads may be written, or stored.
+        // Includes the calls inside a body, whose results may be written or stored.
         return Some(BypassReason::Strict);
     }
     let is_heard = freshness.age(Moment::now()).is_some();
@@ -273,7 +273,7 @@ fn behind(cache: &Engine, copies: &Copies) -> Option<BypassReason> {
 }
 
 impl Call {
-    /// Why entries of this process must not be served to this call.
+    /// Returns why entries of this process must not be served to this call.
     pub(crate) fn is_behind(&self) -> Option<BypassReason> {
         behind(&self.cache, &self.copies)
     }
