@@ -151,7 +151,7 @@ impl RemoteClock {
     /// Converts a time of the remote clock to this process's.
     pub(crate) fn to_here(&self, at: Millis) -> Millis {
         let ahead_ms = self.ahead_ms.load(Ordering::Relaxed);
-        Millis(at.0.saturating_sub_signed(ahead_ms))
+        Millis(at.0.saturating_add_signed(ahead_ms.saturating_neg()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Settings, from code or from the environment.
 
+mod bounds;
 mod env;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use self::bounds::LONGEST;
 pub use self::env::ConfigError;
 use crate::base::nonce::hash128;
 use crate::base::policy::{Grace, MAX_TTL};
@@ -22,7 +24,6 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const SHORTEST_LEASE: Duration = Duration::from_millis(10);
 /// With a shorter time, heartbeats would take most of the process's work.
 pub(crate) const SHORTEST_STALENESS: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The address of Redis or Valkey, and the login.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::sqlx::postgres::PgConnectOptions;
 
-use super::LONGEST;
+use super::bounds::LONGEST;
 use crate::base::error::{Error, ErrorKind, shortened};
 
 /// The default table.

@@ -134,7 +134,14 @@ pub(super) type Receipts = Vec<Waiter>;
 pub(super) struct Waiter {
     receipt: oneshot::Sender<Acknowledgement>,
     /// What it waits for, if the store may complete a batch in parts.
-    waits_for: Option<Box<(Vec<String>, Vec<Arc<Dep>>)>>,
+    waits_for: Option<Box<WaitsFor>>,
+}
+
+/// What an order asked to invalidate.
+#[derive(Debug)]
+struct WaitsFor {
+    kills: Vec<String>,
+    bumps: Vec<Arc<Dep>>,
 }
 
 impl Waiter {
@@ -146,7 +153,12 @@ impl Waiter {
         let order = order.filter(|_| is_split);
         Self {
             receipt,
-            waits_for: order.map(|it| Box::new((it.kills.clone(), it.bumps.clone()))),
+            waits_for: order.map(|it| {
+                Box::new(WaitsFor {
+                    kills: it.kills.clone(),
+                    bumps: it.bumps.clone(),
+                })
+            }),
         }
     }
 
@@ -158,9 +170,8 @@ impl Waiter {
     /// Returns true if everything that it waits for is done, although `undone` is not.
     fn is_done_without(&self, undone: &Invalidation) -> bool {
         self.waits_for.as_ref().is_some_and(|it| {
-            let (kills, bumps) = &**it;
-            !kills.iter().any(|key| undone.kills.contains(key))
-                && !bumps.iter().any(|dep| undone.bumps.contains(dep))
+            !it.kills.iter().any(|key| undone.kills.contains(key))
+                && !it.bumps.iter().any(|dep| undone.bumps.contains(dep))
         })
     }
 }

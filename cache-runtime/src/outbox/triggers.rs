@@ -16,7 +16,6 @@ use crate::key::is_resource;
 use crate::registry::catalog::{CacheMap, Reader, blanked, is_constant, nearest};
 
 /// A table whose changes are followed: `name`, or `schema.name`. The name is taken as it is, upper case included.
-#[must_use]
 pub fn table(name: &str) -> Table {
     Table {
         name: name.to_owned(),

@@ -24,9 +24,12 @@ use crate::store::{Matching, NodeFacts, ServerFacts};
 /// How often a walk begins again because slots have moved meanwhile.
 const ATTEMPTS: usize = 3;
 
+/// Primaries, each with its connection.
+type Links = Vec<(Arc<Node>, Arc<Link>)>;
+
 impl Cluster {
     /// All primaries, each with its connection.
-    fn links(&self) -> Result<Vec<(Arc<Node>, Arc<Link>)>, Error> {
+    fn links(&self) -> Result<Links, Error> {
         let map = self.map.load();
         if map.nodes().is_empty() {
             return Err(self.unknown());
