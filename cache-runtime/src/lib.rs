@@ -125,7 +125,7 @@ pub use crate::cache::{Cache, Lease, Lookup, cache, init};
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
 pub use crate::call::read::LoadContext;
 pub use crate::call::scope::{bypass, key_of, refresh};
-pub use crate::config::{CacheConfig, ConfigError, RedisConfig};
+pub use crate::config::{CacheConfig, ConfigError, RedisConfig, SentinelConfig};
 pub use crate::diagnostics::{Advice, AdviceKind, Checkup};
 pub use crate::integrations::encoded::Encoded;
 #[cfg(feature = "poem")]

@@ -44,6 +44,11 @@ impl RedisOptions {
         self
     }
 
+    /// Its password.
+    pub(crate) fn password_of(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
     /// Starts it as a Sentinel.
     pub(crate) fn sentinel(mut self) -> Self {
         self.is_sentinel = true;

@@ -48,6 +48,9 @@ impl Sentinels {
                 .config(&format!("sentinel down-after-milliseconds {name} 1000"))
                 .config(&format!("sentinel failover-timeout {name} 5000"))
                 .sentinel();
+            if let Some(password) = options.password_of() {
+                sentinel = sentinel.config(&format!("sentinel auth-pass {name} {password}"));
+            }
             if let Some(password) = password {
                 sentinel = sentinel
                     .password(password)

@@ -5,13 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 use super::url::{from_url, host_name, service_link};
-use super::{CacheConfig, RedisConfig, SHORTEST_STALENESS, normalised, slips, terminated};
+use super::{
+    CacheConfig, RedisConfig, SHORTEST_STALENESS, SentinelConfig, normalised, slips, terminated,
+};
 use crate::base::policy::MAX_TTL;
 use crate::key::is_resource;
 
 impl CacheConfig {
     /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`,
-    /// `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`, `CACHE_TTL`,
+    /// `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`,
+    /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `CACHE_TTL`,
     /// `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`,
     /// `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
     /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`. An empty variable
@@ -140,7 +143,11 @@ const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
 const SECONDS: &str = "whole seconds, 1 or more";
 const SECONDS_OR_0: &str = "whole seconds, 0 for never";
 
-const SECRETS: [&str; 2] = ["REDIS_PASSWORD", "CACHE_HASH_KEY"];
+const SECRETS: [&str; 3] = [
+    "REDIS_PASSWORD",
+    "REDIS_SENTINEL_PASSWORD",
+    "CACHE_HASH_KEY",
+];
 
 fn visible(c: char) -> String {
     match c {
@@ -225,7 +232,13 @@ impl Vars {
     /// Warns of likely mistakes. They are not errors, since other programs have variables with
     /// similar names.
     fn warn_of_slips(&self) {
-        let mut address = ["REDIS_URL", "REDIS_HOST", "REDIS_CLUSTER"].into_iter();
+        let mut address = [
+            "REDIS_URL",
+            "REDIS_HOST",
+            "REDIS_CLUSTER",
+            "REDIS_SENTINELS",
+        ]
+        .into_iter();
         if let Some(name) = address.find(|name| self.is_set(name))
             && !self.is_set("REDIS_ENABLED")
         {
@@ -343,6 +356,7 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         },
     };
     let redis = with_cluster(vars, redis);
+    let redis = with_sentinels(vars, redis);
     if redis.tls && !cfg!(feature = "redis-tls") {
         let (variable, held, may_hold) = if tls == Some(true) {
             ("REDIS_TLS", "true", "false")
@@ -381,6 +395,38 @@ fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
         redis.port = *port;
     }
     redis.cluster = seeds;
+    redis
+}
+
+/// With the Sentinels that `REDIS_SENTINELS` names; login and TLS are those of one server.
+fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
+    let Some(addresses) = vars.take("REDIS_SENTINELS", HOSTS_AND_PORTS, addresses) else {
+        for name in ["REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD"] {
+            if vars.is_set(name) {
+                tracing::warn!("{name} has no effect, because REDIS_SENTINELS is not set");
+            }
+        }
+        return redis;
+    };
+    if !redis.cluster.is_empty() {
+        let held = addresses.len().to_string();
+        vars.report(
+            "REDIS_SENTINELS",
+            &held,
+            "nothing where REDIS_CLUSTER is set: a cluster has no Sentinels",
+        );
+        return redis;
+    }
+    if let Some((host, port)) = addresses.first() {
+        redis.host.clone_from(host);
+        redis.port = *port;
+    }
+    let master = vars.values.get("REDIS_SENTINEL_MASTER").cloned();
+    redis.sentinel = Some(SentinelConfig {
+        addresses,
+        master: master.unwrap_or_else(|| "mymaster".into()),
+        password: vars.values.get("REDIS_SENTINEL_PASSWORD").cloned(),
+    });
     redis
 }
 

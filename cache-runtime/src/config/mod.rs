@@ -45,6 +45,30 @@ pub struct RedisConfig {
     /// `REDIS_CLUSTER`, default none. A server that turns out to be a node of a cluster is used as
     /// one even without this.
     pub cluster: Vec<(String, u16)>,
+    /// The Sentinels that say which server is the primary; host and port above are not used then.
+    pub sentinel: Option<SentinelConfig>,
+}
+
+/// Where the Sentinels are, and by which name they know the primary.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SentinelConfig {
+    /// Host and port of each. `REDIS_SENTINELS`.
+    pub addresses: Vec<(String, u16)>,
+    /// The primary's name. `REDIS_SENTINEL_MASTER`, default `mymaster`.
+    pub master: String,
+    /// The Sentinels' own password. `REDIS_SENTINEL_PASSWORD`, default none. Never printed.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for SentinelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SentinelConfig")
+            .field("addresses", &self.addresses)
+            .field("master", &self.master)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .finish()
+    }
 }
 
 impl Default for RedisConfig {
@@ -57,6 +81,7 @@ impl Default for RedisConfig {
             password: None,
             tls: false,
             cluster: Vec::new(),
+            sentinel: None,
         }
     }
 }
@@ -87,6 +112,47 @@ impl RedisConfig {
             cluster,
             ..Self::default()
         }
+    }
+
+    /// The primary that the Sentinels at these hosts and ports know by this name. Name all of them: the majority has to answer.
+    #[must_use]
+    pub fn sentinels<H: Into<String>>(
+        addresses: impl IntoIterator<Item = (H, u16)>,
+        master: impl Into<String>,
+    ) -> Self {
+        let addresses = addresses
+            .into_iter()
+            .map(|(host, port)| (host.into(), port));
+        let addresses: Vec<_> = addresses.collect();
+        let mut redis = Self::default();
+        if let Some((host, port)) = addresses.first() {
+            redis.host.clone_from(host);
+            redis.port = *port;
+        }
+        redis.sentinel = Some(SentinelConfig {
+            addresses,
+            master: master.into(),
+            password: None,
+        });
+        redis
+    }
+
+    /// The password of the Sentinels, which is not that of the servers.
+    #[must_use]
+    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.password = Some(password.into());
+        }
+        self
+    }
+
+    /// The same settings for a server elsewhere.
+    #[cfg(feature = "redis")]
+    pub(crate) fn settings_at(&self, host: &str, port: u16) -> Self {
+        let mut settings = self.clone();
+        host.clone_into(&mut settings.host);
+        settings.port = port;
+        settings
     }
 
     /// Uses another database.
@@ -122,6 +188,7 @@ impl fmt::Debug for RedisConfig {
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("tls", &self.tls)
             .field("cluster", &self.cluster)
+            .field("sentinel", &self.sentinel)
             .finish()
     }
 }

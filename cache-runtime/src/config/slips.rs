@@ -3,7 +3,7 @@
 use crate::key::is_resource;
 
 /// All settings except `CACHE_TTL_<RESOURCE>`.
-pub(super) const NAMES: [&str; 21] = [
+pub(super) const NAMES: [&str; 24] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",
@@ -13,6 +13,9 @@ pub(super) const NAMES: [&str; 21] = [
     "REDIS_TLS",
     "REDIS_URL",
     "REDIS_CLUSTER",
+    "REDIS_SENTINELS",
+    "REDIS_SENTINEL_MASTER",
+    "REDIS_SENTINEL_PASSWORD",
     "CACHE_TTL",
     "CACHE_NAMESPACE",
     "CACHE_LOCAL_MB",

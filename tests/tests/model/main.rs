@@ -10,6 +10,7 @@
 //! there are, and what refutes a variant.
 
 mod check;
+mod cluster;
 mod local_tier;
 mod nonce;
 mod outbox;

@@ -9,6 +9,11 @@ impl Nonce {
     pub(crate) const FRESH: Self = Self(254);
     /// Another one, for a step that hands out two.
     pub(crate) const FRESH_TOO: Self = Self(255);
+
+    /// One of those with which a model begins.
+    pub(crate) const fn nth(n: u8) -> Self {
+        Self(n)
+    }
 }
 
 /// Gives nonces new names, in the order in which they are met.

@@ -1,113 +1,16 @@
 //! A cluster: the promises hold over several nodes, while slots move and nodes fail.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cache_runtime::store::{RedisStore, Store};
 use cache_runtime::testing::check_store;
-use cache_runtime::{
-    Acknowledgement, Cache, CacheConfig, RedisConfig, Status, cached, invalidates, observe,
-};
+use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig};
 use cache_tests::{RedisCluster, RedisOptions, RedisServer, eventually};
 use tokio::runtime::Handle;
 
+use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
+
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What tests share: a database of one process, and a cache.
-#[derive(Clone)]
-struct Shop {
-    cache: Cache,
-    /// The version of all rows.
-    row: Arc<AtomicU64>,
-}
-
-/// What was written last and what of it was acknowledged, of a few rows.
-#[derive(Debug, Default)]
-struct Ledger {
-    written: [AtomicU64; 4],
-    acknowledged: [AtomicU64; 4],
-}
-
-/// One process over a [`Ledger`].
-#[derive(Clone)]
-struct Books {
-    cache: Cache,
-    ledger: Arc<Ledger>,
-}
-
-impl Books {
-    async fn over(ledger: &Arc<Ledger>, config: CacheConfig) -> Self {
-        Self {
-            cache: Cache::new(config).await,
-            ledger: Arc::clone(ledger),
-        }
-    }
-
-    #[cached(resource = "users", ttl = 60, cache = self.cache)]
-    async fn user(&self, id: usize) -> u64 {
-        self.ledger.written[id].load(Ordering::SeqCst)
-    }
-
-    /// Reads, and checks that what comes was not known to be older when the read began; returns whether it was a hit.
-    async fn check(&self, id: usize) -> bool {
-        let least = self.ledger.acknowledged[id].load(Ordering::SeqCst);
-        let (seen, outcomes) = observe(self.user(id)).await;
-        assert!(
-            seen >= least,
-            "row {id}: {seen}, and {least} was acknowledged before the read began"
-        );
-        matches!(outcomes[0].status, Status::Hit { .. })
-    }
-
-    /// Writes, and invalidates until that is acknowledged.
-    async fn write(&self, id: usize) {
-        let version = self.ledger.written[id].fetch_add(1, Ordering::SeqCst) + 1;
-        let began = Instant::now();
-        while self.cache.invalidate("users", &id).await != Acknowledgement::Delivered {
-            assert!(began.elapsed() < PATIENCE, "not delivered");
-        }
-        self.ledger.acknowledged[id].fetch_max(version, Ordering::SeqCst);
-    }
-}
-
-impl Shop {
-    async fn over(config: CacheConfig) -> Self {
-        Self {
-            cache: Cache::new(config).await,
-            row: Arc::new(AtomicU64::new(1)),
-        }
-    }
-
-    #[cached(resource = "users", ttl = 60, cache = self.cache)]
-    async fn user(&self, id: i64) -> u64 {
-        let _ = id;
-        self.row.load(Ordering::SeqCst)
-    }
-
-    #[cached(resource = "users", op = "list", ttl = 60, cache = self.cache)]
-    async fn list(&self, page: i64) -> u64 {
-        let _ = page;
-        self.row.load(Ordering::SeqCst)
-    }
-
-    #[invalidates("users", id = id, cache = self.cache)]
-    async fn rename(&self, id: i64) -> u64 {
-        let _ = id;
-        self.row.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    #[invalidates("users", id = id, crash_safe, cache = self.cache)]
-    async fn rename_announced(&self, id: i64) -> u64 {
-        let _ = id;
-        self.row.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    #[invalidates("users", cache = self.cache)]
-    async fn replace(&self) -> u64 {
-        self.row.fetch_add(1, Ordering::SeqCst) + 1
-    }
-}
 
 fn settings(cluster: &RedisCluster) -> CacheConfig {
     let seeds = (0..cluster.len()).map(|node| ("127.0.0.1", cluster.node(node).port()));
@@ -115,36 +18,6 @@ fn settings(cluster: &RedisCluster) -> CacheConfig {
         .redis(RedisConfig::cluster(seeds))
         .command_budget(Duration::from_secs(5))
         .advice(false)
-}
-
-async fn is_hit(shop: &Shop, id: i64) -> bool {
-    matches!(observe(shop.user(id)).await.1[0].status, Status::Hit { .. })
-}
-
-/// Entries of all slots are served, and all that invalidates takes effect.
-async fn is_used(shop: &Shop) {
-    for id in 0..30 {
-        shop.user(id).await;
-        shop.list(id).await;
-        assert!(is_hit(shop, id).await, "{id}");
-    }
-    let row = shop.rename(1).await;
-    assert_eq!((shop.user(1).await, shop.list(1).await), (row, row));
-    assert!(is_hit(shop, 2).await);
-    let row = shop.rename_announced(2).await;
-    assert_eq!((shop.user(2).await, shop.list(2).await), (row, row));
-    let row = shop.replace().await;
-    for id in 0..30 {
-        assert_eq!(
-            (shop.user(id).await, shop.list(id).await),
-            (row, row),
-            "{id}"
-        );
-    }
-    shop.user(3).await;
-    assert!(is_hit(shop, 3).await);
-    shop.cache.clear_all().await.expect("the cluster answers");
-    assert!(!is_hit(shop, 3).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,53 +89,6 @@ async fn a_password_and_a_user_with_few_permissions_are_enough() {
     let seeds = [("127.0.0.1", cluster.node(1).port())];
     let login = RedisConfig::cluster(seeds).login(Some("app"), "app-word");
     is_used(&Shop::over(config.redis(login)).await).await;
-}
-
-/// Reads and writes in two processes while something happens to the cluster.
-async fn nothing_stale_while<T: Send + 'static>(
-    config: impl Fn() -> CacheConfig,
-    happens: impl FnOnce() -> T + Send + 'static,
-) -> (u64, u64, T) {
-    let ledger = Arc::default();
-    let running = Arc::new(AtomicBool::new(true));
-    let mut tasks = Vec::new();
-    for number in 0..2 {
-        let books = Books::over(&ledger, config()).await;
-        let (reader, running) = (books.clone(), Arc::clone(&running));
-        let runs = Arc::clone(&running);
-        tasks.push(tokio::spawn(async move {
-            let (mut hits, mut reads) = (0, 0);
-            while runs.load(Ordering::SeqCst) {
-                for id in 0..4 {
-                    hits += u64::from(reader.check(id).await);
-                    reads += 1;
-                }
-            }
-            (hits, reads)
-        }));
-        tasks.push(tokio::spawn(async move {
-            while running.load(Ordering::SeqCst) {
-                for id in [number, number + 2] {
-                    books.write(id).await;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            (0, 0)
-        }));
-    }
-    let happened = tokio::task::spawn_blocking(happens)
-        .await
-        .expect("it happens");
-    // For a moment more.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    running.store(false, Ordering::SeqCst);
-    let (mut hits, mut reads) = (0, 0);
-    for task in tasks {
-        let (more_hits, more_reads) = task.await.expect("nothing stale was read");
-        hits += more_hits;
-        reads += more_reads;
-    }
-    (hits, reads, happened)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

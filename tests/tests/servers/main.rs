@@ -2,3 +2,5 @@
 
 mod capabilities;
 mod cluster;
+mod sentinel;
+mod shop;

@@ -237,7 +237,7 @@ async fn sentinel(connection: &mut MultiplexedConnection) -> Error {
     Error::new(
         ErrorKind::Store,
         format!(
-            "this is a Sentinel, which holds no data; name the primary in REDIS_HOST and REDIS_PORT{known}"
+            "this is a Sentinel, which holds no data; name all Sentinels in REDIS_SENTINELS and the primary in REDIS_SENTINEL_MASTER{known}"
         ),
     )
 }

@@ -17,8 +17,11 @@ mod misplaced;
 mod probe;
 mod read_path;
 mod reads;
+mod recent;
+mod replay;
 mod reply;
 mod scripts;
+mod sentinel;
 mod set_aside;
 mod slots;
 mod steps;
@@ -44,6 +47,8 @@ use self::cluster::Cluster;
 use self::health::Health;
 use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use self::link::Link;
+use self::recent::Recent;
+use self::replay::Replay;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
 use self::supervisor::{Keeper, Kept, Links};
@@ -73,6 +78,8 @@ pub struct RedisStore {
     default_generation_ttl: Duration,
     closing: watch::Sender<bool>,
     redis: RedisConfig,
+    /// What another primary may not know, where Sentinels name one.
+    recent: Option<Arc<Recent>>,
 }
 
 impl fmt::Debug for RedisStore {
@@ -121,6 +128,20 @@ impl RedisStore {
             application: supervisor::driving_runtime(),
             is_node: false,
         };
+        let recent = redis.sentinel.as_ref().map(|_| Arc::<Recent>::default());
+        if let Some(recent) = &recent {
+            let replay = Replay {
+                links: Arc::clone(&links),
+                recent: Arc::clone(recent),
+                namespace: config.namespace.clone(),
+                budget: config.command_budget,
+                generation_ttl: generation_ttl(config.default_ttl),
+            };
+            let closing = on_closing.clone();
+            background.spawn(supervised("replay", move || {
+                replay.clone().run(closing.clone())
+            }));
+        }
         let cluster = Arc::new(OnceLock::new());
         let start = Start {
             links: Arc::clone(&links),
@@ -141,6 +162,7 @@ impl RedisStore {
             default_generation_ttl: generation_ttl(config.default_ttl),
             closing,
             redis: redis.clone(),
+            recent,
         }
     }
 
@@ -203,6 +225,7 @@ impl RedisStore {
         if on_whole {
             self.changed(intent.rows.iter().map(|row| row.whole.key()));
         }
+        self.links.fences.passed(&[0]).await;
         Ok(Intended {
             at: Millis(at),
             on_whole,
@@ -412,6 +435,10 @@ impl Store for RedisStore {
                 Some((_, error)) => Err(error),
             };
         }
+        // First, so that whoever does it again at the next primary knows of it.
+        if let Some(recent) = &self.recent {
+            recent.remember(invalidation);
+        }
         let link = self.links.current()?;
         let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
         let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| dep.key()).collect();
@@ -436,6 +463,7 @@ impl Store for RedisStore {
                 removed: done.removed + step.removed,
             };
         }
+        self.links.fences.passed(&[0]).await;
         Ok(done)
     }
 
@@ -521,6 +549,7 @@ impl Store for RedisStore {
                 done = self.invalidate_on(&link, &[], &bumps, "").await?.at;
             }
         }
+        self.links.fences.passed(&[0]).await;
         Ok(done)
     }
 

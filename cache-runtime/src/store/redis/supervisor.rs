@@ -18,13 +18,16 @@ use super::batcher::{WORKERS, Worker};
 use super::breaker::{Breaker, End};
 use super::dial::{Identity, IsCluster, dial, identify};
 use super::errors::{NO_PRIMARY, described, refused};
+use super::fence::Fences;
 use super::health::{self, Ailment, Health};
 use super::link::{Link, LinkState};
 use super::misplaced::Misplaced;
 use super::probe;
 use super::reply::reading;
 use super::scripts::{self, ScriptMode};
+use super::sentinel::{self, Named, Sentinels};
 use super::set_aside::SetAside;
+use super::slots::SlotSet;
 use super::tracking::Tracking;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -57,6 +60,10 @@ pub(super) struct Links {
     failure: Mutex<Option<String>>,
     /// Turns true after the first attempt to connect.
     attempted: watch::Sender<bool>,
+    /// In front of acknowledgements, while a former primary may still answer.
+    pub(super) fences: Arc<Fences>,
+    /// Which servers were the primary, for what has to be told to the next one.
+    pub(super) changes: watch::Sender<u64>,
 }
 
 impl Links {
@@ -67,6 +74,8 @@ impl Links {
             connection,
             failure: Mutex::default(),
             attempted,
+            fences: Arc::default(),
+            changes: watch::Sender::default(),
         }
     }
 
@@ -155,6 +164,7 @@ pub(super) async fn keep(
     let mut said = Vec::new();
     // What its server lacks, as far as it was said.
     let mut lacking: Vec<String> = Vec::new();
+    let mut former = None;
     loop {
         links.breaker.probe();
         let attempt = tokio::select! {
@@ -162,7 +172,7 @@ pub(super) async fn keep(
             _ = closing.wait_for(|closing| *closing) => break,
         };
         let (end, reason) = match attempt {
-            Ok(link) => {
+            Ok((link, found)) => {
                 said.clear();
                 let link = Arc::new(link);
                 for number in 0..WORKERS {
@@ -171,13 +181,25 @@ pub(super) async fn keep(
                     // On that very runtime: what wakes them need not wake another thread.
                     link.home.spawn(worker.drive());
                 }
+                if let Some(Found { named, .. }) = &found {
+                    hold_acknowledgements(&links, &keeper.config, named);
+                }
                 links.set(Some(Arc::clone(&link)));
+                if former
+                    .replace(link.server)
+                    .is_some_and(|former| former != link.server)
+                {
+                    links.changes.send_modify(|changes| *changes += 1);
+                }
                 if let Some(tracker) = &link.state.tracker {
                     tracker.open();
                 }
                 links.breaker.close(clock::now());
                 links.connection.established();
-                let RedisConfig { host, port, .. } = &keeper.config;
+                let RedisConfig { host, port, .. } = match &found {
+                    Some(found) => &found.config,
+                    None => &keeper.config,
+                };
                 match keeper.is_node {
                     true => tracing::info!("✓ connected to the cluster's primary at {host}:{port}"),
                     false => tracing::info!("✓ Redis cache enabled at {host}:{port}"),
@@ -196,6 +218,7 @@ pub(super) async fn keep(
                     never = keep_time(&link) => match never {},
                     never = watch_address(&link, &keeper.config) => match never {},
                     never = watch_health(&link) => match never {},
+                    never = watch_sentinels(&link, found) => match never {},
                     never = link.batcher().watch(keeper.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
@@ -258,7 +281,7 @@ async fn keep_time(link: &Link) -> Infallible {
     }
 }
 
-async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
+async fn connect(keeper: &mut Keeper) -> Result<(Link, Option<Found>), Error> {
     if let Some(application) = &keeper.application {
         let mut attempt = application.spawn(open(keeper.clone()));
         match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
@@ -272,7 +295,51 @@ async fn connect(keeper: &mut Keeper) -> Result<Link, Error> {
     open(keeper.clone()).await
 }
 
-async fn open(keeper: Keeper) -> Result<Link, Error> {
+/// A primary that Sentinels have named.
+struct Found {
+    config: RedisConfig,
+    named: Named,
+    sentinels: Sentinels,
+}
+
+async fn open(mut keeper: Keeper) -> Result<(Link, Option<Found>), Error> {
+    let found = match Sentinels::of(&keeper.config) {
+        Some(mut sentinels) => {
+            let named = sentinels.ask().await?;
+            keeper.config = keeper.config.settings_at(&named.host, named.port);
+            Some(Found {
+                config: keeper.config.clone(),
+                named,
+                sentinels,
+            })
+        }
+        None => None,
+    };
+    Ok((open_server(keeper).await?, found))
+}
+
+/// Watches what the Sentinels say, where there are any.
+async fn watch_sentinels(link: &Link, found: Option<Found>) -> Infallible {
+    match found {
+        Some(Found {
+            named, sentinels, ..
+        }) => sentinels.watch(link, named.epoch).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Nothing is acknowledged until none of the other servers takes itself for the primary: one that was goes on answering, and
+/// taking writes, until it has heard of the change.
+fn hold_acknowledgements(links: &Links, config: &RedisConfig, named: &Named) {
+    for (host, port) in &named.others {
+        let mut slots = SlotSet::default();
+        slots.add(0);
+        let fence = links.fences.put_up(slots);
+        tokio::spawn(sentinel::look_after(config.settings_at(host, *port), fence));
+    }
+}
+
+async fn open_server(keeper: Keeper) -> Result<Link, Error> {
     let opened = tokio::time::timeout(CONNECT_BUDGET, async {
         let addresses = address::of(&keeper.config).await?;
         // One that does not answer leaves time for the others.

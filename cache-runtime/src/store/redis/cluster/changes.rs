@@ -433,8 +433,8 @@ impl Cluster {
         let (mut at, mut wholes) = (Millis(0), Vec::new());
         let done = self.run(&steps, OnItsWay::Follow).await;
         for (number, done) in done.into_iter().enumerate() {
-            let ((node_at, on_whole), link) = typed::<(u64, bool)>(done)?;
-            at = at.max(link.clock.to_here(Millis(node_at)));
+            let ((node_at, on_whole), _) = typed::<(u64, bool)>(done)?;
+            at = at.max(Millis(node_at));
             if let Some(row) = intent.rows.get(number)
                 && on_whole
             {
@@ -486,6 +486,8 @@ impl Cluster {
         &self,
         invalidation: &Invalidation,
     ) -> PartlyInvalidated {
+        // First, so that whoever does it again at a new owner knows of it.
+        self.recent.remember(invalidation);
         let withdraws: Vec<_> = invalidation
             .withdraws
             .iter()
@@ -538,8 +540,8 @@ impl Cluster {
         let mut fault = None;
         for (done, (kills, bumps)) in done.into_iter().zip(concerned) {
             match typed::<(u64, u64)>(done) {
-                Ok(((at, removed), link)) => {
-                    invalidated.at = invalidated.at.max(link.clock.to_here(Millis(at)));
+                Ok(((at, removed), _)) => {
+                    invalidated.at = invalidated.at.max(Millis(at));
                     invalidated.removed += removed;
                 }
                 Err(error) => {

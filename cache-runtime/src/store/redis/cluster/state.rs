@@ -13,11 +13,12 @@ use tokio::sync::{Notify, watch};
 use super::super::errors::described;
 use super::super::fence::Fences;
 use super::super::link::Link;
+use super::super::recent::Recent;
 use super::super::slots::slot_of;
 use super::node::SlotMap;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::config::{CacheConfig, RedisConfig};
+use crate::config::CacheConfig;
 use crate::store::{Circuit, ConnectionWatch, Word};
 
 /// How long after a redirection that led nowhere the next attempt is made.
@@ -36,6 +37,8 @@ pub(in crate::store::redis) struct Cluster {
     pub(super) default_generation_ttl: Duration,
     /// Why there is no map.
     pub(super) failure: Mutex<Option<String>>,
+    /// What another primary may not know.
+    pub(super) recent: Recent,
     /// When generations were last seen to, by hash of the key.
     pub(super) touched: Mutex<HashMap<u128, Instant>>,
 }
@@ -94,6 +97,7 @@ impl Cluster {
             budget: config.command_budget,
             default_generation_ttl: crate::base::policy::generation_ttl(config.default_ttl),
             failure: Mutex::default(),
+            recent: Recent::default(),
             touched: Mutex::default(),
         }
     }
@@ -178,12 +182,4 @@ impl Cluster {
         let failure = self.failure.lock().clone();
         Error::unavailable(failure.unwrap_or_else(|| "the cluster is not connected".to_owned()))
     }
-}
-
-/// The settings of one node of the cluster.
-pub(super) fn settings_of(config: &RedisConfig, host: &str, port: u16) -> RedisConfig {
-    let mut config = config.clone();
-    host.clone_into(&mut config.host);
-    config.port = port;
-    config
 }

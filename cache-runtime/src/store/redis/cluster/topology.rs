@@ -15,10 +15,11 @@ use super::super::dial::dial;
 use super::super::errors::described;
 use super::super::fence::Fence;
 use super::super::health::Health;
+use super::super::recent::Again;
 use super::super::slots::{SLOTS, Seen, SlotSet, View, owners, slot_of, tag};
 use super::super::supervisor::{self, Keeper, Links};
 use super::node::{Node, SlotMap};
-use super::state::{Cluster, settings_of};
+use super::state::Cluster;
 use crate::base::background::supervised;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -34,6 +35,9 @@ const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 const CONNECT_BUDGET: Duration = Duration::from_millis(500);
 /// For how long a former owner is looked after that does not answer: by then every process has asked again.
 const FENCE: Duration = Duration::from_secs(2);
+/// How often, and after which pause, what was invalidated of late is invalidated again where a node is away.
+const AGAIN: usize = 50;
+const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 const FENCE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the task goes by.
@@ -153,7 +157,7 @@ impl Topology {
         let seeds: HashSet<_> = seeds.collect();
         let config = &self.plan.keeper.config;
         let asked = seeds.iter().map(async |(host, port)| {
-            view_at(&settings_of(config, host, *port))
+            view_at(&config.settings_at(host, *port))
                 .await
                 .map_err(|error| {
                     let text = format!("{host}:{port}: {error}");
@@ -243,6 +247,10 @@ impl Topology {
                 node.closing.send_replace(true);
             }
         }
+        if !before.nodes().is_empty() {
+            let namespace = self.plan.space.namespace.clone();
+            tokio::spawn(do_again(Arc::clone(&self.cluster), namespace));
+        }
         let connected = new.iter().map(|node| async {
             let mut attempted = node.attempted.clone();
             let _ = attempted.wait_for(|attempted| *attempted).await;
@@ -293,7 +301,7 @@ impl Topology {
 
     /// Connects to a node, and keeps the connection until the node is closed.
     fn start(&self, node: &Node) {
-        let config = settings_of(&self.plan.keeper.config, &node.host, node.port);
+        let config = self.plan.keeper.config.settings_at(&node.host, node.port);
         let keeper = Keeper {
             config,
             health: node.health.clone(),
@@ -345,7 +353,7 @@ impl Topology {
                 }
             }
             if is_any {
-                let config = settings_of(&self.plan.keeper.config, &node.host, node.port);
+                let config = self.plan.keeper.config.settings_at(&node.host, node.port);
                 fences.push((config, self.cluster.fences.put_up(moved)));
             }
         }
@@ -370,10 +378,29 @@ impl Topology {
                     all
                 }
             };
-            let config = settings_of(&self.plan.keeper.config, &self.host_of(node), node.port);
+            let config = self
+                .plan
+                .keeper
+                .config
+                .settings_at(&self.host_of(node), node.port);
             fences.push((config, self.cluster.fences.put_up(slots)));
         }
         fences
+    }
+}
+
+/// Invalidates again what was invalidated of late: slots have other owners, and a former one may have acknowledged it.
+async fn do_again(cluster: Arc<Cluster>, namespace: String) {
+    for _ in 0..AGAIN {
+        let is_done = match cluster.recent.again() {
+            Again::Nothing => true,
+            Again::These(these) => cluster.invalidate(&these).await.undone.is_none(),
+            Again::Everything => cluster.invalidate_namespace(&namespace).await.is_ok(),
+        };
+        if is_done {
+            return;
+        }
+        tokio::time::sleep(AGAIN_PAUSE).await;
     }
 }
 

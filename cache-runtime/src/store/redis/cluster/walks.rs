@@ -74,7 +74,9 @@ impl Cluster {
             false => "all",
         };
         let before = matching.stored_before;
-        let before = before.map_or(String::new(), |at| link.clock.here_to(at).0.to_string());
+        // The clocks of the nodes are taken for one: where they differ, a live entry may go with the dead, or a dead one stay
+        // until its time is over.
+        let before = before.map_or(String::new(), |at| at.0.to_string());
         let args = [Vec::from(which), before.into_bytes()];
         let mut removed = 0;
         let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
@@ -119,7 +121,7 @@ impl Cluster {
         namespace: &str,
     ) -> Result<Millis, Error> {
         let pattern = format!("{}@gen:*", glob::literal(namespace));
-        let began = clock::wall();
+        let began = self.any_link()?.clock.now();
         let mut slots = Vec::new();
         for _ in 0..ATTEMPTS {
             let before = self.map.load_full();

@@ -1,0 +1,108 @@
+//! Does again at a new primary what was invalidated of late, where Sentinels name one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::limits::STEP;
+use super::link::Link;
+use super::recent::{Again, Recent};
+use super::reply::millis;
+use super::scripts::INVALIDATE;
+use super::supervisor::Links;
+use super::walk::{Walk, scan};
+use crate::base::error::Error;
+use crate::base::nonce::Nonce;
+use crate::protocol::glob;
+
+/// After how long it is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the task goes by.
+#[derive(Clone)]
+pub(super) struct Replay {
+    pub(super) links: Arc<Links>,
+    pub(super) recent: Arc<Recent>,
+    pub(super) namespace: String,
+    pub(super) budget: Duration,
+    pub(super) generation_ttl: Duration,
+}
+
+impl Replay {
+    /// Each time that another server has become the primary.
+    pub(super) async fn run(self, mut closing: watch::Receiver<bool>) {
+        let mut changes = self.links.changes.subscribe();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+            if crate::base::mutation::is_active("recent-not-done-again") {
+                continue;
+            }
+            while !self.is_done().await {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn is_done(&self) -> bool {
+        let again = self.recent.again();
+        if matches!(again, Again::Nothing) {
+            return true;
+        }
+        match self.links.current() {
+            Ok(link) => self.again(&link, again).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    async fn again(&self, link: &Link, again: Again) -> Result<(), Error> {
+        match again {
+            Again::Nothing => {}
+            Again::These(these) => {
+                for kills in these.kills.chunks(STEP) {
+                    let kills: Vec<_> = kills.iter().map(String::as_str).collect();
+                    self.invalidate(link, &kills, &[]).await?;
+                }
+                for bumps in these.bumps.chunks(STEP) {
+                    let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
+                    self.invalidate(link, &[], &bumps).await?;
+                }
+            }
+            Again::Everything => {
+                let pattern = format!("{}@gen:*", glob::literal(&self.namespace));
+                let mut walk = Walk::new(pattern, false);
+                while let Some(keys) = scan(link, self.budget, &mut walk).await? {
+                    for bumps in keys.chunks(STEP) {
+                        let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
+                        self.invalidate(link, &[], &bumps).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn invalidate(&self, link: &Link, kills: &[&str], bumps: &[&str]) -> Result<(), Error> {
+        let nonces = bumps
+            .iter()
+            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let args = [
+            kills.len().to_string().into_bytes(),
+            millis(self.generation_ttl),
+            Vec::new(),
+        ];
+        let args: Vec<_> = args.into_iter().chain(nonces).collect();
+        let mode = link.capabilities.scripts;
+        let done: (u64, u64) = link
+            .ask(self.budget, async |connection| {
+                let keys = kills.iter().chain(bumps).copied();
+                INVALIDATE.run(connection, mode, keys, args).await
+            })
+            .await?;
+        let _ = done;
+        Ok(())
+    }
+}

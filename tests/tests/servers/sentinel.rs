@@ -1,0 +1,135 @@
+//! Sentinels: the primary is the one that the majority's latest answer names, and no other is used.
+
+use std::time::Duration;
+
+use cache_runtime::{Acknowledgement, Cache, CacheConfig, RedisConfig};
+use cache_tests::{RedisOptions, Sentinels, eventually};
+
+use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn settings(sentinels: &Sentinels) -> CacheConfig {
+    CacheConfig::default()
+        .redis(redis(sentinels))
+        .command_budget(Duration::from_secs(2))
+        .advice(false)
+}
+
+fn redis(sentinels: &Sentinels) -> RedisConfig {
+    let addresses = (0..3).map(|number| ("127.0.0.1", sentinels.sentinel(number).port()));
+    RedisConfig::sentinels(addresses, Sentinels::NAME)
+}
+
+#[tokio::test]
+async fn the_primary_is_found_by_its_name() {
+    let sentinels = Sentinels::start();
+    let shop = Shop::over(settings(&sentinels)).await;
+    is_used(&shop).await;
+    assert_ne!(sentinels.server(0).cli(&["DBSIZE"]), "0");
+
+    let unknown = RedisConfig::sentinels([("127.0.0.1", sentinels.sentinel(0).port())], "other");
+    let cache = Cache::new(settings(&sentinels).redis(unknown)).await;
+    let reason = cache.get_stats().await.reason.expect("it is not used");
+    assert!(
+        reason.contains("`other`") && reason.contains("REDIS_SENTINEL_MASTER"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn servers_and_sentinels_have_passwords_of_their_own() {
+    let options = RedisOptions::default()
+        .password("server-word")
+        .config("masterauth server-word");
+    let sentinels = Sentinels::start_with(&options, Some("sentinel-word"));
+    let redis = redis(&sentinels)
+        .sentinel_password("sentinel-word")
+        .login(None, "server-word");
+    let shop = Shop::over(settings(&sentinels).redis(redis)).await;
+    is_used(&shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stale_while_sentinels_fail_over() {
+    let sentinels = Sentinels::start();
+    let config = settings(&sentinels);
+    let (hits, reads, sentinels) = nothing_stale_while(
+        move || config.clone(),
+        move || {
+            sentinels.fail_over();
+            std::thread::sleep(Duration::from_secs(3));
+            sentinels
+        },
+    )
+    .await;
+    assert!(hits > 0, "{hits} of {reads}");
+    let shop = Shop::over(settings(&sentinels)).await;
+    is_used(&shop).await;
+    assert_ne!(sentinels.server(1).cli(&["DBSIZE"]), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_killed_is_replaced() {
+    let mut sentinels = Sentinels::start();
+    let shop = Shop::over(settings(&sentinels)).await;
+    is_used(&shop).await;
+    let port = sentinels.server(0).port();
+    sentinels.server_mut(0).stop();
+    sentinels.wait_for_another(port);
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(PATIENCE, async || {
+        shop.cache.invalidate("users", &1_i64).await == Acknowledgement::Delivered
+    })
+    .await;
+    is_used(&shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_majority_nothing_is_served() {
+    let mut sentinels = Sentinels::start();
+    let shop = Shop::over(settings(&sentinels)).await;
+    shop.user(1).await;
+    assert!(is_hit(&shop, 1).await);
+    sentinels.sentinel_mut(0).stop();
+    // Two of three are the majority.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(is_hit(&shop, 1).await);
+    sentinels.sentinel_mut(1).pause();
+    eventually(PATIENCE, async || !is_hit(&shop, 1).await).await;
+    eventually(PATIENCE, async || {
+        let reason = shop.cache.get_stats().await.reason;
+        reason.is_some_and(|reason| reason.contains("no majority"))
+    })
+    .await;
+    sentinels.sentinel_mut(1).resume();
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+}
+
+/// A Sentinel that was cut off still names the former primary; it is asked first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_latest_answer_counts() {
+    let mut sentinels = Sentinels::start();
+    sentinels.sentinel_mut(0).pause();
+    let answer = sentinels
+        .sentinel(1)
+        .cli(&["SENTINEL", "FAILOVER", Sentinels::NAME]);
+    assert_eq!(answer, "OK");
+    let new = sentinels.server(1).port().to_string();
+    eventually(PATIENCE, async || {
+        let named =
+            sentinels
+                .sentinel(2)
+                .cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Sentinels::NAME]);
+        named.ends_with(&new)
+    })
+    .await;
+    // What the former primary would answer is no longer the primary's word, whatever the first Sentinel says.
+    let shop = Shop::over(settings(&sentinels)).await;
+    is_used(&shop).await;
+    assert_ne!(
+        sentinels.server(1).cli(&["--scan", "--pattern", "users:*"]),
+        ""
+    );
+    sentinels.sentinel_mut(0).resume();
+}
