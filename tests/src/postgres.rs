@@ -139,6 +139,15 @@ impl Postgres {
         self.process.stop();
     }
 
+    /// Ends it in order, with all that was committed: unlike a crash, which may lose the last commits here, since they
+    /// don't wait for the disk.
+    pub fn shut_down(&mut self) {
+        self.process.signal(Signal::INT);
+        if self.process.wait(Duration::from_secs(10)).is_none() {
+            self.process.stop();
+        }
+    }
+
     /// Starts it again on the same port, with its data.
     ///
     /// # Panics

@@ -8,13 +8,14 @@
 use std::convert::Infallible;
 
 use ::sqlx::Row as _;
+use tokio::sync::watch;
 
 use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay, rows, within};
 use super::row::{Row, meaning};
 use crate::engine::Handle;
 use crate::invalidation::{Acknowledgement, Order};
 use crate::outbox::row::Meaning;
-use crate::store::Circuit;
+use crate::store::{Circuit, ConnectionStatus};
 
 /// The most rows of one batch.
 const BATCH: usize = 1_000;
@@ -22,14 +23,29 @@ const BATCH: usize = 1_000;
 /// Takes rows until the connection is lost.
 pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<Infallible, Lost> {
     let mut surveyed = None;
+    let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
     forget_if_another(relay, connection).await?;
     loop {
         delete_done(relay, connection).await?;
         // A full batch may not have been all.
         while take(relay, connection).await? {}
         relay.survey(connection, &mut surveyed).await?;
-        relay.wait(connection).await?;
+        tokio::select! {
+            waited = relay.wait(connection) => waited?,
+            // What has waited for Redis is taken at once.
+            () = changed(&mut store) => {}
+        }
     }
+}
+
+/// Returns when the store has a new connection.
+async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>>) {
+    if let Some(store) = store
+        && store.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// After a failover commits may be gone that entries were loaded after: then everything is invalidated.

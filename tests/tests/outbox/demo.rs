@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::PATIENCE;
 
-fn start(url: &str, redis: Option<&RedisServer>) -> Demo {
+pub(crate) fn start(url: &str, redis: Option<&RedisServer>) -> Demo {
     let port = redis.map_or(0, RedisServer::port).to_string();
     let enabled = if redis.is_some() { "True" } else { "False" };
     Demo::start([
@@ -26,7 +26,7 @@ async fn name(demo: &Demo, id: i64) -> String {
     user["name"].as_str().unwrap_or_default().to_owned()
 }
 
-async fn heard(demo: &Demo) {
+pub(crate) async fn heard(demo: &Demo) {
     eventually(PATIENCE, async || {
         let stats = demo.get("/cache/stats").await.json();
         stats["outbox"]["connected"] == true && stats["outbox"]["serving"] != false

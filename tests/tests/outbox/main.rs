@@ -1,5 +1,6 @@
 //! The database invalidates: an outbox in PostgreSQL, the triggers that write to it, and the relays that read it.
 
+mod chaos;
 mod costs;
 mod demo;
 mod followed;

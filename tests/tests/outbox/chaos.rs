@@ -1,0 +1,289 @@
+//! Writers that use plain SQL behind the cache's back, while relays are killed and stopped, and servers restarted.
+//!
+//! Each row carries its version. A read is stale if it shows less than a write that was acknowledged before the read
+//! began; its age is counted from that write's acknowledgement. Without Redis the bound holds whatever happens, since a process
+//! that hears nothing serves nothing. With Redis a row has to be delivered, so the time in which Redis or the database was
+//! away does not count.
+//!
+//! `OUTBOX_SECONDS` and `OUTBOX_SEED` ask for more.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cache_tests::{Demo, Postgres, RedisServer};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+use crate::demo::{heard, start};
+
+const PROCESSES: usize = 3;
+const IDS: std::ops::RangeInclusive<i64> = 1..=6;
+/// What is promised while Redis and the database answer.
+const POLLED: Duration = Duration::from_millis(1_500);
+/// `CACHE_LOCAL_MAX_STALENESS`
+const FOLLOWED: Duration = Duration::from_secs(1);
+/// A machine that runs other tests at the same time is late by itself: it is counted, and has this much.
+const SLACK: Duration = Duration::from_secs(3);
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// What happened, in the order of its time.
+#[derive(Default)]
+struct History {
+    /// The versions of a row, and when each was acknowledged.
+    written: Mutex<BTreeMap<i64, Vec<(i64, Instant)>>>,
+    reads: Mutex<Vec<Read>>,
+    /// When Redis or the database was away, or somebody who holds rows stood still.
+    away: Mutex<Vec<(Instant, Instant)>>,
+    failed: AtomicU64,
+}
+
+struct Read {
+    id: i64,
+    version: i64,
+    begun: Instant,
+    is_hit: bool,
+}
+
+async fn write(history: Arc<History>, pool: PgPool, over: Arc<AtomicBool>) {
+    while !over.load(Ordering::Relaxed) {
+        let id = fastrand::i64(IDS);
+        let update =
+            sqlx::query_scalar("UPDATE users SET age = age + 1 WHERE id = $1 RETURNING age");
+        let version: Result<i64, _> = update.bind(id).fetch_one(&pool).await;
+        if let Ok(version) = version {
+            let acknowledged = Instant::now();
+            let mut written = history.written.lock().expect("sound");
+            written.entry(id).or_default().push((version, acknowledged));
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..60))).await;
+    }
+}
+
+async fn read(history: Arc<History>, urls: Arc<Mutex<Vec<String>>>, over: Arc<AtomicBool>) {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .expect("a client");
+    while !over.load(Ordering::Relaxed) {
+        let id = fastrand::i64(IDS);
+        let url = urls.lock().expect("sound")[fastrand::usize(..PROCESSES)].clone();
+        let begun = Instant::now();
+        let answer = async {
+            let answer = client.get(format!("{url}/users/{id}")).send().await?;
+            let hit = answer
+                .headers()
+                .get("cache-status")
+                .is_some_and(|status| status.to_str().is_ok_and(|status| status.contains("; hit")));
+            let text = answer.error_for_status()?.text().await?;
+            Ok::<_, reqwest::Error>((hit, text))
+        };
+        let Ok((is_hit, text)) = answer.await else {
+            history.failed.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let user: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let version = user["age"].as_i64().expect("a version");
+        let read = Read {
+            id,
+            version,
+            begun,
+            is_hit,
+        };
+        history.reads.lock().expect("sound").push(read);
+    }
+}
+
+impl History {
+    /// How late each stale read was, without the time that is excused.
+    fn ages(&self) -> Vec<Duration> {
+        let written = self.written.lock().expect("sound");
+        let away = self.away.lock().expect("sound");
+        let reads = self.reads.lock().expect("sound");
+        let age = |read: &Read| {
+            // The first write that it misses.
+            let missed = written
+                .get(&read.id)?
+                .iter()
+                .find(|(version, _)| *version > read.version);
+            let (_, since) = *missed?;
+            let age = read.begun.checked_duration_since(since)?;
+            let excused = away.iter().map(|(from, to)| {
+                let (from, to) = ((*from).max(since), (*to).min(read.begun));
+                to.saturating_duration_since(from)
+            });
+            Some(age.saturating_sub(excused.sum()))
+        };
+        reads.iter().filter_map(age).collect()
+    }
+
+    fn excuse(&self, from: Instant, to: Instant) {
+        self.away.lock().expect("sound").push((from, to));
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    Kill,
+    Stop,
+    Database,
+    Relays,
+    Redis,
+}
+
+async fn run(with_redis: bool) {
+    let (seconds, seed) = (setting("OUTBOX_SECONDS", 15), setting("OUTBOX_SEED", 7));
+    fastrand::seed(seed);
+    let mut postgres = Postgres::start();
+    let mut redis = with_redis.then(RedisServer::start);
+    let url = postgres.database();
+    let mut demos: Vec<Demo> = (0..PROCESSES)
+        .map(|_| start(&url, redis.as_ref()))
+        .collect();
+    for demo in &demos {
+        heard(demo).await;
+    }
+    postgres.psql(&url, "UPDATE users SET age = 0");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let history = Arc::new(History::default());
+    let over = Arc::new(AtomicBool::new(false));
+    let urls = Arc::new(Mutex::new(
+        demos.iter().map(|demo| demo.url("")).collect::<Vec<_>>(),
+    ));
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(1));
+    let pool = pool.connect(&url).await.expect("connects");
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        tasks.push(tokio::spawn(write(
+            Arc::clone(&history),
+            pool.clone(),
+            Arc::clone(&over),
+        )));
+    }
+    for _ in 0..6 {
+        tasks.push(tokio::spawn(read(
+            Arc::clone(&history),
+            Arc::clone(&urls),
+            Arc::clone(&over),
+        )));
+    }
+    let mut faults: BTreeMap<Fault, u32> = BTreeMap::new();
+    let pause = async |from: u64, to: u64| {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(from..to))).await;
+    };
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let all = [
+        Fault::Kill,
+        Fault::Stop,
+        Fault::Database,
+        Fault::Relays,
+        Fault::Redis,
+    ];
+    let mut next = 0;
+    while Instant::now() < end {
+        pause(300, 1_500).await;
+        let fault = all[next % all.len()];
+        next += 1;
+        let of = fastrand::usize(..PROCESSES);
+        let from = Instant::now();
+        match (fault, &mut redis) {
+            (Fault::Kill, redis) => {
+                demos[of].kill();
+                let demo = start(&url, redis.as_ref());
+                urls.lock().expect("sound")[of] = demo.url("");
+                demos[of] = demo;
+            }
+            (Fault::Stop, _) => {
+                demos[of].pause();
+                pause(300, 2_500).await;
+                demos[of].resume();
+            }
+            (Fault::Database, _) => {
+                postgres.shut_down();
+                pause(100, 1_500).await;
+                postgres.start_again();
+                // A relay that has waited longest tries again within a second.
+                history.excuse(from, Instant::now() + Duration::from_millis(1_100));
+            }
+            (Fault::Relays, _) => {
+                let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox'";
+                postgres.psql(&url, ended);
+            }
+            (Fault::Redis, Some(redis)) => {
+                if fastrand::bool() {
+                    redis.pause();
+                    pause(200, 2_000).await;
+                    redis.resume();
+                } else {
+                    redis.stop();
+                    pause(200, 1_000).await;
+                    redis.restart();
+                }
+                // So long the next attempt to connect may wait.
+                history.excuse(from, Instant::now() + Duration::from_millis(1_100));
+            }
+            (Fault::Redis, None) => continue,
+        }
+        *faults.entry(fault).or_default() += 1;
+    }
+    over.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    let mut ages = history.ages();
+    ages.sort();
+    let reads = history.reads.lock().expect("sound");
+    let hits = reads.iter().filter(|read| read.is_hit).count();
+    let writes: usize = history
+        .written
+        .lock()
+        .expect("sound")
+        .values()
+        .map(Vec::len)
+        .sum();
+    let at = |part: usize| {
+        let at = (ages.len() * part / 1_000).min(ages.len().saturating_sub(1));
+        ages.get(at).copied().unwrap_or_default()
+    };
+    let largest = ages.last().copied().unwrap_or_default();
+    println!(
+        "Redis {with_redis}, seed {seed}: {} reads ({hits} hits, {} failed), {writes} writes, faults {faults:?}; stale {} (p50 {:?}, p99 {:?}, largest {largest:?})",
+        reads.len(),
+        history.failed.load(Ordering::Relaxed),
+        ages.len(),
+        at(500),
+        at(990),
+    );
+    assert!(hits > 100 && writes > 50, "nothing was tried");
+    let bound = if with_redis { POLLED + SLACK } else { FOLLOWED };
+    assert!(largest <= bound, "stale for {largest:?}");
+    // In the end all show the same.
+    drop(reads);
+    for id in IDS {
+        let sql = format!("SELECT age FROM users WHERE id = {id}");
+        let version: i64 = postgres.psql(&url, &sql).parse().expect("a version");
+        for demo in &demos {
+            cache_tests::eventually(crate::PATIENCE, async || {
+                demo.get(&format!("/users/{id}")).await.json()["age"].as_i64() == Some(version)
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_writers_and_every_fault_with_redis() {
+    run(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_writers_and_every_fault_without_redis() {
+    run(false).await;
+}
