@@ -100,3 +100,47 @@ async fn transactions_with_an_outbox_and_with_intents() {
         }
     }
 }
+
+/// How soon two processes read anew what plain SQL has committed, without HTTP in between.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn how_soon_a_commit_is_read() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let shared = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    for (what, config) in [
+        ("with Redis", shared),
+        ("without Redis", CacheConfig::default().local_mb(4)),
+    ] {
+        let url = database(postgres, [users()]).await;
+        let nodes = [
+            Node::new(config.clone(), &url).await,
+            Node::new(config, &url).await,
+        ];
+        let pool = PgPool::connect(&url).await.expect("connects");
+        let mut times = Vec::new();
+        for round in 0..1_000 {
+            for node in &nodes {
+                node.warm(1).await;
+            }
+            let name = format!("name {round}");
+            let update = sqlx::query("UPDATE users SET name = $1 WHERE id = 1").bind(&name);
+            update.execute(&pool).await.expect("written");
+            let committed = Instant::now();
+            for node in &nodes {
+                while node.name(1).await.0 != name {
+                    tokio::time::sleep(Duration::from_micros(200)).await;
+                }
+            }
+            times.push(committed.elapsed());
+        }
+        times.sort();
+        let at = |part: usize| times[(times.len() * part / 1_000).min(times.len() - 1)];
+        println!(
+            "{what}: p50 {:?}, p90 {:?}, p99 {:?}, largest {:?}",
+            at(500),
+            at(900),
+            at(990),
+            at(1_000)
+        );
+    }
+}
