@@ -126,6 +126,34 @@ async fn a_process_that_hears_nothing_serves_nothing() {
     assert_eq!(node.stats().await.cold_starts, 2);
 }
 
+/// Nothing is served past the bound, also while nobody has noticed yet that the connection is lost.
+#[tokio::test]
+async fn nothing_is_served_past_the_bound_before_a_loss_is_noticed() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let proxy = Proxy::start(postgres.port());
+    let through = url.replace(
+        &format!(":{}/", postgres.port()),
+        &format!(":{}/", proxy.port()),
+    );
+    // A query is given up after a second.
+    let config = config().local_max_staleness(Duration::from_millis(100));
+    let node = Node::new(config, &through).await;
+    eventually(PATIENCE, async || {
+        node.heard().await;
+        proxy.set(Mode::SwallowAnswers);
+        let mut seen = node.stats().await;
+        while seen.serving == Some(true) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            seen = node.stats().await;
+        }
+        proxy.cut_then(Mode::Pass);
+        // Where the machine was slow the loss has been noticed meanwhile, and this says nothing.
+        seen.connected
+    })
+    .await;
+}
+
 /// A lost connection forgets everything: commits may be gone with the server.
 #[tokio::test]
 async fn a_lost_connection_forgets_everything() {
