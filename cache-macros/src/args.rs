@@ -6,9 +6,9 @@ mod value;
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
-use syn::{Expr, Ident, Path};
+use syn::{Expr, Ident, LitStr, Path};
 
-pub(crate) use self::kinds::{Codec, Name, Outcome, Tag, Ttl};
+pub(crate) use self::kinds::{Codec, Dependency, Name, Outcome, Tag, Ttl};
 use self::syntax::{Entry, Form, Written, entries};
 use self::value::Noun;
 pub(crate) use self::value::{is_constant, is_segment, quoted_expr, repaired, root, single_ident};
@@ -79,7 +79,7 @@ pub(crate) struct CachedArgs {
     pub(crate) cache_none: Setting<bool>,
     pub(crate) version: Setting<u32>,
     pub(crate) tags: Setting<Vec<Tag>>,
-    pub(crate) depends: Setting<Vec<Name>>,
+    pub(crate) depends: Setting<Vec<Dependency>>,
     pub(crate) when: Setting<Expr>,
     pub(crate) unless: Setting<Expr>,
     pub(crate) codec: Setting<Codec>,
@@ -95,6 +95,10 @@ pub(crate) struct CachedArgs {
     pub(crate) early: Setting<Expr>,
     pub(crate) jitter: Setting<Expr>,
     pub(crate) context: Setting<Ident>,
+    pub(crate) max_loads: Setting<Expr>,
+    pub(crate) in_process: Setting<bool>,
+    pub(crate) memo: Setting<bool>,
+    pub(crate) include_context: Setting<Vec<LitStr>>,
 }
 
 /// What stands in `#[invalidates(..)]`.
@@ -117,6 +121,8 @@ pub(crate) struct InvalidatesArgs {
 pub(crate) struct TargetArgs {
     pub(crate) resource: Name,
     pub(crate) id: Setting<Expr>,
+    pub(crate) ids: Setting<Expr>,
+    pub(crate) ops: Setting<Vec<Name>>,
 }
 
 /// Names each option once: its reader, and the list for "did you mean", come from the same line.
@@ -160,7 +166,7 @@ const CACHED: Table<CachedArgs> = &[
         reading.into(&mut args.tags, Written::tags)
     }),
     ("depends", |args, reading| {
-        reading.into(&mut args.depends, Written::resources)
+        reading.into(&mut args.depends, Written::dependencies)
     }),
     ("when", |args, reading| {
         reading.into(&mut args.when, Written::expr)
@@ -204,6 +210,18 @@ const CACHED: Table<CachedArgs> = &[
     ("context", |args, reading| {
         reading.into(&mut args.context, Written::name)
     }),
+    ("max_loads", |args, reading| {
+        reading.into(&mut args.max_loads, Written::count)
+    }),
+    ("in_process", |args, reading| {
+        reading.into(&mut args.in_process, Written::flag)
+    }),
+    ("memo", |args, reading| {
+        reading.into(&mut args.memo, Written::flag)
+    }),
+    ("include_context", |args, reading| {
+        reading.into(&mut args.include_context, Written::names)
+    }),
     ("cache", |args, reading| {
         reading.into(&mut args.common.cache, Written::instance)
     }),
@@ -213,11 +231,29 @@ const CACHED: Table<CachedArgs> = &[
 ];
 
 const INVALIDATES: Table<InvalidatesArgs> = &[
-    ("id", |args, reading| match args.targets.last_mut() {
-        Some(target) => reading.into(&mut target.id, Written::expr),
-        // The resource it belongs to has been reported.
-        None if args.broken_target => {}
-        None => reading.misplaced("comes after its resource; write e.g. `\"users\", id = id`"),
+    ("id", |args, reading| {
+        reading.of_target(
+            args,
+            |target| &mut target.id,
+            Written::expr,
+            "`\"users\", id = id`",
+        );
+    }),
+    ("ids", |args, reading| {
+        reading.of_target(
+            args,
+            |target| &mut target.ids,
+            Written::expr,
+            "`\"users\", ids = ids`",
+        );
+    }),
+    ("ops", |args, reading| {
+        reading.of_target(
+            args,
+            |target| &mut target.ops,
+            Written::ops,
+            "`\"users\", ops(\"list\")`",
+        );
     }),
     ("tags", |args, reading| {
         reading.into(&mut args.tags, Written::tags)
@@ -271,6 +307,12 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("load_timeout", "timeout"),
     ("beta", "early"),
     ("ctx", "context"),
+    ("bulkhead", "max_loads"),
+    ("max_concurrency", "max_loads"),
+    ("concurrency", "max_loads"),
+    ("memoize", "memo"),
+    ("local_only", "in_process"),
+    ("in_memory", "in_process"),
     ("cache_name", "resource"),
     ("cache_names", "resource"),
     ("cacheNames", "resource"),
@@ -285,6 +327,8 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("key_generator", "key"),
     // Where there is no `key`.
     ("key", "id"),
+    ("keys", "ids"),
+    ("op", "ops"),
     ("exclude", "skip"),
     ("ignore", "skip"),
     ("operation", "op"),
@@ -357,12 +401,24 @@ impl Reading<'_> {
         }
     }
 
-    fn misplaced(self, what: &str) {
-        let Self {
-            written: Written { key, .. },
-            errors,
-        } = self;
-        errors.on(&key, format!("`{key}` {what}"));
+    /// An option of the resource before it.
+    fn of_target<T>(
+        self,
+        args: &mut InvalidatesArgs,
+        setting: fn(&mut TargetArgs) -> &mut Setting<T>,
+        read: fn(&Written) -> syn::Result<T>,
+        example: &str,
+    ) {
+        match args.targets.last_mut() {
+            Some(target) => self.into(setting(target), read),
+            // The resource it belongs to has been reported.
+            None if args.broken_target => {}
+            None => {
+                let key = &self.written.key;
+                let message = format!("`{key}` comes after its resource; write e.g. {example}");
+                self.errors.on(key, message);
+            }
+        }
     }
 }
 
@@ -417,6 +473,8 @@ pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> Invalidat
             Ok(resource) => args.targets.push(TargetArgs {
                 resource,
                 id: Setting::Absent,
+                ids: Setting::Absent,
+                ops: Setting::Absent,
             }),
             Err(error) => {
                 args.broken_target = true;

@@ -10,7 +10,7 @@ mod values;
 
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
-use syn::{FnArg, Ident, Type};
+use syn::{Expr, FnArg, Ident, Type};
 
 use self::key::{key, part};
 use self::left_out::is_left_out;
@@ -21,13 +21,17 @@ use crate::item::{
     Binding, Item, bindings_of, borrowed_value, impl_trait, never_fails, optional_result,
 };
 use crate::model::{
-    Absence, AfterResult, CachedFn, Copies, Env, Grace, InvalidatesFn, On, Rows, Target,
+    Absence, AfterResult, CachedFn, Copies, Depends, Env, Grace, InvalidatesFn, Key, On, Rows,
+    Target,
 };
 use crate::tokens::mention;
 
 /// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
 pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
     callable("cached", &item, errors);
+    if item.form().is_none() {
+        blocking(&args, errors);
+    }
     stacked::on_writes(&args, &item, errors);
     uncommitted(&args, &item, errors);
     conditional(&args, &item, errors);
@@ -59,8 +63,33 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     let key = key(&args, &item, errors);
     let types = key.as_ref().map(|key| types::types(key, &args, &item));
     let detached = detached::detached(&args, &item, errors);
+    let in_process = args.in_process.value() == Some(&true);
+    if in_process {
+        kept_here_only(&args, errors);
+    }
+    if let (Some(option), Some(Key::Batch(_) | Key::Entity(_))) = (args.include_context.key(), &key)
+    {
+        let message = "the writers of a row have to know this, too; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`";
+        errors.on(option, message);
+    }
     let absence = absence(args.cache_none, args.none_ttl, errors);
-    let copies = copies(args.strict, args.local, args.local_ttl, errors);
+    let copies = match in_process {
+        true => Copies::InProcess,
+        false => copies(args.strict, args.local, args.local_ttl, errors),
+    };
+    let (bindings, _) = item.bindings();
+    let depends = args.depends.into_value().unwrap_or_default();
+    let depends = depends
+        .into_iter()
+        .map(|on| Depends {
+            resource: on.resource,
+            row: on.id.map(|id| {
+                named("id", &id, &bindings, errors);
+                one_row(&id, &item, &bindings, errors);
+                part(&id, &bindings)
+            }),
+        })
+        .collect();
     Some(CachedFn {
         key: key?,
         types: types.unwrap_or_default(),
@@ -69,7 +98,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         ttl: args.ttl.into_value(),
         version: args.version.into_value(),
         tags: args.tags.into_value().unwrap_or_default(),
-        depends: args.depends.into_value().unwrap_or_default(),
+        depends,
         when: args.when.into_value(),
         unless: args.unless.into_value(),
         codec: args.codec.into_value(),
@@ -83,6 +112,9 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
             jitter: args.jitter.into_value(),
         },
         context: args.context.into_value(),
+        max_loads: args.max_loads.into_value(),
+        memo: args.memo.into_value().unwrap_or_default(),
+        include_context: args.include_context.into_value().unwrap_or_default(),
         detached,
         env: env(args.common),
         item,
@@ -202,7 +234,8 @@ fn conditional(args: &CachedArgs, item: &Item, errors: &mut Errors) {
 
 /// What has to hold of any function whose body is wrapped.
 fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
-    if item.form().is_none() {
+    // A function that is not asynchronous can read what lies in the process, and has nobody to wait for.
+    if item.form().is_none() && attribute == "invalidates" {
         errors.on(
             item.sig.fn_token,
             format!("`#[{attribute}]` needs an `async fn`; add `async` before `fn`"),
@@ -221,6 +254,68 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
             "`#[{attribute}]` can't see which names this pattern binds; bind one name and take it apart in the body"
         );
         errors.on(pat, message);
+    }
+}
+
+/// What has no place on a function that is not asynchronous: it never waits for Redis.
+fn blocking(args: &CachedArgs, errors: &mut Errors) {
+    let is_set = |setting: &Setting<bool>| setting.value() == Some(&true);
+    if is_set(&args.strict) {
+        let message = "`strict` asks Redis each time, and a function without `async` never waits for Redis; make it an `async fn`, or leave `strict` out";
+        errors.on(args.strict.key(), message);
+    }
+    if args.local.value() == Some(&false) {
+        let message = "`local = false` keeps values in Redis alone, and a function without `async` never waits for Redis; make it an `async fn`, or leave it out";
+        errors.on(args.local.key(), message);
+    }
+    for (name, key) in [
+        ("batch", args.batch.key()),
+        ("swr", args.swr.key()),
+        ("timeout", args.timeout.key()),
+    ] {
+        if let Some(key) = key {
+            let message = format!("`{name}` needs an `async fn`; add `async` before `fn`");
+            errors.on(key, message);
+        }
+    }
+}
+
+/// What has no place beside `in_process`.
+fn kept_here_only(args: &CachedArgs, errors: &mut Errors) {
+    let whys = [
+        (
+            args.strict.key(),
+            "`in_process`, which keeps nothing in Redis",
+        ),
+        (args.local.key(), "`in_process`, which says it already"),
+        (
+            args.local_ttl.key(),
+            "`in_process`, where `ttl` is the only time",
+        ),
+        (
+            args.batch.key(),
+            "`in_process`, which knows one row at a time",
+        ),
+        (
+            args.swr.key(),
+            "`in_process`, where nothing past its time is kept",
+        ),
+        (
+            args.timeout.key(),
+            "`in_process`, where nothing past its time is kept",
+        ),
+        (
+            args.stale_if_error.key(),
+            "`in_process`, where nothing past its time is kept",
+        ),
+    ];
+    for (key, why) in whys {
+        if let Some(key) = key {
+            errors.on(
+                key,
+                format!("`{key}` has no place beside {why}; keep one of them"),
+            );
+        }
     }
 }
 
@@ -281,29 +376,62 @@ fn target(
     scope: &mut Option<Ident>,
     errors: &mut Errors,
 ) -> Target {
-    let TargetArgs { resource, id } = args;
-    let Some(value) = id.into_value() else {
-        return Target {
-            resource,
-            rows: Rows::All,
-        };
+    let TargetArgs {
+        resource,
+        id,
+        ids,
+        ops,
+    } = args;
+    if !id.is_absent()
+        && let Some(key) = ids.key()
+    {
+        errors.on(
+            key,
+            "`ids` has no place beside `id`, which is one of them; keep one of the two",
+        );
+    }
+    let (option, value) = match (id.into_value(), ids.into_value()) {
+        (Some(id), _) => ("id", Some(id)),
+        (None, ids) => ("ids", ids),
     };
-    one_row(&value, item, bindings, errors);
+    let rows = match value {
+        Some(value) => rows(option, value, item, bindings, scope, errors),
+        None => Rows::NotNamed,
+    };
+    Target {
+        resource,
+        rows,
+        ops: ops.into_value().unwrap_or_default(),
+    }
+}
+
+fn rows(
+    option: &str,
+    value: Expr,
+    item: &Item,
+    bindings: &[Binding],
+    scope: &mut Option<Ident>,
+    errors: &mut Errors,
+) -> Rows {
+    let is_one = option == "id";
+    if is_one {
+        one_row(&value, item, bindings, errors);
+    }
     let part = part(&value, bindings);
     let Some(result) = mention(value.to_token_stream(), "result") else {
-        named("id", &value, bindings, errors);
-        return Target {
-            resource,
-            rows: Rows::One(part),
+        named(option, &value, bindings, errors);
+        return match is_one {
+            true => Rows::One(part),
+            false => Rows::Many(part),
         };
     };
     if bindings.iter().any(|binding| binding.is(&result)) {
         errors.on(&result, "`result` is what the function returned, and a parameter is named so, too; rename the parameter");
     }
     scope.get_or_insert(result);
-    Target {
-        resource,
-        rows: Rows::OfResult(part),
+    match is_one {
+        true => Rows::OfResult(part),
+        false => Rows::ManyOfResult(part),
     }
 }
 
@@ -314,7 +442,8 @@ fn named_twice(targets: &[Target], errors: &mut Errors) {
             continue;
         };
         let same = |other: &&Target| matches!(&other.resource, Name::Literal(name) if name.value() == resource.value());
-        let whole = |target: &Target| matches!(target.rows, Rows::All);
+        let whole =
+            |target: &Target| matches!(target.rows, Rows::NotNamed) && target.ops.is_empty();
         if targets[..n]
             .iter()
             .filter(same)
@@ -333,10 +462,8 @@ fn named_twice(targets: &[Target], errors: &mut Errors) {
 fn kept(targets: &[Target], item: &Item) -> Vec<Ident> {
     let ids: TokenStream = targets
         .iter()
-        .filter_map(|target| match &target.rows {
-            Rows::All => None,
-            Rows::One(id) | Rows::OfResult(id) => Some(id.value.to_token_stream()),
-        })
+        .filter_map(|target| target.rows.ids())
+        .map(|ids| ids.value.to_token_stream())
         .collect();
     item.sig
         .inputs

@@ -15,8 +15,8 @@ use syn::{Expr, ExprReference, Token};
 use crate::args::{Name, Tag, Ttl};
 use crate::item::{Form, Item};
 use crate::model::{
-    Absence, AfterResult, BatchBy, CachedFn, Copies, Env, InvalidatesFn, Key, On, Op, Part, Rows,
-    Target, Typing,
+    Absence, AfterResult, BatchBy, CachedFn, Copies, Depends, Env, InvalidatesFn, Key, On, Op,
+    Part, Rows, Target, Typing,
 };
 use crate::words;
 
@@ -87,6 +87,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     };
     let run = match &detached {
         Some(detached) => detached.run(&item),
+        None if item.form().is_none() => blocking(&item),
         None => inline(&item, run, arguments),
     };
     function_around(&item, &env, "cached", &words, context, call, run)
@@ -157,6 +158,13 @@ fn inline(item: &Item, run: &str, arguments: Option<TokenStream>) -> TokenStream
     quote_spanned!(place=> #run(async move |__kind #arguments| #body))
 }
 
+/// `run_sync(body)`, of a function that is not asynchronous.
+fn blocking(item: &Item) -> TokenStream {
+    let place = mixed().located_at(item.output_place());
+    let body = body(item);
+    quote_spanned!(place=> run_sync(move |__kind| #body))
+}
+
 /// The same function around `call.run(body).await`: exactly one item.
 ///
 /// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters.
@@ -177,7 +185,10 @@ fn function_around(
         body: original,
     } = item;
     let place = mixed().located_at(item.output_place());
-    let answer = quote_spanned!(place=> #before #call.#run.await);
+    let answer = match item.form() {
+        Some(_) => quote_spanned!(place=> #before #call.#run.await),
+        None => quote_spanned!(place=> #before #call.#run),
+    };
     let answer = match item.form() {
         Some(Form::Boxed) => {
             quote_spanned!(mixed()=> ::std::boxed::Box::pin(async move { #answer }))
@@ -240,6 +251,7 @@ fn plan(function: &CachedFn) -> TokenStream {
         .as_ref()
         .map(|when| quote_spanned!(mixed()=> .when(#when)));
     let depends = &function.depends;
+    let depends = depends.iter().map(Depends::call);
     let tags: TokenStream = function.tags.iter().map(Tag::call).collect();
     let policy = policy(function);
     let codec = function.codec.as_ref().map(|codec| {
@@ -253,9 +265,14 @@ fn plan(function: &CachedFn) -> TokenStream {
         Copies::Kept(Some(ttl)) => Some(quote_spanned!(mixed()=> .local_ttl(#ttl))),
         Copies::NotKept => Some(quote_spanned!(mixed()=> .local(false))),
         Copies::Strict => Some(quote_spanned!(mixed()=> .strict())),
+        Copies::InProcess => Some(quote_spanned!(mixed()=> .in_process())),
     };
+    let around = &function.include_context;
+    let max_loads = function.max_loads.as_ref();
+    let max_loads = max_loads.map(|most| quote_spanned!(mixed()=> .max_loads(#most)));
+    let memo = function.memo.then(|| quote_spanned!(mixed()=> .memo()));
     let types = function.types.iter().map(Typing::call);
-    quote_spanned!(mixed()=> #key #(#types)* #when #(.depends(#depends))* #tags #policy #codec #shared #copies)
+    quote_spanned!(mixed()=> #key #(.include_context(#around))* #(#types)* #when #(#depends)* #tags #policy #codec #shared #copies #max_loads #memo)
 }
 
 impl Typing {
@@ -270,6 +287,19 @@ impl Typing {
     }
 }
 
+impl Depends {
+    fn call(&self) -> TokenStream {
+        let resource = &self.resource;
+        match &self.row {
+            Some(id) => {
+                let id = borrowed(&id.value, id.place);
+                quote_spanned!(mixed()=> .depends_row(#resource, #id))
+            }
+            None => quote_spanned!(mixed()=> .depends(#resource)),
+        }
+    }
+}
+
 impl Tag {
     fn call(&self) -> TokenStream {
         match self {
@@ -280,12 +310,15 @@ impl Tag {
                 );
                 quote_spanned!(mixed()=> .tag(#text))
             }
+            // A part that is `None` leaves the tag out.
             Self::Format(text, values) => {
-                quote_spanned!(mixed()=> .tag(::core::format_args!(#text, #(#values),*)))
+                let values = values.iter().map(|value| borrowed(value, value.span()));
+                quote_spanned!(mixed()=> .tag(::core::format_args!(#text, #(__crt::part(#values).text()),*)))
             }
             Self::Value(value) => {
+                let place = mixed().located_at(value.span());
                 let value = borrowed(value, value.span());
-                quote_spanned!(mixed()=> .tag(#value))
+                quote_spanned!(place=> .tag(__crt::part(#value).text()))
             }
         }
     }
@@ -371,27 +404,42 @@ impl Part {
         let value = borrowed(&self.value, self.place);
         quote_spanned!(mixed()=> .#method(#value))
     }
+
+    /// Each of many ids. A place is left where it is, and what has to be computed is used up.
+    fn each(&self) -> TokenStream {
+        let value = match &self.value {
+            value @ (Expr::Path(_) | Expr::Field(_)) => {
+                let value = borrowed(value, self.place);
+                quote_spanned!(mixed().located_at(self.place)=> __crt::each(#value).each())
+            }
+            value => value.to_token_stream(),
+        };
+        quote_spanned!(mixed()=> .ids(#value))
+    }
 }
 
 impl Target {
     /// What is known before the function runs.
     fn before(&self) -> TokenStream {
-        let resource = &self.resource;
-        let id = match &self.rows {
-            Rows::All | Rows::OfResult(_) => None,
-            Rows::One(id) => Some(id.call("id")),
-        };
-        quote_spanned!(mixed()=> .resource(#resource) #id)
+        match &self.rows {
+            // Where there is no result, it is all of the resource.
+            Rows::OfResult(_) | Rows::ManyOfResult(_) => {
+                let resource = &self.resource;
+                quote_spanned!(mixed()=> .resource(#resource))
+            }
+            Rows::NotNamed | Rows::One(_) | Rows::Many(_) => self.after(),
+        }
     }
 
     /// What is known when `result` is.
     fn after(&self) -> TokenStream {
-        let resource = &self.resource;
-        let id = match &self.rows {
-            Rows::All => None,
+        let (resource, ops) = (&self.resource, &self.ops);
+        let ids = match &self.rows {
+            Rows::NotNamed => None,
             Rows::One(id) | Rows::OfResult(id) => Some(id.call("id")),
+            Rows::Many(ids) | Rows::ManyOfResult(ids) => Some(ids.each()),
         };
-        quote_spanned!(mixed()=> .resource(#resource) #id)
+        quote_spanned!(mixed()=> .resource(#resource) #ids #(.op(#ops))*)
     }
 }
 

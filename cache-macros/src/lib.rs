@@ -5,6 +5,7 @@
 //! together, followed by the function as it was written.
 
 // Mistakes.
+mod defaults;
 mod diag;
 mod tokens;
 // Options and function as written.
@@ -307,12 +308,76 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
+/// ## `max_loads`
+///
+/// How many runs of the function there may be at once in this process (a *bulkhead*): after a whole resource has been
+/// invalidated, all its entries are loaded again, and most databases bear only so many at a time. The others wait for their
+/// turn; where `stale_if_error` has something to serve, they are answered with that instead. A call inside another load does
+/// not wait, since that load has its turn.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "reports", max_loads = 32)]
+/// async fn report(month: u32) -> Vec<u64> {
+/// #   let _ = month;
+///     Vec::new()
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `include_context(..)`
+///
+/// Adds to the key what the caller has set around the call, with `Cache::with_key("tenant", id, ..)`. A call without it
+/// goes past the cache and is reported, so that one omission can't show one tenant's rows to another. To say it for all
+/// functions of a resource, see `CacheConfig::resource`.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "orders", op = "open", include_context("tenant"))]
+/// async fn open_orders() -> Vec<String> {
+///     Vec::new()
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `memo`
+///
+/// Within one request a second call with the same arguments is answered with what the first one got, without asking
+/// anybody. A request is what runs in `Cache::request`, or behind the layer of a framework. After a write of the request
+/// nothing from before is remembered.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "permissions", memo)]
+/// async fn may_edit(user: i64, article: i64) -> bool {
+/// #   let _ = (user, article);
+///     true
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## Functions that are not `async`
+///
+/// A plain `fn` can be cached where the process's own memory is the cache, without Redis. A hit takes no longer than a
+/// look into that memory; one thread runs the function, and others that need the same value block until it has. With Redis
+/// on, the function simply runs, which is reported once, since it can't wait for an answer.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "templates", ttl = "1h")]
+/// fn template(name: &str) -> String {
+///     format!("<p>{name}</p>")
+/// }
+/// # fn main() {}
+/// ```
+///
 /// ## `tags(..)`, `depends(..)`
 ///
 /// What else makes the entry stale. `tags` adds marks that
 /// [`#[invalidates(tags(..))]`](macro@invalidates) and `Cache::invalidate_tag` name: strings with
-/// expressions in braces, or expressions that implement `Display`. `depends` adds resources: whatever
-/// is written to one of them, be it a single row, reaches the entry.
+/// expressions in braces, or expressions that implement `Display`. One of an `Option` that is `None` is no
+/// tag. `depends` adds resources: whatever is written to one of them, be it a single row, reaches the
+/// entry. With an `id` behind it, only writes of that row and of the whole resource do.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -320,6 +385,12 @@ use crate::item::Item;
 /// async fn members(team_id: i64) -> Vec<String> {
 /// #   let _ = team_id;
 ///     Vec::new() // joins users and teams
+/// }
+///
+/// #[cached(resource = "articles", depends("authors", id = author_id))]
+/// async fn article(id: i64, author_id: i64) -> Option<String> {
+/// #   let _ = (id, author_id);
+///     None // an article with its author's name
 /// }
 /// # fn main() {}
 /// ```
@@ -420,11 +491,29 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
+/// ## `in_process`
+///
+/// Kept in this process only and never sent to Redis, be it a secret or what no other process could use. It is invalidated as
+/// all else is, also by other processes, of which Redis tells. It needs `CACHE_LOCAL_MB` where Redis is on; without,
+/// the function simply runs, which is reported once.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "credentials", op = "token", ttl = "10m", in_process)]
+/// async fn token(account: i64) -> String {
+/// #   let _ = account;
+///     String::new()
+/// }
+/// # fn main() {}
+/// ```
+///
 /// ## `codec`
 ///
 /// How values are encoded in Redis: `"json"`, the default, which people can read; `"msgpack"`, with
 /// cache-runtime's feature of that name; `"postcard"`, with its feature, the smallest and fastest,
-/// which has no names of fields, and reads no `flatten`, untagged enums or values of any type.
+/// which has no names of fields, and reads no `flatten`, untagged enums or values of any type; `"json+zstd"`, with
+/// the feature `zstd`, JSON that is compressed in Redis where that makes it smaller. `CACHE_COMPRESS_OVER` compresses
+/// all values over a size.
 ///
 /// What a codec would lose is not stored: infinity in JSON, `Some(None)` in JSON and MessagePack, a field under
 /// `#[serde(skip)]`, a variant that serde takes for another. The log names the function, the field and a remedy once.
@@ -505,6 +594,44 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
+/// Options for all annotated methods of an `impl` block, where the same words would stand on each.
+///
+/// A method's own option wins. `resource`, `cache`, `crate`, `ttl`, `none_ttl`, `codec`, `version`,
+/// `stale_if_error`, `swr`, `timeout`, `early`, `jitter` and `local_ttl` are for `#[cached]`; of these
+/// `cache` and `crate` are also for `#[invalidates]`, as are `rejected`, `crash_safe` and `required`; and
+/// a write that names neither a resource nor tags is one of the block's resource.
+///
+/// ```
+/// # use cache_runtime::{Cache, cache_defaults, cached, invalidates};
+/// struct Users {
+///     cache: Cache,
+/// }
+///
+/// #[cache_defaults(resource = "users", cache = self.cache, ttl = "5m")]
+/// impl Users {
+///     #[cached]
+///     async fn get(&self, id: i64) -> Option<String> {
+/// #       let _ = id;
+///         None
+///     }
+///
+///     #[cached(op = "list", ttl = 30)]
+///     async fn list(&self) -> Vec<String> {
+///         Vec::new()
+///     }
+///
+///     #[invalidates(id = id)]
+///     async fn rename(&self, id: i64, name: &str) {
+/// #       let _ = (id, name);
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[proc_macro_attribute]
+pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
+    defaults::cache_defaults(args.into(), item.into()).into()
+}
+
 /// Runs the function, then makes what is cached of a resource stale, then returns.
 ///
 /// A cached read of this process that starts after the function returned never gets older data; nor does one of another process
@@ -566,7 +693,7 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 /// The row of the resource before it, as its readers name it: what they have as `id` in their keys.
 /// It may use the parameters and `result`, the value inside `Ok` and `Some`. Where there is no such
 /// value, the whole resource is made stale. It is one row: a parameter that is a list of ids is refused, for no
-/// reader has a row of that id. Leave `id` out, or call `Cache::invalidate` for each after the write.
+/// reader has a row of that id; write `ids`.
 /// (If rows do have lists as ids, write `id = path.as_slice()`.) A literal may stand here, for a resource of a
 /// single row, but no text that names a parameter.
 ///
@@ -582,6 +709,49 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
 ///     Ok(User { id: 1 })
 /// }
 /// # }
+/// # fn main() {}
+/// ```
+///
+/// ## `ids`
+///
+/// Many rows of the resource before it: anything that can be iterated, of the parameters or of `result`. They
+/// are invalidated together, with what is derived from the resource; more than 4,096 rows are the
+/// whole resource.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// # pub struct User { id: i64 }
+/// #[invalidates("users", ids = ids)]
+/// async fn block(ids: &[i64]) {
+/// #   let _ = ids;
+/// }
+///
+/// #[invalidates("users", ids = result.iter().map(|user| user.id))]
+/// async fn import(file: &str) -> Vec<User> {
+/// #   let _ = file;
+///     Vec::new()
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ## `ops(..)`
+///
+/// Of what is derived from the resource before it, only what is cached under these `op`s (of a function
+/// without one, its name). Alone it leaves the rows as they are; with `id` or `ids` these rows are made
+/// stale as well. It costs the same whatever there is. The author vouches that the write changes
+/// nothing else.
+///
+/// ```
+/// # use cache_runtime::invalidates;
+/// #[invalidates("users", ops("list", "filter"))]
+/// async fn reorder(order: &[i64]) {
+/// #   let _ = order;
+/// }
+///
+/// #[invalidates("users", id = id, ops("count:online"))]
+/// async fn log_in(id: i64) {
+/// #   let _ = id;
+/// }
 /// # fn main() {}
 /// ```
 ///

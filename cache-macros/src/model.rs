@@ -3,7 +3,7 @@
 //! Nothing here can contradict itself, which is why `expand` has no error to report.
 
 use proc_macro2::Span;
-use syn::{Expr, Ident, Path, Token, Type};
+use syn::{Expr, Ident, LitStr, Path, Token, Type};
 
 use crate::args::{Codec, Name, Tag, Ttl};
 use crate::item::{Binding, Item};
@@ -19,7 +19,7 @@ pub(crate) struct CachedFn {
     pub(crate) absence: Absence,
     pub(crate) version: Option<u32>,
     pub(crate) tags: Vec<Tag>,
-    pub(crate) depends: Vec<Name>,
+    pub(crate) depends: Vec<Depends>,
     pub(crate) when: Option<Expr>,
     pub(crate) unless: Option<Expr>,
     pub(crate) codec: Option<Codec>,
@@ -30,6 +30,19 @@ pub(crate) struct CachedFn {
     pub(crate) context: Option<Ident>,
     /// Given if the body may go on when its caller has been answered.
     pub(crate) detached: Option<Detached>,
+    /// How many loads may run at a time.
+    pub(crate) max_loads: Option<Expr>,
+    /// Whether a request remembers what it was answered.
+    pub(crate) memo: bool,
+    /// What the key takes from what is set around the call.
+    pub(crate) include_context: Vec<LitStr>,
+}
+
+/// What else a value is made of.
+pub(crate) struct Depends {
+    pub(crate) resource: Name,
+    /// The row; without it all of the resource.
+    pub(crate) row: Option<Part>,
 }
 
 /// A type that the caller chooses, and what tells calls with other types apart.
@@ -54,6 +67,8 @@ pub(crate) enum Copies {
     NotKept,
     /// None answers, nor is one kept.
     Strict,
+    /// There is nothing else.
+    InProcess,
 }
 
 /// What the function does while its source is slow or fails.
@@ -161,15 +176,34 @@ pub(crate) enum Absence {
 pub(crate) struct Target {
     pub(crate) resource: Name,
     pub(crate) rows: Rows,
+    /// Of what is derived only this, if anything is named.
+    pub(crate) ops: Vec<Name>,
 }
 
-/// Which rows of a resource a write makes stale; what is derived from it always is.
+/// Which rows of a resource a write makes stale; what is derived from it is, too.
 pub(crate) enum Rows {
-    All,
+    /// None by themselves: all of them, unless ops are named.
+    NotNamed,
     /// The row with an id that is known before the function runs.
     One(Part),
     /// The row whose id is read from the function's `result`.
     OfResult(Part),
+    /// The rows with these ids, which are known before the function runs.
+    Many(Part),
+    /// The rows whose ids are read from the function's `result`.
+    ManyOfResult(Part),
+}
+
+impl Rows {
+    /// The expression for their ids.
+    pub(crate) fn ids(&self) -> Option<&Part> {
+        match self {
+            Self::NotNamed => None,
+            Self::One(ids) | Self::OfResult(ids) | Self::Many(ids) | Self::ManyOfResult(ids) => {
+                Some(ids)
+            }
+        }
+    }
 }
 
 /// The scope of ids that mention `result`.

@@ -6,7 +6,7 @@
 use syn::Type;
 
 use crate::args::{Name, Tag, Ttl};
-use crate::model::{Batch, CachedFn, InvalidatesFn, Key, Op, Part, Rows};
+use crate::model::{Batch, CachedFn, InvalidatesFn, Key, Op, Part};
 use crate::tokens::text;
 
 pub(crate) fn cached(function: &CachedFn) -> String {
@@ -27,12 +27,10 @@ pub(crate) fn cached(function: &CachedFn) -> String {
         Ttl::Millis(millis) => format!("ttl {millis}ms"),
         Ttl::Expr(value) => format!("ttl {{{}}}", text(value)),
     }));
-    words.extend(
-        function
-            .depends
-            .iter()
-            .map(|name| format!("depends {}", named(name))),
-    );
+    words.extend(function.depends.iter().map(|on| match &on.row {
+        Some(id) => format!("depends {}:{}", named(&on.resource), row(id)),
+        None => format!("depends {}", named(&on.resource)),
+    }));
     words.extend(function.tags.iter().map(tag));
     if function.shared {
         words.push("keys shared".to_owned());
@@ -44,16 +42,16 @@ pub(crate) fn cached(function: &CachedFn) -> String {
 }
 
 pub(crate) fn invalidates(function: &InvalidatesFn) -> String {
-    let mut words: Vec<String> = function
-        .targets
-        .iter()
-        .map(|target| match &target.rows {
-            Rows::All => named(&target.resource),
-            Rows::One(id) | Rows::OfResult(id) => {
-                format!("{}:{}", named(&target.resource), row(id))
-            }
-        })
-        .collect();
+    let mut words = Vec::new();
+    for target in &function.targets {
+        let name = named(&target.resource);
+        words.push(match target.rows.ids() {
+            Some(ids) => format!("{name}:{}", row(ids)),
+            None => name,
+        });
+        let ops = target.ops.iter().map(|op| format!("op {}", named(op)));
+        words.extend(ops);
+    }
     words.extend(function.tags.iter().map(tag));
     if function.crash_safe {
         // A space, because a resource may be named like any single word.

@@ -1,7 +1,9 @@
 //! Everything that generated code may name. Nothing here is for people, and nothing follows
 //! semantic versioning.
 
+pub use crate::call::each::each;
 pub use crate::call::read::{Batch, LoadContext, Read, ReadPlan};
+pub use crate::call::tag::part;
 pub use crate::call::write::{Write, WritePlan};
 use crate::registry::Role;
 #[cfg(feature = "map")]
@@ -66,6 +68,10 @@ pub mod codec {
     use crate::protocol::codec_id::CodecId;
 
     pub const json: CodecId = CodecId::Json;
+    #[cfg(feature = "zstd")]
+    pub const json_zstd: CodecId = CodecId::JsonZstd;
+    #[cfg(not(feature = "zstd"))]
+    pub const json_zstd: NotBuiltIn = NotBuiltIn;
     #[cfg(feature = "msgpack")]
     pub const msgpack: CodecId = CodecId::MsgPack;
     #[cfg(not(feature = "msgpack"))]

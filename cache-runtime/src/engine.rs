@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::base::background::Background;
 use crate::base::counters::{STRIPES, stripe};
+use crate::coalesce::bulkhead::Bulkheads;
 use crate::coalesce::load_gate::LoadGates;
 use crate::coalesce::maintenance::Maintenance;
 use crate::coalesce::single_flight::SingleFlight;
@@ -35,6 +36,8 @@ pub(crate) struct Engine {
     pub(crate) outbox: Option<Arc<crate::invalidation::outbox::OutboxLink>>,
     pub(crate) single_flight: Arc<SingleFlight>,
     pub(crate) load_gates: Arc<LoadGates>,
+    /// How many loads of one function run at a time.
+    pub(crate) bulkheads: Bulkheads,
     /// Records which loads wait for which.
     pub(crate) waits: Arc<Waits>,
     pub(crate) registry: Registry,
@@ -70,6 +73,7 @@ impl Engine {
             outbox: None,
             single_flight: Arc::default(),
             load_gates: Arc::default(),
+            bulkheads: Bulkheads::default(),
             waits: Arc::default(),
             registry: Registry::default(),
             delivery,

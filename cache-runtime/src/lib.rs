@@ -77,15 +77,21 @@
 //! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
 //! | `outbox-postgres` | no | `outbox`: what any program commits to PostgreSQL is invalidated, by triggers or by hand |
 //! | `sqlx` | no | `sqlx::transaction`: begin, run, commit, then invalidate |
-//! | `poem` | no | [`Encoded`] as a response, and `poem::NotModified` |
+//! | `axum` | no | [`Encoded`] as a response, and the layer of `tower` |
+//! | `actix` | no | [`Encoded`] as a response of actix-web, and `actix::CacheMiddleware` |
+//! | `poem` | no | [`Encoded`] as a response, `poem::CacheMiddleware` and `poem::NotModified` |
+//! | `tower` | no | `tower::CacheLayer`: `Cache-Status`, `Cache-Invalidation` and conditional requests |
 //! | `poem-openapi` | no | [`Encoded`] as a documented response |
 //! | `msgpack` | no | `codec = "msgpack"` |
 //! | `postcard` | no | `codec = "postcard"` |
+//! | `zstd` | no | `codec = "json+zstd"`, and values compressed in Redis (`CACHE_COMPRESS_OVER`) |
 //! | `redis-tls` | no | TLS to Redis, with rustls |
 //! | `testing` | no | `testing::TestCache`, with a clock and faults, and the contract suite for your own stores |
 
 // The modules, from the top layer down. A module imports only from those below it;
 // `docs/layers.txt` has the order, and CI checks it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[doc(hidden)]
 pub mod __private;
 mod shape;
@@ -116,7 +122,7 @@ mod protocol;
 mod base;
 mod key;
 
-pub use cache_macros::{cached, invalidates};
+pub use cache_macros::{cache_defaults, cached, invalidates};
 
 pub use crate::base::counters::CounterSnapshot;
 pub use crate::base::error::{Error, ErrorKind};
@@ -125,13 +131,17 @@ pub use crate::cache::{Cache, Lease, Lookup, cache, init};
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
 pub use crate::call::read::LoadContext;
 pub use crate::call::scope::{bypass, key_of, refresh};
-pub use crate::config::{CacheConfig, ConfigError, RedisConfig, SentinelConfig};
+pub use crate::config::{CacheConfig, ConfigError, RedisConfig, ResourceConfig, SentinelConfig};
 pub use crate::diagnostics::{Advice, AdviceKind, Checkup};
+#[cfg(feature = "actix")]
+pub use crate::integrations::actix;
 pub use crate::integrations::encoded::Encoded;
 #[cfg(feature = "poem")]
 pub use crate::integrations::poem;
 #[cfg(feature = "sqlx")]
 pub use crate::integrations::sqlx;
+#[cfg(feature = "tower")]
+pub use crate::integrations::tower;
 pub use crate::invalidation::Acknowledgement;
 pub use crate::key::{EntryKind, IntoKey, Key, KeyPart};
 pub use crate::local::LocalFigures;

@@ -19,7 +19,7 @@ pub(crate) enum Ttl {
 }
 
 /// How values are encoded: the names of the codecs.
-pub(crate) const CODECS: &[&str] = &["json", "msgpack", "postcard"];
+pub(crate) const CODECS: &[&str] = &["json", "msgpack", "postcard", "json+zstd"];
 
 /// One of [`CODECS`], where it was written.
 #[derive(Clone)]
@@ -49,4 +49,10 @@ impl Tag {
             Self::Value(value) => std::slice::from_ref(value),
         }
     }
+}
+
+/// A resource in `depends`, and the row of it that follows.
+pub(crate) struct Dependency {
+    pub(crate) resource: Name,
+    pub(crate) id: Option<Expr>,
 }

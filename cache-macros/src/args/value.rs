@@ -5,7 +5,7 @@ use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
-use super::kinds::{CODECS, Codec, Name, Outcome, Tag, Ttl};
+use super::kinds::{CODECS, Codec, Dependency, Name, Outcome, Tag, Ttl};
 use super::syntax::{Form, Written};
 use crate::tokens::text;
 
@@ -45,7 +45,8 @@ impl Written {
             Expr::Array(array) => array.elems.iter().collect(),
             other => vec![other],
         };
-        let takes_texts = self.key == "tags" || self.key == "depends";
+        let texts = ["tags", "depends", "ops", "include_context"];
+        let takes_texts = texts.iter().any(|key| self.key == key);
         let fix = |item: &&Expr| match literal(item) {
             _ if takes_texts => Some(text(item)),
             Some(Lit::Str(quoted)) => quoted_expr(&quoted.value()).map(|value| text(&value)),
@@ -89,8 +90,44 @@ impl Written {
         name.ok_or_else(|| self.error_on(&value, "is the name of a parameter, e.g. `batch = ids`"))
     }
 
-    pub(super) fn resources(&self) -> syn::Result<Vec<Name>> {
-        self.each(|item| Noun::Resource.read(item))
+    /// Resources, each of which may be followed by the row that is meant.
+    pub(super) fn dependencies(&self) -> syn::Result<Vec<Dependency>> {
+        enum Item {
+            Resource(Name),
+            Id(Expr),
+        }
+        let items = self.each(|item| {
+            let Expr::Assign(assign) = item else {
+                return Noun::Resource.read(item).map(Item::Resource);
+            };
+            match single_ident(&assign.left) {
+                Some(word) if word == "id" => Ok(Item::Id((*assign.right).clone())),
+                _ => Err(syn::Error::new_spanned(
+                    &assign.left,
+                    "a resource may be followed by `id = ..`, the row that is meant",
+                )),
+            }
+        })?;
+        let mut dependencies: Vec<Dependency> = Vec::new();
+        for item in items {
+            match (item, dependencies.last_mut()) {
+                (Item::Resource(resource), _) => {
+                    dependencies.push(Dependency { resource, id: None });
+                }
+                (Item::Id(id), Some(last)) if last.id.is_none() => last.id = Some(id),
+                (Item::Id(id), _) => {
+                    let example = "`depends(\"authors\", id = author_id)`";
+                    let message =
+                        format!("an `id` comes after its resource, once; write e.g. {example}");
+                    return Err(syn::Error::new_spanned(id, message));
+                }
+            }
+        }
+        Ok(dependencies)
+    }
+
+    pub(super) fn ops(&self) -> syn::Result<Vec<Name>> {
+        self.each(|item| Noun::Op.read(item))
     }
 
     pub(super) fn tags(&self) -> syn::Result<Vec<Tag>> {
@@ -108,7 +145,7 @@ impl Written {
         let value = self.expr()?;
         match literal(&value) {
             Some(Lit::Str(name)) if CODECS.contains(&name.value().as_str()) => Ok(Codec {
-                name: Ident::new(&name.value(), name.span()),
+                name: Ident::new(&name.value().replace('+', "_"), name.span()),
             }),
             _ => {
                 let known: Vec<_> = CODECS.iter().map(|name| format!("\"{name}\"")).collect();
@@ -155,6 +192,31 @@ impl Written {
             Form::Nothing => Ok(None),
             _ => self.ttl().map(Some),
         }
+    }
+
+    /// How many, and at least one.
+    pub(super) fn count(&self) -> syn::Result<Expr> {
+        let value = self.expr()?;
+        let number: Option<u32> = match literal(&value) {
+            Some(Lit::Int(number)) => number.base10_parse().ok(),
+            None if !is_negative_number(&value) => return Ok(value),
+            _ => None,
+        };
+        match number {
+            Some(1..) => Ok(value),
+            _ => Err(self.error_on(&value, "is a whole number above 0, e.g. `max_loads = 32`")),
+        }
+    }
+
+    /// Names of what a caller sets around the call.
+    pub(super) fn names(&self) -> syn::Result<Vec<LitStr>> {
+        self.each(|item| match literal(item) {
+            Some(Lit::Str(name)) if is_segment(&name.value()) => Ok(name.clone()),
+            _ => Err(self.error_on(
+                item,
+                "takes names in quotes, e.g. `include_context(\"tenant\")`",
+            )),
+        })
     }
 
     /// How eager early loads are; by itself as eager as they are meant to be.

@@ -38,6 +38,7 @@ fn below<'a>(name: &str, item: &'a Item) -> impl Iterator<Item = (&'a Path, Toke
 
 fn of_the_same(read: &CachedArgs, write: &InvalidatesArgs, place: &Path, errors: &mut Errors) {
     let depends = read.depends.value().into_iter().flatten();
+    let depends = depends.map(|dependency| &dependency.resource);
     let mut made_of = read.resource.value().into_iter().chain(depends);
     let is_stale = |name: &&Name| {
         let mut stale = write.targets.iter().map(|target| &target.resource);

@@ -29,7 +29,6 @@ fn all_mistakes_of_a_function_are_found_together() {
         "`skip(dbb)` matches no parameter; did you mean `db`? this function has `db`, `id`",
         "`none_ttl` has no place beside `cache_none = false`, which keeps no `None`; \
          keep one of them",
-        "`#[cached]` needs an `async fn`; add `async` before `fn`",
         "the function returns nothing, so there is nothing to cache; \
          give it a return type or remove `#[cached]`",
     ];
@@ -41,13 +40,7 @@ fn all_mistakes_of_a_function_are_found_together() {
 
 #[test]
 fn the_function_is_async_and_returns_something() {
-    signature(
-        "pub fn get(id: i64) -> User { load(id) }",
-        &[(
-            "fn",
-            "`#[cached]` needs an `async fn`; add `async` before `fn`",
-        )],
-    );
+    signature("pub fn get(id: i64) -> User { load(id) }", &[]);
     signature(
         "async fn get(id: i64) { load(id); }",
         &[(
@@ -289,10 +282,7 @@ fn an_id_to_invalidate_is_one_row() {
         ("set", "set"),
         ("result", "result"),
     ] {
-        let message = format!(
-            "`id` is one row, and `{name}` holds many; leave `id` out, which makes the whole resource stale, \
-             or call `Cache::invalidate` for each after the write"
-        );
+        let message = format!("`id` is one row, and `{name}` holds many; write `ids = {name}`");
         let found = invalidates_mistakes(&format!("\"users\", id = {id}"), item);
         assert_mistakes(&found, &[(id, &message)]);
     }
@@ -812,4 +802,117 @@ fn a_parameter_in_the_key_is_there_in_each_build() {
     cached("skip(mode)", item, &[]);
     cached("id = id, op = \"row\", skip(mode)", item, &[]);
     cached("key(id)", item, &[]);
+}
+
+#[test]
+fn rows_ops_and_dependencies_are_said_in_one_way() {
+    let write = "async fn write(id: i64, ids: &[i64]) {}";
+    assert_mistakes(
+        &invalidates_mistakes("\"users\", id = id, ids = ids", write),
+        &[(
+            "ids",
+            "`ids` has no place beside `id`, which is one of them; keep one of the two",
+        )],
+    );
+    assert_mistakes(
+        &invalidates_mistakes("\"users\", ids = idz", write),
+        &[(
+            "idz",
+            "`ids = idz` matches no parameter; did you mean `id`? this function has `id`, `ids`",
+        )],
+    );
+    assert_mistakes(
+        &invalidates_mistakes("ops(\"list\")", write),
+        &[
+            (
+                "ops",
+                "`ops` comes after its resource; write e.g. `\"users\", ops(\"list\")`",
+            ),
+            (
+                "",
+                "missing a resource; name what becomes stale, e.g. `#[invalidates(\"users\")]`",
+            ),
+        ],
+    );
+    assert_mistakes(
+        &invalidates_mistakes("\"users\", ops(\"List\")", write),
+        &[(
+            "\"List\"",
+            "`List` is not an op; use lower-case letters, digits, `-` and `_`, in parts joined by `:`, e.g. `list`",
+        )],
+    );
+    assert_mistakes(
+        &cached_mistakes(
+            "resource = \"users\", depends(id = id)",
+            "async fn get(id: i64) -> User { x }",
+        ),
+        &[(
+            "id",
+            "an `id` comes after its resource, once; write e.g. `depends(\"authors\", id = author_id)`",
+        )],
+    );
+    assert_mistakes(
+        &cached_mistakes(
+            "resource = \"users\", depends(\"teams\", id = team)",
+            "async fn get(id: i64) -> User { x }",
+        ),
+        &[(
+            "team",
+            "`id = team` matches no parameter; this function has `id`",
+        )],
+    );
+}
+
+#[test]
+fn what_waits_for_redis_is_async() {
+    let item = "fn get(id: i64) -> User { load(id) }";
+    for (options, word, message) in [
+        (
+            "strict",
+            "strict",
+            "`strict` asks Redis each time, and a function without `async` never waits for Redis; make it an `async fn`, or leave `strict` out",
+        ),
+        (
+            "local = false",
+            "local",
+            "`local = false` keeps values in Redis alone, and a function without `async` never waits for Redis; make it an `async fn`, or leave it out",
+        ),
+    ] {
+        assert_mistakes(
+            &cached_mistakes(&format!("resource = \"users\", {options}"), item),
+            &[(word, message)],
+        );
+    }
+}
+
+#[test]
+fn what_is_kept_here_only_has_no_options_of_redis() {
+    let item = "async fn get(id: i64) -> User { load(id) }";
+    assert_mistakes(
+        &cached_mistakes("resource = \"users\", in_process, strict, swr = 5", item),
+        &[
+            (
+                "strict",
+                "`strict` has no place beside `in_process`, which keeps nothing in Redis; keep one of them",
+            ),
+            (
+                "swr",
+                "`swr` has no place beside `in_process`, where nothing past its time is kept; keep one of them",
+            ),
+        ],
+    );
+    assert_mistakes(
+        &cached_mistakes("resource = \"users\", max_loads = 0", item),
+        &[(
+            "0",
+            "`max_loads` is a whole number above 0, e.g. `max_loads = 32`",
+        )],
+    );
+    assert_mistakes(
+        &cached_mistakes("resource = \"users\", include_context(\"tenant\")", item),
+        &[(
+            "include_context",
+            "the writers of a row have to know this, too; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`",
+        )],
+    );
 }

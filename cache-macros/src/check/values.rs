@@ -33,7 +33,7 @@ pub(super) fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &m
 
 /// An option and its value as the user writes them.
 fn written(option: &str, value: &str) -> String {
-    if matches!(option, "id" | "batch") {
+    if matches!(option, "id" | "ids" | "batch") {
         format!("`{option} = {value}`")
     } else {
         format!("`{option}({value})`")
@@ -144,9 +144,7 @@ pub(super) fn one_row(id: &Expr, item: &Item, bindings: &[Binding], errors: &mut
         None => None,
     };
     if ty.is_some_and(is_list) {
-        let message = format!(
-            "`id` is one row, and `{name}` holds many; leave `id` out, which makes the whole resource stale, or call `Cache::invalidate` for each after the write"
-        );
+        let message = format!("`id` is one row, and `{name}` holds many; write `ids = {name}`");
         errors.on(id, message);
     }
 }

@@ -183,16 +183,25 @@ fn options_become_calls() {
         (", tags(\"all\")", ".tag(\"all\")"),
         (
             ", tags(\"{{a}}:{id}:{self.team}\", self.tag())",
-            ".tag(::core::format_args!(\"{{a}}:{}:{}\",id,self.team)).tag(&self.tag())",
+            ".tag(::core::format_args!(\"{{a}}:{}:{}\",__crt::part(&id).text(),__crt::part(&self.team).text())).tag(__crt::part(&self.tag()).text())",
         ),
         (
             ", depends(\"teams\", T::NAME)",
             ".depends(\"teams\").depends(T::NAME)",
         ),
+        (
+            ", depends(\"teams\", id = self.team, \"roles\")",
+            ".depends_row(\"teams\",&self.team).depends(\"roles\")",
+        ),
         (", when = id > 0", ".when(id>0)"),
         (", codec = \"msgpack\"", ".codec(__crt::codec::msgpack)"),
         (", shared", ".shared()"),
         (", shared = false", ""),
+        (
+            ", max_loads = 32, in_process, memo",
+            ".in_process().max_loads(32).memo()",
+        ),
+        (", codec = \"json+zstd\"", ".codec(__crt::codec::json_zstd)"),
     ] {
         assert_eq!(
             plan(options, item),
@@ -228,7 +237,23 @@ fn ids_of_a_write_know_the_arguments_and_the_result() {
             "w(&self, id: i64) -> R"
         ),
         [
-            ".resource(\"users\").id(&(&self.tenant,&id)).resource(TEAMS).tag(::core::format_args!(\"t:{}\",id))"
+            ".resource(\"users\").id(&(&self.tenant,&id)).resource(TEAMS).tag(::core::format_args!(\"t:{}\",__crt::part(&id).text()))"
+        ]
+    );
+    assert_eq!(
+        write(
+            "\"users\", ids = self.ids, ops(\"list\", OP), \"teams\", ids = ids.iter()",
+            "w(&self, ids: &[i64])"
+        ),
+        [
+            ".resource(\"users\").ids(__crt::each(&self.ids).each()).op(\"list\").op(OP).resource(\"teams\").ids(ids.iter())"
+        ]
+    );
+    assert_eq!(
+        write("\"users\", ids = result", "w() -> Result<Vec<i64>, E>"),
+        [
+            ".resource(\"users\")",
+            ".resource(\"users\").ids(__crt::each(&result).each())"
         ]
     );
     assert_eq!(

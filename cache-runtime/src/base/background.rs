@@ -55,7 +55,6 @@ impl Background {
         }
     }
 
-    #[cfg(feature = "redis")]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }

@@ -8,7 +8,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::IntoTtl;
 use crate::call::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
 use crate::call::returns::{Fallible, Owned};
-use crate::call::{enclosing, transaction};
+use crate::call::{enclosing, memo, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::invalidation::{ACK_TIMEOUT, Order};
 use crate::key::IntoKey;
@@ -112,6 +112,7 @@ impl Cache {
         let Some(handle) = self.handle() else {
             return Ok(());
         };
+        memo::forget();
         let call = Call::manual(handle, &key, ttl.into_ttl());
         let ttl = call
             .ttl
@@ -197,6 +198,7 @@ impl Cache {
         let Some(handle) = self.handle() else {
             return Ok(false);
         };
+        memo::forget();
         let call = Call::manual(handle, &key, None);
         call.resource.counters.invalidations.add_one();
         let invalidation = Invalidation {

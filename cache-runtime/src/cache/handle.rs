@@ -123,6 +123,11 @@ impl Cache {
         self.engine().map(EngineRef::handle)
     }
 
+    /// The secret of the hashes in keys.
+    pub(crate) fn hash_key(&self) -> [u8; 16] {
+        self.0.config.key_space().hash_key
+    }
+
     /// Returns true if any tier is configured.
     #[must_use]
     pub fn is_enabled(&self) -> bool {

@@ -2,9 +2,9 @@
 
 use super::Cache;
 use crate::base::error::{Error, ErrorKind, shortened};
-use crate::call::scope;
 use crate::call::transaction::{self, DeferredWrite, Ending, InDoubt};
 use crate::call::write::{Planned, WritePlan};
+use crate::call::{memo, observe, scope};
 use crate::engine::Handle;
 use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, Order};
 use crate::key::{KeyPart, is_resource};
@@ -117,6 +117,41 @@ impl Cache {
         .0
     }
 
+    /// Says, inside a block of [`after_commit`](Self::after_commit), that its transaction was rolled back: what took part in it
+    /// so far (the functions that say `after_commit`) is spared its invalidation. What does not say so may have committed by
+    /// itself, and is invalidated when the block ends. Outside of a block it does nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # use cache_runtime::{Cache, CacheConfig};
+    /// # struct Transaction;
+    /// # impl Transaction {
+    /// #     async fn run(&mut self) -> Result<(), String> { Err("no stock".into()) }
+    /// #     async fn commit(self) -> Result<(), String> { Ok(()) }
+    /// #     async fn rollback(self) -> Result<(), String> { Ok(()) }
+    /// # }
+    /// # let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    /// let bought = cache.after_commit(async {
+    ///     let mut tx = Transaction; // of any database library
+    ///     match tx.run().await {
+    ///         Ok(()) => tx.commit().await,
+    ///         Err(error) => {
+    ///             if tx.rollback().await.is_ok() {
+    ///                 cache.rolled_back();
+    ///             }
+    ///             Err(error)
+    ///         }
+    ///     }
+    /// }).await;
+    /// # assert!(bought.is_err());
+    /// # }
+    /// ```
+    pub fn rolled_back(&self) {
+        if let Some(cache) = self.handle() {
+            transaction::rolled_back(&cache);
+        }
+    }
+
     /// Runs `future` so that every cached function in it asks Redis and none is answered from the
     /// local tier. It is `#[cached(.., strict)]` by the caller's choice. It holds for the functions
     /// of all caches, not only of this one, and not for calls in tasks that `future` spawns.
@@ -172,6 +207,7 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
+        memo::forget();
         cache.registry.others.invalidations.add_one();
         let matching = Matching::all(&cache.space.namespace, pattern);
         let walk = || cache.store.remove_matching(&matching);
@@ -198,6 +234,7 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
+        memo::forget();
         cache.registry.others.invalidations.add_one();
         // Repeated when an open transaction ends: until then other callers may load the old rows
         // again.
@@ -222,22 +259,20 @@ impl Cache {
 
 /// Enqueues a manual invalidation, or hands it to the transaction that is open around the call.
 async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
+    memo::forget();
     let handover = DeferredWrite {
         write: Some(planned),
         doubt: InDoubt::None,
         announced: None,
     };
-    match transaction::defer(cache, handover) {
-        None => Acknowledgement::Deferred,
-        Some(handover) => {
-            let order = handover
-                .write
-                .map_or_else(Order::default, Planned::into_order);
-            cache
-                .delivery
-                .enqueue(order)
-                .acknowledged(ACK_TIMEOUT)
-                .await
-        }
-    }
+    let Some(handover) = transaction::defer(cache, handover) else {
+        return Acknowledgement::Deferred;
+    };
+    let order = handover
+        .write
+        .map_or_else(Order::default, Planned::into_order);
+    let receipt = cache.delivery.enqueue(order);
+    let acknowledged = receipt.acknowledged(ACK_TIMEOUT).await;
+    observe::record_invalidation(acknowledged);
+    acknowledged
 }

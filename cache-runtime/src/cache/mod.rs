@@ -4,8 +4,8 @@ mod entries;
 mod handle;
 mod invalidations;
 mod process;
-#[cfg(any(test, feature = "testing"))]
-pub(crate) mod test_scope;
+mod requests;
+mod scoped;
 
 pub use self::entries::{Lease, Lookup};
 pub use self::handle::Cache;

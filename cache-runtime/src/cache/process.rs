@@ -3,17 +3,16 @@
 use std::sync::OnceLock;
 
 use super::handle::Cache;
+use super::scoped::in_scope;
 use crate::config::CacheConfig;
 use crate::engine::{EngineRef, Handle};
 
 static PROCESS: OnceLock<Cache> = OnceLock::new();
 
-/// Creates a cache and installs it as the process-wide one. Annotated functions use it unless they
-/// name another. Returns when the first attempt to connect to Redis has ended, and does not fail if
-/// Redis is away.
+/// Makes a cache and installs it as the process-wide one, which annotated functions use unless they name
+/// another. It returns when the first attempt to reach Redis has ended, and does not fail when Redis is away.
 ///
-/// Only the first call installs a cache. A later one logs a warning and returns the installed
-/// cache.
+/// Only the first call installs; a later one warns and returns the cache that is there.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -35,36 +34,30 @@ pub async fn init(config: CacheConfig) -> Cache {
     cache()
 }
 
-/// Returns the process-wide cache, or a disabled one before [`init`].
+/// The process-wide cache; a disabled one before [`init`].
 #[must_use]
 pub fn cache() -> Cache {
-    #[cfg(any(test, feature = "testing"))]
-    if let Some(cache) = super::test_scope::current() {
+    if let Some(cache) = in_scope() {
         return cache;
     }
     PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
 }
 
-/// The process-wide cache, not yet looked up.
+/// Stands for the process-wide cache.
 pub(crate) struct Process {
-    /// The cache that a test has put in its place.
-    #[cfg(any(test, feature = "testing"))]
+    /// The one that stands in its place around the current task.
     scoped: Option<Cache>,
 }
 
 #[inline]
 pub(crate) fn process() -> Process {
-    Process {
-        #[cfg(any(test, feature = "testing"))]
-        scoped: super::test_scope::current(),
-    }
+    Process { scoped: in_scope() }
 }
 
 impl Process {
-    /// The engine, if the cache is on.
+    /// Its engine, if it is on.
     #[inline]
     pub(crate) fn engine(&self) -> Option<EngineRef<'_>> {
-        #[cfg(any(test, feature = "testing"))]
         if let Some(cache) = &self.scoped {
             return cache.engine();
         }

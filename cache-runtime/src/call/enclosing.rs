@@ -109,6 +109,15 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
     barred
 }
 
+/// Whether a load of this cache runs around this call.
+pub(crate) fn is_in_load(cache: &Engine) -> bool {
+    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
+        return false;
+    };
+    let mut frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+    frames.any(|frame| frame.cache == cache.id && matches!(frame.body, Body::Load(_)))
+}
+
 /// Returns true if the call runs inside any body. Costs almost nothing.
 #[inline]
 pub(crate) fn is_inside() -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::base::clock;
@@ -46,6 +47,16 @@ impl Renewal {
     }
 }
 
+/// A task that ends with this.
+#[derive(Debug)]
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// What the cache does while a body runs.
 ///
 /// A body reads no local entries, because they may be slightly stale. A load would pass stale data
@@ -54,6 +65,8 @@ impl Renewal {
 #[derive(Debug, Default)]
 pub(crate) struct KeepAlive {
     renewal: Option<Renewal>,
+    /// The task that renews while the body blocks its thread.
+    elsewhere: Option<AbortOnDrop>,
     /// The frame that calls inside the body see.
     frame: Option<Arc<Frame>>,
 }
@@ -62,7 +75,28 @@ impl KeepAlive {
     pub(crate) fn new(frame: Arc<Frame>, renewal: Option<Renewal>) -> Self {
         Self {
             renewal,
+            elsewhere: None,
             frame: Some(frame),
+        }
+    }
+
+    /// Renews on the cache's own thread, until this is dropped.
+    pub(crate) fn renew_elsewhere(&mut self) {
+        if let Some(mut renewal) = self.renewal.take() {
+            let handle = renewal.cache.background.handle().clone();
+            let task = handle.spawn(std::future::poll_fn(move |context| {
+                renewal.poll(context);
+                Poll::<()>::Pending
+            }));
+            self.elsewhere = Some(AbortOnDrop(task.abort_handle()));
+        }
+    }
+
+    /// Runs a body that blocks its thread.
+    pub(crate) fn during<R>(&self, body: impl FnOnce() -> R) -> R {
+        match &self.frame {
+            Some(frame) => frame.run(|| scope::strictly(body)),
+            None => body(),
         }
     }
 

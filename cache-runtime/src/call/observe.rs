@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::invalidation::Acknowledgement;
+
 tokio::task_local! {
-    static OBSERVER: Arc<Mutex<Vec<Outcome>>>;
+    static OBSERVER: Arc<Mutex<Outcomes>>;
 }
 
 /// Whether `observe` was ever called. Most programs never call it, and then no call looks for an
@@ -56,6 +58,10 @@ pub enum BypassReason {
     /// The call is `strict`, and entries of this process follow the database's outbox, so they may
     /// be slightly stale.
     Strict,
+    /// What belongs into the key is not set around the call; see [`Cache::with_key`](crate::Cache::with_key).
+    NoContext,
+    /// The function is not `async`, and the store would have to be waited for.
+    Blocking,
 }
 
 impl BypassReason {
@@ -79,6 +85,8 @@ impl BypassReason {
             Self::OwnWrite => "own-write",
             Self::OwnLoad => "own-load",
             Self::Strict => "strict",
+            Self::NoContext => "no-context",
+            Self::Blocking => "blocking",
         }
     }
 }
@@ -93,6 +101,8 @@ pub enum StaleReason {
     LoadFailed,
     /// The load of a new value takes longer than the attribute's `timeout`, and goes on.
     LoadSlow,
+    /// As many loads as may run at a time are running; the attribute's `max_loads` and `stale_if_error`.
+    LoadsBusy,
 }
 
 impl StaleReason {
@@ -103,6 +113,7 @@ impl StaleReason {
             Self::Revalidating => "revalidating",
             Self::LoadFailed => "load-failed",
             Self::LoadSlow => "load-slow",
+            Self::LoadsBusy => "loads-busy",
         }
     }
 }
@@ -205,13 +216,38 @@ impl Outcome {
 
 /// The outcomes of the cached calls inside [`observe`], in the order in which they were answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcomes(Vec<Outcome>);
+pub struct Outcomes {
+    calls: Vec<Outcome>,
+    invalidation: Option<Acknowledgement>,
+}
+
+impl Outcomes {
+    /// What became of the invalidations that were made: the least that is true of all of them, so
+    /// [`Delivered`](Acknowledgement::Delivered) only if each one was. `None` if there were none.
+    #[must_use]
+    pub fn invalidation(&self) -> Option<Acknowledgement> {
+        self.invalidation
+    }
+
+    /// The same as the value of a header `Cache-Invalidation`: `delivered`, `pending` or `lost`. `None` if
+    /// nothing was invalidated, for instance because the cache is off.
+    #[must_use]
+    pub fn cache_invalidation(&self) -> Option<&'static str> {
+        match self.invalidation? {
+            Acknowledgement::Delivered => Some("delivered"),
+            Acknowledgement::Pending => Some("pending"),
+            Acknowledgement::Lost => Some("lost"),
+            // The block around it says so when it has ended.
+            Acknowledgement::Deferred | Acknowledgement::Disabled => None,
+        }
+    }
+}
 
 impl Deref for Outcomes {
     type Target = [Outcome];
 
     fn deref(&self) -> &[Outcome] {
-        &self.0
+        &self.calls
     }
 }
 
@@ -220,7 +256,7 @@ impl IntoIterator for Outcomes {
     type IntoIter = std::vec::IntoIter<Outcome>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.calls.into_iter()
     }
 }
 
@@ -233,10 +269,10 @@ pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
     if !IN_USE.load(Ordering::Relaxed) {
         IN_USE.store(true, Ordering::Relaxed);
     }
-    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::<Mutex<Outcomes>>::default();
     let output = OBSERVER.scope(Arc::clone(&seen), future).await;
     let outcomes = std::mem::take(&mut *seen.lock());
-    (output, Outcomes(outcomes))
+    (output, outcomes)
 }
 
 /// Hands an outcome to the observer around the current task, if there is one.
@@ -247,13 +283,36 @@ pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
     }
 }
 
+/// Tells the observer around the current task what became of an invalidation.
+pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
+    /// The later in this list, the worse.
+    fn rank(acknowledgement: Acknowledgement) -> u8 {
+        match acknowledgement {
+            Acknowledgement::Disabled => 0,
+            Acknowledgement::Deferred => 1,
+            Acknowledgement::Delivered => 2,
+            Acknowledgement::Pending => 3,
+            Acknowledgement::Lost => 4,
+        }
+    }
+    if IN_USE.load(Ordering::Relaxed) {
+        let _ = OBSERVER.try_with(|seen| {
+            let known = &mut seen.lock().invalidation;
+            let is_worse = known.is_none_or(|known| rank(known) < rank(acknowledgement));
+            if is_worse {
+                *known = Some(acknowledgement);
+            }
+        });
+    }
+}
+
 // A function of its own, so that the callers stay small.
 #[inline(never)]
 fn defer(outcome: impl FnOnce() -> Outcome) {
     // An error means that there is no observer.
     if OBSERVER.try_with(|_| ()).is_ok() {
         let outcome = outcome();
-        let _ = OBSERVER.try_with(|seen| seen.lock().push(outcome));
+        let _ = OBSERVER.try_with(|seen| seen.lock().calls.push(outcome));
     }
 }
 

@@ -17,6 +17,7 @@ use crate::base::clock;
 use crate::base::counters::Counters;
 use crate::base::nonce::Nonce;
 use crate::call::write::Planned;
+use crate::call::{memo, observe};
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::{Engine, Handle};
 use crate::invalidation::{Acknowledgement, Order, Receipt};
@@ -220,6 +221,14 @@ pub(crate) fn defer(cache: &Handle, handover: DeferredWrite) -> Option<DeferredW
     None
 }
 
+/// The transaction of the block around the current task was rolled back: what took part in it so far was not written.
+pub(crate) fn rolled_back(cache: &Handle) {
+    if let Some(block) = TransactionScope::around(cache) {
+        let mut collected = block.collected.lock();
+        collected.writes.retain(|write| !write.is_undone);
+    }
+}
+
 /// Hands an order to the block around the current task. It is sent once more when the block has
 /// ended, committed or not.
 pub(crate) fn hand_over_order(cache: &Handle, order: &Order) {
@@ -264,12 +273,23 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
     };
     let block = BLOCK.scope(Arc::clone(&opened), block);
     let (output, ending) = renewing(&opened, block).await;
+    let has_written = {
+        let collected = opened.collected.lock();
+        collected.everything || !(collected.orders.is_empty() && collected.writes.is_empty())
+    };
+    memo::forget();
     let receipts = open.ended(ending);
     drop(running);
     let budget = opened.cache.config.command_budget;
     let acknowledged = receipts.map(|receipt| receipt.acknowledged(budget));
     // The results are in the statistics and the log too. The transaction itself has ended.
     let acknowledged = join_all(acknowledged).await;
+    if has_written {
+        acknowledged
+            .iter()
+            .copied()
+            .for_each(observe::record_invalidation);
+    }
     let is_delivered = |it: &Acknowledgement| *it == Acknowledgement::Delivered;
     let is_all = !acknowledged.is_empty() && acknowledged.iter().all(is_delivered);
     (output, is_all)

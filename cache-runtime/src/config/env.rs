@@ -121,8 +121,33 @@ impl CacheConfig {
         if let Some(part) = vars.take("CACHE_JITTER", "a number, 0 to 1", number_to(1.0)) {
             grace.jitter = part;
         }
+        let size = "a size such as 16k, 512k or 1m, in a program with the feature `zstd`";
+        if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {
+            config.compress_over = Some(bytes);
+        }
         vars.finish(config)
     }
+}
+
+/// `16k`; nothing in a program that can't compress.
+fn compressible(text: &str) -> Option<usize> {
+    bytes(text).filter(|_| cfg!(feature = "zstd"))
+}
+
+/// `4096`, `16k`, `1m`: bytes, up to what a value may have.
+fn bytes(text: &str) -> Option<usize> {
+    let text = text.to_ascii_lowercase();
+    let text = text.strip_suffix('b').unwrap_or(&text);
+    let (number, unit) = match text.strip_suffix('k') {
+        Some(number) => (number, 1 << 10),
+        None => match text.strip_suffix('m') {
+            Some(number) => (number, 1 << 20),
+            None => (text, 1),
+        },
+    };
+    let number: usize = number.trim_end().parse().ok()?;
+    let bytes = number.checked_mul(unit)?;
+    (bytes <= super::MOST_VALUE_BYTES).then_some(bytes)
 }
 
 /// Environment variables that can't be used.
@@ -526,6 +551,24 @@ mod tests {
             .expect("valid")
             .redis
             .expect("on")
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, size) in [
+            ("0", Some(0)),
+            ("4096", Some(4096)),
+            ("16k", Some(16 << 10)),
+            ("16 KB", Some(16 << 10)),
+            ("1m", Some(1 << 20)),
+            ("1g", None),
+            ("100m", None),
+            ("-1", None),
+            ("k", None),
+            ("", None),
+        ] {
+            assert_eq!(bytes(text), size, "{text}");
+        }
     }
 
     #[test]

@@ -213,6 +213,7 @@ pub struct CacheConfig {
     pub(crate) local_max_staleness: Duration,
     pub(crate) default_ttl: Duration,
     pub(crate) ttl_by_resource: HashMap<String, Duration>,
+    pub(crate) contexts: HashMap<String, Vec<Box<str>>>,
     pub(crate) namespace: String,
     pub(crate) hash_key: [u8; 16],
     pub(crate) command_budget: Duration,
@@ -223,12 +224,36 @@ pub struct CacheConfig {
     pub(crate) uncertainty: Duration,
     pub(crate) intent: Duration,
     pub(crate) value_limit: usize,
+    pub(crate) compress_over: Option<usize>,
     pub(crate) pending_limit: usize,
     pub(crate) advice: bool,
     #[cfg(feature = "map")]
     pub(crate) map: Option<std::sync::Arc<crate::registry::catalog::CacheMap>>,
     #[cfg(feature = "outbox-postgres")]
     pub(crate) outbox: Option<outbox::OutboxConfig>,
+}
+
+/// A resource that is being declared; see [`CacheConfig::resource`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ResourceConfig {
+    config: CacheConfig,
+    name: String,
+}
+
+impl ResourceConfig {
+    /// All keys of the resource have in them what is set by this name around the call, with
+    /// [`Cache::with_key`](crate::Cache::with_key): a tenant, for instance. A read without it goes past the cache and is
+    /// reported once for each function; a write without it invalidates the whole resource, of all tenants. More than one
+    /// name may be given, one call each.
+    #[must_use]
+    pub fn context(mut self, name: &str) -> CacheConfig {
+        let names = self.config.contexts.entry(self.name).or_default();
+        if !names.iter().any(|known| **known == *name) {
+            names.push(name.into());
+        }
+        self.config
+    }
 }
 
 impl Default for CacheConfig {
@@ -239,6 +264,7 @@ impl Default for CacheConfig {
             local_max_staleness: Duration::from_secs(1),
             default_ttl: Duration::from_secs(300),
             ttl_by_resource: HashMap::new(),
+            contexts: HashMap::new(),
             namespace: String::new(),
             hash_key: hash_key(""),
             command_budget: Duration::from_millis(100),
@@ -249,6 +275,7 @@ impl Default for CacheConfig {
             uncertainty: Duration::from_secs(5),
             intent: Duration::from_secs(10),
             value_limit: 1 << 20,
+            compress_over: None,
             pending_limit: 10_000,
             advice: true,
             #[cfg(feature = "map")]
@@ -498,7 +525,38 @@ impl CacheConfig {
             space: self.key_space(),
             operator_ttl: self.operator_ttl(resource),
             grace: self.grace,
+            contexts: self.contexts(resource),
         }
+    }
+
+    /// Values whose encoding is longer than this are compressed in Redis, with zstd, where that makes them smaller.
+    /// `CACHE_COMPRESS_OVER`, such as `16k`; off by default. All instances that read them need the feature `zstd`.
+    #[cfg(feature = "zstd")]
+    #[must_use]
+    pub fn compress_over(mut self, bytes: usize) -> Self {
+        self.compress_over = Some(bytes);
+        self
+    }
+
+    /// Declares something of a resource, wherever its functions stand.
+    ///
+    /// ```
+    /// use cache_runtime::CacheConfig;
+    ///
+    /// let config = CacheConfig::default().resource("orders").context("tenant");
+    /// ```
+    #[must_use]
+    pub fn resource(self, name: impl Into<String>) -> ResourceConfig {
+        ResourceConfig {
+            config: self,
+            name: name.into(),
+        }
+    }
+
+    /// What the keys of a resource need from around a call.
+    pub(crate) fn contexts(&self, resource: &str) -> Box<[Box<str>]> {
+        let contexts = self.contexts.get(resource);
+        contexts.map_or_else(Box::default, |names| names.as_slice().into())
     }
 
     pub(crate) fn operator_ttl(&self, resource: &str) -> Option<Duration> {

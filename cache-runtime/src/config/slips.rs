@@ -3,7 +3,7 @@
 use crate::key::is_resource;
 
 /// All settings except `CACHE_TTL_<RESOURCE>`.
-pub(super) const NAMES: [&str; 24] = [
+pub(super) const NAMES: [&str; 25] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",
@@ -28,6 +28,7 @@ pub(super) const NAMES: [&str; 24] = [
     "CACHE_LOAD_TIMEOUT_MS",
     "CACHE_EARLY",
     "CACHE_JITTER",
+    "CACHE_COMPRESS_OVER",
 ];
 
 /// Units that end a variable's name. No resource is named like one.

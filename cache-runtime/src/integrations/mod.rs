@@ -1,7 +1,23 @@
 //! One file per framework or library that the cache works with.
 
+#[cfg(feature = "actix")]
+pub mod actix;
+#[cfg(feature = "axum")]
+mod axum;
 pub(crate) mod encoded;
+#[cfg_attr(
+    not(any(
+        feature = "actix",
+        feature = "axum",
+        feature = "poem",
+        feature = "tower"
+    )),
+    allow(dead_code, unused_imports, reason = "the frameworks' features are off")
+)]
+mod http;
 #[cfg(feature = "poem")]
 pub mod poem;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;
+#[cfg(feature = "tower")]
+pub mod tower;

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 
 use poem::http::header::{
-    CACHE_CONTROL, CONTENT_LOCATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
 };
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
-use crate::integrations::encoded::{Encoded, is_known_by};
+use crate::cache::Cache;
+use crate::call::memo;
+use crate::call::observe::observe;
+use crate::integrations::encoded::Encoded;
+use crate::integrations::http::{self, JSON, REVALIDATE};
 
-const JSON: &str = "application/json; charset=utf-8";
-
-/// Responds with the stored JSON and its `ETag`. `no-cache` makes browsers revalidate before reuse,
-/// so that they don't show what an invalidation here has made stale.
+/// The JSON as it is stored, with its `ETag`. Who keeps it is to ask before using it again: what an invalidation here has made
+/// stale is not to live on in a browser.
 impl<T> IntoResponse for Encoded<T> {
     fn into_response(self) -> Response {
         Response::builder()
             .header(CONTENT_TYPE, HeaderValue::from_static(JSON))
-            .header(CACHE_CONTROL, HeaderValue::from_static("no-cache"))
+            .header(CACHE_CONTROL, HeaderValue::from_static(REVALIDATE))
             .header(ETAG, self.etag())
             .body(self.into_bytes())
     }
@@ -48,9 +50,8 @@ impl<T: poem_openapi::types::Type> poem_openapi::ApiResponse for Encoded<T> {
     }
 }
 
-/// Answers `304 Not Modified` instead of sending a body that the client already has, as its
-/// `If-None-Match` says. It acts on `GET` and `HEAD`, on responses with status `200` and an `ETag`,
-/// such as an [`Encoded`].
+/// Answers `304 Not Modified` in place of a body that the client names in `If-None-Match`: for `GET` and `HEAD`, where the
+/// response is `200` and has an `ETag`, as that of an [`Encoded`] has.
 ///
 /// ```
 /// use cache_runtime::Encoded;
@@ -76,7 +77,7 @@ impl<E: Endpoint> Middleware<E> for NotModified {
     }
 }
 
-/// The endpoint that [`NotModified`] creates.
+/// The endpoint that [`NotModified`] makes.
 #[derive(Debug)]
 pub struct Conditional<E>(Arc<E>);
 
@@ -84,46 +85,145 @@ impl<E: Endpoint> Endpoint for Conditional<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        // The list may be split over several header lines.
-        let known: Vec<HeaderValue> = match is_read {
-            true => request
-                .headers()
-                .get_all(IF_NONE_MATCH)
-                .iter()
-                .cloned()
-                .collect(),
-            false => Vec::new(),
-        };
+        let (method, known) = (request.method().clone(), known_tags(&request));
         let response = self.0.call(request).await?.into_response();
-        if known.is_empty() || response.status() != StatusCode::OK {
-            return Ok(response);
-        }
-        let etag = response
-            .headers()
-            .get(ETAG)
-            .and_then(|etag| etag.to_str().ok());
-        let is_known = etag.is_some_and(|etag| {
-            let mut lines = known.iter().filter_map(|line| line.to_str().ok());
-            lines.any(|line| is_known_by(etag, line))
-        });
-        if is_known {
-            return Ok(not_modified(response.headers()));
-        }
-        Ok(response)
+        Ok(unless_known(&method, &known, response))
     }
 }
 
-/// Copies all headers except those about the missing body. RFC 9110 requires `Cache-Control`,
-/// `Content-Location`, `Date`, `ETag`, `Expires` and `Vary`, if the `200` had them.
-fn not_modified(headers: &HeaderMap) -> Response {
-    let mut response = Response::builder()
+/// A list may come in several lines.
+fn known_tags(request: &Request) -> Vec<HeaderValue> {
+    let lines = request.headers().get_all(IF_NONE_MATCH);
+    lines.iter().cloned().collect()
+}
+
+/// The response, or `304` where the client has it.
+fn unless_known(method: &Method, known: &[HeaderValue], response: Response) -> Response {
+    let etag = response.headers().get(ETAG);
+    let etag = etag.and_then(|etag| etag.to_str().ok());
+    let known = known.iter().filter_map(|line| line.to_str().ok());
+    let status = response.status().as_u16();
+    if !http::is_not_modified(method.as_str(), known, status, etag) {
+        return response;
+    }
+    let mut instead = Response::builder()
         .status(StatusCode::NOT_MODIFIED)
         .finish();
-    for (name, value) in headers {
-        if name == CONTENT_LOCATION || !name.as_str().starts_with("content-") {
-            response.headers_mut().append(name, value.clone());
+    for (name, value) in response.headers() {
+        if http::goes_with_not_modified(name.as_str()) {
+            instead.headers_mut().append(name.clone(), value.clone());
         }
     }
-    response
+    instead
+}
+
+/// Says in each response what the cache did for it, and answers conditional requests: the headers are those of
+/// `cache_runtime::tower::CacheLayer`.
+///
+/// ```
+/// use cache_runtime::Encoded;
+/// use cache_runtime::poem::CacheMiddleware;
+/// use poem::{EndpointExt, Route, get, handler};
+///
+/// #[handler]
+/// fn list() -> poem::Result<Encoded<Vec<u8>>> {
+///     Encoded::new(&vec![1, 2, 3]).map_err(poem::error::InternalServerError)
+/// }
+///
+/// let app = Route::new().at("/list", get(list)).with(CacheMiddleware::new());
+/// # drop(app);
+/// ```
+#[derive(Debug, Clone)]
+pub struct CacheMiddleware {
+    status: bool,
+    conditional: bool,
+    cache: Option<Cache>,
+}
+
+impl Default for CacheMiddleware {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CacheMiddleware {
+    /// A middleware that does all of this.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            status: true,
+            conditional: true,
+            cache: None,
+        }
+    }
+
+    /// Whether `Cache-Status` is written, which names keys.
+    #[must_use]
+    pub fn status(mut self, is_written: bool) -> Self {
+        self.status = is_written;
+        self
+    }
+
+    /// Whether conditional requests are answered.
+    #[must_use]
+    pub fn conditional(mut self, is_answered: bool) -> Self {
+        self.conditional = is_answered;
+        self
+    }
+
+    /// Handlers use this cache in place of the process-wide one; see [`Cache::scope`].
+    #[must_use]
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+}
+
+impl<E: Endpoint> Middleware<E> for CacheMiddleware {
+    type Output = CacheEndpoint<E>;
+
+    fn transform(&self, endpoint: E) -> CacheEndpoint<E> {
+        CacheEndpoint {
+            endpoint,
+            options: self.clone(),
+        }
+    }
+}
+
+/// The endpoint that [`CacheMiddleware`] makes.
+#[derive(Debug)]
+pub struct CacheEndpoint<E> {
+    endpoint: E,
+    options: CacheMiddleware,
+}
+
+impl<E: Endpoint> Endpoint for CacheEndpoint<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let (method, known) = (request.method().clone(), known_tags(&request));
+        let answer = async {
+            self.endpoint
+                .call(request)
+                .await
+                .map(IntoResponse::into_response)
+        };
+        let (response, outcomes) = match &self.options.cache {
+            Some(cache) => observe(cache.scope(memo::request(false, answer))).await,
+            None => observe(memo::request(false, answer)).await,
+        };
+        let mut response = response?;
+        for (name, value) in http::headers(&outcomes) {
+            if (self.options.status || name != http::CACHE_STATUS)
+                && let Ok(value) = HeaderValue::try_from(value)
+            {
+                let name = HeaderName::from_static(name);
+                response.headers_mut().append(name, value);
+            }
+        }
+        Ok(match self.options.conditional {
+            true => unless_known(&method, &known, response),
+            false => response,
+        })
+    }
 }

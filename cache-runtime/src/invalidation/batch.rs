@@ -181,6 +181,8 @@ impl Waiter {
 pub(super) struct Batch {
     pub(super) kills: HashSet<String>,
     pub(super) bumps: HashSet<Arc<Dep>>,
+    /// Generations of single rows. Each goes with the kill of its row, so none is counted.
+    pub(super) rows: HashSet<Arc<Dep>>,
     /// Intents of this process that end with the batch, and when each expires by itself.
     pub(super) withdraws: HashMap<Nonce, Instant>,
     /// Intents that were never sent. They are kept apart from the bumps, because a bump can't
@@ -265,7 +267,10 @@ impl Batch {
             return self.absorb();
         };
         self.kills.extend(order.kills);
-        self.bumps.extend(order.bumps);
+        let (rows, bumps): (Vec<_>, Vec<_>) =
+            order.bumps.into_iter().partition(|dep| dep.is_of_row());
+        self.bumps.extend(bumps);
+        self.rows.extend(rows);
         let withdraws = order.withdraws.into_iter().map(|token| (token, end));
         self.withdraws.extend(withdraws);
         for intent in order.intents {
@@ -290,6 +295,7 @@ impl Batch {
         self.since = self.since.into_iter().chain(other.since).min();
         unite(&mut self.kills, other.kills);
         unite(&mut self.bumps, other.bumps);
+        unite(&mut self.rows, other.rows);
         self.withdraws.extend(other.withdraws);
         self.unsent.merge(other.unsent);
         self.intents.extend(other.intents);
@@ -309,6 +315,7 @@ impl Batch {
         if self.withdraws.is_empty() {
             self.kills = HashSet::new();
             self.bumps = HashSet::new();
+            self.rows = HashSet::new();
         }
         self.sweeps = HashMap::new();
     }
@@ -363,7 +370,10 @@ impl Batch {
     pub(super) fn concerns(&self, probe: &Probe) -> bool {
         self.whole_namespace
             || self.kills.contains(probe.key.as_str())
-            || probe.deps.iter().any(|dep| self.bumps.contains(dep))
+            || probe
+                .deps
+                .iter()
+                .any(|dep| self.bumps.contains(dep) || self.rows.contains(dep))
             || self.unsent.concerns(probe)
             || self.intents.iter().any(|intent| {
                 intent.rows.iter().any(|row| row.key == probe.key)

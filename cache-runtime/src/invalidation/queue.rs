@@ -332,7 +332,7 @@ impl Queue {
         }
         let invalidation = Invalidation {
             kills: batch.kills.iter().cloned().collect(),
-            bumps: batch.bumps.iter().cloned().collect(),
+            bumps: batch.bumps.iter().chain(&batch.rows).cloned().collect(),
             withdraws: batch.withdraws.keys().copied().collect(),
         };
         let intents = batch.intents.clone();

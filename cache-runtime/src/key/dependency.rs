@@ -1,11 +1,25 @@
 //! What an entry depends on besides its own resource.
 
+use std::any::TypeId;
 use std::borrow::Cow;
 
-/// One more dependency of an entry.
+use super::IdForm;
+
+/// One more thing an entry depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Dependency {
-    /// Everything under another resource.
+    /// Everything of another resource.
     Resource(Cow<'static, str>),
+    /// One row of another resource.
+    Row(Box<RowOf>),
     Tag(String),
+}
+
+/// A row of a resource, as its readers and writers name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowOf {
+    pub(crate) resource: &'static str,
+    pub(crate) id: String,
+    pub(crate) form: IdForm,
+    pub(crate) of: TypeId,
 }

@@ -182,6 +182,18 @@ impl Key {
         }
     }
 
+    /// What is computed of the resource, for a derived entry that says so.
+    pub(crate) fn op(&self) -> Option<&str> {
+        match &self.rest {
+            Rest::Id { .. } => None,
+            Rest::Args { op, .. } => op.as_deref(),
+            // In front of it may stand what is set around the call.
+            Rest::Literal(text) => text
+                .rsplit_once(':')
+                .map(|(op, _)| op.rsplit_once('@').map_or(op, |(_, op)| op)),
+        }
+    }
+
     pub(crate) fn extras(&self) -> &[Dependency] {
         &self.extras
     }

@@ -15,7 +15,7 @@ mod names;
 mod space;
 mod writer;
 
-pub(crate) use self::dependency::Dependency;
+pub(crate) use self::dependency::{Dependency, RowOf};
 pub(crate) use self::error::KeyError;
 pub(crate) use self::id::IdForm;
 #[cfg(any(test, feature = "testing", feature = "outbox-postgres"))]
@@ -24,6 +24,6 @@ pub use self::kind::EntryKind;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::manual::canonical_bytes;
 pub use self::manual::{IntoKey, Key, KeyPart};
-pub(crate) use self::names::is_resource;
+pub(crate) use self::names::{is_op, is_resource};
 pub(crate) use self::space::KeySpace;
 pub(crate) use self::writer::KeyWriter;

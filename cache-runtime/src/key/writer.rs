@@ -57,6 +57,17 @@ impl KeyWriter {
         form
     }
 
+    /// What is set around the call, as it is written; `@7@`.
+    pub(crate) fn front(&mut self, front: &str) {
+        self.text.push_str(front);
+    }
+
+    /// The same behind an id.
+    pub(crate) fn behind(&mut self, text: &str) {
+        self.text.push('@');
+        self.text.push_str(text);
+    }
+
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
         let encoded = canonical::encode(arg, &mut self.args);
         if self.args.len() > ARGUMENT_LIMIT {

@@ -9,6 +9,7 @@ use super::cells::Cell;
 use super::tick::Tick;
 use crate::base::entry_map;
 use crate::key::Dependency;
+use crate::protocol::entry::Stamp;
 
 /// Bytes of an entry besides its key and value: the struct, its flags with their map slots, its
 /// slot in the map, reference counts.
@@ -30,6 +31,8 @@ pub(crate) struct Copy {
     pub(crate) local_ttl: Duration,
     /// Length of the encoded value in bytes.
     pub(crate) encoded: usize,
+    /// Of what was loaded here, the stamp before the load.
+    pub(crate) stamp: Option<Stamp>,
 }
 
 /// What a caller expects. Another type, version or list of tags means another value.
@@ -57,6 +60,7 @@ pub(super) struct Entry {
     version: u32,
     extras: Box<[Dependency]>,
     cells: Box<[Arc<Cell>]>,
+    stamp: Option<Stamp>,
     pub(super) epoch: u64,
     /// When it may no longer be served.
     until: Tick,
@@ -83,6 +87,7 @@ impl Entry {
             version: copy.version,
             extras: copy.extras,
             cells,
+            stamp: copy.stamp,
             epoch,
             until: read.after(lasts),
             fresh: read.after(copy.ttl),
@@ -93,6 +98,11 @@ impl Entry {
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.cells.iter().all(|cell| cell.is_quiet())
+    }
+
+    /// Whether it was loaded here under this stamp.
+    pub(super) fn is_under(&self, stamp: Stamp) -> bool {
+        self.stamp == Some(stamp)
     }
 
     /// Returns true if it has not expired and is the value that the caller expects.

@@ -36,6 +36,7 @@ fn copy(value: u32) -> Copy {
         ttl: MINUTE,
         local_ttl: MINUTE,
         encoded: 100,
+        stamp: None,
     }
 }
 

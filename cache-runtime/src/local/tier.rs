@@ -16,6 +16,7 @@ use super::read_token::ReadToken;
 use super::tick::{Moment, Tick};
 use crate::base::entry_map::Table;
 use crate::base::nonce::{Nonce, hash128};
+use crate::protocol::entry::Stamp;
 use crate::store::Probe;
 
 /// The local tier of one cache.
@@ -121,19 +122,45 @@ impl Local {
         })
     }
 
-    /// Stores the value of a read, unless one of its keys has changed since the read was sent.
-    pub(crate) fn keep(&self, read_token: ReadToken, copy: Copy) {
+    /// Whether nothing has been heard of what is about to be kept.
+    pub(crate) fn is_quiet(&self, read_token: &ReadToken) -> bool {
+        read_token.epoch == self.cover.epoch()
+            && read_token.cells.iter().all(|cell| cell.is_quiet())
+    }
+
+    /// The entry under a key if it was loaded under this stamp, which is that of the generations now: then it may be served
+    /// wherever the store's word may.
+    pub(crate) fn find_under(&self, key: &str, asked: &Asked<'_>, stamp: Stamp) -> Option<Found> {
+        let now = Moment::now();
+        let (ttl, value) = (Cell::new(None), OnceCell::new());
+        self.entries.look(key.as_bytes(), |entry| {
+            if entry.is_under(stamp) && entry.fits(asked, now.tick) {
+                ttl.set(Some(entry.ttl(now.tick)));
+                let _ = value.set(entry.value.clone());
+            }
+        });
+        Some(Found {
+            ttl: ttl.get()?,
+            value: value.into_inner().flatten(),
+            age: Duration::ZERO,
+        })
+    }
+
+    /// Keeps what a read has brought, unless there was word of its keys meanwhile; whether it is kept.
+    pub(crate) fn keep(&self, read_token: ReadToken, copy: Copy) -> bool {
         let is_poisoned = read_token.epoch != self.cover.epoch()
             || !read_token.cells.iter().all(|cell| cell.is_quiet());
         if is_poisoned {
             self.figures.poisoned.add_one();
-            return;
+            return false;
         }
-        // A change from here on sets a flag that the new entry holds.
-        if let Some(entry) = Entry::new(read_token, copy) {
-            self.entries.insert(Arc::new(entry));
-            self.figures.kept.add_one();
-        }
+        // Word that comes from here on ends the cells of what is kept.
+        let Some(entry) = Entry::new(read_token, copy) else {
+            return false;
+        };
+        self.entries.insert(Arc::new(entry));
+        self.figures.kept.add_one();
+        true
     }
 
     /// Drops the entries of these keys. This process changed them, and Redis has acknowledged it.

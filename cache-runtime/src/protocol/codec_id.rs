@@ -13,6 +13,12 @@ pub enum CodecId {
     /// another shape. Don't use it for a type that contains itself if other programs may write to
     /// Redis: postcard does not limit the depth, and malicious bytes exhaust the stack.
     Postcard,
+    /// JSON, compressed with zstd.
+    JsonZstd,
+    /// MessagePack, compressed with zstd.
+    MsgPackZstd,
+    /// postcard, compressed with zstd.
+    PostcardZstd,
 }
 
 impl CodecId {
@@ -21,7 +27,33 @@ impl CodecId {
             Self::Json => 'j',
             Self::MsgPack => 'm',
             Self::Postcard => 'p',
+            Self::JsonZstd => 'J',
+            Self::MsgPackZstd => 'M',
+            Self::PostcardZstd => 'P',
         }
+    }
+
+    /// The codec of what is compressed.
+    pub(crate) fn plain(self) -> Self {
+        match self {
+            Self::Json | Self::JsonZstd => Self::Json,
+            Self::MsgPack | Self::MsgPackZstd => Self::MsgPack,
+            Self::Postcard | Self::PostcardZstd => Self::Postcard,
+        }
+    }
+
+    /// The same, compressed.
+    #[cfg(feature = "zstd")]
+    pub(crate) fn compressed(self) -> Self {
+        match self {
+            Self::Json | Self::JsonZstd => Self::JsonZstd,
+            Self::MsgPack | Self::MsgPackZstd => Self::MsgPackZstd,
+            Self::Postcard | Self::PostcardZstd => Self::PostcardZstd,
+        }
+    }
+
+    pub(crate) fn is_compressed(self) -> bool {
+        self != self.plain()
     }
 
     pub(super) fn of_letter(letter: u8) -> Option<Self> {
@@ -29,6 +61,9 @@ impl CodecId {
             b'j' => Some(Self::Json),
             b'm' => Some(Self::MsgPack),
             b'p' => Some(Self::Postcard),
+            b'J' => Some(Self::JsonZstd),
+            b'M' => Some(Self::MsgPackZstd),
+            b'P' => Some(Self::PostcardZstd),
             _ => None,
         }
     }

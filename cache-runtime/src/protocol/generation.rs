@@ -14,6 +14,7 @@ use crate::protocol::entry::Stamp;
 #[derive(Debug)]
 pub struct Dep {
     key: String,
+    is_of_row: bool,
     /// Its key in a cluster, and that key's slot.
     #[cfg_attr(
         not(feature = "redis"),
@@ -54,8 +55,26 @@ impl Dep {
     pub fn new(key: String) -> Arc<Self> {
         Arc::new(Self {
             key,
+            is_of_row: false,
             routed: OnceLock::new(),
         })
+    }
+
+    /// The dependency on a single row. Most rows have no generation, since no entry depends on
+    /// them; so a store may leave one alone that is missing when it is to be replaced.
+    #[must_use]
+    pub fn of_row(key: String) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            is_of_row: true,
+            routed: OnceLock::new(),
+        })
+    }
+
+    /// Whether it is the dependency on a single row.
+    #[must_use]
+    pub fn is_of_row(&self) -> bool {
+        self.is_of_row
     }
 
     /// Its key and slot in a cluster, computed once.

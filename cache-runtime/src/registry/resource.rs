@@ -1,6 +1,7 @@
 //! One resource of one cache: its dependencies, counters and claims.
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(crate) struct ResourceSettings {
     /// Wins over the attribute's `ttl`.
     pub(crate) operator_ttl: Option<Duration>,
     pub(crate) grace: Grace,
+    /// What its keys need from around a call.
+    pub(crate) contexts: Box<[Box<str>]>,
 }
 
 /// One resource of one cache: its dependencies, counters and claims.
@@ -37,9 +40,13 @@ pub(crate) struct Resource {
     /// `users~derived`: every derived entry depends on it too.
     pub(crate) derived: Arc<Dep>,
     entity_deps: Arc<[Arc<Dep>]>,
-    derived_deps: Arc<[Arc<Dep>]>,
+    /// What the keys of its ops' generations begin with, and those of its rows.
+    op_prefix: Box<str>,
+    row_prefix: Box<str>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
+    /// What its keys need from around a call.
+    pub(crate) contexts: Box<[Box<str>]>,
     /// The configured policy for slow and failing loads.
     pub(crate) grace: Grace,
     claims: RwLock<HashMap<&'static str, Claim>>,
@@ -72,11 +79,13 @@ impl Resource {
             prefix: space.prefix(name).into(),
             hash_key: space.hash_key,
             entity_deps: [Arc::clone(&whole)].into(),
-            derived_deps: [Arc::clone(&whole), Arc::clone(&derived)].into(),
+            op_prefix: space.generation(&format!("{name}~op:")).into(),
+            row_prefix: space.generation(&format!("{name}~row:")).into(),
             whole,
             derived,
             counters,
             operator_ttl: settings.operator_ttl,
+            contexts: settings.contexts,
             grace: settings.grace,
             claims: RwLock::default(),
             instances: RwLock::default(),
@@ -99,11 +108,29 @@ impl Resource {
 
     /// The dependencies of an entry of this kind. The order is fixed, since the stamp depends on
     /// it.
-    pub(crate) fn deps(&self, kind: EntryKind) -> &Arc<[Arc<Dep>]> {
+    pub(crate) fn deps(&self, kind: EntryKind, op: Option<&str>) -> Cow<'_, Arc<[Arc<Dep>]>> {
         match kind {
-            EntryKind::Entity => &self.entity_deps,
-            EntryKind::Derived => &self.derived_deps,
+            EntryKind::Entity => Cow::Borrowed(&self.entity_deps),
+            EntryKind::Derived => {
+                let both = [&self.whole, &self.derived].map(Arc::clone);
+                Cow::Owned(both.into_iter().chain(op.map(|op| self.op(op))).collect())
+            }
         }
+    }
+
+    /// `users~op:list`: every entry that is derived by this `op` depends on it as well.
+    pub(crate) fn op(&self, op: &str) -> Arc<Dep> {
+        Dep::new(format!("{}{op}", self.op_prefix))
+    }
+
+    /// `users~row:1`: what depends on this row, beside the row's own entry, which has a key.
+    pub(crate) fn row(&self, id: &str) -> Arc<Dep> {
+        Dep::of_row(format!("{}{id}", self.row_prefix))
+    }
+
+    /// The same of the row whose entry has this key.
+    pub(crate) fn row_of(&self, entity: &str) -> Option<Arc<Dep>> {
+        entity.strip_prefix(&*self.prefix).map(|id| self.row(id))
     }
 
     /// Whether `site` may use the keys of this op (`None`: the entities). The first function to ask

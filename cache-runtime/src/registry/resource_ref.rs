@@ -1,12 +1,15 @@
 //! A reference to a resource, which costs no reference count if the function remembers it.
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::call_site::CallSite;
 use super::resource::Resource;
+use crate::key::EntryKind;
 use crate::protocol::fingerprint::Fingerprint;
+use crate::protocol::generation::Dep;
 
 /// A reference to a resource, which costs no reference count if the function remembers it.
 #[derive(Debug, Clone)]
@@ -38,6 +41,22 @@ impl ResourceRef {
 }
 
 impl ResourceRef {
+    /// What an entry of this kind and `op` depends on, beside what its function adds.
+    #[inline]
+    pub(crate) fn deps(
+        &self,
+        kind: EntryKind,
+        op: Option<&'static str>,
+    ) -> Cow<'_, Arc<[Arc<Dep>]>> {
+        if kind == EntryKind::Derived
+            && let Self::Known(known) = self
+            && same_op(known.op, op)
+        {
+            return Cow::Borrowed(&known.deps);
+        }
+        Resource::deps(self, kind, op)
+    }
+
     /// Whether this function's keys belong to this instance of it. `types` is a hash of the names
     /// of the types that tell instances apart. If two instances agree in it, the first one owns the
     /// keys.
@@ -76,6 +95,8 @@ pub(crate) struct Known {
     pub(super) op: Option<&'static str>,
     pub(super) shared: bool,
     pub(super) resource: Arc<Resource>,
+    /// What its derived entries depend on.
+    pub(super) deps: Arc<[Arc<Dep>]>,
     pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
     /// Its first instance, with the hash of the types that tell instances apart.
     pub(super) instance: OnceLock<(u64, TypeId)>,
@@ -86,5 +107,15 @@ impl Known {
     pub(super) fn is(&self, engine: u64, name: &str) -> bool {
         // Compares pointers first: both are usually the same literal.
         self.engine == engine && (std::ptr::eq(self.name, name) || self.name == name)
+    }
+}
+
+/// Mostly the very same literal, or none.
+#[inline]
+pub(super) fn same_op(a: Option<&'static str>, b: Option<&'static str>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
     }
 }

@@ -1,17 +1,18 @@
-//! The static of an annotated function.
+//! Where an annotated function stands, and what is known of it.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::call_site::{CallSite, Role};
-use super::resource_ref::{Known, ResourceRef};
+use super::resource_ref::{Known, ResourceRef, same_op};
+use crate::key::EntryKind;
 
 /// The static of an annotated function: its call site, and what its first calls found out.
 #[derive(Debug)]
 pub struct Site {
     at: CallSite,
-    /// Remembers the first [`PLACES`] pairs of cache and resource. Calls for those pairs avoid the
-    /// registry's locks.
+    /// What the first calls found out, to spare the others the registry's locks: those in as many caches, or of as many
+    /// resources, as there are places.
     known: [OnceLock<Known>; PLACES],
 }
 
@@ -31,13 +32,13 @@ impl Deref for Site {
     }
 }
 
-/// All annotated functions of the program; the linker collects them.
+/// Every annotated function of the program: the linker puts them side by side.
 #[cfg(feature = "map")]
 #[linkme::distributed_slice]
 pub static SITES: [Site];
 
 impl Site {
-    /// A site at the caller's source location.
+    /// At the caller's place.
     #[track_caller]
     pub(crate) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
         Self {
@@ -46,7 +47,7 @@ impl Site {
         }
     }
 
-    /// The resource of this name, if this function has used it in this cache.
+    /// The resource of this name, if the function has been called with it.
     #[inline]
     pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<ResourceRef> {
         let mut known = self.known.iter().map_while(OnceLock::get);
@@ -55,7 +56,7 @@ impl Site {
             .map(ResourceRef::Known)
     }
 
-    /// Like [`Resource::claim`].
+    /// As [`Resource::claim`].
     #[inline]
     pub(crate) fn claims(
         &'static self,
@@ -69,7 +70,7 @@ impl Site {
             && known.shared == shared
             && same_op(known.op, op)
         {
-            // A claim that was granted stays granted.
+            // A claim that was granted is not taken back.
             return true;
         }
         self.claims_first(engine, name, resource, op, shared)
@@ -90,6 +91,7 @@ impl Site {
                 name,
                 op,
                 shared,
+                deps: Arc::clone(&*resource.deps(EntryKind::Derived, op)),
                 resource: Arc::clone(resource),
                 fingerprint: OnceLock::new(),
                 instance: OnceLock::new(),
@@ -98,7 +100,7 @@ impl Site {
         is_granted
     }
 
-    /// Takes a free place, if there is one.
+    /// Takes a place if there is one.
     fn know(&self, mut known: Known) {
         for place in &self.known {
             let (engine, name) = (known.engine, known.name);
@@ -108,15 +110,5 @@ impl Site {
                 Err(back) => known = back,
             }
         }
-    }
-}
-
-/// Compares pointers first: both are usually the same literal, or absent.
-#[inline]
-fn same_op(a: Option<&'static str>, b: Option<&'static str>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => std::ptr::eq(a, b) || a == b,
-        (None, None) => true,
-        _ => false,
     }
 }

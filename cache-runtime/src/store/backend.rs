@@ -31,6 +31,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// In which form values are kept.
     fn form(&self) -> Form;
 
+    /// Whether the values are kept in this process, so that to ask for one never waits for anything outside of it.
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
     /// Whether the store is asked now; the answer costs nothing.
     fn circuit(&self) -> Circuit {
         Circuit::Closed

@@ -381,6 +381,10 @@ impl Store for MemoryStore {
         self.form
     }
 
+    fn is_in_process(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
         self.entries.look(key.as_bytes(), |slot| {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::faults::{Fault, Faulty, Switch};
-use crate::cache::{Cache, test_scope};
+use crate::cache::Cache;
 use crate::config::CacheConfig;
 use crate::store::MemoryStore;
 
@@ -143,7 +143,7 @@ impl TestCache {
     /// # Cancel safety
     /// As cancel safe as `future` is.
     pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
-        test_scope::with_cache(self.cache.clone(), future)
+        self.cache.scope(future)
     }
 
     /// Makes the store fail in this way from now on.

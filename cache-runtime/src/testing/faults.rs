@@ -107,7 +107,11 @@ macro_rules! verbs {
                 self.store.name()
             }
 
-            fn form(&self) -> Form {
+            fn is_in_process(&self) -> bool {
+        self.store.is_in_process()
+    }
+
+    fn form(&self) -> Form {
                 self.store.form()
             }
 

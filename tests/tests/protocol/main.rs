@@ -2,6 +2,7 @@
 
 mod addresses;
 mod announced;
+mod around;
 mod batch;
 mod batcher;
 mod bound_keys;
@@ -13,6 +14,7 @@ mod loads;
 mod manual;
 mod outage;
 mod oversized;
+mod parts;
 mod paused;
 mod reconnect;
 mod redis;

@@ -22,6 +22,7 @@ over_each_store! {
     outside_a_block_the_write_is_announced_instead;
     operations_by_hand_wait_for_the_commit_too;
     an_announcement_stands_until_the_block_ends;
+    what_took_part_in_a_rollback_is_spared;
 }
 
 /// Runs a call in a task of its own, which is not part of the block around this one.
@@ -293,4 +294,41 @@ async fn an_announcement_stands_until_the_block_ends(pair: Pair) {
     block.await.expect("committed");
     assert_eq!(name(&other, 1).await, "new");
     assert!(is_hit(status(other.get(1)).await));
+}
+
+async fn what_took_part_in_a_rollback_is_spared(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let warm = async || {
+        name(&other, 1).await;
+        name(&other, 2).await;
+    };
+    let hits = async || {
+        let (one, two) = (other.clone(), other.clone());
+        let one = elsewhere(async move { status(one.get(1)).await }).await;
+        let two = elsewhere(async move { status(two.get(2)).await }).await;
+        (is_hit(one), is_hit(two))
+    };
+    // Outside of any block it says nothing.
+    pair.a.rolled_back();
+    warm().await;
+    let failed = pair.a.after_commit(async {
+        shop.rename_in_transaction(1).await?;
+        // On a connection of its own: it has committed.
+        shop.rename(2, "new").await?;
+        pair.a.rolled_back();
+        Err::<(), _>(DbError::Refused)
+    });
+    assert_eq!(failed.await, Err(DbError::Refused));
+    assert_eq!(hits().await, (true, false));
+
+    // What takes part behind it does so in another transaction.
+    warm().await;
+    let again = pair.a.after_commit(async {
+        shop.rename_in_transaction(2).await?;
+        pair.a.rolled_back();
+        shop.rename_in_transaction(1).await
+    });
+    again.await.expect("committed");
+    assert_eq!(hits().await, (false, true));
 }

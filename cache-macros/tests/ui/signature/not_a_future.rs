@@ -1,9 +1,4 @@
-use cache_runtime::{cached, invalidates};
-
-#[cached(resource = "users")]
-fn get(id: i64) -> Box<dyn Fn() -> Option<String>> {
-    Box::new(move || Some(id.to_string()))
-}
+use cache_runtime::invalidates;
 
 #[invalidates("users")]
 fn wipe() -> impl Iterator<Item = i64> {

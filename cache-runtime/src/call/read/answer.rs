@@ -29,15 +29,29 @@ impl Call {
         self: Arc<Self>,
     ) -> Pin<Box<impl Future<Output = Result<R, Box<Load>>>>> {
         Box::pin(async move {
-            match self.answer().await {
+            let call = Arc::clone(&self);
+            let answered = match self.answer().await {
                 Answer::Found(value) | Answer::Revalidate(value, _) => Ok(value),
-                Answer::Run(load) => Err(load),
+                Answer::Run(mut load) => match load.instead_of_waiting() {
+                    Some(value) => Ok(value),
+                    None => {
+                        load.enter().await;
+                        Err(load)
+                    }
+                },
+            };
+            if let Ok(value) = &answered {
+                call.remember(value);
             }
+            answered
         })
     }
 
     /// Looks up the entry, waits for other loads, or gets the permit to load.
     pub(super) async fn answer<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
+        if self.is_kept_here_only() {
+            return Box::pin(self.answer_in_process()).await;
+        }
         let mut reader = Reader::new(&self, self.fingerprint::<R::Value>());
         let bypass = loop {
             match reader.next().await {

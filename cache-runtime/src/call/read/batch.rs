@@ -174,6 +174,11 @@ where
                 .collect();
             KeepAlive::new(Frame::load(&first.cache, keys), None)
         });
+        let bulkhead = calls.first().and_then(|(_, first)| first.bulkhead());
+        let _place = match bulkhead {
+            Some(bulkhead) => Some(bulkhead.enter().await),
+            None => None,
+        };
         let kept_alive = KeptAlive {
             body: pin!(body(Kind::OF, missed)),
             keep_alive: &mut keep_alive,

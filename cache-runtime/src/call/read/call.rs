@@ -11,16 +11,18 @@ use super::local_options::Copies;
 use crate::base::error::Error;
 use crate::base::policy::{Grace, TtlRequest};
 use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
-use crate::call::returns::Returns;
+use crate::call::returns::{Loaded, Returns};
+use crate::call::{ambient, memo};
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
 pub(crate) use crate::key::Dependency;
 use crate::key::Key;
 use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::Content;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{CallSite, ResourceRef};
+use crate::registry::{CallSite, Resource, ResourceRef};
 use crate::store::{Look, Payload, Probe};
 
 /// A call with its key.
@@ -37,6 +39,10 @@ pub(crate) struct Call {
     pub(super) extras: Vec<Dependency>,
     pub(super) codec: CodecId,
     pub(super) version: u32,
+    /// How many loads of the function may run at a time; 0 for any number.
+    pub(super) max_loads: usize,
+    /// Where the request around the call wants to know what it was answered.
+    pub(super) memo: Option<Box<memo::Slot>>,
     /// The annotated function; `None` for a manual operation.
     pub(super) site: Option<&'static CallSite>,
 }
@@ -51,9 +57,13 @@ impl Call {
         let probe = Probe {
             key: key.render(&cache.space),
             kind: key.kind(),
-            deps: all_deps(&cache, &resource, key.kind(), key.extras()),
+            deps: all_deps(&cache, &resource.deps(key.kind(), key.op()), key.extras()),
         };
-        let problem = (!fits).then_some(BypassReason::Claimed);
+        let mut problem = (!fits).then_some(BypassReason::Claimed);
+        let mut probe = probe;
+        if !resource.contexts.is_empty() {
+            problem = problem.or(add_contexts(&mut probe.key, &resource));
+        }
         let ttl = TtlRequest {
             value: ttl,
             ..TtlRequest::default()
@@ -71,7 +81,24 @@ impl Call {
             extras: key.extras().to_vec(),
             codec: CodecId::default(),
             version: key.type_version(),
+            max_loads: 0,
+            memo: None,
             site: None,
+        }
+    }
+
+    /// Tells the request around the call what it was answered.
+    pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
+        if let Some(slot) = &self.memo {
+            match returned.loaded() {
+                Loaded::Failed => {}
+                Loaded::Absent => slot.remember(None),
+                Loaded::Value(_) => {
+                    if let Some(value) = returned.share() {
+                        slot.remember(Some(value));
+                    }
+                }
+            }
         }
     }
 
@@ -155,6 +182,22 @@ impl Call {
     }
 }
 
+/// Puts what is set around a call by hand into its key; says if it is not there.
+fn add_contexts(key: &mut String, resource: &Resource) -> Option<BypassReason> {
+    let start = resource.prefix.len();
+    // That of an annotated call has it.
+    if key.get(start..).is_some_and(|rest| rest.starts_with('@')) {
+        return None;
+    }
+    match ambient::front(&resource.contexts) {
+        Ok(front) => {
+            key.insert_str(start.min(key.len()), &front);
+            None
+        }
+        Err(_) => Some(BypassReason::NoContext),
+    }
+}
+
 /// Decodes the return value in an entry. `None` if the entry is not of this type.
 pub(super) fn restore<R: Returns<S>, S>(
     content: Content,
@@ -164,7 +207,10 @@ pub(super) fn restore<R: Returns<S>, S>(
     match content {
         Content::Absence => R::from_absence(),
         Content::Value => match payload {
-            Payload::Encoded(bytes) => R::Value::from_bytes(codec, bytes).map(R::from_own),
+            Payload::Encoded(bytes) => {
+                let (codec, bytes) = codec::decompress(codec, bytes)?;
+                R::Value::from_bytes(codec, &bytes).map(R::from_own)
+            }
             shared => value_of(codec, shared).map(R::from_value),
         },
         Content::Nothing => None,
@@ -175,7 +221,10 @@ pub(super) fn restore<R: Returns<S>, S>(
 pub(crate) fn value_of<V: Cacheable>(codec: CodecId, payload: &Payload) -> Option<Arc<V>> {
     match payload {
         Payload::Empty => None,
-        Payload::Encoded(bytes) => V::from_bytes(codec, bytes).map(Arc::new),
+        Payload::Encoded(bytes) => {
+            let (codec, bytes) = codec::decompress(codec, bytes)?;
+            V::from_bytes(codec, &bytes).map(Arc::new)
+        }
         Payload::Decoded(value) => downcast(Arc::clone(value)),
     }
 }

@@ -1,27 +1,23 @@
-//! The dependencies of an entry besides its own resource: other resources, and tags.
+//! What an entry depends on besides its own resource: other resources, and tags.
 
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::key::{Dependency, EntryKind};
+use crate::key::Dependency;
 use crate::protocol::generation::Dep;
-use crate::registry::Resource;
 
-/// The dependency for a tag. Resource names can't look like it.
+/// The dependency that a tag stands for; no resource is spelled like it.
 pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
     Dep::new(cache.space.tag(tag))
 }
 
-/// Returns everything that an entry depends on: first the dependencies of its own resource, then
-/// the others, sorted. So all readers and writers of the entry use the same order, however they
-/// name them.
+/// All that an entry depends on: what its resource says first (`own`), then the rest in one order for all who read
+/// and fill the entry, however they name it.
 pub(crate) fn all_deps(
     cache: &Engine,
-    resource: &Resource,
-    kind: EntryKind,
+    own: &Arc<[Arc<Dep>]>,
     extras: &[Dependency],
 ) -> Arc<[Arc<Dep>]> {
-    let own = resource.deps(kind);
     if extras.is_empty() {
         return Arc::clone(own);
     }
@@ -29,9 +25,14 @@ pub(crate) fn all_deps(
     for extra in extras {
         match extra {
             Dependency::Tag(tag) => more.push(tag_dep(cache, tag)),
-            // An invalidation of one row there replaces only the derived generation.
+            // An invalidation of one row there replaces the derived generation only.
             Dependency::Resource(name) => {
-                more.extend_from_slice(cache.visitor(name).deps(EntryKind::Derived))
+                let other = cache.visitor(name);
+                more.extend([Arc::clone(&other.whole), Arc::clone(&other.derived)]);
+            }
+            Dependency::Row(row) => {
+                let other = cache.visitor(row.resource);
+                more.extend([Arc::clone(&other.whole), other.row(&row.id)]);
             }
         }
     }

@@ -19,6 +19,7 @@ where
     R: Returns<S>,
     U: Unless<R::Value>,
 {
+    load.enter().await;
     let watched = KeptAlive {
         body: pin!(body),
         keep_alive: load.keep_alive(),

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::answer::Answer;
+use super::blocking;
 use super::call::Call;
 use super::context::LoadContext;
 use super::detached;
@@ -152,15 +153,45 @@ impl<R, S, U> Read<R, S, U> {
                 Some(Opening::Ask(call)) => call,
                 None => return std::future::pending().await,
             };
-            match call.answer().await {
+            let value = match Arc::clone(&call).answer().await {
                 Answer::Found(value) => value,
                 Answer::Revalidate(value, load) => {
                     tokio::spawn(detached::load(load, body(Kind::OF), unless));
                     value
                 }
-                Answer::Run(load) => detached::race(load, body(Kind::OF), unless).await,
-            }
+                Answer::Run(mut load) => match load.instead_of_waiting() {
+                    Some(value) => value,
+                    None => detached::race(load, body(Kind::OF), unless).await,
+                },
+            };
+            call.remember(&value);
+            value
         }
+    }
+
+    /// The same of a function that is not asynchronous: it blocks its thread while another one loads, and asks nobody
+    /// outside of the process.
+    pub fn run_sync(self, body: impl FnOnce(Kind<R, S>) -> R) -> R
+    where
+        R: Returns<S>,
+        U: Unless<R::Value>,
+    {
+        if self.is_off {
+            observe::record_disabled();
+            return body(Kind::OF);
+        }
+        let call = match self.opening {
+            Some(Opening::Found(value)) => return value,
+            Some(Opening::Ask(call)) => call,
+            // Nobody awaits the key of this call.
+            None => return body(Kind::OF),
+        };
+        let mut load = match blocking::begin(call) {
+            Ok(value) => return value,
+            Err(load) => load,
+        };
+        let returned = load.keep_alive().during(|| body(Kind::OF));
+        blocking::over(load, returned, self.unless)
     }
 }
 
@@ -177,14 +208,14 @@ impl<R> Opening<R> {
     /// Returns `None` if only the key was wanted.
     // Compiled once for each return type, not in each function.
     #[inline(never)]
-    fn of<S>(call: Begun<'_>) -> Option<Self>
+    fn of<S>(mut call: Begun<'_>) -> Option<Self>
     where
         R: Returns<S>,
     {
         if scope::takes_key(|| call.key()) {
             return None;
         }
-        Some(match call.find() {
+        Some(match call.recall().or_else(|| call.find()) {
             Some(value) => {
                 call.leave();
                 Self::Found(value)

@@ -4,6 +4,7 @@
 //! This code is not compiled for each annotated function. What depends on types depends only on the
 //! return type.
 
+use std::any::TypeId;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -11,13 +12,17 @@ use super::hit::Fallback;
 use super::new_entry::NewEntry;
 use super::permit::Permit;
 use super::{Call, Unless};
-use crate::call::enclosing::Frame;
-use crate::call::keep_alive::{KeepAlive, Step};
+use crate::base::mutation;
+use crate::call::enclosing::{self, Frame};
+use crate::call::keep_alive::{KeepAlive, KeptAlive, Step};
 use crate::call::observe::{StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
+use crate::coalesce::bulkhead::{Bulkhead, Place};
 use crate::coalesce::load_gate::Run;
 use crate::coalesce::single_flight::LoadResult;
-use crate::store::Filled;
+use crate::local::{Copy, ReadToken};
+use crate::protocol::entry::{Content, Stamp};
+use crate::store::{Filled, Payload};
 
 /// What a caller that runs the body does for others.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(super) enum LoadRole {
     Leader(Permit),
     /// Hands the value to its waiters.
     Runner(Run),
+    /// Keeps it in this process: those who wait, what was taken before the load, and the stamp then.
+    InProcess(Box<(Run, ReadToken, Stamp)>),
     /// Nothing.
     Alone,
 }
@@ -39,6 +46,8 @@ pub(super) struct Load {
     pub(super) fallback: Option<Box<Fallback>>,
     /// Renews the lease at a third of its length.
     keep_alive: KeepAlive,
+    /// One of so many that may run at a time.
+    place: Option<Place>,
 }
 
 impl Load {
@@ -50,7 +59,7 @@ impl Load {
     ) -> Box<Self> {
         let renewal = match &part {
             LoadRole::Leader(permit) => Some(permit.renewal()),
-            LoadRole::Runner(_) | LoadRole::Alone => None,
+            LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
         let frame = Frame::load(&call.cache, [call.probe.key.clone()]);
         Box::new(Self {
@@ -58,7 +67,32 @@ impl Load {
             part,
             fallback,
             keep_alive: KeepAlive::new(frame, renewal),
+            place: None,
         })
+    }
+
+    /// Where there is no place to load, what there is to return in place of waiting for one.
+    pub(super) fn instead_of_waiting<R: Returns<S>, S>(&mut self) -> Option<R> {
+        let bulkhead = self.call.bulkhead()?;
+        self.place = bulkhead.try_enter();
+        if self.place.is_some() || !self.fallback.as_ref()?.covers_errors {
+            return None;
+        }
+        let fallback = self.fallback.take()?;
+        self.call.fall_back(*fallback, StaleReason::LoadsBusy)
+    }
+
+    /// Waits until the body may run.
+    pub(super) async fn enter(&mut self) {
+        if self.place.is_none()
+            && let Some(bulkhead) = self.call.bulkhead()
+        {
+            let waiting = KeptAlive {
+                body: std::pin::pin!(bulkhead.enter()),
+                keep_alive: &mut self.keep_alive,
+            };
+            self.place = Some(waiting.await);
+        }
     }
 
     /// Returns what renews the lease while the body runs.
@@ -87,23 +121,88 @@ impl Load {
         returned: &R,
         unless: impl Unless<R::Value>,
     ) -> Completion {
-        let new_entry = match &self.part {
+        let mut load = self;
+        // The next one may run while this one is stored.
+        load.place = None;
+        let mut is_kept = None;
+        let call = Arc::clone(&load.call);
+        let new_entry = match std::mem::replace(&mut load.part, LoadRole::Alone) {
             LoadRole::Leader(permit) => {
                 permit.leader.complete(|| load_result(returned));
-                self.call.pack(returned, unless)
+                load.part = LoadRole::Leader(permit);
+                call.pack(returned, unless)
             }
             LoadRole::Runner(run) => {
+                run.complete(|| load_result(returned));
+                load.part = LoadRole::Runner(run);
+                None
+            }
+            LoadRole::InProcess(kept) => {
+                let (run, token, stamp) = *kept;
+                // Before those who wait are told: who comes then finds it.
+                is_kept = Some(call.keep_loaded(returned, unless, token, stamp));
                 run.complete(|| load_result(returned));
                 None
             }
             LoadRole::Alone => None,
         };
         let has_failed = matches!(returned.loaded(), Loaded::Failed);
+        call.remember(returned);
         Completion {
-            load: self,
+            load,
             new_entry,
             has_failed,
+            is_kept,
         }
+    }
+}
+
+impl Call {
+    /// The bulkhead of the function, if it has one. A call inside another load does not wait for it: that load may have
+    /// one of its places.
+    pub(super) fn bulkhead(&self) -> Option<Arc<Bulkhead>> {
+        let site = self.site.filter(|_| self.max_loads > 0)?;
+        if mutation::is_active("loads-without-places") {
+            return None;
+        }
+        if enclosing::is_in_load(&self.cache) {
+            return None;
+        }
+        let function = std::ptr::from_ref(site).addr();
+        Some(self.cache.bulkheads.of(function, self.max_loads))
+    }
+
+    /// Keeps what was loaded in this process; whether it is kept.
+    fn keep_loaded<R: Returns<S>, S>(
+        &self,
+        returned: &R,
+        unless: impl Unless<R::Value>,
+        token: ReadToken,
+        stamp: Stamp,
+    ) -> bool {
+        let (Some(local), Some(entry)) = (&self.cache.local, self.pack(returned, unless)) else {
+            return false;
+        };
+        let value = match entry.payload {
+            Payload::Decoded(value) => Some(value),
+            Payload::Empty if entry.content == Content::Absence => None,
+            Payload::Empty | Payload::Encoded(_) => return false,
+        };
+        let copy = Copy {
+            value,
+            type_id: TypeId::of::<R::Value>(),
+            version: self.version,
+            extras: self.extras.as_slice().into(),
+            ttl: entry.fresh_for,
+            local_ttl: entry.fresh_for,
+            encoded: entry.size,
+            stamp: Some(stamp),
+        };
+        let is_kept = local.keep(token, copy);
+        if is_kept {
+            self.resource.counters.fills.add_one();
+        }
+        is_kept
     }
 }
 
@@ -113,6 +212,8 @@ pub(super) struct Completion {
     load: Box<Load>,
     new_entry: Option<NewEntry>,
     has_failed: bool,
+    /// Of what is kept in this process alone, whether it is.
+    is_kept: Option<bool>,
 }
 
 impl Completion {
@@ -127,18 +228,19 @@ impl Completion {
             part,
             fallback,
             keep_alive,
+            ..
         } = *self.load;
         drop(keep_alive);
         let leads = match part {
             LoadRole::Leader(permit) => Some(permit),
-            LoadRole::Runner(_) | LoadRole::Alone => None,
+            LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
         let status = match (leads, self.new_entry) {
             (Some(permit), Some(new_entry)) => {
                 Some(permit.fill(&call, new_entry).await == Some(Filled::Stored))
             }
             (Some(_), None) => Some(false),
-            (None, _) => None,
+            (None, _) => self.is_kept,
         };
         Over {
             call,

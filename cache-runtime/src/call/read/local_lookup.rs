@@ -15,6 +15,7 @@ use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, all_deps};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::Grace;
+use crate::call::memo::{self, Recalled};
 use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
@@ -23,9 +24,11 @@ use crate::engine::{Engine, EngineRef};
 use crate::key::{Dependency, EntryKind, Key};
 use crate::local::{Asked, Copy, Local, Moment, ReadToken, Shared};
 use crate::protocol::cacheable::Cacheable;
+use crate::protocol::codec;
 use crate::protocol::entry::{Content, Header};
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{Resource, Site};
+use crate::protocol::generation::Dep;
+use crate::registry::{ResourceRef, Site};
 use crate::store::Payload;
 
 /// A call with its key.
@@ -83,6 +86,8 @@ impl<'a> Begun<'a> {
                     resource: &start.resource,
                     key: start.key.text(),
                     kind: options.kind(),
+                    op: options.op,
+                    deps: None,
                     problem: options.problem,
                     grace: &options.grace,
                     copies: &options.copies,
@@ -91,6 +96,55 @@ impl<'a> Begun<'a> {
                 }
             }
             Self::Call(call) => call.asking(),
+        }
+    }
+
+    /// What the request around the call remembers; counted and recorded.
+    #[inline]
+    pub(super) fn recall<R: Returns<S>, S>(&mut self) -> Option<R> {
+        let Self::PreparedCall(cache, start) = self else {
+            return None;
+        };
+        let options = &start.options;
+        let recalled = memo::recall(options.memo, || {
+            let key = start.key.text().to_owned();
+            (cache.id, key, TypeId::of::<R::Value>(), options.version)
+        });
+        if matches!(recalled, Recalled::Nothing) {
+            return None;
+        }
+        self.recalled(recalled)
+    }
+
+    #[cold]
+    fn recalled<R: Returns<S>, S>(&mut self, recalled: Recalled) -> Option<R> {
+        let Self::PreparedCall(_, start) = self else {
+            return None;
+        };
+        // Inside of a body others are served what it makes, and a write sees what it has written.
+        let is_usual = start.options.problem.is_none()
+            && scope::mode() == Mode::Usual
+            && !scope::is_strict()
+            && !enclosing::is_inside();
+        match recalled {
+            Recalled::Answer(answer) if is_usual => {
+                let value = match answer {
+                    Some(value) => value.downcast().ok().map(R::from_value)?,
+                    None => R::from_absence()?,
+                };
+                let asking = self.asking();
+                if transaction::is_open(asking.cache) {
+                    return None;
+                }
+                asking.resource.counters.hits.add_one();
+                asking.record("request", Duration::ZERO);
+                Some(value)
+            }
+            Recalled::Slot(slot) if is_usual => {
+                start.recalled = Recalled::Slot(slot);
+                None
+            }
+            _ => None,
         }
     }
 
@@ -150,9 +204,12 @@ impl Wanted {
 /// The parts of a call that a lookup in the process needs.
 struct Asking<'a> {
     cache: &'a Engine,
-    resource: &'a Resource,
+    resource: &'a ResourceRef,
     key: &'a str,
     kind: EntryKind,
+    op: Option<&'static str>,
+    /// All that it depends on, if that has been put together.
+    deps: Option<&'a Arc<[Arc<Dep>]>>,
     problem: Option<BypassReason>,
     grace: &'a Grace,
     copies: &'a Copies,
@@ -202,11 +259,14 @@ impl Asking<'_> {
             }
         };
         let store = &self.cache.store;
-        if self.extras.is_empty() {
-            store.glance(self.key, self.resource.deps(self.kind), &see);
+        if let Some(deps) = self.deps {
+            store.glance(self.key, deps, &see);
         } else {
-            let deps = all_deps(self.cache, self.resource, self.kind, self.extras);
-            store.glance(self.key, &deps, &see);
+            let own = self.resource.deps(self.kind, self.op);
+            match self.extras.is_empty() {
+                true => store.glance(self.key, &own, &see),
+                false => store.glance(self.key, &all_deps(self.cache, &own, self.extras), &see),
+            }
         }
         let ttl = seen.get()?;
         self.resource.counters.hits.add_one();
@@ -284,6 +344,8 @@ impl Call {
             resource: &self.resource,
             key: &self.probe.key,
             kind: self.probe.kind,
+            op: None,
+            deps: Some(&self.probe.deps),
             problem: self.problem,
             grace: &self.grace,
             copies: &self.copies,
@@ -361,7 +423,11 @@ impl Call {
                 extras: self.extras.as_slice().into(),
                 ttl: hit.ttl,
                 local_ttl: self.copies.ttl.min(hit.ttl.saturating_sub(early)),
-                encoded: hit.payload.len(),
+                encoded: match &hit.payload {
+                    Payload::Encoded(bytes) => codec::length(hit.codec, bytes),
+                    Payload::Empty | Payload::Decoded(_) => 0,
+                },
+                stamp: None,
             },
         );
     }

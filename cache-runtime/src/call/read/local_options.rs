@@ -13,6 +13,8 @@ pub(crate) struct Copies {
     pub(crate) kept: bool,
     /// The longest time that a local entry is served.
     pub(crate) ttl: Duration,
+    /// Whether there is nothing but what is kept here.
+    pub(crate) in_process: bool,
 }
 
 impl Default for Copies {
@@ -21,6 +23,7 @@ impl Default for Copies {
             strict: false,
             kept: true,
             ttl: MAX_TTL,
+            in_process: false,
         }
     }
 }

@@ -7,12 +7,14 @@
 
 mod answer;
 mod batch;
+mod blocking;
 mod call;
 mod context;
 mod deps;
 mod detached;
 mod entry_point;
 mod hit;
+mod in_process;
 mod load;
 mod local_lookup;
 mod local_options;

@@ -88,28 +88,39 @@ impl Call {
         share: impl FnOnce() -> Option<Arc<V>>,
         fresh_for: Duration,
     ) -> Result<NewEntry, Error> {
-        let (payload, size) = match self.cache.store.form() {
+        let form = match self.is_kept_here_only() {
+            true => Form::Decoded,
+            false => self.cache.store.form(),
+        };
+        let plain = self.codec.plain();
+        let (codec, payload, size) = match form {
             Form::Encoded => {
-                let encoded = value.to_bytes(self.codec);
+                let encoded = value.to_bytes(plain);
                 let (bytes, footprint) = encoded.map_err(|it| self.loses::<V>(it))?;
-                let size = self.within_limit(bytes.len())?;
+                self.within_limit(bytes.len())?;
                 self.verify::<V, C>(value, &footprint, || Ok(bytes.clone()))?;
-                (Payload::Encoded(bytes), size)
+                let over = match self.codec.is_compressed() {
+                    true => Some(0),
+                    false => self.cache.config.compress_over,
+                };
+                let (codec, bytes) = codec::compress(plain, bytes, over);
+                let size = bytes.len();
+                (codec, Payload::Encoded(bytes), size)
             }
             Form::Decoded => {
-                let measured = value.measure(self.codec);
+                let measured = value.measure(plain);
                 let (size, footprint) = measured.map_err(|it| self.loses::<V>(it))?;
                 let size = self.within_limit(size)?;
-                let encode = || value.to_bytes(self.codec).map(|(bytes, _)| bytes);
+                let encode = || value.to_bytes(plain).map(|(bytes, _)| bytes);
                 self.verify::<V, C>(value, &footprint, encode)?;
                 let payload = share().map_or(Payload::Empty, |value| Payload::Decoded(value));
-                (payload, size)
+                (plain, payload, size)
             }
         };
         Ok(NewEntry {
             content: Content::Value,
             payload,
-            codec: self.codec,
+            codec,
             size,
             fresh_for,
             stale_for: self.grace.kept_for(),
@@ -139,12 +150,12 @@ impl Call {
         }
         let trust = self
             .resource
-            .trust(self.site, TypeId::of::<V>(), self.codec);
+            .trust(self.site, TypeId::of::<V>(), self.codec.plain());
         let is_wanted = trust.wants(footprint);
         if !is_wanted && !self.cache.verifies_all && !V::schema().guesses {
             return Ok(());
         }
-        match encode().and_then(|bytes| codec::verify::<V, C>(self.codec, value, &bytes)) {
+        match encode().and_then(|bytes| codec::verify::<V, C>(self.codec.plain(), value, &bytes)) {
             Ok(()) => {
                 trust.keeps(footprint);
                 Ok(())

@@ -10,8 +10,9 @@ use super::{Call, all_deps};
 use crate::base::nonce::hash128;
 use crate::base::policy::{IntoTtl, MAX_TTL};
 use crate::call::observe::BypassReason;
+use crate::call::{ambient, tag};
 use crate::engine::{Engine, Handle};
-use crate::key::{Dependency, EntryKind, KeyPart, KeyWriter, is_resource};
+use crate::key::{Dependency, EntryKind, KeyPart, KeyWriter, RowOf, is_resource};
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{ResourceRef, Site};
 use crate::store::Probe;
@@ -148,7 +149,7 @@ impl ReadPlan {
 
     /// Makes the entry depend on this tag too.
     pub fn tag(&mut self, tag: impl Display) -> &mut Self {
-        self.0.extras.push(Dependency::Tag(tag.to_string()));
+        self.0.extras.extend(tag::written(tag).map(Dependency::Tag));
         self
     }
 
@@ -167,6 +168,29 @@ impl ReadPlan {
         self
     }
 
+    /// The entry depends on one row of this resource, too.
+    pub fn depends_row<T: KeyPart + ?Sized>(
+        &mut self,
+        resource: &'static str,
+        id: &T,
+    ) -> &mut Self {
+        if !is_resource(resource) {
+            return self.depends(resource);
+        }
+        let mut key = KeyWriter::default();
+        match key.id(id, &self.0.resource.hash_key) {
+            Ok(form) => self.0.extras.push(Dependency::Row(Box::new(RowOf {
+                resource,
+                id: key.take(),
+                form,
+                of: typeid::of::<T>(),
+            }))),
+            // Writers that name the row by this id invalidate the whole resource, or more.
+            Err(_) => self.0.extras.push(Dependency::Resource(resource.into())),
+        }
+        self
+    }
+
     /// Decides whether this call uses the cache at all.
     #[inline]
     pub fn when(&mut self, condition: bool) -> &mut Self {
@@ -174,6 +198,38 @@ impl ReadPlan {
             self.refuse(BypassReason::Condition);
         }
         self
+    }
+
+    /// What is set by this name around the call is in the key.
+    pub fn include_context(&mut self, name: &str) -> &mut Self {
+        let start = &mut *self.0;
+        match ambient::find(name) {
+            // Behind the id, where nothing but this can stand.
+            ambient::Found::Text(text) if start.options.has_id => start.key.behind(&text),
+            ambient::Found::Text(text) => {
+                self.arg(name).arg(&text);
+            }
+            found => start.refuse_context(name, found),
+        }
+        self
+    }
+
+    /// How many runs of the function there may be at a time.
+    #[inline]
+    pub fn max_loads(&mut self, most: usize) -> &mut Self {
+        self.set(|options| options.max_loads = most.max(1))
+    }
+
+    /// Kept in this process, and nowhere else.
+    #[inline]
+    pub fn in_process(&mut self) -> &mut Self {
+        self.set(|options| options.copies.in_process = true)
+    }
+
+    /// A request remembers what it was answered.
+    #[inline]
+    pub fn memo(&mut self) -> &mut Self {
+        self.set(|options| options.memo = true)
     }
 
     /// Sets how the value is encoded.
@@ -276,13 +332,20 @@ impl ReadPlan {
     /// function that reads one row.
     pub(super) fn finish_each<K: KeyPart>(self, cache: &Handle, ids: &[K]) -> Vec<Call> {
         let mut start = self.0;
+        start.check_rows(cache);
         start.register(cache);
         start.check_instance();
         let (site, options) = (start.site, start.options);
         let resource = &start.resource;
-        let deps = all_deps(cache, resource, EntryKind::Entity, &start.extras);
+        let deps = all_deps(
+            cache,
+            &resource.deps(EntryKind::Entity, None),
+            &start.extras,
+        );
+        let front = ambient::front(&resource.contexts).unwrap_or_default();
         let calls = ids.iter().map(|id| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
+            key.front(&front);
             let problem = match key.id(id, &resource.hash_key) {
                 Ok(form) if resource.fits(form, typeid::of::<K>(), Some(site)) => None,
                 Ok(_) => Some(BypassReason::Claimed),
@@ -304,6 +367,8 @@ impl ReadPlan {
                 extras: start.extras.clone(),
                 codec: options.codec,
                 version: options.version,
+                max_loads: options.max_loads,
+                memo: None,
                 site: Some(site),
             }
         });
@@ -318,6 +383,7 @@ impl ReadPlan {
         if !start.options.has_id {
             start.key.end_hashed(&cache.space);
         }
+        start.check_rows(cache);
         start.check_instance();
         let (site, name, options) = (start.site, start.name, &start.options);
         let is_granted = site.claims(cache.id, name, &start.resource, options.op, options.shared);

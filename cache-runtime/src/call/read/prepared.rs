@@ -9,6 +9,8 @@ use siphasher::sip::SipHasher13;
 use super::local_options::Copies;
 use super::{Call, all_deps};
 use crate::base::policy::{Grace, TtlRequest};
+use crate::call::ambient;
+use crate::call::memo::Recalled;
 use crate::call::observe::BypassReason;
 use crate::engine::{Engine, Handle};
 use crate::key::{Dependency, EntryKind, KeyError, KeyWriter};
@@ -26,6 +28,8 @@ pub(super) struct PreparedCall {
     pub(super) key: KeyWriter,
     pub(super) options: ReadOptions,
     pub(super) extras: Vec<Dependency>,
+    /// What the request around the call has to say to it.
+    pub(super) recalled: Recalled,
 }
 
 /// The options of a function's attribute, and what follows from them.
@@ -40,6 +44,10 @@ pub(super) struct ReadOptions {
     pub(super) copies: Copies,
     pub(super) codec: CodecId,
     pub(super) version: u32,
+    /// How many loads may run at a time; 0 for any number.
+    pub(super) max_loads: usize,
+    /// Whether a request remembers it.
+    pub(super) memo: bool,
     /// A hash of the types that tell calls of this function apart.
     pub(super) types: u64,
     /// Identifies the instance of the function, among those for different type parameters, of the
@@ -66,6 +74,8 @@ impl ReadOptions {
         self.copies = Copies::default();
         self.codec = CodecId::default();
         self.version = 0;
+        self.max_loads = 0;
+        self.memo = false;
         self.types = 0;
         self.instance = None;
     }
@@ -117,10 +127,14 @@ impl PreparedCall {
                 key: KeyWriter::default(),
                 options: ReadOptions::default(),
                 extras: Vec::new(),
+                recalled: Recalled::Nothing,
             }),
         };
         start.options.nothing(&start.resource.grace);
         start.key.begin(&start.resource.prefix);
+        if !start.resource.contexts.is_empty() {
+            start.add_contexts();
+        }
         start
     }
 
@@ -134,6 +148,7 @@ impl PreparedCall {
     #[inline]
     pub(super) fn leave(mut self: Box<Self>) {
         self.extras.clear();
+        self.recalled = Recalled::Nothing;
         if self.key.is_small() {
             // There is no place for it while the thread ends.
             let _ = SPARE.try_with(|spare| spare.set(Some(self)));
@@ -151,6 +166,31 @@ impl PreparedCall {
         {
             self.options.version ^= version_of(instance);
         }
+    }
+
+    /// What the resource is declared to need from around the call.
+    #[cold]
+    fn add_contexts(&mut self) {
+        match ambient::front(&self.resource.contexts) {
+            Ok(front) => self.key.front(&front),
+            Err((name, found)) => {
+                let name = name.to_owned();
+                self.refuse_context(&name, found);
+            }
+        }
+    }
+
+    /// Something that belongs into the key is not set around the call: without it, one tenant would be served another's.
+    #[cold]
+    pub(super) fn refuse_context(&mut self, name: &str, found: ambient::Found) {
+        if found == ambient::Found::Unkeyable {
+            return self.refuse(BypassReason::Unkeyable);
+        }
+        let site = self.site;
+        site.report(|| {
+            format!("a call of {site} runs without the cache, since nobody has set `{name}` around it; wrap it in `Cache::with_key(\"{name}\", ..)`")
+        });
+        self.refuse(BypassReason::NoContext);
     }
 
     /// Records a problem. The first one counts.
@@ -172,8 +212,35 @@ impl PreparedCall {
     /// Registers the resources that it depends on, because a function of the program names them.
     pub(super) fn register(&self, cache: &Engine) {
         for extra in &self.extras {
-            if let Dependency::Resource(name) = extra {
-                cache.resource(name);
+            match extra {
+                Dependency::Resource(name) => drop(cache.resource(name)),
+                Dependency::Row(row) => drop(cache.resource(row.resource)),
+                Dependency::Tag(_) => {}
+            }
+        }
+    }
+
+    /// A row whose id has another form than the resource's is named by no writer: then the entry
+    /// depends on all of the resource.
+    #[inline]
+    pub(super) fn check_rows(&mut self, cache: &Engine) {
+        if !self.extras.is_empty() {
+            self.check_each_row(cache);
+        }
+    }
+
+    fn check_each_row(&mut self, cache: &Engine) {
+        for extra in &mut self.extras {
+            let Dependency::Row(row) = extra else {
+                continue;
+            };
+            let fitting = cache
+                .resource(row.resource)
+                .filter(|resource| resource.fits(row.form, row.of, Some(self.site)));
+            // As its writers write it.
+            match fitting.and_then(|resource| ambient::front(&resource.contexts).ok()) {
+                Some(front) => row.id.insert_str(0, &front),
+                None => *extra = Dependency::Resource(row.resource.into()),
             }
         }
     }
@@ -181,7 +248,22 @@ impl PreparedCall {
     pub(super) fn into_call(mut self: Box<Self>, cache: Handle) -> Call {
         self.register(&cache);
         let options = self.options;
-        let deps = all_deps(&cache, &self.resource, options.kind(), &self.extras);
+        let own = self.resource.deps(options.kind(), options.op);
+        let mut deps = all_deps(&cache, &own, &self.extras);
+        drop(own);
+        let memo = match std::mem::replace(&mut self.recalled, Recalled::Nothing) {
+            Recalled::Slot(slot) => Some(Box::new(slot)),
+            Recalled::Nothing | Recalled::Answer(_) => None,
+        };
+        if options.copies.in_process
+            && options.kind() == EntryKind::Entity
+            && !cache.store.is_in_process()
+            && !crate::base::mutation::is_active("in-process-rows-left-out")
+        {
+            // Nobody tells of the removal of an entry that is not there.
+            let row = self.resource.row_of(self.key.text());
+            deps = deps.iter().cloned().chain(row).collect();
+        }
         let call = Call {
             resource: self.resource.clone(),
             probe: Probe {
@@ -198,6 +280,8 @@ impl PreparedCall {
             extras: std::mem::take(&mut self.extras),
             codec: options.codec,
             version: options.version,
+            max_loads: options.max_loads,
+            memo,
             site: Some(self.site),
         };
         self.leave();

@@ -14,6 +14,7 @@ use crate::call::enclosing::Frame;
 use crate::call::keep_alive::{KeepAlive, Renewal, Step};
 use crate::call::scope;
 use crate::call::transaction::{self, DeferredWrite, InDoubt};
+use crate::call::{memo, observe};
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
 use crate::invalidation::{Order, Running};
@@ -121,6 +122,7 @@ impl Writing {
             },
             announced: guard.announced().zip(guard.withdrawal()),
         };
+        memo::forget();
         // Not earlier: if the author's code panics, the guard must still act.
         guard.state = State::Over;
         let cache = &guard.cache;
@@ -140,7 +142,8 @@ impl Writing {
             let receipt = transaction::leave_uncertain(cache, write.clone(), Nonce::fresh());
             drop(running);
             // The caller is about to commit: wait until the intent stands.
-            let _ = receipt.acknowledged(guard.call_budget.left()).await;
+            let acknowledged = receipt.acknowledged(guard.call_budget.left()).await;
+            observe::record_invalidation(acknowledged);
             return;
         }
         let mut order = write.map_or_else(Order::default, Planned::into_order);
@@ -160,7 +163,8 @@ impl Writing {
         // failed.
         let receipt = cache.delivery.enqueue(order);
         drop(running);
-        let _ = receipt.acknowledged(guard.call_budget.left()).await;
+        let acknowledged = receipt.acknowledged(guard.call_budget.left()).await;
+        observe::record_invalidation(acknowledged);
     }
 }
 
@@ -302,6 +306,7 @@ impl Drop for Guard {
                 drop(self.withdrawal().map(|order| delivery.enqueue(order)));
             }
             State::Running => {
+                memo::forget();
                 let token = self
                     .announced
                     .map_or_else(Nonce::fresh, |announced| announced.token);

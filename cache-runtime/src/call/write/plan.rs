@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::base::nonce::Nonce;
 use crate::call::read::tag_dep;
+use crate::call::{ambient, tag};
 use crate::engine::Handle;
 use crate::invalidation::{Order, Sweep};
-use crate::key::{IdForm, KeyError, KeyPart, KeyWriter};
+use crate::key::{IdForm, KeyError, KeyPart, KeyWriter, is_op};
 use crate::protocol::generation::Dep;
 use crate::registry::{CallSite, Resource};
 use crate::store::{Intent, IntentRow};
@@ -29,9 +30,16 @@ pub struct WritePlan<'a> {
 #[derive(Debug)]
 struct Target {
     resource: Arc<Resource>,
-    /// The entity's key. `None` for the whole resource.
-    entity: Option<String>,
+    /// The keys of the rows; `None` if none were named.
+    rows: Option<Vec<String>>,
+    /// Of what is derived, only this; all of it if nothing is named.
+    ops: Vec<&'static str>,
+    /// Whether it is the whole resource whatever was named.
+    is_whole: bool,
 }
+
+/// A write of more rows invalidates the whole resource, which costs the same whatever there is.
+const MAX_ROWS: usize = 4_096;
 
 impl<'a> WritePlan<'a> {
     pub(crate) fn new(cache: &'a Handle, site: Option<&'static CallSite>) -> Self {
@@ -62,6 +70,11 @@ impl<'a> WritePlan<'a> {
     pub fn id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
+            match ambient::front(&target.resource.contexts) {
+                Ok(front) => key.front(&front),
+                // Whose row it is nobody has said.
+                Err(_) => target.is_whole = true,
+            }
             let form = key.id(id, &self.cache.space.hash_key);
             target.narrow(form, typeid::of::<T>(), key.take(), self.site);
         }
@@ -72,7 +85,30 @@ impl<'a> WritePlan<'a> {
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn rendered_id(mut self, id: &str) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
-            target.entity = Some(self.cache.space.rendered(&target.resource.name, id));
+            let key = self.cache.space.rendered(&target.resource.name, id);
+            target.rows.get_or_insert_default().push(key);
+        }
+        self
+    }
+
+    /// Narrows the last resource to these rows, and to everything derived from the resource.
+    pub fn ids<I>(mut self, ids: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: KeyPart,
+    {
+        if let Some(Some(target)) = self.targets.last_mut() {
+            // None is not all of them.
+            target.rows.get_or_insert_default();
+        }
+        for (n, id) in ids.into_iter().enumerate() {
+            if n == MAX_ROWS {
+                if let Some(Some(target)) = self.targets.last_mut() {
+                    target.is_whole = true;
+                }
+                break;
+            }
+            self = self.id(&id);
         }
         self
     }
@@ -84,6 +120,20 @@ impl<'a> WritePlan<'a> {
         self
     }
 
+    /// Of what is derived from the last resource, narrows it to what this `op` and others named so
+    /// compute.
+    pub fn op(mut self, op: &'static str) -> Self {
+        if let Some(Some(target)) = self.targets.last_mut() {
+            if is_op(op) {
+                target.ops.push(op);
+            } else {
+                // No reader has it. An invalidation is never bypassed.
+                target.is_whole = true;
+            }
+        }
+        self
+    }
+
     /// Adds a resource that the program's source does not name.
     pub(crate) fn known(mut self, resource: Arc<Resource>) -> Self {
         self.targets.push(Some(Target::whole(resource)));
@@ -92,7 +142,8 @@ impl<'a> WritePlan<'a> {
 
     /// Adds all entries that carry this tag.
     pub fn tag(mut self, tag: impl Display) -> Self {
-        self.tags.push(tag_dep(self.cache, &tag.to_string()));
+        let tag = tag::written(tag);
+        self.tags.extend(tag.map(|tag| tag_dep(self.cache, &tag)));
         self
     }
 
@@ -127,20 +178,31 @@ impl<'a> WritePlan<'a> {
         let order = &mut planned.order;
         for target in self.targets.into_iter().flatten() {
             let resource = target.resource;
-            order.sweeps.push(Sweep {
-                resource: resource.name.clone(),
-                derived_only: target.entity.is_some(),
-            });
-            match target.entity {
-                Some(key) => {
-                    order.kills.push(key.clone());
-                    order.bumps.push(Arc::clone(&resource.derived));
-                    let whole = Arc::clone(&resource.whole);
-                    planned.rows.push(IntentRow { key, whole });
-                }
-                None => order.bumps.push(Arc::clone(&resource.whole)),
-            }
             order.counted.push(Arc::clone(&resource.counters));
+            let is_whole = target.is_whole || (target.rows.is_none() && target.ops.is_empty());
+            // What is derived by other ops is alive, and no sweep can tell.
+            if is_whole || target.ops.is_empty() {
+                order.sweeps.push(Sweep {
+                    resource: resource.name.clone(),
+                    derived_only: !is_whole,
+                });
+            }
+            if is_whole {
+                order.bumps.push(Arc::clone(&resource.whole));
+                continue;
+            }
+            match target.ops.as_slice() {
+                [] => order.bumps.push(Arc::clone(&resource.derived)),
+                ops => order.bumps.extend(ops.iter().map(|op| resource.op(op))),
+            }
+            for key in target.rows.into_iter().flatten() {
+                order.kills.push(key.clone());
+                if !crate::base::mutation::is_active("row-dependencies-not-rotated") {
+                    order.bumps.extend(resource.row_of(&key));
+                }
+                let whole = Arc::clone(&resource.whole);
+                planned.rows.push(IntentRow { key, whole });
+            }
         }
         planned
     }
@@ -212,7 +274,9 @@ impl Target {
     fn whole(resource: Arc<Resource>) -> Self {
         Self {
             resource,
-            entity: None,
+            rows: None,
+            ops: Vec::new(),
+            is_whole: false,
         }
     }
 
@@ -226,7 +290,9 @@ impl Target {
         site: Option<&'static CallSite>,
     ) {
         if form.is_ok_and(|form| self.resource.fits(form, of, site)) {
-            self.entity = Some(key);
+            self.rows.get_or_insert_default().push(key);
+        } else {
+            self.is_whole = true;
         }
     }
 }

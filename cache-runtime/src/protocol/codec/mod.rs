@@ -8,6 +8,7 @@
 //! asks for it, the bytes are decoded again at once.
 
 mod checked;
+mod compressed;
 mod footprint;
 mod place;
 mod refusal;
@@ -20,11 +21,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::checked::Check;
+pub(crate) use self::compressed::{compress, decompress, length};
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::refusal::Refusal;
 pub(crate) use self::verify::{AsEncoded, AsEqual, AsShown, Compare, Trust, verify};
 use crate::base::error::{Error, ErrorKind};
 use crate::protocol::codec_id::CodecId;
+
+/// The longest encoded value that is read: no instance stores more.
+#[cfg(feature = "zstd")]
+const MOST_BYTES: usize = crate::config::MOST_VALUE_BYTES;
 
 /// Stands for a codec whose feature is off.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ pub struct NotBuiltIn;
 #[diagnostic::on_unimplemented(
     message = "this codec is not built in",
     label = "cache-runtime's feature of this name is off",
-    note = "turn it on where you depend on cache-runtime: `features = [\"msgpack\"]` or `features = [\"postcard\"]`"
+    note = "turn it on where you depend on cache-runtime: `features = [\"msgpack\"]`, `features = [\"postcard\"]` or `features = [\"zstd\"]`"
 )]
 pub trait BuiltIn {
     /// The codec.
@@ -129,7 +135,6 @@ pub(crate) fn undecodable<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> 
             let mut reader = postcard::Deserializer::from_bytes(bytes);
             told::<V, _>(deserialize(&mut reader))
         }
-        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
         _ => (String::new(), "this codec is not built in".to_owned()),
     };
     let path = match path.as_str() {
@@ -175,7 +180,7 @@ pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Optio
             let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
             rest.is_empty().then_some(value)
         }
-        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
+        // Also what is compressed, which is opened before.
         _ => None,
     }
 }
@@ -187,7 +192,6 @@ enum WriteError {
     MsgPack(rmp_serde::encode::Error),
     #[cfg(feature = "postcard")]
     Postcard(postcard::Error),
-    #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
     NotBuiltIn,
 }
 
@@ -199,7 +203,6 @@ impl Display for WriteError {
             Self::MsgPack(error) => error.fmt(f),
             #[cfg(feature = "postcard")]
             Self::Postcard(error) => error.fmt(f),
-            #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
             Self::NotBuiltIn => f.write_str("cache-runtime was built without this codec"),
         }
     }
@@ -221,7 +224,6 @@ fn write<V: Serialize>(
         CodecId::Postcard => postcard::to_io(value, into)
             .map(drop)
             .map_err(WriteError::Postcard),
-        #[cfg(not(all(feature = "msgpack", feature = "postcard")))]
         _ => Err(WriteError::NotBuiltIn),
     }
 }

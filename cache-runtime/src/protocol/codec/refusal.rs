@@ -53,8 +53,8 @@ impl From<Refusal> for Error {
 /// The codec's usual name.
 pub(super) fn name(codec: CodecId) -> &'static str {
     match codec {
-        CodecId::Json => "JSON",
-        CodecId::MsgPack => "MessagePack",
-        CodecId::Postcard => "postcard",
+        CodecId::Json | CodecId::JsonZstd => "JSON",
+        CodecId::MsgPack | CodecId::MsgPackZstd => "MessagePack",
+        CodecId::Postcard | CodecId::PostcardZstd => "postcard",
     }
 }

@@ -110,6 +110,9 @@ pub struct Target {
     /// The row, as written; `None` for the whole resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Of what is derived only this, if anything is named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ops: Vec<String>,
 }
 
 /// A line of source code.
@@ -181,6 +184,7 @@ impl CacheMap {
                 resources.map(move |resource| Target {
                     resource,
                     id: target.id.clone(),
+                    ops: target.ops.clone(),
                 })
             });
             writer.targets = bound.collect();
@@ -264,7 +268,7 @@ impl Reader {
                 Word::Tag(tag) => reader.tags.push(tag),
                 Word::Shared => reader.shared = true,
                 Word::Batch => reader.batch = true,
-                Word::Name { .. } | Word::CrashSafe => {}
+                Word::Name { .. } | Word::Op(_) | Word::CrashSafe => {}
             }
         }
         Some(reader)
@@ -292,7 +296,16 @@ impl Writer {
         };
         for word in words {
             match word {
-                Word::Name { resource, rest } => writer.targets.push(Target { resource, id: rest }),
+                Word::Name { resource, rest } => writer.targets.push(Target {
+                    resource,
+                    id: rest,
+                    ops: Vec::new(),
+                }),
+                Word::Op(op) => {
+                    if let Some(target) = writer.targets.last_mut() {
+                        target.ops.push(op);
+                    }
+                }
                 Word::Tag(tag) => writer.tags.push(tag),
                 Word::CrashSafe => writer.crash_safe = true,
                 _ => {}

@@ -9,6 +9,8 @@ pub(super) enum Word {
         resource: String,
         rest: Option<String>,
     },
+    /// `op list`, of the name before it
+    Op(String),
     Ttl(String),
     Depends(String),
     Tag(String),
@@ -24,7 +26,11 @@ pub(super) fn read(words: &str) -> Vec<Word> {
         .filter(|word| !word.is_empty())
         .map(|word| match word.split_once(' ') {
             Some(("ttl", ttl)) => Word::Ttl(ttl.to_owned()),
-            Some(("depends", name)) => Word::Depends(name.to_owned()),
+            Some(("op", op)) => Word::Op(op.to_owned()),
+            Some(("depends", name)) => {
+                let resource = outside_braces(name, ':').into_iter().next();
+                Word::Depends(resource.unwrap_or_default().to_owned())
+            }
             Some(("tag", tag)) => Word::Tag(tag.replace("%2C", ",")),
             Some(("crash", "safe")) => Word::CrashSafe,
             Some(("keys", "shared")) => Word::Shared,
@@ -104,6 +110,15 @@ mod tests {
         assert_eq!(
             read("users, teams, crash safe"),
             [name("users", ""), name("teams", ""), Word::CrashSafe]
+        );
+        assert_eq!(
+            read("users, op list, op filter:paginated, depends authors:{author_id: i64}"),
+            [
+                name("users", ""),
+                Word::Op("list".into()),
+                Word::Op("filter:paginated".into()),
+                Word::Depends("authors".into()),
+            ]
         );
         // Resources with the names of options. A name has no spaces, and these options have one.
         assert_eq!(

@@ -55,9 +55,9 @@ use self::supervisor::{Keeper, Kept, Links};
 use self::tracking::{Tracker, Tracking};
 use self::walk::{Walk, db_size, facts_of, scan};
 use super::{
-    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, Invalidated,
-    Invalidation, LeaseReply, LeaseRequest, Look, Matching, PartlyInvalidated, Probe, ServerFacts,
-    Store, Survey, Word,
+    Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, IntentRow,
+    Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching, PartlyInvalidated, Probe,
+    ServerFacts, Store, Survey, Word,
 };
 use crate::base::background::supervised;
 use crate::base::clock::{self, Millis};
@@ -66,6 +66,7 @@ use crate::base::nonce::Nonce;
 use crate::base::policy::generation_ttl;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
+use crate::protocol::generation::Dep;
 use crate::protocol::glob;
 
 /// Entries and generations in Redis.
@@ -200,16 +201,48 @@ impl RedisStore {
         .await
     }
 
+    /// In steps: of many rows each is announced before the last has answered, and none twice.
     async fn announce(&self, mode: &str, intent: &Intent) -> Result<Intended, Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.announce(mode, intent).await;
         }
         let link = self.links.current()?;
-        let rows = intent.rows.iter().map(|row| row.key.as_str());
-        let generations = intent.rows.iter().map(|row| &row.whole).chain(&intent.deps);
-        let keys = rows.chain(generations.clone().map(|dep| dep.key()));
+        let (mut rows, mut deps) = (intent.rows.chunks(STEP), intent.deps.chunks(STEP));
+        let mut done = self
+            .announce_on(
+                &link,
+                mode,
+                intent,
+                rows.next().unwrap_or_default(),
+                deps.next().unwrap_or_default(),
+            )
+            .await?;
+        let rest = rows
+            .map(|rows| (rows, &[][..]))
+            .chain(deps.map(|deps| (&[][..], deps)));
+        for (rows, deps) in rest {
+            let step = self.announce_on(&link, mode, intent, rows, deps).await?;
+            done = Intended {
+                at: step.at,
+                on_whole: done.on_whole || step.on_whole,
+            };
+        }
+        Ok(done)
+    }
+
+    async fn announce_on(
+        &self,
+        link: &Link,
+        mode: &str,
+        intent: &Intent,
+        rows: &[IntentRow],
+        deps: &[Arc<Dep>],
+    ) -> Result<Intended, Error> {
+        let generations = rows.iter().map(|row| &row.whole).chain(deps);
+        let keys = rows.iter().map(|row| row.key.as_str());
+        let keys = keys.chain(generations.clone().map(|dep| dep.key()));
         let args = [
-            intent.rows.len().to_string().into_bytes(),
+            rows.len().to_string().into_bytes(),
             millis(self.default_generation_ttl),
             intent.token.to_string().into_bytes(),
             millis(intent.length),
@@ -219,11 +252,11 @@ impl RedisStore {
             .clone()
             .map(|_| Nonce::fresh().to_string().into_bytes());
         let args = args.into_iter().chain(nonces);
-        let (at, on_whole) = self.script(&link, &scripts::INTEND, keys, args).await?;
-        self.changed(intent.rows.iter().map(|row| row.key.as_str()));
-        self.changed(intent.deps.iter().map(|dep| dep.key()));
+        let (at, on_whole) = self.script(link, &scripts::INTEND, keys, args).await?;
+        self.changed(rows.iter().map(|row| row.key.as_str()));
+        self.changed(deps.iter().map(|dep| dep.key()));
         if on_whole {
-            self.changed(intent.rows.iter().map(|row| row.whole.key()));
+            self.changed(rows.iter().map(|row| row.whole.key()));
         }
         self.links.fences.passed(&[0]).await;
         Ok(Intended {
@@ -441,7 +474,7 @@ impl Store for RedisStore {
         }
         let link = self.links.current()?;
         let kills: Vec<_> = invalidation.kills.iter().map(String::as_str).collect();
-        let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| dep.key()).collect();
+        let bumps: Vec<_> = invalidation.bumps.iter().map(|dep| &**dep).collect();
         let withdraws: Vec<_> = invalidation
             .withdraws
             .iter()
@@ -545,7 +578,8 @@ impl Store for RedisStore {
         let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
         while let Some(keys) = scan(&link, self.budget, &mut walk).await? {
             for bumps in keys.chunks(STEP) {
-                let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
+                let bumps: Vec<_> = bumps.iter().map(|key| Dep::new(key.clone())).collect();
+                let bumps: Vec<_> = bumps.iter().map(|dep| &**dep).collect();
                 done = self.invalidate_on(&link, &[], &bumps, "").await?.at;
             }
         }

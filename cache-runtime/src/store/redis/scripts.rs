@@ -413,8 +413,8 @@ return 1
 });
 
 /// `KEYS` entries to remove, then generations; `ARGV` how many entries, the generations' time to live in ms, the tokens
-/// of intents that end, a nonce each. Other intents that have not expired stay. Returns the time, and how many entries
-/// there were.
+/// of intents that end, a nonce each. Other intents that have not expired stay. Behind a `?` the nonce
+/// is for a generation that is left alone where there is none. Returns the time, and how many entries there were.
 pub(super) static INVALIDATE: LazyLock<Lua> = LazyLock::new(|| {
     script(
         r"
@@ -431,9 +431,19 @@ for i = 1, kills do
   end
 end
 for i = kills + 1, #KEYS do
-  local value = whole(KEYS[i])
-  local intents = value and standing(value, t, ended) or ''
-  put(KEYS[i], ARGV[3 + i - kills] .. intents, ARGV[2])
+  local nonce = ARGV[3 + i - kills]
+  if nonce:sub(1, 1) ~= '?' then
+    -- It is replaced, be there one or not.
+  elseif redis.call('EXISTS', KEYS[i]) == 1 then
+    nonce = nonce:sub(2)
+  else
+    nonce = nil
+  end
+  if nonce then
+    local value = whole(KEYS[i])
+    local intents = value and standing(value, t, ended) or ''
+    put(KEYS[i], nonce .. intents, ARGV[2])
+  end
 end
 return {t, removed}
 ",

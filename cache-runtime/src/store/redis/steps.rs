@@ -10,6 +10,7 @@ use crate::base::clock::Millis;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::protocol::entry::Header;
+use crate::protocol::generation::Dep;
 use crate::store::{Fill, Filled, Invalidated, LeaseReply, LeaseRequest, Payload, Probe, Seen};
 
 impl RedisStore {
@@ -118,7 +119,7 @@ impl RedisStore {
         &self,
         link: &Link,
         kills: &[&str],
-        bumps: &[&str],
+        bumps: &[&Dep],
         withdraws: &str,
     ) -> Result<Invalidated, Error> {
         if kills.len() + bumps.len() <= STEP {
@@ -145,12 +146,16 @@ impl RedisStore {
         &self,
         link: &Link,
         kills: &[&str],
-        bumps: &[&str],
+        bumps: &[&Dep],
         withdraws: &str,
     ) -> Result<Invalidated, Error> {
-        let nonces = bumps
-            .iter()
-            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let nonces = bumps.iter().map(|dep| {
+            // Where nobody depends on a row, there is nothing to write.
+            let mark = if dep.is_of_row() { "?" } else { "" };
+            format!("{mark}{}", Nonce::fresh()).into_bytes()
+        });
+        let generations = bumps.iter().map(|dep| dep.key());
+        let keys = kills.iter().copied().chain(generations);
         let args = [
             kills.len().to_string().into_bytes(),
             millis(self.default_generation_ttl),
@@ -160,11 +165,11 @@ impl RedisStore {
             .script(
                 link,
                 &scripts::INVALIDATE,
-                kills.iter().chain(bumps).copied(),
+                keys.clone(),
                 args.into_iter().chain(nonces),
             )
             .await?;
-        self.changed(kills.iter().chain(bumps).copied());
+        self.changed(keys);
         Ok(Invalidated {
             at: Millis(at),
             removed,

@@ -1,0 +1,310 @@
+//! `#[cache_defaults(..)]` on an `impl` block: adds options to the attributes of its methods.
+//!
+//! It runs before they do, and writes into them what they do not say themselves; all else, mistakes
+//! included, is theirs.
+
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
+use syn::Token;
+use syn::ext::IdentExt as _;
+use syn::parse::{ParseStream, Parser as _};
+use syn::punctuated::Punctuated;
+
+use crate::diag::{Errors, listed, nearest};
+
+/// What may stand on the block for `#[cached]`.
+const CACHED: &[&str] = &[
+    "resource",
+    "cache",
+    "crate",
+    "ttl",
+    "none_ttl",
+    "codec",
+    "version",
+    "stale_if_error",
+    "swr",
+    "timeout",
+    "early",
+    "jitter",
+    "local_ttl",
+];
+
+/// The same for `#[invalidates]`, which has its resource by itself.
+const INVALIDATES: &[&str] = &["cache", "crate", "rejected", "crash_safe", "required"];
+
+/// One option of the block.
+struct Default {
+    name: Ident,
+    /// All of it, such as `ttl = 300`.
+    tokens: TokenStream,
+    /// What stands behind the `=`.
+    value: TokenStream,
+}
+
+/// The block with the options added, or with what is wrong with them.
+pub(crate) fn cache_defaults(args: TokenStream, block: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let defaults = read(args, &mut errors);
+    if !is_impl(&block) {
+        let message = "`#[cache_defaults]` goes on an `impl` block, whose methods are annotated";
+        errors.at(Span::call_site(), message);
+    }
+    match errors.verdict(Some(())) {
+        Ok(()) => in_block(block, &defaults),
+        Err(errors) => errors.beside(block),
+    }
+}
+
+fn read(args: TokenStream, errors: &mut Errors) -> Vec<Default> {
+    let option = |input: ParseStream<'_>| {
+        let name = input.call(Ident::parse_any)?;
+        let mut value = TokenStream::new();
+        if input.peek(Token![=]) {
+            input.parse::<Token![=]>()?;
+            value = input.parse::<syn::Expr>()?.to_token_stream();
+        }
+        let tokens = match value.is_empty() {
+            true => quote!(#name),
+            false => quote!(#name = #value),
+        };
+        Ok(Default {
+            name,
+            tokens,
+            value,
+        })
+    };
+    let all =
+        |input: ParseStream<'_>| Punctuated::<_, Token![,]>::parse_terminated_with(input, option);
+    let defaults: Vec<Default> = match all.parse2(args) {
+        Ok(all) => all.into_iter().collect(),
+        Err(error) => {
+            errors.absorb(error);
+            return Vec::new();
+        }
+    };
+    if defaults.is_empty() {
+        let message = "`#[cache_defaults]` has no options; write e.g. `#[cache_defaults(resource = \"users\")]`";
+        errors.at(Span::call_site(), message);
+    }
+    for (n, default) in defaults.iter().enumerate() {
+        let name = default.name.to_string();
+        if defaults[..n].iter().any(|it| it.name == default.name) {
+            errors.on(
+                &default.name,
+                format!("`{name}` is given twice; keep one of them"),
+            );
+        }
+        let known = || CACHED.iter().chain(INVALIDATES).copied();
+        if !known().any(|known| name == known) {
+            let message = match nearest(&name, known()) {
+                Some(meant) => format!("unknown option `{name}`; did you mean `{meant}`?"),
+                None => format!(
+                    "`{name}` is no option for a whole block, which takes {}",
+                    listed(
+                        CACHED
+                            .iter()
+                            .copied()
+                            .chain(INVALIDATES[2..].iter().copied())
+                    )
+                ),
+            };
+            errors.on(&default.name, message);
+        }
+    }
+    defaults
+}
+
+fn is_impl(block: &TokenStream) -> bool {
+    block
+        .clone()
+        .into_iter()
+        .take_while(|token| !matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace))
+        .any(|token| matches!(token, TokenTree::Ident(ident) if ident == "impl"))
+}
+
+/// The last braces of the block hold its methods.
+fn in_block(block: TokenStream, defaults: &[Default]) -> TokenStream {
+    let mut trees: Vec<TokenTree> = block.into_iter().collect();
+    if let Some(TokenTree::Group(body)) = trees.last_mut() {
+        let mut changed = Group::new(body.delimiter(), in_methods(body.stream(), defaults));
+        changed.set_span(body.span());
+        *body = changed;
+    }
+    trees.into_iter().collect()
+}
+
+/// Each `#[..]` between the methods; what is inside of them is left alone.
+fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
+    let mut is_attribute = false;
+    let each = methods.into_iter().map(|tree| match tree {
+        TokenTree::Group(group) if is_attribute && group.delimiter() == Delimiter::Bracket => {
+            is_attribute = false;
+            let mut changed = Group::new(Delimiter::Bracket, in_attribute(&group, defaults));
+            changed.set_span(group.span());
+            TokenTree::Group(changed)
+        }
+        tree => {
+            is_attribute = matches!(&tree, TokenTree::Punct(punct) if punct.as_char() == '#');
+            tree
+        }
+    });
+    each.collect()
+}
+
+/// `cached(ttl = 300)`, with what it does not say.
+fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
+    let mut trees: Vec<TokenTree> = attribute.stream().into_iter().collect();
+    let arguments = match trees.last() {
+        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
+            let group = group.clone();
+            trees.pop();
+            Some(group)
+        }
+        _ => None,
+    };
+    let name = match trees.last() {
+        Some(TokenTree::Ident(name)) => name.clone(),
+        _ => return attribute.stream(),
+    };
+    let written = arguments.as_ref().map(Group::stream).unwrap_or_default();
+    let added = if name == "cached" {
+        added(&written, defaults, CACHED)
+    } else if name == "invalidates" {
+        let mut added = added(&written, defaults, INVALIDATES);
+        let resource = defaults.iter().find(|default| default.name == "resource");
+        if let Some(resource) = resource.filter(|_| !names_a_target(&written)) {
+            added.insert(0, resource.value.clone());
+        }
+        added
+    } else {
+        return attribute.stream();
+    };
+    let path: TokenStream = trees.into_iter().collect();
+    let rest = (!written.is_empty()).then_some(written);
+    // A resource comes before the `id` that belongs to it, and no other order matters.
+    let all = added.into_iter().chain(rest);
+    let mut all = Group::new(Delimiter::Parenthesis, quote!(#(#all),*));
+    all.set_span(arguments.map_or_else(|| name.span(), |arguments| arguments.span()));
+    quote!(#path #all)
+}
+
+/// The options that the attribute can take and does not have.
+fn added(written: &TokenStream, defaults: &[Default], takes: &[&str]) -> Vec<TokenStream> {
+    let has: Vec<String> = entries(written)
+        .iter()
+        .filter_map(|entry| match entry.first() {
+            Some(TokenTree::Ident(name)) => Some(name.to_string()),
+            _ => None,
+        })
+        .collect();
+    let missing = defaults.iter().filter(|default| {
+        let name = default.name.to_string();
+        takes.contains(&name.as_str()) && !has.contains(&name)
+    });
+    missing.map(|default| default.tokens.clone()).collect()
+}
+
+/// Whether a write says what it invalidates: a resource by itself, or tags.
+fn names_a_target(written: &TokenStream) -> bool {
+    entries(written).iter().any(|entry| match entry.as_slice() {
+        [TokenTree::Ident(name), TokenTree::Group(_), ..] => name == "tags",
+        // An option, or a word such as `crash_safe`.
+        [TokenTree::Ident(_), TokenTree::Punct(punct), ..] => punct.as_char() == ':',
+        [TokenTree::Ident(name)] => name.unraw() == name.to_string().to_uppercase(),
+        [] => false,
+        _ => true,
+    })
+}
+
+/// What stands between the commas.
+fn entries(written: &TokenStream) -> Vec<Vec<TokenTree>> {
+    let mut entries = vec![Vec::new()];
+    for tree in written.clone() {
+        match (&tree, entries.last_mut()) {
+            (TokenTree::Punct(punct), _) if punct.as_char() == ',' => entries.push(Vec::new()),
+            (_, Some(entry)) => entry.push(tree),
+            (_, None) => {}
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(args: &str, block: &str) -> String {
+        let parse = |source: &str| source.parse().expect("tokens");
+        cache_defaults(parse(args), parse(block)).to_string()
+    }
+
+    #[track_caller]
+    fn assert_same(found: &str, expected: &str) {
+        let expected: TokenStream = expected.parse().expect("tokens");
+        assert_eq!(found, expected.to_string());
+    }
+
+    #[test]
+    fn what_a_method_does_not_say_the_block_says() {
+        let block = "impl Users {
+            #[cached(op = \"list\")] async fn list(&self) -> Vec<User> { vec![] }
+            #[cached] async fn get(&self, id: i64) -> User { todo!() }
+            #[cached(resource = \"teams\", ttl = 5)] async fn team(&self, id: i64) -> Team { todo!() }
+            #[invalidates] async fn clear(&self) {}
+            #[invalidates(id = id)] async fn rename(&self, id: i64) {}
+            #[invalidates(\"teams\", id = id, crash_safe)] async fn join(&self, id: i64) {}
+            #[invalidates(tags(\"t\"))] async fn tagged(&self) {}
+            #[inline] fn other(&self) {}
+        }";
+        assert_same(
+            &of("resource = \"users\", cache = self.cache, ttl = 300", block),
+            "impl Users {
+            #[cached(resource = \"users\", cache = self.cache, ttl = 300, op = \"list\")] async fn list(&self) -> Vec<User> { vec![] }
+            #[cached(resource = \"users\", cache = self.cache, ttl = 300)] async fn get(&self, id: i64) -> User { todo!() }
+            #[cached(cache = self.cache, resource = \"teams\", ttl = 5)] async fn team(&self, id: i64) -> Team { todo!() }
+            #[invalidates(\"users\", cache = self.cache)] async fn clear(&self) {}
+            #[invalidates(\"users\", cache = self.cache, id = id)] async fn rename(&self, id: i64) {}
+            #[invalidates(cache = self.cache, \"teams\", id = id, crash_safe)] async fn join(&self, id: i64) {}
+            #[invalidates(cache = self.cache, tags(\"t\"))] async fn tagged(&self) {}
+            #[inline] fn other(&self) {}
+        }",
+        );
+    }
+
+    #[test]
+    fn constants_are_resources() {
+        let block = "impl Users {
+            #[invalidates(Self::RESOURCE, id = id)] async fn a(&self, id: i64) {}
+            #[invalidates(USERS)] async fn b(&self) {}
+        }";
+        assert_same(&of("resource = \"users\"", block), block);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (args, block, message) in [
+            (
+                "resource = \"users\"",
+                "async fn list() {}",
+                "goes on an `impl` block",
+            ),
+            ("", "impl A {}", "has no options"),
+            (
+                "resourse = \"users\"",
+                "impl A {}",
+                "did you mean `resource`?",
+            ),
+            (
+                "op = \"list\"",
+                "impl A {}",
+                "is no option for a whole block",
+            ),
+            ("ttl = 5, ttl = 6", "impl A {}", "given twice"),
+            ("ttl = ", "impl A {}", "compile_error"),
+        ] {
+            let found = of(args, block);
+            assert!(found.contains(message), "{found}");
+            assert!(found.contains("compile_error"), "{found}");
+        }
+    }
+}

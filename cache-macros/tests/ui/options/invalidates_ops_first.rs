@@ -1,0 +1,6 @@
+use cache_runtime::invalidates;
+
+#[invalidates(ops("list"), "users")]
+async fn reorder() {}
+
+fn main() {}

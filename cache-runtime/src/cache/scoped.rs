@@ -1,0 +1,60 @@
+//! A cache in place of the process-wide one, for what runs in one future.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Cache;
+
+tokio::task_local! {
+    static IN_SCOPE: Cache;
+}
+
+/// Whether there has ever been a scope. In most programs there is none, and a call need not look.
+static IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// The cache in whose [scope](Cache::scope) the current task is.
+#[inline]
+pub(crate) fn in_scope() -> Option<Cache> {
+    match IN_USE.load(Ordering::Relaxed) {
+        true => IN_SCOPE.try_with(Cache::clone).ok(),
+        false => None,
+    }
+}
+
+impl Cache {
+    /// Runs `future` with this cache in place of the process-wide one, for annotated functions that use
+    /// that, and for [`cache()`](crate::cache()). Tests that have a database each are apart with it, also
+    /// around the requests of an application that they serve.
+    ///
+    /// Tasks that it spawns are not concerned, nor is what a body under `swr` or `timeout` calls when it
+    /// goes on behind its caller. Scopes nest; the innermost counts.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use cache_runtime::{Cache, CacheConfig, cached};
+    ///
+    /// #[cached(resource = "users")]
+    /// async fn user(id: i64) -> Option<String> {
+    ///     Some(format!("user {id}"))
+    /// }
+    ///
+    /// let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    /// cache.scope(async { user(1).await; user(1).await }).await;
+    /// assert_eq!(cache.get_stats().await.counters.hits, 1);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// As cancel safe as `future` is.
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        IN_USE.store(true, Ordering::Relaxed);
+        IN_SCOPE.scope(self.clone(), future)
+    }
+
+    /// The same for what is not awaited.
+    #[cfg(any(feature = "actix", feature = "tower"))]
+    pub(crate) fn scope_now<T>(&self, call: impl FnOnce() -> T) -> T {
+        IN_USE.store(true, Ordering::Relaxed);
+        IN_SCOPE.sync_scope(self.clone(), call)
+    }
+}

@@ -1,0 +1,128 @@
+//! The ids in `ids = ids`: what holds them is left where it is, be it a list, a slice or a pointer to one.
+//!
+//! [`each`] has its method once for each way to get at them, as inherent methods on a chain of types that
+//! dereference into each other (as `Shape` has).
+
+use std::iter::Empty;
+use std::ops::Deref;
+
+/// What holds the ids.
+#[must_use]
+pub fn each<T: ?Sized>(ids: &T) -> Each<'_, T> {
+    Each(Copied(Pointed(Unknown(ids))))
+}
+
+/// A list or a set.
+#[derive(Debug)]
+pub struct Each<'a, T: ?Sized>(Copied<'a, T>);
+
+/// A reference to one.
+#[derive(Debug)]
+pub struct Copied<'a, T: ?Sized>(Pointed<'a, T>);
+
+/// A pointer to one.
+#[derive(Debug)]
+pub struct Pointed<'a, T: ?Sized>(Unknown<'a, T>);
+
+/// None of these.
+#[derive(Debug)]
+pub struct Unknown<'a, T: ?Sized>(&'a T);
+
+/// What can be iterated. Nothing implements it, since what can be is taken care of before.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not hold many ids",
+    label = "cannot be iterated",
+    note = "write `id = ..` for one row; `ids` takes a list, a set, or an iterator such as `ids.iter()`"
+)]
+pub trait ManyIds {}
+
+impl<'a, T: ?Sized> Each<'a, T>
+where
+    &'a T: IntoIterator,
+{
+    /// The ids.
+    pub fn each(&self) -> <&'a T as IntoIterator>::IntoIter {
+        self.0.0.0.0.into_iter()
+    }
+}
+
+impl<T: Copy + IntoIterator> Copied<'_, T> {
+    /// The ids.
+    pub fn each(&self) -> T::IntoIter {
+        (*self.0.0.0).into_iter()
+    }
+}
+
+impl<'a, T: Deref> Pointed<'a, T>
+where
+    &'a T::Target: IntoIterator,
+{
+    /// The ids.
+    pub fn each(&self) -> <&'a T::Target as IntoIterator>::IntoIter {
+        let ids: &'a T = self.0.0;
+        (&**ids).into_iter()
+    }
+}
+
+impl<T: ?Sized> Unknown<'_, T> {
+    /// There are none.
+    pub fn each(&self) -> Empty<()>
+    where
+        T: ManyIds,
+    {
+        std::iter::empty()
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Each<'a, T> {
+    type Target = Copied<'a, T>;
+
+    fn deref(&self) -> &Copied<'a, T> {
+        &self.0
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Copied<'a, T> {
+    type Target = Pointed<'a, T>;
+
+    fn deref(&self) -> &Pointed<'a, T> {
+        &self.0
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Pointed<'a, T> {
+    type Target = Unknown<'a, T>;
+
+    fn deref(&self) -> &Unknown<'a, T> {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn whatever_holds_ids_is_iterated() {
+        fn all<'i>(ids: impl IntoIterator<Item = &'i i64>) -> Vec<i64> {
+            ids.into_iter().copied().collect()
+        }
+        let list = vec![1, 2];
+        let (slice, array, set) = (list.as_slice(), [1, 2], BTreeSet::from([1, 2]));
+        let (shared, boxed): (Arc<[i64]>, Box<[i64]>) = ([1, 2].into(), [1, 2].into());
+        let (of_list, of_set) = (&list, &set);
+        let one = Some(1);
+        assert_eq!(all(each(&list).each()), [1, 2]);
+        assert_eq!(all(each(&slice).each()), [1, 2]);
+        assert_eq!(all(each(&array).each()), [1, 2]);
+        assert_eq!(all(each(&set).each()), [1, 2]);
+        assert_eq!(all(each(&shared).each()), [1, 2]);
+        assert_eq!(all(each(&boxed).each()), [1, 2]);
+        assert_eq!(all(each(&of_list).each()), [1, 2]);
+        assert_eq!(all(each(&of_set).each()), [1, 2]);
+        assert_eq!(all(each(&one).each()), [1]);
+    }
+}

@@ -1,0 +1,128 @@
+//! What one request was answered, so that it asks once: a *request memo*.
+//!
+//! It knows of nobody else's writes, and so a request sees one state of what it has read. Of its own writes it does: after
+//! each, nothing from before is remembered, and what was being read meanwhile is not.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::base::mutation;
+use crate::local::Shared;
+
+tokio::task_local! {
+    static REQUEST: Arc<Request>;
+}
+
+/// Whether there has ever been a request. In many programs there is none, and a call need not look.
+static IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// What tells one call from another: the engine, the key, the type and its version.
+type CallId = (u64, String, TypeId, u32);
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Whether it remembers all calls, and not only those of functions that say `memo`.
+    all: bool,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// How many writes there were.
+    writes: u64,
+    answers: HashMap<CallId, Option<Shared>>,
+}
+
+/// A place for what a call will be answered.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    request: Arc<Request>,
+    id: CallId,
+    /// How many writes there were when the call began.
+    writes: u64,
+}
+
+/// What a request has to say to a call.
+#[derive(Debug)]
+pub(crate) enum Recalled {
+    /// There is none, or it does not remember such calls.
+    Nothing,
+    /// It was answered this (`None`: that there is nothing).
+    Answer(Option<Shared>),
+    /// It is to be told.
+    Slot(Slot),
+}
+
+#[inline]
+pub(crate) fn recall(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
+    match IN_USE.load(Ordering::Relaxed) {
+        true => recall_from_request(is_memo, id),
+        false => Recalled::Nothing,
+    }
+}
+
+#[inline(never)]
+fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
+    let Ok(request) = REQUEST.try_with(Arc::clone) else {
+        return Recalled::Nothing;
+    };
+    if !(is_memo || request.all) {
+        return Recalled::Nothing;
+    }
+    let id = id();
+    let known = request.known.lock();
+    let writes = known.writes;
+    match known.answers.get(&id) {
+        Some(answer) => Recalled::Answer(answer.clone()),
+        None => {
+            drop(known);
+            Recalled::Slot(Slot {
+                request,
+                id,
+                writes,
+            })
+        }
+    }
+}
+
+impl Slot {
+    /// Remembers the answer, unless something was written since the call began.
+    pub(crate) fn remember(&self, answer: Option<Shared>) {
+        let mut known = self.request.known.lock();
+        if known.writes == self.writes {
+            known.answers.insert(self.id.clone(), answer);
+        }
+    }
+}
+
+/// The request around the current task has written: whatever it remembers may be from before.
+pub(crate) fn forget() {
+    if IN_USE.load(Ordering::Relaxed) && !mutation::is_active("memo-kept-after-writes") {
+        let _ = REQUEST.try_with(|request| {
+            let mut known = request.known.lock();
+            known.writes += 1;
+            known.answers.clear();
+        });
+    }
+}
+
+/// Runs `future` as a request of its own, unless it is part of one.
+pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F::Output> {
+    IN_USE.store(true, Ordering::Relaxed);
+    let around = REQUEST.try_with(Arc::clone).ok();
+    let own = around
+        .filter(|around| around.all || !all)
+        .unwrap_or_else(|| {
+            Arc::new(Request {
+                all,
+                known: Mutex::default(),
+            })
+        });
+    REQUEST.scope(own, future)
+}

@@ -1,0 +1,197 @@
+//! `in_process`, beside Redis: entries that are kept here and nowhere else.
+//!
+//! Such an entry is a local entry that no read has brought, but a load. The rules that keep local entries right hold for it as
+//! they are. The cells of its generations are taken first; then the generations are read over the tracked connection, so
+//! that Redis tells of their next change, and are made if they are missing; then the function runs. A change that
+//! Redis tells of from then on ends the cells, and what was loaded is not kept, or is dropped. Nothing of the entry
+//! itself is sent: in its place a key is asked for that nobody writes.
+//!
+//! Redis tells of a key's removal only if there was one, and so not of this entry's. Therefore one that holds a row depends on the
+//! generation of that row, which writes by id replace.
+//!
+//! There is no lease. In this process, those who need the same entry wait at its load gate, and are given only what was
+//! loaded after they had come.
+
+use std::any::TypeId;
+use std::sync::Arc;
+
+use super::Call;
+use super::answer::Answer;
+use super::call::arrived;
+use super::load::{self, Load, LoadRole};
+use crate::base::call_budget::CallBudget;
+use crate::base::clock;
+use crate::call::enclosing;
+use crate::call::observe::{BypassReason, Status};
+use crate::call::returns::Returns;
+use crate::call::scope::{self, Mode};
+use crate::call::transaction;
+use crate::coalesce::load_gate::{Entered, GateResult, Run};
+use crate::coalesce::single_flight::LoadResult;
+use crate::coalesce::waits::Wait;
+use crate::key::EntryKind;
+use crate::local::{Asked, Local, ReadToken};
+use crate::protocol::entry::Stamp;
+use crate::protocol::fingerprint::Fingerprint;
+use crate::store::Probe;
+
+/// How often the cells are taken before what is loaded is not kept: to make a missing generation is a change as well.
+const ATTEMPTS: usize = 3;
+
+/// What a caller is to do who is at the gate.
+enum AtGate {
+    Run(Run),
+    Joined(LoadResult),
+    Alone,
+}
+
+impl Call {
+    /// Whether it is kept in this process only, beside a store elsewhere.
+    pub(super) fn is_kept_here_only(&self) -> bool {
+        self.copies.in_process && !self.cache.store.is_in_process()
+    }
+
+    /// As `answer`, for an entry that is kept here only.
+    pub(super) async fn answer_in_process<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
+        let Some(local) = self.cache.local.clone() else {
+            if let Some(site) = self.site {
+                site.report(|| {
+                    format!("{site} is `in_process`, and this process keeps nothing beside Redis, so it runs without the cache; set `CACHE_LOCAL_MB`")
+                });
+            }
+            return self.run_alone(BypassReason::Unavailable);
+        };
+        if let Some(reason) = self.barred_here() {
+            return self.run_alone(reason);
+        }
+        let fingerprint = self.fingerprint::<R::Value>();
+        let run = match self.at_gate(fingerprint).await {
+            AtGate::Run(run) => run,
+            AtGate::Joined(load_result) => match arrived(load_result) {
+                Some(value) => {
+                    self.answered(Status::Miss {
+                        stored: false,
+                        joined: true,
+                    });
+                    return Answer::Found(value);
+                }
+                None => return self.run_alone(BypassReason::OtherType),
+            },
+            AtGate::Alone => return self.run_alone(BypassReason::WaitLimit),
+        };
+        let (token, stamp) = match self.token_and_stamp(&local).await {
+            Ok(both) => both,
+            Err(reason) => return self.run_alone(reason),
+        };
+        // Somebody may have loaded it meanwhile, and inside of a body only what is certain counts.
+        if scope::mode() == Mode::Usual {
+            let asked = Asked {
+                type_id: TypeId::of::<R::Value>(),
+                version: self.version,
+                extras: &self.extras,
+            };
+            let found = local.find_under(&self.probe.key, &asked, stamp);
+            let found = found.and_then(|found| {
+                let value = match found.value {
+                    Some(value) => R::from_value(value.downcast().ok()?),
+                    None => R::from_absence()?,
+                };
+                Some((value, found.ttl))
+            });
+            if let Some((value, ttl)) = found {
+                run.complete(|| load::load_result(&value));
+                self.answered(Status::Hit { ttl });
+                return Answer::Found(value);
+            }
+        }
+        let role = LoadRole::InProcess(Box::new((run, token, stamp)));
+        Answer::Run(Load::new(self, role, None))
+    }
+
+    fn run_alone<R>(self: Arc<Self>, reason: BypassReason) -> Answer<R> {
+        self.answered(Status::Bypass(reason));
+        Answer::Run(Load::new(self, LoadRole::Alone, None))
+    }
+
+    fn barred_here(&self) -> Option<BypassReason> {
+        if transaction::is_open(&self.cache) {
+            return Some(BypassReason::Transaction);
+        }
+        let mode = match scope::mode() {
+            Mode::Bypass => Some(BypassReason::Asked),
+            Mode::Usual | Mode::Refresh => None,
+        };
+        let is_pending = || self.cache.delivery.is_pending(&self.probe);
+        enclosing::bars(&self.cache, &self.probe)
+            .or(mode)
+            .or(self.problem)
+            .or(self.cache.is_closed().then_some(BypassReason::Unavailable))
+            .or_else(|| is_pending().then_some(BypassReason::Pending))
+    }
+
+    async fn at_gate(&self, fingerprint: Fingerprint) -> AtGate {
+        let deadline = clock::now() + self.cache.config.wait;
+        loop {
+            let waiting = match self.cache.load_gates.enter(&self.probe.key, fingerprint, 1) {
+                Entered::Lead(run) => return AtGate::Run(run),
+                Entered::Wait(waiting) => waiting,
+            };
+            let Wait::Fine(_noted) = enclosing::wait(&self.cache, &self.probe.key) else {
+                return AtGate::Alone;
+            };
+            match waiting.wait(deadline).await {
+                GateResult::Lead(run) => return AtGate::Run(run),
+                GateResult::LoadResult(LoadResult::Failure) | GateResult::TimedOut => {
+                    return AtGate::Alone;
+                }
+                GateResult::LoadResult(load_result) => return AtGate::Joined(load_result),
+                GateResult::Gone => {}
+            }
+        }
+    }
+
+    /// The cells, taken before the generations were read, and the stamp of these.
+    async fn token_and_stamp(&self, local: &Local) -> Result<(ReadToken, Stamp), BypassReason> {
+        let probe = Probe {
+            key: self
+                .cache
+                .space
+                .generation(&format!("{}~in-process", self.resource.name)),
+            kind: EntryKind::Derived,
+            deps: Arc::clone(&self.probe.deps),
+        };
+        let look = async || {
+            let mut budget = CallBudget::new(self.cache.config.command_budget);
+            let store = &self.cache.store;
+            let look = async {
+                let look = store.look(&probe).await?;
+                if !look.has_expired_intents(self.cache.config.longest_intent()) {
+                    return Ok(look);
+                }
+                store.prune(&probe).await?;
+                store.look(&probe).await
+            };
+            let look = budget.spend(look).await;
+            look.map_err(|error| {
+                self.fault(&error);
+                BypassReason::Unavailable
+            })
+        };
+        // What is missing is made by this one.
+        look().await?;
+        let mut attempt = 1;
+        loop {
+            let token = local
+                .read_token(&self.probe)
+                .ok_or(BypassReason::Unavailable)?;
+            let look = look().await?;
+            if look.intended.is_some() {
+                return Err(BypassReason::Intended);
+            }
+            if attempt == ATTEMPTS || local.is_quiet(&token) {
+                return Ok((token, look.stamp));
+            }
+            attempt += 1;
+        }
+    }
+}

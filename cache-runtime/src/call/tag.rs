@@ -1,0 +1,105 @@
+//! Tags that may be absent: `tags("team:{team_id}")` of an `Option` is a tag, or none.
+//!
+//! A value in a tag goes through [`part`], which has its methods once for `Option` and once for all
+//! else, as inherent methods on a chain of types that dereference into each other (as `Shape` has).
+//! A part that is `None` says so while it is written.
+
+use std::cell::Cell;
+use std::fmt::{self, Display};
+use std::ops::Deref;
+
+thread_local! {
+    /// Whether a part of the tag that is being written right now is `None`.
+    static IS_ABSENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A value in a tag.
+#[must_use]
+pub fn part<T: ?Sized>(value: &T) -> Part<'_, T> {
+    Part(Plain(value))
+}
+
+/// A value in a tag; [`text`](Part::text) is what is written of it.
+#[derive(Debug)]
+pub struct Part<'a, T: ?Sized>(Plain<'a, T>);
+
+/// One that is there.
+#[derive(Debug)]
+pub struct Plain<'a, T: ?Sized>(&'a T);
+
+/// One that may be absent.
+#[derive(Debug)]
+pub struct Optional<'a, T>(Option<&'a T>);
+
+impl<'a, T> Part<'a, Option<T>> {
+    /// The value in it, or that there is no tag.
+    pub fn text(&self) -> Optional<'a, T> {
+        Optional(self.0.0.as_ref())
+    }
+}
+
+impl<'a, T> Part<'a, &Option<T>> {
+    /// As of the `Option`.
+    pub fn text(&self) -> Optional<'a, T> {
+        Optional(self.0.0.as_ref())
+    }
+}
+
+impl<'a, T: ?Sized> Deref for Part<'a, T> {
+    type Target = Plain<'a, T>;
+
+    fn deref(&self) -> &Plain<'a, T> {
+        &self.0
+    }
+}
+
+impl<'a, T: ?Sized> Plain<'a, T> {
+    /// The value.
+    pub fn text(&self) -> &'a T {
+        self.0
+    }
+}
+
+impl<T: Display> Display for Optional<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(value) => value.fmt(f),
+            None => {
+                IS_ABSENT.set(true);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The tag's text; `None` if a part of it is absent.
+pub(crate) fn written(tag: impl Display) -> Option<String> {
+    IS_ABSENT.set(false);
+    let text = tag.to_string();
+    (!IS_ABSENT.take()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_of_none_is_none() {
+        let (there, absent): (_, Option<i64>) = (Some(7), None);
+        let of = |team: &Option<i64>| written(format_args!("team:{}", part(team).text()));
+        assert_eq!(of(&there).as_deref(), Some("team:7"));
+        assert_eq!(of(&absent), None);
+        // What was absent once is not so for the next.
+        assert_eq!(
+            written(format_args!("{}", part("a").text())).as_deref(),
+            Some("a")
+        );
+        assert_eq!(written(part(&there).text()).as_deref(), Some("7"));
+        assert_eq!(written(part(&&absent).text()), None);
+        assert_eq!(written(part(&7).text()).as_deref(), Some("7"));
+        assert_eq!(written(part("text").text()).as_deref(), Some("text"));
+        let own = String::from("own");
+        assert_eq!(written(part(&own).text()).as_deref(), Some("own"));
+        assert_eq!(written(part(&own.as_str()).text()).as_deref(), Some("own"));
+    }
+}

@@ -1,0 +1,118 @@
+//! How many loads of one function run at a time: `max_loads`.
+//!
+//! After a whole resource has been invalidated, thousands of entries may be loaded at once, which is more
+//! than most databases bear. So a load takes a place first, and waits for one if all are taken: a *bulkhead*
+//! (Nygard, *Release It!*, 2007; Resilience4j). Whoever waits holds the lease of its entry, so that nobody
+//! loads that in its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// If no load has ended for so long, they may wait for those who wait for them, in tasks of which nobody
+/// knows. Then one more runs.
+const NO_PROGRESS: Duration = Duration::from_secs(10);
+
+/// The bulkheads of one cache.
+#[derive(Debug, Default)]
+pub(crate) struct Bulkheads {
+    by_function: Mutex<HashMap<usize, Arc<Bulkhead>>>,
+}
+
+impl Bulkheads {
+    /// That of a function, which is known by its address. The first limit that it gives counts.
+    pub(crate) fn of(&self, function: usize, limit: usize) -> Arc<Bulkhead> {
+        let mut all = self.by_function.lock();
+        let one = all.entry(function).or_insert_with(|| {
+            Arc::new(Bulkhead {
+                free: Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS))),
+                ended: AtomicU64::new(0),
+            })
+        });
+        Arc::clone(one)
+    }
+}
+
+/// The places of one function's loads.
+#[derive(Debug)]
+pub(crate) struct Bulkhead {
+    free: Arc<Semaphore>,
+    /// How many loads have ended.
+    ended: AtomicU64,
+}
+
+/// The place of a load that runs.
+#[derive(Debug)]
+pub(crate) struct Place {
+    bulkhead: Arc<Bulkhead>,
+    /// None if it runs beyond the limit.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.bulkhead.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Bulkhead {
+    /// A place if one is free.
+    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Place> {
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        Some(self.place(Some(permit)))
+    }
+
+    /// Waits for a place: in the order in which they come, for as long as loads end.
+    pub(crate) async fn enter(self: Arc<Self>) -> Place {
+        let mut waiting = std::pin::pin!(Arc::clone(&self.free).acquire_owned());
+        loop {
+            let ended = self.ended.load(Ordering::Relaxed);
+            match tokio::time::timeout(NO_PROGRESS, waiting.as_mut()).await {
+                Ok(permit) => return self.place(permit.ok()),
+                Err(_) if self.ended.load(Ordering::Relaxed) == ended => {
+                    tracing::warn!("no load has ended for 10 s, so one runs beyond `max_loads`");
+                    return self.place(None);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn place(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Place {
+        Place {
+            bulkhead: Arc::clone(self),
+            _permit: permit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_waited_for() {
+        let bulkheads = Bulkheads::default();
+        let (one, same, other) = (bulkheads.of(1, 1), bulkheads.of(1, 9), bulkheads.of(2, 1));
+        let place = one.try_enter().expect("free");
+        assert!(same.try_enter().is_none(), "it is the same one");
+        assert!(other.try_enter().is_some());
+        let waits = tokio::spawn(Arc::clone(&one).enter());
+        tokio::task::yield_now().await;
+        drop(place);
+        drop(waits.await.expect("it got the place"));
+        assert!(one.try_enter().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn loads_that_wait_for_each_other_get_on() {
+        let one = Bulkheads::default().of(1, 1);
+        let _held = one.try_enter().expect("free");
+        // Time is paused, and moves on as soon as all wait.
+        drop(Arc::clone(&one).enter().await);
+    }
+}

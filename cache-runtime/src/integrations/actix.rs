@@ -1,0 +1,189 @@
+//! Cached values as responses of the actix-web framework, and its middleware.
+
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+};
+use actix_web::{HttpRequest, HttpResponse, Responder};
+
+use crate::cache::Cache;
+use crate::call::memo;
+use crate::call::observe::observe;
+use crate::integrations::encoded::Encoded;
+use crate::integrations::http::{self, JSON, REVALIDATE};
+
+/// The JSON as it is stored, with its `ETag`, and with `Cache-Control: no-cache`: who keeps it asks before using it again.
+impl<T> Responder for Encoded<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        HttpResponse::Ok()
+            .insert_header((CONTENT_TYPE, JSON))
+            .insert_header((CACHE_CONTROL, REVALIDATE))
+            .insert_header((ETAG, self.etag()))
+            .body(self.into_bytes())
+    }
+}
+
+/// Says in each response what the cache did for it, and answers conditional requests: the headers are those of
+/// `cache_runtime::tower::CacheLayer`.
+///
+/// ```
+/// use actix_web::{App, web};
+/// use cache_runtime::Encoded;
+/// use cache_runtime::actix::CacheMiddleware;
+///
+/// async fn list() -> Encoded<Vec<u8>> {
+///     Encoded::new(&vec![1, 2, 3]).expect("JSON")
+/// }
+///
+/// let app = App::new()
+///     .wrap(CacheMiddleware::new())
+///     .route("/list", web::get().to(list));
+/// # drop(app);
+/// ```
+#[derive(Debug, Clone)]
+pub struct CacheMiddleware {
+    status: bool,
+    conditional: bool,
+    cache: Option<Cache>,
+}
+
+impl Default for CacheMiddleware {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CacheMiddleware {
+    /// A middleware that does all of this.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            status: true,
+            conditional: true,
+            cache: None,
+        }
+    }
+
+    /// Whether `Cache-Status` is written, which names keys.
+    #[must_use]
+    pub fn status(mut self, is_written: bool) -> Self {
+        self.status = is_written;
+        self
+    }
+
+    /// Whether conditional requests are answered.
+    #[must_use]
+    pub fn conditional(mut self, is_answered: bool) -> Self {
+        self.conditional = is_answered;
+        self
+    }
+
+    /// Handlers use this cache in place of the process-wide one; see [`Cache::scope`].
+    #[must_use]
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for CacheMiddleware
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    S::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Transform = CacheService<S>;
+    type InitError = ();
+    type Future = Ready<Result<CacheService<S>, ()>>;
+
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(CacheService {
+            inner,
+            options: self.clone(),
+        }))
+    }
+}
+
+/// The service that [`CacheMiddleware`] makes.
+#[derive(Debug)]
+pub struct CacheService<S> {
+    inner: S,
+    options: CacheMiddleware,
+}
+
+impl<S, B> Service<ServiceRequest> for CacheService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    S::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, actix_web::Error>>>>;
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), actix_web::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let method = request.method().clone();
+        let known: Vec<HeaderValue> = match self.options.conditional {
+            true => {
+                let lines = request.headers().get_all(IF_NONE_MATCH);
+                lines.cloned().collect()
+            }
+            false => Vec::new(),
+        };
+        let CacheMiddleware { status, cache, .. } = self.options.clone();
+        let answer: Pin<Box<dyn Future<Output = _>>> = match cache {
+            Some(cache) => {
+                let answer = cache.scope_now(|| self.inner.call(request));
+                Box::pin(cache.scope(answer))
+            }
+            None => Box::pin(self.inner.call(request)),
+        };
+        Box::pin(async move {
+            let (response, outcomes) = observe(memo::request(false, answer)).await;
+            let mut response = response?;
+            for (name, value) in http::headers(&outcomes) {
+                if (status || name != http::CACHE_STATUS)
+                    && let Ok(value) = HeaderValue::try_from(value)
+                {
+                    let name = HeaderName::from_static(name);
+                    response.headers_mut().append(name, value);
+                }
+            }
+            let etag = response.headers().get(ETAG);
+            let etag = etag.and_then(|etag| etag.to_str().ok());
+            let known = known.iter().filter_map(|line| line.to_str().ok());
+            let code = response.status().as_u16();
+            Ok(
+                match http::is_not_modified(method.as_str(), known, code, etag) {
+                    true => not_modified(response),
+                    false => response.map_into_left_body(),
+                },
+            )
+        })
+    }
+}
+
+fn not_modified<B>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B>> {
+    let (request, response) = response.into_parts();
+    let mut instead = HttpResponse::new(StatusCode::NOT_MODIFIED);
+    for (name, value) in response.headers() {
+        if http::goes_with_not_modified(name.as_str()) {
+            instead.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    ServiceResponse::new(request, instead.map_into_right_body())
+}

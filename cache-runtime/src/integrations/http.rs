@@ -1,0 +1,173 @@
+//! What HTTP says of cached values, in one place for all frameworks: conditional requests, and the headers that say what
+//! the cache did.
+//!
+//! Names and values are texts, since the frameworks are on two versions of the `http` crate.
+
+use crate::call::observe::Outcomes;
+
+/// What an [`Encoded`](crate::Encoded) is.
+pub(crate) const JSON: &str = "application/json; charset=utf-8";
+/// Who keeps it asks before using it again: an invalidation does not reach a browser.
+pub(crate) const REVALIDATE: &str = "no-cache";
+
+/// RFC 9211.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+pub(crate) const CACHE_STATUS: &str = "cache-status";
+/// What became of the invalidations of a request.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+pub(crate) const CACHE_INVALIDATION: &str = "cache-invalidation";
+
+/// Whether the answer is `304 Not Modified` in place of this one (RFC 9110, section 13.1.2): the client names its entity
+/// tag, or `*`, in `If-None-Match`, which may come in several lines.
+pub(crate) fn is_not_modified<'h>(
+    method: &str,
+    mut if_none_match: impl Iterator<Item = &'h str>,
+    status: u16,
+    etag: Option<&str>,
+) -> bool {
+    matches!(method, "GET" | "HEAD")
+        && status == 200
+        && etag.is_some_and(|etag| if_none_match.any(|line| is_known_by(etag, line)))
+}
+
+/// Whether a header of the answer goes with `304` as well: all but those about the body that is left out. RFC 9110 wants
+/// `Cache-Control`, `Content-Location`, `Date`, `ETag`, `Expires` and `Vary` where a `200` had them.
+pub(crate) fn goes_with_not_modified(name: &str) -> bool {
+    name == "content-location" || !(name.starts_with("content-") || name == "transfer-encoding")
+}
+
+/// The headers that say what the cache did for a request: `Cache-Status` for each cached call, and
+/// `Cache-Invalidation` for a write.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+pub(crate) fn headers(outcomes: &Outcomes) -> impl Iterator<Item = (&'static str, String)> {
+    let calls = outcomes.iter();
+    let calls = calls.map(|outcome| (CACHE_STATUS, outcome.cache_status()));
+    let write = outcomes.cache_invalidation();
+    calls.chain(write.map(|became| (CACHE_INVALIDATION, became.to_owned())))
+}
+
+/// The weak comparison of RFC 9110: `*`, or one of the tags in a list, `W/` left aside. A tag that a compression has
+/// marked is that of what it has compressed.
+pub(crate) fn is_known_by(etag: &str, if_none_match: &str) -> bool {
+    let own = plain(etag.strip_prefix("W/").unwrap_or(etag));
+    if_none_match.trim() == "*" || opaque_tags(if_none_match).any(|tag| plain(tag) == own)
+}
+
+/// What is between the quotes, without what servers add to it for each encoding: `"x-gzip"` (Apache), `"x;br"`, `"x--gzip"`
+/// (Jetty).
+fn plain(tag: &str) -> &str {
+    let tag = tag.trim_matches('"');
+    let added = ["gzip", "br", "zstd", "deflate"]
+        .into_iter()
+        .find_map(|encoding| {
+            let rest = tag.strip_suffix(encoding)?;
+            let rest = rest
+                .strip_suffix("--")
+                .or_else(|| rest.strip_suffix(['-', ';']))?;
+            (!rest.is_empty()).then_some(rest)
+        });
+    added.unwrap_or(tag)
+}
+
+/// The tags of a list, quotes included and `W/` left out, up to what is none. A comma may stand in a tag.
+fn opaque_tags(mut list: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let tag = list.trim_start_matches([' ', '\t', ',']);
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        let end = tag.strip_prefix('"')?.find('"')?;
+        let (tag, rest) = tag.split_at(end + 2);
+        list = rest;
+        Some(tag)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::observe;
+    use crate::invalidation::Acknowledgement;
+
+    #[test]
+    fn clients_know_what_they_name() {
+        for (header, known) in [
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("*", true),
+            (" W/\"b\" ,\t W/\"a\" ", true),
+            (", \"a\",", true),
+            ("\"b,\", \"a\"", true),
+            (" * ", true),
+            ("\"a-gzip\"", true),
+            ("\"b\", W/\"a--gzip\"", true),
+            ("\"a;br\"", true),
+            ("\"a-zstd\"", true),
+            ("\"b\"", false),
+            ("\"b-gzip\"", false),
+            ("\"-gzip\"", false),
+            ("\"a-gzip-gzip\"", false),
+            ("\"agzip\"", false),
+            ("\"A\"", false),
+            ("\"b,a\"", false),
+            ("\"*\"", false),
+            ("w/\"a\"", false),
+            ("W/W/\"a\"", false),
+            ("a", false),
+            ("\"a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_known_by("\"a\"", header), known, "{header}");
+            assert_eq!(is_known_by("W/\"a\"", header), known, "{header}");
+            assert_eq!(is_known_by("\"a-br\"", header), known, "{header}");
+        }
+        assert!(is_known_by("\"a,b\"", "\"c\", \"a,b\""));
+    }
+
+    #[test]
+    fn only_a_read_that_has_gone_well_is_not_modified() {
+        let is =
+            |method, status, etag| is_not_modified(method, ["\"a\""].into_iter(), status, etag);
+        assert!(is("GET", 200, Some("\"a\"")));
+        assert!(is("HEAD", 200, Some("W/\"a\"")));
+        assert!(!is("POST", 200, Some("\"a\"")));
+        assert!(!is("GET", 206, Some("\"a\"")));
+        assert!(!is("GET", 404, Some("\"a\"")));
+        assert!(!is("GET", 200, Some("\"b\"")));
+        assert!(!is("GET", 200, None));
+        assert!(!is_not_modified("GET", [].into_iter(), 200, Some("\"a\"")));
+    }
+
+    #[test]
+    fn headers_about_the_body_go_with_it() {
+        for name in ["etag", "vary", "cache-control", "content-location", "x-own"] {
+            assert!(goes_with_not_modified(name), "{name}");
+        }
+        for name in [
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "transfer-encoding",
+        ] {
+            assert!(!goes_with_not_modified(name), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_says_what_became_of_it() {
+        use Acknowledgement::{Deferred, Delivered, Disabled, Lost, Pending};
+        for (seen, header) in [
+            (&[][..], None),
+            (&[Disabled], None),
+            (&[Deferred], None),
+            (&[Delivered, Delivered], Some("delivered")),
+            (&[Delivered, Pending, Delivered], Some("pending")),
+            (&[Lost, Pending], Some("lost")),
+        ] {
+            let writes = async { seen.iter().copied().for_each(observe::record_invalidation) };
+            let ((), outcomes) = observe::observe(writes).await;
+            let headers: Vec<_> = headers(&outcomes).collect();
+            let expected = header.map(|value| (CACHE_INVALIDATION, value.to_owned()));
+            assert_eq!(headers, Vec::from_iter(expected), "{seen:?}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A layer for services of the `tower` library, and so for axum, tonic and hyper.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use ::http::header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use ::http::{HeaderName, Request, Response, StatusCode};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::cache::Cache;
+use crate::call::memo;
+use crate::call::observe::observe;
+use crate::integrations::http;
+
+/// Says in each response what the cache did for it, and answers conditional requests.
+///
+/// - `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), once for each call of a cached function. It names
+///   keys, with the ids in them; where clients are not to see them, leave it out with [`status(false)`](Self::status).
+/// - `Cache-Invalidation: delivered` after a write whose invalidations the store has, and `pending` while it is away: then
+///   other processes may be served older data for a while.
+/// - `304 Not Modified` in place of a `200` whose `ETag` the client names in `If-None-Match`, for `GET` and `HEAD`. An
+///   [`Encoded`](crate::Encoded) has an `ETag`.
+///
+/// ```
+/// # #[cfg(feature = "axum")] {
+/// use axum::{Router, routing::get};
+/// use cache_runtime::Encoded;
+/// use cache_runtime::tower::CacheLayer;
+///
+/// async fn list() -> Encoded<Vec<u8>> {
+///     Encoded::new(&vec![1, 2, 3]).expect("JSON")
+/// }
+///
+/// let app: Router = Router::new().route("/list", get(list)).layer(CacheLayer::new());
+/// # drop(app);
+/// # }
+/// ```
+///
+/// Calls in tasks that a handler spawns are not seen, nor is what a body does while it is streamed.
+#[derive(Debug, Clone)]
+pub struct CacheLayer {
+    options: Options,
+}
+
+#[derive(Debug, Clone)]
+struct Options {
+    status: bool,
+    conditional: bool,
+    cache: Option<Cache>,
+}
+
+impl Default for CacheLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CacheLayer {
+    /// A layer that does all of this.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            options: Options {
+                status: true,
+                conditional: true,
+                cache: None,
+            },
+        }
+    }
+
+    /// Whether `Cache-Status` is written, which names keys.
+    #[must_use]
+    pub fn status(mut self, is_written: bool) -> Self {
+        self.options.status = is_written;
+        self
+    }
+
+    /// Whether conditional requests are answered.
+    #[must_use]
+    pub fn conditional(mut self, is_answered: bool) -> Self {
+        self.options.conditional = is_answered;
+        self
+    }
+
+    /// Handlers use this cache in place of the process-wide one; see [`Cache::scope`].
+    #[must_use]
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.options.cache = Some(cache);
+        self
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = CacheService<S>;
+
+    fn layer(&self, inner: S) -> CacheService<S> {
+        CacheService {
+            inner,
+            options: self.options.clone(),
+        }
+    }
+}
+
+/// The service that [`CacheLayer`] makes.
+#[derive(Debug, Clone)]
+pub struct CacheService<S> {
+    inner: S,
+    options: Options,
+}
+
+impl<S, B, C> Service<Request<B>> for CacheService<S>
+where
+    S: Service<Request<B>, Response = Response<C>>,
+    S::Future: Send + 'static,
+    C: Default,
+{
+    type Response = Response<C>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<C>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let method = request.method().clone();
+        let known: Vec<HeaderValue> = match self.options.conditional {
+            true => {
+                let lines = request.headers().get_all(IF_NONE_MATCH);
+                lines.iter().cloned().collect()
+            }
+            false => Vec::new(),
+        };
+        let Options { status, cache, .. } = self.options.clone();
+        // A handler's own future may begin when it is made.
+        let answer: Pin<Box<dyn Future<Output = _> + Send>> = match cache {
+            Some(cache) => {
+                let answer = cache.scope_now(|| self.inner.call(request));
+                Box::pin(cache.scope(answer))
+            }
+            None => Box::pin(self.inner.call(request)),
+        };
+        Box::pin(async move {
+            let (response, outcomes) = observe(memo::request(false, answer)).await;
+            let mut response = response?;
+            for (name, value) in http::headers(&outcomes) {
+                if (status || name != http::CACHE_STATUS)
+                    && let Ok(value) = HeaderValue::try_from(value)
+                {
+                    let name = HeaderName::from_static(name);
+                    response.headers_mut().append(name, value);
+                }
+            }
+            let etag = response.headers().get(ETAG);
+            let etag = etag.and_then(|etag| etag.to_str().ok());
+            let known = known.iter().filter_map(|line| line.to_str().ok());
+            let code = response.status().as_u16();
+            Ok(
+                match http::is_not_modified(method.as_str(), known, code, etag) {
+                    true => not_modified(response),
+                    false => response,
+                },
+            )
+        })
+    }
+}
+
+fn not_modified<C: Default>(response: Response<C>) -> Response<C> {
+    let (mut head, _) = response.into_parts();
+    head.status = StatusCode::NOT_MODIFIED;
+    let headers = std::mem::take(&mut head.headers);
+    let mut name = None;
+    // A name comes with the first of its values.
+    let kept = headers.into_iter().filter_map(|(next, value)| {
+        name = next.or_else(|| name.take());
+        let name = name.clone()?;
+        http::goes_with_not_modified(name.as_str()).then_some((name, value))
+    });
+    let mut headers = HeaderMap::new();
+    for (name, value) in kept {
+        headers.append(name, value);
+    }
+    head.headers = headers;
+    Response::from_parts(head, C::default())
+}

@@ -1,0 +1,98 @@
+//! Encoded values that are compressed in the store: `codec = "json+zstd"`, and `CACHE_COMPRESS_OVER`.
+//!
+//! A header says of a compressed payload which codec is inside. A value is compressed when it has been encoded and checked,
+//! and decompressed before it is decoded, so codecs know nothing of it. One that would not become smaller stays as it is. An
+//! instance that was built without the feature `zstd` finds a miss in it.
+
+use bytes::Bytes;
+
+#[cfg(feature = "zstd")]
+use super::MOST_BYTES;
+use crate::protocol::codec_id::CodecId;
+
+/// zstd's own default: three times as fast as gzip, and smaller.
+#[cfg(feature = "zstd")]
+const LEVEL: i32 = 3;
+
+/// The payload as it is stored, and how it is encoded then.
+pub(crate) fn compress(codec: CodecId, bytes: Bytes, over: Option<usize>) -> (CodecId, Bytes) {
+    #[cfg(feature = "zstd")]
+    if over.is_some_and(|over| bytes.len() > over)
+        && let Ok(smaller) = zstd::bulk::compress(&bytes, LEVEL)
+        && smaller.len() < bytes.len()
+    {
+        return (codec.compressed(), smaller.into());
+    }
+    let _ = over;
+    (codec, bytes)
+}
+
+/// The encoded value in a payload, and its codec; `None` if it is damaged, or this build can't read it.
+pub(crate) fn decompress(codec: CodecId, bytes: &Bytes) -> Option<(CodecId, Bytes)> {
+    if !codec.is_compressed() {
+        return Some((codec, bytes.clone()));
+    }
+    #[cfg(feature = "zstd")]
+    {
+        let size = length(codec, bytes);
+        if size > MOST_BYTES {
+            return None;
+        }
+        let plain = zstd::bulk::decompress(bytes, size).ok()?;
+        Some((codec.plain(), plain.into()))
+    }
+    #[cfg(not(feature = "zstd"))]
+    None
+}
+
+/// How long the encoded value is.
+pub(crate) fn length(codec: CodecId, bytes: &[u8]) -> usize {
+    #[cfg(feature = "zstd")]
+    if codec.is_compressed() {
+        // It is written in front; where it is not, nobody knows before it is read.
+        let size = zstd::zstd_safe::get_frame_content_size(bytes);
+        let size = size.ok().flatten().map(usize::try_from);
+        return size.and_then(Result::ok).unwrap_or(MOST_BYTES);
+    }
+    let _ = codec;
+    bytes.len()
+}
+
+#[cfg(all(test, feature = "zstd"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compressed_comes_back() {
+        let text = Bytes::from("[1,2,3],".repeat(1_000));
+        for codec in [CodecId::Json, CodecId::MsgPack, CodecId::Postcard] {
+            let (compressed, bytes) = compress(codec, text.clone(), Some(100));
+            assert!(compressed.is_compressed() && compressed.plain() == codec);
+            assert!(bytes.len() < text.len() / 10);
+            assert_eq!(length(compressed, &bytes), text.len());
+            assert_eq!(decompress(compressed, &bytes), Some((codec, text.clone())));
+            assert_eq!(compress(codec, text.clone(), None), (codec, text.clone()));
+            let own = compress(codec, text.clone(), Some(text.len()));
+            assert_eq!(own, (codec, text.clone()), "it is not over that");
+        }
+        let random: Bytes = (0..1_000).map(|_| fastrand::u8(..)).collect();
+        let kept = compress(CodecId::Json, random.clone(), Some(0));
+        assert_eq!(kept, (CodecId::Json, random), "it would grow");
+    }
+
+    #[test]
+    fn what_is_damaged_is_no_value() {
+        let (codec, bytes) = compress(CodecId::Json, "null".repeat(100).into(), Some(0));
+        for cut in 0..bytes.len() {
+            assert_eq!(decompress(codec, &bytes.slice(..cut)), None, "{cut}");
+        }
+        assert_eq!(decompress(codec, &Bytes::from_static(b"null")), None);
+    }
+
+    #[test]
+    fn a_bomb_is_not_opened() {
+        let zeros = vec![0; MOST_BYTES + 1];
+        let bomb = zstd::bulk::compress(&zeros, LEVEL).expect("compressed");
+        assert_eq!(decompress(CodecId::JsonZstd, &bomb.into()), None);
+    }
+}
