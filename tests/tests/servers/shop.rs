@@ -73,6 +73,14 @@ impl Shop {
         }
     }
 
+    /// The same database behind another cache.
+    pub(crate) async fn node(&self, config: CacheConfig) -> Self {
+        Self {
+            cache: Cache::new(config).await,
+            row: Arc::clone(&self.row),
+        }
+    }
+
     #[cached(resource = "users", ttl = 60, cache = self.cache)]
     pub(crate) async fn user(&self, id: i64) -> u64 {
         let _ = id;
