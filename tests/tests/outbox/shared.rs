@@ -269,30 +269,21 @@ async fn rows_that_a_stopped_relay_has_locked_are_taken_by_others() {
     let url = database(postgres, [users()]).await;
     let node = Node::new(config(&redis), &url).await;
     node.warm(1).await;
-    // As a relay does that has been stopped behind its first statement.
-    let mut stopped = PgConnection::connect(&url).await.expect("connects");
-    sqlx::query("SET idle_in_transaction_session_timeout = '1s'")
-        .execute(&mut stopped)
-        .await
-        .expect("set");
-    sqlx::query("BEGIN")
-        .execute(&mut stopped)
-        .await
-        .expect("begun");
-    sqlx::query("LOCK TABLE cache_outbox IN ROW EXCLUSIVE MODE")
-        .execute(&mut stopped)
-        .await
-        .expect("locked");
     postgres.psql(
         &url,
-        "ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'new' WHERE id = 1",
+        "ALTER TABLE users DISABLE TRIGGER USER; UPDATE users SET name = 'new' WHERE id = 1;
+         INSERT INTO cache_outbox (kind, resource, value, due) VALUES ('row', 'users', '1', clock_timestamp() + interval '5 s')",
     );
-    let insert = "INSERT INTO cache_outbox (kind, resource, value, due) VALUES ('row', 'users', '1', clock_timestamp() + interval '300 ms')";
-    postgres.psql(&url, insert);
-    sqlx::query("SELECT 1 FROM cache_outbox FOR UPDATE")
-        .execute(&mut stopped)
-        .await
-        .expect("locked");
+    // As a relay does that has been stopped behind its first statement. The limit comes last: until then nobody waits.
+    let mut stopped = PgConnection::connect(&url).await.expect("connects");
+    for statement in [
+        "BEGIN",
+        "SELECT 1 FROM cache_outbox FOR UPDATE",
+        "SET idle_in_transaction_session_timeout = '6s'",
+    ] {
+        let done = sqlx::query(statement).execute(&mut stopped).await;
+        done.expect("done");
+    }
     node.shows(1, "new").await;
 }
 
