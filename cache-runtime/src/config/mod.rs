@@ -545,7 +545,6 @@ impl CacheConfig {
     ///
     /// let config = CacheConfig::default().resource("orders").context("tenant");
     /// ```
-    #[must_use]
     pub fn resource(self, name: impl Into<String>) -> ResourceConfig {
         ResourceConfig {
             config: self,
