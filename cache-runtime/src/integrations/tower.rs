@@ -113,7 +113,8 @@ impl<S, B, C> Service<Request<B>> for CacheService<S>
 where
     S: Service<Request<B>, Response = Response<C>>,
     S::Future: Send + 'static,
-    C: Default,
+    S::Error: 'static,
+    C: Default + 'static,
 {
     type Response = Response<C>;
     type Error = S::Error;
