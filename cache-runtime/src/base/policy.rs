@@ -37,6 +37,9 @@ macro_rules! seconds {
 
 seconds!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 
+/// The longest encoded value that may be stored, and the longest that is read back.
+pub(crate) const MOST_VALUE_BYTES: usize = 8 << 20;
+
 /// The longest time to live: long enough for any use, short enough that arithmetic can't overflow.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 

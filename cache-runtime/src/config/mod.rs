@@ -14,6 +14,7 @@ use std::time::Duration;
 use self::bounds::LONGEST;
 pub use self::env::ConfigError;
 use crate::base::nonce::hash128;
+pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
 use crate::base::policy::{Grace, MAX_TTL};
 use crate::key::KeySpace;
 use crate::registry::ResourceSettings;
@@ -299,9 +300,6 @@ impl fmt::Debug for CacheConfig {
             .finish_non_exhaustive()
     }
 }
-
-/// The upper limit of [`CacheConfig::value_limit`]: a store reads back no larger value.
-pub(crate) const MOST_VALUE_BYTES: usize = 8 << 20;
 
 impl CacheConfig {
     /// Turns the Redis tier on.

@@ -30,7 +30,7 @@ use crate::protocol::codec_id::CodecId;
 
 /// The longest encoded value that is read: no instance stores more.
 #[cfg(feature = "zstd")]
-const MOST_BYTES: usize = crate::config::MOST_VALUE_BYTES;
+const MOST_BYTES: usize = crate::base::policy::MOST_VALUE_BYTES;
 
 /// Stands for a codec whose feature is off.
 #[derive(Debug)]
