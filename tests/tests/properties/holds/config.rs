@@ -34,6 +34,7 @@ const NAMES: [&str; 27] = [
     "CACHE_LOAD_TIMEOUT_MS",
     "CACHE_EARLY",
     "CACHE_JITTER",
+    "CACHE_AUDIT",
     "PATH",
 ];
 
