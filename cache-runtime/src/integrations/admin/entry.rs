@@ -224,6 +224,9 @@ fn codec(codec: CodecId) -> &'static str {
         CodecId::Json => "JSON",
         CodecId::MsgPack => "MessagePack",
         CodecId::Postcard => "postcard",
+        CodecId::JsonZstd => "JSON, compressed",
+        CodecId::MsgPackZstd => "MessagePack, compressed",
+        CodecId::PostcardZstd => "postcard, compressed",
     }
 }
 
