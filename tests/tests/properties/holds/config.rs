@@ -7,7 +7,7 @@ use cache_runtime::testing::internals::operator_ttl;
 use super::text;
 
 /// Those that are read, and some that are not.
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 28] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",
