@@ -94,6 +94,7 @@ pub(crate) struct CachedArgs {
     pub(crate) timeout: Setting<Option<Ttl>>,
     pub(crate) early: Setting<Expr>,
     pub(crate) jitter: Setting<Expr>,
+    pub(crate) audit: Setting<Expr>,
     pub(crate) context: Setting<Ident>,
     pub(crate) max_loads: Setting<Expr>,
     pub(crate) in_process: Setting<bool>,
@@ -206,6 +207,9 @@ const CACHED: Table<CachedArgs> = &[
     }),
     ("jitter", |args, reading| {
         reading.into(&mut args.jitter, Written::part)
+    }),
+    ("audit", |args, reading| {
+        reading.into(&mut args.audit, Written::part_of_hits)
     }),
     ("context", |args, reading| {
         reading.into(&mut args.context, Written::name)

@@ -110,6 +110,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
             timeout: args.timeout.into_value(),
             early: args.early.into_value(),
             jitter: args.jitter.into_value(),
+            audit: args.audit.into_value(),
         },
         context: args.context.into_value(),
         max_loads: args.max_loads.into_value(),

@@ -495,7 +495,9 @@ fn policy(function: &CachedFn) -> TokenStream {
     let jitter = jitter
         .as_ref()
         .map(|part| quote_spanned!(mixed()=> .jitter(#part)));
-    quote!(#ttl #absence #version #stale_if_error #swr #timeout #early #jitter)
+    let audit = grace.audit.as_ref();
+    let audit = audit.map(|part| quote_spanned!(mixed()=> .audit(#part)));
+    quote!(#ttl #absence #version #stale_if_error #swr #timeout #early #jitter #audit)
 }
 
 impl ToTokens for Name {

@@ -275,6 +275,22 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
+/// ## `audit`
+///
+/// `audit = 0.01` checks one in a hundred hits: the body runs as well, its value is what the caller gets, and it is
+/// compared with the entry. What differs is looked at again before it counts as stale; see `Cache::audit`. The default
+/// is the configuration's (`CACHE_AUDIT`), which is off; `audit = 0` leaves the function out.
+///
+/// ```
+/// # use cache_runtime::cached;
+/// #[cached(resource = "prices", ttl = 60, audit = 0.01)]
+/// async fn price(id: i64) -> Option<u64> {
+/// #   let _ = id;
+///     None
+/// }
+/// # fn main() {}
+/// ```
+///
 /// ## `early`, `jitter`
 ///
 /// Against many loads at the same time. With `early = 1.0`, or `early` by itself, one of many callers loads anew

@@ -71,13 +71,14 @@ pub(crate) enum Copies {
     InProcess,
 }
 
-/// What the function does while its source is slow or fails.
+/// What the function does while its source is slow or fails, and how often that is checked.
 pub(crate) struct Grace {
     pub(crate) swr: Option<Option<Ttl>>,
     pub(crate) stale_if_error: Option<Ttl>,
     pub(crate) timeout: Option<Option<Ttl>>,
     pub(crate) early: Option<Expr>,
     pub(crate) jitter: Option<Expr>,
+    pub(crate) audit: Option<Expr>,
 }
 
 /// What a body that goes on by itself has to own.

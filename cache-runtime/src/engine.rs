@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::auditor::Auditor;
 use crate::base::background::Background;
 use crate::base::counters::{STRIPES, stripe};
 use crate::coalesce::bulkhead::Bulkheads;
@@ -15,8 +16,10 @@ use crate::config::CacheConfig;
 use crate::invalidation::Delivery;
 use crate::key::KeySpace;
 use crate::local::{Cover, Local};
+use crate::monitor;
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 
 /// The parts that reads and writes need.
 #[derive(Debug)]
@@ -46,6 +49,10 @@ pub(crate) struct Engine {
     pub(crate) background: Background,
     /// Whether each stored value is decoded again at once, as in tests.
     pub(crate) verifies_all: bool,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) auditor: Auditor,
+    #[cfg(feature = "metrics")]
+    pub(crate) published: crate::telemetry::published::Published,
     closed: AtomicBool,
 }
 
@@ -54,11 +61,14 @@ impl Engine {
         static ENGINES: AtomicU64 = AtomicU64::new(1);
 
         let space = config.key_space();
+        let telemetry = Arc::new(Telemetry::default());
+        let auditor = Auditor::new(config.audit_limit);
         let delivery = Delivery::start(
             Arc::clone(&store),
             &space.namespace,
             config.pending_limit,
             config.intent,
+            Arc::clone(&telemetry),
             &background,
         );
         let maintenance = Maintenance::start(Arc::clone(&store), &background);
@@ -80,6 +90,10 @@ impl Engine {
             maintenance,
             background,
             verifies_all: false,
+            telemetry,
+            auditor,
+            #[cfg(feature = "metrics")]
+            published: Default::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -112,6 +126,12 @@ impl Engine {
         self
     }
 
+    /// Starts to watch what the store does not report by itself.
+    pub(crate) fn monitor(&self) {
+        let local = self.local.as_ref();
+        monitor::start(&self.store, local, &self.telemetry, &self.background);
+    }
+
     pub(crate) fn resource(&self, name: &str) -> Option<Arc<Resource>> {
         self.registry
             .resource(name, || self.config.resource_settings(name))
@@ -139,6 +159,7 @@ impl Engine {
         // The delivery closes the store itself, unless it has failed.
         self.store.close().await;
         self.background.close();
+        self.telemetry.events.close();
     }
 }
 
@@ -159,6 +180,12 @@ impl Shares {
         Self(std::array::from_fn(|_| {
             Arc::new(Share(Arc::clone(&engine)))
         }))
+    }
+
+    /// The engine, for tasks that go on for as long as it is there.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0[0].0
     }
 
     #[inline]

@@ -76,6 +76,8 @@
 //! | `redis` | yes | the shared tier |
 //! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
 //! | `outbox-postgres` | no | `outbox`: what any program commits to PostgreSQL is invalidated, by triggers or by hand |
+//! | `admin` | no | [`admin`]: a page to look at a cache with, and to act on it |
+//! | `metrics` | no | [`metrics`]: figures for Prometheus, OpenTelemetry and others |
 //! | `sqlx` | no | `sqlx::transaction`: begin, run, commit, then invalidate |
 //! | `axum` | no | [`Encoded`] as a response, and the layer of `tower` |
 //! | `actix` | no | [`Encoded`] as a response of actix-web, and `actix::CacheMiddleware` |
@@ -100,13 +102,17 @@ pub mod testing;
 
 mod cache;
 mod integrations;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "outbox-postgres")]
 pub mod outbox;
 
 mod call;
 mod diagnostics;
 
+mod auditor;
 mod engine;
+mod monitor;
 
 mod coalesce;
 mod invalidation;
@@ -115,6 +121,7 @@ mod local;
 mod registry;
 mod stats;
 pub mod store;
+mod telemetry;
 
 mod config;
 mod protocol;
@@ -127,14 +134,16 @@ pub use cache_macros::{cache_defaults, cached, invalidates};
 pub use crate::base::counters::CounterSnapshot;
 pub use crate::base::error::{Error, ErrorKind};
 pub use crate::base::policy::IntoTtl;
-pub use crate::cache::{Cache, Lease, Lookup, cache, init};
+pub use crate::cache::{Cache, FunctionFigures, Latency, Lease, Lookup, SwitchedOff, cache, init};
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
-pub use crate::call::read::LoadContext;
+pub use crate::call::read::{AuditFigures, AuditReport, LoadContext};
 pub use crate::call::scope::{bypass, key_of, refresh};
 pub use crate::config::{CacheConfig, ConfigError, RedisConfig, ResourceConfig, SentinelConfig};
 pub use crate::diagnostics::{Advice, AdviceKind, Checkup};
 #[cfg(feature = "actix")]
 pub use crate::integrations::actix;
+#[cfg(feature = "admin")]
+pub use crate::integrations::admin;
 pub use crate::integrations::encoded::Encoded;
 #[cfg(feature = "poem")]
 pub use crate::integrations::poem;
@@ -152,3 +161,5 @@ pub use crate::registry::catalog::{
 };
 pub use crate::stats::{Figures, OutboxStats, Stats};
 pub use crate::store::Circuit;
+pub use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, Verdict as AuditVerdict};
+pub use crate::telemetry::events::{Event, EventKind, Events};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use subtle::ConstantTimeEq;
 
-/// Who may call the operations that make the cache forget, such as `DELETE /cache`.
+/// Who may call the operations that change the cache: `DELETE /cache`, and the buttons of `/cache/ui`.
 ///
 /// Emptying a cache harms nobody's data, but anyone who may do so at will can put all load on the
 /// database. So a server that other machines reach keeps these operations to those with a token.
@@ -59,15 +59,16 @@ impl fmt::Display for CacheAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Anyone => {
-                "DELETE /cache is open, since only this machine reaches this address \
-                 and CACHE_ADMIN_TOKEN is unset"
+                "DELETE /cache is open, as are the buttons of /cache/ui, since only this machine \
+                 reaches this address and CACHE_ADMIN_TOKEN is unset"
             }
             Self::Holders(_) => {
-                "DELETE /cache needs the header `Authorization: Bearer` with CACHE_ADMIN_TOKEN"
+                "DELETE /cache needs the header `Authorization: Bearer` with CACHE_ADMIN_TOKEN, and \
+                 /cache/ui asks for it before it changes anything"
             }
             Self::Nobody => {
-                "DELETE /cache is refused, since other machines reach this address \
-                 and CACHE_ADMIN_TOKEN is unset"
+                "DELETE /cache is refused, as are the buttons of /cache/ui, since other machines \
+                 reach this address and CACHE_ADMIN_TOKEN is unset"
             }
         })
     }

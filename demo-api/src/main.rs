@@ -41,6 +41,10 @@ const HELP: &str = "The demo API of cache-runtime.
   demo-api map          what the annotated functions cache and invalidate, as a table
   demo-api map json     the same in JSON
   demo-api map mermaid  the same as a Mermaid diagram
+  demo-api cache switches         what is switched off for all processes
+  demo-api cache disable users    all processes read users past the cache from now on;
+                                  one function: users:list; everything: '*'
+  demo-api cache enable users     they use it again
 ";
 
 fn start() -> Result<ExitCode, Failure> {
@@ -58,10 +62,13 @@ fn start() -> Result<ExitCode, Failure> {
         ["map"] => print(&map().to_string()),
         ["map", "json"] => print(&format!("{}\n", serde_json::to_string_pretty(&map())?)),
         ["map", "mermaid"] => print(&map().to_mermaid()),
+        ["cache", "switches"] => with_runtime("error", switches(None)),
+        ["cache", "disable", target] => with_runtime("error", switches(Some((target, false)))),
+        ["cache", "enable", target] => with_runtime("error", switches(Some((target, true)))),
         ["help" | "--help" | "-h"] => print(HELP),
         _ => {
             let given = arguments.join(" ");
-            Err(format!("`{given}` is no command; it may be `doctor`, `outbox sql`, `outbox install`, `outbox status`, `outbox remove`, `map`, `map json`, `map mermaid`, or nothing to serve").into())
+            Err(format!("`{given}` is no command; it may be `doctor`, `cache switches`, `cache disable NAME`, `cache enable NAME`, `outbox sql`, `outbox install`, `outbox status`, `outbox remove`, `map`, `map json`, `map mermaid`, or nothing to serve").into())
         }
     }
 }
@@ -118,9 +125,28 @@ async fn run_outbox(command: String) -> Result<ExitCode, Failure> {
     print(&outbox::status(&config.database_url).await?.to_string())
 }
 
+/// Switches reads for all processes, and prints what is switched off.
+async fn switches(change: Option<(&str, bool)>) -> Result<ExitCode, Failure> {
+    let cache = Cache::new(cache_config()?.advice(false)).await;
+    let changed = match change {
+        Some((target, true)) => cache.enable_everywhere(target).await,
+        Some((target, false)) => cache.disable_everywhere(target).await,
+        None => Ok(()),
+    };
+    let off = cache.switched_off().everywhere;
+    cache.shutdown().await;
+    changed?;
+    match off.is_empty() {
+        true => print("nothing is switched off\n"),
+        false => print(&format!("switched off: {}\n", off.join(", "))),
+    }
+}
+
 async fn serve() -> Result<ExitCode, Failure> {
     let config = Config::from_env()?;
     let cache_config = cache_config()?;
+    // Before the cache, so that nothing is recorded for nobody.
+    api::metrics::install()?;
 
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;

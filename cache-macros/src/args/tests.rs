@@ -83,7 +83,7 @@ fn unknown_options_are_explained() {
         "colour",
         "unknown option `colour`; `#[cached]` takes `resource`, `ttl`, `op`, `id`, `skip`, `autocommit`, \
          `include`, `key`, `none_ttl`, `cache_none`, `version`, `tags`, `depends`, `when`, `unless`, `codec`, `shared`, `strict`, `local`, `local_ttl`, `batch`, `swr`, \
-         `stale_if_error`, `timeout`, `early`, `jitter`, `context`, `max_loads`, `in_process`, `memo`, `include_context`, `cache`, `crate`",
+         `stale_if_error`, `timeout`, `early`, `jitter`, `audit`, `context`, `max_loads`, `in_process`, `memo`, `include_context`, `cache`, `crate`",
     );
     option(
         "on = ok",

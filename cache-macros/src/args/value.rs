@@ -235,6 +235,13 @@ impl Written {
         )
     }
 
+    /// A part of the hits.
+    pub(super) fn part_of_hits(&self) -> syn::Result<Expr> {
+        self.number("a part of the hits, 0 to 1, e.g. `audit = 0.01`", |part| {
+            (0.0..=1.0).contains(&part)
+        })
+    }
+
     fn number(&self, what: &str, allows: impl Fn(f64) -> bool) -> syn::Result<Expr> {
         let value = self.expr()?;
         let number: Option<f64> = match literal(&value) {

@@ -78,6 +78,10 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -7,8 +7,9 @@
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter, sync};
+use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter, sync};
 
 /// A shard admits no entry larger than its share of the room. With few shards, large values fit.
 const SHARD_BYTES: u64 = 8 << 20;
@@ -28,7 +29,10 @@ pub(crate) trait Entry {
 }
 
 /// Entries by their keys.
-pub(crate) struct Table<E>(sync::Cache<Place<E>, (), ByBytes>);
+pub(crate) struct Table<E> {
+    entries: sync::Cache<Place<E>, (), ByBytes, DefaultHashBuilder, CountsEvictions>,
+    evictions: Arc<AtomicU64>,
+}
 
 /// An entry, which is its own key.
 struct Place<E>(Arc<E>);
@@ -81,6 +85,19 @@ impl<E: Entry> Weighter<Place<E>, ()> for ByBytes {
     }
 }
 
+/// Counts the entries that had to make room.
+#[derive(Clone, Default)]
+struct CountsEvictions(Arc<AtomicU64>);
+
+impl<E> Lifecycle<Place<E>, ()> for CountsEvictions {
+    type RequestState = ();
+
+    // It is not called for what is replaced or removed.
+    fn before_evict(&self, (): &mut (), _: &Place<E>, (): &mut ()) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl<E: Entry> Table<E> {
     /// A map that holds up to `max_bytes`.
     pub(crate) fn new(max_bytes: u64) -> Self {
@@ -92,11 +109,14 @@ impl<E: Entry> Table<E> {
             .estimated_items_capacity(estimate as usize)
             .build();
         let hasher = DefaultHashBuilder::default();
-        Self(match options {
-            Ok(options) => sync::Cache::with_options(options, ByBytes, hasher, Default::default()),
+        let evictions = Arc::default();
+        let counts = CountsEvictions(Arc::clone(&evictions));
+        let entries = match options {
+            Ok(options) => sync::Cache::with_options(options, ByBytes, hasher, counts),
             // Can't happen: both required options are set above.
-            Err(_) => sync::Cache::with(64, max_bytes, ByBytes, hasher, Default::default()),
-        })
+            Err(_) => sync::Cache::with(64, max_bytes, ByBytes, hasher, counts),
+        };
+        Self { entries, evictions }
     }
 
     /// Shows the entry under a key in place; returns whether there is one. Writers of the same
@@ -109,7 +129,7 @@ impl<E: Entry> Table<E> {
             see(entry);
             true
         };
-        self.0.get(&Asked { key, will_do }).is_some()
+        self.entries.get(&Asked { key, will_do }).is_some()
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Arc<E>> {
@@ -119,31 +139,36 @@ impl<E: Entry> Table<E> {
     }
 
     pub(crate) fn insert(&self, entry: Arc<E>) {
-        self.0.insert(Place(entry), ());
+        self.entries.insert(Place(entry), ());
     }
 
     /// Removes the entry under a key if it satisfies the predicate; returns whether it did.
     pub(crate) fn remove_if(&self, key: &[u8], will_do: impl Fn(&Arc<E>) -> bool) -> bool {
-        self.0.remove(&Asked { key, will_do }).is_some()
+        self.entries.remove(&Asked { key, will_do }).is_some()
     }
 
     /// All entries, one after the other. Concurrent changes may be seen or not.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Arc<E>> {
-        self.0.iter().map(|(place, ())| place.0)
+        self.entries.iter().map(|(place, ())| place.0)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     pub(crate) fn weight(&self) -> u64 {
-        self.0.weight()
+        self.entries.weight()
+    }
+
+    /// How many entries had to make room for others.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
     }
 
     /// The most an entry may weigh: half the room of a shard. A larger one would evict most of the
     /// shard, so callers don't insert it.
     pub(crate) fn heaviest(&self) -> u64 {
-        self.0.shard_capacity() / 2
+        self.entries.shard_capacity() / 2
     }
 }
 
@@ -175,7 +200,7 @@ mod tests {
             assert_eq!(seen.get(), Some((value, 1)), "looked at where it lies");
         }
         assert!(table.get("b").is_none());
-        assert_eq!((table.len(), table.weight()), (1, 1));
+        assert_eq!((table.len(), table.weight(), table.evictions()), (1, 1, 0));
     }
 
     #[test]

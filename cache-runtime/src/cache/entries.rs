@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Cache;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::IntoTtl;
+use crate::call::observe::BypassReason;
 use crate::call::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
 use crate::call::returns::{Fallible, Owned};
 use crate::call::{enclosing, memo, transaction};
@@ -78,6 +79,7 @@ impl Cache {
     async fn look<T: Cacheable>(&self, call: &Call) -> Option<Arc<T>> {
         if call.problem.is_some()
             || call.is_behind().is_some()
+            || call.is_switched_off()
             || call.cache.delivery.is_pending(&call.probe)
             || transaction::is_open(&call.cache)
             || enclosing::bars(&call.cache, &call.probe).is_some()
@@ -274,7 +276,7 @@ impl Cache {
         };
         let call = Call::manual(handle, &key, None);
         let is_barred = enclosing::bars(&call.cache, &call.probe).is_some();
-        if is_barred || transaction::is_open(&call.cache) {
+        if is_barred || call.is_switched_off() || transaction::is_open(&call.cache) {
             return miss(None);
         }
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
@@ -332,8 +334,11 @@ impl Cache {
         let ttl = ttl.into_ttl();
         match (self.handle(), key.into_key()) {
             (Some(handle), Ok(key)) => {
-                let read: Read<Result<T, E>, Fallible<Owned>> =
-                    Call::manual(handle, &key, ttl).into_read();
+                let mut call = Call::manual(handle, &key, ttl);
+                if call.is_switched_off() {
+                    call.problem = Some(BypassReason::SwitchedOff);
+                }
+                let read: Read<Result<T, E>, Fallible<Owned>> = call.into_read();
                 read.run(async move |_| load().await).await
             }
             (_, Err(error)) => {

@@ -99,10 +99,15 @@ impl Cache {
     }
 
     fn around(engine: Engine) -> Self {
+        engine.monitor();
         diagnostics::advise_once(&engine);
+        let config = engine.config.clone();
+        let engine = Shares::new(engine);
+        #[cfg(feature = "metrics")]
+        crate::metrics::start(engine.engine());
         Self(Arc::new(Inner {
-            config: engine.config.clone(),
-            engine: Some(Shares::new(engine)),
+            config,
+            engine: Some(engine),
         }))
     }
 

@@ -1,13 +1,17 @@
 //! The cache as a program uses it: starting, stopping, and manual operations.
 
 mod entries;
+mod functions;
 mod handle;
 mod invalidations;
 mod process;
 mod requests;
 mod scoped;
+mod switches;
 
 pub use self::entries::{Lease, Lookup};
+pub use self::functions::{FunctionFigures, Latency};
 pub use self::handle::Cache;
 pub(crate) use self::process::process;
 pub use self::process::{cache, init};
+pub use self::switches::SwitchedOff;

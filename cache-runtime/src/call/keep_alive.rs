@@ -69,6 +69,8 @@ pub(crate) struct KeepAlive {
     elsewhere: Option<AbortOnDrop>,
     /// The frame that calls inside the body see.
     frame: Option<Arc<Frame>>,
+    /// Entered while the body is polled.
+    span: Option<tracing::Span>,
 }
 
 impl KeepAlive {
@@ -77,6 +79,7 @@ impl KeepAlive {
             renewal,
             elsewhere: None,
             frame: Some(frame),
+            span: None,
         }
     }
 
@@ -100,11 +103,18 @@ impl KeepAlive {
         }
     }
 
+    /// With the body running in this span, if there is one.
+    pub(crate) fn within(mut self, span: Option<tracing::Span>) -> Self {
+        self.span = span;
+        self
+    }
+
     fn poll<R>(
         &mut self,
         body: Pin<&mut (dyn Future<Output = R> + '_)>,
         context: &mut Context<'_>,
     ) -> Poll<R> {
+        let _entered = self.span.as_ref().map(tracing::Span::enter);
         let polled = match &self.frame {
             Some(frame) if crate::base::mutation::is_active("made-of-copies") => {
                 frame.run(|| body.poll(context))

@@ -5,6 +5,7 @@ pub(crate) mod blocking;
 pub(crate) mod each;
 pub(crate) mod enclosing;
 pub(crate) mod keep_alive;
+pub(crate) mod log;
 pub(crate) mod memo;
 pub(crate) mod observe;
 pub(crate) mod read;

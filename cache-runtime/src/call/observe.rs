@@ -62,9 +62,38 @@ pub enum BypassReason {
     NoContext,
     /// The function is not `async`, and the store would have to be waited for.
     Blocking,
+    /// An operator has switched it off; see [`Cache::disable`](crate::Cache::disable).
+    SwitchedOff,
 }
 
 impl BypassReason {
+    /// All of them, in order.
+    #[cfg_attr(
+        not(any(feature = "metrics", feature = "admin")),
+        expect(dead_code, reason = "only collectors go through all of them")
+    )]
+    pub(crate) const ALL: [Self; 19] = [
+        Self::Disabled,
+        Self::Unavailable,
+        Self::Pending,
+        Self::Intended,
+        Self::Foreign,
+        Self::Claimed,
+        Self::Unkeyable,
+        Self::OtherType,
+        Self::WaitLimit,
+        Self::LoadFailed,
+        Self::Condition,
+        Self::Transaction,
+        Self::Asked,
+        Self::OwnWrite,
+        Self::OwnLoad,
+        Self::Strict,
+        Self::NoContext,
+        Self::Blocking,
+        Self::SwitchedOff,
+    ];
+
     /// The name of the reason, as used in logs, metrics and `Cache-Status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -87,6 +116,7 @@ impl BypassReason {
             Self::Strict => "strict",
             Self::NoContext => "no-context",
             Self::Blocking => "blocking",
+            Self::SwitchedOff => "switched-off",
         }
     }
 }
@@ -106,6 +136,18 @@ pub enum StaleReason {
 }
 
 impl StaleReason {
+    /// All of them, in order.
+    #[cfg_attr(
+        not(any(feature = "metrics", feature = "admin")),
+        expect(dead_code, reason = "only collectors go through all of them")
+    )]
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Revalidating,
+        Self::LoadFailed,
+        Self::LoadSlow,
+        Self::LoadsBusy,
+    ];
+
     /// The name of the reason, as used in logs, metrics and `Cache-Status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -18,6 +18,7 @@ pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
 use crate::base::policy::{Grace, MAX_TTL};
 use crate::key::KeySpace;
 use crate::registry::ResourceSettings;
+use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, OnStale, threshold};
 
 /// The bounds of settings. The store counts in milliseconds, so shorter times mean nothing; longer
 /// ones overflow clocks.
@@ -228,6 +229,11 @@ pub struct CacheConfig {
     pub(crate) compress_over: Option<usize>,
     pub(crate) pending_limit: usize,
     pub(crate) advice: bool,
+    /// See [`threshold`](crate::telemetry::audit::threshold).
+    pub(crate) audit: u32,
+    pub(crate) audit_limit: u32,
+    pub(crate) audit_confirm_after: Duration,
+    pub(crate) on_stale: Option<OnStale>,
     #[cfg(feature = "map")]
     pub(crate) map: Option<std::sync::Arc<crate::registry::catalog::CacheMap>>,
     #[cfg(feature = "outbox-postgres")]
@@ -279,6 +285,10 @@ impl Default for CacheConfig {
             compress_over: None,
             pending_limit: 10_000,
             advice: true,
+            audit: 0,
+            audit_limit: 100,
+            audit_confirm_after: Duration::from_secs(2),
+            on_stale: None,
             #[cfg(feature = "map")]
             map: None,
             #[cfg(feature = "outbox-postgres")]
@@ -473,6 +483,51 @@ impl CacheConfig {
         self
     }
 
+    /// Which part of the hits is audited, 0 to 1, where the function says nothing else: its body runs
+    /// as well, and the caller gets what that returns. `CACHE_AUDIT`; 0, the default, is none. See
+    /// [`Cache::audit`](crate::Cache::audit).
+    #[must_use]
+    pub fn audit(mut self, part: f64) -> Self {
+        self.audit = threshold(part);
+        self
+    }
+
+    /// How many hits are audited in a second at most, in this process; 100 by default.
+    #[must_use]
+    pub fn audit_limit(mut self, per_second: u32) -> Self {
+        self.audit_limit = per_second;
+        self
+    }
+
+    /// How long an entry must have stood after its value first differed before it counts as stale; 2 s
+    /// by default. Between a write's commit and its acknowledged invalidation readers may be served
+    /// what was there before; a write that takes longer than this is reported.
+    #[must_use]
+    pub fn audit_confirm_after(mut self, time: Duration) -> Self {
+        self.audit_confirm_after = time.min(LONGEST);
+        self
+    }
+
+    /// What to do about each stale entry that the auditor finds. It is called on a thread of the cache
+    /// or of the caller, and must not block.
+    ///
+    /// ```
+    /// use cache_runtime::{AuditAction, CacheConfig};
+    ///
+    /// let config = CacheConfig::default().audit(0.001).on_stale(|finding| {
+    ///     eprintln!("{} is stale", finding.key);
+    ///     AuditAction::Invalidate
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_stale(
+        mut self,
+        react: impl Fn(&AuditFinding) -> AuditAction + Send + Sync + 'static,
+    ) -> Self {
+        self.on_stale = Some(OnStale(std::sync::Arc::new(react)));
+        self
+    }
+
     /// Whether the cache runs a [checkup](crate::Cache::checkup) once after its first connection,
     /// and logs the advice; on by default.
     #[must_use]
@@ -524,6 +579,7 @@ impl CacheConfig {
             operator_ttl: self.operator_ttl(resource),
             grace: self.grace,
             contexts: self.contexts(resource),
+            audit: self.audit,
         }
     }
 

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "actix")]
 pub mod actix;
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "axum")]
 mod axum;
 pub(crate) mod encoded;

@@ -36,6 +36,8 @@ pub(crate) struct Order {
     pub(crate) intents: Vec<Intent>,
     /// The statistics that count it when it is enqueued.
     pub(crate) counted: Vec<Arc<Counters>>,
+    /// The spans of the writes that asked for it, where somebody traces.
+    pub(crate) spans: Vec<tracing::Span>,
 }
 
 impl Order {
@@ -47,6 +49,7 @@ impl Order {
         self.withdraws.extend(other.withdraws);
         self.intents.extend(other.intents);
         self.counted.extend(other.counted);
+        self.spans.extend(other.spans);
         self
     }
 
@@ -196,6 +199,8 @@ pub(super) struct Batch {
     /// When its oldest part was enqueued or became due.
     pub(super) since: Option<Instant>,
     pub(super) receipts: Receipts,
+    /// The spans of the writes in it that wait for their receipts.
+    pub(super) spans: Vec<tracing::Span>,
     /// The callers of orders with intents. They are told once everything has been delivered.
     pub(super) announcers: Receipts,
     /// The number of the last order in it, and of the last order with intents.
@@ -266,6 +271,7 @@ impl Batch {
             self.whole_namespace = true;
             return self.absorb();
         };
+        self.spans.extend(order.spans);
         self.kills.extend(order.kills);
         let (rows, bumps): (Vec<_>, Vec<_>) =
             order.bumps.into_iter().partition(|dep| dep.is_of_row());
@@ -289,6 +295,7 @@ impl Batch {
     pub(super) fn merge(&mut self, other: Self) {
         self.receipts.extend(other.receipts);
         self.announcers.extend(other.announcers);
+        self.spans.extend(other.spans);
         self.last = self.last.max(other.last);
         self.last_announcing = self.last_announcing.max(other.last_announcing);
         self.whole_namespace |= other.whole_namespace;
@@ -362,6 +369,8 @@ impl Batch {
     }
 
     pub(super) fn take_receipts(&mut self) -> Receipts {
+        // The callers go on, and their spans end.
+        self.spans.clear();
         let mut receipts = std::mem::take(&mut self.receipts);
         receipts.append(&mut self.announcers);
         receipts

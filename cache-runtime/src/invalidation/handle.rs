@@ -11,6 +11,7 @@ use super::acknowledgement::Acknowledgement;
 use super::batch::Order;
 use super::clearing::{Clearing, HELD, Walked};
 use super::queue::{Lost, Queue, Ticket};
+use super::report;
 use super::shared::Shared;
 use super::sweep::Sweeper;
 use super::worker::{CLOSING_BUDGET, Worker};
@@ -18,6 +19,7 @@ use crate::base::background::{Background, supervised};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::store::{ConnectionWatch, Probe, Store};
+use crate::telemetry::Telemetry;
 
 /// How long a manual invalidation waits for its acknowledgement. The store may take many slow
 /// steps.
@@ -40,6 +42,7 @@ impl Delivery {
         namespace: &str,
         limit: usize,
         intent: Duration,
+        telemetry: Arc<Telemetry>,
         background: &Background,
     ) -> Self {
         let shared = Arc::new(Shared {
@@ -48,10 +51,11 @@ impl Delivery {
             is_degraded: AtomicBool::new(false),
             running: watch::Sender::new(0),
             is_elsewhere: background.is_own(),
+            telemetry: Arc::clone(&telemetry),
         });
         let (closing, on_closing) = watch::channel(false);
         let (on_closed, closed) = watch::channel(false);
-        let sweeper = Arc::new(Sweeper::default());
+        let sweeper = Arc::new(Sweeper::new(telemetry));
         background.spawn(Arc::clone(&sweeper).run(Arc::clone(&store), namespace.to_owned()));
         let clearing = Clearing::start(Arc::clone(&store), namespace, background);
         let connection = store.connection();
@@ -77,7 +81,15 @@ impl Delivery {
     }
 
     /// Enqueues an invalidation. It takes place even if nobody waits for the receipt.
-    pub(crate) fn enqueue(&self, order: Order) -> Receipt {
+    pub(crate) fn enqueue(&self, mut order: Order) -> Receipt {
+        report::link_to_current(&mut order);
+        if crate::base::mutation::is_active("switches-stop-invalidations")
+            && !self.shared.telemetry.switches.listed().0.is_empty()
+        {
+            order = Order::default();
+        }
+        let resources = order.sweeps.iter().map(|sweep| &*sweep.resource);
+        self.shared.telemetry.invalidating(resources);
         for counters in &order.counted {
             counters.invalidations.add_one();
         }
@@ -105,6 +117,7 @@ impl Delivery {
             shared: Arc::clone(&self.shared),
             acknowledged,
             ticket,
+            began: clock::now(),
         }
     }
 
@@ -183,12 +196,21 @@ pub(crate) struct Receipt {
     shared: Arc<Shared>,
     acknowledged: oneshot::Receiver<Acknowledgement>,
     ticket: Ticket,
+    /// When it was handed in.
+    began: Instant,
 }
 
 impl Receipt {
     /// Returns the acknowledgement. It is [`Acknowledgement::Pending`] as soon as the store is
     /// known to be away, and after `patience` at the latest.
     pub(crate) async fn acknowledged(self, patience: Duration) -> Acknowledgement {
+        let (began, telemetry) = (self.began, Arc::clone(&self.shared.telemetry));
+        let acknowledgement = self.wait(patience).await;
+        report::acknowledged(&telemetry, acknowledgement, began.elapsed());
+        acknowledgement
+    }
+
+    async fn wait(self, patience: Duration) -> Acknowledgement {
         // The write has taken place, so this must not panic on a runtime without a timer.
         if tokio::runtime::Handle::try_current().is_err() {
             return self.acknowledged.await.unwrap_or(Acknowledgement::Lost);

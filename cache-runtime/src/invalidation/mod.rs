@@ -16,6 +16,7 @@ mod owed;
 mod persist;
 mod queue;
 mod reconnect;
+mod report;
 mod shared;
 mod sweep;
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub(super) struct Delivery {
     pub(super) whole_namespace: bool,
     pub(super) invalidation: Invalidation,
     pub(super) intents: Vec<Intent>,
+    /// The spans of the writes that wait for it.
+    pub(super) spans: Vec<tracing::Span>,
 }
 
 /// The result of putting a batch back because there is no connection.
@@ -336,6 +338,7 @@ impl Queue {
             withdraws: batch.withdraws.keys().copied().collect(),
         };
         let intents = batch.intents.clone();
+        let spans = batch.spans.clone();
         let (invalidates, whole_namespace) = (batch.invalidates(), batch.whole_namespace);
         self.in_flight = Some(batch);
         Some(Delivery {
@@ -343,6 +346,7 @@ impl Queue {
             whole_namespace,
             invalidation,
             intents,
+            spans,
         })
     }
 

@@ -1,5 +1,6 @@
 //! The state that the queue, its worker and waiting callers share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::queue::Queue;
 use crate::base::clock::{self, Instant};
 use crate::base::paused::Held;
 use crate::store::ConnectionWatch;
+use crate::telemetry::Telemetry;
 
 /// The queue, and the signals between its users and its worker.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(super) struct Shared {
     /// Whether the worker runs on the cache's own thread, where the caller's paused time does not
     /// apply.
     pub(super) is_elsewhere: bool,
+    pub(super) telemetry: Arc<Telemetry>,
 }
 
 impl Shared {

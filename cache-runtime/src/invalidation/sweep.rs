@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::base::clock::{self, Millis};
 use crate::store::{Matching, Store, glob_literal};
+use crate::telemetry::Telemetry;
 
 /// At most one round in this time, whatever the number of requests.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ const MAX_SCOPES: usize = 256;
 pub(super) struct Sweeper {
     requested: Mutex<HashMap<Scope, Request>>,
     wake: Notify,
+    telemetry: Arc<Telemetry>,
 }
 
 /// A resource. `None` is the whole namespace.
@@ -39,6 +41,13 @@ struct Request {
 }
 
 impl Sweeper {
+    pub(super) fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            telemetry,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn request(&self, scopes: impl IntoIterator<Item = (Scope, bool)>, before: Millis) {
         let mut any = false;
         {
@@ -83,7 +92,12 @@ impl Sweeper {
                     unless_larger_than: Some(LIMIT),
                     is_leisurely: true,
                 };
-                if let Err(error) = store.remove_matching(&matching).await {
+                let began = clock::now();
+                let removed = store.remove_matching(&matching).await;
+                let stats = &self.telemetry.invalidations;
+                stats.sweeps.record_duration(began.elapsed());
+                stats.swept.add(removed.as_ref().copied().unwrap_or(0));
+                if let Err(error) = removed {
                     tracing::debug!(pattern = matching.pattern, %error, "a sweep was not finished");
                 }
                 // A store in this process may not yield at all, and this thread also delivers

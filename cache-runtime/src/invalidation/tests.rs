@@ -202,7 +202,7 @@ impl Store for Held {
 
 fn over(store: &Arc<Held>) -> Delivery {
     let store: Arc<dyn Store> = Arc::clone(store) as _;
-    Delivery::start(store, "", 100, INTENT, &Background::here())
+    Delivery::start(store, "", 100, INTENT, Arc::default(), &Background::here())
 }
 
 fn engine(store: &Arc<Held>, background: Background) -> Engine {
@@ -232,6 +232,7 @@ fn shared() -> Arc<Shared> {
         is_degraded: AtomicBool::new(false),
         running: watch::Sender::new(0),
         is_elsewhere: false,
+        telemetry: Arc::default(),
     })
 }
 

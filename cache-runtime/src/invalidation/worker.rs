@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::clearing::Clearing;
 use super::queue::{self, Queue};
 use super::reconnect::{changed, is_away, is_lost, number_of};
+use super::report;
 use super::shared::Shared;
 use super::sweep::Sweeper;
 use crate::base::clock::{self, Instant, Millis};
@@ -89,6 +91,7 @@ impl Worker {
                     None
                 }
                 Some(Stopped { error, until: None }) => {
+                    report::pending(&self.shared);
                     for name in self.shared.queue.lock().waiting_of() {
                         if !warned.contains(&name) {
                             tracing::warn!(
@@ -123,7 +126,8 @@ impl Worker {
                 }
                 return Ok(());
             };
-            if let Err(error) = self.deliver(&delivery).await {
+            let span = report::delivery_span(&delivery);
+            if let Err(error) = self.deliver(&delivery).instrument(span).await {
                 if is_away(&error) && is_lost(&*self.store, self.connection.as_ref(), number) {
                     // Retry at once over the next connection, which may be there already.
                     self.shared.requeue(self.connection.as_ref());
@@ -139,8 +143,11 @@ impl Worker {
     async fn deliver(&self, delivery: &queue::Delivery) -> Result<(), Error> {
         let mut outcome = Ok(());
         if delivery.invalidates {
+            let began = clock::now();
             match self.invalidate(delivery).await {
                 Ok(at) => {
+                    // First, so that whoever is told finds it in the log and among the events.
+                    report::delivered(&self.shared.telemetry, delivery, began.elapsed());
                     let batch = self.shared.change(Queue::acknowledge);
                     // A scan with waiting callers replaces the sweep.
                     let is_swept = batch.whole_namespace && !self.clearing.begin();

@@ -252,11 +252,18 @@ impl Local {
         }
     }
 
+    /// How often everything was forgotten.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.cover.epochs()
+    }
+
     /// The statistics without the hits, which are counted per resource.
     pub(crate) fn figures(&self) -> LocalFigures {
-        let is_covered = self.cover.age(Moment::now()).is_some();
+        let age = self.cover.age(Moment::now());
         LocalFigures {
-            serving: is_covered,
+            serving: age.is_some(),
+            heartbeat_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            evictions: self.entries.evictions(),
             entries: self.entries.len() as u64,
             bytes: self.entries.weight(),
             epochs: self.cover.epochs(),

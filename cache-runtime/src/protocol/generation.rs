@@ -88,6 +88,13 @@ impl Dep {
     pub fn key(&self) -> &str {
         &self.key
     }
+
+    /// The dependency's name: `users`, `users~derived`, `~tag`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let name = self.key.split_once("@gen:");
+        name.map_or(&self.key, |(_, name)| name)
+    }
 }
 
 /// The value under a generation's key: a nonce and the write intents on it.

@@ -347,6 +347,17 @@ impl Matching {
     }
 }
 
+/// What the entries of a store take that lie in this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct StoreUsage {
+    /// How many there are.
+    pub entries: u64,
+    /// What they weigh, in bytes.
+    pub bytes: u64,
+    /// How many had to make room for others since the store was made.
+    pub evictions: u64,
+}
+
 /// What the server reports about itself; `None` for what it does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServerFacts {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::call_site::{CallSite, address};
-use crate::base::counters::Counters;
+use crate::base::counters::{CounterSnapshot, Counters};
 use crate::base::policy::Grace;
 use crate::key::{EntryKind, IdForm, KeySpace};
 use crate::protocol::codec::Trust;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::generation::Dep;
+use crate::telemetry::function::FunctionStats;
 
 /// The configuration of one resource.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub(crate) struct ResourceSettings {
     pub(crate) grace: Grace,
     /// What its keys need from around a call.
     pub(crate) contexts: Box<[Box<str>]>,
+    /// Which part of the hits is audited.
+    pub(crate) audit: u32,
 }
 
 /// One resource of one cache: its dependencies, counters and claims.
@@ -49,7 +52,11 @@ pub(crate) struct Resource {
     pub(crate) contexts: Box<[Box<str>]>,
     /// The configured policy for slow and failing loads.
     pub(crate) grace: Grace,
+    /// Which part of the hits is audited, as it is configured.
+    pub(crate) audit: u32,
     claims: RwLock<HashMap<&'static str, Claim>>,
+    /// What is counted of each function: by its address, and by its op, which may differ where a macro wrote several.
+    functions: RwLock<HashMap<(usize, &'static str), Arc<FunctionStats>>>,
     /// The instance that owns each generic function's keys, by function and types.
     instances: RwLock<HashMap<(usize, u64), TypeId>>,
     id_form: OnceLock<(IdForm, TypeId, &'static CallSite)>,
@@ -87,7 +94,9 @@ impl Resource {
             operator_ttl: settings.operator_ttl,
             contexts: settings.contexts,
             grace: settings.grace,
+            audit: settings.audit,
             claims: RwLock::default(),
+            functions: RwLock::default(),
             instances: RwLock::default(),
             id_form: OnceLock::new(),
             trust: RwLock::default(),
@@ -104,6 +113,38 @@ impl Resource {
         let key = (address(site), type_id, codec);
         let known = self.trust.read().get(&key).cloned();
         known.unwrap_or_else(|| Arc::clone(self.trust.write().entry(key).or_default()))
+    }
+
+    /// What is counted of a function.
+    pub(crate) fn function(
+        &self,
+        site: &'static CallSite,
+        op: Option<&'static str>,
+    ) -> Arc<FunctionStats> {
+        let op = op.unwrap_or(site.function());
+        let key = (address(Some(site)), op);
+        let known = self.functions.read().get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let mut functions = self.functions.write();
+            let new = || Arc::new(FunctionStats::new(op, site.function()));
+            Arc::clone(functions.entry(key).or_insert_with(new))
+        })
+    }
+
+    /// What is counted of all functions that were called.
+    pub(crate) fn functions(&self) -> Vec<Arc<FunctionStats>> {
+        self.functions.read().values().cloned().collect()
+    }
+
+    /// What is counted of the resource: its own figures, and the hits of its functions.
+    pub(crate) fn snapshot(&self) -> CounterSnapshot {
+        let mut snapshot = self.counters.snapshot();
+        for function in self.functions.read().values() {
+            let local_hits = function.local_hits.get();
+            snapshot.hits += function.hits.get() + local_hits;
+            snapshot.local_hits += local_hits;
+        }
+        snapshot
     }
 
     /// The dependencies of an entry of this kind. The order is fixed, since the stamp depends on

@@ -7,15 +7,18 @@ use std::sync::{Arc, OnceLock};
 
 use super::call_site::CallSite;
 use super::resource::Resource;
+use crate::base::counters::Striped;
 use crate::key::EntryKind;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::protocol::generation::Dep;
+use crate::telemetry::function::FunctionStats;
 
 /// A reference to a resource, which costs no reference count if the function remembers it.
 #[derive(Debug, Clone)]
 pub(crate) enum ResourceRef {
     Known(&'static Known),
-    Own(Arc<Resource>),
+    /// With what is counted of the function, once that is known; never for a call by hand.
+    Own(Arc<Resource>, Option<Arc<FunctionStats>>),
 }
 
 impl ResourceRef {
@@ -57,6 +60,45 @@ impl ResourceRef {
         Resource::deps(self, kind, op)
     }
 
+    /// For a call by hand.
+    pub(crate) fn by_hand(resource: Arc<Resource>) -> Self {
+        Self::Own(resource, None)
+    }
+
+    /// Says which function calls.
+    pub(crate) fn attribute(&mut self, site: &'static CallSite, op: Option<&'static str>) {
+        if let Self::Own(resource, function @ None) = self {
+            *function = Some(resource.function(site, op));
+        }
+    }
+
+    /// What is counted of the function; `None` for a call by hand.
+    #[inline]
+    pub(crate) fn function(&self) -> Option<&Arc<FunctionStats>> {
+        match self {
+            Self::Known(known) => Some(&known.function),
+            Self::Own(_, function) => function.as_ref(),
+        }
+    }
+
+    /// Where the store's hits are counted.
+    #[inline]
+    pub(crate) fn hits(&self) -> &Striped {
+        match self.function() {
+            Some(function) => &function.hits,
+            None => &self.counters.hits,
+        }
+    }
+
+    /// Where hits on local entries are counted.
+    #[inline]
+    pub(crate) fn local_hits(&self) -> &Striped {
+        match self.function() {
+            Some(function) => &function.local_hits,
+            None => &self.counters.local_hits,
+        }
+    }
+
     /// Whether this function's keys belong to this instance of it. `types` is a hash of the names
     /// of the types that tell instances apart. If two instances agree in it, the first one owns the
     /// keys.
@@ -82,7 +124,7 @@ impl Deref for ResourceRef {
     fn deref(&self) -> &Resource {
         match self {
             Self::Known(known) => &known.resource,
-            Self::Own(resource) => resource,
+            Self::Own(resource, _) => resource,
         }
     }
 }
@@ -97,6 +139,7 @@ pub(crate) struct Known {
     pub(super) resource: Arc<Resource>,
     /// What its derived entries depend on.
     pub(super) deps: Arc<[Arc<Dep>]>,
+    pub(super) function: Arc<FunctionStats>,
     pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
     /// Its first instance, with the hash of the types that tell instances apart.
     pub(super) instance: OnceLock<(u64, TypeId)>,

@@ -51,10 +51,13 @@ impl Registry {
     }
 
     pub(crate) fn snapshot(&self) -> impl Iterator<Item = (String, CounterSnapshot)> {
-        let resources: Vec<_> = self.resources.read().values().cloned().collect();
-        resources
-            .into_iter()
-            .map(|resource| (resource.name.to_string(), resource.counters.snapshot()))
+        let resources = self.all().into_iter();
+        resources.map(|resource| (resource.name.to_string(), resource.snapshot()))
+    }
+
+    /// All resources that functions have used.
+    pub(crate) fn all(&self) -> Vec<Arc<Resource>> {
+        self.resources.read().values().cloned().collect()
     }
 }
 
@@ -112,7 +115,7 @@ mod tests {
                 assert!(KNOWN.claims(
                     engine,
                     name,
-                    &ResourceRef::Own(Arc::clone(&own)),
+                    &ResourceRef::by_hand(Arc::clone(&own)),
                     None,
                     false
                 ));

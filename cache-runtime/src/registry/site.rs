@@ -85,13 +85,15 @@ impl Site {
         shared: bool,
     ) -> bool {
         let is_granted = resource.claim(op, self, shared);
-        if let (true, ResourceRef::Own(resource)) = (is_granted, resource) {
+        if let (true, ResourceRef::Own(resource, function)) = (is_granted, resource) {
+            let function = function.clone();
             self.know(Known {
                 engine,
                 name,
                 op,
                 shared,
                 deps: Arc::clone(&*resource.deps(EntryKind::Derived, op)),
+                function: function.unwrap_or_else(|| resource.function(self, op)),
                 resource: Arc::clone(resource),
                 fingerprint: OnceLock::new(),
                 instance: OnceLock::new(),

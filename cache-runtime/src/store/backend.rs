@@ -1,10 +1,12 @@
 //! The trait that every backend implements.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use super::connection::ConnectionWatch;
 use super::survey::{Inquiry, Survey};
@@ -16,7 +18,7 @@ use crate::protocol::circuit::Circuit;
 use crate::protocol::generation::Dep;
 use crate::protocol::messages::{
     Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
-    Look, Matching, PartlyInvalidated, Probe, See, ServerFacts,
+    Look, Matching, PartlyInvalidated, Probe, See, ServerFacts, StoreUsage,
 };
 
 /// A place where entries and generations are kept.
@@ -181,6 +183,27 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
         let _ = inquiry;
         Ok(Survey::default())
+    }
+
+    /// What operators have switched off for all processes, as it changes: resources, functions as
+    /// `resource:op`, `*` for everything. `None` where no other process has a part in the store.
+    fn switched_off(&self) -> Option<watch::Receiver<BTreeSet<String>>> {
+        None
+    }
+
+    /// Switches reads of a resource or function off or on for all processes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] where no other process has a part in the store.
+    async fn switch(&self, target: &str, enabled: bool) -> Result<(), Error> {
+        let _ = (target, enabled);
+        let text = "this store belongs to one process, so nothing can be switched for others";
+        Err(Error::new(ErrorKind::Store, text))
+    }
+
+    /// What the entries take that this process holds for the store; `None` where it holds none.
+    fn usage(&self) -> Option<StoreUsage> {
+        None
     }
 
     /// Ends connections and tasks. Everything fails as unavailable afterwards. It may be called more than once.

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::{
     Fill, Filled, Form, Found, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store,
+    LeaseRequest, Look, Matching, Payload, Probe, See, Seen, ServerFacts, Store, StoreUsage,
 };
 use crate::base::clock::{self, Millis};
 use crate::base::entry_map::{self, Table};
@@ -596,6 +596,14 @@ impl Store for MemoryStore {
             .write()
             .retain(|key, _| !key.starts_with(&own));
         Ok(self.now())
+    }
+
+    fn usage(&self) -> Option<StoreUsage> {
+        Some(StoreUsage {
+            entries: self.entries.len() as u64,
+            bytes: self.entries.weight(),
+            evictions: self.entries.evictions(),
+        })
     }
 
     async fn ping(&self) -> Result<(), Error> {

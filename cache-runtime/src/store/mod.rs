@@ -32,5 +32,5 @@ pub(crate) use crate::protocol::glob::literal as glob_literal;
 pub use crate::protocol::messages::{
     Fill, Filled, Form, Found, Intended, Intent, IntentRow, Invalidated, Invalidation, LeaseReply,
     LeaseRequest, Look, Matching, NodeFacts, PartlyInvalidated, Payload, Probe, See, Seen,
-    ServerFacts,
+    ServerFacts, StoreUsage,
 };

@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::store::{
     Circuit, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Millis, Probe, ServerFacts, Store,
+    LeaseRequest, Look, Matching, Millis, Probe, ServerFacts, Store, StoreUsage,
 };
 
 /// The ways in which the store of a [`TestCache`](super::TestCache) can fail.
@@ -120,6 +120,10 @@ macro_rules! verbs {
                     Some(Fault::Away) => Circuit::Open,
                     _ => self.store.circuit(),
                 }
+            }
+
+            fn usage(&self) -> Option<StoreUsage> {
+                self.store.usage()
             }
 
             $(async fn $verb(&self, $($arg: $type),*) -> Result<$answer, Error> {

@@ -1,5 +1,6 @@
 //! The HTTP side: routes, documentation, errors, and the `Cache-Status` header.
 
+mod admin;
 mod cache;
 mod cache_status;
 mod crud;
@@ -8,6 +9,7 @@ mod error;
 mod health;
 mod json;
 mod methods;
+pub mod metrics;
 mod purchases;
 
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub fn routes(
     access: CacheAccess,
     patience: Duration,
 ) -> impl Endpoint<Output = Response> + 'static {
+    let page_of_cache = admin::page(access.clone());
     let api = OpenApiService::new(
         (
             CrudApi::<User>::new(pool.clone()),
@@ -55,7 +58,10 @@ pub fn routes(
     );
     let written = api.spec();
     let document = document::complete(&written);
-    let methods = Arc::new(Methods::new(&document, &["", "/docs", "/openapi.json"]));
+    let methods = Arc::new(Methods::new(
+        &document,
+        &["", "/docs", "/metrics", "/openapi.json"],
+    ));
     let document = document.to_string();
     // The page carries Swagger UI inside, so it works offline too.
     let page = api.swagger_ui_html().replacen(&written, &document, 1);
@@ -72,6 +78,8 @@ pub fn routes(
                     .body(document.clone())
             })),
         )
+        .at("/metrics", get(metrics::page))
+        .nest("/cache/ui", page_of_cache)
         .nest("/", api)
         .data(BodyTimeout(patience))
         .with(CatchPanic::new().with_handler(error::after_panic))

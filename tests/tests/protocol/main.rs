@@ -20,6 +20,7 @@ mod reconnect;
 mod redis;
 mod restless;
 mod shop;
+mod switches;
 mod transactions;
 mod writes;
 

@@ -4,8 +4,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::call::{Call, arrived};
-use super::load::{self, Load, LoadRole};
+use super::audit::audited;
+use super::audited::Audited;
+use super::call::{Call, arrived, load_result};
+use super::load::{Load, LoadRole};
+use super::local_lookup::wants_audit;
 use super::reader::{Action, Queued, Reader};
 use crate::call::observe::{BypassReason, StaleReason, Status};
 use crate::call::returns::Returns;
@@ -47,18 +50,34 @@ impl Call {
         })
     }
 
+    /// The hit, if it is to be checked.
+    fn to_audit<R: Returns<S>, S>(&self, value: &R) -> Option<Audited> {
+        let part = self.audit?;
+        match wants_audit(&self.cache, part, &self.probe.key) {
+            true => audited(value),
+            false => None,
+        }
+    }
+
     /// Looks up the entry, waits for other loads, or gets the permit to load.
     pub(super) async fn answer<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
         if self.is_kept_here_only() {
             return Box::pin(self.answer_in_process()).await;
+        }
+        if let Some(hit) = self.audited.clone() {
+            return Answer::Run(Load::audited(self, hit));
         }
         let mut reader = Reader::new(&self, self.fingerprint::<R::Value>());
         let bypass = loop {
             match reader.next().await {
                 Action::Hit(hit) => match self.serve_and_keep(&hit, reader.read_token()) {
                     Some(value) => {
-                        reader.found(&hit, || load::load_result(&value));
-                        return Answer::Found(value);
+                        reader.found(&hit, || load_result(&value));
+                        drop(reader);
+                        return match self.to_audit(&value) {
+                            Some(hit) => Answer::Run(Load::audited(self, hit)),
+                            None => Answer::Found(value),
+                        };
                     }
                     None => reader.reject(hit.header),
                 },

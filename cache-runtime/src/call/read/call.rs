@@ -4,12 +4,19 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tracing::Instrument as _;
+
+use super::audited::Audited;
 use super::context::LoadContext;
 use super::deps::all_deps;
 use super::hit::{Fallback, Hit};
 use super::local_options::Copies;
+use super::timing::{self, Timing};
 use crate::base::error::Error;
 use crate::base::policy::{Grace, TtlRequest};
+use crate::call::log;
 use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
 use crate::call::{ambient, memo};
@@ -45,6 +52,11 @@ pub(crate) struct Call {
     pub(super) memo: Option<Box<memo::Slot>>,
     /// The annotated function; `None` for a manual operation.
     pub(super) site: Option<&'static CallSite>,
+    pub(super) timing: Timing,
+    /// Which part of the hits is audited; `None` for none.
+    pub(super) audit: Option<u32>,
+    /// What was found before the store was asked, if that is to be checked.
+    pub(super) audited: Option<Audited>,
 }
 
 impl Call {
@@ -70,7 +82,7 @@ impl Call {
         };
         Self {
             cache,
-            resource: ResourceRef::Own(resource),
+            resource: ResourceRef::by_hand(resource),
             probe,
             problem,
             ttl,
@@ -84,6 +96,9 @@ impl Call {
             max_loads: 0,
             memo: None,
             site: None,
+            timing: Timing::default(),
+            audit: None,
+            audited: None,
         }
     }
 
@@ -102,6 +117,12 @@ impl Call {
         }
     }
 
+    /// Whether an operator has switched off all reads of the resource.
+    pub(crate) fn is_switched_off(&self) -> bool {
+        let switches = &self.cache.telemetry.switches;
+        switches.is_resource_off(&self.resource.name)
+    }
+
     pub(crate) fn fingerprint<V: Cacheable>(&self) -> Fingerprint {
         let of = Fingerprint::of::<V>;
         self.resource
@@ -111,13 +132,32 @@ impl Call {
     /// Looks up the entry. Ends expired intents first: their writers are gone, so the readers that
     /// find them must prune them.
     pub(crate) async fn look(&self) -> Result<Look, Error> {
-        match self.cache.store.look(&self.probe).await {
+        match self.look_once().await {
             // The result is dropped before the next await, which would otherwise hold it. All calls
             // look up, but few find expired intents.
             Ok(look) if look.has_expired_intents(self.cache.config.longest_intent()) => {}
             seen => return seen,
         }
         Box::pin(self.prune_and_look()).await
+    }
+
+    /// Looks, and measures it. No `async fn`: those who wait are many, and would hold what it holds.
+    fn look_once(&self) -> impl Future<Output = Result<Look, Error>> + Send + use<'_> {
+        let look = match log::is_on() {
+            true => self.traced_look(),
+            false => self.cache.store.look(&self.probe),
+        };
+        self.begins_to_look();
+        look.map(|looked| {
+            self.has_looked();
+            looked
+        })
+    }
+
+    #[cold]
+    fn traced_look(&self) -> BoxFuture<'_, Result<Look, Error>> {
+        let look = self.cache.store.look(&self.probe);
+        Box::pin(look.instrument(self.lookup_span()))
     }
 
     pub(super) async fn prune_and_look(&self) -> Result<Look, Error> {
@@ -160,6 +200,9 @@ impl Call {
 
     pub(super) fn answered(&self, status: Status) {
         self.count(status);
+        if log::is_on() {
+            self.log(status);
+        }
         observe::record(|| Outcome {
             key: self.probe.key.clone(),
             resource: self.resource.name.to_string(),
@@ -171,13 +214,17 @@ impl Call {
     pub(super) fn count(&self, status: Status) {
         let counters = &self.resource.counters;
         match status {
-            Status::Hit { .. } => counters.hits.add_one(),
-            Status::Stale { .. } => {
-                counters.hits.add_one();
+            Status::Hit { .. } => self.resource.hits().add_one(),
+            Status::Stale { past, reason } => {
+                self.resource.hits().add_one();
                 counters.stale_served.add_one();
+                self.served_stale(past, reason);
             }
             Status::Miss { .. } => counters.misses.add_one(),
             Status::Bypass(_) => counters.bypasses.add_one(),
+        }
+        if let Some(function) = self.resource.function() {
+            timing::count(function, status);
         }
     }
 }
@@ -240,5 +287,14 @@ pub(super) fn arrived<R: Returns<S>, S>(load_result: LoadResult) -> Option<R> {
         LoadResult::Failure => None,
         LoadResult::Absence => R::from_absence(),
         LoadResult::Value(value) => downcast(value).map(R::from_value),
+    }
+}
+
+/// What a return value is to those who waited for it.
+pub(super) fn load_result<R: Returns<S>, S>(returned: &R) -> Option<LoadResult> {
+    match returned.loaded() {
+        Loaded::Value(_) => returned.share().map(|value| LoadResult::Value(value)),
+        Loaded::Absent => Some(LoadResult::Absence),
+        Loaded::Failed => Some(LoadResult::Failure),
     }
 }

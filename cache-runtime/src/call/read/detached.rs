@@ -4,6 +4,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use super::Unless;
+use super::audit::answer;
 use super::load::Load;
 use crate::call::keep_alive::KeptAlive;
 use crate::call::observe::{StaleReason, Status};
@@ -27,7 +28,11 @@ where
     let returned = watched.await;
     let completion = load.complete(&returned, unless);
     let over = completion.over().await;
-    (returned, over.status)
+    // A hit that an audit was to check is still good if its body has failed.
+    match over.cached.and_then(answer) {
+        Some(hit) => (hit, None),
+        None => (returned, over.status),
+    }
 }
 
 /// Waits for a load. If it fails or is slow, serves the fallback; a slow load goes on in the

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::answer::Answer;
+use super::audit::audited;
 use super::blocking;
 use super::call::Call;
 use super::context::LoadContext;
@@ -216,6 +217,10 @@ impl<R> Opening<R> {
             return None;
         }
         Some(match call.recall().or_else(|| call.find()) {
+            Some(value) if call.is_audited() => match audited(&value) {
+                Some(hit) => Self::Ask(call.into_audited(hit)),
+                None => Self::Found(value),
+            },
             Some(value) => {
                 call.leave();
                 Self::Found(value)

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use super::Call;
 use super::answer::Answer;
-use super::call::arrived;
-use super::load::{self, Load, LoadRole};
+use super::call::{arrived, load_result};
+use super::load::{Load, LoadRole};
 use crate::base::call_budget::CallBudget;
 use crate::base::clock;
 use crate::call::enclosing;
@@ -99,7 +99,7 @@ impl Call {
                 Some((value, found.ttl))
             });
             if let Some((value, ttl)) = found {
-                run.complete(|| load::load_result(&value));
+                run.complete(|| load_result(&value));
                 self.answered(Status::Hit { ttl });
                 return Answer::Found(value);
             }

@@ -8,10 +8,15 @@ use std::any::TypeId;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::audit::{Compared, answer, compare};
+use super::audited::Audited;
+use super::call::load_result;
 use super::hit::Fallback;
 use super::new_entry::NewEntry;
 use super::permit::Permit;
+use super::report::load_span;
 use super::{Call, Unless};
+use crate::base::clock::{self, Instant};
 use crate::base::mutation;
 use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive, Step};
@@ -23,6 +28,7 @@ use crate::coalesce::single_flight::LoadResult;
 use crate::local::{Copy, ReadToken};
 use crate::protocol::entry::{Content, Stamp};
 use crate::store::{Filled, Payload};
+use crate::telemetry::function::Loading;
 
 /// What a caller that runs the body does for others.
 #[derive(Debug)]
@@ -48,6 +54,10 @@ pub(super) struct Load {
     keep_alive: KeepAlive,
     /// One of so many that may run at a time.
     place: Option<Place>,
+    began: Instant,
+    counted: Loading,
+    /// The hit that the body checks.
+    audited: Option<Audited>,
 }
 
 impl Load {
@@ -61,13 +71,18 @@ impl Load {
             LoadRole::Leader(permit) => Some(permit.renewal()),
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
+        let span = load_span(&call);
+        let counted = Loading::new(call.resource.function());
         let frame = Frame::load(&call.cache, [call.probe.key.clone()]);
         Box::new(Self {
             call,
             part,
             fallback,
-            keep_alive: KeepAlive::new(frame, renewal),
+            keep_alive: KeepAlive::new(frame, renewal).within(span),
             place: None,
+            began: clock::now(),
+            counted,
+            audited: None,
         })
     }
 
@@ -93,6 +108,13 @@ impl Load {
             };
             self.place = Some(waiting.await);
         }
+    }
+
+    /// A body that runs to check a hit.
+    pub(super) fn audited(call: Arc<Call>, audited: Audited) -> Box<Self> {
+        let mut load = Self::new(call, LoadRole::Alone, None);
+        load.audited = Some(audited);
+        load
     }
 
     /// Returns what renews the lease while the body runs.
@@ -126,6 +148,8 @@ impl Load {
         load.place = None;
         let mut is_kept = None;
         let call = Arc::clone(&load.call);
+        let audited = load.audited.take();
+        let compared = audited.map(|it| compare::<R, S>(it, &call, returned));
         let new_entry = match std::mem::replace(&mut load.part, LoadRole::Alone) {
             LoadRole::Leader(permit) => {
                 permit.leader.complete(|| load_result(returned));
@@ -147,12 +171,14 @@ impl Load {
             LoadRole::Alone => None,
         };
         let has_failed = matches!(returned.loaded(), Loaded::Failed);
+        call.loaded_for(load.began.elapsed(), has_failed);
         call.remember(returned);
         Completion {
             load,
             new_entry,
             has_failed,
             is_kept,
+            compared,
         }
     }
 }
@@ -214,6 +240,8 @@ pub(super) struct Completion {
     has_failed: bool,
     /// Of what is kept in this process alone, whether it is.
     is_kept: Option<bool>,
+    /// Of an audit.
+    compared: Option<Compared>,
 }
 
 impl Completion {
@@ -228,12 +256,20 @@ impl Completion {
             part,
             fallback,
             keep_alive,
+            counted,
             ..
         } = *self.load;
-        drop(keep_alive);
+        drop((keep_alive, counted));
         let leads = match part {
             LoadRole::Leader(permit) => Some(permit),
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
+        };
+        if let Some(compared) = &self.compared {
+            call.conclude(compared).await;
+        }
+        let cached = match self.compared {
+            Some(Compared::Failed(cached)) => Some(cached),
+            _ => None,
         };
         let status = match (leads, self.new_entry) {
             (Some(permit), Some(new_entry)) => {
@@ -249,6 +285,7 @@ impl Completion {
                 joined: false,
             }),
             fallback: fallback.filter(|it| self.has_failed && it.covers_errors),
+            cached,
         }
     }
 }
@@ -261,10 +298,15 @@ pub(super) struct Over {
     pub(super) status: Option<Status>,
     /// The entry to return instead of an error, if it decodes.
     fallback: Option<Box<Fallback>>,
+    /// The hit that an audit was to check, and whose body has failed.
+    pub(super) cached: Option<LoadResult>,
 }
 
 impl Over {
     pub(super) fn returns<R: Returns<S>, S>(self, returned: R) -> R {
+        if let Some(hit) = self.cached.and_then(answer) {
+            return hit;
+        }
         if let Some(fallback) = self.fallback
             && let Some(instead) = self.call.fall_back(*fallback, StaleReason::LoadFailed)
         {
@@ -272,14 +314,5 @@ impl Over {
         }
         self.call.said(self.status);
         returned
-    }
-}
-
-/// Returns the result for the callers that waited for it.
-pub(super) fn load_result<R: Returns<S>, S>(returned: &R) -> Option<LoadResult> {
-    match returned.loaded() {
-        Loaded::Value(_) => returned.share().map(|value| LoadResult::Value(value)),
-        Loaded::Absent => Some(LoadResult::Absence),
-        Loaded::Failed => Some(LoadResult::Failure),
     }
 }

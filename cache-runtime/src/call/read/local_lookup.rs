@@ -9,12 +9,14 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audited::Audited;
 use super::hit::Hit;
 use super::local_options::Copies;
 use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, all_deps};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::policy::Grace;
+use crate::call::log;
 use crate::call::memo::{self, Recalled};
 use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::returns::Returns;
@@ -54,6 +56,30 @@ impl<'a> Begun<'a> {
         let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
         plan(&mut planned);
         Some(Self::PreparedCall(cache, planned.finish(&cache)))
+    }
+
+    /// Whether a hit of this call is to be checked; asked once.
+    #[inline]
+    pub(super) fn is_audited(&self) -> bool {
+        match self {
+            Self::PreparedCall(cache, start) => {
+                start.options.audit != 0
+                    && wants_audit(cache, start.options.audit, start.key.text())
+            }
+            Self::Call(_) => false,
+        }
+    }
+
+    /// For one whose hit is checked: the body runs, and is compared with what was found here.
+    pub(super) fn into_audited(self, audited: Audited) -> Arc<Call> {
+        match self {
+            Self::PreparedCall(cache, start) => {
+                let mut call = start.into_call(cache.handle());
+                call.audited = Some(audited);
+                Arc::new(call)
+            }
+            Self::Call(call) => call,
+        }
     }
 
     /// Returns the call in the form that asks the store.
@@ -185,6 +211,18 @@ impl<'a> Begun<'a> {
     }
 }
 
+/// Never inside a transaction, whose rows nobody else sees; and inside another body it would be that
+/// body's time.
+#[cold]
+pub(super) fn wants_audit(cache: &Engine, part: u32, key: &str) -> bool {
+    let is_alone = !transaction::is_open(cache) && !enclosing::is_inside();
+    if is_alone && scope::mode() == Mode::Usual && cache.auditor.wants(part, key) {
+        cache.telemetry.note_invalidations();
+        return true;
+    }
+    false
+}
+
 /// What a call can return.
 struct Wanted {
     type_id: TypeId,
@@ -269,7 +307,7 @@ impl Asking<'_> {
             }
         }
         let ttl = seen.get()?;
-        self.resource.counters.hits.add_one();
+        self.resource.hits().add_one();
         self.record(store.name(), ttl);
         Some(found.take())
     }
@@ -297,18 +335,32 @@ impl Asking<'_> {
         if found.value.is_none() && !wanted.absence {
             return None;
         }
-        local.note(self.resource.counters.local_hits.count(), found.age);
+        local.note(self.resource.local_hits().count(), found.age);
         Some((found.value, found.ttl))
     }
 
     #[inline]
     fn record(&self, store: &'static str, ttl: Duration) {
+        if log::is_on() {
+            self.log(store, ttl);
+        }
         observe::record(|| Outcome {
             key: self.key.to_owned(),
             resource: self.resource.name.to_string(),
             store,
             status: Status::Hit { ttl },
         });
+    }
+
+    #[cold]
+    fn log(&self, tier: &'static str, ttl: Duration) {
+        let call = log::CallLine {
+            key: self.key,
+            resource: &self.resource.name,
+            op: self.resource.function().map_or("", |function| &function.op),
+            tier,
+        };
+        log::call(&call, Status::Hit { ttl }, log::Times::default());
     }
 
     fn key(&self) -> Key {

@@ -6,6 +6,8 @@
 //! `batch.rs` does the same for many ids.
 
 mod answer;
+mod audit;
+mod audited;
 mod batch;
 mod blocking;
 mod call;
@@ -24,11 +26,14 @@ mod permit;
 mod plan;
 mod prepared;
 mod reader;
+mod report;
 mod steps;
 mod store_filter;
 #[cfg(test)]
 mod tests;
+mod timing;
 
+pub use self::audit::{AuditFigures, AuditReport};
 pub use self::batch::Batch;
 pub(crate) use self::call::{Call, value_of};
 pub use self::context::LoadContext;

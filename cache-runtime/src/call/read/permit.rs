@@ -112,8 +112,10 @@ impl Permit {
         }
         // A shutdown waits for the fill.
         let _running = call.cache.delivery.begin();
+        let (size, began) = (fill.size, clock::now());
         let filling = call.cache.store.fill(&call.probe, fill);
         let filled = self.call_budget.spend(filling).await;
+        call.filled_for(began.elapsed(), size, &filled);
         match filled {
             Ok(filled) => {
                 self.filled(call, filled);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::prepared::{PreparedCall, ReadOptions};
+use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::nonce::hash128;
 use crate::base::policy::{IntoTtl, MAX_TTL};
@@ -16,6 +17,7 @@ use crate::key::{Dependency, EntryKind, KeyPart, KeyWriter, RowOf, is_resource};
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{ResourceRef, Site};
 use crate::store::Probe;
+use crate::telemetry::audit::threshold;
 
 /// Collects what a function's attribute says about its key and its entries.
 ///
@@ -36,7 +38,7 @@ impl ReadPlan {
     ) -> Option<Self> {
         let resource = site
             .knows(cache.id, name)
-            .or_else(|| cache.resource(name).map(ResourceRef::Own));
+            .or_else(|| cache.resource(name).map(ResourceRef::by_hand));
         if resource.is_none() {
             site.report(|| {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
@@ -302,6 +304,12 @@ impl ReadPlan {
         self.set(|options| options.grace.jitter = part)
     }
 
+    /// Which part of the hits is audited.
+    #[inline]
+    pub fn audit(&mut self, part: f64) -> &mut Self {
+        self.set(|options| options.audit = threshold(part))
+    }
+
     /// Makes every call ask the store, whatever the process holds.
     #[inline]
     pub fn strict(&mut self) -> &mut Self {
@@ -335,6 +343,7 @@ impl ReadPlan {
         start.check_rows(cache);
         start.register(cache);
         start.check_instance();
+        start.attribute(cache);
         let (site, options) = (start.site, start.options);
         let resource = &start.resource;
         let deps = all_deps(
@@ -370,6 +379,9 @@ impl ReadPlan {
                 max_loads: options.max_loads,
                 memo: None,
                 site: Some(site),
+                timing: Timing::default(),
+                audit: None,
+                audited: None,
             }
         });
         calls.collect()
@@ -385,6 +397,7 @@ impl ReadPlan {
         }
         start.check_rows(cache);
         start.check_instance();
+        start.attribute(cache);
         let (site, name, options) = (start.site, start.name, &start.options);
         let is_granted = site.claims(cache.id, name, &start.resource, options.op, options.shared);
         if !is_granted {

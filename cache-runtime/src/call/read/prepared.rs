@@ -7,6 +7,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use super::local_options::Copies;
+use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::policy::{Grace, TtlRequest};
 use crate::call::ambient;
@@ -42,6 +43,8 @@ pub(super) struct ReadOptions {
     pub(super) ttl: TtlRequest,
     pub(super) grace: Grace,
     pub(super) copies: Copies,
+    /// Which part of the hits is audited.
+    pub(super) audit: u32,
     pub(super) codec: CodecId,
     pub(super) version: u32,
     /// How many loads may run at a time; 0 for any number.
@@ -59,7 +62,7 @@ impl ReadOptions {
     /// Resets all options to the configured defaults. Resets fields in place; assigning a fresh
     /// struct would copy it on every hit.
     #[inline]
-    pub(super) fn nothing(&mut self, usual: &Grace) {
+    pub(super) fn nothing(&mut self, usual: &Grace, audit: u32) {
         self.op = None;
         self.has_id = false;
         self.shared = false;
@@ -72,6 +75,7 @@ impl ReadOptions {
         self.grace.early = usual.early;
         self.grace.jitter = usual.jitter;
         self.copies = Copies::default();
+        self.audit = audit;
         self.codec = CodecId::default();
         self.version = 0;
         self.max_loads = 0;
@@ -130,7 +134,9 @@ impl PreparedCall {
                 recalled: Recalled::Nothing,
             }),
         };
-        start.options.nothing(&start.resource.grace);
+        start
+            .options
+            .nothing(&start.resource.grace, start.resource.audit);
         start.key.begin(&start.resource.prefix);
         if !start.resource.contexts.is_empty() {
             start.add_contexts();
@@ -191,6 +197,19 @@ impl PreparedCall {
             format!("a call of {site} runs without the cache, since nobody has set `{name}` around it; wrap it in `Cache::with_key(\"{name}\", ..)`")
         });
         self.refuse(BypassReason::NoContext);
+    }
+
+    /// Says whose call it is to those who count, and whether an operator has switched it off.
+    #[inline]
+    pub(super) fn attribute(&mut self, cache: &Engine) {
+        self.resource.attribute(self.site, self.options.op);
+        let Some(function) = self.resource.function() else {
+            return;
+        };
+        let switches = &cache.telemetry.switches;
+        if switches.is_off(&self.resource.name, &function.op) {
+            self.refuse(BypassReason::SwitchedOff);
+        }
     }
 
     /// Records a problem. The first one counts.
@@ -283,6 +302,9 @@ impl PreparedCall {
             max_loads: options.max_loads,
             memo,
             site: Some(self.site),
+            timing: Timing::default(),
+            audit: Some(options.audit).filter(|part| *part > 0),
+            audited: None,
         };
         self.leave();
         call

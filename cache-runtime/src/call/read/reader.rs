@@ -22,6 +22,7 @@ use crate::protocol::circuit::Circuit;
 use crate::protocol::entry::{Header, Stamp};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Found, LeaseReply, Look, Payload, Seen, Word};
+use crate::telemetry::function::Waiting;
 
 /// The first pause of a reader that polls for another process's load, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -494,8 +495,9 @@ impl<'a> Reader<'a> {
         noted: Option<Noted>,
     ) -> impl Future<Output = Option<Action>> + use<> {
         self.call_budget.renew();
+        let counted = Waiting::new(self.call.resource.function());
         waiter.wait(self.deadline()).map(move |waited| {
-            drop(noted);
+            drop((noted, counted));
             match waited {
                 // Errors are not shared: the waiters load themselves.
                 WaitResult::LoadResult(LoadResult::Failure) => {
@@ -511,6 +513,7 @@ impl<'a> Reader<'a> {
     /// Waits for the next change of the entry, since a load ends with one. Waits no longer than the
     /// pause, because a notification may be lost. The next lookup tells the new state.
     async fn wait_for_word(&mut self) -> Option<Action> {
+        let _counted = Waiting::new(self.call.resource.function());
         let end = self.end_of_pause();
         let poller = self.poller.as_mut()?;
         // The last notification was of a renewal, or of nothing. Waiting for the next one at once
@@ -580,6 +583,7 @@ impl<'a> Reader<'a> {
             let Wait::Fine(_noted) = enclosing::wait(&call.cache, &call.probe.key) else {
                 return Queued::Alone;
             };
+            let _counted = Waiting::new(call.resource.function());
             match waiting.wait(self.deadline()).await {
                 GateResult::Lead(run) => return Queued::Run(run),
                 GateResult::LoadResult(LoadResult::Failure) => limit = load_gate::AFTER_FAILURE,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use tracing::{Instrument as _, Span};
 
 use super::plan::Planned;
 use crate::base::call_budget::CallBudget;
@@ -12,6 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::Nonce;
 use crate::call::enclosing::Frame;
 use crate::call::keep_alive::{KeepAlive, Renewal, Step};
+use crate::call::log;
 use crate::call::scope;
 use crate::call::transaction::{self, DeferredWrite, InDoubt};
 use crate::call::{memo, observe};
@@ -49,6 +51,8 @@ fn open(active: Box<(Handle, Planned)>, site: &'static Site, required: bool) -> 
             // write without the option.
             problem = guard.ready().await.err();
         }
+        let span = log::write_span(site);
+        guard.span = span;
         let writing = Writing {
             guard,
             running,
@@ -96,7 +100,10 @@ impl Writing {
 
     /// Invalidates what was written, and waits for the acknowledgement within the call's budget.
     pub(super) fn over(self: Box<Self>, verdict: WriteOutcome) -> Step<()> {
-        Box::pin(self.invalidate(verdict))
+        match self.guard.span.clone() {
+            Some(span) => Box::pin(self.invalidate(verdict).instrument(span)),
+            None => Box::pin(self.invalidate(verdict)),
+        }
     }
 
     async fn invalidate(self: Box<Self>, verdict: WriteOutcome) {
@@ -179,6 +186,8 @@ struct Guard {
     announced: Option<Announced>,
     /// Renews the intent at a third of its length.
     keep_alive: KeepAlive,
+    /// Where somebody traces.
+    span: Option<Span>,
 }
 
 /// The progress of a write.
@@ -207,6 +216,7 @@ impl Guard {
             call_budget: CallBudget::new(cache.config.command_budget),
             announced: None,
             keep_alive: KeepAlive::default(),
+            span: None,
             cache,
         }
     }
@@ -271,7 +281,7 @@ impl Guard {
         let renewal = renewal.filter(|_| !crate::base::mutation::is_active("intents-not-renewed"));
         let Order { kills, bumps, .. } = &self.planned.order;
         let frame = Frame::write(&self.cache, kills.as_slice(), bumps.as_slice());
-        self.keep_alive = KeepAlive::new(frame, renewal);
+        self.keep_alive = KeepAlive::new(frame, renewal).within(self.span.clone());
         &mut self.keep_alive
     }
 

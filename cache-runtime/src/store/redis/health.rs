@@ -17,6 +17,7 @@ use super::errors::NO_PRIMARY;
 use super::probe::refuses_scripts;
 use super::reply::{info_field, millis};
 use super::scripts::{INVALIDATE, ScriptMode};
+use super::switches::SwitchList;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 
@@ -36,6 +37,8 @@ pub(super) struct Health {
     /// whose slots is used.
     key: Arc<ArcSwapOption<String>>,
     budget: Duration,
+    /// Read with each question: what operators have switched off for all processes.
+    switches: Arc<SwitchList>,
 }
 
 /// Why a server can't be served from.
@@ -51,21 +54,24 @@ pub(super) enum Ailment {
 
 impl Health {
     /// `key` is the start of the key that is written: what tells processes apart is added to it.
-    pub(super) fn new(key: &str, command_budget: Duration) -> Self {
+    pub(super) fn new(key: &str, command_budget: Duration, switches: Arc<SwitchList>) -> Self {
         Self {
             key: Arc::new(ArcSwapOption::from_pointee(format!(
                 "{key}~{}",
                 Nonce::fresh()
             ))),
             budget: ANSWER_BUDGET.max(command_budget),
+            switches,
         }
     }
 
     /// Of a node of a cluster, before it is known which slots it has.
-    pub(super) fn of_node(command_budget: Duration) -> Self {
+    pub(super) fn of_node(command_budget: Duration, of_cluster: &Self) -> Self {
         Self {
             key: Arc::default(),
             budget: ANSWER_BUDGET.max(command_budget),
+            // The node that has the list tells; the others refer to it, which is no answer.
+            switches: Arc::clone(&of_cluster.switches),
         }
     }
 
@@ -79,6 +85,12 @@ impl Health {
     /// The key that this process writes.
     pub(super) fn key(&self) -> Option<Arc<String>> {
         self.key.load_full()
+    }
+
+    /// Reads what operators have switched off. Without an answer it stays as it was.
+    pub(super) async fn learn(&self, connection: &mut MultiplexedConnection) {
+        let read = self.switches.read(connection);
+        let _ = tokio::time::timeout(self.budget, read).await;
     }
 
     /// Asks once.

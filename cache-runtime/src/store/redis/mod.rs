@@ -28,9 +28,11 @@ mod steps;
 mod stored;
 mod supervisor;
 mod survey;
+mod switches;
 mod tracking;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -52,6 +54,7 @@ use self::replay::Replay;
 use self::reply::{millis, miscounted};
 use self::scripts::Lua;
 use self::supervisor::{Keeper, Kept, Links};
+use self::switches::SwitchList;
 use self::tracking::{Tracker, Tracking};
 use self::walk::{Walk, db_size, facts_of, scan};
 use super::{
@@ -81,6 +84,7 @@ pub struct RedisStore {
     redis: RedisConfig,
     /// What another primary may not know, where Sentinels name one.
     recent: Option<Arc<Recent>>,
+    switches: Arc<SwitchList>,
 }
 
 impl fmt::Debug for RedisStore {
@@ -115,12 +119,14 @@ impl RedisStore {
                 heartbeat::keep_beating(links, tracking, budget, closing.clone())
             }));
         }
+        let switches = Arc::new(SwitchList::new(&config.namespace));
         let keeper = Keeper {
             config: redis.clone(),
             trust_restart: config.trust_restart,
             health: Health::new(
                 &config.key_space().generation("probe"),
                 config.command_budget,
+                Arc::clone(&switches),
             ),
             tracking,
             misplaced: Arc::default(),
@@ -164,6 +170,7 @@ impl RedisStore {
             closing,
             redis: redis.clone(),
             recent,
+            switches,
         }
     }
 
@@ -605,6 +612,22 @@ impl Store for RedisStore {
 
     async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
         self.surveyed(inquiry).await
+    }
+
+    fn switched_off(&self) -> Option<watch::Receiver<BTreeSet<String>>> {
+        Some(self.switches.subscribe())
+    }
+
+    async fn switch(&self, target: &str, enabled: bool) -> Result<(), Error> {
+        let link = match self.cluster() {
+            Some(cluster) => cluster.link_of(self.switches.key())?,
+            None => self.links.current()?,
+        };
+        let args = [target.as_bytes().to_vec(), vec![b'0' + u8::from(enabled)]];
+        let keys = [self.switches.key()];
+        let list: String = self.script(&link, &scripts::SWITCH, keys, args).await?;
+        self.switches.learn(&list);
+        Ok(())
     }
 
     async fn close(&self) {

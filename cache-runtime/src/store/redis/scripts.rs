@@ -256,7 +256,7 @@ fn mutated(mut script: String) -> String {
 }
 
 /// All of them, to be loaded before a connection is used: a call that finds one missing pays for three commands.
-pub(super) fn all() -> [&'static Lua; 10] {
+pub(super) fn all() -> [&'static Lua; 11] {
     [
         &ENSURE,
         &LEASE,
@@ -268,6 +268,7 @@ pub(super) fn all() -> [&'static Lua; 10] {
         &INTEND,
         &PRUNE,
         &REMOVE,
+        &SWITCH,
     ]
 }
 
@@ -506,6 +507,25 @@ for i = 2, #KEYS do
   if intents and value:sub(33) ~= intents then put(KEYS[i], ARGV[i] .. intents, ARGV[1]) end
 end
 return 1
+",
+    )
+});
+
+/// `KEYS` the list of what is switched off for all processes, one name a line; `ARGV` a name, and
+/// `1` to switch it on or `0` to switch it off. Returns the list. It has no time to live: what an
+/// operator has switched off stays off until somebody switches it on.
+pub(super) static SWITCH: LazyLock<Lua> = LazyLock::new(|| {
+    script(
+        r"
+local names, list = {}, redis.call('GET', KEYS[1]) or ''
+for name in list:gmatch('[^\n]+') do
+  if name ~= ARGV[1] then names[#names + 1] = name end
+end
+if ARGV[2] == '0' then names[#names + 1] = ARGV[1] end
+table.sort(names)
+list = table.concat(names, '\n')
+if list == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], list) end
+return list
 ",
     )
 });

@@ -428,6 +428,8 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
     }
     let capabilities = probe::examine(&mut connection, scripts, is_resp3).await;
+    // Before anything is read over the connection.
+    health.learn(&mut connection).await;
     match &state.tracker {
         Some(tracker) if is_resp3 => tracker.start(&mut connection).await,
         Some(tracker) => tracker.refuse("it does not speak RESP3"),
@@ -481,7 +483,9 @@ async fn watch_health(link: &Link) -> Infallible {
     loop {
         tokio::time::sleep(health::INTERVAL).await;
         // The link is given up by this where the answer says so.
-        let _ = link.check_health().await;
+        if link.check_health().await.is_ok() {
+            link.health.learn(&mut link.connection()).await;
+        }
     }
 }
 

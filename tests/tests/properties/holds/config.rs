@@ -7,7 +7,7 @@ use cache_runtime::testing::internals::operator_ttl;
 use super::text;
 
 /// Those that are read, and some that are not.
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 28] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",
@@ -34,6 +34,7 @@ const NAMES: [&str; 27] = [
     "CACHE_LOAD_TIMEOUT_MS",
     "CACHE_EARLY",
     "CACHE_JITTER",
+    "CACHE_AUDIT",
     "PATH",
 ];
 

@@ -293,7 +293,7 @@ impl Topology {
             host: self.host_of(seen),
             port: seen.port,
             links,
-            health: Health::of_node(self.plan.keeper.budget),
+            health: Health::of_node(self.plan.keeper.budget, &self.plan.keeper.health),
             closing: watch::Sender::new(false),
             attempted,
         })

@@ -1,0 +1,190 @@
+//! Reads that operators switch off, and events for those who subscribe.
+
+use super::Cache;
+use crate::base::error::{Error, ErrorKind};
+use crate::call::read::AuditReport;
+use crate::key::is_resource;
+use crate::monitor::report_switch;
+use crate::telemetry::events::Events;
+use crate::telemetry::switches::ALL;
+
+/// What is switched off; see [`Cache::switched_off`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SwitchedOff {
+    /// In this process, by [`Cache::disable`].
+    pub here: Vec<String>,
+    /// In all processes, by [`Cache::disable_everywhere`].
+    pub everywhere: Vec<String>,
+}
+
+impl Cache {
+    /// Switches the cached reads of a resource off in this process, at once: their functions simply
+    /// run, and the outcome says `switched-off`. `target` is a resource (`users`), one of its
+    /// functions by its `op` or, without one, its name (`users:list`), or `*` for all.
+    ///
+    /// Invalidations go on, and [`set`](Self::set) goes on storing. So after
+    /// [`enable`](Self::enable) nothing stale is served, and what was stored before may still be.
+    /// What other processes do is not changed; see [`disable_everywhere`](Self::disable_everywhere).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # use cache_runtime::{Cache, CacheConfig};
+    /// let cache = Cache::new(CacheConfig::default().local_mb(16)).await;
+    /// cache.disable("users");
+    /// assert_eq!(cache.switched_off().here, ["users"]);
+    /// cache.enable("users");
+    /// # }
+    /// ```
+    pub fn disable(&self, target: &str) {
+        self.switch_here(target, false);
+    }
+
+    /// Switches reads on again that [`disable`](Self::disable) has switched off in this process.
+    pub fn enable(&self, target: &str) {
+        self.switch_here(target, true);
+    }
+
+    fn switch_here(&self, target: &str, enabled: bool) {
+        let Some(cache) = self.handle() else { return };
+        if !is_target(target) {
+            tracing::error!(target, "{NO_TARGET}");
+            return;
+        }
+        if cache.telemetry.switches.switch_here(target, enabled) {
+            report_switch(&cache.telemetry, target, enabled, false);
+        }
+    }
+
+    /// Switches reads off as [`disable`](Self::disable) does, in all processes that share the store:
+    /// a key in Redis says so, of which each process learns within a second. It holds until
+    /// [`enable_everywhere`](Self::enable_everywhere), also for processes that start later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] for what names no resource or function;
+    /// [`ErrorKind::Unavailable`] if Redis can't be reached; [`ErrorKind::Store`] without Redis.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been switched or not.
+    pub async fn disable_everywhere(&self, target: &str) -> Result<(), Error> {
+        self.switch_everywhere(target, false).await
+    }
+
+    /// Switches reads on again that [`disable_everywhere`](Self::disable_everywhere) has switched off.
+    ///
+    /// # Errors
+    /// As [`disable_everywhere`](Self::disable_everywhere).
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have been switched or not.
+    pub async fn enable_everywhere(&self, target: &str) -> Result<(), Error> {
+        self.switch_everywhere(target, true).await
+    }
+
+    async fn switch_everywhere(&self, target: &str, enabled: bool) -> Result<(), Error> {
+        if !is_target(target) {
+            return Err(Error::new(
+                ErrorKind::InvalidKey,
+                format!("`{target}`: {NO_TARGET}"),
+            ));
+        }
+        let Some(cache) = self.handle() else {
+            return Err(Error::unavailable("the cache is off"));
+        };
+        cache.store.switch(target, enabled).await?;
+        // The store has read the list back: this process goes by it from now on.
+        if let Some(off) = cache.store.switched_off() {
+            let off = off.borrow().clone();
+            for change in cache.telemetry.switches.learn(off) {
+                report_switch(&cache.telemetry, &change.target, change.enabled, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is switched off now, in this process and in all.
+    #[must_use]
+    pub fn switched_off(&self) -> SwitchedOff {
+        let Some(cache) = self.handle() else {
+            return SwitchedOff::default();
+        };
+        let (here, everywhere) = cache.telemetry.switches.listed();
+        SwitchedOff { here, everywhere }
+    }
+
+    /// Hands the figures of this cache over to the installed recorder of `metrics`, now. It is done
+    /// once a second anyway; a program that renders metrics when it is asked calls this before, so
+    /// that they are exact.
+    #[cfg(feature = "metrics")]
+    pub fn publish_metrics(&self) {
+        if let Some(cache) = self.handle() {
+            crate::metrics::publish(&cache);
+        }
+    }
+
+    /// What the auditor has found since the cache was made: how many hits were checked against their
+    /// functions, how many were stale, and which part of all hits is at most, with 95 % confidence.
+    ///
+    /// Hits are audited where [`CacheConfig::audit`](crate::CacheConfig::audit) (`CACHE_AUDIT`) or the
+    /// attribute's `audit` says so. Those of batches are not, nor are calls inside transactions and
+    /// inside other annotated functions.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use cache_runtime::{Cache, CacheConfig, cached};
+    ///
+    /// #[cached(resource = "rates", audit = 1.0, cache = cache)]
+    /// async fn rate(cache: &Cache, id: u32) -> u32 { id * 2 }
+    ///
+    /// let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    /// rate(&cache, 1).await;
+    /// rate(&cache, 1).await; // a hit, whose body runs as well
+    /// let report = cache.audit();
+    /// assert_eq!((report.total.checked, report.total.stale), (1, 0));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn audit(&self) -> AuditReport {
+        let cache = self.handle();
+        cache.map_or_else(AuditReport::default, |cache| AuditReport::of(&cache))
+    }
+
+    /// Subscribes to what happens in this cache from now on: invalidations, stale hits, changes of
+    /// the circuit breaker, flushes of local entries, switches, and what the auditor finds.
+    ///
+    /// Nobody waits for a subscriber: one that is more than 1,024 events behind misses the oldest,
+    /// and [`Events::lost`] counts them. While nobody subscribes, events cost nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # use cache_runtime::{Cache, CacheConfig, EventKind};
+    /// let cache = Cache::new(CacheConfig::default().local_mb(16)).await;
+    /// let mut events = cache.events();
+    /// let _ = cache.invalidate_all("users").await;
+    /// let event = events.next().await.expect("the cache is on");
+    /// assert!(matches!(event.kind, EventKind::Invalidated { .. }));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Events {
+        match self.handle() {
+            Some(cache) => cache.telemetry.events.subscribe(),
+            None => Events::none(),
+        }
+    }
+}
+
+const NO_TARGET: &str =
+    "not something to switch; name a resource (`users`), a function (`users:list`), or `*` for all";
+
+fn is_target(target: &str) -> bool {
+    let is_op = |op: &str| {
+        !op.is_empty()
+            && op.len() <= 200
+            && op.chars().all(|c| c.is_alphanumeric() || "_-:".contains(c))
+    };
+    match target.split_once(':') {
+        Some((resource, op)) => is_resource(resource) && is_op(op),
+        None => target == ALL || is_resource(target),
+    }
+}

@@ -1,0 +1,9 @@
+//! A hit that is being checked.
+
+use crate::coalesce::single_flight::LoadResult;
+
+/// A hit that is being checked: what the cache would have answered.
+#[derive(Debug, Clone)]
+pub(super) struct Audited {
+    pub(super) cached: LoadResult,
+}

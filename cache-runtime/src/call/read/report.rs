@@ -1,0 +1,118 @@
+//! What is reported of one call on its way: figures of its function, its line in the log, spans.
+
+use std::time::Duration;
+
+use tracing::Span;
+
+use super::call::Call;
+use super::timing::{note, noted};
+use crate::base::error::Error;
+use crate::call::log::{self, CallLine, Times};
+use crate::call::observe::{StaleReason, Status};
+use crate::store::Filled;
+use crate::telemetry::events::EventKind;
+use crate::telemetry::micros;
+
+impl Call {
+    /// The store is about to be asked.
+    pub(super) fn begins_to_look(&self) {
+        note(&self.timing.asked, self.timing.began.elapsed());
+    }
+
+    /// The store has answered a look, or has not.
+    pub(super) fn has_looked(&self) {
+        let asked = noted(&self.timing.asked).unwrap_or(0);
+        let asked = Duration::from_micros(asked.into());
+        let took = self.timing.began.elapsed().saturating_sub(asked);
+        note(&self.timing.lookup, took);
+        if let Some(function) = self.resource.function() {
+            function.lookup.record_duration(took);
+        }
+    }
+
+    /// The body has returned.
+    pub(super) fn loaded_for(&self, took: Duration, has_failed: bool) {
+        note(&self.timing.load, took);
+        if let Some(function) = self.resource.function() {
+            function.load.record_duration(took);
+            if has_failed {
+                function.failed_loads.add_one();
+            }
+        }
+    }
+
+    /// The store has answered a fill with so many bytes, or has not.
+    pub(super) fn filled_for(&self, took: Duration, size: usize, filled: &Result<Filled, Error>) {
+        note(&self.timing.fill, took);
+        if let Some(function) = self.resource.function() {
+            function.fill.record_duration(took);
+            if matches!(filled, Ok(Filled::Stored)) {
+                function.sizes.record(size as u64);
+            }
+        }
+    }
+
+    pub(super) fn served_stale(&self, past: Duration, reason: StaleReason) {
+        self.cache
+            .telemetry
+            .events
+            .publish(|| EventKind::StaleServed {
+                key: self.probe.key.clone(),
+                resource: self.resource.name.to_string(),
+                past_ms: micros(past) / 1000,
+                reason: reason.as_str(),
+            });
+    }
+
+    #[cold]
+    pub(super) fn log(&self, status: Status) {
+        let line = CallLine {
+            key: &self.probe.key,
+            resource: &self.resource.name,
+            op: self.resource.function().map_or("", |function| &function.op),
+            tier: self.cache.store.name(),
+        };
+        let times = Times {
+            lookup_us: noted(&self.timing.lookup),
+            load_us: noted(&self.timing.load),
+            fill_us: noted(&self.timing.fill),
+            total_us: Some(micros(self.timing.began.elapsed())),
+        };
+        log::call(&line, status, times);
+    }
+
+    /// Around one look at the store.
+    pub(super) fn lookup_span(&self) -> Span {
+        lookup_span(self)
+    }
+}
+
+/// Around one look at the store; the fields are those of OpenTelemetry's database spans.
+fn lookup_span(call: &Call) -> Span {
+    let redis = call.cache.config.redis.as_ref();
+    tracing::debug_span!(
+        target: "cache_runtime::call",
+        "cache.lookup",
+        otel.kind = "client",
+        db.system.name = redis.map(|_| "redis"),
+        db.operation.name = redis.map(|_| "MGET"),
+        db.namespace = redis.map(|redis| redis.db),
+        server.address = redis.map(|redis| redis.host.as_str()),
+        server.port = redis.map(|redis| redis.port),
+        cache.key = call.probe.key,
+        cache.resource = &*call.resource.name,
+    )
+}
+
+/// Around a body that loads; `None` while nobody listens.
+pub(super) fn load_span(call: &Call) -> Option<Span> {
+    log::is_on().then(|| {
+        tracing::debug_span!(
+            target: "cache_runtime::call",
+            "cache.load",
+            cache.key = call.probe.key,
+            cache.resource = &*call.resource.name,
+            cache.op = call.resource.function().map(|function| &*function.op),
+        )
+    })
+}

@@ -1,0 +1,61 @@
+//! How long the steps of one call took, and what is counted of its outcome.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::base::clock::{self, Instant};
+use crate::call::observe::Status;
+use crate::telemetry::function::FunctionStats;
+use crate::telemetry::micros;
+
+/// How long the steps of a call took, in microseconds; 0 for those that it did without.
+#[derive(Debug)]
+pub(super) struct Timing {
+    pub(super) began: Instant,
+    /// When the store was last asked, since it began.
+    pub(super) asked: AtomicU32,
+    pub(super) lookup: AtomicU32,
+    pub(super) load: AtomicU32,
+    pub(super) fill: AtomicU32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            began: clock::now(),
+            asked: AtomicU32::new(0),
+            lookup: AtomicU32::new(0),
+            load: AtomicU32::new(0),
+            fill: AtomicU32::new(0),
+        }
+    }
+}
+
+pub(super) fn note(step: &AtomicU32, took: Duration) {
+    let micros = u32::try_from(micros(took)).unwrap_or(u32::MAX);
+    step.store(micros.max(1), Ordering::Relaxed);
+}
+
+pub(super) fn noted(step: &AtomicU32) -> Option<u32> {
+    Some(step.load(Ordering::Relaxed)).filter(|micros| *micros > 0)
+}
+
+/// Counts an outcome but for the hits, which are counted where they are served.
+pub(super) fn count(function: &FunctionStats, status: Status) {
+    match status {
+        Status::Hit { .. } => {}
+        Status::Stale { reason, .. } => {
+            if let Some(counter) = function.stale.get(reason as usize) {
+                counter.add_one();
+            }
+        }
+        Status::Miss { joined: true, .. } => function.joined.add_one(),
+        Status::Miss { stored: true, .. } => function.stored.add_one(),
+        Status::Miss { stored: false, .. } => function.not_stored.add_one(),
+        Status::Bypass(reason) => {
+            if let Some(counter) = function.bypasses.get(reason as usize) {
+                counter.add_one();
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One entry as it lies in the store, told in words.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cache::Cache;
+use crate::call::read::Call;
+use crate::engine::Handle;
+use crate::key::{Dependency, EntryKind, Key, is_resource};
+use crate::protocol::codec_id::CodecId;
+use crate::protocol::entry::{Content, Header};
+use crate::store::{Found, Look, Payload};
+
+/// How much of a payload is shown.
+const SHOWN: usize = 64 << 10;
+
+/// What lies under a key, with or without its namespace.
+pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
+    let Some(handle) = cache.handle() else {
+        return nothing("off", "The cache is off.");
+    };
+    let key = key.trim();
+    let bare = key.strip_prefix(&handle.space.namespace).unwrap_or(key);
+    let Some((resource, rest)) = bare.split_once(':').filter(|it| is_resource(it.0)) else {
+        return nothing(
+            "no key",
+            "That is no key: it begins with a resource, as `users:1` or `users:list:<hash>`.",
+        );
+    };
+    let mut best = None;
+    for extras in dependencies(&handle, resource) {
+        for kind in [EntryKind::Entity, EntryKind::Derived] {
+            let key = Key::rendered(resource, rest, kind, extras.clone(), 0);
+            let call = Call::manual(handle.clone(), &key, None);
+            let look = match call.cache.store.look(&call.probe).await {
+                Ok(look) => look,
+                Err(error) => return nothing("unknown", &format!("The store says: {error}.")),
+            };
+            match &look.found {
+                Found::Nothing => {
+                    return nothing("nothing", "Nothing lies under this key in the store.");
+                }
+                Found::Foreign => {
+                    return nothing(
+                        "foreign",
+                        "A value of another program lies here: it is never served, overwritten or removed.",
+                    );
+                }
+                Found::Entry(header, _) if header.kind == kind => {
+                    let is_alive = header.stamp == look.stamp;
+                    if is_alive || best.is_none() {
+                        best = Some((call, look));
+                    }
+                    if is_alive {
+                        break;
+                    }
+                }
+                Found::Entry(..) => {}
+            }
+        }
+    }
+    match best {
+        Some((call, look)) => told(&call, &look),
+        None => nothing("nothing", "Nothing of this kind lies under the key."),
+    }
+}
+
+fn nothing(found: &str, words: &str) -> Value {
+    json!({ "found": found, "alive": false, "words": [words] })
+}
+
+/// What an entry of the resource may depend on beside it: an entry does not say, and the functions that
+/// read the resource do, as far as their text is the whole name.
+fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<Dependency>> {
+    let mut all = vec![Vec::new()];
+    #[cfg(feature = "map")]
+    {
+        let map = cache.config.map.clone();
+        let map = map.map_or_else(crate::map, |map| (*map).clone());
+        for reader in map.readers().iter().filter(|it| it.resource == resource) {
+            let names = reader.depends.iter().filter(|it| is_resource(it));
+            let mut extras: Vec<_> = names
+                .map(|name| Dependency::Resource(name.clone().into()))
+                .collect();
+            let tags = reader.tags.iter().filter(|it| !it.contains('{'));
+            extras.extend(tags.map(|tag| Dependency::Tag(tag.clone())));
+            if !extras.is_empty() && !all.contains(&extras) {
+                all.push(extras);
+            }
+        }
+    }
+    let _ = (cache, resource);
+    all
+}
+
+fn told(call: &Call, look: &Look) -> Value {
+    let Found::Entry(header, payload) = &look.found else {
+        return nothing("nothing", "Nothing lies under this key in the store.");
+    };
+    let is_valid = header.stamp == look.stamp && look.intended.is_none();
+    let is_fresh = look.now < header.fresh;
+    let has_content = !matches!(header.content, Content::Nothing);
+    let (payload, size) = shown(header, payload);
+    let facts = [
+        ("Key", call.probe.key.clone()),
+        ("Kind", kind(header.kind).into()),
+        ("Tier", call.cache.store.name().into()),
+        ("Codec", codec(header.codec).into()),
+        (
+            "Size",
+            size.map_or("not encoded".into(), |size| format!("{size} bytes")),
+        ),
+        (
+            "Stored",
+            format!("{} ago", time(look.now.since(header.stored))),
+        ),
+        ("Loading took", format!("{} ms", header.took)),
+        ("Stamp", format!("{:032x}", header.stamp.0)),
+        (
+            "Stamp of the generations now",
+            format!("{:032x}", look.stamp.0),
+        ),
+        ("Depends on", names(call).join(", ")),
+    ];
+    let facts: Vec<_> = facts
+        .into_iter()
+        .map(|(name, it)| json!([name, it]))
+        .collect();
+    json!({
+        "found": "entry",
+        "alive": is_valid && is_fresh && has_content,
+        "key": call.probe.key,
+        "ttl_ms": header.fresh.since(look.now).as_millis() as u64,
+        "words": words(call, look, header),
+        "facts": facts,
+        "payload": payload,
+    })
+}
+
+fn names(call: &Call) -> Vec<String> {
+    let deps = call.probe.deps.iter();
+    deps.map(|dep| dep.name().to_owned()).collect()
+}
+
+fn words(call: &Call, look: &Look, header: &Header) -> Vec<String> {
+    let mut words = Vec::new();
+    words.push(match header.content {
+        Content::Value => format!("A value, in {}.", codec(header.codec)),
+        Content::Absence => "The knowledge that there is nothing (negative caching).".into(),
+        Content::Nothing => "No value yet: a lease holds the place.".into(),
+    });
+    if header.is_leased() {
+        let left = time(header.deadline.since(look.now));
+        words.push(format!(
+            "Somebody is loading it; the lease ends in {left} unless it is renewed."
+        ));
+    }
+    if look.intended.is_some() {
+        words.push(
+            "A write that concerns it is announced and its outcome not known: readers go past the \
+             cache until that is over."
+                .into(),
+        );
+    }
+    let names = names(call).join(", ");
+    words.push(match header.stamp == look.stamp {
+        true => format!("Its stamp is the one of {names} now: nothing has invalidated it."),
+        false => format!(
+            "Its stamp is not the one of {names} now: one of them was invalidated after it was \
+             loaded, or it also depends on tags, which its key does not tell. The next reader \
+             loads anew."
+        ),
+    });
+    if !matches!(header.content, Content::Nothing) {
+        words.push(match look.now < header.fresh {
+            true => format!("Fresh for {} more.", time(header.fresh.since(look.now))),
+            false => format!(
+                "Its time is over since {}.",
+                time(look.now.since(header.fresh))
+            ),
+        });
+        if header.stale > header.fresh && look.now < header.stale {
+            let left = time(header.stale.since(look.now));
+            words.push(format!(
+                "For {left} it may be served in place of a slow or failing load."
+            ));
+        }
+    }
+    words
+}
+
+/// The payload as text, where it is text, and its length.
+fn shown(header: &Header, payload: &Payload) -> (Option<String>, Option<usize>) {
+    match payload {
+        Payload::Empty => (None, Some(0)),
+        Payload::Decoded(_) => (
+            Some("kept as a value of the program, not as bytes".into()),
+            None,
+        ),
+        Payload::Encoded(bytes) => {
+            let part = &bytes[..bytes.len().min(SHOWN)];
+            let parsed = (header.codec == CodecId::Json)
+                .then(|| serde_json::from_slice::<Value>(bytes).ok())
+                .flatten();
+            let text = match parsed.and_then(|it| serde_json::to_string_pretty(&it).ok()) {
+                Some(text) if text.len() <= SHOWN => text,
+                _ => String::from_utf8_lossy(part).into_owned(),
+            };
+            (Some(text), Some(bytes.len()))
+        }
+    }
+}
+
+fn kind(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Entity => "one row",
+        EntryKind::Derived => "computed (a list, a count, a page)",
+    }
+}
+
+fn codec(codec: CodecId) -> &'static str {
+    match codec {
+        CodecId::Json => "JSON",
+        CodecId::MsgPack => "MessagePack",
+        CodecId::Postcard => "postcard",
+        CodecId::JsonZstd => "JSON, compressed",
+        CodecId::MsgPackZstd => "MessagePack, compressed",
+        CodecId::PostcardZstd => "postcard, compressed",
+    }
+}
+
+fn time(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        1..120 => format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}

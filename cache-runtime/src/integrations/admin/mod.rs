@@ -1,0 +1,446 @@
+//! A page to look at a cache with, and to act on it: live figures, the catalog, single entries, recent
+//! events, the doctor, the audit; and for those who may, invalidations and switches.
+//!
+//! It is one file of HTML and a few answers in JSON, behind whatever login the application has. An
+//! [`Admin`] answers plain requests, so that it fits into any framework; with the feature `poem`,
+//! [`Admin::into_poem`] makes an endpoint of it:
+//!
+//! ```
+//! # #[cfg(feature = "poem")] {
+//! # async fn example(cache: cache_runtime::Cache) {
+//! use cache_runtime::admin::{Admin, Rights};
+//! use poem::Route;
+//!
+//! let is_operator = |request: &poem::Request| request.header("x-user") == Some("operator");
+//! let page = Admin::new(&cache).into_poem(move |request| match is_operator(request) {
+//!     true => Rights::Change,
+//!     false => Rights::Read,
+//! });
+//! let routes = Route::new().nest("/cache/ui", page);
+//! # drop(routes);
+//! # } }
+//! ```
+//!
+//! Who may see the page may see every cached value, so it belongs behind a login.
+
+mod entry;
+#[cfg(feature = "poem")]
+mod poem;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cache::Cache;
+use crate::invalidation::Acknowledgement;
+use crate::telemetry::events::{Event, Events};
+
+/// How many events the page remembers.
+const REMEMBERED: usize = 500;
+
+const PAGE: &str = include_str!("page.html");
+
+/// The page loads nothing from elsewhere and is shown in no frame.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What somebody may do on the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rights {
+    /// Look.
+    Read,
+    /// Look; and, once `CACHE_ADMIN_TOKEN` or the like is sent as a bearer token, change: the page
+    /// asks for it.
+    ReadUntilToken,
+    /// Look, invalidate and switch.
+    Change,
+}
+
+/// A request, without the part of the path under which the page is mounted.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// `GET` or `POST`.
+    pub method: &'a str,
+    /// `/`, or `/api/` and more.
+    pub path: &'a str,
+    /// What stands behind the `?`.
+    pub query: &'a str,
+    /// The header `Content-Type`.
+    pub content_type: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Response {
+    fn json(status: u16, value: &Value) -> Self {
+        Self {
+            status,
+            headers: vec![
+                ("content-type", "application/json".into()),
+                ("cache-control", "no-store".into()),
+                ("x-content-type-options", "nosniff".into()),
+            ],
+            body: value.to_string(),
+        }
+    }
+
+    fn error(status: u16, text: &str) -> Self {
+        Self::json(status, &json!({ "error": text }))
+    }
+
+    fn page() -> Self {
+        Self {
+            status: 200,
+            headers: vec![
+                ("content-type", "text/html; charset=utf-8".into()),
+                ("cache-control", "no-cache".into()),
+                ("content-security-policy", POLICY.into()),
+                ("referrer-policy", "no-referrer".into()),
+                ("x-content-type-options", "nosniff".into()),
+            ],
+            body: PAGE.into(),
+        }
+    }
+}
+
+/// The page of one cache; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Admin(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    cache: Cache,
+    recent: Mutex<Recent>,
+}
+
+/// The last events, each with its number.
+#[derive(Debug, Default)]
+struct Recent {
+    events: VecDeque<(u64, Event)>,
+    next: u64,
+    lost: u64,
+}
+
+impl Admin {
+    /// The page of this cache. From now on it remembers the last 500 events.
+    #[must_use]
+    pub fn new(cache: &Cache) -> Self {
+        let inner = Arc::new(Inner {
+            cache: cache.clone(),
+            recent: Mutex::default(),
+        });
+        if let Some(handle) = cache.handle() {
+            let remember = remember(cache.events(), Arc::downgrade(&inner));
+            handle.background.spawn(remember);
+        }
+        Self(inner)
+    }
+
+    /// Answers a request of somebody with these rights.
+    pub async fn answer(&self, request: Request<'_>, rights: Rights) -> Response {
+        match (request.method, request.path.trim_start_matches('/')) {
+            ("GET" | "HEAD", "") => Response::page(),
+            ("GET", "api/state") => Response::json(200, &self.state(rights).await),
+            ("GET", "api/catalog") => Response::json(200, &self.catalog()),
+            ("GET", "api/events") => Response::json(200, &self.events(parameter(request, "since"))),
+            ("GET", "api/doctor") => Response::json(200, &self.doctor().await),
+            ("GET", "api/entry") => match parameter(request, "key") {
+                Some(key) => Response::json(200, &entry::inspect(&self.0.cache, &key).await),
+                None => Response::error(400, "name a key, as in `api/entry?key=users:1`"),
+            },
+            ("POST", "api/act") if rights != Rights::Change => {
+                Response::error(403, "this page may only be looked at here")
+            }
+            // A form of another site can't send this type without asking first.
+            ("POST", "api/act") if !request.content_type.starts_with("application/json") => {
+                Response::error(415, "send `application/json`")
+            }
+            ("POST", "api/act") => match serde_json::from_slice(request.body) {
+                Ok(action) => self.act(action).await,
+                Err(error) => Response::error(400, &error.to_string()),
+            },
+            (_, "" | "api/state" | "api/catalog" | "api/events" | "api/doctor" | "api/entry") => {
+                Response::error(405, "use GET")
+            }
+            (_, "api/act") => Response::error(405, "use POST"),
+            _ => Response::error(404, "there is no such page"),
+        }
+    }
+
+    async fn state(&self, rights: Rights) -> Value {
+        let cache = &self.0.cache;
+        let namespace = cache
+            .handle()
+            .map(|cache| cache.space.namespace.clone())
+            .unwrap_or_default();
+        json!({
+            "rights": if rights == Rights::Change { "change" } else { "read" },
+            "token_helps": rights == Rights::ReadUntilToken,
+            "namespace": namespace.trim_end_matches(':'),
+            "stats": cache.get_stats().await,
+            "functions": cache.functions(),
+            "switched_off": cache.switched_off(),
+            "audit": cache.audit(),
+        })
+    }
+
+    fn catalog(&self) -> Value {
+        #[cfg(feature = "map")]
+        {
+            let known = self.0.cache.handle();
+            let map = known.and_then(|cache| cache.config.map.clone());
+            let map = map.map_or_else(crate::map, |map| (*map).clone());
+            serde_json::to_value(map).unwrap_or_default()
+        }
+        #[cfg(not(feature = "map"))]
+        {
+            json!({})
+        }
+    }
+
+    fn events(&self, since: Option<String>) -> Value {
+        let since = since.and_then(|since| since.parse().ok()).unwrap_or(0);
+        let recent = self.0.recent.lock();
+        let events = recent.events.iter();
+        let new: Vec<_> = events
+            .filter(|(number, _)| *number >= since)
+            .map(|(_, event)| event)
+            .collect();
+        json!({ "next": recent.next, "lost": recent.lost, "events": new })
+    }
+
+    async fn doctor(&self) -> Value {
+        let checkup = self.0.cache.checkup().await;
+        let advice: Vec<_> = checkup.advice.into_iter().map(|it| it.text).collect();
+        json!({
+            "advice": advice,
+            "checked": checkup.checked,
+            "not_checked": checkup.not_checked,
+        })
+    }
+
+    async fn act(&self, action: Action) -> Response {
+        let cache = &self.0.cache;
+        match action {
+            Action::Invalidate { resource, id } if !crate::key::is_resource(&resource) => {
+                let _ = id;
+                Response::error(400, &format!("`{resource}` is not the name of a resource"))
+            }
+            Action::Invalidate { resource, id } => {
+                let id = id.trim();
+                let done = match id.parse::<i64>() {
+                    _ if id.is_empty() => cache.invalidate_all(&resource).await,
+                    Ok(number) => cache.invalidate(&resource, &number).await,
+                    Err(_) => cache.invalidate(&resource, &id).await,
+                };
+                let what = match id {
+                    "" => format!("all of {resource}"),
+                    id => format!("{resource}:{id} and what is computed of {resource}"),
+                };
+                said(&what, done)
+            }
+            Action::Tag { tag } => said(&format!("tag {tag}"), cache.invalidate_tag(&tag).await),
+            Action::Switch {
+                target,
+                enabled,
+                everywhere: false,
+            } => {
+                let before = cache.switched_off();
+                match enabled {
+                    true => cache.enable(&target),
+                    false => cache.disable(&target),
+                }
+                match before == cache.switched_off() {
+                    true => Response::error(400, "that changed nothing; is the name right?"),
+                    false => switched(&target, enabled, "in this process"),
+                }
+            }
+            Action::Switch {
+                target, enabled, ..
+            } => {
+                let done = match enabled {
+                    true => cache.enable_everywhere(&target).await,
+                    false => cache.disable_everywhere(&target).await,
+                };
+                match done {
+                    Ok(()) => switched(&target, enabled, "in all processes, within a second"),
+                    Err(error) => Response::error(400, &error.to_string()),
+                }
+            }
+        }
+    }
+}
+
+/// What the page can be told to do.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+enum Action {
+    Invalidate {
+        resource: String,
+        /// Empty for all of it.
+        #[serde(default)]
+        id: String,
+    },
+    Tag {
+        tag: String,
+    },
+    Switch {
+        target: String,
+        enabled: bool,
+        #[serde(default)]
+        everywhere: bool,
+    },
+}
+
+fn said(what: &str, done: Acknowledgement) -> Response {
+    let said = match done {
+        Acknowledgement::Delivered => format!("invalidated {what}"),
+        Acknowledgement::Pending => {
+            format!("the invalidation of {what} waits: the store can't be reached")
+        }
+        other => format!("{what}: {other:?}"),
+    };
+    Response::json(200, &json!({ "said": said }))
+}
+
+fn switched(target: &str, enabled: bool, scope: &str) -> Response {
+    let state = if enabled { "on" } else { "off" };
+    let said = format!("reads of {target} are switched {state} {scope}");
+    Response::json(200, &json!({ "said": said }))
+}
+
+/// A parameter of the query, decoded.
+fn parameter(request: Request<'_>, name: &str) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(request.query.as_bytes());
+    let mut pairs = pairs.filter(|(key, _)| key == name);
+    pairs.next().map(|(_, value)| value.into_owned())
+}
+
+async fn remember(mut events: Events, page: Weak<Inner>) {
+    while let Some(event) = events.next().await {
+        let Some(page) = page.upgrade() else { return };
+        let mut recent = page.recent.lock();
+        if recent.events.len() >= REMEMBERED {
+            recent.events.pop_front();
+        }
+        let number = recent.next;
+        recent.events.push_back((number, event));
+        recent.next += 1;
+        recent.lost = events.lost();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CacheConfig;
+
+    async fn answer(
+        admin: &Admin,
+        method: &str,
+        path: &str,
+        body: &str,
+        rights: Rights,
+    ) -> Response {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let request = Request {
+            method,
+            path,
+            query,
+            content_type: "application/json",
+            body: body.as_bytes(),
+        };
+        admin.answer(request, rights).await
+    }
+
+    fn json(response: &Response) -> Value {
+        serde_json::from_str(&response.body).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn only_those_who_may_change_it_do() {
+        let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+        let admin = Admin::new(&cache);
+        let off = r#"{"action":"switch","target":"users","enabled":false}"#;
+        for rights in [Rights::Read, Rights::ReadUntilToken] {
+            let refused = answer(&admin, "POST", "/api/act", off, rights).await;
+            assert_eq!(refused.status, 403);
+        }
+        let form = Request {
+            method: "POST",
+            path: "/api/act",
+            query: "",
+            content_type: "text/plain",
+            body: off.as_bytes(),
+        };
+        assert_eq!(admin.answer(form, Rights::Change).await.status, 415);
+        assert!(cache.switched_off().here.is_empty());
+        let done = answer(&admin, "POST", "/api/act", off, Rights::Change).await;
+        assert_eq!((done.status, cache.switched_off().here.len()), (200, 1));
+        let again = answer(&admin, "POST", "/api/act", off, Rights::Change).await;
+        assert_eq!(again.status, 400);
+        let nonsense = answer(&admin, "POST", "/api/act", "{}", Rights::Change).await;
+        assert_eq!(nonsense.status, 400);
+        for (method, path, status) in [
+            ("GET", "/", 200),
+            ("GET", "", 200),
+            ("POST", "/", 405),
+            ("GET", "/api/act", 405),
+            ("GET", "/api/nothing", 404),
+            ("GET", "/api/entry", 400),
+        ] {
+            let answer = answer(&admin, method, path, "", Rights::Read).await;
+            assert_eq!(answer.status, status, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_told_in_words_and_events_are_remembered() {
+        let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+        let admin = Admin::new(&cache);
+        let nothing = answer(&admin, "GET", "/api/entry?key=users%3A1", "", Rights::Read).await;
+        assert_eq!(json(&nothing)["found"], "nothing");
+        cache.set("users:1", &7u32, 60).await.expect("stored");
+        let there = answer(&admin, "GET", "/api/entry?key=users%3A1", "", Rights::Read).await;
+        let there = json(&there);
+        assert_eq!(
+            (&there["found"], &there["alive"]),
+            (&json!("entry"), &json!(true))
+        );
+        let wrong = answer(&admin, "GET", "/api/entry?key=nonsense", "", Rights::Read).await;
+        assert_eq!(json(&wrong)["found"], "no key");
+
+        let all = r#"{"action":"invalidate","resource":"users"}"#;
+        let done = answer(&admin, "POST", "/api/act", all, Rights::Change).await;
+        assert_eq!(json(&done)["said"], "invalidated all of users");
+        let events = loop {
+            let events = json(&answer(&admin, "GET", "/api/events", "", Rights::Read).await);
+            if events["next"] == 1 {
+                break events;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        };
+        assert_eq!(events["events"][0]["event"], "invalidated");
+        let later = answer(&admin, "GET", "/api/events?since=1", "", Rights::Read).await;
+        assert_eq!(json(&later)["events"], json!([]));
+        let state = json(&answer(&admin, "GET", "/api/state", "", Rights::Read).await);
+        assert_eq!(state["rights"], "read");
+        assert_eq!(state["stats"]["enabled"], true);
+    }
+}

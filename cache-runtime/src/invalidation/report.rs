@@ -1,0 +1,112 @@
+//! What is said of invalidations: figures, events, log lines, spans.
+
+use std::time::Duration;
+
+use tracing::Span;
+
+use super::acknowledgement::Acknowledgement;
+use super::batch::Order;
+use super::queue::Delivery;
+use super::shared::Shared;
+use crate::telemetry::events::EventKind;
+use crate::telemetry::{Telemetry, micros};
+
+/// How many names one event or log line holds.
+const NAMED: usize = 64;
+/// How many writes one span is linked to.
+const LINKS: usize = 64;
+
+/// Somebody has waited for an acknowledgement.
+pub(super) fn acknowledged(
+    telemetry: &Telemetry,
+    acknowledgement: Acknowledgement,
+    took: Duration,
+) {
+    let stats = &telemetry.invalidations;
+    match acknowledgement {
+        Acknowledgement::Delivered => stats.acknowledged.record_duration(took),
+        Acknowledgement::Pending => stats.pending.add_one(),
+        Acknowledgement::Lost => stats.lost.add_one(),
+        Acknowledgement::Deferred | Acknowledgement::Disabled => {}
+    }
+}
+
+/// Remembers the span in which an invalidation is asked for, so that its delivery can be linked to it.
+pub(super) fn link_to_current(order: &mut Order) {
+    if is_on() {
+        let current = Span::current();
+        if !current.is_none() {
+            order.spans.push(current);
+        }
+    }
+}
+
+fn is_on() -> bool {
+    use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+    LevelFilter::DEBUG <= STATIC_MAX_LEVEL && LevelFilter::DEBUG <= LevelFilter::current()
+}
+
+/// Around the delivery of what has waited, with links from the writes that asked for it.
+pub(super) fn delivery_span(delivery: &Delivery) -> Span {
+    if !is_on() {
+        return Span::none();
+    }
+    let invalidation = &delivery.invalidation;
+    let span = tracing::debug_span!(
+        target: "cache_runtime::invalidation",
+        parent: None,
+        "cache.invalidate",
+        otel.kind = "client",
+        cache.keys = ?names(&invalidation.kills),
+        cache.dependencies = ?names(&dependencies(delivery)),
+        cache.everything = delivery.whole_namespace,
+    );
+    for write in delivery.spans.iter().take(LINKS) {
+        span.follows_from(write);
+    }
+    span
+}
+
+/// The store has taken all of it.
+pub(super) fn delivered(telemetry: &Telemetry, delivery: &Delivery, took: Duration) {
+    if !delivery.invalidates {
+        return;
+    }
+    let kills = &delivery.invalidation.kills;
+    if is_on() {
+        tracing::debug!(
+            target: "cache_runtime::invalidation",
+            keys = ?names(kills),
+            dependencies = ?names(&dependencies(delivery)),
+            everything = delivery.whole_namespace,
+            took_us = micros(took),
+            "invalidated"
+        );
+    }
+    telemetry.events.publish(|| EventKind::Invalidated {
+        keys: names(kills).to_vec(),
+        dependencies: names(&dependencies(delivery)).to_vec(),
+        everything: delivery.whole_namespace,
+        took_us: micros(took),
+    });
+}
+
+/// What waits can't be delivered now.
+pub(super) fn pending(shared: &Shared) {
+    shared
+        .telemetry
+        .events
+        .publish(|| EventKind::InvalidationPending {
+            waiting: shared.queue.lock().len() as u64,
+        });
+}
+
+/// The dependencies by the names that stand behind `@gen:` in their keys.
+fn dependencies(delivery: &Delivery) -> Vec<String> {
+    let deps = delivery.invalidation.bumps.iter();
+    deps.map(|dep| dep.name().to_owned()).collect()
+}
+
+fn names(all: &[String]) -> &[String] {
+    &all[..all.len().min(NAMED)]
+}

@@ -1,0 +1,160 @@
+//! What the auditor finds and counts, and what that says of all hits.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::base::counters::Counter;
+
+/// One hit whose value differed from what its function returned right after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The entry's key.
+    pub key: String,
+    /// The resource.
+    pub resource: String,
+    /// The attribute's `op`, or the function's name.
+    pub op: String,
+    /// What the difference is taken for.
+    pub verdict: Verdict,
+    /// How old the entry was, in milliseconds, where the store says.
+    pub age_ms: Option<u64>,
+    /// How long ago this process had last invalidated something of the resource, in milliseconds;
+    /// `None` if it did not since its first audit.
+    pub last_invalidated_ms: Option<u64>,
+}
+
+/// What a difference between a hit and its function is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Seen twice, with the same other value, and the entry still stood some time later: its data
+    /// changed, and nobody invalidated it.
+    Stale,
+    /// The entry has gone or was replaced meanwhile: a write came in between.
+    Changed,
+    /// The function returned another value each time: nothing can be said.
+    Unstable,
+    /// Seen once; the next hits on this entry are audited too.
+    Suspected,
+}
+
+/// What to do about a stale entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AuditAction {
+    /// Nothing: it stays until its time is over.
+    Keep,
+    /// Remove the entry.
+    Invalidate,
+}
+
+/// What a program wants done about stale entries.
+#[derive(Clone)]
+pub(crate) struct OnStale(pub(crate) Arc<dyn Fn(&Finding) -> AuditAction + Send + Sync>);
+
+impl OnStale {
+    pub(crate) fn ask(&self, finding: &Finding) -> AuditAction {
+        (self.0)(finding)
+    }
+}
+
+impl fmt::Debug for OnStale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnStale")
+    }
+}
+
+/// What was checked of one function, and what came of it.
+#[derive(Debug, Default)]
+pub(crate) struct AuditStats {
+    pub(crate) checked: Counter,
+    pub(crate) stale: Counter,
+    pub(crate) changed: Counter,
+    pub(crate) unstable: Counter,
+    pub(crate) suspected: Counter,
+}
+
+impl AuditStats {
+    pub(crate) fn count(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Stale => &self.stale,
+            Verdict::Changed => &self.changed,
+            Verdict::Unstable => &self.unstable,
+            Verdict::Suspected => &self.suspected,
+        }
+        .add_one();
+    }
+}
+
+/// A part of all hits, as what a random number of 32 bits is compared with; 0 is none.
+pub(crate) fn threshold(part: f64) -> u32 {
+    let scaled = (part.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32;
+    match part > 0.0 {
+        true => scaled.max(1),
+        false => 0,
+    }
+}
+
+/// The part of all hits that is stale at most, with 95 % confidence, after so many of those that were
+/// checked were: the one-sided bound of Clopper and Pearson (1934), which is 3/n for none of n.
+pub(crate) fn upper_bound(checked: u64, stale: u64) -> f64 {
+    const DOUBT: f64 = 0.05;
+    if checked == 0 || stale >= checked {
+        return 1.0;
+    }
+    let (mut low, mut high) = (stale as f64 / checked as f64, 1.0);
+    for _ in 0..64 {
+        let middle = f64::midpoint(low, high);
+        match at_most(stale, checked, middle) > DOUBT {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    high
+}
+
+/// How likely it is that of `n` independent hits no more than `k` are stale, if each is with chance `p`.
+fn at_most(k: u64, n: u64, p: f64) -> f64 {
+    let (n, odds) = (n as f64, p / (1.0 - p));
+    // Term by term, as logarithms, since the first may be too small for a float.
+    let mut term = n * (-p).ln_1p();
+    let mut sum = 0.0;
+    // Far past this many the answer is 1 or 0, and nobody waits for it.
+    for i in 0..=k.min(100_000) {
+        sum += term.exp();
+        term += ((n - i as f64) / (i as f64 + 1.0) * odds).ln();
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(one: f64, other: f64) -> bool {
+        (one - other).abs() < other * 0.01
+    }
+
+    #[test]
+    fn the_bound_is_that_of_the_tables() {
+        assert!(near(upper_bound(100, 0), 1.0 - 0.05f64.powf(0.01)));
+        assert!(near(upper_bound(1_000_000, 0), 3.0e-6));
+        assert!(
+            near(upper_bound(100, 1), 0.046_6),
+            "{}",
+            upper_bound(100, 1)
+        );
+        assert!(near(upper_bound(10, 5), 0.777_6), "{}", upper_bound(10, 5));
+        assert_eq!((upper_bound(0, 0), upper_bound(5, 5)), (1.0, 1.0));
+    }
+
+    #[test]
+    fn a_part_of_all_hits() {
+        assert_eq!((threshold(0.0), threshold(1.0)), (0, u32::MAX));
+        assert!(threshold(1e-12) >= 1);
+    }
+}

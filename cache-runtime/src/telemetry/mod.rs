@@ -1,0 +1,13 @@
+//! What a cache measures and reports: plain data, below everything that uses it.
+
+pub(crate) mod audit;
+pub(crate) mod events;
+pub(crate) mod function;
+pub(crate) mod histogram;
+#[cfg(feature = "metrics")]
+pub(crate) mod published;
+mod record;
+pub(crate) mod switches;
+
+pub(crate) use self::histogram::micros;
+pub(crate) use self::record::Telemetry;

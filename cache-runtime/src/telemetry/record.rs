@@ -1,0 +1,65 @@
+//! All that one cache measures and reports.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use super::events::EventBus;
+use super::histogram::Histogram;
+use super::switches::Switches;
+use crate::base::clock::{self, Instant};
+use crate::base::counters::Counter;
+
+/// What one cache measures beside the counters of its resources and functions.
+#[derive(Debug, Default)]
+pub(crate) struct Telemetry {
+    pub(crate) events: EventBus,
+    pub(crate) switches: Switches,
+    pub(crate) invalidations: InvalidationStats,
+    /// How often the circuit breaker was seen to open.
+    pub(crate) circuit_opened: Counter,
+    /// When each resource was last invalidated by this process; kept once something is audited.
+    last_invalidations: RwLock<Option<HashMap<Box<str>, Instant>>>,
+}
+
+impl Telemetry {
+    /// From now on it is noted when resources are invalidated.
+    pub(crate) fn note_invalidations(&self) {
+        if self.last_invalidations.read().is_none() {
+            self.last_invalidations.write().get_or_insert_default();
+        }
+    }
+
+    /// These resources are being invalidated.
+    pub(crate) fn invalidating<'r>(&self, resources: impl IntoIterator<Item = &'r str>) {
+        if self.last_invalidations.read().is_none() {
+            return;
+        }
+        if let Some(last) = &mut *self.last_invalidations.write() {
+            let now = clock::now();
+            last.extend(resources.into_iter().map(|it| (it.into(), now)));
+        }
+    }
+
+    /// How long ago this process last invalidated something of the resource.
+    pub(crate) fn last_invalidation(&self, resource: &str) -> Option<Duration> {
+        let last = self.last_invalidations.read();
+        last.as_ref()?.get(resource).map(Instant::elapsed)
+    }
+}
+
+/// What becomes of invalidations.
+#[derive(Debug, Default)]
+pub(crate) struct InvalidationStats {
+    /// From the call to the store's acknowledgement, of those that somebody waited for.
+    pub(crate) acknowledged: Histogram,
+    /// Those whose caller went on before the store had them.
+    pub(crate) pending: Counter,
+    /// Those that the store never got.
+    pub(crate) lost: Counter,
+    /// Dead entries removed in the background.
+    pub(crate) swept: Counter,
+    /// How long the walks over the keys took that removed them.
+    pub(crate) sweeps: Histogram,
+}

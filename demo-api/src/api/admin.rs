@@ -1,0 +1,22 @@
+//! The page of the cache: anybody may look, and those change it who may.
+
+use cache_runtime::admin::{Admin, Rights};
+use poem::{Endpoint, Request, Response};
+
+use crate::access::{CacheAccess, Denied};
+
+/// The page, for `/cache/ui`.
+pub(super) fn page(access: CacheAccess) -> impl Endpoint<Output = Response> {
+    let admin = Admin::new(&cache_runtime::cache());
+    admin.into_poem(move |request| match access.check(token_of(request)) {
+        Ok(()) => Rights::Change,
+        Err(Denied::WrongToken) => Rights::ReadUntilToken,
+        Err(Denied::Always) => Rights::Read,
+    })
+}
+
+fn token_of(request: &Request) -> Option<&str> {
+    let credentials = request.header("authorization")?;
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}

@@ -1,0 +1,33 @@
+//! The page that Prometheus scrapes.
+
+use std::sync::OnceLock;
+
+use cache_runtime::metrics::{DURATION_BUCKETS, SIZE_BUCKETS};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use poem::{IntoResponse, Response, handler};
+
+static PROMETHEUS: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Makes this process keep the metrics that its libraries record.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub fn install() -> Result<(), BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATION_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &SIZE_BUCKETS)?
+        .install_recorder()?;
+    // An error would mean that it had been installed before, which the line above has refused.
+    let _ = PROMETHEUS.set(handle);
+    Ok(())
+}
+
+/// What the cache has recorded, to the moment.
+#[handler]
+pub(super) fn page() -> Response {
+    cache_runtime::cache().publish_metrics();
+    let page = PROMETHEUS.get().map(PrometheusHandle::render);
+    page.unwrap_or_default()
+        .with_content_type("text/plain; version=0.0.4; charset=utf-8")
+        .into_response()
+}

@@ -1,0 +1,302 @@
+//! The admin page in a real browser: seen, used by keyboard, and acted on.
+
+use std::process::Command;
+use std::time::Duration;
+
+use cache_tests::{Demo, Process, RedisServer, eventually, free_port};
+use fantoccini::key::Key;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::SOON;
+
+/// A Chromium of this width, driven by its own chromedriver.
+struct Browser {
+    client: Client,
+    _driver: Process,
+    _directory: tempfile::TempDir,
+}
+
+const WIDE: (u32, u32) = (1280, 900);
+const NARROW: (u32, u32) = (375, 812);
+
+impl Browser {
+    async fn start((width, height): (u32, u32)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let mut command = Command::new("chromedriver");
+        command.arg(format!("--port={port}"));
+        command.env("TMPDIR", directory.path());
+        let driver = Process::start(&mut command, Signal::KILL, Some(directory.path()))
+            .expect("install Debian's packages `chromium` and `chromium-driver`");
+        let profile = format!(
+            "--user-data-dir={}",
+            directory.path().join("profile").display()
+        );
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--no-proxy-server",
+            &profile,
+        ];
+        // A window is never as narrow as a telephone.
+        let screen = json!({"width": width, "height": height, "pixelRatio": 1.0});
+        let options = json!({
+            "args": arguments,
+            "mobileEmulation": {"deviceMetrics": screen},
+        });
+        let Value::Object(capabilities) = json!({"goog:chromeOptions": options}) else {
+            unreachable!("an object");
+        };
+        let url = format!("http://127.0.0.1:{port}");
+        let mut client = None;
+        for _ in 0..100 {
+            let mut builder = ClientBuilder::new(HttpConnector::new());
+            match builder
+                .capabilities(capabilities.clone())
+                .connect(&url)
+                .await
+            {
+                Ok(connected) => {
+                    client = Some(connected);
+                    break;
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        Self {
+            client: client.unwrap_or_else(|| panic!("no browser: {:?}", driver.stderr().lines())),
+            _driver: driver,
+            _directory: directory,
+        }
+    }
+
+    async fn text(&self, css: &str) -> String {
+        let found = self.client.find(Locator::Css(css)).await;
+        let element = found.unwrap_or_else(|error| panic!("{css}: {error}"));
+        element.text().await.expect("text")
+    }
+
+    async fn eventually_says(&self, css: &str, text: &str) {
+        eventually(SOON, async || {
+            let found = self.client.find(Locator::Css(css)).await;
+            match found {
+                Ok(element) => element.text().await.is_ok_and(|seen| seen.contains(text)),
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
+    async fn click(&self, css: &str) {
+        let element = self.client.find(Locator::Css(css)).await.expect(css);
+        element.click().await.expect(css);
+    }
+
+    async fn js(&self, script: &str) -> Value {
+        self.client.execute(script, Vec::new()).await.expect(script)
+    }
+
+    /// Keeps a picture where `CACHE_SCREENSHOTS` says, for the book.
+    async fn picture(&self, name: &str) {
+        if let Some(directory) = std::env::var_os("CACHE_SCREENSHOTS") {
+            let picture = self.client.screenshot().await.expect("a picture");
+            let file = std::path::Path::new(&directory).join(format!("{name}.png"));
+            std::fs::write(file, picture).expect("kept");
+        }
+    }
+
+    /// Whether something sticks out to the right.
+    async fn is_wider_than_the_screen(&self) -> bool {
+        let script = "return document.documentElement.scrollWidth > innerWidth";
+        self.js(script).await == json!(true)
+    }
+}
+
+fn demo(server: &RedisServer, more: &[(&str, &str)]) -> Demo {
+    let port = server.port().to_string();
+    let usual = [
+        ("REDIS_ENABLED", "True"),
+        ("REDIS_HOST", "127.0.0.1"),
+        ("REDIS_PORT", port.as_str()),
+        ("CACHE_TIMEOUT_MS", "5000"),
+        ("CACHE_AUDIT", "0.3"),
+    ];
+    Demo::start(usual.into_iter().chain(more.iter().copied()))
+}
+
+async fn traffic(demo: &Demo) {
+    for id in 1..8 {
+        for _ in 0..4 {
+            demo.get(&format!("/users/{id}")).await;
+            demo.get(&format!("/products/{id}")).await;
+        }
+        demo.get(&format!("/users?skip={id}&limit=5")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_seen_and_acted_on() {
+    let server = RedisServer::start();
+    let demo = demo(&server, &[]);
+    traffic(&demo).await;
+    let browser = Browser::start(WIDE).await;
+    let client = &browser.client;
+    client.goto(&demo.url("/cache/ui")).await.expect("the page");
+    browser.eventually_says("#circuit", "circuit closed").await;
+    browser.eventually_says("#resources tbody", "users").await;
+    browser
+        .eventually_says("#functions tbody", "users \u{b7} ")
+        .await;
+    // Twice, for the lines to have a beginning and an end.
+    traffic(&demo).await;
+    eventually(SOON, async || {
+        traffic(&demo).await;
+        let drawn = "return [...document.querySelectorAll('svg.spark path')].some(p => p.getAttribute('d').split('L').length > 3)";
+        browser.js(drawn).await == json!(true)
+    })
+    .await;
+    browser.picture("admin-light").await;
+
+    browser.click("nav a[href='#map']").await;
+    browser
+        .eventually_says("#catalog tbody", "invalidates")
+        .await;
+    let boxes = "return document.querySelectorAll('#map svg rect').length";
+    assert!(
+        browser
+            .js(boxes)
+            .await
+            .as_u64()
+            .is_some_and(|boxes| boxes > 5)
+    );
+    browser.picture("admin-catalog").await;
+
+    browser.click("nav a[href='#entry']").await;
+    let field = client
+        .find(Locator::Css("#look input"))
+        .await
+        .expect("a field");
+    field.send_keys("users:1").await.expect("typed");
+    browser.click("#look button").await;
+    browser.eventually_says("#verdict", "alive").await;
+    let seen = browser.text("#seen").await;
+    for words in [
+        "A value, in JSON.",
+        "nothing has invalidated it",
+        "Fresh for",
+        "\"id\": 1",
+    ] {
+        assert!(seen.contains(words), "{words} in {seen}");
+    }
+    browser.picture("admin-entry").await;
+
+    // By keyboard alone: the link, the field, the button.
+    client
+        .find(Locator::Css("nav a[href='#act']"))
+        .await
+        .expect("a link")
+        .send_keys(&Key::Enter.to_string())
+        .await
+        .expect("pressed");
+    let row = client
+        .find(Locator::Css("[data-act=invalidate] input"))
+        .await
+        .expect("a field");
+    let names = client
+        .find(Locator::Css("select.names"))
+        .await
+        .expect("names");
+    names.select_by_value("users").await.expect("chosen");
+    row.send_keys(&format!("1{}", char::from(Key::Enter)))
+        .await
+        .expect("pressed");
+    browser
+        .eventually_says("#said", "invalidated users:1")
+        .await;
+    let status = demo.get("/users/1").await.cache_status();
+    assert!(format!("{status:?}").contains("miss"), "{status:?}");
+
+    let target = client
+        .find(Locator::Css("[name=target]"))
+        .await
+        .expect("a field");
+    target.send_keys("users").await.expect("typed");
+    browser.click("[data-act=switch] button[value=false]").await;
+    browser.eventually_says("#off", "switched off: users").await;
+    let status = demo.get("/users/1").await.cache_status();
+    assert!(format!("{status:?}").contains("switched-off"), "{status:?}");
+    browser.click("[data-act=switch] button[value=true]").await;
+    eventually(SOON, async || {
+        browser.text("#switches").await.contains("nothing")
+    })
+    .await;
+    browser.picture("admin-act").await;
+
+    browser.click("nav a[href='#events']").await;
+    browser
+        .eventually_says("#list", "invalidated users:1")
+        .await;
+    browser
+        .eventually_says("#list", "reads of users switched off")
+        .await;
+    browser.click("nav a[href='#health']").await;
+    browser.click("#doctor button").await;
+    browser.eventually_says("#advice", "looked at").await;
+    browser.click("nav a[href='#audit']").await;
+    browser.eventually_says("#audits tbody", "users").await;
+
+    browser.click("#theme").await;
+    browser.click("#theme").await;
+    browser.eventually_says("#theme", "dark").await;
+    let dark = "return getComputedStyle(document.body).backgroundColor";
+    assert_eq!(browser.js(dark).await, json!("rgb(22, 24, 28)"));
+    browser.click("nav a[href='#numbers']").await;
+    browser.picture("admin-dark").await;
+    client.clone().close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_fits_a_telephone_and_is_read_only_without_the_token() {
+    let server = RedisServer::start();
+    let demo = demo(&server, &[("CACHE_ADMIN_TOKEN", "s3cret")]);
+    traffic(&demo).await;
+    let browser = Browser::start(NARROW).await;
+    let client = &browser.client;
+    client.goto(&demo.url("/cache/ui")).await.expect("the page");
+    browser.eventually_says("#rights", "read-only").await;
+    for view in [
+        "numbers", "map", "entry", "events", "health", "audit", "act",
+    ] {
+        browser.click(&format!("nav a[href='#{view}']")).await;
+        if view == "map" {
+            browser
+                .eventually_says("#catalog tbody", "invalidates")
+                .await;
+        }
+        assert!(!browser.is_wider_than_the_screen().await, "{view}");
+        if view == "numbers" {
+            browser.picture("admin-narrow-light").await;
+        }
+    }
+    let buttons =
+        "return [...document.querySelectorAll('[data-act] button')].every(b => b.disabled)";
+    assert_eq!(browser.js(buttons).await, json!(true));
+    let field = client
+        .find(Locator::Css("#token input"))
+        .await
+        .expect("a field");
+    field.send_keys("s3cret").await.expect("typed");
+    browser.click("#token button").await;
+    browser.eventually_says("#rights", "may change").await;
+    browser.click("#theme").await;
+    browser.click("#theme").await;
+    browser.click("nav a[href='#numbers']").await;
+    browser.picture("admin-narrow-dark").await;
+    client.clone().close().await.expect("closed");
+}

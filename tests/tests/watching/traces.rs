@@ -1,0 +1,194 @@
+//! Log lines of single calls, and spans as they arrive in OpenTelemetry.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, invalidates};
+use cache_tests::RedisServer;
+use opentelemetry::trace::{SpanId, SpanKind, TracerProvider as _};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Instrument as _, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+fn config(server: &RedisServer) -> CacheConfig {
+    CacheConfig::default()
+        .redis(RedisConfig::at("127.0.0.1", server.port()))
+        .command_budget(Duration::from_secs(5))
+}
+
+struct Users {
+    cache: Cache,
+}
+
+impl Users {
+    #[cached(resource = "users", ttl = 60, cache = self.cache)]
+    async fn get(&self, id: u32) -> Result<u32, String> {
+        tracing::debug!("inside the body");
+        Ok(id)
+    }
+
+    #[cached(resource = "users", op = "list", when = limit > 99, cache = self.cache)]
+    async fn list(&self, limit: u32) -> u32 {
+        limit
+    }
+
+    #[invalidates("users", id = id, cache = self.cache)]
+    async fn rename(&self, id: u32) {
+        let _ = id;
+    }
+}
+
+type Line = BTreeMap<String, String>;
+
+/// Keeps the fields of the events of one target.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<(String, Line)>>>);
+
+struct Fields<'l>(&'l mut Line);
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        *metadata.level() <= Level::DEBUG
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::new();
+        event.record(&mut Fields(&mut line));
+        let target = event.metadata().target().to_owned();
+        self.0.lock().expect("whole").push((target, line));
+    }
+}
+
+impl Lines {
+    fn of(&self, target: &str) -> Vec<Line> {
+        let all = self.0.lock().expect("whole");
+        let all = all.iter().filter(|(of, _)| of == target);
+        all.map(|(_, line)| line.clone()).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_call_is_one_event_with_fields() {
+    let server = RedisServer::start();
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let cache = Cache::new(config(&server).local_mb(4)).await;
+    let users = Users {
+        cache: cache.clone(),
+    };
+    users.get(1).await.expect("loaded");
+    users.get(1).await.expect("found");
+    users.get(1).await.expect("found here");
+    users.list(3).await;
+    users.rename(1).await;
+    cache.shutdown().await;
+
+    let calls = lines.of("cache_runtime::call");
+    let fields = |line: &Line| {
+        ["key", "op", "outcome", "tier", "why"]
+            .map(|name| line.get(name).map_or("-", String::as_str).to_owned())
+    };
+    let told: Vec<_> = calls.iter().map(fields).collect();
+    assert_eq!(told.len(), 4, "{told:#?}");
+    assert_eq!(told[0], ["users:1", "get", "miss", "redis", "stored"]);
+    assert_eq!(told[1], ["users:1", "get", "hit", "redis", "-"]);
+    assert_eq!(told[2], ["users:1", "get", "hit", "local", "-"]);
+    assert_eq!(told[3][1..], ["list", "bypass", "redis", "condition"]);
+    for time in ["lookup_us", "load_us", "fill_us", "total_us"] {
+        let micros = calls[0].get(time).and_then(|it| it.parse::<u64>().ok());
+        assert!(micros.is_some_and(|it| it > 0), "{time} in {:?}", calls[0]);
+    }
+    assert!(calls[1].contains_key("lookup_us") && !calls[1].contains_key("load_us"));
+}
+
+/// The whole program's, since invalidations are delivered on a thread of the cache's own.
+#[tokio::test]
+async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
+    let server = RedisServer::start();
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(exporter.clone())
+        .build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::registry()
+        .with(layer)
+        .with(lines.clone());
+    let dispatch = tracing::Dispatch::new(subscriber);
+    // For the thread of the cache: it is the only test here that sets the default of all threads.
+    tracing::dispatcher::set_global_default(dispatch).expect("nobody else has");
+    let cache = Cache::new(config(&server)).await;
+    let users = Users {
+        cache: cache.clone(),
+    };
+    let request = tracing::info_span!("request");
+    async {
+        users.get(7).await.expect("loaded");
+        users.rename(7).await;
+    }
+    .instrument(request)
+    .await;
+    cache.shutdown().await;
+    provider.force_flush().expect("exported");
+
+    let spans = exporter.get_finished_spans().expect("spans");
+    let named =
+        |name: &str| -> Vec<&SpanData> { spans.iter().filter(|span| span.name == name).collect() };
+    let field = |span: &SpanData, name: &str| {
+        let mut fields = span.attributes.iter();
+        let field = fields.find(|field| field.key.as_str() == name);
+        field.map(|field| field.value.to_string())
+    };
+    let id = |span: &SpanData| -> SpanId { span.span_context.span_id() };
+    let request = named("request")[0];
+
+    let load = named("cache.load")[0];
+    assert_eq!(load.parent_span_id, id(request));
+    assert_eq!(field(load, "cache.key").as_deref(), Some("users:7"));
+    assert_eq!(field(load, "cache.op").as_deref(), Some("get"));
+    assert!(
+        load.events
+            .iter()
+            .any(|event| event.name == "inside the body")
+    );
+
+    let lookup = named("cache.lookup")[0];
+    assert_eq!(lookup.span_kind, SpanKind::Client);
+    assert_eq!(field(lookup, "db.system.name").as_deref(), Some("redis"));
+    assert_eq!(
+        field(lookup, "server.port"),
+        Some(server.port().to_string())
+    );
+
+    let write = named("cache.write")[0];
+    assert_eq!(write.parent_span_id, id(request));
+    let deliveries = named("cache.invalidate");
+    let delivery = deliveries.iter().find(|span| {
+        span.links
+            .iter()
+            .any(|link| link.span_context.span_id() == id(write))
+    });
+    let delivery = delivery.expect("a delivery with a link from the write");
+    assert!(field(delivery, "cache.keys").is_some_and(|keys| keys.contains("users:7")));
+
+    let invalidated = lines.of("cache_runtime::invalidation");
+    assert!(
+        invalidated
+            .iter()
+            .any(|line| line["keys"].contains("users:7")),
+        "{invalidated:?}"
+    );
+}
