@@ -239,8 +239,10 @@ async fn run(with_redis: bool) {
     }
     let mut ages = history.ages();
     ages.sort();
-    let reads = history.reads.lock().expect("sound");
-    let hits = reads.iter().filter(|read| read.is_hit).count();
+    let (reads, hits) = {
+        let reads = history.reads.lock().expect("sound");
+        (reads.len(), reads.iter().filter(|read| read.is_hit).count())
+    };
     let writes: usize = history
         .written
         .lock()
@@ -255,7 +257,7 @@ async fn run(with_redis: bool) {
     let largest = ages.last().copied().unwrap_or_default();
     println!(
         "Redis {with_redis}, seed {seed}: {} reads ({hits} hits, {} failed), {writes} writes, faults {faults:?}; stale {} (p50 {:?}, p99 {:?}, largest {largest:?})",
-        reads.len(),
+        reads,
         history.failed.load(Ordering::Relaxed),
         ages.len(),
         at(500),
@@ -265,7 +267,6 @@ async fn run(with_redis: bool) {
     let bound = if with_redis { POLLED + SLACK } else { FOLLOWED };
     assert!(largest <= bound, "stale for {largest:?}");
     // In the end all show the same.
-    drop(reads);
     for id in IDS {
         let sql = format!("SELECT age FROM users WHERE id = {id}");
         let version: i64 = postgres.psql(&url, &sql).parse().expect("a version");

@@ -1,5 +1,10 @@
 //! The database invalidates: an outbox in PostgreSQL, the triggers that write to it, and the relays that read it.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "measurements and random runs say what they have seen"
+)]
+
 mod chaos;
 mod costs;
 mod demo;
