@@ -59,7 +59,7 @@ impl Recent {
         it.bumps
             .retain(|_, at| now.saturating_duration_since(*at) < KEPT);
         let left = it.kills.len() + it.bumps.len();
-        it.limit = 2 * left;
+        it.limit = (2 * left).min(MOST);
         if left > MOST {
             it.kills = HashMap::new();
             it.bumps = HashMap::new();

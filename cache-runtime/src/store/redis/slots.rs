@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(crc16(b"123456789"), 0x31C3);
         // As `CLUSTER KEYSLOT` answers.
         for (key, slot) in [
-            ("users:1", 10778),
+            ("users:1", 11864),
             ("foo", 12182),
             ("{foo}bar", 12182),
             ("a{}b", slot_of("a{}b")),

@@ -420,10 +420,9 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
             return Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites));
         }
         Err(Ailment::RunsNoScripts(reason)) => {
-            return Err(Error::new(
-                ErrorKind::Store,
-                format!("{NO_SCRIPTS} ({reason})"),
-            ));
+            // It answers reads, and takes no invalidations: its state is `reads-only`.
+            let text = format!("{NO_SCRIPTS} ({reason})");
+            return Err(Error::new(ErrorKind::Store, text).with_source(RefusesWrites));
         }
         Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
     }
