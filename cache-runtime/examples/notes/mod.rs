@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// A note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub(crate) struct Note {
     /// Its number.
     pub id: i64,
     /// What it says.
@@ -18,7 +18,7 @@ pub struct Note {
 
 /// The notes; the map stands for a database.
 #[derive(Debug, Clone, Default)]
-pub struct Notes {
+pub(crate) struct Notes {
     rows: Arc<Mutex<BTreeMap<i64, Note>>>,
 }
 
@@ -29,7 +29,7 @@ impl Notes {
     /// # Errors
     /// If it can't be encoded.
     #[cached]
-    pub async fn get(&self, id: i64) -> Result<Option<Encoded<Note>>, Error> {
+    pub(crate) async fn get(&self, id: i64) -> Result<Option<Encoded<Note>>, Error> {
         let note = self.rows.lock().get(&id).cloned();
         note.as_ref().map(Encoded::new).transpose()
     }
@@ -39,14 +39,14 @@ impl Notes {
     /// # Errors
     /// If they can't be encoded.
     #[cached(op = "list")]
-    pub async fn list(&self) -> Result<Encoded<Vec<Note>>, Error> {
+    pub(crate) async fn list(&self) -> Result<Encoded<Vec<Note>>, Error> {
         let notes: Vec<Note> = self.rows.lock().values().cloned().collect();
         Encoded::new(&notes)
     }
 
     /// Writes one.
     #[invalidates(id = id)]
-    pub async fn write(&self, id: i64, text: String) {
+    pub(crate) async fn write(&self, id: i64, text: String) {
         self.rows.lock().insert(id, Note { id, text });
     }
 }
