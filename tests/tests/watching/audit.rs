@@ -180,7 +180,8 @@ async fn finds_nothing_among_our_own_writers(local_mb: u32) {
     }
     let is_over = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
-    for prices in shops.iter().cycle().take(6).cloned() {
+    for prices in shops.iter().cycle().take(6) {
+        let prices = prices.clone();
         let is_over = Arc::clone(&is_over);
         tasks.push(tokio::spawn(async move {
             while !is_over.load(Ordering::SeqCst) {

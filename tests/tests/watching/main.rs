@@ -1,5 +1,10 @@
 //! What operators see: audits, metrics, log lines, spans, the admin page.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "one test shows the answers of Prometheus"
+)]
+
 mod audit;
 mod dashboard;
 mod metrics;
