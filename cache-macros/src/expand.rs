@@ -312,8 +312,13 @@ impl Tag {
             }
             // A part that is `None` leaves the tag out.
             Self::Format(text, values) => {
-                let values = values.iter().map(|value| borrowed(value, value.span()));
-                quote_spanned!(mixed()=> .tag(::core::format_args!(#text, #(__crt::part(#values).text()),*)))
+                // Whatever can't be written is underlined in the tag.
+                let place = mixed().located_at(text.span());
+                let parts = values.iter().map(|value| {
+                    let value = borrowed(value, value.span());
+                    quote_spanned!(place=> __crt::part(#value).text())
+                });
+                quote_spanned!(mixed()=> .tag(::core::format_args!(#text, #(#parts),*)))
             }
             Self::Value(value) => {
                 let place = mixed().located_at(value.span());

@@ -35,12 +35,12 @@ impl SwitchList {
     }
 
     pub(super) async fn read(&self, connection: &mut MultiplexedConnection) {
-        // `MGET`, which is permitted anyway, and answers nil for a value of another kind.
-        let read = redis::cmd("MGET")
+        // A value of another kind is an error, and leaves the switches as they are.
+        let read = redis::cmd("GET")
             .arg(&self.key)
-            .query_async::<(Option<String>,)>(connection)
+            .query_async::<Option<String>>(connection)
             .await;
-        if let Ok((list,)) = read {
+        if let Ok(list) = read {
             self.learn(list.as_deref().unwrap_or_default());
         }
     }
