@@ -133,7 +133,7 @@ impl Cache {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// use cache_runtime::{Cache, CacheConfig, cached};
     ///
-    /// #[cached(resource = "rates", audit = 1.0, cache = cache)]
+    /// #[cached(resource = "rates", audit = 1.0, cache = cache, skip(cache))]
     /// async fn rate(cache: &Cache, id: u32) -> u32 { id * 2 }
     ///
     /// let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
