@@ -1,4 +1,4 @@
-//! What operators see: audits, metrics, log lines, spans, the admin page.
+//! What operators see: audits, metrics, log lines, the admin page.
 
 #![allow(
     clippy::print_stdout,
@@ -9,7 +9,6 @@ mod audit;
 mod dashboard;
 mod metrics;
 mod page;
-mod traces;
 
 use std::time::Duration;
 

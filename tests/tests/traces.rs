@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, invalidates};
-use cache_tests::RedisServer;
+use cache_tests::{RedisServer, eventually};
 use opentelemetry::trace::{SpanId, SpanKind, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Instrument as _, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+/// The level of the log is one for the process: these tests run one after the other, in a program of
+/// their own.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn config(server: &RedisServer) -> CacheConfig {
     CacheConfig::default()
@@ -81,11 +85,16 @@ impl Lines {
 
 #[tokio::test]
 async fn each_call_is_one_event_with_fields() {
+    let _alone = ALONE.lock().await;
     let server = RedisServer::start();
     let lines = Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
     let cache = Cache::new(config(&server).local_mb(4)).await;
+    eventually(Duration::from_secs(30), async || {
+        cache.get_stats().await.local.is_some_and(|it| it.serving)
+    })
+    .await;
     let users = Users {
         cache: cache.clone(),
     };
@@ -117,6 +126,7 @@ async fn each_call_is_one_event_with_fields() {
 /// The whole program's, since invalidations are delivered on a thread of the cache's own.
 #[tokio::test]
 async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
+    let _alone = ALONE.lock().await;
     let server = RedisServer::start();
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
