@@ -23,6 +23,7 @@ use poem_openapi::{ApiResponse, OpenApi, OpenApiService};
 use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 use tracing::instrument;
+use tracing_subscriber::registry::{LookupSpan as _, SpanRef};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use calls::{cache, hit, miss, op_of, status};
@@ -544,10 +545,17 @@ impl Spans for Service {
     }
 }
 
-/// The name of the span around this call.
+/// The name of the application's own span around this call. The runtime's span of the load lies
+/// between, if it is enabled: that depends on which thread met it first, since a callsite's
+/// interest is kept for the whole process.
 fn current_span() -> Option<String> {
-    let span = tracing::Span::current();
-    span.metadata().map(|metadata| metadata.name().to_owned())
+    let id = tracing::Span::current().id()?;
+    tracing::dispatcher::get_default(|dispatch| {
+        let registry = dispatch.downcast_ref::<tracing_subscriber::Registry>()?;
+        let own = |span: &SpanRef<'_, _>| span.metadata().target() == module_path!();
+        let span = registry.span(&id)?.scope().find(own)?;
+        Some(span.name().to_owned())
+    })
 }
 
 #[tokio::test]
