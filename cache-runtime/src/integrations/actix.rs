@@ -12,11 +12,11 @@ use actix_web::http::header::{
 };
 use actix_web::{HttpRequest, HttpResponse, Responder};
 
-use crate::cache::Cache;
 use crate::call::memo;
 use crate::call::observe::observe;
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
+use crate::integrations::layer_options::{LayerOptions, option_methods};
 
 /// The JSON as it is stored, with its `ETag`, and with `Cache-Control: no-cache`: who keeps it asks before using it again.
 impl<T> Responder for Encoded<T> {
@@ -48,51 +48,12 @@ impl<T> Responder for Encoded<T> {
 ///     .route("/list", web::get().to(list));
 /// # drop(app);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CacheMiddleware {
-    status: bool,
-    conditional: bool,
-    cache: Option<Cache>,
+    options: LayerOptions,
 }
 
-impl Default for CacheMiddleware {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl CacheMiddleware {
-    /// A middleware that does all of this.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            status: true,
-            conditional: true,
-            cache: None,
-        }
-    }
-
-    /// Whether `Cache-Status` is written, which names keys.
-    #[must_use]
-    pub fn status(mut self, is_written: bool) -> Self {
-        self.status = is_written;
-        self
-    }
-
-    /// Whether conditional requests are answered.
-    #[must_use]
-    pub fn conditional(mut self, is_answered: bool) -> Self {
-        self.conditional = is_answered;
-        self
-    }
-
-    /// Handlers use this cache in place of the process-wide one; see [`Cache::scope`].
-    #[must_use]
-    pub fn cache(mut self, cache: Cache) -> Self {
-        self.cache = Some(cache);
-        self
-    }
-}
+option_methods!(CacheMiddleware);
 
 impl<S, B> Transform<S, ServiceRequest> for CacheMiddleware
 where
@@ -109,7 +70,7 @@ where
     fn new_transform(&self, inner: S) -> Self::Future {
         ready(Ok(CacheService {
             inner,
-            options: self.clone(),
+            options: self.options.clone(),
         }))
     }
 }
@@ -118,7 +79,7 @@ where
 #[derive(Debug)]
 pub struct CacheService<S> {
     inner: S,
-    options: CacheMiddleware,
+    options: LayerOptions,
 }
 
 impl<S, B> Service<ServiceRequest> for CacheService<S>
@@ -144,8 +105,8 @@ where
             }
             false => Vec::new(),
         };
-        let CacheMiddleware { status, cache, .. } = self.options.clone();
-        let answer: Pin<Box<dyn Future<Output = _>>> = match cache {
+        let options = self.options.clone();
+        let answer: Pin<Box<dyn Future<Output = _>>> = match &options.cache {
             Some(cache) => {
                 let answer = cache.scope_now(|| self.inner.call(request));
                 Box::pin(cache.scope(answer))
@@ -156,7 +117,7 @@ where
             let (response, outcomes) = observe(memo::request(false, answer)).await;
             let mut response = response?;
             for (name, value) in http::headers(&outcomes) {
-                if (status || name != http::CACHE_STATUS)
+                if options.writes(name)
                     && let Ok(value) = HeaderValue::try_from(value)
                 {
                     let name = HeaderName::from_static(name);

@@ -17,6 +17,8 @@ pub(crate) mod encoded;
     allow(dead_code, unused_imports, reason = "the frameworks' features are off")
 )]
 mod http;
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
+mod layer_options;
 #[cfg(feature = "poem")]
 pub mod poem;
 #[cfg(feature = "sqlx")]

@@ -8,11 +8,11 @@ use poem::http::header::{
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
-use crate::cache::Cache;
 use crate::call::memo;
 use crate::call::observe::observe;
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
+use crate::integrations::layer_options::{LayerOptions, option_methods};
 
 /// The JSON as it is stored, with its `ETag`. Who keeps it is to ask before using it again: what an invalidation here has made
 /// stale is not to live on in a browser.
@@ -133,51 +133,12 @@ fn unless_known(method: &Method, known: &[HeaderValue], response: Response) -> R
 /// let app = Route::new().at("/list", get(list)).with(CacheMiddleware::new());
 /// # drop(app);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CacheMiddleware {
-    status: bool,
-    conditional: bool,
-    cache: Option<Cache>,
+    options: LayerOptions,
 }
 
-impl Default for CacheMiddleware {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl CacheMiddleware {
-    /// A middleware that does all of this.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            status: true,
-            conditional: true,
-            cache: None,
-        }
-    }
-
-    /// Whether `Cache-Status` is written, which names keys.
-    #[must_use]
-    pub fn status(mut self, is_written: bool) -> Self {
-        self.status = is_written;
-        self
-    }
-
-    /// Whether conditional requests are answered.
-    #[must_use]
-    pub fn conditional(mut self, is_answered: bool) -> Self {
-        self.conditional = is_answered;
-        self
-    }
-
-    /// Handlers use this cache in place of the process-wide one; see [`Cache::scope`].
-    #[must_use]
-    pub fn cache(mut self, cache: Cache) -> Self {
-        self.cache = Some(cache);
-        self
-    }
-}
+option_methods!(CacheMiddleware);
 
 impl<E: Endpoint> Middleware<E> for CacheMiddleware {
     type Output = CacheEndpoint<E>;
@@ -185,7 +146,7 @@ impl<E: Endpoint> Middleware<E> for CacheMiddleware {
     fn transform(&self, endpoint: E) -> CacheEndpoint<E> {
         CacheEndpoint {
             endpoint,
-            options: self.clone(),
+            options: self.options.clone(),
         }
     }
 }
@@ -194,7 +155,7 @@ impl<E: Endpoint> Middleware<E> for CacheMiddleware {
 #[derive(Debug)]
 pub struct CacheEndpoint<E> {
     endpoint: E,
-    options: CacheMiddleware,
+    options: LayerOptions,
 }
 
 impl<E: Endpoint> Endpoint for CacheEndpoint<E> {
@@ -214,7 +175,7 @@ impl<E: Endpoint> Endpoint for CacheEndpoint<E> {
         };
         let mut response = response?;
         for (name, value) in http::headers(&outcomes) {
-            if (self.options.status || name != http::CACHE_STATUS)
+            if self.options.writes(name)
                 && let Ok(value) = HeaderValue::try_from(value)
             {
                 let name = HeaderName::from_static(name);

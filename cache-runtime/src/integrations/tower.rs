@@ -8,10 +8,10 @@ use ::http::{HeaderName, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::cache::Cache;
 use crate::call::memo;
 use crate::call::observe::observe;
 use crate::integrations::http;
+use crate::integrations::layer_options::{LayerOptions, option_methods};
 
 /// Says in each response what the cache did for it, and answers conditional requests.
 ///
@@ -38,58 +38,12 @@ use crate::integrations::http;
 /// ```
 ///
 /// Calls in tasks that a handler spawns are not seen, nor is what a body does while it is streamed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CacheLayer {
-    options: Options,
+    options: LayerOptions,
 }
 
-#[derive(Debug, Clone)]
-struct Options {
-    status: bool,
-    conditional: bool,
-    cache: Option<Cache>,
-}
-
-impl Default for CacheLayer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl CacheLayer {
-    /// A layer that does all of this.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            options: Options {
-                status: true,
-                conditional: true,
-                cache: None,
-            },
-        }
-    }
-
-    /// Whether `Cache-Status` is written, which names keys.
-    #[must_use]
-    pub fn status(mut self, is_written: bool) -> Self {
-        self.options.status = is_written;
-        self
-    }
-
-    /// Whether conditional requests are answered.
-    #[must_use]
-    pub fn conditional(mut self, is_answered: bool) -> Self {
-        self.options.conditional = is_answered;
-        self
-    }
-
-    /// Handlers use this cache in place of the process-wide one; see [`Cache::scope`].
-    #[must_use]
-    pub fn cache(mut self, cache: Cache) -> Self {
-        self.options.cache = Some(cache);
-        self
-    }
-}
+option_methods!(CacheLayer);
 
 impl<S> Layer<S> for CacheLayer {
     type Service = CacheService<S>;
@@ -106,7 +60,7 @@ impl<S> Layer<S> for CacheLayer {
 #[derive(Debug, Clone)]
 pub struct CacheService<S> {
     inner: S,
-    options: Options,
+    options: LayerOptions,
 }
 
 impl<S, B, C> Service<Request<B>> for CacheService<S>
@@ -133,9 +87,9 @@ where
             }
             false => Vec::new(),
         };
-        let Options { status, cache, .. } = self.options.clone();
+        let options = self.options.clone();
         // A handler's own future may begin when it is made.
-        let answer: Pin<Box<dyn Future<Output = _> + Send>> = match cache {
+        let answer: Pin<Box<dyn Future<Output = _> + Send>> = match &options.cache {
             Some(cache) => {
                 let answer = cache.scope_now(|| self.inner.call(request));
                 Box::pin(cache.scope(answer))
@@ -146,7 +100,7 @@ where
             let (response, outcomes) = observe(memo::request(false, answer)).await;
             let mut response = response?;
             for (name, value) in http::headers(&outcomes) {
-                if (status || name != http::CACHE_STATUS)
+                if options.writes(name)
                     && let Ok(value) = HeaderValue::try_from(value)
                 {
                     let name = HeaderName::from_static(name);
