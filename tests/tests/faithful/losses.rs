@@ -9,6 +9,7 @@ use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, ErrorKind, FindingKind, Lookup, cached, map};
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -256,9 +257,11 @@ async fn secret_team(cache: &Cache) -> Team {
 #[tokio::test]
 async fn the_field_is_named_once_and_the_map_knows() {
     let warnings = Warnings::default();
-    let _guard = tracing_subscriber::registry()
+    // For all threads: what no thread's own subscriber wanted first is off for the whole process.
+    tracing_subscriber::registry()
         .with(warnings.clone())
-        .set_default();
+        .with(LevelFilter::WARN)
+        .init();
     let cache = TestCache::new();
     for _ in 0..3 {
         infinite_team(&cache).await;
