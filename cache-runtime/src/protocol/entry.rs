@@ -30,7 +30,7 @@ pub(crate) mod layout {
 
     pub(crate) const TIME_LEN: usize = 13;
     const TOOK_LEN: usize = 7;
-    const FINGERPRINT_LEN: usize = 16;
+    pub(crate) const FINGERPRINT_LEN: usize = 16;
 
     pub(crate) const KIND: usize = super::MAGIC.len() + 1;
     pub(crate) const CONTENT: usize = KIND + 2;

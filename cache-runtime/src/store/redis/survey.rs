@@ -30,55 +30,11 @@ const HEAD: usize = 40;
 
 /// `KEYS` one that is not there. Tries what the scripts do with a key, and returns command and error by turns where
 /// there is one. Each of them changes nothing while the key is missing.
-static TRY: LazyLock<Lua> = LazyLock::new(|| {
-    Lua::new(
-        r"
-local refusals = {}
-local function try(command, ...)
-  local answer = redis.pcall(command, ...)
-  if type(answer) == 'table' and answer.err then
-    refusals[#refusals + 1] = string.lower(command)
-    refusals[#refusals + 1] = answer.err
-  end
-  return answer
-end
-
-try('TIME')
-try('GET', KEYS[1])
-try('GETRANGE', KEYS[1], 0, 0)
-try('PTTL', KEYS[1])
-if try('EXISTS', KEYS[1]) == 1 then return refusals end
-try('SET', KEYS[1], '', 'XX', 'PX', 1)
-try('SETRANGE', KEYS[1], 0, '')
-try('PEXPIRE', KEYS[1], 1)
-try('DEL', KEYS[1])
-try('UNLINK', KEYS[1])
-return refusals
-"
-        .to_owned(),
-    )
-});
+static TRY: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("lua/try.lua").to_owned()));
 
 /// `KEYS` to look into; `ARGV` how far. Returns how each value begins, `!` for what is no string, and nothing for what is
 /// not there.
-static HEADS: LazyLock<Lua> = LazyLock::new(|| {
-    Lua::new(
-        r"
-local heads = {}
-for i, key in ipairs(KEYS) do
-  local head = redis.pcall('GETRANGE', key, 0, ARGV[1] - 1)
-  if type(head) ~= 'string' then
-    head = head.err:find('WRONGTYPE', 1, true) and '!' or ''
-  elseif head == '' and redis.call('EXISTS', key) == 1 then
-    head = '!'
-  end
-  heads[i] = head
-end
-return heads
-"
-        .to_owned(),
-    )
-});
+static HEADS: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("lua/heads.lua").to_owned()));
 
 impl RedisStore {
     pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
