@@ -167,6 +167,9 @@ fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
         _ => return attribute.stream(),
     };
     let written = arguments.as_ref().map(Group::stream).unwrap_or_default();
+    if name == "cfg_attr" {
+        return in_cfg_attr(attribute, &written, defaults);
+    }
     let added = if name == "cached" {
         added(&written, defaults, CACHED)
     } else if name == "invalidates" {
@@ -186,6 +189,25 @@ fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
     let mut all = Group::new(Delimiter::Parenthesis, quote!(#(#all),*));
     all.set_span(arguments.map_or_else(|| name.span(), |arguments| arguments.span()));
     quote!(#path #all)
+}
+
+/// `cfg_attr(condition, cached(..), ..)`: each attribute behind the condition.
+fn in_cfg_attr(attribute: &Group, written: &TokenStream, defaults: &[Default]) -> TokenStream {
+    let mut entries = entries(written).into_iter();
+    let condition: TokenStream = entries.next().into_iter().flatten().collect();
+    let attributes = entries.map(|entry| {
+        let inner = Group::new(Delimiter::Bracket, entry.into_iter().collect());
+        in_attribute(&inner, defaults)
+    });
+    let all = std::iter::once(condition).chain(attributes);
+    let all: Punctuated<TokenStream, Token![,]> = all.collect();
+    let mut trees: Vec<TokenTree> = attribute.stream().into_iter().collect();
+    if let Some(TokenTree::Group(group)) = trees.last_mut() {
+        let mut changed = Group::new(Delimiter::Parenthesis, all.into_token_stream());
+        changed.set_span(group.span());
+        *group = changed;
+    }
+    trees.into_iter().collect()
 }
 
 /// The options that the attribute can take and does not have.
@@ -267,6 +289,25 @@ mod tests {
             #[invalidates(cache = self.cache, \"teams\", id = id, crash_safe)] async fn join(&self, id: i64) {}
             #[invalidates(cache = self.cache, tags(\"t\"))] async fn tagged(&self) {}
             #[inline] fn other(&self) {}
+        }",
+        );
+    }
+
+    #[test]
+    fn a_condition_hides_no_attribute() {
+        let block = "impl Users {
+            #[cfg_attr(feature = \"c\", cached(resource = \"users\"), inline)] async fn get(&self, id: i64) -> User { todo!() }
+            #[cfg_attr(all(unix, not(test)), invalidates(\"users\", id = id))] async fn rename(&self, id: i64) {}
+            #[cfg_attr(unix, cfg_attr(test, cache_runtime::cached))] async fn list(&self) -> Vec<User> { vec![] }
+            #[cfg_attr(unix, inline)] fn other(&self) {}
+        }";
+        assert_same(
+            &of("resource = \"users\", cache = self.cache", block),
+            "impl Users {
+            #[cfg_attr(feature = \"c\", cached(cache = self.cache, resource = \"users\"), inline)] async fn get(&self, id: i64) -> User { todo!() }
+            #[cfg_attr(all(unix, not(test)), invalidates(cache = self.cache, \"users\", id = id))] async fn rename(&self, id: i64) {}
+            #[cfg_attr(unix, cfg_attr(test, cache_runtime::cached(resource = \"users\", cache = self.cache)))] async fn list(&self) -> Vec<User> { vec![] }
+            #[cfg_attr(unix, inline)] fn other(&self) {}
         }",
         );
     }
