@@ -304,6 +304,47 @@ async fn the_key_of_a_call_is_known_without_running_it() {
     assert_eq!(cache.get::<u64>(&sum).await, None);
 }
 
+struct Prices {
+    cache: Cache,
+}
+
+impl Prices {
+    #[cached(resource = "durations", op = "of", cache = self.cache)]
+    fn seconds(&self, kind: u8) -> u64 {
+        60 * u64::from(kind)
+    }
+
+    #[cached(resource = "prices", ttl = self.seconds(kind), cache = self.cache)]
+    async fn price(&self, kind: u8) -> u8 {
+        unreachable!("only the key of {kind} is asked for")
+    }
+
+    #[cached(resource = "prices", batch = kinds, ttl = self.seconds(1), cache = self.cache)]
+    async fn prices(&self, kinds: &[u8]) -> BTreeMap<u8, u8> {
+        unreachable!("only the keys of {kinds:?} are asked for")
+    }
+
+    #[invalidates("prices", id = self.seconds(kind), cache = self.cache)]
+    async fn close(&self, kind: u8) {
+        unreachable!("only the key of {kind} is asked for")
+    }
+}
+
+/// An expression of an attribute may call a cached function, which is another call.
+#[tokio::test]
+async fn a_call_in_an_attribute_leaves_no_key() {
+    let prices = Prices {
+        cache: cache().await,
+    };
+    let key = key_of(prices.price(1)).unwrap();
+    assert_eq!((key.resource(), key.kind()), ("prices", EntryKind::Derived));
+    let many = key_of(prices.prices(&[1])).unwrap_err().to_string();
+    assert!(many.contains("each of its ids has one"), "{many}");
+    let write = key_of(prices.close(1)).unwrap_err().to_string();
+    assert!(write.contains("under `#[invalidates]`"), "{write}");
+    assert_eq!(prices.seconds(2), 120);
+}
+
 #[tokio::test]
 async fn what_has_no_key_says_so_and_does_not_run() {
     let till = Till {

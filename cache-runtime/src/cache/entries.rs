@@ -188,8 +188,8 @@ impl Cache {
     /// stays.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`], and [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the
-    /// store failed. In the latter cases the removal is kept and retried, and until it is done this
+    /// [`ErrorKind::InvalidKey`], also if the resource's keys need a context that is not set; and
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed. In the latter cases the removal is kept and retried, and until it is done this
     /// process does not read the entry.
     ///
     /// # Cancel safety
@@ -202,6 +202,14 @@ impl Cache {
         };
         memo::forget();
         let call = Call::manual(handle, &key, None);
+        if let Some(problem @ (BypassReason::NoContext | BypassReason::Unkeyable)) = call.problem {
+            let text = format!(
+                "`{}` is not the whole key of an entry ({}); set with `with_key` what the resource's keys need, or name the whole key",
+                call.probe.key,
+                problem.as_str()
+            );
+            return Err(Error::new(ErrorKind::InvalidKey, text));
+        }
         call.resource.counters.invalidations.add_one();
         let invalidation = Invalidation {
             kills: vec![call.probe.key.clone()],

@@ -122,6 +122,30 @@ pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
     is_asked
 }
 
+/// Until it is dropped, functions that are called leave no key: those in the expressions of an
+/// attribute, which run before the annotated function leaves its own.
+#[must_use]
+pub(crate) struct KeyHeldBack(bool);
+
+/// Keeps the wish for a key back.
+#[inline]
+pub(crate) fn hold_key_back() -> KeyHeldBack {
+    let is_asked = ASKED_FOR_KEY.get();
+    if is_asked {
+        ASKED_FOR_KEY.set(false);
+    }
+    KeyHeldBack(is_asked)
+}
+
+impl Drop for KeyHeldBack {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0 {
+            ASKED_FOR_KEY.set(true);
+        }
+    }
+}
+
 /// Runs `call` with every cached function in it bypassing the cache: it neither reads from the
 /// cache nor stores. Calls in tasks that `call` spawns are not affected.
 ///

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cache_runtime::{
-    BypassReason, Cache, StaleReason, Status, cache_defaults, cached, invalidates, key_of, observe,
+    BypassReason, Cache, ErrorKind, StaleReason, Status, cache_defaults, cached, invalidates,
+    key_of, observe,
 };
 use cache_tests::RedisServer;
 
@@ -263,6 +264,14 @@ async fn a_call_without_its_tenant_bypasses(pair: Pair) {
         assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::Unkeyable));
     }
     assert_eq!(orders.loads(), 6);
+
+    // What nobody has said whose it is can't be removed, and nothing else is told.
+    let read = orders.get(1);
+    cache.with_key("tenant", 7, read).await;
+    let refused = cache.delete("orders:1").await.expect_err("no tenant");
+    assert_eq!(refused.kind(), ErrorKind::InvalidKey, "{refused}");
+    let delete = cache.with_key("tenant", 7, cache.delete("orders:1"));
+    assert!(delete.await.expect("removed"));
 }
 
 async fn rows_of_a_tenant_are_invalidated_with_it(pair: Pair) {

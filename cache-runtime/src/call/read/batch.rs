@@ -62,7 +62,9 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
     ) -> Self {
         let calls = cache.and_then(|cache| {
             let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
+            let held_back = scope::hold_key_back();
             plan(&mut planned);
+            drop(held_back);
             let calls = planned.finish_each(&cache, ids);
             let mut seen = HashSet::with_capacity(calls.len());
             // An id without a key stays in the list, because the function may know it all the same.

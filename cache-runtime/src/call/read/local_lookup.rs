@@ -54,7 +54,9 @@ impl<'a> Begun<'a> {
         // `Self`, and for each set of type parameters of the function or its `impl`. Lifetimes
         // don't matter.
         let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
+        let held_back = scope::hold_key_back();
         plan(&mut planned);
+        drop(held_back);
         Some(Self::PreparedCall(cache, planned.finish(&cache)))
     }
 

@@ -20,6 +20,7 @@ pub use self::plan::WritePlan;
 use crate::base::error::Error;
 use crate::call::keep_alive::KeptAlive;
 use crate::call::returns::{Kind, Written};
+use crate::call::scope;
 use crate::engine::Handle;
 use crate::registry::Site;
 
@@ -52,7 +53,9 @@ fn planned(
     site: &'static Site,
     plan: impl for<'a> FnOnce(WritePlan<'a>) -> WritePlan<'a>,
 ) -> Box<(Handle, Planned)> {
+    let held_back = scope::hold_key_back();
     let planned = plan(WritePlan::new(&cache, Some(site))).finish();
+    drop(held_back);
     Box::new((cache, planned))
 }
 
