@@ -134,16 +134,21 @@ impl Auditor {
                 }
             };
         }
-        if suspects.len() < SUSPECTS || suspects.contains_key(key) {
-            let suspect = Suspect {
-                identity,
-                fresh,
-                since: clock::now(),
-                is_confirmed: false,
-            };
-            suspects.insert(key.to_owned(), suspect);
-            self.has_suspects.store(true, Ordering::Relaxed);
+        if suspects.len() >= SUSPECTS && !suspects.contains_key(key) {
+            // One that nobody reads again would stay for ever, and all places would be taken.
+            let oldest = suspects.iter().min_by_key(|(_, suspect)| suspect.since);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                suspects.remove(&oldest);
+            }
         }
+        let suspect = Suspect {
+            identity,
+            fresh,
+            since: clock::now(),
+            is_confirmed: false,
+        };
+        suspects.insert(key.to_owned(), suspect);
+        self.has_suspects.store(true, Ordering::Relaxed);
         Suspicion::First
     }
 
@@ -206,6 +211,24 @@ mod tests {
         let unstable = auditor.suspect("a", identity(2), fresh(), Some(false));
         assert_eq!(unstable, Suspicion::Unstable);
         assert!(!auditor.is_suspect("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_that_nobody_reads_again_make_room() {
+        let auditor = Auditor::new(10);
+        let identity = (Stamp(0), Millis(1));
+        let suspect = |key: &str, is_as_before| {
+            auditor.suspect(key, identity, LoadResult::Absence, is_as_before)
+        };
+        for n in 0..SUSPECTS + 44 {
+            assert_eq!(suspect(&format!("k{n}"), None), Suspicion::First);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(auditor.suspects.lock().len(), SUSPECTS);
+        assert!(!auditor.is_suspect("k0"), "the oldest has gone");
+        let last = format!("k{}", SUSPECTS + 43);
+        let again = suspect(&last, Some(true));
+        assert!(matches!(again, Suspicion::Agreed { .. }), "{again:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,6 +126,17 @@ impl Engine {
         self
     }
 
+    /// The state of the relay of the database's outbox; `None` unless one is configured.
+    pub(crate) fn outbox_stats(&self) -> Option<crate::stats::OutboxStats> {
+        #[cfg(feature = "outbox-postgres")]
+        if let Some(link) = &self.outbox {
+            let freshness = self.freshness.as_ref();
+            let serving = freshness.map(|it| it.age(crate::local::Moment::now()).is_some());
+            return Some(link.stats(serving));
+        }
+        None
+    }
+
     /// Starts to watch what the store does not report by itself.
     pub(crate) fn monitor(&self) {
         let local = self.local.as_ref();

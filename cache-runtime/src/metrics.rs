@@ -39,6 +39,7 @@ use ::metrics::{Key, Label, Level, Metadata, Recorder, SharedString, Unit, with_
 use crate::base::counters::CounterSnapshot;
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::engine::Engine;
+use crate::stats::OutboxStats;
 use crate::store::Circuit;
 use crate::telemetry::audit;
 use crate::telemetry::function::FunctionStats;
@@ -176,6 +177,22 @@ metrics! {
         "Hits checked against their functions: all `checked`, and what differed: `stale`, `changed`, `unstable`, `suspected`.";
     AUDIT_UPPER_BOUND = "cache_audit_stale_upper_bound", Gauge, "", ["resource"],
         "The part of all hits that is stale at most, with 95 % confidence.";
+    OUTBOX_CONNECTED = "cache_outbox_connected", Gauge, "", [],
+        "1 while this process reads the database's outbox and hears from it in time, else 0.";
+    OUTBOX_LAG = "cache_outbox_lag_seconds", Gauge, "seconds", [],
+        "How old the oldest row of the last batch was when it was carried out.";
+    OUTBOX_ROWS = "cache_outbox_rows", Gauge, "", [],
+        "Rows in the outbox, up to 100,000; with Redis they wait to be carried out.";
+    OUTBOX_OLDEST = "cache_outbox_oldest_row_seconds", Gauge, "seconds", [],
+        "How long the oldest row has waited to be carried out; 0 if none waits, and without Redis.";
+    OUTBOX_SET_ASIDE = "cache_outbox_set_aside_rows", Gauge, "", [],
+        "Rows of the outbox that could not be read, until somebody deletes them.";
+    OUTBOX_DELIVERED = "cache_outbox_delivered_total", Counter, "", [],
+        "Rows of the outbox that this process has carried out.";
+    OUTBOX_CONNECTIONS = "cache_outbox_connections_total", Counter, "", [],
+        "How often this process has connected to the outbox.";
+    OUTBOX_COLD_STARTS = "cache_outbox_cold_starts_total", Counter, "", [],
+        "How often everything was invalidated, because rows of the outbox may have been missed.";
     TASK_RESTARTS = "cache_task_restarts_total", Counter, "", [],
         "Tasks of the cache's own that have panicked and were started again.";
 }
@@ -455,6 +472,9 @@ impl Publication<'_> {
             let age = age.map_or(f64::INFINITY, |millis| millis as f64 / 1000.0);
             self.gauge(HEARTBEAT_AGE, &[], age);
         }
+        if let Some(outbox) = engine.outbox_stats() {
+            self.outbox(&outbox);
+        }
         let (here, everywhere) = engine.telemetry.switches.listed();
         self.gauge(SWITCHED_OFF, &[("scope", "here")], here.len() as f64);
         self.gauge(
@@ -463,6 +483,22 @@ impl Publication<'_> {
             everywhere.len() as f64,
         );
         self.counter(TASK_RESTARTS, &[], crate::base::background::restarts());
+    }
+}
+
+impl Publication<'_> {
+    fn outbox(&mut self, outbox: &OutboxStats) {
+        let is_heard = outbox.connected && outbox.serving != Some(false);
+        self.gauge(OUTBOX_CONNECTED, &[], f64::from(u8::from(is_heard)));
+        self.gauge(OUTBOX_LAG, &[], outbox.lag_ms.unwrap_or(0) as f64 / 1000.0);
+        self.gauge(OUTBOX_ROWS, &[], outbox.depth.unwrap_or(0) as f64);
+        // Where each process reads all rows they stay for a while, and wait for nothing.
+        let oldest = outbox.oldest_ms.filter(|_| outbox.shared).unwrap_or(0);
+        self.gauge(OUTBOX_OLDEST, &[], oldest as f64 / 1000.0);
+        self.gauge(OUTBOX_SET_ASIDE, &[], outbox.set_aside as f64);
+        self.counter(OUTBOX_DELIVERED, &[], outbox.delivered);
+        self.counter(OUTBOX_CONNECTIONS, &[], outbox.connections);
+        self.counter(OUTBOX_COLD_STARTS, &[], outbox.cold_starts);
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Stats {
 
 /// The state of this process's relay of the database's outbox. Serialises in the order of the
 /// fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OutboxStats {
     /// The table, quoted for SQL.

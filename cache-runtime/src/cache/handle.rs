@@ -200,19 +200,9 @@ impl Cache {
                 .as_ref()
                 .map_or(0, |engine| engine.background.tasks()),
             local,
-            outbox: self.outbox_stats(),
+            outbox: engine.as_ref().and_then(|engine| engine.outbox_stats()),
             nodes: facts.nodes,
         }
-    }
-
-    fn outbox_stats(&self) -> Option<crate::stats::OutboxStats> {
-        #[cfg(feature = "outbox-postgres")]
-        if let Some(engine) = &self.0.engine {
-            let freshness = engine.freshness.as_ref();
-            let serving = freshness.map(|it| it.age(crate::local::Moment::now()).is_some());
-            return engine.outbox.as_ref().map(|link| link.stats(serving));
-        }
-        None
     }
 
     /// Returns the outbox that this cache follows, for writers without annotations. `None` if none is
@@ -242,7 +232,10 @@ impl Cache {
     /// ```
     pub async fn checkup(&self) -> Checkup {
         match self.handle() {
-            Some(cache) => diagnostics::checkup(&cache.config, &*cache.store).await,
+            Some(cache) => {
+                let outbox = cache.outbox_stats();
+                diagnostics::checkup(&cache.config, &*cache.store, outbox.as_ref()).await
+            }
             None => Checkup::of_nothing(),
         }
     }

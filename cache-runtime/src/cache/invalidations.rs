@@ -20,6 +20,21 @@ impl Cache {
         self.invalidate_resource(resource, |plan| plan.id(id)).await
     }
 
+    /// Invalidates a row whose id somebody has typed: as it is in the program, a number or a text, or
+    /// as it stands in keys, such as `7,1`, `a%40b` and `@7@1`.
+    #[cfg(feature = "admin")]
+    pub(crate) async fn invalidate_typed(&self, resource: &str, id: &str) -> Acknowledgement {
+        let number = id.parse::<i64>();
+        self.invalidate_resource(resource, |plan| {
+            let plan = plan.rendered_id(id);
+            match &number {
+                Ok(number) => plan.id(number),
+                Err(_) => plan.id(id),
+            }
+        })
+        .await
+    }
+
     /// Invalidates everything of a resource. An invalid resource name invalidates nothing and is
     /// logged.
     ///

@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use self::report::{Advice, AdviceKind, Checkup};
 use crate::config::CacheConfig;
 use crate::engine::Engine;
+use crate::stats::OutboxStats;
 use crate::store::{Circuit, Inquiry, Store};
 
 /// How long after the start, or after the last attempt, the store is asked. A starting program has
@@ -24,7 +25,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 3;
 
 /// Asks the store, then applies all rules.
-pub(crate) async fn checkup(config: &CacheConfig, store: &dyn Store) -> Checkup {
+pub(crate) async fn checkup(
+    config: &CacheConfig,
+    store: &dyn Store,
+    outbox: Option<&OutboxStats>,
+) -> Checkup {
     let program = program::Program::of(config);
     let inquiry = Inquiry {
         namespace: config.namespace.clone(),
@@ -37,6 +42,9 @@ pub(crate) async fn checkup(config: &CacheConfig, store: &dyn Store) -> Checkup 
         }
         (Some(redis), Err(error)) => rules::unreachable(&mut checkup, redis, &error.to_string()),
         (None, _) => checkup.not_checked.push("Redis, because it is off".into()),
+    }
+    if let Some(outbox) = outbox {
+        rules::outbox(&mut checkup, outbox);
     }
     program.ttls(&mut checkup, config);
     checkup.advice.sort_by_key(|advice| advice.kind);
@@ -56,7 +64,8 @@ pub(crate) fn advise_once(engine: &Engine) {
             while store.circuit() != Circuit::Closed {
                 tokio::time::sleep(PAUSE).await;
             }
-            let Checkup { advice, .. } = checkup(&config, &*store).await;
+            // What becomes of the outbox is logged when it happens.
+            let Checkup { advice, .. } = checkup(&config, &*store, None).await;
             let is_whole = advice.iter().all(|it| it.kind != AdviceKind::Unreachable);
             if is_whole {
                 advice.iter().for_each(log);

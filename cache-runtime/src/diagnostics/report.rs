@@ -35,6 +35,8 @@ pub enum AdviceKind {
     NoPassword,
     /// The user lacks permissions that the cache needs.
     Permissions,
+    /// The outbox of the database is not read, or holds what could not be.
+    Outbox,
     /// Another program stores values under the cache's keys.
     Foreign,
     /// Redis would evict the intents of `crash_safe` writes first.
@@ -58,6 +60,7 @@ impl AdviceKind {
             Self::MissingCapability => "missing_capability",
             Self::NoPassword => "no_password",
             Self::Permissions => "permissions",
+            Self::Outbox => "outbox",
             Self::Foreign => "foreign",
             Self::EvictsIntents => "evicts_intents",
             Self::NoMemoryLimit => "no_memory_limit",

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::program::Program;
 use super::report::{AdviceKind, Checkup};
 use crate::config::{CacheConfig, RedisConfig};
+use crate::stats::OutboxStats;
 use crate::store::Survey;
 
 /// The oldest version of Redis that the protocol was tested with.
@@ -206,6 +207,42 @@ fn foreign(checkup: &mut Checkup, config: &CacheConfig, survey: &Survey) {
             if names.len() == 1 { "is" } else { "are" },
         ),
     );
+}
+
+/// How long a row may wait, in milliseconds. One is taken within two seconds if all is well.
+const LONGEST_WAIT_MS: u64 = 60_000;
+
+/// The rules about the outbox of a database.
+pub(super) fn outbox(checkup: &mut Checkup, outbox: &OutboxStats) {
+    let OutboxStats { table, .. } = outbox;
+    checkup.checked.push("the outbox".into());
+    let mut advise = |text: String| checkup.advise(AdviceKind::Outbox, text);
+    if !outbox.connected {
+        advise(format!(
+            "this process does not read the outbox {table}; its log says why: the database is away, a replica, without the table, or the user lacks a right"
+        ));
+    } else if outbox.serving == Some(false) {
+        advise(format!(
+            "nothing is served from the cache, since nothing was heard from the outbox {table} for too long; look whether its database answers in time"
+        ));
+    }
+    if outbox.set_aside > 0 {
+        advise(format!(
+            "{} rows of the outbox {table} could not be read, and what they may have meant was invalidated; look at their reasons in the table beside it, mend who writes them, and delete them",
+            outbox.set_aside
+        ));
+    }
+    // Without Redis rows stay for a while.
+    if let Some(oldest) = outbox
+        .oldest_ms
+        .filter(|oldest| outbox.shared && *oldest > LONGEST_WAIT_MS)
+    {
+        advise(format!(
+            "the oldest of {} rows in the outbox {table} has waited for {} s; look whether Redis takes invalidations, and what holds the row's lock",
+            outbox.depth.unwrap_or(1),
+            oldest / 1_000
+        ));
+    }
 }
 
 /// Shortens and escapes a key of another program for one line of a log.

@@ -43,12 +43,16 @@ impl KeySpace {
 }
 
 /// Keys for ids and tags that are text already, and may be too long for a key.
-#[cfg(feature = "outbox-postgres")]
+#[cfg(any(feature = "outbox-postgres", feature = "admin"))]
 impl KeySpace {
-    pub(crate) fn rendered(&self, resource: &str, id: &str) -> String {
-        self.bounded(self.prefix(resource), id)
+    /// The key of a row; `front` stands before its id, and has been bounded by itself.
+    pub(crate) fn rendered(&self, resource: &str, front: &str, id: &str) -> String {
+        let mut key = self.prefix(resource);
+        key.push_str(front);
+        self.bounded(key, id)
     }
 
+    #[cfg(feature = "outbox-postgres")]
     pub(crate) fn rendered_tag(&self, tag: &str) -> String {
         self.bounded(self.generation("~"), tag)
     }

@@ -11,6 +11,9 @@ use super::switches::Switches;
 use crate::base::clock::{self, Instant};
 use crate::base::counters::Counter;
 
+/// Of so many resources it is kept when they were last invalidated.
+const MOST_NOTED: usize = 1_024;
+
 /// What one cache measures beside the counters of its resources and functions.
 #[derive(Debug, Default)]
 pub(crate) struct Telemetry {
@@ -38,7 +41,12 @@ impl Telemetry {
         }
         if let Some(last) = &mut *self.last_invalidations.write() {
             let now = clock::now();
-            last.extend(resources.into_iter().map(|it| (it.into(), now)));
+            for resource in resources {
+                // Names may come from outside.
+                if last.len() < MOST_NOTED || last.contains_key(resource) {
+                    last.insert(resource.into(), now);
+                }
+            }
         }
     }
 
@@ -62,4 +70,23 @@ pub(crate) struct InvalidationStats {
     pub(crate) swept: Counter,
     /// How long the walks over the keys took that removed them.
     pub(crate) sweeps: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_from_outside_do_not_pile_up() {
+        let telemetry = Telemetry::default();
+        telemetry.note_invalidations();
+        telemetry.invalidating(["users"]);
+        let names: Vec<String> = (0..2 * MOST_NOTED).map(|n| format!("name-{n}")).collect();
+        telemetry.invalidating(names.iter().map(String::as_str));
+        telemetry.invalidating(["users"]);
+        let noted = telemetry.last_invalidations.read();
+        assert_eq!(noted.as_ref().map(HashMap::len), Some(MOST_NOTED));
+        drop(noted);
+        assert!(telemetry.last_invalidation("users").is_some());
+    }
 }

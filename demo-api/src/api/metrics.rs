@@ -1,6 +1,7 @@
 //! The page that Prometheus scrapes.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use cache_runtime::metrics::{DURATION_BUCKETS, SIZE_BUCKETS};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -8,7 +9,10 @@ use poem::{IntoResponse, Response, handler};
 
 static PROMETHEUS: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Makes this process keep the metrics that its libraries record.
+/// How often what was recorded is summed up. Until then each value is kept by itself.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Makes this process keep the metrics that its libraries record. Needs a Tokio runtime.
 ///
 /// # Errors
 /// When a recorder is installed already.
@@ -17,6 +21,13 @@ pub fn install() -> Result<(), BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATION_BUCKETS)?
         .set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &SIZE_BUCKETS)?
         .install_recorder()?;
+    let kept = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            kept.run_upkeep();
+        }
+    });
     // An error would mean that it had been installed before, which the line above has refused.
     let _ = PROMETHEUS.set(handle);
     Ok(())

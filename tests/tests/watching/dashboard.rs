@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cache_tests::{Demo, Process, RedisServer, eventually, free_port};
+use cache_tests::{Demo, Postgres, Process, RedisServer, eventually, free_port};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -95,7 +95,10 @@ fn expressions(dashboard: &Value) -> Vec<String> {
 async fn prometheus_knows_every_metric_that_the_dashboard_names() {
     let server = RedisServer::start();
     let port = server.port().to_string();
+    let database = Postgres::shared().database();
     let demo = Demo::start([
+        ("DATABASE_URL", database.as_str()),
+        ("OUTBOX", "True"),
         ("REDIS_ENABLED", "True"),
         ("REDIS_HOST", "127.0.0.1"),
         ("REDIS_PORT", port.as_str()),

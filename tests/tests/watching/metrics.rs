@@ -1,11 +1,16 @@
 //! Metrics, as the demo serves them.
 
 use cache_runtime::metrics::{ALL, MetricKind};
-use cache_tests::{Demo, RedisServer};
+use cache_tests::{Demo, Postgres, RedisServer, eventually};
+
+use crate::SOON;
 
 fn demo(server: &RedisServer) -> Demo {
     let port = server.port().to_string();
+    let database = Postgres::shared().database();
     Demo::start([
+        ("DATABASE_URL", database.as_str()),
+        ("OUTBOX", "True"),
         ("REDIS_ENABLED", "True"),
         ("REDIS_HOST", "127.0.0.1"),
         ("REDIS_PORT", port.as_str()),
@@ -59,6 +64,12 @@ async fn each_metric_is_served_with_its_labels_and_figures() {
         value(page, &loads).is_some_and(|loads| loads >= 1.0),
         "{page}"
     );
+    eventually(SOON, async || {
+        let page = demo.get("/metrics").await.body;
+        value(&page, r#"cache_outbox_connected{cache=""}"#) == Some(1.0)
+            && value(&page, r#"cache_outbox_connections_total{cache=""}"#) == Some(1.0)
+    })
+    .await;
     let closed = r#"cache_circuit_state{cache="",state="closed"}"#;
     assert_eq!(value(page, closed), Some(1.0), "{page}");
 }

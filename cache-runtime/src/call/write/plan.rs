@@ -81,14 +81,36 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    /// Narrows the last resource to one row, whose id is already rendered as text.
-    #[cfg(feature = "outbox-postgres")]
+    /// Narrows the last resource to one row, whose id is already rendered as text: as it stands in
+    /// keys, with what is set around a call in front of it.
+    #[cfg(any(feature = "outbox-postgres", feature = "admin"))]
     pub(crate) fn rendered_id(mut self, id: &str) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
-            let key = self.cache.space.rendered(&target.resource.name, id);
-            target.rows.get_or_insert_default().push(key);
+            // An id has no `@` of its own.
+            let (front, id) = id.split_at(id.rfind('@').map_or(0, |at| at + 1));
+            let contexts = target.resource.contexts.len();
+            if front.matches('@').count() == contexts + usize::from(contexts > 0) {
+                let space = &self.cache.space;
+                let key = space.rendered(&target.resource.name, front, id);
+                target.rows.get_or_insert_default().push(key);
+            } else {
+                // Whose row it is nobody has said.
+                target.is_whole = true;
+            }
         }
         self
+    }
+
+    /// Narrows the last resource to one row, if this process knows what its ids look like.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn unclear_id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
+        match self.targets.last_mut() {
+            Some(Some(target)) if !target.resource.knows_its_ids() => {
+                target.is_whole = true;
+                self
+            }
+            _ => self.id(id),
+        }
     }
 
     /// Narrows the last resource to these rows, and to everything derived from the resource.

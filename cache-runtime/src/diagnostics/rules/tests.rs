@@ -72,3 +72,59 @@ fn announcements_that_would_be_evicted_first() {
         assert_eq!(kinds, Vec::from_iter(expected));
     }
 }
+
+#[test]
+fn an_outbox_that_is_not_read_is_told() {
+    let well = OutboxStats {
+        connected: true,
+        shared: true,
+        depth: Some(3),
+        oldest_ms: Some(900),
+        ..OutboxStats::default()
+    };
+    let count = |stats: OutboxStats| kinds(|checkup| outbox(checkup, &stats)).len();
+    assert_eq!(count(well.clone()), 0);
+    for (wrong, expected) in [
+        (
+            OutboxStats {
+                connected: false,
+                ..well.clone()
+            },
+            1,
+        ),
+        (
+            OutboxStats {
+                serving: Some(false),
+                ..well.clone()
+            },
+            1,
+        ),
+        (
+            OutboxStats {
+                set_aside: 2,
+                ..well.clone()
+            },
+            1,
+        ),
+        (
+            OutboxStats {
+                oldest_ms: Some(61_000),
+                ..well.clone()
+            },
+            1,
+        ),
+        // Each process reads all rows, and they stay for a while.
+        (
+            OutboxStats {
+                oldest_ms: Some(61_000),
+                shared: false,
+                serving: Some(true),
+                ..well.clone()
+            },
+            0,
+        ),
+    ] {
+        let shown = format!("{wrong:?}");
+        assert_eq!(count(wrong), expected, "{shown}");
+    }
+}

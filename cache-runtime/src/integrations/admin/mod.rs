@@ -244,10 +244,9 @@ impl Admin {
             }
             Action::Invalidate { resource, id } => {
                 let id = id.trim();
-                let done = match id.parse::<i64>() {
-                    _ if id.is_empty() => cache.invalidate_all(&resource).await,
-                    Ok(number) => cache.invalidate(&resource, &number).await,
-                    Err(_) => cache.invalidate(&resource, &id).await,
+                let done = match id {
+                    "" => cache.invalidate_all(&resource).await,
+                    id => cache.invalidate_typed(&resource, id).await,
                 };
                 let what = match id {
                     "" => format!("all of {resource}"),
@@ -426,18 +425,32 @@ mod tests {
         let wrong = answer(&admin, "GET", "/api/entry?key=nonsense", "", Rights::Read).await;
         assert_eq!(json(&wrong)["found"], "no key");
 
+        // An id as it is, and as it stands in keys.
+        for (key, id) in [
+            ("users:1", "1"),
+            ("users:a%40b", "a@b"),
+            ("users:a%40b", "a%40b"),
+            ("users:7,1", "7,1"),
+        ] {
+            cache.set(key, &7u32, 60).await.expect("stored");
+            let one = json!({"action": "invalidate", "resource": "users", "id": id}).to_string();
+            let done = answer(&admin, "POST", "/api/act", &one, Rights::Change).await;
+            assert_eq!(done.status, 200);
+            assert_eq!(cache.get::<u32>(key).await, None, "{key} {id}");
+        }
+
         let all = r#"{"action":"invalidate","resource":"users"}"#;
         let done = answer(&admin, "POST", "/api/act", all, Rights::Change).await;
         assert_eq!(json(&done)["said"], "invalidated all of users");
         let events = loop {
             let events = json(&answer(&admin, "GET", "/api/events", "", Rights::Read).await);
-            if events["next"] == 1 {
+            if events["next"] == 5 {
                 break events;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         };
         assert_eq!(events["events"][0]["event"], "invalidated");
-        let later = answer(&admin, "GET", "/api/events?since=1", "", Rights::Read).await;
+        let later = answer(&admin, "GET", "/api/events?since=5", "", Rights::Read).await;
         assert_eq!(json(&later)["events"], json!([]));
         let state = json(&answer(&admin, "GET", "/api/state", "", Rights::Read).await);
         assert_eq!(state["rights"], "read");

@@ -1,12 +1,17 @@
 //! The page as an endpoint of Poem.
 
-use poem::http::StatusCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use poem::http::{Method, StatusCode};
 use poem::{Body, Endpoint, Request, Response, Result};
 
 use super::{Admin, Rights};
 
 /// A request of the page is small.
 const LARGEST_BODY: usize = 64 << 10;
+/// How long a client may take to send it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The page as an endpoint; see [`Admin::into_poem`].
 #[derive(Debug, Clone)]
@@ -31,7 +36,17 @@ impl<F: Fn(&Request) -> Rights + Send + Sync> Endpoint for AdminEndpoint<F> {
 
     async fn call(&self, mut request: Request) -> Result<Response> {
         let rights = (self.rights)(&request);
-        let body = request.take_body().into_bytes_limit(LARGEST_BODY).await?;
+        // Nobody else's body is read: a client that sends none would hold the connection.
+        let body = match request.method() == Method::POST && rights == Rights::Change {
+            true => {
+                let body = request.take_body().into_bytes_limit(LARGEST_BODY);
+                match tokio::time::timeout(PATIENCE, body).await {
+                    Ok(body) => body?,
+                    Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.into()),
+                }
+            }
+            false => Bytes::new(),
+        };
         let method = request.method().as_str().to_owned();
         let uri = request.uri().clone();
         let plain = super::Request {
@@ -48,5 +63,38 @@ impl<F: Fn(&Request) -> Rights + Send + Sync> Endpoint for AdminEndpoint<F> {
             response = response.header(name, value);
         }
         Ok(response.body(Body::from_string(answer.body)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use crate::config::CacheConfig;
+
+    fn silent(method: Method) -> Request {
+        let body = futures_util::stream::pending::<std::io::Result<Bytes>>();
+        let request = Request::builder()
+            .method(method)
+            .uri_str("/api/act")
+            .content_type("application/json");
+        request.body(Body::from_bytes_stream(body))
+    }
+
+    /// A client that announces a body and sends none holds nothing for long.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_waited_for_only_where_it_is_needed() {
+        let admin = Admin::new(&Cache::new(CacheConfig::default().local_mb(1)).await);
+        let page = admin.clone().into_poem(|_| Rights::Read);
+        for (method, status) in [
+            (Method::POST, StatusCode::FORBIDDEN),
+            (Method::GET, StatusCode::METHOD_NOT_ALLOWED),
+        ] {
+            let answer = page.call(silent(method)).await.expect("an answer");
+            assert_eq!(answer.status(), status);
+        }
+        let page = admin.into_poem(|_| Rights::Change);
+        let late = page.call(silent(Method::POST)).await.expect_err("too late");
+        assert_eq!(late.status(), StatusCode::REQUEST_TIMEOUT);
     }
 }
