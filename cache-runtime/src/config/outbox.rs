@@ -8,6 +8,7 @@ use ::sqlx::postgres::PgConnectOptions;
 
 use super::bounds::LONGEST;
 use crate::base::error::{Error, ErrorKind, shortened};
+use crate::base::nonce::hash128;
 
 /// The default table.
 pub const DEFAULT_TABLE: &str = "public.cache_outbox";
@@ -99,7 +100,8 @@ impl OutboxConfig {
     }
 
     /// Without Redis: how long rows stay, so that every process can read them; 5 minutes by
-    /// default. A process that has not read for half of this time starts cold.
+    /// default. A process that has not read for half of this time starts cold. The longest time of
+    /// all processes that have followed the outbox since the migration was last run counts.
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention.clamp(SHORTEST_RETENTION, LONGEST);
@@ -161,9 +163,30 @@ impl OutboxTable {
         format!("{}.{}", quote_name(&self.schema), quote_name(&name))
     }
 
-    /// An object whose name takes no schema: an index, a trigger.
+    /// An object whose name takes no schema and that is the table's own: an index, a trigger.
     pub(crate) fn bare(&self, suffix: &str) -> String {
         quote_name(&format!("{}{suffix}", self.name))
+    }
+
+    /// A trigger on somebody else's table, which outboxes of the same name in several schemas may
+    /// share: all of them but that in `public` have a hash of their schema in the name.
+    pub(crate) fn trigger(&self, suffix: &str) -> String {
+        match self.schema.as_str() {
+            "public" => self.bare(suffix),
+            schema => {
+                let hash = hash128(b"cache-runtime 20", schema.as_bytes()) as u32;
+                self.bare(&format!("_{hash:08x}{suffix}"))
+            }
+        }
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Without its schema.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The channel that is notified when a row has been committed.

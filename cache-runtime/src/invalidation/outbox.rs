@@ -17,9 +17,11 @@ pub(crate) struct OutboxLink {
     table: String,
     /// Whether any process may take the rows, since all share Redis.
     pub(crate) is_shared: bool,
-    /// Whether the table existed when the relay connected. Rows are written to it only then.
+    /// Whether the table existed when the relay connected.
     usable: AtomicBool,
     connected: AtomicBool,
+    /// Whether a transaction has been in another database.
+    outside: AtomicBool,
     delivered: AtomicU64,
     lag_ms: AtomicU64,
     depth: AtomicU64,
@@ -50,6 +52,7 @@ impl OutboxLink {
             is_shared,
             usable: AtomicBool::new(false),
             connected: AtomicBool::new(false),
+            outside: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
             lag_ms: unknown(),
             depth: unknown(),
@@ -77,6 +80,11 @@ impl OutboxLink {
     /// Returns true if the table is known to exist.
     pub(crate) fn is_usable(&self) -> bool {
         self.usable.load(Ordering::Acquire)
+    }
+
+    /// Records that a transaction is in another database than the outbox; true for the first one.
+    pub(crate) fn is_first_outside(&self) -> bool {
+        !self.outside.swap(true, Ordering::Relaxed)
     }
 
     /// Records that rows were delivered, and how long ago the oldest of them was written.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use ::sqlx::Row as _;
 use ::sqlx::postgres::PgRow;
 
-use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay};
+use super::relay::{ACKNOWLEDGEMENT, Connection, EACH, Lost, Relay};
 use super::row::{Row, meaning};
 use super::shared::{deliver, lag_of};
 use crate::base::clock::{self, Instant};
@@ -33,6 +33,8 @@ struct Position {
     snapshot: String,
     /// When, in milliseconds of the database's clock.
     at_ms: i64,
+    /// For how long the process that needs the rows longest does so.
+    retention: Duration,
     /// The largest id; only the mutation of the horizon goes by it.
     last_id: i64,
 }
@@ -45,14 +47,17 @@ pub(super) async fn run(
     session: Session,
 ) -> Result<Infallible, Lost> {
     let (mut position, mut horizons, mut surveyed) = (None, Horizons::default(), None);
+    // Those of another cluster's transactions, which came with a dump: to delete them first is to read them never.
+    delete_old(relay, connection, "0").await?;
     loop {
         let beat = freshness.beat(session, Moment::now());
         let (read, horizon) = read(relay, connection, position.as_ref()).await?;
+        // Others may need the rows for longer.
+        let retention = relay.config.retention.max(read.retention);
         position = Some(read);
         if let Some(beat) = beat {
             freshness.returned(session, beat);
         }
-        let retention = relay.config.retention;
         if let Some(old) = horizons.note(horizon, retention) {
             delete_old(relay, connection, &old).await?;
         }
@@ -67,7 +72,7 @@ async fn read(
     connection: &mut Connection,
     last: Option<&Position>,
 ) -> Result<(Position, String), Lost> {
-    let outbox = relay.table().quoted();
+    let (outbox, state) = (relay.table().quoted(), relay.table().beside("_state"));
     let is_new = match last {
         None => "false AND $1 = ''".to_owned(),
         Some(last) if crate::base::mutation::is_active("outbox-horizon-ignored") => {
@@ -77,7 +82,7 @@ async fn read(
     };
     let sql = format!(
         "SELECT now.snapshot::text, pg_snapshot_xmin(now.snapshot)::text,
-            (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (SELECT max(id) FROM {outbox}), new.*
+            (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (SELECT max(id) FROM {outbox}), (SELECT relay FROM {state}), new.*
         FROM (SELECT pg_current_snapshot() AS snapshot) AS now
         LEFT JOIN (SELECT {} FROM {outbox} AS r WHERE {is_new} LIMIT {}) AS new ON true",
         Row::columns(),
@@ -86,7 +91,7 @@ async fn read(
     let snapshot = last.map_or("", |last| &last.snapshot);
     let read = connection.rows(&sql, &[snapshot]).await?;
     let (position, horizon) = position_of(read.first().ok_or(Lost::Closed)?)?;
-    let rows = read.iter().map(|row| Row::read(row, 4));
+    let rows = read.iter().map(|row| Row::read(row, 5));
     let rows: Vec<Row> = rows
         .filter_map(Result::transpose)
         .collect::<Result<_, _>>()?;
@@ -105,7 +110,7 @@ async fn read(
         relay.link.cold_start();
         let receipt = cache.delivery.enqueue_namespace();
         if receipt.acknowledged(ACKNOWLEDGEMENT).await != Acknowledgement::Delivered {
-            return Err(Lost::Over);
+            return Err(Lost::NotAcknowledged);
         }
         return Ok((position, horizon));
     }
@@ -116,10 +121,13 @@ async fn read(
     let meaning = meaning(&cache, rows);
     if !meaning.poison.is_empty() {
         let report = relay.report(&meaning.poison);
-        connection.rows(&relay.set_aside_sql(), &[&report]).await?;
+        match connection.rows(&relay.set_aside_sql(), &[&report]).await {
+            Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => relay.not_set_aside(&error),
+            set_aside => drop(set_aside?),
+        }
     }
     if !deliver(&cache, meaning).await {
-        return Err(Lost::Over);
+        return Err(Lost::NotAcknowledged);
     }
     relay.link.delivered(number, lag);
     Ok((position, horizon))
@@ -129,9 +137,16 @@ fn position_of(row: &PgRow) -> Result<(Position, String), Lost> {
     let position = Position {
         snapshot: row.try_get(0)?,
         at_ms: row.try_get(2)?,
+        retention: retention_of(row.try_get(4)?),
         last_id: row.try_get::<Option<i64>, _>(3)?.unwrap_or(0),
     };
     Ok((position, row.try_get(1)?))
+}
+
+/// What the state says of how long rows stay.
+fn retention_of(state: Option<&str>) -> Duration {
+    let millis = state.and_then(|state| state.strip_prefix(EACH)?.parse().ok());
+    Duration::from_millis(millis.unwrap_or(0))
 }
 
 /// Whether rows may have been deleted between two reads, with as much again to spare.
@@ -168,11 +183,13 @@ impl Horizons {
     }
 }
 
+/// Deletes what every process has read. A row that is visible is of a transaction before the snapshot's end; any other has
+/// come with a dump of another cluster, and would be new to each read.
 async fn delete_old(relay: &Relay, connection: &mut Connection, horizon: &str) -> Result<(), Lost> {
     let outbox = relay.table().quoted();
     let sql = format!(
         "WITH old AS MATERIALIZED (
-            SELECT id FROM {outbox} WHERE xid < $1::xid8 ORDER BY id LIMIT {MOST_READ} FOR UPDATE SKIP LOCKED
+            SELECT id FROM {outbox} WHERE xid < $1::xid8 OR xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY id LIMIT {MOST_READ} FOR UPDATE SKIP LOCKED
         ) DELETE FROM {outbox} AS r USING old WHERE r.id = old.id RETURNING 1"
     );
     loop {

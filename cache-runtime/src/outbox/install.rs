@@ -7,16 +7,20 @@ use ::sqlx::postgres::{PgConnection, PgRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::migration::{migration_of, removal_of};
-use super::triggers::{Triggers, trigger_names};
+use super::relay::EACH;
+use super::row::Row;
+use super::triggers::{Triggers, removal_of_triggers, trigger_names};
 use crate::config::outbox::OutboxConfig;
 
 /// Two processes that install at the same time do so in turn.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('cache-runtime outbox', 0))";
 
-/// Runs the [migration](super::migration), and the triggers if there are any, in one transaction.
+/// Runs the [migration](super::migration), and the triggers if there are any, in one transaction. They write to the outbox of
+/// this configuration. Triggers of tables that are not among these any more stay.
 ///
 /// # Errors
-/// What the database says: a table or column is missing, or the user lacks a permission.
+/// What the database says: a table or column is missing, the user lacks a permission, or a part of the outbox belongs to
+/// another user.
 ///
 /// # Cancel safety
 /// Dropped, everything is installed or nothing is.
@@ -25,7 +29,8 @@ pub async fn install(
     config: &OutboxConfig,
     triggers: Option<&Triggers>,
 ) -> Result<(), ::sqlx::Error> {
-    let triggers = triggers.map(Triggers::install_sql).unwrap_or_default();
+    let triggers = triggers.map(|it| it.install_into(&config.table));
+    let triggers = triggers.unwrap_or_default();
     run(
         connection,
         format!("{LOCK};\n{}{triggers}", migration_of(&config.table)),
@@ -33,7 +38,8 @@ pub async fn install(
     .await
 }
 
-/// Takes the triggers and the outbox away, in one transaction.
+/// Takes the outbox away and whatever triggers write to it, those of tables that have left the list and those of `triggers`
+/// included, in one transaction.
 ///
 /// # Errors
 /// What the database says.
@@ -45,10 +51,12 @@ pub async fn remove(
     config: &OutboxConfig,
     triggers: Option<&Triggers>,
 ) -> Result<(), ::sqlx::Error> {
-    let triggers = triggers.map(Triggers::remove_sql).unwrap_or_default();
+    let triggers = triggers.map(|it| it.remove_from(&config.table));
+    let triggers = triggers.unwrap_or_default();
+    let all = removal_of_triggers(&config.table);
     run(
         connection,
-        format!("{LOCK};\n{triggers}{}", removal_of(&config.table)),
+        format!("{LOCK};\n{triggers}{all}{}", removal_of(&config.table)),
     )
     .await
 }
@@ -69,7 +77,8 @@ pub struct Status {
     pub table: String,
     /// The version of the table; `None` if it is not there.
     pub version: Option<i32>,
-    /// How the relays share the rows: `redis/` and the namespace, or `each`; `None` before the first has connected.
+    /// How the relays share the rows: `redis/` and the namespace, or `each/` and for how many milliseconds rows stay; `None`
+    /// before the first has connected.
     pub relay: Option<String>,
     /// Rows in the table.
     pub rows: u64,
@@ -81,7 +90,8 @@ pub struct Status {
     pub relays: u64,
     /// Tables whose changes are followed.
     pub followed: Vec<String>,
-    /// Partitions of these that are not: a statement that names one of them writes nothing to the outbox.
+    /// Partitions of these that are not: a statement that names one of them writes nothing to the outbox. Also tables of which
+    /// some triggers are gone or switched off.
     pub not_followed: Vec<String>,
 }
 
@@ -116,10 +126,11 @@ pub async fn status(
     let sql = format!(
         "SELECT version, relay,
             (SELECT count(*) FROM {outbox}),
-            (SELECT (extract(epoch FROM clock_timestamp() - created) * 1000)::bigint FROM {outbox} ORDER BY id LIMIT 1),
+            (SELECT {} FROM {outbox} AS r ORDER BY id LIMIT 1),
             (SELECT count(*) FROM {}),
             (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox' AND datname = current_database())
         FROM {state} WHERE $1 IS NOT NULL",
+        Row::AGE_MS,
         table.beside("_set_aside")
     );
     let row = one(connection, &sql, "").await?;
@@ -132,19 +143,29 @@ pub async fn status(
     status.set_aside = natural(row.try_get(4)?);
     status.relays = natural(row.try_get(5)?);
 
-    let [insert, ..] = trigger_names(table);
-    // As it stands in the catalog, without quotes.
-    let name = insert.trim_matches('"').replace("\"\"", "\"");
-    let followed = "WITH RECURSIVE followed AS (
-            SELECT tgrelid AS oid FROM pg_trigger WHERE tgname = $1 AND tgenabled <> 'D'
+    // A table of which one event is not followed counts as not followed.
+    let followed = "WITH RECURSIVE known AS (
+            SELECT t.tgrelid AS oid, count(*) FILTER (WHERE t.tgenabled <> 'D') AS events
+            FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+            WHERE t.tgname::text = ANY ($1) AND n.nspname = $2 AND starts_with(p.proname::text, $3)
+            GROUP BY 1
+        ), followed AS (
+            SELECT oid FROM known WHERE events = cardinality($1)
         ), tree AS (
-            SELECT oid FROM followed
+            SELECT oid FROM known
             UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
         )
         SELECT tree.oid::regclass::text, tree.oid IN (SELECT oid FROM followed)
-        FROM tree JOIN pg_class c ON c.oid = tree.oid ORDER BY 1";
+        FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind <> 'f' ORDER BY 1";
     for row in ::sqlx::query(followed)
-        .bind(name)
+        // As they stand in the catalog, without quotes.
+        .bind(
+            trigger_names(table)
+                .map(|name| name.trim_matches('"').replace("\"\"", "\""))
+                .to_vec(),
+        )
+        .bind(table.schema())
+        .bind(format!("{}_", table.name()))
         .fetch_all(connection)
         .await?
     {
@@ -169,7 +190,10 @@ impl fmt::Display for Status {
         };
         let relay = match self.relay.as_deref() {
             None => "no relay has connected yet".to_owned(),
-            Some("each") => "each process reads the rows for itself".to_owned(),
+            Some(each) if each.starts_with(EACH) => {
+                let millis = &each[EACH.len()..];
+                format!("each process reads the rows for itself; they stay for {millis} ms")
+            }
             Some(shared) => format!("the processes share the rows ({shared})"),
         };
         writeln!(f, "Table:      {}, version {version}; {relay}", self.table)?;

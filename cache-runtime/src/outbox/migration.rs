@@ -38,6 +38,10 @@ pub(super) fn migration_of(table: &OutboxTable) -> String {
     );
     let (notify, channel) = (table.beside("_notify"), quote_text(&table.channel()));
     let (index, trigger) = (table.bare("_xid"), table.bare("_notify"));
+    let objects = [&outbox, &set_aside, &state]
+        .map(|it| quote_text(it))
+        .join("), (");
+    let notify_text = quote_text(&notify);
     format!(
         "-- The outbox of cache-runtime, version {VERSION}.
 CREATE TABLE IF NOT EXISTS {outbox} (
@@ -81,6 +85,25 @@ DROP TRIGGER IF EXISTS {trigger} ON {outbox};
 CREATE TRIGGER {trigger} AFTER INSERT ON {outbox} REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION {notify}();
 ALTER TABLE {outbox} ENABLE ALWAYS TRIGGER {trigger};
+-- The triggers of followed tables run with the rights of who installs them, and write here.
+DO $cache_outbox$
+DECLARE
+    another text;
+BEGIN
+    SELECT string_agg(format('%s belongs to %s', name, pg_get_userbyid(owner)), ', ') INTO another
+    FROM (
+        SELECT asked.name, c.relowner FROM (VALUES ({objects})) AS asked(name)
+            JOIN pg_catalog.pg_class c ON c.oid = asked.name::pg_catalog.regclass
+        UNION ALL SELECT {notify_text}, p.proowner FROM pg_catalog.pg_proc p
+            WHERE p.oid = ({notify_text} || '()')::pg_catalog.regprocedure
+    ) AS found(name, owner)
+    WHERE owner <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user);
+    IF another IS NOT NULL THEN
+        RAISE EXCEPTION 'the outbox is not installed as %: %', current_user, another
+            USING HINT = 'install it as its owner, or drop what is there';
+    END IF;
+END
+$cache_outbox$;
 "
     )
 }

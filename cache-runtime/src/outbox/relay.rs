@@ -25,6 +25,10 @@ const QUERY: Duration = Duration::from_secs(1);
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How often the table's size is looked at.
 const SURVEY: Duration = Duration::from_secs(5);
+/// Of so many rows of a batch that can't be read each is logged.
+const LOGGED: usize = 10;
+/// How the state says that each process reads the rows; behind it, for how many milliseconds they stay.
+pub(super) const EACH: &str = "each/";
 /// How long a batch of rows may wait for the store, which holds their locks.
 pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(800);
 
@@ -48,6 +52,8 @@ pub(super) enum Lost {
     Closed,
     /// The database is not what the relay can use; the text says what to do.
     Unusable(String),
+    /// The store has not acknowledged an invalidation.
+    NotAcknowledged,
     /// The cache has gone.
     Over,
 }
@@ -65,6 +71,7 @@ impl fmt::Display for Lost {
             Self::TimedOut => write!(f, "no answer within {} s", QUERY.as_secs()),
             Self::Closed => f.write_str("the connection was closed"),
             Self::Unusable(what) => f.write_str(what),
+            Self::NotAcknowledged => f.write_str("the store has not acknowledged an invalidation"),
             Self::Over => f.write_str("the cache is closed"),
         }
     }
@@ -168,12 +175,21 @@ impl Relay {
         }
         let mine = match &self.freshness {
             None => format!("redis/{}", self.cache()?.space.namespace),
-            Some(_) => "each".to_owned(),
+            // Before the first read: what was deleted earlier had been committed by then.
+            Some(_) => format!("{EACH}{}", self.config.retention.as_millis()),
         };
+        let is_longer = format!(
+            "left(relay, {}) = '{EACH}' AND substr(relay, {})::numeric < $2::numeric",
+            EACH.len(),
+            EACH.len() + 1,
+        );
         let told = connection
             .rows(
-                &format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL RETURNING 1"),
-                &[&mine],
+                &format!(
+                    "UPDATE {state} SET relay = $1
+                        WHERE relay IS NULL OR CASE WHEN $2 <> '' THEN {is_longer} ELSE false END RETURNING 1"
+                ),
+                &[&mine, mine.strip_prefix(EACH).unwrap_or_default()],
             )
             .await?;
         drop(told);
@@ -187,7 +203,11 @@ impl Relay {
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
-        if relay.as_deref() != Some(&mine) {
+        let is_shared_alike = match relay.as_deref() {
+            Some(theirs) if self.freshness.is_some() => theirs.starts_with(EACH),
+            theirs => theirs == Some(&mine),
+        };
+        if !is_shared_alike {
             let theirs = relay.unwrap_or_default();
             return Err(Lost::Unusable(format!(
                 "the table {outbox} is read by processes that share its rows as `{theirs}`, and this one would as `{mine}`; give it a table of its own, or run the migration again if the others have been changed, too"
@@ -231,8 +251,9 @@ impl Relay {
         *last = Some(clock::now());
         let sql = format!(
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM {outbox} LIMIT 100000) AS counted),
-                (SELECT (extract(epoch FROM clock_timestamp() - created) * 1000)::bigint FROM {outbox} ORDER BY id LIMIT 1),
+                (SELECT {} FROM {outbox} AS r ORDER BY id LIMIT 1),
                 (SELECT count(*) FROM (SELECT 1 FROM {set_aside} LIMIT 100000) AS counted)",
+            Row::AGE_MS,
             outbox = self.table().quoted(),
             set_aside = self.table().beside("_set_aside"),
         );
@@ -258,14 +279,30 @@ impl Relay {
         )
     }
 
+    /// A row that can't be set aside is invalidated all the same, and does not hold the others up.
+    pub(super) fn not_set_aside(&self, error: &::sqlx::Error) {
+        tracing::error!(
+            table = self.table().channel(),
+            %error,
+            "a row of the outbox that can't be read could not be set aside"
+        );
+    }
+
     /// What that statement takes.
     pub(super) fn report(&self, poison: &[(Row, String)]) -> String {
-        for (row, reason) in poison {
+        for (row, reason) in poison.iter().take(LOGGED) {
             tracing::error!(
                 table = self.table().channel(),
                 row = row.id,
                 reason,
                 "a row of the outbox can't be read: what it may mean is invalidated, and it is set aside"
+            );
+        }
+        if poison.len() > LOGGED {
+            tracing::error!(
+                table = self.table().channel(),
+                rows = poison.len(),
+                "more rows of the outbox can't be read"
             );
         }
         let rows = poison.iter().map(|(row, reason)| {

@@ -2,7 +2,8 @@
 //!
 //! `kind` is `row`, `tag` or `all`. A value is JSON, so that `1` and `"1"` are told apart: a number, a text, `null`,
 //! a boolean, or a list of these for an id of several columns. `{"key": ".."}` is an id or a tag as it stands in keys,
-//! which a process of this framework has written. `all` without a resource is everything.
+//! which a process of this framework has written. `{"id": ..}` is an id whose text in keys may be another one than in the
+//! database, so only a process that knows the ids of the resource can tell. `all` without a resource is everything.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -38,12 +39,16 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// The age of the row `r`. A time that is not finite has none.
+    pub(super) const AGE_MS: &'static str = "CASE WHEN isfinite(r.created) \
+        THEN (extract(epoch FROM clock_timestamp() - r.created) * 1000)::bigint ELSE 0 END";
+
     /// The columns that [`read`](Self::read) takes, of the row `r`.
     pub(super) fn columns() -> String {
         format!(
             "r.id, left(r.resource, 200), left(r.kind, 20), \
-             CASE WHEN octet_length(r.value) <= {LONGEST_VALUE} THEN r.value END, \
-             (extract(epoch FROM clock_timestamp() - r.created) * 1000)::bigint"
+             CASE WHEN octet_length(r.value) <= {LONGEST_VALUE} THEN r.value END, {}",
+            Self::AGE_MS
         )
     }
 
@@ -91,6 +96,7 @@ pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
                 Some(match &id {
                     Id::Rendered(id) => whole(name).rendered_id(id),
                     Id::Plain(id) => whole(name).id(id),
+                    Id::Unclear(id) => whole(name).unclear_id(id),
                 })
             }),
             ("tag", .., Some(value)) => Id::read(value).and_then(|tag| match &tag {
@@ -98,7 +104,7 @@ pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
                 Id::Plain(PlainId(Value::String(tag))) => {
                     Ok(Some(WritePlan::new(cache, None).tag(tag)))
                 }
-                Id::Plain(_) => Err("a tag is no text".to_owned()),
+                Id::Plain(_) | Id::Unclear(_) => Err("a tag is no text".to_owned()),
             }),
             (_, None, Some(name), _) => Err(format!("`{}` is no resource", shortened(name))),
             ("row" | "tag", _, _, None) => Err("it has no value, or one of over 64 KiB".to_owned()),
@@ -127,22 +133,32 @@ enum Id {
     /// As it stands in keys.
     Rendered(String),
     Plain(PlainId),
+    /// Whose text in keys may be another one.
+    Unclear(PlainId),
 }
 
 impl Id {
     fn read(value: &str) -> Result<Self, String> {
         match serde_json::from_str(value) {
-            Ok(Value::Object(mut object)) => match object.remove("key") {
-                Some(Value::String(key)) => Ok(Self::Rendered(key)),
-                _ => Err("its value is an object without a `key`".to_owned()),
+            Ok(Value::Object(mut object)) => match (object.remove("key"), object.remove("id")) {
+                (Some(Value::String(key)), None) => Ok(Self::Rendered(key)),
+                (None, Some(id)) => plain(id).map(Self::Unclear),
+                _ => Err("its value is an object without a `key` or an `id`".to_owned()),
             },
-            Ok(Value::Array(parts)) if parts.iter().any(|it| it.is_array() || it.is_object()) => {
-                Err("a part of its id has parts".to_owned())
-            }
-            Ok(value) if value.is_f64() => Err("its id is no whole number".to_owned()),
-            Ok(value) => Ok(Self::Plain(PlainId(value))),
+            Ok(value) => plain(value).map(Self::Plain),
             Err(_) => Err("its value is no JSON".to_owned()),
         }
+    }
+}
+
+fn plain(value: Value) -> Result<PlainId, String> {
+    let refused = |value: &Value| value.is_object() || value.is_f64();
+    match &value {
+        Value::Array(parts) if parts.iter().any(|it| it.is_array() || refused(it)) => {
+            Err("a part of its id has parts, or is no whole number".to_owned())
+        }
+        value if refused(value) => Err("its id is no whole number".to_owned()),
+        _ => Ok(PlainId(value)),
     }
 }
 
@@ -232,13 +248,21 @@ pub(super) fn rows_of(writes: &[Planned], everything: bool, space: &KeySpace) ->
                 *counts.entry(resource).or_default() += 1;
             }
         }
-        for name in write.deps().iter().filter_map(|dep| name_of(dep.key())) {
-            if let Some(tag) = name.strip_prefix('~') {
-                rows.insert(NewRow::rendered_tag(tag));
-            } else if !name.ends_with("~derived") {
-                // What is derived goes with a row.
-                rows.insert(NewRow::all(Some(&name)));
-            }
+        for dep in write.deps().iter().filter(|dep| !dep.is_of_row()) {
+            let Some(name) = name_of(dep.key()) else {
+                continue;
+            };
+            match name.split_once('~') {
+                Some(("", tag)) => rows.insert(NewRow::rendered_tag(tag)),
+                // What is derived, or one op of it. It goes with a row. Alone it has no kind of its own.
+                Some((resource, _)) => {
+                    let whole = space.generation(resource);
+                    let mut named = write.intent_rows().iter();
+                    !named.any(|row| row.whole.key() == whole)
+                        && rows.insert(NewRow::all(Some(resource)))
+                }
+                None => rows.insert(NewRow::all(Some(&name))),
+            };
         }
     }
     for (resource, _) in counts.into_iter().filter(|(_, count)| *count > MOST_ROWS) {

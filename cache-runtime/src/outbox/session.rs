@@ -46,7 +46,7 @@ impl Relay {
                 tracing::warn!(
                     table = self.table().channel(),
                     error = %lost,
-                    "the outbox is not read; what is written to it waits"
+                    "the outbox is not read by this process"
                 );
             }
             // One that has lasted is followed at once by the next.

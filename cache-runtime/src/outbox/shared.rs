@@ -7,7 +7,8 @@
 
 use std::convert::Infallible;
 
-use ::sqlx::Row as _;
+use ::sqlx::postgres::PgConnection;
+use ::sqlx::{Connection as _, Row as _};
 use tokio::sync::watch;
 
 use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay, rows, within};
@@ -100,7 +101,7 @@ async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> 
     let meaning = meaning(&cache, batch);
     if !meaning.poison.is_empty() {
         let report = relay.report(&meaning.poison);
-        within(rows(&mut transaction, &relay.set_aside_sql(), &[&report])).await?;
+        set_aside(relay, &mut transaction, &report).await?;
     }
     if crate::base::mutation::is_active("outbox-deleted-before-acknowledged") {
         within(async { Ok(transaction.commit().await?) }).await?;
@@ -114,6 +115,23 @@ async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> 
     within(async { Ok(transaction.commit().await?) }).await?;
     relay.link.delivered(number, lag);
     Ok(number == BATCH)
+}
+
+/// Copies rows that can't be read. In a savepoint: without the right to do so the batch goes on.
+async fn set_aside(
+    relay: &Relay,
+    transaction: &mut PgConnection,
+    report: &str,
+) -> Result<(), Lost> {
+    let mut inner = within(async { Ok(transaction.begin().await?) }).await?;
+    match within(rows(&mut inner, &relay.set_aside_sql(), &[report])).await {
+        Ok(_) => within(async { Ok(inner.commit().await?) }).await,
+        Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+            relay.not_set_aside(&error);
+            within(async { Ok(inner.rollback().await?) }).await
+        }
+        Err(lost) => Err(lost),
+    }
 }
 
 /// The age of the oldest row.

@@ -161,19 +161,58 @@ impl Triggers {
     /// differ from what a program has in its keys.
     #[must_use]
     pub fn install_sql(&self) -> String {
-        self.followed.iter().fold(String::new(), |mut sql, it| {
-            it.write_install(&mut sql, &self.outbox);
-            sql
-        })
+        self.install_into(&self.outbox)
+    }
+
+    pub(super) fn install_into(&self, outbox: &OutboxTable) -> String {
+        let mut sql = self.twice_sql();
+        for followed in &self.followed {
+            followed.write_install(&mut sql, outbox);
+        }
+        sql
+    }
+
+    /// Refuses two names of one table, or a table and one of its partitions: the triggers of the second would replace those
+    /// of the first.
+    fn twice_sql(&self) -> String {
+        if self.followed.len() < 2 {
+            return String::new();
+        }
+        let names = self.followed.iter().map(|it| {
+            let name = quote_text(&it.table.quoted());
+            format!("({name}, {name}::pg_catalog.regclass::oid)")
+        });
+        let names: Vec<String> = names.collect();
+        let block = format!(
+            "DECLARE\n    twice text;\nBEGIN
+    WITH RECURSIVE tree(name, oid) AS (
+        SELECT asked.name, asked.oid FROM (VALUES {}) AS asked(name, oid)
+        UNION SELECT tree.name, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
+    ), found AS (
+        SELECT oid, string_agg(DISTINCT name, ' and as ') AS names FROM tree GROUP BY oid HAVING count(DISTINCT name) > 1
+    )
+    SELECT string_agg(format('%s, as %s', oid::pg_catalog.regclass, names), '; ') INTO twice FROM found;
+    IF twice IS NOT NULL THEN
+        RAISE EXCEPTION 'a table is given twice: %', twice USING HINT = 'give it once, and chain .resource(..) and .tag(..)';
+    END IF;
+END\n",
+            names.join(", ")
+        );
+        format!("DO {};\n", dollars(&block))
     }
 
     /// The SQL that takes the triggers away.
     #[must_use]
     pub fn remove_sql(&self) -> String {
-        self.followed.iter().fold(String::new(), |mut sql, it| {
-            it.write_remove(&mut sql, &self.outbox);
-            sql
-        })
+        self.remove_from(&self.outbox)
+    }
+
+    pub(super) fn remove_from(&self, outbox: &OutboxTable) -> String {
+        let mut sql = String::new();
+        for followed in &self.followed {
+            followed.write_remove(&mut sql, outbox);
+        }
+        sql
     }
 }
 
@@ -187,16 +226,25 @@ impl fmt::Display for Triggers {
 /// is found, and which resources carry a tag: past 1,000 tags, and at a TRUNCATE, these are invalidated as a whole.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] if a table follows nothing, a resource or tag is cached by no function, an id has
+/// [`ErrorKind::InvalidConfig`] if a table follows nothing or is given twice, a resource or tag is cached by no function, an id has
 /// another number of columns than that of the function, or a tag's braces don't match.
 pub fn triggers(
     catalog: &CacheMap,
     tables: impl IntoIterator<Item = Table>,
 ) -> Result<Triggers, Error> {
-    let followed = tables.into_iter().map(|table| Followed::of(table, catalog));
+    let mut followed: Vec<Followed> = Vec::new();
+    for table in tables {
+        if followed.iter().any(|it| it.table.names() == table.names()) {
+            let name = shortened(&table.name);
+            let text =
+                format!("table `{name}` is given twice; chain `.resource(..)` and `.tag(..)`");
+            return Err(Error::new(ErrorKind::InvalidConfig, text));
+        }
+        followed.push(Followed::of(table, catalog)?);
+    }
     Ok(Triggers {
         outbox: OutboxTable::parse(DEFAULT_TABLE)?,
-        followed: followed.collect::<Result<_, _>>()?,
+        followed,
     })
 }
 
@@ -206,6 +254,8 @@ struct Followed {
     table: Table,
     /// The columns that ids and tags are made of, each once.
     columns: Vec<String>,
+    /// The resources whose ids look alike in keys and in the database.
+    plain: BTreeSet<String>,
     tags: Vec<Tag>,
 }
 
@@ -245,8 +295,12 @@ impl Followed {
             ));
         }
         let mut columns: BTreeSet<String> = BTreeSet::new();
+        let mut plain = BTreeSet::new();
         for (resource, id) in &table.resources {
             check_resource(resource, id, catalog).map_err(&refuse)?;
+            if has_plain_ids(resource, catalog) {
+                plain.insert(resource.clone());
+            }
             columns.extend(id.iter().cloned());
         }
         let mut tags = Vec::new();
@@ -266,6 +320,7 @@ impl Followed {
         Ok(Self {
             table,
             columns,
+            plain,
             tags,
         })
     }
@@ -310,6 +365,15 @@ impl Followed {
                 checks.join(", "),
             );
         }
+        let _ = write!(
+            block,
+            "    SELECT pg_get_userbyid(proowner) INTO wrong FROM pg_catalog.pg_proc
+    WHERE oid = ({} || '()')::pg_catalog.regprocedure AND proowner <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user);
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the trigger function of % belongs to %', {quoted_target}, wrong USING HINT = 'install it as its owner, or drop it';
+    END IF;\n",
+            quote_text(&function),
+        );
         let _ = write!(
             block,
             "    FOR target IN
@@ -454,8 +518,8 @@ END
             }
         };
         let mut plain = Vec::new();
-        for (resource, id) in &self.table.resources {
-            let resource = quote_text(resource);
+        for (name, id) in &self.table.resources {
+            let resource = quote_text(name);
             let value = match &id[..] {
                 [] => {
                     plain.push(format!(
@@ -463,11 +527,15 @@ END
                     ));
                     continue;
                 }
-                [column] => format!("coalesce(to_jsonb({}), 'null')::text", self.column(column)),
+                [column] => format!("coalesce(to_jsonb({}), 'null')", self.column(column)),
                 columns => {
                     let columns: Vec<String> = columns.iter().map(|it| self.column(it)).collect();
-                    format!("jsonb_build_array({})::text", columns.join(", "))
+                    format!("jsonb_build_array({})", columns.join(", "))
                 }
+            };
+            let value = match self.plain.contains(name) {
+                true => format!("{value}::text"),
+                false => format!("jsonb_build_object('id', {value})::text"),
             };
             listed(
                 value,
@@ -523,7 +591,44 @@ const EVENTS: [(&str, &str); 4] = [
 
 /// The triggers' names, the same on each table.
 pub(super) fn trigger_names(outbox: &OutboxTable) -> [String; 4] {
-    ["_insert", "_update", "_delete", "_truncate"].map(|suffix| outbox.bare(suffix))
+    ["_insert", "_update", "_delete", "_truncate"].map(|suffix| outbox.trigger(suffix))
+}
+
+/// Takes all triggers away that write to an outbox, and their functions: those of tables that are in no list any more, or
+/// of partitions that were detached, would make each write to their table fail.
+pub(super) fn removal_of_triggers(outbox: &OutboxTable) -> String {
+    let functions = format!(
+        "pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+            WHERE n.nspname = {} AND p.proname ~ {} AND p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype",
+        quote_text(outbox.schema()),
+        quote_text(&format!("^{}_[A-Za-z0-9]*_[0-9a-f]{{8}}$", quote_pattern(outbox.name()))),
+    );
+    let block = format!(
+        "DECLARE\n    found record;\nBEGIN
+    FOR found IN SELECT t.tgname, t.tgrelid::pg_catalog.regclass AS target FROM pg_catalog.pg_trigger t
+        WHERE t.tgparentid = 0 AND t.tgfoid IN (SELECT p.oid FROM {functions})
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', found.tgname, found.target);
+    END LOOP;
+    FOR found IN SELECT p.oid::pg_catalog.regprocedure AS function FROM {functions}
+    LOOP
+        EXECUTE format('DROP FUNCTION %s', found.function);
+    END LOOP;
+END\n"
+    );
+    format!("DO {};\n", dollars(&block))
+}
+
+/// A text in a regular expression.
+fn quote_pattern(text: &str) -> String {
+    let mut quoted = String::new();
+    for letter in text.chars() {
+        if letter.is_ascii_punctuation() && letter != '_' {
+            quoted.push('\\');
+        }
+        quoted.push(letter);
+    }
+    quoted
 }
 
 /// A text between marks that do not stand in it.
@@ -570,10 +675,50 @@ fn parts_of(tag: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
+/// Whether two tags with blanks may be the same text. A blank, `{}`, may be anything: also a whole tag, or several parts of one.
+fn may_be_one(one: &str, other: &str) -> bool {
+    /// A letter, or a blank.
+    fn split(tag: &str) -> Option<(Option<char>, &str)> {
+        let mut letters = tag.chars();
+        match tag.strip_prefix("{}") {
+            Some(rest) => Some((None, rest)),
+            None => letters
+                .next()
+                .map(|letter| (Some(letter), letters.as_str())),
+        }
+    }
+    // The pairs of rests that are still to be looked at, each once.
+    let (mut open, mut seen) = (vec![(one, other)], BTreeSet::new());
+    while let Some((one, other)) = open.pop() {
+        if !seen.insert((one.len(), other.len())) {
+            continue;
+        }
+        match (split(one), split(other)) {
+            (None, None) => return true,
+            (Some((Some(a), one)), Some((Some(b), other))) if a == b => open.push((one, other)),
+            (a, b) => {
+                // The blank is over, or goes on for one more letter of the other.
+                if let Some((None, rest)) = a {
+                    open.push((rest, other));
+                    open.extend(b.map(|(_, rest)| (one, rest)));
+                }
+                if let Some((None, rest)) = b {
+                    open.push((one, rest));
+                    open.extend(a.map(|(_, rest)| (rest, other)));
+                }
+            }
+        }
+    }
+    false
+}
+
 /// The resources of the functions that carry a tag.
 fn carriers_of(tag: &str, catalog: &CacheMap) -> Result<BTreeSet<String>, String> {
     let blank = blanked(tag);
-    let carries = |reader: &&Reader| reader.tags.iter().any(|tag| blanked(tag) == blank);
+    let carries = |reader: &&Reader| {
+        let mut tags = reader.tags.iter();
+        tags.any(|tag| may_be_one(&blanked(tag), &blank))
+    };
     let carriers = catalog.readers().iter().filter(carries);
     let carriers: BTreeSet<String> = carriers.map(|reader| reader.resource.clone()).collect();
     if let Some(unbound) = carriers.iter().find(|it| is_constant(it)) {
@@ -644,6 +789,15 @@ fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether all functions that read rows of the resource take their ids as a type whose text in a key is that of the column.
+/// Of any other only a process that has called such a function knows what it looks like.
+fn has_plain_ids(resource: &str, catalog: &CacheMap) -> bool {
+    let readers = catalog.readers().iter();
+    let mut of_rows = readers.filter(|it| it.resource == resource && it.is_entity());
+    of_rows.all(|reader| parts_of_id(&reader.key) == Some(1))
+        && !catalog.readers().iter().any(|it| is_constant(&it.resource))
 }
 
 /// How many parts an id has that is written as a tuple; 1 for a plain parameter, `None` for any other expression.
@@ -739,6 +893,60 @@ mod tests {
             table("m").tag("team:{team_id}"),
         ] {
             triggers(&catalog(), [table]).expect("fits");
+        }
+    }
+
+    #[test]
+    fn a_table_is_given_once() {
+        let tables = [
+            table("users").resource("users").id("id"),
+            table("users").tag("team:{team_id}"),
+        ];
+        let refused = triggers(&catalog(), tables).expect_err("refused");
+        assert!(refused.to_string().contains("given twice"), "{refused}");
+    }
+
+    /// A tag that is one expression may be any tag.
+    #[test]
+    fn all_that_may_carry_a_tag_goes_where_there_are_too_many() {
+        let carriers = |tag: &str| {
+            let map = test_map(&[
+                Site::new(Role::Reads, "one", "users:one, tag team:{id}"),
+                Site::new(Role::Reads, "two", "posts:two, tag {t}"),
+                Site::new(Role::Reads, "three", "days:three, tag {kind}:{id}"),
+                Site::new(Role::Reads, "four", "orders:four, tag teams"),
+            ]);
+            let carriers = carriers_of(tag, &map).expect("carried");
+            carriers.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(carriers("team:{team_id}"), ["days", "posts", "users"]);
+        assert_eq!(carriers("{whole}"), ["days", "orders", "posts", "users"]);
+        assert_eq!(carriers("teams"), ["orders", "posts"]);
+        for (one, other, may) in [
+            ("a{}c", "abc", true),
+            ("a{}c", "ac", true),
+            ("a{}c", "ab", false),
+            ("{}b", "a{}", true),
+            ("x{}", "y{}", false),
+            ("", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(may_be_one(one, other), may, "{one} {other}");
+            assert_eq!(may_be_one(other, one), may, "{other} {one}");
+        }
+    }
+
+    /// Of an id whose text in keys may be another one only a process that has called the function knows it.
+    #[test]
+    fn ids_of_types_that_are_not_known_are_marked() {
+        let map = test_map(&[
+            Site::new(Role::Reads, "get", "users:{id: i64}"),
+            Site::new(Role::Reads, "badge", "badges:{id: BadgeId}"),
+        ]);
+        for (resource, is_marked) in [("users", false), ("badges", true)] {
+            let triggers = triggers(&map, [table("t").resource(resource).id("id")]);
+            let sql = triggers.expect("fits").install_sql();
+            assert_eq!(sql.contains("jsonb_build_object('id'"), is_marked, "{sql}");
         }
     }
 

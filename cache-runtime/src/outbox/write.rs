@@ -209,25 +209,38 @@ impl CommitRows {
     }
 }
 
-/// Whether the cache's outbox is in the pool's database, and has been found there. Another name of the same server counts as another one: then
-/// invalidations are sent after the commit, as without an outbox.
+/// Whether a transaction of this pool writes its rows to the cache's outbox: if that is in the pool's database. Another name
+/// of the same server counts as another one: then invalidations are sent after the commit, as without an outbox.
+///
+/// With Redis, rows only make up for a crash, so they wait until the relay has found the table. Without it they are all that
+/// other processes hear of a write, from the first one on.
 pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
     let (Some(config), Some(link)) = (&cache.config.outbox, &cache.outbox) else {
         return false;
     };
-    if !link.is_usable() || crate::base::mutation::is_active("outbox-row-not-written") {
+    if link.is_shared && !link.is_usable()
+        || crate::base::mutation::is_active("outbox-row-not-written")
+    {
         return false;
     }
     let options = pool.connect_options();
     let options: &dyn Any = &*options;
-    if let Some(options) = options.downcast_ref::<PgConnectOptions>() {
-        return is_same(options, &config.options);
+    let is_covered = match options.downcast_ref::<PgConnectOptions>() {
+        Some(options) => Some(is_same(options, &config.options)),
+        // `None` for another kind of database.
+        None => options.downcast_ref::<AnyConnectOptions>().and_then(|any| {
+            let other = OutboxConfig::postgres(any.database_url.as_str()).ok()?;
+            Some(is_same(&other.options, &config.options))
+        }),
+    };
+    if is_covered == Some(false) && !link.is_shared && link.is_first_outside() {
+        tracing::warn!(
+            table = config.table.channel(),
+            "a transaction in another database than the outbox's, or in one of another host name, port or name: \
+             other processes do not hear of its invalidations"
+        );
     }
-    let any = options.downcast_ref::<AnyConnectOptions>();
-    let url = any.map(|any| any.database_url.as_str());
-    url.is_some_and(|url| {
-        OutboxConfig::postgres(url).is_ok_and(|it| is_same(&it.options, &config.options))
-    })
+    is_covered.unwrap_or(false)
 }
 
 fn is_same(one: &PgConnectOptions, other: &PgConnectOptions) -> bool {
@@ -255,13 +268,12 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
     let (false, Some(config)) = (rows.is_empty(), &cache.config.outbox) else {
         return Ok(CommitRows::default());
     };
-    let connection: &mut dyn Any = connection;
-    let link = if connection.is::<PgConnection>() {
-        connection.downcast_mut().map(Link::Postgres)
-    } else {
-        connection.downcast_mut().map(Link::Any)
-    };
-    let Some(link) = link else {
+    let known = cache.outbox.as_ref().is_some_and(|it| it.is_usable());
+    if !known && !exists(link_of(connection), &config.table).await? {
+        // Who follows it later begins with nothing in memory.
+        return Ok(CommitRows::default());
+    }
+    let Some(link) = link_of(connection) else {
         return Ok(CommitRows::default());
     };
     let due = match cache.freshness {
@@ -276,6 +288,32 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
         config.table.quoted()
     );
     insert(link, sql, &rows).await.map(CommitRows)
+}
+
+fn link_of<C: Connection + 'static>(connection: &mut C) -> Option<Link<'_>> {
+    let connection: &mut dyn Any = connection;
+    if connection.is::<PgConnection>() {
+        connection.downcast_mut().map(Link::Postgres)
+    } else {
+        connection.downcast_mut().map(Link::Any)
+    }
+}
+
+/// Whether there is such a table. To write to one that is missing would end the caller's transaction.
+async fn exists(link: Option<Link<'_>>, table: &OutboxTable) -> Result<bool, ::sqlx::Error> {
+    let sql = "SELECT to_regclass($1) IS NOT NULL";
+    let table = table.quoted();
+    match link {
+        Some(Link::Postgres(connection)) => {
+            let query = ::sqlx::query_scalar(sql).bind(table);
+            query.fetch_one(connection).await
+        }
+        Some(Link::Any(connection)) => {
+            let query = ::sqlx::query_scalar(sql).bind(table);
+            query.fetch_one(connection).await
+        }
+        None => Ok(false),
+    }
 }
 
 fn collected(cache: &Handle) -> Vec<NewRow> {

@@ -229,6 +229,12 @@ impl Resource {
         owner == instance
     }
 
+    /// Whether a function of this process has shown the form of the resource's ids.
+    #[cfg(feature = "outbox-postgres")]
+    pub(crate) fn knows_its_ids(&self) -> bool {
+        self.id_form.get().is_some()
+    }
+
     /// Whether ids of this form and type fit the resource. The first form seen becomes the
     /// resource's. Other values of that first type fit too if they are variants or have parts,
     /// since each of those shows its own form.

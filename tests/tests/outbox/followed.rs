@@ -22,6 +22,15 @@ async fn processes_without_redis_are_kept_coherent() {
         Node::new(config(), &url).await,
         Node::new(config(), &url).await,
     ];
+    // Of a resource that nobody writes to.
+    let order = async |node: &Node| {
+        let (text, outcomes) = observe(node.order("a:b", 1)).await;
+        text.expect("read");
+        matches!(outcomes[0].status, Status::Hit { .. })
+    };
+    for node in &nodes {
+        eventually(PATIENCE, async || order(node).await).await;
+    }
     for round in 0..20 {
         let name = format!("name {round}");
         for node in &nodes {
@@ -47,6 +56,11 @@ async fn processes_without_redis_are_kept_coherent() {
             node.shows(1, &name).await;
         }
     }
+    for node in &nodes {
+        assert!(order(node).await, "it was not invalidated");
+    }
+    let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
+    assert_eq!(postgres.psql(&url, set_aside), "0");
     let stats = nodes[0].stats().await;
     assert!(
         !stats.shared && stats.cold_starts == 1 && stats.delivered >= 20,
@@ -239,4 +253,130 @@ async fn too_many_rows_at_once_are_a_cold_start() {
     );
     eventually(PATIENCE, async || node.stats().await.cold_starts == 2).await;
     assert_eq!(node.name(1).await.0, "new");
+}
+
+/// A write may name only what is derived: no row goes with it.
+#[tokio::test]
+async fn what_one_op_derives_is_read_anew_elsewhere() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    let [writer, reader] = [
+        Node::new(config(), &url).await,
+        Node::new(config(), &url).await,
+    ];
+    assert_eq!(reader.names().await.expect("read")[0], "old");
+    let done: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&writer.cache, &writer.pool, async |tx| {
+            writer.rename_in_lists(tx, 1, "new").await
+        })
+        .await;
+    done.expect("committed");
+    eventually(PATIENCE, async || {
+        reader.names().await.expect("read")[0] == "new"
+    })
+    .await;
+    let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
+    assert_eq!(postgres.psql(&url, set_aside), "0");
+}
+
+/// A process takes requests before its relay is connected: the others hear of its writes all the same.
+#[tokio::test]
+async fn a_write_before_the_relay_is_connected_is_heard_by_others() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    let reader = Node::new(config(), &url).await;
+    reader.warm(1).await;
+    // Whoever connects now waits.
+    let mut blocker = PgConnection::connect(&url).await.expect("connects");
+    for statement in [
+        "BEGIN",
+        "LOCK TABLE cache_outbox_state IN SHARE MODE",
+        "SET idle_in_transaction_session_timeout = 0",
+    ] {
+        let done = sqlx::query(statement).execute(&mut blocker).await;
+        done.expect("done");
+    }
+    let late = Node::unheard(config(), &url).await;
+    let done: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&late.cache, &late.pool, async |tx| {
+            late.rename(tx, 1, "new").await
+        })
+        .await;
+    done.expect("committed");
+    assert_eq!(late.stats().await.connections, 0);
+    reader.shows(1, "new").await;
+}
+
+/// Without the table there are no rows, and transactions go on.
+#[tokio::test]
+async fn a_transaction_without_the_table_is_committed() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    postgres.psql(
+        &url,
+        "DROP TABLE cache_outbox, cache_outbox_state, cache_outbox_set_aside",
+    );
+    let node = Node::unheard(config(), &url).await;
+    let done: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&node.cache, &node.pool, async |tx| {
+            node.rename(tx, 1, "new").await
+        })
+        .await;
+    done.expect("committed");
+    assert_eq!(node.name(1).await.0, "new");
+}
+
+/// Rows stay for those who need them longest.
+#[tokio::test]
+async fn the_longest_retention_of_all_processes_counts() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    let outbox = OutboxConfig::postgres(&url).expect("a URL");
+    let short = outbox.retention(Duration::from_secs(2));
+    let short = Cache::new(config().outbox(short)).await;
+    let long = Node::new(config(), &url).await;
+    eventually(PATIENCE, async || {
+        let stats = short.get_stats().await.outbox.expect("an outbox");
+        stats.serving == Some(true)
+    })
+    .await;
+    postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 2");
+    long.shows(2, "x").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let rows = postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
+    assert_eq!(rows, "1");
+}
+
+/// In another cluster the transactions of a dump's rows lie in the future.
+#[tokio::test]
+async fn rows_of_a_restored_dump_are_deleted() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    postgres.psql(
+        &url,
+        "INSERT INTO cache_outbox (xid, kind, resource) SELECT '999999999999', 'all', 'users' FROM generate_series(1, 3)",
+    );
+    let node = Node::new(config(), &url).await;
+    let rows = "SELECT count(*) FROM cache_outbox";
+    eventually(PATIENCE, async || postgres.psql(&url, rows) == "0").await;
+    node.warm(1).await;
+    assert_eq!(node.stats().await.delivered, 0);
+}
+
+/// One bad row stops nobody.
+#[tokio::test]
+async fn a_row_without_a_time_is_read() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    let node = Node::new(config(), &url).await;
+    node.warm(1).await;
+    postgres.psql(
+        &url,
+        "UPDATE users SET name = 'new';
+         INSERT INTO cache_outbox (kind, resource, value, created) VALUES ('row', 'users', '1', 'infinity')",
+    );
+    node.shows(1, "new").await;
+    assert_eq!(node.warm(1).await, "new");
+    let stats = node.stats().await;
+    assert_eq!((stats.connections, stats.cold_starts), (1, 1), "{stats:?}");
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use cache_runtime::outbox::{self, OutboxConfig, Table, table};
 use cache_runtime::{Cache, CacheConfig, OutboxStats, Status, cached, invalidates, observe};
 use cache_tests::{Postgres, eventually};
+use serde::{Serialize, Serializer};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 
@@ -94,6 +95,36 @@ impl Node {
         update.bind(name).bind(id).execute(tx).await.map(drop)
     }
 
+    #[invalidates("users", ops("names"), after_commit, cache = self.cache)]
+    async fn rename_in_lists(
+        &self,
+        tx: &mut PgConnection,
+        id: i64,
+        name: &str,
+    ) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE users SET name = $1 WHERE id = $2");
+        update.bind(name).bind(id).execute(tx).await.map(drop)
+    }
+
+    #[invalidates("orders", id = (tenant, id), after_commit, cache = self.cache)]
+    async fn reorder(
+        &self,
+        tx: &mut PgConnection,
+        tenant: &str,
+        id: i64,
+        text: &str,
+    ) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE orders SET text = $3 WHERE tenant = $1 AND id = $2");
+        let update = update.bind(tenant).bind(id).bind(text);
+        update.execute(tx).await.map(drop)
+    }
+
+    #[cached(resource = "badges", cache = self.cache)]
+    async fn badge(&self, id: BadgeId) -> Result<String, sqlx::Error> {
+        let text = sqlx::query_scalar("SELECT text FROM badges WHERE id = $1");
+        text.bind(id.0).fetch_one(&self.pool).await
+    }
+
     /// The name that a reader gets, and whether from the cache.
     async fn name(&self, id: i64) -> (String, bool) {
         let (name, outcomes) = observe(self.get(id)).await;
@@ -116,6 +147,16 @@ impl Node {
     /// Returns when a reader gets this name.
     async fn shows(&self, id: i64, name: &str) {
         eventually(PATIENCE, async || self.name(id).await.0 == name).await;
+    }
+}
+
+/// An id whose text in keys is another one than in the database.
+#[derive(Clone, Copy)]
+struct BadgeId(i64);
+
+impl Serialize for BadgeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("b{}", self.0))
     }
 }
 

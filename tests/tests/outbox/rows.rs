@@ -96,7 +96,7 @@ async fn a_transaction_writes_what_is_invalidated_in_it() {
     let seen = || {
         postgres.psql(
             &url,
-            "SELECT kind || ' ' || coalesce(resource, '-') || ' ' || value FROM seen ORDER BY 1",
+            "SELECT concat_ws(' ', kind, coalesce(resource, '-'), value) FROM seen ORDER BY 1",
         )
     };
 
@@ -173,4 +173,55 @@ async fn a_transaction_in_another_database_writes_no_rows() {
         .await;
     done.expect("committed");
     assert_eq!(postgres.psql(&other, "SELECT name FROM users"), "new");
+}
+
+/// What is set around a call stands in the keys of rows, and no database knows it.
+#[tokio::test]
+async fn a_row_of_a_resource_with_a_context_is_read_anew() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    let long = "long ".repeat(50);
+    postgres.psql(
+        &url,
+        &format!("INSERT INTO orders VALUES ('{long}', 1, 'old')"),
+    );
+    let config = || {
+        let config = CacheConfig::default().local_mb(4);
+        let config = config.resource("users").context("tenant");
+        config.resource("orders").context("tenant")
+    };
+    let nodes = [
+        Node::new(config(), &url).await,
+        Node::new(config(), &url).await,
+    ];
+    let tenant = "a-long-tenant";
+    let [reader, writer] = &nodes;
+    let within = |future| reader.cache.with_key("tenant", tenant, future);
+    eventually(PATIENCE, async || within(reader.name(1)).await.1).await;
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    let mut tx = connection.begin().await.expect("begun");
+    sqlx::query("UPDATE users SET name = 'new' WHERE id = 1")
+        .execute(&mut *tx)
+        .await
+        .expect("written");
+    let outbox = writer.cache.outbox().expect("an outbox");
+    let by_hand = outbox.invalidate(&mut tx, "users", 1).await;
+    by_hand.expect("written");
+    tx.commit().await.expect("committed");
+    eventually(PATIENCE, async || within(reader.name(1)).await.0 == "new").await;
+
+    let text = async || {
+        let read = reader.order(&long, 1);
+        let read = reader.cache.with_key("tenant", tenant, read).await;
+        read.expect("read")
+    };
+    assert_eq!(text().await, "old");
+    let write = async |tx: &mut PgConnection| {
+        let write = writer.reorder(tx, &long, 1, "new");
+        writer.cache.with_key("tenant", tenant, write).await
+    };
+    let done: Result<(), sqlx::Error> =
+        cache_runtime::sqlx::transaction(&writer.cache, &writer.pool, write).await;
+    done.expect("committed");
+    eventually(PATIENCE, async || text().await == "new").await;
 }

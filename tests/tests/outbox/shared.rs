@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use cache_runtime::outbox::{Outbox, OutboxConfig, table};
-use cache_runtime::{CacheConfig, RedisConfig};
+use cache_runtime::{Cache, CacheConfig, RedisConfig};
 use cache_tests::{Mode, Postgres, Proxy, RedisServer, eventually};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 
-use crate::{Node, PATIENCE, database, users};
+use crate::{BadgeId, Node, PATIENCE, database, install, users};
 
 fn config(redis: &RedisServer) -> CacheConfig {
     CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()))
@@ -167,14 +167,14 @@ async fn a_row_that_cannot_be_read_is_set_aside() {
     );
     node.shows(1, "new").await;
     let bad = "('row', 'users', NULL), ('row', 'users', '1.5'), ('row', NULL, '1'), ('row', 'No Name', '1'),
-        ('row', 'users', '[[1]]'), ('row', 'users', '{}'), ('tag', NULL, '1'), ('odd', 'users', '1'),
+        ('row', 'users', '[[1]]'), ('row', 'orders', '[7, 1.5]'), ('row', 'users', '{}'), ('tag', NULL, '1'), ('odd', 'users', '1'),
         ('row', 'users', to_json(repeat('x', 70000))::text)";
     postgres.psql(
         &url,
         &format!("INSERT INTO cache_outbox (kind, resource, value) VALUES {bad}"),
     );
     let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
-    eventually(PATIENCE, async || postgres.psql(&url, set_aside) == "10").await;
+    eventually(PATIENCE, async || postgres.psql(&url, set_aside) == "11").await;
     eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
     let reasons = postgres.psql(
         &url,
@@ -184,7 +184,7 @@ async fn a_row_that_cannot_be_read_is_set_aside() {
         reasons.contains("its value is no JSON") && reasons.contains("`odd` is no kind"),
         "{reasons}"
     );
-    eventually(PATIENCE, async || node.stats().await.set_aside == 10).await;
+    eventually(PATIENCE, async || node.stats().await.set_aside == 11).await;
 }
 
 /// The relay's connection is gone in each way in which one can be.
@@ -337,4 +337,55 @@ async fn a_backlog_is_worked_off_in_batches() {
         .await
         .expect("written");
     eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+}
+
+/// A relay that may not set a row aside goes on with the next ones.
+#[tokio::test]
+async fn a_relay_that_may_not_set_rows_aside_goes_on() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, [users()]).await;
+    postgres.psql(
+        &url,
+        "CREATE ROLE outbox_relay LOGIN;
+         GRANT SELECT, UPDATE, DELETE ON cache_outbox TO outbox_relay;
+         GRANT SELECT, UPDATE ON cache_outbox_state TO outbox_relay;
+         GRANT SELECT ON cache_outbox_set_aside TO outbox_relay",
+    );
+    let pool = sqlx::PgPool::connect(&url).await.expect("connects");
+    let as_relay = url.replace("postgres@", "outbox_relay@");
+    let node = Node::new(config(&redis), &as_relay).await;
+    let node = Node { pool, ..node };
+    node.warm(1).await;
+    postgres.psql(
+        &url,
+        "INSERT INTO cache_outbox (kind, resource, value) VALUES ('row', 'users', 'no json');
+         UPDATE users SET name = 'new' WHERE id = 1",
+    );
+    node.shows(1, "new").await;
+    eventually(PATIENCE, async || rows(postgres, &url) == "0").await;
+}
+
+/// A process that has never read a resource does not know what its ids look like.
+#[tokio::test]
+async fn a_relay_that_does_not_know_the_ids_invalidates_the_resource() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = postgres.database();
+    postgres.psql(
+        &url,
+        "CREATE TABLE badges (id bigint PRIMARY KEY, text text); INSERT INTO badges VALUES (7, 'old')",
+    );
+    let badges = table("badges").resource("badges").id("id");
+    install(&url, [badges]).await.expect("installed");
+    let pool = sqlx::PgPool::connect(&url).await.expect("connects");
+    let cache = Cache::new(config(&redis)).await;
+    let reader = Node { cache, pool };
+    let relay = Node::new(config(&redis), &url).await;
+    let read = async || reader.badge(BadgeId(7)).await.expect("read");
+    assert_eq!(read().await, "old");
+    postgres.psql(&url, "UPDATE badges SET text = 'new'");
+    eventually(PATIENCE, async || read().await == "new").await;
+    // One that does knows that this row is no badge of its own.
+    relay.badge(BadgeId(7)).await.expect("read");
+    postgres.psql(&url, "UPDATE badges SET text = 'newer'");
+    eventually(PATIENCE, async || read().await == "newer").await;
 }

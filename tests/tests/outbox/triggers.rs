@@ -151,17 +151,24 @@ async fn a_tag_that_changes_is_written_as_it_was_and_as_it_is() {
 
 #[tokio::test]
 async fn ids_of_text_and_of_several_columns_are_json() {
+    // `(tenant, id)` is an expression, of which nobody knows here what it looks like in a key.
     let url = database(
         Postgres::shared(),
         [table("orders").resource("orders").id(["tenant", "id"])],
     )
     .await;
     let insert = r#"INSERT INTO orders VALUES ('it''s "1"', 2, 'x')"#;
-    assert_eq!(after(&url, insert), [r#"row orders ["it's \"1\"", 2]"#]);
+    assert_eq!(
+        after(&url, insert),
+        [r#"row orders {"id": ["it's \"1\"", 2]}"#]
+    );
     let update = "UPDATE orders SET tenant = 'c' WHERE tenant = 'a:b'";
     assert_eq!(
         after(&url, update),
-        [r#"row orders ["a:b", 1]"#, r#"row orders ["c", 1]"#]
+        [
+            r#"row orders {"id": ["a:b", 1]}"#,
+            r#"row orders {"id": ["c", 1]}"#
+        ]
     );
 }
 
@@ -343,4 +350,150 @@ async fn what_was_installed_can_be_taken_away() {
         .await
         .expect("asked");
     assert_eq!((status.version, status.rows), (None, 0));
+}
+
+/// One table has one set of triggers, whatever it is called.
+#[tokio::test]
+async fn a_table_that_is_given_twice_is_refused() {
+    let postgres = Postgres::shared();
+    let url = postgres.database();
+    postgres.psql(
+        &url,
+        "CREATE TABLE users (id bigint, team_id bigint) PARTITION BY RANGE (id);
+         CREATE TABLE users_1 PARTITION OF users FOR VALUES FROM (0) TO (100)",
+    );
+    for second in ["public.users", "users_1"] {
+        let tables = [users(), table(second).tag("team:{team_id}")];
+        let refused = install(&url, tables).await.expect_err("twice").to_string();
+        assert!(refused.contains("given twice"), "{refused}");
+    }
+    let tables = [users(), table("users").tag("team:{team_id}")];
+    let refused = install(&url, tables).await.expect_err("twice").to_string();
+    assert!(refused.contains("given twice"), "{refused}");
+}
+
+/// Two programs follow one table, each with an outbox of its own, of the same name.
+#[tokio::test]
+async fn outboxes_of_one_name_do_not_take_each_others_triggers() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, []).await;
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    let triggers = outbox::triggers(&cache_runtime::map(), [users()]).expect("triggers");
+    let schemas = ["shop", "crm", "public"];
+    let config = |schema: &str| {
+        let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
+        config
+            .table(&format!("{schema}.cache_outbox"))
+            .expect("a table")
+    };
+    postgres.psql(&url, "CREATE SCHEMA shop; CREATE SCHEMA crm");
+    for schema in schemas {
+        // The rows come into the outbox that is installed.
+        let config = config(schema);
+        let installed = outbox::install(&mut connection, &config, Some(&triggers));
+        installed.await.expect("installed");
+    }
+    let rows = || {
+        schemas.map(|schema| {
+            let count = format!("SELECT count(*) FROM {schema}.cache_outbox");
+            postgres.psql(&url, &count)
+        })
+    };
+    postgres.psql(&url, "UPDATE users SET name = 'x' WHERE id = 1");
+    assert_eq!(rows(), ["1"; 3]);
+    for schema in schemas {
+        let status = outbox::status(&mut connection, &config(schema)).await;
+        assert_eq!(status.expect("asked").followed, ["users"], "{schema}");
+    }
+    let config = config("public");
+    let removed = outbox::remove(&mut connection, &config, None);
+    removed.await.expect("removed");
+    postgres.psql(&url, "UPDATE users SET name = 'y' WHERE id = 1");
+    for schema in ["shop", "crm"] {
+        let count = format!("SELECT count(*) FROM {schema}.cache_outbox");
+        assert_eq!(postgres.psql(&url, &count), "2", "{schema}");
+    }
+}
+
+/// Whatever was followed once, nothing is left that writes into a table that has gone.
+#[tokio::test]
+async fn triggers_of_tables_that_left_the_list_are_taken_away_too() {
+    let postgres = Postgres::shared();
+    let orders = table("orders").resource("orders").id(["tenant", "id"]);
+    let url = database(postgres, [users(), orders]).await;
+    let triggers = outbox::triggers(&cache_runtime::map(), [users()]).expect("triggers");
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
+    let removed = outbox::remove(&mut connection, &config, Some(&triggers));
+    removed.await.expect("removed");
+    postgres.psql(
+        &url,
+        "UPDATE orders SET text = 'x'; UPDATE users SET name = 'x'",
+    );
+    let left = "SELECT (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal), \
+                (SELECT count(*) FROM pg_proc WHERE proname LIKE 'cache_outbox%')";
+    assert_eq!(postgres.psql(&url, left), "0|0");
+}
+
+/// The triggers run with the rights of who installs them, so what they write to must be that one's own.
+#[tokio::test]
+async fn what_belongs_to_somebody_else_is_not_installed_over() {
+    let postgres = Postgres::shared();
+    for made in [
+        "CREATE TABLE public.cache_outbox (id bigint, xid xid8, kind text, resource text, value text, due timestamptz)",
+        "CREATE FUNCTION public.cache_outbox_notify() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    ] {
+        let url = postgres.database();
+        postgres.psql(
+            &url,
+            &format!(
+                "CREATE TABLE users (id bigint); CREATE ROLE outbox_intruder_{n}; GRANT CREATE ON SCHEMA public TO outbox_intruder_{n};
+                 SET ROLE outbox_intruder_{n}; {made}",
+                n = made.len()
+            ),
+        );
+        let refused = install(&url, [users()]).await.expect_err("another's");
+        let refused = refused.to_string();
+        assert!(refused.contains("outbox_intruder"), "{refused}");
+    }
+}
+
+/// A trigger that is switched off follows nothing, and foreign partitions have none.
+#[tokio::test]
+async fn the_status_knows_what_is_not_followed() {
+    let postgres = Postgres::shared();
+    let url = postgres.database();
+    postgres.psql(
+        &url,
+        "CREATE EXTENSION postgres_fdw; CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw;
+         CREATE TABLE users (id bigint) PARTITION BY RANGE (id);
+         CREATE TABLE users_1 PARTITION OF users FOR VALUES FROM (0) TO (100);
+         CREATE FOREIGN TABLE users_2 PARTITION OF users FOR VALUES FROM (100) TO (200) SERVER elsewhere",
+    );
+    install(&url, [users()]).await.expect("installed");
+    let mut connection = PgConnection::connect(&url).await.expect("connects");
+    let config = outbox::OutboxConfig::postgres(&url).expect("a URL");
+    let mut status = async || {
+        let status = outbox::status(&mut connection, &config).await;
+        let status = status.expect("asked");
+        (status.followed, status.not_followed)
+    };
+    let followed = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        status().await,
+        (followed(&["users", "users_1"]), followed(&[]))
+    );
+    postgres.psql(
+        &url,
+        "ALTER TABLE users_1 DISABLE TRIGGER cache_outbox_update",
+    );
+    assert_eq!(
+        status().await,
+        (followed(&["users"]), followed(&["users_1"]))
+    );
 }
