@@ -10,6 +10,7 @@ pub(crate) mod error;
     dead_code,
     reason = "no technique has a switch in this selection of features"
 )]
+pub(crate) mod marks;
 pub(crate) mod mutation;
 pub(crate) mod nonce;
 pub(crate) mod paused;

@@ -17,6 +17,7 @@
 
 use std::sync::Arc;
 
+use crate::base::marks::{self, Marks};
 use crate::call::observe::BypassReason;
 use crate::coalesce::waits::Wait;
 use crate::engine::Engine;
@@ -70,7 +71,7 @@ impl Frame {
 
     /// Polls the body with this frame set.
     pub(crate) fn run<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
-        INNERMOST.sync_scope(Arc::clone(self), poll)
+        marks::under(Marks::BODY, || INNERMOST.sync_scope(Arc::clone(self), poll))
     }
 
     fn bars(&self, probe: &Probe) -> Option<BypassReason> {
@@ -121,7 +122,7 @@ pub(crate) fn is_in_load(cache: &Engine) -> bool {
 /// Returns true if the call runs inside any body. Costs almost nothing.
 #[inline]
 pub(crate) fn is_inside() -> bool {
-    INNERMOST.try_with(|_| ()).is_ok()
+    Marks::now().has(Marks::BODY)
 }
 
 /// Must be called before the current task waits for the load of `key`.

@@ -7,19 +7,16 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::base::marks::{self, Marks};
 use crate::base::mutation;
 use crate::local::Shared;
 
 tokio::task_local! {
     static REQUEST: Arc<Request>;
 }
-
-/// Whether there has ever been a request. In many programs there is none, and a call need not look.
-static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// What tells one call from another: the engine, the key, the type and its version.
 type CallId = (u64, String, TypeId, u32);
@@ -61,7 +58,7 @@ pub(crate) enum Recalled {
 
 #[inline]
 pub(crate) fn recall(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
-    match IN_USE.load(Ordering::Relaxed) {
+    match Marks::now().has(Marks::REQUEST) {
         true => recall_from_request(is_memo, id),
         false => Recalled::Nothing,
     }
@@ -103,7 +100,8 @@ impl Slot {
 
 /// The request around the current task has written: whatever it remembers may be from before.
 pub(crate) fn forget() {
-    if IN_USE.load(Ordering::Relaxed) && !mutation::is_active("memo-kept-after-writes") {
+    // Also while a future is dropped, when there are no marks.
+    if !mutation::is_active("memo-kept-after-writes") {
         let _ = REQUEST.try_with(|request| {
             let mut known = request.known.lock();
             known.writes += 1;
@@ -114,7 +112,6 @@ pub(crate) fn forget() {
 
 /// Runs `future` as a request of its own, unless it is part of one.
 pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F::Output> {
-    IN_USE.store(true, Ordering::Relaxed);
     let around = REQUEST.try_with(Arc::clone).ok();
     let own = around
         .filter(|around| around.all || !all)
@@ -124,5 +121,5 @@ pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F
                 known: Mutex::default(),
             })
         });
-    REQUEST.scope(own, future)
+    marks::marked(Marks::REQUEST, REQUEST.scope(own, future))
 }

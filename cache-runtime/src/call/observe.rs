@@ -4,20 +4,16 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::base::marks::{self, Marks};
 use crate::invalidation::Acknowledgement;
 
 tokio::task_local! {
     static OBSERVER: Arc<Mutex<Outcomes>>;
 }
-
-/// Whether `observe` was ever called. Most programs never call it, and then no call looks for an
-/// observer.
-static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// Why a cached function ran without the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -308,11 +304,9 @@ impl IntoIterator for Outcomes {
 /// # Cancel safety
 /// As cancel safe as `future` is.
 pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
-    if !IN_USE.load(Ordering::Relaxed) {
-        IN_USE.store(true, Ordering::Relaxed);
-    }
     let seen = Arc::<Mutex<Outcomes>>::default();
-    let output = OBSERVER.scope(Arc::clone(&seen), future).await;
+    let future = OBSERVER.scope(Arc::clone(&seen), future);
+    let output = marks::marked(Marks::OBSERVED, future).await;
     let outcomes = std::mem::take(&mut *seen.lock());
     (output, outcomes)
 }
@@ -320,7 +314,7 @@ pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
 /// Hands an outcome to the observer around the current task, if there is one.
 #[inline]
 pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
-    if IN_USE.load(Ordering::Relaxed) {
+    if Marks::now().has(Marks::OBSERVED) {
         defer(outcome);
     }
 }
@@ -337,15 +331,14 @@ pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
             Acknowledgement::Lost => 4,
         }
     }
-    if IN_USE.load(Ordering::Relaxed) {
-        let _ = OBSERVER.try_with(|seen| {
-            let known = &mut seen.lock().invalidation;
-            let is_worse = known.is_none_or(|known| rank(known) < rank(acknowledgement));
-            if is_worse {
-                *known = Some(acknowledgement);
-            }
-        });
-    }
+    // Also while a future is dropped, when there are no marks.
+    let _ = OBSERVER.try_with(|seen| {
+        let known = &mut seen.lock().invalidation;
+        let is_worse = known.is_none_or(|known| rank(known) < rank(acknowledgement));
+        if is_worse {
+            *known = Some(acknowledgement);
+        }
+    });
 }
 
 // A function of its own, so that the callers stay small.

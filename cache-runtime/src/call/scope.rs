@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::marks::{self, Marks};
 use crate::key::Key;
 
 thread_local! {
@@ -23,7 +24,6 @@ thread_local! {
 
 tokio::task_local! {
     static MODE: Mode;
-    static STRICT: ();
 }
 
 /// How annotated functions read.
@@ -40,23 +40,26 @@ pub(crate) enum Mode {
 /// Returns the mode of the current task.
 #[inline]
 pub(crate) fn mode() -> Mode {
-    MODE.try_with(|mode| *mode).unwrap_or(Mode::Usual)
+    match Marks::now().has(Marks::MODE) {
+        true => MODE.try_with(|mode| *mode).unwrap_or(Mode::Usual),
+        false => Mode::Usual,
+    }
 }
 
 /// Returns true if the current task accepts no local entries.
 #[inline]
 pub(crate) fn is_strict() -> bool {
-    STRICT.try_with(|()| ()).is_ok()
+    Marks::now().has(Marks::STRICT)
 }
 
 /// Runs `call` without local entries.
 pub(crate) fn strict<F: Future>(call: F) -> impl Future<Output = F::Output> + use<F> {
-    STRICT.scope((), call)
+    marks::marked(Marks::STRICT, call)
 }
 
 /// Does the same for a closure.
 pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
-    STRICT.sync_scope((), call)
+    marks::under(Marks::STRICT, call)
 }
 
 /// Returns the key under which a call of a [`#[cached]`](macro@crate::cached) function is stored.
@@ -160,7 +163,7 @@ impl Drop for KeyHeldBack {
 /// As cancel safe as `call` is.
 // Not an `async fn`, which would hold the call twice: as its argument and where it is awaited.
 pub fn bypass<F: Future>(call: F) -> impl Future<Output = F::Output> {
-    MODE.scope(Mode::Bypass, call)
+    marks::marked(Marks::MODE, MODE.scope(Mode::Bypass, call))
 }
 
 /// Runs `call` with every cached function in it loading and storing a new value, whatever the cache
@@ -180,5 +183,5 @@ pub fn bypass<F: Future>(call: F) -> impl Future<Output = F::Output> {
 /// # Cancel safety
 /// As cancel safe as `call` is.
 pub fn refresh<F: Future>(call: F) -> impl Future<Output = F::Output> {
-    MODE.scope(Mode::Refresh, call)
+    marks::marked(Marks::MODE, MODE.scope(Mode::Refresh, call))
 }

@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::base::clock;
 use crate::base::counters::Counters;
+use crate::base::marks::{self, Marks};
 use crate::base::nonce::Nonce;
 use crate::call::write::Planned;
 use crate::call::{memo, observe};
@@ -197,8 +198,9 @@ fn repeat(cache: &Handle, order: Order) {
 /// Returns true if a transaction of this cache is open around the current task.
 #[inline]
 pub(crate) fn is_open(cache: &Engine) -> bool {
-    // Cheap, because most calls run outside any transaction.
-    BLOCK.try_with(|block| block.is_of(cache)).unwrap_or(false)
+    // Most calls run outside any transaction.
+    Marks::now().has(Marks::TRANSACTION)
+        && BLOCK.try_with(|block| block.is_of(cache)).unwrap_or(false)
 }
 
 /// Hands a write to the block around the current task. Returns the write if there is no block.
@@ -272,6 +274,7 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
         has_ended: false,
     };
     let block = BLOCK.scope(Arc::clone(&opened), block);
+    let block = marks::marked(Marks::TRANSACTION, block);
     let (output, ending) = renewing(&opened, block).await;
     let has_written = {
         let collected = opened.collected.lock();

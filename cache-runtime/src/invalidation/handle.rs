@@ -137,6 +137,7 @@ impl Delivery {
     }
 
     /// Returns true if a caller was told `Pending` and not everything is delivered yet.
+    #[inline]
     pub(crate) fn is_degraded(&self) -> bool {
         self.shared.is_degraded.load(Ordering::Acquire)
     }

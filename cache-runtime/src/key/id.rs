@@ -42,6 +42,12 @@ impl IdForm {
         }
     }
 
+    /// A number that two forms of one function's ids share only if they agree; 0 without an id.
+    #[inline]
+    pub(crate) fn mark(form: Option<&Self>) -> u64 {
+        form.map_or(0, |form| form.hash ^ u64::from(form.open))
+    }
+
     /// Whether a part of the id was absent, so that it fits any form.
     #[inline]
     pub(crate) fn is_open(self) -> bool {

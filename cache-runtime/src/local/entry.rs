@@ -1,7 +1,9 @@
 //! One local entry: the value, how long it may be served, and to which callers.
 
 use std::any::{Any, TypeId};
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::ReadToken;
@@ -108,16 +110,58 @@ impl Entry {
     /// Returns true if it has not expired and is the value that the caller expects.
     #[inline]
     pub(super) fn fits(&self, asked: &Asked<'_>, now: Tick) -> bool {
-        now < self.until
-            && self.type_id == asked.type_id
-            && self.version == asked.version
-            && same_extras(&self.extras, asked.extras)
+        self.version == asked.version && self.is_for(asked.type_id, asked.extras, now)
+    }
+
+    /// The same for a caller who is known to expect this version.
+    #[inline]
+    pub(super) fn is_for(&self, type_id: TypeId, extras: &[Dependency], now: Tick) -> bool {
+        now < self.until && self.type_id == type_id && same_extras(&self.extras, extras)
     }
 
     /// How long the value stays fresh.
     #[inline]
     pub(super) fn ttl(&self, now: Tick) -> Duration {
         self.fresh.since(now)
+    }
+}
+
+/// An entry that a thread keeps beside the table, where its weight is counted.
+pub(crate) struct KeptEntry {
+    pub(super) entry: Arc<Entry>,
+    /// The weights of all that are kept so.
+    kept: Arc<AtomicU64>,
+}
+
+impl KeptEntry {
+    pub(super) fn new(entry: Arc<Entry>, kept: &Arc<AtomicU64>) -> Self {
+        kept.fetch_add(entry.weight, Ordering::Relaxed);
+        Self {
+            entry,
+            kept: Arc::clone(kept),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &str {
+        &self.entry.key
+    }
+
+    /// In bytes.
+    pub(crate) fn weight(&self) -> u64 {
+        self.entry.weight
+    }
+}
+
+impl Drop for KeptEntry {
+    fn drop(&mut self) {
+        self.kept.fetch_sub(self.entry.weight, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for KeptEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeptEntry").field(&self.key()).finish()
     }
 }
 

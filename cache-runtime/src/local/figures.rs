@@ -82,6 +82,10 @@ pub struct LocalFigures {
     pub entries: u64,
     /// Their total weight: the lengths of keys and encoded values, plus a fixed overhead for each.
     pub bytes: u64,
+    /// The weight of the entries that threads hold in memory of their own, to find them again
+    /// without the table. Most are in `bytes` too; one that was dropped there is freed when its
+    /// thread needs the place. At most 4 MiB for each thread.
+    pub front_bytes: u64,
     /// Reads from Redis whose value was stored as a local entry.
     pub kept: u64,
     /// Reads whose value was discarded, because one of their keys changed before the answer was

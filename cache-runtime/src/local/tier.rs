@@ -1,23 +1,28 @@
 //! The local tier of one cache.
 
+use std::any::TypeId;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::cells::Cells;
 use super::cover::{Beat, Cover, NO_EPOCH, Session};
-use super::entry::{Asked, Copy, Entry, Found};
+use super::entry::{Asked, Copy, Entry, Found, KeptEntry};
 use super::figures::{Figures, LocalFigures};
 use super::read_token::ReadToken;
 use super::tick::{Moment, Tick};
-use crate::base::entry_map::Table;
+use crate::base::entry_map::{self, Table};
 use crate::base::nonce::{Nonce, hash128};
+use crate::key::Dependency;
 use crate::protocol::entry::Stamp;
 use crate::store::Probe;
+
+/// The heaviest entry that a thread may keep beside the table, in bytes.
+const MOST_KEPT: u64 = 8 << 10;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
@@ -30,6 +35,8 @@ pub(crate) struct Local {
     opened: Notify,
     has_warned: AtomicBool,
     figures: Figures,
+    /// The weights of the entries that threads keep beside the table.
+    kept: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Local {
@@ -54,6 +61,7 @@ impl Local {
             opened: Notify::new(),
             has_warned: AtomicBool::new(false),
             figures: Figures::default(),
+            kept: Arc::default(),
         }
     }
 
@@ -87,6 +95,35 @@ impl Local {
             value: value.into_inner().flatten(),
             age,
         })
+    }
+
+    /// Returns an entry that was found before, if it may be served now. The rules are those of
+    /// [`find`](Self::find); the table is not asked.
+    #[inline]
+    pub(crate) fn again(
+        &self,
+        kept: &KeptEntry,
+        type_id: TypeId,
+        extras: &[Dependency],
+    ) -> Option<Found> {
+        let now = Moment::now();
+        #[cfg(cache_mutations)]
+        let now = super::tick::told_by_a_task(now);
+        let age = self.cover.age(now)?;
+        let entry = &*kept.entry;
+        let is_alive =
+            self.is_alive(entry) || crate::base::mutation::is_active("front-not-checked");
+        (is_alive && entry.is_for(type_id, extras, now.tick)).then(|| Found {
+            ttl: entry.ttl(now.tick),
+            value: entry.value.clone(),
+            age,
+        })
+    }
+
+    /// Returns the entry under a key to be kept beside the table. Large ones are not.
+    pub(crate) fn kept(&self, key: &str) -> Option<KeptEntry> {
+        let entry = self.entries.get(key)?;
+        (entry_map::Entry::weight(&*entry) <= MOST_KEPT).then(|| KeptEntry::new(entry, &self.kept))
     }
 
     /// Returns true if the entry was read in the current epoch and none of its keys has changed
@@ -266,6 +303,7 @@ impl Local {
             evictions: self.entries.evictions(),
             entries: self.entries.len() as u64,
             bytes: self.entries.weight(),
+            front_bytes: self.kept.load(Ordering::Relaxed),
             epochs: self.cover.epochs(),
             ..self.figures.snapshot()
         }

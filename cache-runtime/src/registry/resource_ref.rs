@@ -44,6 +44,12 @@ impl ResourceRef {
 }
 
 impl ResourceRef {
+    /// Whether it is this one, which a function remembers.
+    #[inline]
+    pub(crate) fn is(&self, known: &'static Known) -> bool {
+        matches!(self, Self::Known(own) if std::ptr::eq(*own, known))
+    }
+
     /// What an entry of this kind and `op` depends on, beside what its function adds.
     #[inline]
     pub(crate) fn deps(

@@ -120,10 +120,10 @@ mod tests {
                     false
                 ));
             }
-            let known = KNOWN.knows(engine, name);
+            let known = KNOWN.knows(engine, name).map(ResourceRef::Known);
             assert_eq!(known.is_some(), at < PLACES, "{engine} {name}");
             if let Some(known) = known {
-                assert!(std::ptr::eq(&*known, &*own));
+                assert!(std::ptr::eq::<Resource>(&*known, &*own));
                 assert!(KNOWN.claims(engine, name, &known, None, false));
             }
         }

@@ -47,13 +47,11 @@ impl Site {
         }
     }
 
-    /// The resource of this name, if the function has been called with it.
+    /// What is known of the function's calls in this cache, with the resource of this name.
     #[inline]
-    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<ResourceRef> {
+    pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<&'static Known> {
         let mut known = self.known.iter().map_while(OnceLock::get);
-        known
-            .find(|known| known.is(engine, name))
-            .map(ResourceRef::Known)
+        known.find(|known| known.is(engine, name))
     }
 
     /// As [`Resource::claim`].

@@ -39,6 +39,12 @@ impl Switches {
         self.any.load(Ordering::Acquire) && self.is_listed(resource, op)
     }
 
+    /// Whether anything is switched off.
+    #[inline]
+    pub(crate) fn is_any_off(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     #[cold]
     fn is_listed(&self, resource: &str, op: &str) -> bool {
         let off = self.off.read();

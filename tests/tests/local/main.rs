@@ -1,6 +1,7 @@
 //! Copies in the process beside Redis: each rule that keeps them right, and what the network does to them.
 
 mod faults;
+mod front;
 mod in_process;
 mod options;
 mod pauses;

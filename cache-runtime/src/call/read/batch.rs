@@ -61,7 +61,8 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
         plan: P,
     ) -> Self {
         let calls = cache.and_then(|cache| {
-            let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
+            let mut planned = ReadPlan::new(&cache, site, resource)?;
+            planned.instance(typeid::of::<P>());
             let held_back = scope::hold_key_back();
             plan(&mut planned);
             drop(held_back);

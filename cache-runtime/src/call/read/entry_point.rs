@@ -213,15 +213,26 @@ impl<R> Opening<R> {
     where
         R: Returns<S>,
     {
-        if scope::takes_key(|| call.key()) {
+        let takes_key = scope::takes_key(|| {
+            call.check();
+            call.key()
+        });
+        if takes_key {
+            call.leave();
             return None;
         }
+        if let Some(value) = call.find_again() {
+            call.leave();
+            return Some(Self::Found(value));
+        }
+        call.check();
         Some(match call.recall().or_else(|| call.find()) {
             Some(value) if call.is_audited() => match audited(&value) {
                 Some(hit) => Self::Ask(call.into_audited(hit)),
                 None => Self::Found(value),
             },
             Some(value) => {
+                call.note_found();
                 call.leave();
                 Self::Found(value)
             }

@@ -15,6 +15,7 @@ use super::local_options::Copies;
 use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, all_deps};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::marks::Marks;
 use crate::base::policy::Grace;
 use crate::call::log;
 use crate::call::memo::{self, Recalled};
@@ -53,11 +54,48 @@ impl<'a> Begun<'a> {
         // The closure's type differs for each instance of the surrounding function: for each
         // `Self`, and for each set of type parameters of the function or its `impl`. Lifetimes
         // don't matter.
-        let mut planned = ReadPlan::new(&cache, site, resource, typeid::of::<P>())?;
+        let mut planned = ReadPlan::new(&cache, site, resource)?;
+        planned.instance(typeid::of::<P>());
         let held_back = scope::hold_key_back();
         plan(&mut planned);
         drop(held_back);
         Some(Self::PreparedCall(cache, planned.finish(&cache)))
+    }
+
+    /// Answers from the entry that this thread was last served, if that may be served again. Counts
+    /// and records the hit.
+    #[inline]
+    pub(super) fn find_again<R: Returns<S>, S>(&mut self) -> Option<R> {
+        let Self::PreparedCall(cache, start) = self else {
+            return None;
+        };
+        let found = start.find_again(cache, TypeId::of::<R::Value>())?;
+        let value = match found.value {
+            Some(value) => value.downcast().ok().map(R::from_value)?,
+            None => R::from_absence()?,
+        };
+        if let Some(local) = &cache.local {
+            local.note(start.resource.local_hits().count(), found.age);
+        }
+        if log::is_on() || Marks::now().has(Marks::OBSERVED) {
+            self.asking().record("local", found.ttl);
+        }
+        Some(value)
+    }
+
+    /// Notes that there was an entry in the process.
+    pub(super) fn note_found(&mut self) {
+        if let Self::PreparedCall(cache, start) = self {
+            start.note_found(cache);
+        }
+    }
+
+    /// Checks that the function may use its key.
+    #[inline]
+    pub(super) fn check(&mut self) {
+        if let Self::PreparedCall(cache, start) = self {
+            start.check(cache);
+        }
     }
 
     /// Whether a hit of this call is to be checked; asked once.

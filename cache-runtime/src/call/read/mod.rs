@@ -15,6 +15,7 @@ mod context;
 mod deps;
 mod detached;
 mod entry_point;
+mod front;
 mod hit;
 mod in_process;
 mod load;

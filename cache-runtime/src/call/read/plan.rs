@@ -30,23 +30,29 @@ pub struct ReadPlan(Box<PreparedCall>);
 impl ReadPlan {
     /// Starts the plan of a call. Returns `None` if the resource's name is invalid.
     #[inline]
-    pub(super) fn new(
-        cache: &Engine,
-        site: &'static Site,
-        name: &'static str,
-        instance: TypeId,
-    ) -> Option<Self> {
-        let resource = site
-            .knows(cache.id, name)
-            .or_else(|| cache.resource(name).map(ResourceRef::by_hand));
+    pub(super) fn new(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
+        if let Some(known) = site.knows(cache.id, name) {
+            return Some(Self(PreparedCall::of_known(site, name, known)));
+        }
+        Self::first(cache, site, name)
+    }
+
+    #[cold]
+    fn first(cache: &Engine, site: &'static Site, name: &'static str) -> Option<Self> {
+        let resource = cache.resource(name).map(ResourceRef::by_hand);
         if resource.is_none() {
             site.report(|| {
                 format!("`{name}` is not a resource name, so {site} runs without the cache; use lower-case letters, digits, `-` and `_`")
             });
         }
-        let mut start = PreparedCall::begin(site, name, resource?);
-        start.options.instance = Some(instance);
-        Some(Self(start))
+        Some(Self(PreparedCall::begin(site, name, resource?)))
+    }
+
+    /// Says which instance of the function is called. Apart from [`new`](Self::new), which need not
+    /// be compiled for each of them.
+    #[inline]
+    pub(super) fn instance(&mut self, instance: TypeId) {
+        self.0.options.instance = Some(instance);
     }
 
     #[inline]
@@ -63,8 +69,7 @@ impl ReadPlan {
     /// the default is the function's name.
     #[inline]
     pub fn op(&mut self, op: &'static str) -> &mut Self {
-        self.0.options.op = Some(op);
-        self.0.key.op(op);
+        self.0.op(op);
         self
     }
 
@@ -74,13 +79,9 @@ impl ReadPlan {
         let start = &mut *self.0;
         start.options.has_id = true;
         match start.key.id(id, &start.resource.hash_key) {
-            // Only entities share their keys with writers that name an id.
-            Ok(form)
-                if start.options.op.is_some()
-                    || start
-                        .resource
-                        .fits(form, typeid::of::<T>(), Some(start.site)) => {}
-            Ok(_) => start.refuse(BypassReason::Claimed),
+            // Only entities share their keys with writers that name an id. Those are checked once
+            // the key is whole.
+            Ok(form) => start.id = Some((form, typeid::of::<T>())),
             Err(error) => start.refuse_key(&error),
         }
         self
@@ -384,25 +385,15 @@ impl ReadPlan {
                 audited: None,
             }
         });
-        calls.collect()
+        let calls = calls.collect();
+        start.leave();
+        calls
     }
 
+    /// Ends the key. The call still has to be [checked](PreparedCall::check).
+    #[inline]
     pub(super) fn finish(mut self, cache: &Engine) -> Box<PreparedCall> {
-        if !self.0.options.has_id {
-            self.default_op();
-        }
-        let start = &mut *self.0;
-        if !start.options.has_id {
-            start.key.end_hashed(&cache.space);
-        }
-        start.check_rows(cache);
-        start.check_instance();
-        start.attribute(cache);
-        let (site, name, options) = (start.site, start.name, &start.options);
-        let is_granted = site.claims(cache.id, name, &start.resource, options.op, options.shared);
-        if !is_granted {
-            start.refuse(BypassReason::Claimed);
-        }
+        self.0.end_key(cache);
         self.0
     }
 }
