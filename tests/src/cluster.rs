@@ -172,6 +172,11 @@ impl RedisCluster {
         owner.unwrap_or_else(|| panic!("nobody owns slot {slot}"))
     }
 
+    /// Whether this node owns the slot of a key, in its own view.
+    pub fn is_owner(&self, node: usize, key: &str) -> bool {
+        self.owner(self.slot(key)) == node
+    }
+
     /// Moves a slot with its keys to another primary, as `redis-cli --cluster reshard` does.
     ///
     /// # Panics

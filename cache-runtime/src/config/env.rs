@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::url::{from_url, host_name, service_link};
+use super::url::{MASTER, SENTINEL_PORT, addresses, from_url, host_name, service_link};
 use super::{
     CacheConfig, RedisConfig, SHORTEST_STALENESS, SentinelConfig, normalised, slips, terminated,
 };
@@ -377,7 +377,9 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
                 // The URL may hold a password, so it is not shown.
                 vars.problems.push(format!(
                     "REDIS_URL is not usable: {reason}; it may hold \
-                     redis://[user:password@]host[:port][/db], or rediss:// for TLS"
+                     redis://[user:password@]host[:port][/db], or \
+                     redis-sentinel://[user:password@]host[:port],host[:port]/master[/db], \
+                     and rediss:// or rediss-sentinel:// for TLS"
                 ));
                 parts
             }
@@ -399,7 +401,7 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
 
 /// Adds the nodes that `REDIS_CLUSTER` names. Login and TLS come from the settings of one server.
 fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
-    let Some(seeds) = vars.take("REDIS_CLUSTER", HOSTS_AND_PORTS, addresses) else {
+    let Some(seeds) = vars.take("REDIS_CLUSTER", HOSTS_AND_PORTS, nodes) else {
         return redis;
     };
     let set = ["REDIS_HOST", "REDIS_PORT"].into_iter();
@@ -426,22 +428,29 @@ fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
     redis
 }
 
-/// With the Sentinels that `REDIS_SENTINELS` names; login and TLS are those of one server.
+/// With the Sentinels that `REDIS_SENTINELS` or `REDIS_URL` names; login and TLS are those of one
+/// server.
 fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
-    let Some(addresses) = vars.take("REDIS_SENTINELS", HOSTS_AND_PORTS, addresses) else {
-        for name in ["REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD"] {
-            if vars.is_set(name) {
-                tracing::warn!("{name} has no effect, because REDIS_SENTINELS is not set");
+    let (variable, addresses) = match vars.take("REDIS_SENTINELS", HOSTS_AND_PORTS, sentinels) {
+        Some(addresses) => ("REDIS_SENTINELS", addresses),
+        None => match &redis.sentinel {
+            Some(named) => ("REDIS_URL", named.addresses.clone()),
+            None => {
+                for name in ["REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD"] {
+                    if vars.is_set(name) {
+                        tracing::warn!("{name} has no effect, because REDIS_SENTINELS is not set");
+                    }
+                }
+                return redis;
             }
-        }
-        return redis;
+        },
     };
     if !redis.cluster.is_empty() {
-        let held = addresses.len().to_string();
+        let held = format!("{} Sentinels", addresses.len());
         vars.report(
-            "REDIS_SENTINELS",
+            variable,
             &held,
-            "nothing where REDIS_CLUSTER is set: a cluster has no Sentinels",
+            "no Sentinels where REDIS_CLUSTER is set: a cluster has none",
         );
         return redis;
     }
@@ -449,37 +458,28 @@ fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
         redis.host.clone_from(host);
         redis.port = *port;
     }
-    let master = vars.values.get("REDIS_SENTINEL_MASTER").cloned();
+    let (master, password) = redis
+        .sentinel
+        .map_or((None, None), |named| (Some(named.master), named.password));
+    let variable = |name| vars.values.get(name).cloned();
+    let master = variable("REDIS_SENTINEL_MASTER").or(master);
     redis.sentinel = Some(SentinelConfig {
         addresses,
-        master: master.unwrap_or_else(|| "mymaster".into()),
-        password: vars.values.get("REDIS_SENTINEL_PASSWORD").cloned(),
+        master: master.unwrap_or_else(|| MASTER.into()),
+        password: variable("REDIS_SENTINEL_PASSWORD").or(password),
     });
     redis
 }
 
-const HOSTS_AND_PORTS: &str = "host:port,host:port,.. of some nodes";
-
-/// Parses `a:7000,b:7001`. A missing port is the default one. An IPv6 address with a port needs
-/// brackets.
-fn addresses(text: &str) -> Option<Vec<(String, u16)>> {
-    let address = |text: &str| {
-        let text = text.trim();
-        let (name, number) = match text.rsplit_once(':') {
-            Some((name, _)) if name.contains(':') && !name.starts_with('[') => (text, None),
-            Some((name, number)) if !text.ends_with(']') => (name, Some(number)),
-            _ => (text, None),
-        };
-        let name = name.trim_start_matches('[').trim_end_matches(']');
-        let port = match number {
-            Some(number) => port(number)?,
-            None => RedisConfig::default().port,
-        };
-        let host = host_name(name).filter(|host| !host.is_empty())?;
-        Some((host, port))
-    };
-    text.split(',').map(address).collect()
+fn nodes(text: &str) -> Option<Vec<(String, u16)>> {
+    addresses(text, RedisConfig::default().port)
 }
+
+fn sentinels(text: &str) -> Option<Vec<(String, u16)>> {
+    addresses(text, SENTINEL_PORT)
+}
+
+const HOSTS_AND_PORTS: &str = "host:port,host:port,.. of some nodes";
 
 /// Accepts `True`, `yes`, `ON`, `1` and their opposites, in any case.
 fn boolean(text: &str) -> Option<bool> {

@@ -1,4 +1,7 @@
-//! Parses `REDIS_URL`: `redis://[user:password@]host[:port][/db]`, with the `url` crate.
+//! Parses `REDIS_URL`: `redis://[user:password@]host[:port][/db]`, with the `url` crate, and
+//! `redis-sentinel://[user:password@]host[:port][,host[:port]..][/master][/db]`, whose list of hosts
+//! is taken out first. Other clients write the latter in several ways; those of Lettuce, fred and
+//! redis-py's helpers are understood.
 //!
 //! This module also rejects input that the crate accepts: a raw `#` or `?` in a password ends its
 //! part of the URL, and the rest of the password would be taken for an address (redis-rs#411). No
@@ -6,17 +9,22 @@
 
 use url::{ParseError, Url};
 
-use super::RedisConfig;
+use super::{RedisConfig, SentinelConfig};
 
 /// Parses a URL.
 ///
 /// # Errors
 /// What is wrong with it. The text shows nothing that may be part of a password.
 pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
-    let (tls, rest) = match text.split_once("://") {
-        Some(("redis" | "valkey", rest)) => (false, rest),
-        Some(("rediss" | "valkeys", rest)) => (true, rest),
-        Some(("unix" | "redis+unix" | "redis-unix", _)) => {
+    let scheme = text.split_once("://").map(|(scheme, rest)| {
+        let sentinel = ["-sentinel", "+sentinel"].into_iter();
+        let of_sentinels = sentinel.filter_map(|end| scheme.strip_suffix(end)).next();
+        (of_sentinels.unwrap_or(scheme), of_sentinels.is_some(), rest)
+    });
+    let (tls, names_sentinels, rest) = match scheme {
+        Some(("redis" | "valkey", names_sentinels, rest)) => (false, names_sentinels, rest),
+        Some(("rediss" | "valkeys", names_sentinels, rest)) => (true, names_sentinels, rest),
+        Some(("unix" | "redis+unix" | "redis-unix", ..)) => {
             return Err("it names a socket of the file system, which is not supported".into());
         }
         _ => return Err("it does not begin with redis:// or rediss://".into()),
@@ -26,6 +34,9 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
     }
     if rest.contains('#') {
         return Err("it has a `#`; in a password write `%23`".into());
+    }
+    if names_sentinels {
+        return sentinels(rest, tls);
     }
     let url = Url::parse(&with_host(text, rest)).map_err(|error| match error {
         ParseError::InvalidPort => {
@@ -73,13 +84,116 @@ fn with_host(text: &str, rest: &str) -> String {
     }
 }
 
+/// The port of a Sentinel.
+pub(super) const SENTINEL_PORT: u16 = 26_379;
+
+/// The primary's name, unless another is given.
+pub(super) const MASTER: &str = "mymaster";
+
+/// Parses what follows `redis-sentinel://`. Login and TLS are those of the servers, and TLS is that of
+/// the Sentinels too.
+fn sentinels(rest: &str, tls: bool) -> Result<RedisConfig, String> {
+    let no_hosts = "its hosts are not host names or addresses with ports, with commas between; \
+                    in a password write `/` as `%2F` and `?` as `%3F`";
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (login_part, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let mut hosts = addresses(hosts, SENTINEL_PORT).ok_or(no_hosts)?;
+    let url = Url::parse(&format!("redis://{login_part}@localhost{tail}"));
+    let url = url.map_err(|_| no_hosts)?;
+
+    let no_path = "its path is not the primary's name and a database number; \
+                   in a password write `/` as `%2F`";
+    let path: Vec<_> = url.path().split('/').filter(|it| !it.is_empty()).collect();
+    let (mut master, db) = match path.as_slice() {
+        [] => (None, None),
+        // A number alone is a database: so Lettuce and fred write it.
+        [one] => match one.parse() {
+            Ok(db) => (None, Some(db)),
+            Err(_) => (Some((*one).to_owned()), None),
+        },
+        [master, db] => {
+            let db = db.parse().map_err(|_| no_path)?;
+            (Some((*master).to_owned()), Some(db))
+        }
+        _ => return Err(no_path.into()),
+    };
+    let mut password = None;
+    let db = parameters(&url, db, |name, value| {
+        match name {
+            "sentinelMasterId" | "sentinelServiceName" => {
+                if master.as_ref().is_some_and(|master| master != value) {
+                    return Err("its path and its parameter name different primaries".into());
+                }
+                master = Some(value.to_owned());
+            }
+            "sentinelPassword" => password = Some(value.to_owned()),
+            "node" => hosts.extend(addresses(value, SENTINEL_PORT).ok_or(no_hosts)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let master = master.unwrap_or_else(|| MASTER.into());
+    // As the Sentinels take it.
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if !master.chars().all(fits) {
+        return Err(no_path.into());
+    }
+    let mut redis = RedisConfig::default();
+    if let Some((host, port)) = hosts.first() {
+        redis.host.clone_from(host);
+        redis.port = *port;
+    }
+    Ok(RedisConfig {
+        db,
+        username: login(url.username())?,
+        password: login(url.password().unwrap_or_default())?,
+        tls,
+        sentinel: Some(SentinelConfig {
+            addresses: hosts,
+            master,
+            password,
+        }),
+        ..redis
+    })
+}
+
+/// Parses `a:7000,b:7001`. A missing port is the default one. An IPv6 address with a port needs
+/// brackets.
+pub(super) fn addresses(text: &str, default_port: u16) -> Option<Vec<(String, u16)>> {
+    let address = |text: &str| {
+        let text = text.trim();
+        let (name, number) = match text.rsplit_once(':') {
+            Some((name, _)) if name.contains(':') && !name.starts_with('[') => (text, None),
+            Some((name, number)) if !text.ends_with(']') => (name, Some(number)),
+            _ => (text, None),
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let port = match number {
+            Some(number) => number.parse().ok().filter(|port| *port != 0)?,
+            None => default_port,
+        };
+        let host = host_name(name).filter(|host| !host.is_empty())?;
+        Some((host, port))
+    };
+    text.split(',').map(address).collect()
+}
+
 /// The database number, from the path or from `?db=`.
 fn database(url: &Url) -> Result<u32, String> {
     let not_a_number = "its path is not a database number; in a password write `/` as `%2F`";
-    let mut db = match url.path().trim_start_matches('/').trim_end_matches('/') {
+    let db = match url.path().trim_start_matches('/').trim_end_matches('/') {
         "" => None,
         text => Some(text.parse().map_err(|_| not_a_number)?),
     };
+    parameters(url, db, |_, _| Ok(false))
+}
+
+/// The database number, by what comes behind the `?`; `own` says whether it knows a parameter.
+fn parameters(
+    url: &Url,
+    mut db: Option<u32>,
+    mut own: impl FnMut(&str, &str) -> Result<bool, String>,
+) -> Result<u32, String> {
     for (name, value) in url.query_pairs() {
         match &*name {
             "db" => {
@@ -93,10 +207,12 @@ fn database(url: &Url) -> Result<u32, String> {
             }
             "protocol" if matches!(&*value, "resp3" | "3") => {}
             "protocol" => return Err("its `protocol` is not `resp3`, which is needed".into()),
-            _ => {
-                return Err("it has a parameter other than `db` and `protocol`; \
-                            in a password write `?` as `%3F`"
-                    .into());
+            name => {
+                if !own(name, &value)? {
+                    return Err("it has a parameter other than `db` and `protocol`; \
+                                in a password write `?` as `%3F`"
+                        .into());
+                }
             }
         }
     }
@@ -165,6 +281,32 @@ mod tests {
     }
 
     #[test]
+    fn sentinels_are_understood() {
+        let both = [("a", 26_379), ("b", 7)];
+        let named = |master: &str| Ok(RedisConfig::sentinels(both, master));
+        for (url, master) in [
+            ("redis-sentinel://a,b:7", MASTER),
+            ("redis-sentinel://a:26379,b:7/", MASTER),
+            ("redis-sentinel://a,b:7/main-1", "main-1"),
+            ("redis+sentinel://a,b:7/main-1/0", "main-1"),
+            ("redis-sentinel://a,b:7/0?sentinelMasterId=main", "main"),
+            (
+                "valkey-sentinel://a?node=b:7&sentinelServiceName=main",
+                "main",
+            ),
+        ] {
+            assert_eq!(from_url(url), named(master), "{url}");
+        }
+        let url = "rediss-sentinel://me:p%40s,s@[::1]:7,b/main/3?sentinelPassword=other%2Bword";
+        let mut redis = RedisConfig::sentinels([("::1", 7), ("b", SENTINEL_PORT)], "main")
+            .db(3)
+            .login(Some("me"), "p@s,s")
+            .sentinel_password("other+word");
+        redis.tls = true;
+        assert_eq!(from_url(url), Ok(redis));
+    }
+
+    #[test]
     fn passwords_with_punctuation() {
         for (written, password) in [
             ("p%40ss", "p@ss"),
@@ -207,6 +349,21 @@ mod tests {
             ("redis://:hunter2@pr od", "%20"),
             ("redis+unix:///run/hunter2.sock", "not supported"),
             ("http://hunter2@h", "redis://"),
+            ("redis-sentinel://:7401#hunter2@a,b/main", "%23"),
+            ("redis-sentinel://:7401?hunter2@a,b/main", "%3F"),
+            ("redis-sentinel://me:7401?hunter2@a,b/main", "%3F"),
+            ("redis-sentinel://:7401/hunter2@a,b/main", "%2F"),
+            ("redis-sentinel://me:7401/hunter2@a,b/main", "%2F"),
+            ("redis-sentinel://:hun%ter2@a,b/main", "%25"),
+            ("redis-sentinel://:hunter2@a:0,b/main", "hosts"),
+            ("redis-sentinel://:hunter2@a,,b/main", "hosts"),
+            ("redis-sentinel://:hunter2@a,b/main/abc", "database number"),
+            ("redis-sentinel://:hunter2@a,b/main/0/1", "database number"),
+            (
+                "redis-sentinel://:hunter2@a,b/m?sentinelMasterId=n",
+                "different primaries",
+            ),
+            ("redis-sentinel://a,b/main?password=hunter2", "parameter"),
         ] {
             let error = from_url(url).expect_err(url);
             assert!(

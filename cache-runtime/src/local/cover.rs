@@ -12,7 +12,7 @@ use crate::base::sync::atomic::{AtomicU64, Ordering};
 /// The epoch of a tier without a connection. No entry belongs to it.
 pub(super) const NO_EPOCH: u64 = 0;
 
-/// Identifies one connection. Messages of an earlier connection are ignored.
+/// Identifies one connection. Messages of a connection that is not in use are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session(u64);
 
@@ -22,7 +22,11 @@ pub(crate) type Beat = u64;
 /// The most heartbeats to remember. An older one would prove nothing any more.
 const MAX_BEATS: usize = 64;
 
-/// The state of the connection. Hits read parts of it, which are atomics.
+/// The state of the connection, or of the connections to all primaries of a cluster. Hits read parts
+/// of it, which are atomics.
+///
+/// All connections have one epoch, since an entry and its generations come over several: whatever
+/// happens to one of them drops everything. The oldest of their heartbeats counts.
 #[derive(Debug)]
 pub(crate) struct Cover {
     /// Each local entry belongs to one epoch and is served only in that epoch. A new epoch drops
@@ -42,9 +46,33 @@ pub(crate) struct Cover {
 struct State {
     sessions: u64,
     epochs: u64,
-    open: Option<Session>,
+    open: Vec<Connection>,
     beats: Beat,
+}
+
+/// A connection in use.
+#[derive(Debug)]
+struct Connection {
+    session: Session,
     on_their_way: VecDeque<(Beat, Moment)>,
+    /// When the last returned heartbeat was sent.
+    sent: Option<Moment>,
+}
+
+impl Connection {
+    fn new(session: Session) -> Self {
+        Self {
+            session,
+            on_their_way: VecDeque::new(),
+            sent: None,
+        }
+    }
+}
+
+impl State {
+    fn connection(&mut self, session: Session) -> Option<&mut Connection> {
+        self.open.iter_mut().find(|it| it.session == session)
+    }
 }
 
 impl Cover {
@@ -82,40 +110,78 @@ impl Cover {
         Session(state.sessions)
     }
 
-    /// Starts an epoch: reads now go over this connection, which tracks them. Nothing is served
+    /// Starts an epoch: reads now go over this connection alone, which tracks them. Nothing is served
     /// before its first heartbeat has returned.
     pub(crate) fn open(&self, session: Session) {
         let mut state = self.state.lock();
-        state.open = Some(session);
-        state.on_their_way.clear();
-        self.until.store(0, Ordering::Release);
-        let is_kept = crate::base::mutation::is_active("epoch-kept");
-        state.epochs = if is_kept { 1 } else { state.epochs + 1 };
-        self.epoch.store(state.epochs, Ordering::Release);
+        state.open = vec![Connection::new(session)];
+        self.begin_epoch(&mut state);
     }
 
-    /// Ends the epoch, because the connection that reported changes is lost. Returns whether the
+    /// The same of one connection among several: to each primary of a cluster there is one. It may be
+    /// open already, and begins anew then.
+    #[cfg(any(test, feature = "redis"))]
+    pub(crate) fn open_beside(&self, session: Session) {
+        let mut state = self.state.lock();
+        state.open.retain(|it| it.session != session);
+        state.open.push(Connection::new(session));
+        self.begin_epoch(&mut state);
+    }
+
+    /// Ends the epoch, because a connection that reported changes is lost. Returns whether the
     /// connection was in use.
     pub(crate) fn close(&self, session: Session) -> bool {
         let mut state = self.state.lock();
-        if state.open != Some(session) {
+        let before = state.open.len();
+        state.open.retain(|it| it.session != session);
+        if state.open.len() == before {
             return false;
         }
-        state.open = None;
-        state.on_their_way.clear();
-        self.until.store(0, Ordering::Release);
-        self.epoch.store(NO_EPOCH, Ordering::Release);
+        self.begin_epoch(&mut state);
         true
     }
 
+    /// Drops all local entries. Whoever finds the new epoch does not find the freshness bound of
+    /// connections that are gone.
+    fn begin_epoch(&self, state: &mut State) {
+        self.until.store(0, Ordering::Release);
+        if state.open.is_empty() {
+            self.epoch.store(NO_EPOCH, Ordering::Release);
+            return;
+        }
+        let is_kept = crate::base::mutation::is_active("epoch-kept");
+        state.epochs = if is_kept { 1 } else { state.epochs + 1 };
+        self.epoch.store(state.epochs, Ordering::Release);
+        self.set_bound(state);
+    }
+
+    /// Computes the freshness bound: that of the oldest heartbeat, and none before each connection has
+    /// one.
+    fn set_bound(&self, state: &State) {
+        let sent = state.open.iter().map(|it| it.sent);
+        let Some(sent) = sent.collect::<Option<Vec<_>>>() else {
+            return self.until.store(0, Ordering::Release);
+        };
+        let tick = sent.iter().map(|it| it.tick).min();
+        let wall = sent.iter().map(|it| it.wall).min();
+        let (Some(tick), Some(wall)) = (tick, wall) else {
+            return self.until.store(0, Ordering::Release);
+        };
+        self.sent.store(tick.0, Ordering::Relaxed);
+        let wall_until = wall.after(self.max_staleness);
+        self.wall_until.store(wall_until.0, Ordering::Relaxed);
+        let until = tick.after(self.max_staleness);
+        self.until.store(until.0, Ordering::Release);
+    }
+
     pub(crate) fn is_open(&self, session: Session) -> bool {
-        self.state.lock().open == Some(session)
+        self.state.lock().connection(session).is_some()
     }
 
     /// Starts a new epoch, because every key may have changed.
     pub(crate) fn forget(&self) {
         let mut state = self.state.lock();
-        if state.open.is_some() {
+        if !state.open.is_empty() {
             state.epochs += 1;
             self.epoch.store(state.epochs, Ordering::Release);
         }
@@ -129,44 +195,37 @@ impl Cover {
     /// use.
     pub(crate) fn beat(&self, session: Session, now: Moment) -> Option<Beat> {
         let mut state = self.state.lock();
-        if state.open != Some(session) {
-            return None;
+        let beat = state.beats + 1;
+        let connection = state.connection(session)?;
+        connection.on_their_way.push_back((beat, now));
+        if connection.on_their_way.len() > MAX_BEATS {
+            connection.on_their_way.pop_front();
         }
-        state.beats += 1;
-        let beat = state.beats;
-        state.on_their_way.push_back((beat, now));
-        if state.on_their_way.len() > MAX_BEATS {
-            state.on_their_way.pop_front();
-        }
+        state.beats = beat;
         Some(beat)
     }
 
     /// Records that a heartbeat has returned. The pushes of all earlier changes came before it.
     pub(crate) fn returned(&self, session: Session, beat: Beat) {
         let mut state = self.state.lock();
-        if state.open != Some(session) {
+        let Some(connection) = state.connection(session) else {
             return;
-        }
-        let known = state.on_their_way.iter().position(|(on, _)| *on == beat);
+        };
+        let on_their_way = &mut connection.on_their_way;
+        let known = on_their_way.iter().position(|(on, _)| *on == beat);
         // Earlier heartbeats that have not returned prove less than this one: drop them.
-        if let Some((_, sent)) = known.and_then(|at| state.on_their_way.drain(..=at).next_back()) {
-            let sent = if crate::base::mutation::is_active("heartbeat-from-when-it-came") {
-                Moment::now()
-            } else {
-                sent
-            };
-            self.sent.store(sent.tick.0, Ordering::Relaxed);
-            let wall_until = sent.wall.after(self.max_staleness);
-            self.wall_until.store(wall_until.0, Ordering::Relaxed);
-            self.until
-                .store(sent.tick.after(self.max_staleness).0, Ordering::Release);
+        if let Some((_, sent)) = known.and_then(|at| on_their_way.drain(..=at).next_back()) {
+            let is_late = crate::base::mutation::is_active("heartbeat-from-when-it-came");
+            connection.sent = Some(if is_late { Moment::now() } else { sent });
+            self.set_bound(&state);
         }
     }
 
     /// Returns true if the heartbeat was sent and has not returned.
     pub(crate) fn is_missing(&self, session: Session, beat: Beat) -> bool {
-        let state = self.state.lock();
-        state.open == Some(session) && state.on_their_way.iter().any(|(on, _)| *on == beat)
+        let mut state = self.state.lock();
+        let connection = state.connection(session);
+        connection.is_some_and(|it| it.on_their_way.iter().any(|(on, _)| *on == beat))
     }
 }
 
@@ -255,5 +314,49 @@ mod tests {
         cover.close(session);
         cover.forget();
         assert_eq!(cover.epoch(), NO_EPOCH);
+    }
+    #[test]
+    fn of_several_connections_the_oldest_heartbeat_counts() {
+        let (cover, one) = (Cover::new(SECOND), Session(1));
+        let other = Session(2);
+        cover.open_beside(one);
+        let beat = cover.beat(one, at(0)).expect("open");
+        cover.returned(one, beat);
+        assert!(cover.age(at(1)).is_some());
+        let epoch = cover.epoch();
+        cover.open_beside(other);
+        assert_ne!(
+            cover.epoch(),
+            epoch,
+            "what came over it before was not tracked"
+        );
+        assert_eq!(cover.age(at(1)), None, "the other has had no heartbeat");
+        let beat = cover.beat(other, at(500)).expect("open");
+        cover.returned(other, beat);
+        assert_eq!(cover.age(at(900)), Some(Duration::from_millis(900)));
+        assert_eq!(cover.age(at(1100)), None, "that of the first is too old");
+        let beat = cover.beat(one, at(600)).expect("open");
+        cover.returned(one, beat);
+        assert_eq!(cover.age(at(1100)), Some(Duration::from_millis(600)));
+    }
+
+    #[test]
+    fn a_lost_connection_among_several_drops_everything_and_the_others_go_on() {
+        let (cover, one, other) = (Cover::new(SECOND), Session(1), Session(2));
+        for (session, sent) in [(one, 0), (other, 500)] {
+            cover.open_beside(session);
+            let beat = cover.beat(session, at(sent)).expect("open");
+            cover.returned(session, beat);
+        }
+        let epoch = cover.epoch();
+        assert!(cover.close(one));
+        assert_ne!(cover.epoch(), epoch);
+        assert_eq!(cover.age(at(1100)), Some(Duration::from_millis(600)));
+        let epoch = cover.epoch();
+        cover.open_beside(other);
+        assert_ne!(cover.epoch(), epoch, "it begins anew");
+        assert_eq!(cover.age(at(1100)), None);
+        assert!(cover.close(other));
+        assert_eq!((cover.epoch(), cover.age(at(1100))), (NO_EPOCH, None));
     }
 }

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use super::cells::Cells;
 use super::cover::{Beat, Cover, NO_EPOCH, Session};
 use super::entry::{Asked, Copy, Entry, Found, KeptEntry};
@@ -32,7 +30,6 @@ pub(crate) struct Local {
     /// Random for each tier, so that nobody outside can search for keys that collide.
     hash_key: [u8; 16],
     heartbeat: Duration,
-    opened: Notify,
     has_warned: AtomicBool,
     figures: Figures,
     /// The weights of the entries that threads keep beside the table.
@@ -58,7 +55,6 @@ impl Local {
             cover: Cover::new(max_staleness),
             hash_key: Nonce::fresh().0.to_le_bytes(),
             heartbeat: max_staleness / 4,
-            opened: Notify::new(),
             has_warned: AtomicBool::new(false),
             figures: Figures::default(),
             kept: Arc::default(),
@@ -234,6 +230,12 @@ impl Local {
         self.cover.forget();
     }
 
+    /// Drops all entries: who reports changes of which key is no longer what it was.
+    #[cfg(feature = "redis")]
+    pub(crate) fn forget_all(&self) {
+        self.cover.forget();
+    }
+
     /// Registers a connection that is being made.
     pub(crate) fn announce(&self) -> Session {
         self.cover.announce()
@@ -242,7 +244,12 @@ impl Local {
     /// Starts to use a connection that tracks what is read over it.
     pub(crate) fn open(&self, session: Session) {
         self.cover.open(session);
-        self.opened.notify_one();
+    }
+
+    /// The same of one among several connections: a cluster has one to each primary.
+    #[cfg(any(test, feature = "redis"))]
+    pub(crate) fn open_beside(&self, session: Session) {
+        self.cover.open_beside(session);
     }
 
     /// Handles the loss of a connection.
@@ -257,11 +264,6 @@ impl Local {
     /// The interval between heartbeats.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.heartbeat
-    }
-
-    /// Returns once a connection has been opened since the last call.
-    pub(crate) async fn opened(&self) {
-        self.opened.notified().await;
     }
 
     /// Records that a heartbeat is about to be sent.

@@ -2,5 +2,6 @@
 
 mod capabilities;
 mod cluster;
+mod cluster_copies;
 mod sentinel;
 mod shop;

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use cache_runtime::{Acknowledgement, Cache, CacheConfig, RedisConfig};
-use cache_tests::{RedisOptions, Sentinels, eventually};
+use cache_tests::{RedisOptions, RedisServer, Sentinels, eventually};
 
 use crate::shop::{Shop, is_hit, is_used, nothing_stale_while};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings(sentinels: &Sentinels) -> CacheConfig {
+    over(redis(sentinels))
+}
+
+fn over(redis: RedisConfig) -> CacheConfig {
     CacheConfig::default()
-        .redis(redis(sentinels))
+        .redis(redis)
         .command_budget(Duration::from_secs(2))
         .advice(false)
 }
@@ -132,4 +136,81 @@ async fn the_latest_answer_counts() {
         ""
     );
     sentinels.sentinel_mut(0).resume();
+}
+
+/// A Sentinel by itself, which takes this server for the primary.
+fn lone_sentinel(server: &RedisServer) -> RedisServer {
+    let name = Sentinels::NAME;
+    RedisOptions::default()
+        .config(&format!(
+            "sentinel monitor {name} 127.0.0.1 {} 1",
+            server.port()
+        ))
+        .config(&format!("sentinel down-after-milliseconds {name} 60000"))
+        .sentinel()
+        .start()
+}
+
+/// The first Sentinel has heard of no failover, and names a server that answers as a primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_answer_may_be_an_old_one() {
+    let sentinels = Sentinels::start();
+    sentinels.fail_over();
+    let port = sentinels.primary_port();
+    for number in 1..3 {
+        let sentinel = sentinels.sentinel(number);
+        let name = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Sentinels::NAME];
+        let named = async || sentinel.cli(&name).ends_with(&port.to_string());
+        eventually(PATIENCE, named).await;
+    }
+    let former = RedisServer::start();
+    let behind = lone_sentinel(&former);
+    let ports = [
+        behind.port(),
+        sentinels.sentinel(1).port(),
+        sentinels.sentinel(2).port(),
+    ];
+    let redis = RedisConfig::sentinels(ports.map(|port| ("127.0.0.1", port)), Sentinels::NAME);
+    let shop = Shop::over(settings(&sentinels).redis(redis)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    assert_eq!(former.cli(&["--scan", "--pattern", "users:*"]), "");
+    let keys = sentinels.server(1).cli(&["--scan", "--pattern", "users:*"]);
+    assert_eq!(keys, "users:1");
+}
+
+/// Two processes hear of a failover at different times: one keeps a row at the new primary, the other changes it and is told by
+/// the former one that all is invalidated. Each has a Sentinel of its own, which says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_former_primary_acknowledged_is_done_again() {
+    let mut former = RedisServer::start();
+    let new = RedisServer::start();
+    let (behind, ahead) = (lone_sentinel(&former), lone_sentinel(&new));
+    let by = |sentinel: &RedisServer| {
+        let addresses = [("127.0.0.1", sentinel.port())];
+        over(RedisConfig::sentinels(addresses, Sentinels::NAME))
+    };
+    let shop = Shop::over(by(&ahead)).await;
+    let writer = shop.node(by(&behind)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    eventually(PATIENCE, async || is_hit(&writer, 2).await).await;
+    let row = writer.rename(1).await;
+    assert!(
+        shop.user(1).await < row,
+        "the servers know nothing of each other"
+    );
+    for command in [
+        &["SENTINEL", "REMOVE", Sentinels::NAME][..],
+        &[
+            "SENTINEL",
+            "MONITOR",
+            Sentinels::NAME,
+            "127.0.0.1",
+            &new.port().to_string(),
+            "1",
+        ],
+    ] {
+        assert_eq!(behind.cli(command), "OK");
+    }
+    former.stop();
+    eventually(PATIENCE, async || shop.user(1).await == row).await;
 }

@@ -1,7 +1,7 @@
 //! Services over a database of one process, and what has to hold of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache_runtime::{Acknowledgement, Cache, CacheConfig, Status, cached, invalidates, observe};
@@ -20,7 +20,23 @@ pub(crate) struct Shop {
 #[derive(Debug, Default)]
 struct Ledger {
     written: [AtomicU64; 4],
-    acknowledged: [AtomicU64; 4],
+    /// Each version, and when it was acknowledged.
+    acknowledged: [Mutex<Vec<(Instant, u64)>>; 4],
+}
+
+impl Ledger {
+    fn acknowledge(&self, id: usize, version: u64) {
+        let mut acknowledged = self.acknowledged[id].lock().expect("sound");
+        acknowledged.push((Instant::now(), version));
+    }
+
+    /// The last version that was acknowledged by then.
+    fn acknowledged_by(&self, id: usize, time: Instant) -> u64 {
+        let acknowledged = self.acknowledged[id].lock().expect("sound");
+        let mut latest_first = acknowledged.iter().rev();
+        let last = latest_first.find(|(at, _)| *at <= time);
+        last.map_or(0, |(_, version)| *version)
+    }
 }
 
 /// One process over a [`Ledger`].
@@ -28,13 +44,16 @@ struct Ledger {
 struct Books {
     cache: Cache,
     ledger: Arc<Ledger>,
+    /// How old what is read may be.
+    bound: Duration,
 }
 
 impl Books {
-    pub(crate) async fn over(ledger: &Arc<Ledger>, config: CacheConfig) -> Self {
+    async fn over(ledger: &Arc<Ledger>, bound: Duration, config: CacheConfig) -> Self {
         Self {
             cache: Cache::new(config).await,
             ledger: Arc::clone(ledger),
+            bound,
         }
     }
 
@@ -45,7 +64,8 @@ impl Books {
 
     /// Reads, and checks that what comes was not known to be older when the read began; returns whether it was a hit.
     async fn check(&self, id: usize) -> bool {
-        let least = self.ledger.acknowledged[id].load(Ordering::SeqCst);
+        let by = Instant::now().checked_sub(self.bound).expect("a time");
+        let least = self.ledger.acknowledged_by(id, by);
         let (seen, outcomes) = observe(self.user(id)).await;
         assert!(
             seen >= least,
@@ -61,7 +81,7 @@ impl Books {
         while self.cache.invalidate("users", &id).await != Acknowledgement::Delivered {
             assert!(began.elapsed() < PATIENCE, "not delivered");
         }
-        self.ledger.acknowledged[id].fetch_max(version, Ordering::SeqCst);
+        self.ledger.acknowledge(id, version);
     }
 }
 
@@ -146,11 +166,20 @@ pub(crate) async fn nothing_stale_while<T: Send + 'static>(
     config: impl Fn() -> CacheConfig,
     happens: impl FnOnce() -> T + Send + 'static,
 ) -> (u64, u64, T) {
+    nothing_staler_than(Duration::ZERO, config, happens).await
+}
+
+/// The same where what is read may be older by so much.
+pub(crate) async fn nothing_staler_than<T: Send + 'static>(
+    bound: Duration,
+    config: impl Fn() -> CacheConfig,
+    happens: impl FnOnce() -> T + Send + 'static,
+) -> (u64, u64, T) {
     let ledger = Arc::default();
     let running = Arc::new(AtomicBool::new(true));
     let mut tasks = Vec::new();
     for number in 0..2 {
-        let books = Books::over(&ledger, config()).await;
+        let books = Books::over(&ledger, bound, config()).await;
         let (reader, running) = (books.clone(), Arc::clone(&running));
         let runs = Arc::clone(&running);
         tasks.push(tokio::spawn(async move {

@@ -155,7 +155,7 @@ impl Health {
 }
 
 /// Whether another node of the cluster has the key.
-fn is_elsewhere(error: &RedisError) -> bool {
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
 }
 

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::{RedisError, Value};
 use tokio::sync::watch;
 
+use super::health::is_elsewhere;
 use super::link::Link;
+use super::slots::{own_slots, tag};
 use super::supervisor::Links;
 use super::tracking::{Tracker, Tracking, track};
 use crate::base::error::Error;
@@ -17,34 +20,52 @@ const BEAT_TTL_MS: u64 = 1_000;
 impl Tracker {
     /// Sends a heartbeat: a key is read, so that it is tracked, and then written, so that it is pushed. Returns it if
     /// the server has done so.
+    ///
+    /// To a node of a cluster it is one question more, which slots it has. What it pushes proves nothing for those that have
+    /// left. Its push has been handled before its answer is: both come over one connection, in this order.
     async fn beat(&self, link: &Link, budget: Duration) -> Option<Beat> {
         let beat = self.local().beat(self.session)?;
-        let key = format!("{}{beat}", self.tracking.beats);
-        let mut both = redis::pipe();
-        both.get(&key).ignore();
-        both.cmd("SET")
-            .arg(&key)
-            .arg("1")
-            .arg("PX")
-            .arg(BEAT_TTL_MS)
-            .ignore();
-        match link
-            .ask(budget, async |it| both.query_async(it).await)
-            .await
-        {
-            Ok(()) => {
-                if crate::base::mutation::is_active("heartbeat-by-answer") {
-                    self.local().returned(self.session, beat);
-                }
-                Some(beat)
-            }
-            Err(error) => {
+        let mut commands = redis::pipe();
+        commands.ignore_errors();
+        let own = link.health.key();
+        let is_pushed = !self.is_node() || own.is_some();
+        if is_pushed {
+            let own = own.filter(|_| self.is_node());
+            let key = self.key(beat, own.as_deref().and_then(|own| tag(own)));
+            commands.get(&key);
+            let set = commands.cmd("SET").arg(&key).arg("1");
+            set.arg("PX").arg(BEAT_TTL_MS);
+        }
+        if self.is_node() {
+            commands.cmd("CLUSTER").arg("NODES");
+        }
+        let answers: Result<Vec<Result<Value, RedisError>>, _> = link
+            .ask(budget, async |it| commands.query_async(it).await)
+            .await;
+        let mut answers = answers.ok()?;
+        if self.is_node() {
+            let nodes = redis::from_redis_value::<String>(answers.pop()?.ok()?);
+            // One that is no primary any more proves nothing.
+            self.has_slots(own_slots(&nodes.ok()?)?);
+        }
+        if let Some(error) = answers.into_iter().find_map(Result::err) {
+            // Where its slot has moved on it gets another key.
+            if !is_elsewhere(&error) {
+                let error = link.failed(error);
                 if error.kind() == crate::ErrorKind::Store {
                     self.local().warn(error);
                 }
-                None
             }
+            return None;
         }
+        let is_returned = match self.is_node() {
+            true => !is_pushed || self.has_heard(beat),
+            false => crate::base::mutation::is_active("heartbeat-by-answer"),
+        };
+        if is_returned {
+            self.local().returned(self.session, beat);
+        }
+        Some(beat)
     }
 
     /// Whether this heartbeat, which the server has answered, was not pushed: then it tracks nothing, whoever told it so.
@@ -54,10 +75,14 @@ impl Tracker {
 
     /// Begins anew. What was read meanwhile is not tracked, and so it is forgotten.
     async fn restart(&self, link: &Link, budget: Duration) -> Result<(), Error> {
-        self.lost();
+        match self.is_node() {
+            // It stays in use, and without a heartbeat of it nothing is served.
+            true => link.state.opens(),
+            false => self.lost(),
+        }
         let tracked = link.ask(budget, async |it| track(it).await).await;
         if tracked.is_ok() {
-            self.open();
+            link.state.opens();
         }
         tracked
     }
@@ -77,7 +102,7 @@ pub(super) async fn keep_beating(
         tokio::select! {
             () = tokio::time::sleep(local.heartbeat()) => {}
             // The first one covers what is read from now on.
-            () = local.opened() => answered = None,
+            () = tracking.opened() => answered = None,
             _ = closing.wait_for(|closing| *closing) => return,
         }
         let Ok(link) = links.current() else {

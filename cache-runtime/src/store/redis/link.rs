@@ -74,15 +74,26 @@ impl LinkState {
     }
 
     pub(super) fn end(&self, end: End, reason: impl FnOnce() -> String) {
-        if let Some(tracker) = &self.tracker {
-            tracker.lost();
-        }
         if !self.broken.swap(true, Ordering::AcqRel) {
             *self.reason.lock() = Some((end, reason()));
+        }
+        // Only now: who begins to read in the next epoch does not read over this connection.
+        if let Some(tracker) = &self.tracker {
+            tracker.lost();
         }
         self.batcher.end();
         self.listeners.tell_all();
         self.changed.notify_one();
+    }
+
+    /// What is read over the connection is tracked from now on, unless it has ended already.
+    pub(super) fn opens(&self) {
+        if let Some(tracker) = &self.tracker {
+            tracker.open();
+            if self.broken.load(Ordering::Acquire) {
+                tracker.lost();
+            }
+        }
     }
 
     /// What becomes of what the server says by itself.

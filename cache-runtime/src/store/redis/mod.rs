@@ -302,18 +302,17 @@ impl Start {
             );
             seeds.push((redis.host.clone(), redis.port));
         }
-        if self.config.local_bytes > 0 {
-            tracing::warn!("nothing is kept in the process beside a cluster; every read asks it");
-        }
-        let cluster = self
-            .cluster
-            .get_or_init(|| Cluster::start(&self.config, self.links.connection.clone()));
+        let cluster = self.cluster.get_or_init(|| {
+            let tracking = self.keeper.tracking.as_ref();
+            let local = tracking.map(|it| Arc::clone(it.local()));
+            Arc::new(Cluster::new(
+                &self.config,
+                self.links.connection.clone(),
+                local,
+            ))
+        });
         let plan = cluster::Plan {
-            keeper: Keeper {
-                // Nothing is tracked: its connections come from several servers.
-                tracking: None,
-                ..self.keeper.clone()
-            },
+            keeper: self.keeper.clone(),
             seeds,
             space: self.config.key_space(),
         };

@@ -80,6 +80,36 @@ pub(super) fn tagged(key: &str) -> String {
     format!("{before}{{{of}}}{rest}")
 }
 
+/// The key of a generation as it is outside of a cluster, from the one in a cluster; `None` for all other keys.
+pub(super) fn untagged(key: &[u8]) -> Option<String> {
+    let key = std::str::from_utf8(key).ok()?;
+    let at = key.rfind(GENERATION)? + GENERATION.len();
+    let (before, name) = key.split_at_checked(at)?;
+    let (of, rest) = name.strip_prefix('{')?.split_once('}')?;
+    let plain = format!("{before}{of}{rest}");
+    (tagged(&plain) == key).then_some(plain)
+}
+
+/// The slots that a node says it has, and its epoch (`CLUSTER NODES`), to be compared; `None` if it is no primary.
+pub(super) fn own_slots(text: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let flags = fields.nth(2)?;
+        let has = |flag: &str| flags.split(',').any(|it| it == flag);
+        if !has("myself") || !has("master") {
+            return None;
+        }
+        let epoch = fields.nth(3)?;
+        let slots = fields.skip(1);
+        Some(
+            std::iter::once(epoch)
+                .chain(slots)
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
+    })
+}
+
 /// What a node says of itself and of the others (`CLUSTER NODES`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct View {
@@ -258,6 +288,8 @@ mod tests {
             ("@gen:", "@gen:"),
         ] {
             assert_eq!(tagged(plain), in_cluster);
+            let back = (plain != in_cluster).then_some(plain);
+            assert_eq!(untagged(in_cluster.as_bytes()).as_deref(), back);
         }
         assert_eq!(slot_of("@gen:{users}"), slot_of("@gen:{users}~derived"));
     }
@@ -283,6 +315,15 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
         slots.add(93);
         assert!(view.owns_any(&slots) && slots.has(93) && !slots.has(94));
         assert_eq!(View::parse("hello"), None);
+        assert_eq!(
+            own_slots(NODES).as_deref(),
+            Some("1 0-5459 5460 [93-<-67ed2db8d677e59ec4a4cefb06858cf2a1a89fa1]")
+        );
+        assert_eq!(
+            own_slots(&NODES.replace("myself,master", "myself,slave")),
+            None
+        );
+        assert_eq!(own_slots("hello"), None);
     }
 
     fn view(id: &str, nodes: &[(&str, u64, Range<u16>)]) -> View {

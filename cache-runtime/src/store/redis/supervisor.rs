@@ -184,15 +184,17 @@ pub(super) async fn keep(
                 if let Some(Found { named, .. }) = &found {
                     hold_acknowledgements(&links, &keeper.config, named);
                 }
+                // Before anything is read over it: in the epoch of the others that would be kept.
+                link.state.opens();
                 links.set(Some(Arc::clone(&link)));
+                if let Some(tracker) = link.tracker() {
+                    tracker.is_ready();
+                }
                 if former
                     .replace(link.server)
                     .is_some_and(|former| former != link.server)
                 {
                     links.changes.send_modify(|changes| *changes += 1);
-                }
-                if let Some(tracker) = &link.state.tracker {
-                    tracker.open();
                 }
                 links.breaker.close(clock::now());
                 links.connection.established();

@@ -276,6 +276,7 @@ impl Cluster {
         });
         let steps: Vec<_> = steps.collect();
         let done = self.run(&steps, OnItsWay::Fail).await;
+        self.changed(&steps);
         let replies = done.into_iter().map(|done| {
             let reply: Vec<u8> = only(done)?;
             Ok(match reply.as_slice() {
@@ -345,7 +346,9 @@ impl Cluster {
             steps.push(step(&scripts::FILL, &probe.key, args));
         }
         let mut filled = Vec::with_capacity(steps.len());
-        for done in self.run(&steps, OnItsWay::Fail).await {
+        let done = self.run(&steps, OnItsWay::Fail).await;
+        self.changed(&steps);
+        for done in done {
             filled.push(match only::<bool>(done)? {
                 true => Filled::Stored,
                 false => Filled::Refused,
@@ -432,6 +435,7 @@ impl Cluster {
         let steps: Vec<_> = rows.chain(on_deps).collect();
         let (mut at, mut wholes) = (Millis(0), Vec::new());
         let done = self.run(&steps, OnItsWay::Follow).await;
+        self.changed(&steps);
         for (number, done) in done.into_iter().enumerate() {
             let ((node_at, on_whole), _) = typed::<(u64, bool)>(done)?;
             at = at.max(Millis(node_at));
@@ -447,7 +451,9 @@ impl Cluster {
                 .iter()
                 .map(|group| step_of(group.slot, group.keys(), 0));
             let steps: Vec<_> = on_wholes.collect();
-            for done in self.run(&steps, OnItsWay::Follow).await {
+            let done = self.run(&steps, OnItsWay::Follow).await;
+            self.changed(&steps);
+            for done in done {
                 typed::<(u64, bool)>(done)?;
             }
         }
@@ -479,6 +485,7 @@ impl Cluster {
         let entry = step(&scripts::PRUNE, &probe.key, [ttl.clone()]);
         let steps: Vec<_> = std::iter::once(entry).chain(on_deps).collect();
         let done = self.run(&steps, OnItsWay::Fail).await;
+        self.changed(&steps);
         done.into_iter().try_for_each(|done| done.map(drop))
     }
 
@@ -532,6 +539,7 @@ impl Cluster {
             }
         }
         let done = self.run(&steps, OnItsWay::Follow).await;
+        self.changed(&steps);
         let mut invalidated = Invalidated {
             at: Millis(0),
             removed: 0,

@@ -14,11 +14,13 @@ use super::super::errors::described;
 use super::super::fence::Fences;
 use super::super::link::Link;
 use super::super::recent::Recent;
-use super::super::slots::slot_of;
+use super::super::slots::{slot_of, untagged};
 use super::node::SlotMap;
+use super::routing::Step;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::CacheConfig;
+use crate::local::Local;
 use crate::store::{Circuit, ConnectionWatch, Word};
 
 /// How long after a redirection that led nowhere the next attempt is made.
@@ -41,6 +43,8 @@ pub(in crate::store::redis) struct Cluster {
     pub(super) recent: Recent,
     /// When generations were last seen to, by hash of the key.
     pub(super) touched: Mutex<HashMap<u128, Instant>>,
+    /// The copies in this process, if there are any.
+    local: Option<Arc<Local>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,7 +91,11 @@ pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
 pub(super) type Answers = Vec<Result<Value, RedisError>>;
 
 impl Cluster {
-    pub(super) fn new(config: &CacheConfig, connection: ConnectionWatch) -> Self {
+    pub(in crate::store::redis) fn new(
+        config: &CacheConfig,
+        connection: ConnectionWatch,
+        local: Option<Arc<Local>>,
+    ) -> Self {
         Self {
             map: ArcSwap::default(),
             fences: Arc::default(),
@@ -99,6 +107,24 @@ impl Cluster {
             failure: Mutex::default(),
             recent: Recent::default(),
             touched: Mutex::default(),
+            local,
+        }
+    }
+
+    /// What this process has changed, as the nodes have just answered. It takes effect on the copies here before anybody is
+    /// told; the nodes' pushes of it come at any time.
+    pub(super) fn changed(&self, steps: &[Step<'_>]) {
+        let Some(local) = &self.local else {
+            return;
+        };
+        if crate::base::mutation::is_active("own-write-waits-for-the-push") {
+            return;
+        }
+        for key in steps.iter().flat_map(|step| &step.keys) {
+            match untagged(key.as_bytes()) {
+                Some(plain) => local.forget([plain.as_str()]),
+                None => local.forget([*key]),
+            }
         }
     }
 

@@ -15,17 +15,18 @@ use super::super::dial::dial;
 use super::super::errors::described;
 use super::super::fence::Fence;
 use super::super::health::Health;
+use super::super::heartbeat::keep_beating;
 use super::super::recent::Again;
 use super::super::slots::{SLOTS, Seen, SlotSet, View, owners, slot_of, tag};
 use super::super::supervisor::{self, Keeper, Links};
+use super::super::tracking::Tracking;
 use super::node::{Node, SlotMap};
 use super::state::Cluster;
 use crate::base::background::supervised;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
-use crate::config::{CacheConfig, RedisConfig};
+use crate::config::RedisConfig;
 use crate::key::KeySpace;
-use crate::store::ConnectionWatch;
 
 /// How long after one round the next begins. With the time that an answer may take it is a second.
 const INTERVAL: Duration = Duration::from_millis(750);
@@ -93,15 +94,6 @@ struct Topology {
     known: HashSet<(String, u16)>,
     /// Why there is no map, as far as it was said.
     said: Option<String>,
-}
-
-impl Cluster {
-    pub(in crate::store::redis) fn start(
-        config: &CacheConfig,
-        connection: ConnectionWatch,
-    ) -> Arc<Self> {
-        Arc::new(Self::new(config, connection))
-    }
 }
 
 impl Topology {
@@ -306,9 +298,18 @@ impl Topology {
             config,
             health: node.health.clone(),
             is_node: true,
+            tracking: self.plan.keeper.tracking.as_ref().map(Tracking::of_node),
             ..self.plan.keeper.clone()
         };
         let (links, closing) = (Arc::clone(&node.links), node.closing.subscribe());
+        if let Some(tracking) = &keeper.tracking {
+            let (links, tracking) = (Arc::clone(&links), tracking.clone());
+            let (budget, closing) = (keeper.budget, closing.clone());
+            tokio::spawn(supervised("heartbeat of a node", move || {
+                let (links, tracking) = (Arc::clone(&links), tracking.clone());
+                keep_beating(links, tracking, budget, closing.clone())
+            }));
+        }
         tokio::spawn(supervised("connection to a node", move || {
             let (links, keeper, closing) = (Arc::clone(&links), keeper.clone(), closing.clone());
             async move {

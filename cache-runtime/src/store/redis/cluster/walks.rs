@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use redis::Value;
-
-use super::super::limits::{REMOVE_STEP, STEP};
+use super::super::limits::{REMOVE_STEP, STEP, TRACKED_REMOVE_STEP};
 use super::super::link::Link;
 use super::super::reply::millis;
 use super::super::scripts;
 use super::super::scripts::Lua;
 use super::super::slots::slot_of;
+use super::super::tracking::Tracker;
 use super::super::walk::{Walk, db_size, facts_of, scan};
 use super::changes::OnItsWay;
 use super::node::Node;
@@ -82,9 +81,22 @@ impl Cluster {
         let mut walk = Walk::new(matching.pattern.clone(), matching.is_leisurely);
         while let Some(keys) = scan(link, self.budget, &mut walk).await? {
             let began = clock::now();
-            for keys in keys.chunks(REMOVE_STEP) {
-                for done in self.run_over(&scripts::REMOVE, keys, &args).await {
-                    removed += redis::from_redis_value::<u64>(done?).unwrap_or(0);
+            let step = match link.tracker().is_some_and(Tracker::is_on) {
+                true => TRACKED_REMOVE_STEP,
+                false => REMOVE_STEP,
+            };
+            for keys in keys.chunks(step) {
+                let steps = steps_over(&scripts::REMOVE, keys, &args);
+                let done = self.run(&steps, OnItsWay::Follow).await;
+                // A sweep leaves what lives; what it removes is dead by its generations already.
+                if matching.stored_before.is_none()
+                    || crate::base::mutation::is_active("sweep-ends-copies")
+                {
+                    self.changed(&steps);
+                }
+                for done in done {
+                    let (done, _) = done?;
+                    removed += redis::from_redis_value::<u64>(done).unwrap_or(0);
                 }
             }
             if matching.is_leisurely {
@@ -92,28 +104,6 @@ impl Cluster {
             }
         }
         Ok(removed)
-    }
-
-    /// Runs a script over each of these keys.
-    async fn run_over(
-        &self,
-        script: &'static Lua,
-        keys: &[String],
-        args: &[Vec<u8>],
-    ) -> Vec<Result<Value, Error>> {
-        let mut steps = Vec::with_capacity(keys.len());
-        for key in keys {
-            steps.push(Step {
-                slot: slot_of(key),
-                script,
-                keys: vec![key],
-                args: args.to_vec(),
-            });
-        }
-        let done = self.run(&steps, OnItsWay::Follow).await;
-        done.into_iter()
-            .map(|done| done.map(|(value, _)| value))
-            .collect()
     }
 
     pub(in crate::store::redis) async fn invalidate_namespace(
@@ -156,6 +146,7 @@ impl Cluster {
             });
         }
         let done = self.run(&steps, OnItsWay::Follow).await;
+        self.changed(&steps);
         done.into_iter().try_for_each(|done| done.map(drop))
     }
 
@@ -215,4 +206,15 @@ impl Cluster {
             .map(|(_, link)| link)
             .ok_or_else(|| self.unknown())
     }
+}
+
+/// A script over each of these keys.
+fn steps_over<'k>(script: &'static Lua, keys: &'k [String], args: &[Vec<u8>]) -> Vec<Step<'k>> {
+    let steps = keys.iter().map(|key| Step {
+        slot: slot_of(key),
+        script,
+        keys: vec![key],
+        args: args.to_vec(),
+    });
+    steps.collect()
 }
