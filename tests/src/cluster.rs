@@ -15,6 +15,7 @@ const SLOTS: u16 = 16_384;
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
     primaries: usize,
+    options: RedisOptions,
 }
 
 impl RedisCluster {
@@ -31,20 +32,11 @@ impl RedisCluster {
     /// # Panics
     /// When a server does not start, or the cluster does not form.
     pub fn start_with(primaries: usize, replicas: usize, options: RedisOptions) -> Self {
-        let nodes = (0..primaries * (1 + replicas)).map(|_| {
-            let bus = free_port();
-            options
-                .clone()
-                .config("cluster-enabled yes")
-                .config(&format!("cluster-port {bus}"))
-                .config("cluster-node-timeout 1000")
-                .config("cluster-migration-barrier 10")
-                .config("repl-diskless-sync-delay 0")
-                .start()
-        });
+        let nodes = (0..primaries * (1 + replicas)).map(|_| start_node(&options));
         let cluster = Self {
             nodes: nodes.collect(),
             primaries,
+            options,
         };
         cluster.form(replicas);
         cluster
@@ -94,6 +86,25 @@ impl RedisCluster {
             let nodes = node.cli(&["CLUSTER", "NODES"]);
             nodes.lines().filter(|line| line.contains("slave")).count() == replicas
         });
+    }
+
+    /// One node more, a primary without slots; returns its number.
+    ///
+    /// # Panics
+    /// When the server does not start, or the others don't hear of it.
+    pub fn join(&mut self) -> usize {
+        let node = start_node(&self.options);
+        let bus = node.cli(&["CONFIG", "GET", "cluster-port"]);
+        let bus = bus.lines().last().unwrap_or_default().to_owned();
+        let port = node.port().to_string();
+        self.nodes[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+        self.nodes.push(node);
+        self.wait("all nodes are known to each", |node| {
+            let nodes = node.cli(&["CLUSTER", "NODES"]);
+            let known = nodes.lines().filter(|line| !line.contains("handshake"));
+            known.count() == self.nodes.len()
+        });
+        self.nodes.len() - 1
     }
 
     fn wait(&self, what: &str, holds: impl Fn(&RedisServer) -> bool) {
@@ -302,6 +313,18 @@ impl RedisCluster {
             node.cli(&["CLUSTER", "NODES"])
         );
     }
+}
+
+fn start_node(options: &RedisOptions) -> RedisServer {
+    let bus = free_port();
+    options
+        .clone()
+        .config("cluster-enabled yes")
+        .config(&format!("cluster-port {bus}"))
+        .config("cluster-node-timeout 1000")
+        .config("cluster-migration-barrier 10")
+        .config("repl-diskless-sync-delay 0")
+        .start()
 }
 
 #[cfg(test)]

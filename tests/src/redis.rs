@@ -50,7 +50,7 @@ impl RedisOptions {
     }
 
     /// Starts it as a Sentinel.
-    pub(crate) fn sentinel(mut self) -> Self {
+    pub fn sentinel(mut self) -> Self {
         self.is_sentinel = true;
         self
     }

@@ -27,7 +27,7 @@ use crate::protocol::generation::Dep;
 use crate::registry::{Role, Site};
 use crate::store::{
     ConnectionWatch, Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, Probe, ServerFacts, Store,
+    LeaseRequest, Look, Matching, PartlyInvalidated, Probe, ServerFacts, Store,
 };
 
 /// A test that hangs has failed.
@@ -49,6 +49,8 @@ struct Held {
     connection: Option<ConnectionWatch>,
     /// Whether a refusal means that the connection was lost, and that there is a new one already.
     reconnects: AtomicBool,
+    /// It has several servers, and the one that has what is to be invalidated is away. Intents are of another.
+    is_partly_away: AtomicBool,
 }
 
 impl Held {
@@ -89,6 +91,7 @@ impl Held {
             closed: Semaphore::new(0),
             connection: None,
             reconnects: AtomicBool::new(false),
+            is_partly_away: AtomicBool::new(false),
         })
     }
 }
@@ -158,6 +161,25 @@ impl Store for Held {
             at: Millis(0),
             removed: 0,
         })
+    }
+
+    async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
+        let none = Invalidated {
+            at: Millis(0),
+            removed: 0,
+        };
+        let answer = match self.is_split() {
+            true => refused(),
+            false => self.invalidate(invalidation).await,
+        };
+        match answer {
+            Ok(done) => PartlyInvalidated::whole(done),
+            Err(error) => PartlyInvalidated::partly(none, invalidation.clone(), error),
+        }
+    }
+
+    fn is_split(&self) -> bool {
+        self.is_partly_away.load(Ordering::SeqCst)
     }
 
     async fn intend(&self, _: &Intent) -> Result<Intended, Error> {
@@ -493,6 +515,48 @@ async fn an_announcement_that_is_refused_holds_nobody_up() {
     store.refuses_intents.store(false, Ordering::SeqCst);
     a_while_later().await;
     assert!(!delivery.is_pending(&probe("teams")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_server_does_not_take_holds_up_no_announcement_at_another() {
+    let (store, _watch) = Held::connected();
+    store.is_partly_away.store(true, Ordering::SeqCst);
+    let delivery = over(&store);
+    let receipt = delivery.enqueue(order("users"));
+    assert_eq!(
+        receipt.acknowledged(ACK_TIMEOUT).await,
+        Acknowledgement::Pending
+    );
+    let announcement = Order {
+        intents: vec![Intent {
+            token: Nonce::fresh(),
+            rows: Vec::new(),
+            deps: order("teams").bumps,
+            length: LIMIT,
+        }],
+        ..Order::default()
+    };
+    drop(delivery.enqueue(announcement));
+    let taken = tokio::time::timeout(LIMIT, store.taken.acquire()).await;
+    taken.expect("in time").expect("never closed").forget();
+    assert!(delivery.is_pending(&probe("users")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_to_one_of_several_servers_is_waited_for() {
+    let (store, _watch) = Held::connected();
+    store.is_partly_away.store(true, Ordering::SeqCst);
+    let delivery = over(&store);
+    let began = clock::now();
+    let receipt = delivery.enqueue(order("users"));
+    let back = async {
+        tokio::time::sleep(30 * MS).await;
+        store.is_partly_away.store(false, Ordering::SeqCst);
+        store.connect();
+    };
+    let (told, ()) = tokio::join!(receipt.acknowledged(ACK_TIMEOUT), back);
+    assert_eq!(told, Acknowledgement::Delivered);
+    assert!(is_about(began.elapsed(), 30 * MS), "{:?}", began.elapsed());
 }
 
 const MS: Duration = Duration::from_millis(1);

@@ -133,6 +133,16 @@ impl Worker {
                     self.shared.requeue(self.connection.as_ref());
                     continue;
                 }
+                // One of several connections, of which the others may be in use.
+                if is_away(&error)
+                    && self.store.is_split()
+                    && let Some(Some(until)) = self.shared.requeue(self.connection.as_ref())
+                {
+                    return Err(Stopped {
+                        error,
+                        until: Some(until),
+                    });
+                }
                 self.shared.take_back();
                 return Err(Stopped { error, until: None });
             }
@@ -158,8 +168,8 @@ impl Worker {
                         .map(|(name, derived)| (Some(name), derived));
                     self.sweeper.request(resources.chain(namespace), at);
                 }
-                // The store is away: trying the intents would only take as long again.
-                Err(error) if is_away(&error) => return Err(error),
+                // The store is away: trying the intents would only take as long again. Of a split store it may be a part.
+                Err(error) if is_away(&error) && !self.store.is_split() => return Err(error),
                 Err(error) => outcome = Err(error),
             }
         }
@@ -172,7 +182,7 @@ impl Worker {
             self.shared.change(|queue| queue.defer_intent(intent.token));
             let is_away = is_away(&error);
             outcome = Err(error);
-            if is_away {
+            if is_away && !self.store.is_split() {
                 break;
             }
         }

@@ -1,10 +1,9 @@
 //! Whether a store has a connection, for those who wait for the next one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::base::clock::{self, Instant};
 
@@ -19,10 +18,8 @@ pub struct ConnectionWatch(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     status: watch::Sender<ConnectionStatus>,
-    /// Whether invalidations wait for a connection.
-    is_wanted: AtomicBool,
-    /// For the one who pauses before the next attempt.
-    hurry: Notify,
+    /// Whether invalidations wait for a connection: for those who pause before the next attempt.
+    is_wanted: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,11 +53,12 @@ impl ConnectionWatch {
     /// Waits before the next attempt: for `usual`, or for no longer than `wanted` while invalidations wait.
     ///
     /// # Cancel safety
-    /// It can be dropped at any time. One task at a time may wait here.
+    /// It can be dropped at any time.
     pub async fn pause(&self, usual: Duration, wanted: Duration) {
         let began = clock::now();
+        let mut wanted_now = self.0.is_wanted.subscribe();
         loop {
-            let is_wanted = self.0.is_wanted.load(Ordering::Acquire)
+            let is_wanted = *wanted_now.borrow_and_update()
                 && !crate::base::mutation::is_active("reconnect-pause-grows-while-pending");
             let pause = match is_wanted {
                 true => usual.min(wanted),
@@ -68,16 +66,17 @@ impl ConnectionWatch {
             };
             tokio::select! {
                 () = tokio::time::sleep_until(began + pause) => return,
-                () = self.0.hurry.notified() => {}
+                // The sender is in `self`.
+                _ = wanted_now.changed() => {}
             }
         }
     }
 
     /// Says whether invalidations wait.
     pub(crate) fn want(&self, is_wanted: bool) {
-        if self.0.is_wanted.swap(is_wanted, Ordering::AcqRel) != is_wanted {
-            self.0.hurry.notify_one();
-        }
+        self.0
+            .is_wanted
+            .send_if_modified(|wanted| std::mem::replace(wanted, is_wanted) != is_wanted);
     }
 
     pub(crate) fn status(&self) -> ConnectionStatus {
@@ -109,6 +108,17 @@ mod tests {
         };
         tokio::join!(watch.pause(SECOND, SECOND / 10), waits);
         assert_eq!(began.elapsed(), SECOND / 2, "what was to be waited is over");
+
+        watch.want(false);
+        let began = clock::now();
+        let waits = async {
+            tokio::time::sleep(SECOND / 2).await;
+            watch.want(true);
+        };
+        // To each node of a cluster there is a connection.
+        let pause = || watch.pause(SECOND, SECOND / 10);
+        tokio::join!(pause(), pause(), waits);
+        assert_eq!(began.elapsed(), SECOND / 2, "all who wait hear of it");
 
         let began = clock::now();
         watch.pause(SECOND, SECOND / 10).await;

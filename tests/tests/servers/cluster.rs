@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::store::{RedisStore, Store};
 use cache_runtime::testing::check_store;
-use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig};
+use cache_runtime::{Acknowledgement, CacheConfig, RedisConfig, Status, observe};
 use cache_tests::{RedisCluster, RedisOptions, RedisServer, eventually};
 use tokio::runtime::Handle;
 
@@ -155,6 +155,63 @@ async fn a_slot_on_its_way_bypasses_and_its_invalidations_follow() {
             .last(),
         Some("1")
     );
+    let acknowledged = shop.cache.invalidate("users", &1_i64).await;
+    assert_eq!(acknowledged, Acknowledgement::Delivered);
+    assert_eq!(
+        cluster
+            .node(to)
+            .shell("(echo ASKING; echo EXISTS users:1) | redis-cli")
+            .lines()
+            .last(),
+        Some("0")
+    );
+    cluster.end_move(slot, from, to);
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+}
+
+/// The generations of a write by id are some that exist and one that does not: they lie on two nodes then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_delivered_while_the_slot_of_its_generations_is_on_its_way() {
+    let cluster = RedisCluster::start(2, 0);
+    let shop = Shop::over(settings(&cluster).command_budget(Duration::from_secs(1))).await;
+    let other = shop.node(settings(&cluster)).await;
+    let is_listed = async || {
+        let outcomes = observe(other.list(1)).await.1;
+        matches!(outcomes[0].status, Status::Hit { .. })
+    };
+    eventually(PATIENCE, is_listed).await;
+    let slot = cluster.slot("@gen:{users}");
+    let (from, to) = (cluster.owner(slot), 1 - cluster.owner(slot));
+    cluster.begin_to_move(slot, to);
+    assert!(is_listed().await);
+    let acknowledged = shop.cache.invalidate("users", &77_i64).await;
+    assert_eq!(acknowledged, Acknowledgement::Delivered);
+    assert!(!is_listed().await, "a list of before the write");
+    shop.rename_announced(78).await;
+    assert_eq!(shop.cache.get_stats().await.counters.pending, 0);
+    cluster.move_keys(slot, from, to);
+    cluster.end_move(slot, from, to);
+    eventually(PATIENCE, is_listed).await;
+    // Nobody depends on these rows, so they have no generations.
+    shop.rename(79).await;
+    for node in 0..2 {
+        let rows = ["--scan", "--pattern", "@gen:{users}~row*"];
+        assert_eq!(cluster.node(node).cli(&rows), "");
+    }
+}
+
+/// A cluster grows by a node without slots, to which slots are moved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalidations_follow_a_slot_to_a_node_that_had_none() {
+    let mut cluster = RedisCluster::start(2, 0);
+    let shop = Shop::over(settings(&cluster)).await;
+    shop.user(1).await;
+    assert!(is_hit(&shop, 1).await);
+    let to = cluster.join();
+    let slot = cluster.slot("users:1");
+    let from = cluster.owner(slot);
+    cluster.begin_to_move(slot, to);
+    cluster.move_keys(slot, from, to);
     let acknowledged = shop.cache.invalidate("users", &1_i64).await;
     assert_eq!(acknowledged, Acknowledgement::Delivered);
     assert_eq!(

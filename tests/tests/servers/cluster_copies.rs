@@ -110,13 +110,13 @@ async fn nothing_is_served_while_a_node_is_silent_and_the_others_go_on_without_i
     warm(&shop).await;
     let generations = cluster.owner(cluster.slot("@gen:{users}"));
     let away = (generations + 1) % 3;
+    let here = (0..ROWS).find(|id| cluster.is_owner(generations, &format!("users:{id}")));
+    let here = here.expect("a row of that node");
     let before = figures(&shop).await.epochs;
     cluster.node_mut(away).pause();
     eventually(PATIENCE, async || !figures(&shop).await.serving).await;
     // It is given up, and what came from it is dropped.
     eventually(PATIENCE, async || figures(&shop).await.epochs > before).await;
-    let here = (0..ROWS).find(|id| cluster.is_owner(generations, &format!("users:{id}")));
-    let here = here.expect("a row of that node");
     eventually(PATIENCE, async || is_local(&shop, here).await).await;
     cluster.node_mut(away).resume();
     warm(&shop).await;

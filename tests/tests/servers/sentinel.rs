@@ -1,7 +1,9 @@
 //! Sentinels: the primary is the one that the majority's latest answer names, and no other is used.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use cache_runtime::testing::internals::resolve;
 use cache_runtime::{Acknowledgement, Cache, CacheConfig, RedisConfig};
 use cache_tests::{RedisOptions, RedisServer, Sentinels, eventually};
 
@@ -180,24 +182,25 @@ async fn the_first_answer_may_be_an_old_one() {
 
 /// Two processes hear of a failover at different times: one keeps a row at the new primary, the other changes it and is told by
 /// the former one that all is invalidated. Each has a Sentinel of its own, which says so.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_former_primary_acknowledged_is_done_again() {
+async fn done_again(change: impl AsyncFnOnce(&Shop) -> u64, trusts: bool) {
     let mut former = RedisServer::start();
     let new = RedisServer::start();
     let (behind, ahead) = (lone_sentinel(&former), lone_sentinel(&new));
     let by = |sentinel: &RedisServer| {
         let addresses = [("127.0.0.1", sentinel.port())];
-        over(RedisConfig::sentinels(addresses, Sentinels::NAME))
+        let redis = RedisConfig::sentinels(addresses, Sentinels::NAME);
+        over(redis).trust_restart(trusts)
     };
     let shop = Shop::over(by(&ahead)).await;
     let writer = shop.node(by(&behind)).await;
     eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
     eventually(PATIENCE, async || is_hit(&writer, 2).await).await;
-    let row = writer.rename(1).await;
+    let row = change(&writer).await;
     assert!(
         shop.user(1).await < row,
         "the servers know nothing of each other"
     );
+    let port = new.port().to_string();
     for command in [
         &["SENTINEL", "REMOVE", Sentinels::NAME][..],
         &[
@@ -205,7 +208,7 @@ async fn what_a_former_primary_acknowledged_is_done_again() {
             "MONITOR",
             Sentinels::NAME,
             "127.0.0.1",
-            &new.port().to_string(),
+            &port,
             "1",
         ],
     ] {
@@ -213,4 +216,53 @@ async fn what_a_former_primary_acknowledged_is_done_again() {
     }
     former.stop();
     eventually(PATIENCE, async || shop.user(1).await == row).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_former_primary_acknowledged_is_done_again() {
+    done_again(async |writer| writer.rename(1).await, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_done_again_where_servers_do_not_say_who_they_are() {
+    done_again(async |writer| writer.rename(1).await, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_all_was_removed_is_done_again() {
+    let clear = async |writer: &Shop| {
+        let row = writer.commit();
+        writer.cache.clear_all().await.expect("the server answers");
+        row
+    };
+    done_again(clear, false).await;
+}
+
+/// Sentinels have names, and so has the primary another address than they.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_lasts_while_sentinels_are_named() {
+    let server = RedisServer::start();
+    let sentinel = lone_sentinel(&server);
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    resolve("sentinel.test", vec![address(sentinel.port())]);
+    let redis = RedisConfig::sentinels([("sentinel.test", 1)], Sentinels::NAME);
+    let shop = Shop::over(over(redis).local_mb(16)).await;
+    eventually(PATIENCE, async || is_hit(&shop, 1).await).await;
+    let connections = || server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let id = |list: &str| {
+        let named = list.lines().find(|line| line.contains("resp=3"))?;
+        named.split(' ').next().map(str::to_owned)
+    };
+    let before = id(&connections());
+    // All names are looked at again.
+    for n in 0..10 {
+        resolve("other.test", vec![address(n)]);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(is_hit(&shop, 1).await);
+    }
+    assert!(before.is_some());
+    assert_eq!(id(&connections()), before);
+    let checkup = shop.cache.checkup().await.to_string();
+    let sentinels = format!(":{}", sentinel.port());
+    assert!(!checkup.contains(&sentinels), "{checkup}");
 }

@@ -113,6 +113,11 @@ impl Shop {
         self.row.load(Ordering::SeqCst)
     }
 
+    /// Writes past the cache.
+    pub(crate) fn commit(&self) -> u64 {
+        self.row.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
     #[invalidates("users", id = id, cache = self.cache)]
     pub(crate) async fn rename(&self, id: i64) -> u64 {
         let _ = id;

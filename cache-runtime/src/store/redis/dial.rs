@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -41,7 +42,20 @@ pub(super) async fn dial(
     address: SocketAddr,
     on_push: impl Fn(PushInfo) + Send + Sync + 'static,
 ) -> Result<(MultiplexedConnection, bool), Error> {
-    let error = match dial_with(config, address, Some(on_push)).await {
+    let on_push = Arc::new(on_push);
+    let dial_resp3 = async || {
+        let on_push = Arc::clone(&on_push);
+        dial_with(config, address, Some(move |push| on_push(push))).await
+    };
+    let mut attempt = dial_resp3().await;
+    // Some servers hang up when they are asked for RESP3, and all do now and then.
+    if attempt
+        .as_ref()
+        .is_err_and(RedisError::is_connection_dropped)
+    {
+        attempt = dial_resp3().await;
+    }
+    let error = match attempt {
         Ok(connection) => return Ok((connection, true)),
         Err(error) => error,
     };

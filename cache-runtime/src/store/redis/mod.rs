@@ -105,7 +105,9 @@ impl RedisStore {
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);
         let connection = ConnectionWatch::default();
-        let links = Arc::new(Links::new(connection, attempted.clone()));
+        let recent = redis.sentinel.as_ref().map(|_| Arc::<Recent>::default());
+        let links = Links::new(connection, attempted.clone(), recent.clone());
+        let links = Arc::new(links);
         let local = (config.local_bytes > 0)
             .then(|| Arc::new(Local::new(config.local_bytes, config.local_max_staleness)));
         let tracking = local
@@ -135,7 +137,6 @@ impl RedisStore {
             application: supervisor::driving_runtime(),
             is_node: false,
         };
-        let recent = redis.sentinel.as_ref().map(|_| Arc::<Recent>::default());
         if let Some(recent) = &recent {
             let replay = Replay {
                 links: Arc::clone(&links),
@@ -265,11 +266,24 @@ impl RedisStore {
         if on_whole {
             self.changed(rows.iter().map(|row| row.whole.key()));
         }
-        self.links.fences.passed(&[0]).await;
+        self.confirmed(link).await?;
         Ok(Intended {
             at: Millis(at),
             on_whole,
         })
+    }
+
+    /// Returns when what was changed over this connection may be acknowledged: when no former primary is used any more.
+    ///
+    /// # Errors
+    /// If Sentinels name the primary and the connection was given up meanwhile: it may have been one to a former primary.
+    async fn confirmed(&self, link: &Link) -> Result<(), Error> {
+        self.links.fences.passed(&[0]).await;
+        let is_left = self.recent.is_some() && !link.is_usable();
+        match is_left {
+            true => Err(Error::unavailable("the primary was left meanwhile")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -305,11 +319,8 @@ impl Start {
         let cluster = self.cluster.get_or_init(|| {
             let tracking = self.keeper.tracking.as_ref();
             let local = tracking.map(|it| Arc::clone(it.local()));
-            Arc::new(Cluster::new(
-                &self.config,
-                self.links.connection.clone(),
-                local,
-            ))
+            let (connection, redis) = (self.links.connection.clone(), redis.clone());
+            Arc::new(Cluster::new(&self.config, connection, local, redis))
         });
         let plan = cluster::Plan {
             keeper: self.keeper.clone(),
@@ -502,7 +513,7 @@ impl Store for RedisStore {
                 removed: done.removed + step.removed,
             };
         }
-        self.links.fences.passed(&[0]).await;
+        self.confirmed(&link).await?;
         Ok(done)
     }
 
@@ -579,6 +590,10 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.invalidate_namespace(namespace).await;
         }
+        // First, so that whoever does it again at the next primary knows of it.
+        if let Some(recent) = &self.recent {
+            recent.remember_everything();
+        }
         let link = self.links.current()?;
         let mut done = link.clock.now();
         let mut walk = Walk::new(format!("{}@gen:*", glob::literal(namespace)), false);
@@ -589,7 +604,7 @@ impl Store for RedisStore {
                 done = self.invalidate_on(&link, &[], &bumps, "").await?.at;
             }
         }
-        self.links.fences.passed(&[0]).await;
+        self.confirmed(&link).await?;
         Ok(done)
     }
 

@@ -30,8 +30,17 @@ struct Remembered {
     bumps: HashMap<Arc<Dep>, Instant>,
     /// How many there may be before the old ones are forgotten.
     limit: usize,
-    /// When there were too many.
+    /// When there were too many, or all was invalidated.
     overflowed: Option<Instant>,
+    /// When the server was left that acknowledged it: what was recent then is recent until the next one knows of it.
+    left: Option<Instant>,
+}
+
+impl Remembered {
+    fn is_recent(&self, now: Instant) -> impl Fn(&Instant) -> bool + use<> {
+        let now = self.left.unwrap_or(now);
+        move |at| now.saturating_duration_since(*at) < KEPT
+    }
 }
 
 /// What is to be done again.
@@ -54,10 +63,9 @@ impl Recent {
         if it.kills.len() + it.bumps.len() <= it.limit.max(MOST / 20) {
             return;
         }
-        it.kills
-            .retain(|_, at| now.saturating_duration_since(*at) < KEPT);
-        it.bumps
-            .retain(|_, at| now.saturating_duration_since(*at) < KEPT);
+        let is_recent = it.is_recent(now);
+        it.kills.retain(|_, at| is_recent(at));
+        it.bumps.retain(|_, at| is_recent(at));
         let left = it.kills.len() + it.bumps.len();
         it.limit = (2 * left).min(MOST);
         if left > MOST {
@@ -68,12 +76,26 @@ impl Recent {
         }
     }
 
+    /// All of the namespace was.
+    pub(super) fn remember_everything(&self) {
+        self.0.lock().overflowed = Some(clock::now());
+    }
+
+    /// The connection to the server that acknowledged it is over. From now on nothing is forgotten for its age.
+    pub(super) fn left(&self) {
+        self.0.lock().left.get_or_insert(clock::now());
+    }
+
+    /// The server in use knows of all of it.
+    pub(super) fn is_known(&self) {
+        self.0.lock().left = None;
+    }
+
     /// What another server may not know.
     pub(super) fn again(&self) -> Again {
-        let now = clock::now();
-        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < KEPT;
         let it = self.0.lock();
-        if it.overflowed.as_ref().is_some_and(is_recent) {
+        let is_recent = it.is_recent(clock::now());
+        if it.overflowed.as_ref().is_some_and(&is_recent) {
             return Again::Everything;
         }
         let kills = it.kills.iter().filter(|(_, at)| is_recent(at));
@@ -123,5 +145,28 @@ mod tests {
         assert!(matches!(recent.again(), Again::Everything));
         tokio::time::advance(KEPT).await;
         assert!(matches!(recent.again(), Again::Nothing));
+        recent.remember_everything();
+        assert!(matches!(recent.again(), Again::Everything));
+    }
+
+    /// However long it takes to connect to the next server.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_recent_when_a_server_was_left_is_done_again_at_the_next() {
+        let recent = Recent::default();
+        recent.remember(&kill("users:1"));
+        tokio::time::advance(KEPT / 2).await;
+        recent.left();
+        tokio::time::advance(KEPT * 2).await;
+        recent.left();
+        recent.remember(&kill("users:2"));
+        let Again::These(these) = recent.again() else {
+            panic!("both may be unknown there");
+        };
+        assert_eq!(these.kills.len(), 2);
+        recent.is_known();
+        let Again::These(these) = recent.again() else {
+            panic!("one is recent");
+        };
+        assert_eq!(these.kills, ["users:2"]);
     }
 }

@@ -9,7 +9,7 @@ use super::limits::STEP;
 use super::link::Link;
 use super::recent::{Again, Recent};
 use super::reply::millis;
-use super::scripts::INVALIDATE;
+use super::scripts::{INVALIDATE, fresh_nonce};
 use super::supervisor::Links;
 use super::walk::{Walk, scan};
 use crate::base::error::Error;
@@ -44,6 +44,7 @@ impl Replay {
             while !self.is_done().await {
                 tokio::time::sleep(PAUSE).await;
             }
+            self.recent.is_known();
         }
     }
 
@@ -64,11 +65,13 @@ impl Replay {
             Again::These(these) => {
                 for kills in these.kills.chunks(STEP) {
                     let kills: Vec<_> = kills.iter().map(String::as_str).collect();
-                    self.invalidate(link, &kills, &[]).await?;
+                    let none = std::iter::empty();
+                    self.invalidate(link, &kills, &[], none).await?;
                 }
                 for bumps in these.bumps.chunks(STEP) {
+                    let nonces = bumps.iter().map(|dep| fresh_nonce(dep));
                     let bumps: Vec<_> = bumps.iter().map(|dep| dep.key()).collect();
-                    self.invalidate(link, &[], &bumps).await?;
+                    self.invalidate(link, &[], &bumps, nonces).await?;
                 }
             }
             Again::Everything => {
@@ -77,7 +80,10 @@ impl Replay {
                 while let Some(keys) = scan(link, self.budget, &mut walk).await? {
                     for bumps in keys.chunks(STEP) {
                         let bumps: Vec<_> = bumps.iter().map(String::as_str).collect();
-                        self.invalidate(link, &[], &bumps).await?;
+                        let nonces = bumps
+                            .iter()
+                            .map(|_| Nonce::fresh().to_string().into_bytes());
+                        self.invalidate(link, &[], &bumps, nonces).await?;
                     }
                 }
             }
@@ -85,10 +91,13 @@ impl Replay {
         Ok(())
     }
 
-    async fn invalidate(&self, link: &Link, kills: &[&str], bumps: &[&str]) -> Result<(), Error> {
-        let nonces = bumps
-            .iter()
-            .map(|_| Nonce::fresh().to_string().into_bytes());
+    async fn invalidate(
+        &self,
+        link: &Link,
+        kills: &[&str],
+        bumps: &[&str],
+        nonces: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<(), Error> {
         let args = [
             kills.len().to_string().into_bytes(),
             millis(self.generation_ttl),

@@ -11,6 +11,7 @@ use redis::{Cmd, FromRedisValue, RedisError, Script};
 use super::limits::{INTENTS, READ_LIMIT};
 use crate::base::nonce::Nonce;
 use crate::protocol::entry::{MAGIC, layout};
+use crate::protocol::generation::Dep;
 
 /// What all scripts begin with: the layout of an entry, and the functions that they share.
 fn prelude() -> String {
@@ -189,6 +190,12 @@ pub(super) fn all() -> [&'static Lua; 11] {
         &REMOVE,
         &SWITCH,
     ]
+}
+
+/// The next value of a generation, as [`INVALIDATE`] takes it: where nobody depends on a row, there is nothing to write.
+pub(super) fn fresh_nonce(dep: &Dep) -> Vec<u8> {
+    let mark = if dep.is_of_row() { "?" } else { "" };
+    format!("{mark}{}", Nonce::fresh()).into_bytes()
 }
 
 /// `KEYS` generations; `ARGV` time to live in ms, then a nonce each. Creates those that are missing, replaces

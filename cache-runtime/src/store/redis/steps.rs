@@ -149,11 +149,7 @@ impl RedisStore {
         bumps: &[&Dep],
         withdraws: &str,
     ) -> Result<Invalidated, Error> {
-        let nonces = bumps.iter().map(|dep| {
-            // Where nobody depends on a row, there is nothing to write.
-            let mark = if dep.is_of_row() { "?" } else { "" };
-            format!("{mark}{}", Nonce::fresh()).into_bytes()
-        });
+        let nonces = bumps.iter().map(|dep| scripts::fresh_nonce(dep));
         let generations = bumps.iter().map(|dep| dep.key());
         let keys = kills.iter().copied().chain(generations);
         let args = [

@@ -23,6 +23,7 @@ use super::health::{self, Ailment, Health};
 use super::link::{Link, LinkState};
 use super::misplaced::Misplaced;
 use super::probe;
+use super::recent::Recent;
 use super::reply::reading;
 use super::scripts::{self, ScriptMode};
 use super::sentinel::{self, Named, Sentinels};
@@ -64,11 +65,18 @@ pub(super) struct Links {
     pub(super) fences: Arc<Fences>,
     /// Which servers were the primary, for what has to be told to the next one.
     pub(super) changes: watch::Sender<u64>,
+    /// What the next primary may not know, where Sentinels name one.
+    pub(super) recent: Option<Arc<Recent>>,
 }
 
 impl Links {
-    pub(super) fn new(connection: ConnectionWatch, attempted: watch::Sender<bool>) -> Self {
+    pub(super) fn new(
+        connection: ConnectionWatch,
+        attempted: watch::Sender<bool>,
+        recent: Option<Arc<Recent>>,
+    ) -> Self {
         Self {
+            recent,
             current: ArcSwapOption::default(),
             breaker: Breaker::default(),
             connection,
@@ -190,18 +198,19 @@ pub(super) async fn keep(
                 if let Some(tracker) = link.tracker() {
                     tracker.is_ready();
                 }
-                if former
-                    .replace(link.server)
-                    .is_some_and(|former| former != link.server)
-                {
-                    links.changes.send_modify(|changes| *changes += 1);
+                // The address as well: where servers don't say who they are, all have one identity.
+                let server = (link.server, link.address);
+                match former.replace(server) {
+                    Some(former) if former != server => {
+                        links.changes.send_modify(|changes| *changes += 1);
+                    }
+                    _ => links.recent.iter().for_each(|recent| recent.is_known()),
                 }
                 links.breaker.close(clock::now());
                 links.connection.established();
-                let RedisConfig { host, port, .. } = match &found {
-                    Some(found) => &found.config,
-                    None => &keeper.config,
-                };
+                let config = found.as_ref().map(|found| found.config.clone());
+                let config = config.unwrap_or_else(|| keeper.config.clone());
+                let RedisConfig { host, port, .. } = &config;
                 match keeper.is_node {
                     true => tracing::info!("✓ connected to the cluster's primary at {host}:{port}"),
                     false => tracing::info!("✓ Redis cache enabled at {host}:{port}"),
@@ -218,13 +227,14 @@ pub(super) async fn keep(
                 tokio::select! {
                     () = link.state.changed.notified() => {}
                     never = keep_time(&link) => match never {},
-                    never = watch_address(&link, &keeper.config) => match never {},
+                    never = watch_address(&link, &config) => match never {},
                     never = watch_health(&link) => match never {},
                     never = watch_sentinels(&link, found) => match never {},
                     never = link.batcher().watch(keeper.budget, overdue) => match never {},
                     _ = closing.wait_for(|closing| *closing) => break,
                 }
                 links.set(None);
+                links.recent.iter().for_each(|recent| recent.left());
                 let given_up = link.state.reason.lock().take();
                 given_up.unwrap_or((End::Lost, String::new()))
             }

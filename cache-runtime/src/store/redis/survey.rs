@@ -59,6 +59,8 @@ impl RedisStore {
         }
         let (others, silent) = match self.cluster() {
             Some(_) => (Vec::new(), Vec::new()),
+            // Its address comes from the Sentinels, and not from a name that may lead to several.
+            None if self.redis.sentinel.is_some() => (Vec::new(), Vec::new()),
             None => supervisor::others(&link, &self.redis).await?,
         };
         if !(others.is_empty() && silent.is_empty()) {

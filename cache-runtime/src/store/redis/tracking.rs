@@ -85,6 +85,11 @@ impl Tracker {
         &self.tracking.local
     }
 
+    /// Whether the server tracks what is read.
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Acquire)
+    }
+
     pub(super) fn is_node(&self) -> bool {
         self.tracking.is_node
     }

@@ -7,13 +7,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 
+use super::super::address;
+use super::super::dial::dial;
 use super::super::limits::{SCRIPT_SETS_IT, STEP};
 use super::super::link::Link;
 use super::super::reply::{millis, miscounted};
 use super::super::scripts::{self, Lua, ScriptMode};
 use super::super::slots::slot_of;
 use super::routing::{Step, groups, routed};
-use super::state::{Answers, Cluster, Fault, REDIRECT_PAUSE, fault};
+use super::state::{Answers, Cluster, Fault, KeysApart, REDIRECT_PAUSE, fault, is_apart};
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
@@ -109,15 +111,12 @@ impl Cluster {
         step: &Step<'_>,
     ) -> Result<(Value, Arc<Link>), Fault> {
         let map = self.map.load_full();
-        let node = map.nodes().iter().find(|node| {
-            // Some servers leave the host out where it is the same.
-            let (_, port) = address.rsplit_once(':').unwrap_or_default();
-            node.address() == address || (address.starts_with(':') && port == node.port.to_string())
-        });
-        let Some(node) = node else {
-            let text = format!("the key's slot is on its way to {address}, which is not known yet");
-            self.wake.notify_one();
-            return Err(Fault::Failed(Error::unavailable(text)));
+        let known = map.nodes().iter().find(|node| node.address() == address);
+        let Some(node) = known else {
+            // One that has no slots yet, or goes by another name here.
+            let value = self.send_asking_stranger(address, step).await?;
+            let link = map.link(step.slot).map_err(Fault::Failed)?;
+            return Ok((value, link));
         };
         let link = node.links.current().map_err(Fault::Failed)?;
         let mut commands = redis::pipe();
@@ -149,6 +148,32 @@ impl Cluster {
         }
     }
 
+    /// The same at a node that there is no connection to: over one of its own, with the script's text.
+    async fn send_asking_stranger(&self, address: &str, step: &Step<'_>) -> Result<Value, Fault> {
+        let unknown = || {
+            let text = format!("the key's slot is on its way to {address}, which can't be reached");
+            Fault::Failed(Error::unavailable(text))
+        };
+        let (host, port) = address.rsplit_once(':').ok_or_else(unknown)?;
+        let host = host.trim_matches(['[', ']']);
+        let port = port.parse().map_err(|_| unknown())?;
+        let config = self.redis.settings_at(host, port);
+        let asked = async {
+            let addresses = address::of(&config).await.ok()?;
+            let (mut connection, _) = dial(&config, *addresses.first()?, |_| {}).await.ok()?;
+            let mut commands = redis::pipe();
+            commands.cmd("ASKING");
+            let args = step.args.iter().cloned();
+            let command = step.script.command(ScriptMode::ByText, &step.keys, args);
+            commands.add_command(command);
+            commands.ignore_errors();
+            let answers: Answers = commands.query_async(&mut connection).await.ok()?;
+            answers.into_iter().next_back()?.ok()
+        };
+        let answer = tokio::time::timeout(self.budget, asked).await;
+        answer.ok().flatten().ok_or_else(unknown)
+    }
+
     /// Runs all steps, those of different nodes at once; each answer in the place of its step.
     pub(super) async fn run(&self, steps: &[Step<'_>], on_its_way: OnItsWay) -> Vec<Done> {
         let deadline = clock::now() + self.budget;
@@ -171,6 +196,7 @@ impl Cluster {
                 match sent {
                     Ok(answer) => done[at] = Some(Ok(answer)),
                     Err(Fault::Failed(error)) => done[at] = Some(Err(error)),
+                    Err(Fault::Split) => done[at] = Some(Err(apart())),
                     Err(Fault::Moved | Fault::Moving(_)) => left.push(at),
                 }
             }
@@ -247,6 +273,7 @@ impl Cluster {
                     Ok(Ok(value)) => done[*at] = Some(Ok((value, Arc::clone(link)))),
                     Ok(Err(Fault::Moved)) => moved.push(*at),
                     Ok(Err(Fault::Moving(address))) => asked.push((*at, address)),
+                    Ok(Err(Fault::Split)) => done[*at] = Some(Err(apart())),
                     Ok(Err(Fault::Failed(error))) | Err(error) => done[*at] = Some(Err(error)),
                 }
             }
@@ -436,7 +463,17 @@ impl Cluster {
         let (mut at, mut wholes) = (Millis(0), Vec::new());
         let done = self.run(&steps, OnItsWay::Follow).await;
         self.changed(&steps);
+        let mut apart = Vec::new();
         for (number, done) in done.into_iter().enumerate() {
+            if done.as_ref().is_err_and(is_apart) {
+                let step = &steps[number];
+                apart.extend(
+                    step.keys
+                        .iter()
+                        .map(|key| step_of(step.slot, vec![*key], 0)),
+                );
+                continue;
+            }
             let ((node_at, on_whole), _) = typed::<(u64, bool)>(done)?;
             at = at.max(Millis(node_at));
             if let Some(row) = intent.rows.get(number)
@@ -446,18 +483,20 @@ impl Cluster {
             }
         }
         let of_wholes = groups(&wholes);
-        if !of_wholes.is_empty() {
-            let on_wholes = of_wholes
-                .iter()
-                .map(|group| step_of(group.slot, group.keys(), 0));
-            let steps: Vec<_> = on_wholes.collect();
-            let done = self.run(&steps, OnItsWay::Follow).await;
-            self.changed(&steps);
+        let keys = of_wholes
+            .iter()
+            .flat_map(|group| group.deps.iter().map(|(key, _)| (group.slot, *key)));
+        // Each by itself, since its slot may be on its way.
+        apart.extend(keys.map(|(slot, key)| step_of(slot, vec![key], 0)));
+        if !apart.is_empty() {
+            let done = self.run(&apart, OnItsWay::Follow).await;
+            self.changed(&apart);
             for done in done {
-                typed::<(u64, bool)>(done)?;
+                let ((node_at, _), _) = typed::<(u64, bool)>(done)?;
+                at = at.max(Millis(node_at));
             }
         }
-        let slots: Vec<_> = steps.iter().map(|step| step.slot).collect();
+        let slots: Vec<_> = steps.iter().chain(&apart).map(|step| step.slot).collect();
         self.fences.passed(&slots).await;
         Ok(Intended {
             at,
@@ -495,6 +534,10 @@ impl Cluster {
     ) -> PartlyInvalidated {
         // First, so that whoever does it again at a new owner knows of it.
         self.recent.remember(invalidation);
+        self.invalidate_again(invalidation).await
+    }
+
+    pub(super) async fn invalidate_again(&self, invalidation: &Invalidation) -> PartlyInvalidated {
         let withdraws: Vec<_> = invalidation
             .withdraws
             .iter()
@@ -507,46 +550,35 @@ impl Cluster {
         for (at, dep) in invalidation.bumps.iter().enumerate() {
             by_slot.entry(routed(dep).1).or_default().1.push(at);
         }
-        // Without any it is one round all the same.
-        let rounds = withdraws.len().div_ceil(STEP).max(1);
-        let mut steps = Vec::new();
-        let mut concerned: Vec<(&[usize], &[usize])> = Vec::new();
+        let mut parts: Vec<Part<'_>> = Vec::new();
         for (slot, (kills, bumps)) in &by_slot {
-            let parts = kills.chunks(STEP).map(|kills| (kills, &[][..]));
-            let parts = parts.chain(bumps.chunks(STEP).map(|bumps| (&[][..], bumps)));
-            for (kills, bumps) in parts {
-                for round in 0..rounds {
-                    let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
-                    let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
-                    let keys = kills.iter().map(|at| invalidation.kills[*at].as_str());
-                    let deps = bumps.iter().map(|at| routed(&invalidation.bumps[*at]).0);
-                    let nonces = bumps
-                        .iter()
-                        .map(|_| Nonce::fresh().to_string().into_bytes());
-                    let args = [
-                        kills.len().to_string().into_bytes(),
-                        millis(self.default_generation_ttl),
-                        withdraws.into(),
-                    ];
-                    steps.push(Step {
-                        slot: *slot,
-                        script: &scripts::INVALIDATE,
-                        keys: keys.chain(deps).collect(),
-                        args: args.into_iter().chain(nonces).collect(),
-                    });
-                    concerned.push((kills, bumps));
-                }
-            }
+            let kills = kills.chunks(STEP).map(|kills| (*slot, kills, &[][..]));
+            let bumps = bumps.chunks(STEP).map(|bumps| (*slot, &[][..], bumps));
+            parts.extend(kills.chain(bumps));
         }
-        let done = self.run(&steps, OnItsWay::Follow).await;
-        self.changed(&steps);
+        let mut done = self.run_parts(invalidation, &withdraws, &parts).await;
+        // Where a slot is on its way, its keys may lie on two nodes: then each goes by itself.
+        let apart: Vec<_> = done
+            .extract_if(.., |(_, done)| done.as_ref().is_err_and(is_apart))
+            .collect();
+        if !apart.is_empty() && !crate::base::mutation::is_active("tryagain-as-a-whole") {
+            let parts = apart.iter().flat_map(|((slot, kills, bumps), _)| {
+                let kills = kills.chunks(1).map(|kills| (*slot, kills, &[][..]));
+                let bumps = bumps.chunks(1).map(|bumps| (*slot, &[][..], bumps));
+                kills.chain(bumps)
+            });
+            let parts: Vec<_> = parts.collect();
+            done.extend(self.run_parts(invalidation, &withdraws, &parts).await);
+        } else {
+            done.extend(apart);
+        }
         let mut invalidated = Invalidated {
             at: Millis(0),
             removed: 0,
         };
         let mut undone = Invalidation::default();
         let mut fault = None;
-        for (done, (kills, bumps)) in done.into_iter().zip(concerned) {
+        for ((_, kills, bumps), done) in done {
             match typed::<(u64, u64)>(done) {
                 Ok(((at, removed), _)) => {
                     invalidated.at = invalidated.at.max(Millis(at));
@@ -573,7 +605,47 @@ impl Cluster {
             }
         }
     }
+
+    /// Invalidates each of these parts. Each of them comes back with what was answered, once for each round of tokens.
+    async fn run_parts<'i>(
+        &self,
+        invalidation: &'i Invalidation,
+        withdraws: &[String],
+        parts: &[Part<'i>],
+    ) -> Vec<(Part<'i>, Done)> {
+        // Without any it is one round all the same.
+        let rounds = withdraws.len().div_ceil(STEP).max(1);
+        let mut steps = Vec::with_capacity(parts.len() * rounds);
+        let mut concerned = Vec::with_capacity(parts.len() * rounds);
+        for (slot, kills, bumps) in parts {
+            for round in 0..rounds {
+                let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
+                let withdraws = withdraws.map(String::as_str).collect::<Vec<_>>().join(" ");
+                let keys = kills.iter().map(|at| invalidation.kills[*at].as_str());
+                let bumps_of = || bumps.iter().map(|at| &invalidation.bumps[*at]);
+                let args = [
+                    kills.len().to_string().into_bytes(),
+                    millis(self.default_generation_ttl),
+                    withdraws.into(),
+                ];
+                let nonces = bumps_of().map(|dep| scripts::fresh_nonce(dep));
+                steps.push(Step {
+                    slot: *slot,
+                    script: &scripts::INVALIDATE,
+                    keys: keys.chain(bumps_of().map(|dep| routed(dep).0)).collect(),
+                    args: args.into_iter().chain(nonces).collect(),
+                });
+                concerned.push((*slot, *kills, *bumps));
+            }
+        }
+        let done = self.run(&steps, OnItsWay::Follow).await;
+        self.changed(&steps);
+        concerned.into_iter().zip(done).collect()
+    }
 }
+
+/// A part of an invalidation: its slot, and which entries and which generations are concerned.
+type Part<'i> = (u16, &'i [usize], &'i [usize]);
 
 /// A step over one entry.
 fn step<'k>(
@@ -587,6 +659,10 @@ fn step<'k>(
         keys: vec![key],
         args: args.into_iter().collect(),
     }
+}
+
+fn apart() -> Error {
+    Error::unavailable("the key's slot is being moved").with_source(KeysApart)
 }
 
 fn is_forgotten(error: &RedisError) -> bool {

@@ -63,7 +63,7 @@ impl Cluster {
                 Err(Fault::Moved) => Box::pin(self.refreshed(deadline)).await?,
                 // A slot on its way has keys in two places, and nothing is read from the new one before it owns the slot:
                 // what lies there may be from an earlier attempt to move it.
-                Err(Fault::Moving(_)) => {
+                Err(Fault::Moving(_) | Fault::Split) => {
                     return Err(Error::unavailable("the key's slot is being moved"));
                 }
                 Err(Fault::Failed(error)) => return Err(error),

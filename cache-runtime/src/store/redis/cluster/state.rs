@@ -19,7 +19,7 @@ use super::node::SlotMap;
 use super::routing::Step;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::config::CacheConfig;
+use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
 use crate::store::{Circuit, ConnectionWatch, Word};
 
@@ -45,6 +45,8 @@ pub(in crate::store::redis) struct Cluster {
     pub(super) touched: Mutex<HashMap<u128, Instant>>,
     /// The copies in this process, if there are any.
     local: Option<Arc<Local>>,
+    /// The login of all nodes.
+    pub(super) redis: RedisConfig,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,7 +69,19 @@ pub(super) enum Fault {
     Moved,
     /// The slot is on its way to another node, and the key may be there.
     Moving(Option<String>),
+    /// The slot is on its way to another node, and some of the keys may be there: each has to be asked for by itself.
+    Split,
     Failed(Error),
+}
+
+/// Marks the error of a step whose keys lie on two nodes.
+#[derive(Debug, thiserror::Error)]
+#[error("its keys lie on two nodes")]
+pub(super) struct KeysApart;
+
+/// Whether the step can be done key by key.
+pub(super) fn is_apart(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|it| it.is::<KeysApart>())
 }
 
 /// What an error says of the command, and of the connection.
@@ -76,9 +90,15 @@ pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
     match error.kind() {
         RedisErrorKind::Server(Server::Moved) => Fault::Moved,
         RedisErrorKind::Server(Server::Ask) => {
-            Fault::Moving(error.redirect_node().map(|(node, _)| node.to_owned()))
+            let node = error.redirect_node().map(|(node, _)| node);
+            // Some servers leave the host out where it is the same.
+            let node = node.map(|node| match node.strip_prefix(':') {
+                Some(port) => format!("{}:{port}", link.address.ip()),
+                None => node.to_owned(),
+            });
+            Fault::Moving(node)
         }
-        RedisErrorKind::Server(Server::TryAgain) => Fault::Moving(None),
+        RedisErrorKind::Server(Server::TryAgain) => Fault::Split,
         RedisErrorKind::Server(Server::ClusterDown | Server::MasterDown | Server::BusyLoading) => {
             let text = described(error).to_string();
             Fault::Failed(Error::unavailable(text))
@@ -95,6 +115,7 @@ impl Cluster {
         config: &CacheConfig,
         connection: ConnectionWatch,
         local: Option<Arc<Local>>,
+        redis: RedisConfig,
     ) -> Self {
         Self {
             map: ArcSwap::default(),
@@ -108,6 +129,7 @@ impl Cluster {
             recent: Recent::default(),
             touched: Mutex::default(),
             local,
+            redis,
         }
     }
 

@@ -279,6 +279,7 @@ impl Topology {
         let links = Arc::new(Links::new(
             self.cluster.connection.clone(),
             attempted_sender,
+            None,
         ));
         Arc::new(Node {
             id: seen.id.clone(),
@@ -395,8 +396,8 @@ async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     for _ in 0..AGAIN {
         let is_done = match cluster.recent.again() {
             Again::Nothing => true,
-            Again::These(these) => cluster.invalidate(&these).await.undone.is_none(),
-            Again::Everything => cluster.invalidate_namespace(&namespace).await.is_ok(),
+            Again::These(these) => cluster.invalidate_again(&these).await.undone.is_none(),
+            Again::Everything => cluster.invalidate_all_again(&namespace).await.is_ok(),
         };
         if is_done {
             return;

@@ -110,6 +110,12 @@ impl Cluster {
         &self,
         namespace: &str,
     ) -> Result<Millis, Error> {
+        // First, so that whoever does it again at a new owner knows of it.
+        self.recent.remember_everything();
+        self.invalidate_all_again(namespace).await
+    }
+
+    pub(super) async fn invalidate_all_again(&self, namespace: &str) -> Result<Millis, Error> {
         let pattern = format!("{}@gen:*", glob::literal(namespace));
         let began = self.any_link()?.clock.now();
         let mut slots = Vec::new();
