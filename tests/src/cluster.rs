@@ -103,6 +103,7 @@ impl RedisCluster {
             let nodes = node.cli(&["CLUSTER", "NODES"]);
             let known = nodes.lines().filter(|line| !line.contains("handshake"));
             known.count() == self.nodes.len()
+                && node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
         });
         self.nodes.len() - 1
     }

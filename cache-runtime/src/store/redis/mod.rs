@@ -370,10 +370,7 @@ impl Store for RedisStore {
     {
         match self.cluster() {
             None => self.look_at(probe),
-            Some(cluster) => Box::pin(async move {
-                let mut looks = cluster.look_over(std::slice::from_ref(probe)).await?;
-                looks.pop().ok_or_else(miscounted)
-            }),
+            Some(cluster) => cluster.look_at(probe),
         }
     }
 

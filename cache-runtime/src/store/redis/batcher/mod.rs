@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::plan::{BatchPlan, Size};
+use self::plan::Size;
+pub(super) use self::plan::{BatchKeys, BatchPlan};
 pub(super) use self::worker::Worker;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
@@ -130,13 +131,13 @@ impl PendingBatch {
 
 /// The requests of a batch, in the order of its plan.
 #[derive(Default)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     pub(super) requests: VecDeque<Request>,
     /// How many in front of them have been given up.
     pub(super) gone: usize,
 }
 
-pub(super) struct Request {
+pub(crate) struct Request {
     pub(super) answer: oneshot::Sender<Answer>,
     pub(super) since: Instant,
 }
@@ -170,7 +171,7 @@ struct SentBatch {
 }
 
 /// How a batch has ended.
-pub(super) enum BatchOutcome {
+pub(crate) enum BatchOutcome {
     /// It was answered with so many entries, of so many bytes.
     Brought { entries: usize, bytes: usize },
     /// It was not answered in time, or not at all.
@@ -246,7 +247,7 @@ impl Batcher {
     }
 
     /// The plan of the next batch, whose requests now wait in this slot; `None` when the connection is given up.
-    async fn next_batch(&self, slot: usize) -> Option<BatchPlan> {
+    pub(super) async fn next_batch(&self, slot: usize) -> Option<BatchPlan> {
         loop {
             // Made first: a notification that comes after the look at the queue is not lost.
             let queued = self.queued.notified();

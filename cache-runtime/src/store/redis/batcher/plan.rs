@@ -11,7 +11,7 @@ const LATE_LISTS: usize = 8;
 
 /// The reads of one batch.
 #[derive(Default)]
-pub(super) struct BatchPlan {
+pub(crate) struct BatchPlan {
     /// The entries' keys, one behind the other.
     keys: String,
     reads: Vec<Read>,
@@ -90,7 +90,7 @@ impl BatchPlan {
     }
 
     /// What is asked for: each key once.
-    pub(super) fn batch_keys(&self) -> BatchKeys<'_> {
+    pub(crate) fn batch_keys(&self) -> BatchKeys<'_> {
         let mut batch_keys = BatchKeys {
             entries: Vec::with_capacity(self.len()),
             deps: Vec::new(),
@@ -113,7 +113,7 @@ impl BatchPlan {
         for list in &self.lists {
             let places = list.iter().map(|dep| {
                 *deps.entry(dep.key()).or_insert_with(|| {
-                    batch_keys.deps.push(dep.key());
+                    batch_keys.deps.push(dep);
                     batch_keys.deps.len() - 1
                 })
             });
@@ -124,25 +124,25 @@ impl BatchPlan {
 }
 
 /// The keys of a batch's command, and whose they are.
-pub(super) struct BatchKeys<'r> {
-    pub(super) entries: Vec<Entry<'r>>,
-    pub(super) deps: Vec<&'r str>,
+pub(crate) struct BatchKeys<'r> {
+    pub(crate) entries: Vec<Entry<'r>>,
+    pub(crate) deps: Vec<&'r Arc<Dep>>,
     /// For each read, the places of its entry and of its list.
-    pub(super) reads: Vec<(usize, usize)>,
+    pub(crate) reads: Vec<(usize, usize)>,
     /// The places of each list's dependencies.
-    pub(super) lists: Vec<Vec<usize>>,
+    pub(crate) lists: Vec<Vec<usize>>,
 }
 
-pub(super) struct Entry<'r> {
-    pub(super) key: &'r str,
+pub(crate) struct Entry<'r> {
+    pub(crate) key: &'r str,
     /// How many reads are yet to be answered with it.
-    pub(super) readers: usize,
+    pub(crate) readers: usize,
 }
 
 impl<'r> BatchKeys<'r> {
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> + Clone {
         let entries = self.entries.iter().map(|entry| entry.key);
-        entries.chain(self.deps.iter().copied())
+        entries.chain(self.deps.iter().map(|dep| dep.key()))
     }
 }
 

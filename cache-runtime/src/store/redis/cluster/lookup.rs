@@ -19,32 +19,63 @@ use crate::protocol::generation::{Generation, StampBase};
 use crate::store::{Look, Probe};
 
 /// What is asked of one node.
-struct Request {
-    link: Arc<Link>,
+pub(super) struct NodeRequest {
+    pub(super) link: Arc<Link>,
     commands: Pipeline,
-    wanted: Vec<Wanted>,
+    pub(super) wanted: Vec<Wanted>,
 }
 
-enum Wanted {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
     Entry(usize),
     Group(usize),
 }
 
+impl NodeRequest {
+    fn new(link: &Arc<Link>) -> Self {
+        let mut commands = Pipeline::new();
+        commands.ignore_errors();
+        Self {
+            link: Arc::clone(link),
+            commands,
+            wanted: Vec::new(),
+        }
+    }
+
+    /// Asks for an entry. `MGET` answers nothing where `GET` refuses something of another type.
+    pub(super) fn entry(&mut self, at: usize, key: &str) {
+        self.commands.cmd("MGET").arg(key);
+        self.wanted.push(Wanted::Entry(at));
+    }
+
+    pub(super) fn group(&mut self, number: usize, group: &Group<'_>) {
+        self.commands.cmd("MGET").arg(group.keys());
+        self.wanted.push(Wanted::Group(number));
+    }
+}
+
+/// What was answered for an entry; `None` if it is no answer to that.
+pub(super) fn entry_of(answer: Value) -> Option<Value> {
+    match answer {
+        Value::Array(values) => <[Value; 1]>::try_from(values).ok().map(|[value]| value),
+        _ => None,
+    }
+}
+
 /// A generation, and the connection over which it came.
-struct Sourced {
-    generation: Generation,
-    link: Arc<Link>,
+pub(super) struct Sourced {
+    pub(super) generation: Generation,
+    pub(super) link: Arc<Link>,
 }
 
 /// The commands for one node, with those that it has already.
-fn request_of<'r>(requests: &'r mut Vec<Request>, link: &Arc<Link>) -> &'r mut Request {
+pub(super) fn request_of<'r>(
+    requests: &'r mut Vec<NodeRequest>,
+    link: &Arc<Link>,
+) -> &'r mut NodeRequest {
     let known = requests.iter().position(|it| Arc::ptr_eq(&it.link, link));
     let at = known.unwrap_or_else(|| {
-        requests.push(Request {
-            link: Arc::clone(link),
-            commands: Pipeline::new(),
-            wanted: Vec::new(),
-        });
+        requests.push(NodeRequest::new(link));
         requests.len() - 1
     });
     &mut requests[at]
@@ -87,30 +118,29 @@ impl Cluster {
             }
             for (at, probe) in probes.iter().enumerate() {
                 let link = map.link(slot_of(&probe.key)).map_err(Fault::Failed)?;
-                let request = request_of(&mut requests, &link);
-                request.commands.cmd("GET").arg(&probe.key);
-                request.wanted.push(Wanted::Entry(at));
+                request_of(&mut requests, &link).entry(at, &probe.key);
                 links.push(link);
             }
             for (at, group) in groups.iter().enumerate() {
                 let link = map.link(group.slot).map_err(Fault::Failed)?;
-                let request = request_of(&mut requests, &link);
-                request.commands.cmd("MGET").arg(group.keys());
-                request.wanted.push(Wanted::Group(at));
+                request_of(&mut requests, &link).group(at, group);
                 group_links.push(link);
             }
         }
         let mut values: Vec<Option<Value>> = probes.iter().map(|_| None).collect();
         let mut found: Vec<Option<Vec<Value>>> = groups.iter().map(|_| None).collect();
-        let answers = match &mut requests[..] {
+        let answers = match &requests[..] {
             [request] => vec![self.ask(request).await],
-            requests => join_all(requests.iter_mut().map(|request| self.ask(request))).await,
+            requests => join_all(requests.iter().map(|request| self.ask(request))).await,
         };
         for (request, answers) in requests.iter().zip(answers) {
             for (wanted, answer) in request.wanted.iter().zip(answers.map_err(Fault::Failed)?) {
                 let value = answer.map_err(|error| fault(&request.link, error))?;
                 match (wanted, value) {
-                    (Wanted::Entry(at), value) => values[*at] = Some(value),
+                    (Wanted::Entry(at), value) => {
+                        let value = entry_of(value).ok_or_else(|| miscounted(&request.link))?;
+                        values[*at] = Some(value);
+                    }
                     (Wanted::Group(at), Value::Array(values)) => found[*at] = Some(values),
                     (Wanted::Group(_), _) => return Err(miscounted(&request.link)),
                 }
@@ -148,8 +178,8 @@ impl Cluster {
             .collect()
     }
 
-    async fn ask(&self, request: &mut Request) -> Result<Answers, Error> {
-        let commands = request.commands.ignore_errors();
+    pub(super) async fn ask(&self, request: &NodeRequest) -> Result<Answers, Error> {
+        let commands = &request.commands;
         let answers: Answers = request
             .link
             .ask(self.budget, async |connection| {
@@ -195,7 +225,7 @@ fn miscounted(link: &Link) -> Fault {
 
 /// What the generations say of an entry that came over this connection: with the identities of all servers concerned, unless
 /// they are one.
-fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
+pub(super) fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
     let own = match crate::base::mutation::is_active("entry-node-not-in-stamp") {
         true => Nonce::NONE,
         false => entry.identity(),

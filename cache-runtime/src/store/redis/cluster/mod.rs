@@ -7,6 +7,7 @@
 //!
 //! The client library's own cluster client is not used: it reconnects and retries unseen, and does not say who has answered.
 
+mod batches;
 mod changes;
 mod lookup;
 mod node;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use redis::{ErrorKind as RedisErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 
+use super::super::batcher::Batcher;
 use super::super::errors::described;
 use super::super::fence::Fences;
 use super::super::link::Link;
@@ -47,6 +48,8 @@ pub(in crate::store::redis) struct Cluster {
     local: Option<Arc<Local>>,
     /// The login of all nodes.
     pub(super) redis: RedisConfig,
+    /// Reads of all nodes.
+    pub(super) batcher: Batcher,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,12 +102,19 @@ pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
             Fault::Moving(node)
         }
         RedisErrorKind::Server(Server::TryAgain) => Fault::Split,
+        // A script has removed a key to write it anew, and a new key belongs to where the slot goes. The next attempt is sent there.
+        RedisErrorKind::Server(_) if is_on_its_way(&error) => Fault::Moving(None),
         RedisErrorKind::Server(Server::ClusterDown | Server::MasterDown | Server::BusyLoading) => {
             let text = described(error).to_string();
             Fault::Failed(Error::unavailable(text))
         }
         _ => Fault::Failed(link.failed(error)),
     }
+}
+
+fn is_on_its_way(error: &RedisError) -> bool {
+    let of_another = "attempted to access a non local key";
+    error.detail().is_some_and(|text| text.contains(of_another))
 }
 
 /// The answers of a pipeline, each of which may be an error.
@@ -130,6 +140,7 @@ impl Cluster {
             touched: Mutex::default(),
             local,
             redis,
+            batcher: Batcher::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::super::address;
+use super::super::batcher::WORKERS;
 use super::super::dial::dial;
 use super::super::errors::described;
 use super::super::fence::Fence;
@@ -20,6 +21,7 @@ use super::super::recent::Again;
 use super::super::slots::{SLOTS, Seen, SlotSet, View, owners, slot_of, tag};
 use super::super::supervisor::{self, Keeper, Links};
 use super::super::tracking::Tracking;
+use super::batches::keep_sending;
 use super::node::{Node, SlotMap};
 use super::state::Cluster;
 use crate::base::background::supervised;
@@ -58,6 +60,20 @@ pub(in crate::store::redis) async fn run(
     attempted: watch::Sender<bool>,
     mut closing: watch::Receiver<bool>,
 ) {
+    for number in 0..WORKERS {
+        let (cluster, application) = (Arc::clone(&cluster), plan.keeper.application.clone());
+        tokio::spawn(supervised("batches", move || {
+            keep_sending(Arc::clone(&cluster), number, application.clone())
+        }));
+    }
+    let (watched, budget) = (Arc::clone(&cluster), plan.keeper.budget);
+    tokio::spawn(supervised("batches' time", move || {
+        let cluster = Arc::clone(&watched);
+        async move {
+            // That a worker does not get to it is the business of the connections, which are watched for it.
+            match cluster.batcher.watch(budget, || {}).await {}
+        }
+    }));
     let mut topology = Topology {
         cluster,
         plan,
@@ -81,6 +97,7 @@ pub(in crate::store::redis) async fn run(
         () = at_work => {}
         _ = closing.wait_for(|closing| *closing) => {}
     }
+    topology.cluster.batcher.end();
     let nodes = topology.cluster.map.load_full();
     for node in nodes.nodes() {
         node.closing.send_replace(true);

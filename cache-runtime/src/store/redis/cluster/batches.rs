@@ -1,0 +1,475 @@
+//! Batches of reads, over all nodes.
+//!
+//! They are queued as those of one server are, whatever node they are for. A batch asks each node for its entries, by an `MGET`
+//! each, since a command has keys of one slot only, and for its generations, by an `MGET` for each slot; and for each key
+//! once. What goes to one node is one pipeline. A read is answered when its own parts have come: a node that is slow keeps
+//! those who ask it, and the next batch does not wait for it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use redis::{RedisError, Value};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use super::super::batcher::{
+    BatchKeys, BatchOutcome, BatchPlan, Batcher, MOST_AT_ONCE, Request as Waiter, WORKERS,
+    others_first,
+};
+use super::super::errors::{is_forbidden, unanswered};
+use super::super::link::Link;
+use super::super::reply::miscounted;
+use super::super::slots::slot_of;
+use super::super::stored::{GenerationSet, StoredValue, generation};
+use super::lookup::{NodeRequest, Sourced, Wanted, entry_of, request_of, standing};
+use super::routing::groups;
+use super::state::{Answers, Cluster, Fault, fault};
+use crate::base::clock::{self, Instant};
+use crate::base::error::{Error, ErrorKind};
+use crate::protocol::generation::Generation;
+use crate::store::{Look, Probe};
+
+/// How many batches each worker has in flight whose nodes are not late.
+const AT_ONCE: usize = 1;
+/// How long after the first node the others may answer before the next batch is sent without them.
+const GRACE: Duration = Duration::from_millis(1);
+
+/// A read that was sent by itself; it counts for as long as this is held.
+struct Alone<'c>(&'c Batcher);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.alone.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Cluster {
+    /// Reads one entry: by itself while few reads are on their way, else in a batch.
+    pub(in crate::store::redis) fn look_at<'l>(
+        &'l self,
+        probe: &'l Probe,
+    ) -> BoxFuture<'l, Result<Look, Error>> {
+        let since = clock::now();
+        let batched = match self.batcher.is_quiet() {
+            true => None,
+            false => self.batcher.join(probe, since),
+        };
+        let Some(answer) = batched else {
+            return Box::pin(self.look_alone(probe));
+        };
+        Box::pin(async move {
+            let answer = answer.await;
+            let answer = answer.unwrap_or_else(|_| Err(unanswered(self.budget)));
+            if let Some(look) = answer? {
+                return Ok(look);
+            }
+            Box::pin(self.look_again(since, probe)).await
+        })
+    }
+
+    async fn look_alone(&self, probe: &Probe) -> Result<Look, Error> {
+        self.batcher.alone.fetch_add(1, Ordering::Relaxed);
+        let _alone = Alone(&self.batcher);
+        let mut looks = self.look_over(std::slice::from_ref(probe)).await?;
+        looks.pop().ok_or_else(miscounted)
+    }
+
+    /// In the time that is left.
+    async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
+        let rest = self.budget.saturating_sub(since.elapsed());
+        match tokio::time::timeout(rest, self.look_alone(probe)).await {
+            Ok(look) => look,
+            Err(_) => Err(unanswered(self.budget)),
+        }
+    }
+}
+
+/// Sends batches until the cluster is closed: on the application's runtime if there is one, since the connections are driven
+/// there, and here when that has ended.
+pub(super) async fn keep_sending(
+    cluster: Arc<Cluster>,
+    number: usize,
+    application: Option<Handle>,
+) {
+    let worker = || Worker::new(Arc::clone(&cluster), number);
+    if let Some(application) = application
+        && application.spawn(worker().drive()).await.is_ok()
+    {
+        return;
+    }
+    worker().drive().await;
+}
+
+struct Worker {
+    cluster: Arc<Cluster>,
+    /// The slots of its batches.
+    slots: Range<usize>,
+    /// How many of them have nodes that are not late.
+    prompt: AtomicUsize,
+    /// That one is late.
+    is_late: Notify,
+}
+
+/// A batch that others are not to be sent beside, until its nodes have answered or are late.
+struct Prompt<'w>(Option<&'w Worker>);
+
+impl<'w> Prompt<'w> {
+    fn new(worker: &'w Worker) -> Self {
+        worker.prompt.fetch_add(1, Ordering::Relaxed);
+        Self(Some(worker))
+    }
+
+    fn is_over(&mut self) {
+        if let Some(worker) = self.0.take() {
+            worker.prompt.fetch_sub(1, Ordering::Relaxed);
+            worker.is_late.notify_one();
+        }
+    }
+}
+
+impl Drop for Prompt<'_> {
+    fn drop(&mut self) {
+        self.is_over();
+    }
+}
+
+/// A batch, as far as the queue goes by it; however it ends, it is no reason any more to queue.
+struct Counted<'b>(&'b Batcher);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.retire();
+    }
+}
+
+impl Worker {
+    fn new(cluster: Arc<Cluster>, number: usize) -> Self {
+        let each = MOST_AT_ONCE / WORKERS;
+        Self {
+            cluster,
+            slots: number * each..(number + 1) * each,
+            prompt: AtomicUsize::new(0),
+            is_late: Notify::new(),
+        }
+    }
+
+    async fn drive(self) {
+        let batcher = &self.cluster.batcher;
+        let mut free: Vec<_> = self.slots.clone().collect();
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            let is_free = self.prompt.load(Ordering::Relaxed) < AT_ONCE;
+            let slot = free.last().copied().filter(|_| is_free);
+            tokio::select! {
+                biased;
+                Some(slot) = in_flight.next() => free.push(slot),
+                () = self.is_late.notified() => {}
+                Some(next) = OptionFuture::from(slot.map(|slot| batcher.next_batch(slot))) => {
+                    let (Some(plan), Some(slot)) = (next, free.pop()) else {
+                        return;
+                    };
+                    in_flight.push(self.run(slot, plan, Prompt::new(&self)));
+                }
+            }
+        }
+    }
+
+    /// Sends a batch; returns its slot, which is free again.
+    async fn run(&self, slot: usize, plan: BatchPlan, mut prompt: Prompt<'_>) -> usize {
+        let _counted = Counted(&self.cluster.batcher);
+        self.send(slot, &plan, &mut prompt).await;
+        // They read again, most likely: each by itself, if the batch were gone by then.
+        others_first().await;
+        slot
+    }
+
+    async fn send(&self, slot: usize, plan: &BatchPlan, prompt: &mut Prompt<'_>) {
+        let cluster = &*self.cluster;
+        if cluster.batcher.is_abandoned(slot) {
+            cluster.batcher.complete(slot, &BatchOutcome::Empty);
+            return;
+        }
+        let mut batch = Batch::new(plan);
+        let requests = batch.requests(cluster);
+        let asked = requests
+            .iter()
+            .map(|request| async move { (request, cluster.ask(request).await) });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut waiters: Option<Vec<Option<Waiter>>> = None;
+        loop {
+            let next = match &waiters {
+                None => asked.next().await,
+                Some(_) if asked.is_empty() || prompt.0.is_none() => asked.next().await,
+                Some(_) => match tokio::time::timeout(GRACE, asked.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        prompt.is_over();
+                        continue;
+                    }
+                },
+            };
+            let is_last = next.is_none();
+            if let Some((request, answers)) = next {
+                batch.take_in(request, answers);
+            }
+            let waiters = waiters.get_or_insert_with(|| {
+                let waiters = cluster.batcher.complete(slot, &batch.outcome());
+                let gone = (0..waiters.gone).map(|_| None);
+                gone.chain(waiters.requests.into_iter().map(Some)).collect()
+            });
+            batch.answer(waiters);
+            if is_last {
+                return;
+            }
+        }
+    }
+}
+
+/// What has come of one key.
+enum Part<T> {
+    Awaited,
+    Come(T),
+    /// Whoever needs it reads alone: the slot has moved, or a generation is missing.
+    Again,
+    Failed(Error),
+}
+
+/// A batch, its keys, and what has come of them.
+struct Batch<'p> {
+    keys: BatchKeys<'p>,
+    /// By entry: over which connection it is asked for, and what came.
+    entries: Vec<(Option<Arc<Link>>, Part<StoredValue>)>,
+    /// By dependency.
+    deps: Vec<(Option<Arc<Link>>, Part<Generation>)>,
+    /// The places of the dependencies in each group, as they were asked for.
+    groups: Vec<Vec<usize>>,
+    /// By list and the entries' connection.
+    standings: Vec<(usize, Arc<Link>, GenerationSet)>,
+}
+
+impl<'p> Batch<'p> {
+    fn new(plan: &'p BatchPlan) -> Self {
+        let keys = plan.batch_keys();
+        Self {
+            entries: keys.entries.iter().map(|_| (None, Part::Awaited)).collect(),
+            deps: keys.deps.iter().map(|_| (None, Part::Awaited)).collect(),
+            groups: Vec::new(),
+            standings: Vec::new(),
+            keys,
+        }
+    }
+
+    /// The commands for each node. What no node can be asked for has failed.
+    fn requests(&mut self, cluster: &Cluster) -> Vec<NodeRequest> {
+        let map = cluster.map.load();
+        let link = |slot| match map.nodes().is_empty() {
+            true => Err(cluster.unknown()),
+            false => map.link(slot),
+        };
+        let mut requests = Vec::with_capacity(map.nodes().len().min(8));
+        for (at, entry) in self.keys.entries.iter().enumerate() {
+            let Some(part) = self.entries.get_mut(at) else {
+                continue;
+            };
+            match link(slot_of(entry.key)) {
+                Ok(link) => {
+                    request_of(&mut requests, &link).entry(at, entry.key);
+                    part.0 = Some(link);
+                }
+                Err(error) => part.1 = Part::Failed(error),
+            }
+        }
+        for (number, group) in groups(self.keys.deps.iter().copied())
+            .into_iter()
+            .enumerate()
+        {
+            let places: Vec<_> = group.deps.iter().map(|(_, at)| *at).collect();
+            let link = link(group.slot);
+            for at in &places {
+                if let Some(part) = self.deps.get_mut(*at) {
+                    match &link {
+                        Ok(link) => part.0 = Some(Arc::clone(link)),
+                        Err(error) => part.1 = Part::Failed(copy(error)),
+                    }
+                }
+            }
+            if let Ok(link) = &link {
+                request_of(&mut requests, link).group(number, &group);
+            }
+            self.groups.push(places);
+        }
+        requests
+    }
+
+    /// Takes in what a node has answered.
+    fn take_in(&mut self, request: &NodeRequest, answers: Result<Answers, Error>) {
+        let link = &request.link;
+        let (answers, error) = match answers {
+            Ok(answers) => (answers.into_iter().map(Some).collect(), None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let mut answers: Vec<Option<Result<Value, RedisError>>> = answers;
+        answers.resize_with(request.wanted.len(), || None);
+        for (wanted, answer) in request.wanted.iter().zip(answers) {
+            let part = match (answer, &error) {
+                (Some(Ok(value)), _) => Part::Come(value),
+                (Some(Err(error)), _) => refused(link, error),
+                (None, Some(error)) => Part::Failed(copy(error)),
+                (None, None) => Part::Failed(miscounted()),
+            };
+            match *wanted {
+                Wanted::Entry(at) => {
+                    if let Some(entry) = self.entries.get_mut(at) {
+                        entry.1 = match part {
+                            Part::Come(value) => match entry_of(value) {
+                                Some(value) => Part::Come(StoredValue::of(value)),
+                                None => Part::Failed(link.answers_amiss(miscounted())),
+                            },
+                            Part::Awaited | Part::Again => Part::Again,
+                            Part::Failed(error) => Part::Failed(error),
+                        };
+                    }
+                }
+                Wanted::Group(number) => self.take_in_group(link, number, part),
+            }
+        }
+    }
+
+    fn take_in_group(&mut self, link: &Link, number: usize, part: Part<Value>) {
+        let places = self.groups.get(number).map_or(&[][..], Vec::as_slice);
+        let mut values = match part {
+            Part::Come(Value::Array(values)) if values.len() == places.len() => values,
+            part => {
+                let error = match part {
+                    Part::Failed(error) => Some(error),
+                    Part::Come(_) => Some(link.answers_amiss(miscounted())),
+                    Part::Awaited | Part::Again => None,
+                };
+                for at in places {
+                    if let Some(dep) = self.deps.get_mut(*at) {
+                        let error = error.as_ref();
+                        dep.1 = error.map_or(Part::Again, |error| Part::Failed(copy(error)));
+                    }
+                }
+                return;
+            }
+        };
+        for (at, value) in places.iter().zip(values.drain(..)) {
+            if let Some(dep) = self.deps.get_mut(*at) {
+                dep.1 = generation(&value).map_or(Part::Again, Part::Come);
+            }
+        }
+    }
+
+    /// How much has come.
+    fn outcome(&self) -> BatchOutcome {
+        let come = self.entries.iter().filter_map(|(_, part)| match part {
+            Part::Come(value) => Some(value.len()),
+            _ => None,
+        });
+        let entries = come.clone().count();
+        let is_unanswered = |(_, part): &(_, Part<StoredValue>)| matches!(part, Part::Failed(error) if error.kind() == ErrorKind::Unavailable);
+        match entries {
+            0 if self.entries.iter().any(is_unanswered) => BatchOutcome::Unanswered {
+                reads: self.keys.reads.len(),
+            },
+            0 => BatchOutcome::Empty,
+            _ => BatchOutcome::Brought {
+                entries,
+                bytes: come.sum(),
+            },
+        }
+    }
+
+    /// Answers those whose parts have all come.
+    fn answer(&mut self, waiters: &mut [Option<Waiter>]) {
+        for (read, waiter) in waiters.iter_mut().enumerate() {
+            if waiter.is_some()
+                && let Some(answer) = self.look(read)
+                && let Some(waiter) = waiter.take()
+            {
+                // Whoever has given up wants no answer.
+                let _ = waiter.answer.send(answer);
+            }
+        }
+    }
+
+    /// What a read sees; `None` while parts of it are awaited.
+    fn look(&mut self, read: usize) -> Option<Result<Option<Look>, Error>> {
+        let (at, list) = *self.keys.reads.get(read)?;
+        let (entry_link, entry) = self.entries.get(at)?;
+        let deps = self.keys.lists.get(list)?;
+        let mut is_to_repeat = false;
+        match entry {
+            Part::Awaited => return None,
+            Part::Failed(error) => return Some(Err(copy(error))),
+            Part::Again => is_to_repeat = true,
+            Part::Come(_) => {}
+        }
+        for dep in deps {
+            match &self.deps.get(*dep)?.1 {
+                Part::Awaited => return None,
+                Part::Failed(error) => return Some(Err(copy(error))),
+                Part::Again => is_to_repeat = true,
+                Part::Come(_) => {}
+            }
+        }
+        if is_to_repeat {
+            return Some(Ok(None));
+        }
+        let link = Arc::clone(entry_link.as_ref()?);
+        let known = self
+            .standings
+            .iter()
+            .position(|(of, over, _)| *of == list && Arc::ptr_eq(over, &link));
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let sourced = deps.iter().map(|dep| match self.deps.get(*dep) {
+                    Some((Some(link), Part::Come(generation))) => Some(Sourced {
+                        generation: *generation,
+                        link: Arc::clone(link),
+                    }),
+                    _ => None,
+                });
+                let sourced: Vec<_> = sourced.collect::<Option<_>>()?;
+                let set = standing(&link, &sourced);
+                self.standings.push((list, Arc::clone(&link), set));
+                self.standings.len() - 1
+            }
+        };
+        let (.., set) = self.standings.get(known)?;
+        let asked = self.keys.entries.get_mut(at)?;
+        asked.readers = asked.readers.saturating_sub(1);
+        let part = &mut self.entries.get_mut(at)?.1;
+        let value = match (asked.readers, &*part) {
+            (0, _) => match std::mem::replace(part, Part::Again) {
+                Part::Come(value) => value,
+                _ => return Some(Ok(None)),
+            },
+            (_, Part::Come(value)) => value.clone(),
+            _ => return Some(Ok(None)),
+        };
+        let is_off = |key: &str, stamp| link.is_off_by_others(key, stamp);
+        // Where an entry of another key has come it is read again, over another connection.
+        Some(Ok(value.look(asked.key, set, is_off, link.clock.now())))
+    }
+}
+
+/// What an error says of the reads that need the key.
+fn refused(link: &Link, error: RedisError) -> Part<Value> {
+    match fault(link, error) {
+        Fault::Moved | Fault::Moving(_) | Fault::Split => Part::Again,
+        // It is the fault of one key, and perhaps of another one of the same command.
+        Fault::Failed(error) if is_forbidden(&error) => Part::Again,
+        Fault::Failed(error) => Part::Failed(error),
+    }
+}
+
+fn copy(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string())
+}
