@@ -268,7 +268,7 @@ impl PreparedCall {
                 && caller.instance == options.instance
         };
         let key = self.key.text();
-        let entry = self.front.find(*known, key, is_it)?;
+        let entry = self.front.find(known, key, is_it)?;
         local.again(entry, type_id, &self.extras)
     }
 
