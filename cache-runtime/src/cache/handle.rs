@@ -43,6 +43,7 @@ impl Cache {
     /// tests. Returns when the first attempt to connect to Redis has ended, and does not fail if
     /// Redis is away.
     pub async fn new(config: CacheConfig) -> Self {
+        config.report_problems();
         if !config.is_enabled() {
             tracing::info!("no cache: neither REDIS_ENABLED nor CACHE_LOCAL_MB turns a tier on");
             return Self(Arc::new(Inner {

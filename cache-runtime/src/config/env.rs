@@ -125,6 +125,10 @@ impl CacheConfig {
         if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {
             config.compress_over = Some(bytes);
         }
+        let size = "bytes, 512k or 1m, up to 8m, since a larger value is not read back";
+        if let Some(limit) = vars.take("CACHE_VALUE_LIMIT", size, bytes) {
+            config.value_limit = limit;
+        }
         if let Some(part) = vars.take("CACHE_AUDIT", "a number, 0 to 1", number_to(1.0)) {
             config = config.audit(part);
         }
@@ -153,10 +157,16 @@ fn bytes(text: &str) -> Option<usize> {
     (bytes <= super::MOST_VALUE_BYTES).then_some(bytes)
 }
 
-/// Environment variables that can't be used.
+/// Environment variables, or settings made in code, that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<String>,
+}
+
+impl ConfigError {
+    pub(super) fn of(problems: Vec<String>) -> Self {
+        Self { problems }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -572,6 +582,28 @@ mod tests {
         ] {
             assert_eq!(bytes(text), size, "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_that_is_not_read_back_is_an_error() {
+        let limit = |text| config(&[("CACHE_VALUE_LIMIT", text)]).map(|config| config.value_limit);
+        assert_eq!(limit("8m"), Ok(8 << 20));
+        let error = limit("9m").unwrap_err().to_string();
+        assert!(
+            error.starts_with("CACHE_VALUE_LIMIT is `9m`; it may hold bytes, 512k or 1m, up to 8m"),
+            "{error}"
+        );
+        let config = CacheConfig::default().value_limit(9 << 20);
+        assert_eq!(config.value_limit, 8 << 20);
+        let error = config.clone().check().unwrap_err().to_string();
+        assert!(
+            error.starts_with("value_limit is `9437184`; it may hold 0 to 8388608 bytes"),
+            "{error}"
+        );
+        assert!(config.value_limit(8 << 20).check().is_ok());
+        let config = CacheConfig::default().resource("Orders").context("tenant");
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("`Orders`"), "{error}");
     }
 
     #[test]

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use self::bounds::LONGEST;
 pub use self::env::ConfigError;
+use crate::base::error::shortened;
 use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
 use crate::base::policy::{Grace, MAX_TTL};
-use crate::key::KeySpace;
+use crate::key::{KeySpace, is_resource};
 use crate::registry::ResourceSettings;
 use crate::telemetry::audit::{AuditAction, Finding as AuditFinding, OnStale, threshold};
 
@@ -226,6 +227,8 @@ pub struct CacheConfig {
     pub(crate) uncertainty: Duration,
     pub(crate) intent: Duration,
     pub(crate) value_limit: usize,
+    /// Settings made in code that can't be used.
+    problems: Vec<String>,
     pub(crate) compress_over: Option<usize>,
     pub(crate) pending_limit: usize,
     pub(crate) advice: bool,
@@ -240,6 +243,8 @@ pub struct CacheConfig {
     pub(crate) outbox: Option<outbox::OutboxConfig>,
 }
 
+const VALUE_LIMIT: &str = "value_limit";
+
 /// A resource that is being declared; see [`CacheConfig::resource`].
 #[derive(Debug, Clone)]
 #[must_use]
@@ -253,8 +258,17 @@ impl ResourceConfig {
     /// [`Cache::with_key`](crate::Cache::with_key): a tenant, for instance. A read without it goes past the cache and is
     /// reported once for each function; a write without it invalidates the whole resource, of all tenants. More than one
     /// name may be given, one call each.
+    ///
+    /// A name that no resource can have is an error of the configuration, see [`CacheConfig::check`].
     #[must_use]
     pub fn context(mut self, name: &str) -> CacheConfig {
+        if !is_resource(&self.name) {
+            self.config.problems.push(format!(
+                "the resource of `context(\"{}\")` is `{}`; it may hold lower-case letters, digits, `-` and `_`",
+                shortened(name),
+                shortened(&self.name)
+            ));
+        }
         let names = self.config.contexts.entry(self.name).or_default();
         if !names.iter().any(|known| **known == *name) {
             names.push(name.into());
@@ -282,6 +296,7 @@ impl Default for CacheConfig {
             uncertainty: Duration::from_secs(5),
             intent: Duration::from_secs(10),
             value_limit: 1 << 20,
+            problems: Vec::new(),
             compress_over: None,
             pending_limit: 10_000,
             advice: true,
@@ -459,20 +474,51 @@ impl CacheConfig {
         self.intent.max(self.uncertainty)
     }
 
-    /// The largest encoded value that is stored, in bytes. The default is 1 MiB and the maximum 8
-    /// MiB, since a larger value is not read back. A larger setting logs an error and becomes 8
-    /// MiB.
+    /// The largest encoded value that is stored, in bytes; `CACHE_VALUE_LIMIT`, such as `512k`. The
+    /// default is 1 MiB and the maximum 8 MiB, since a larger value is not read back. A larger
+    /// setting is an error of the configuration, see [`check`](Self::check).
     #[must_use]
     pub fn value_limit(mut self, bytes: usize) -> Self {
+        self.problems
+            .retain(|problem| !problem.starts_with(VALUE_LIMIT));
         if bytes > MOST_VALUE_BYTES {
-            tracing::error!(
-                value_limit = bytes,
-                at_most = MOST_VALUE_BYTES,
-                "value_limit is larger than the largest value that is read back; the maximum is used"
-            );
+            self.problems.push(format!(
+                "{VALUE_LIMIT} is `{bytes}`; it may hold 0 to {MOST_VALUE_BYTES} bytes, since a \
+                 larger value is not read back"
+            ));
         }
         self.value_limit = bytes.min(MOST_VALUE_BYTES);
         self
+    }
+
+    /// Whether all settings that were made in code can be used; those of the environment are
+    /// checked by [`from_env`](Self::from_env). A cache with others logs each as an error, and uses
+    /// the nearest value that can be used.
+    ///
+    /// ```
+    /// use cache_runtime::CacheConfig;
+    ///
+    /// let error = CacheConfig::default().value_limit(16 << 20).check().unwrap_err();
+    /// assert!(error.to_string().starts_with("value_limit is `16777216`; it may hold 0 to 8388608"));
+    /// ```
+    ///
+    /// # Errors
+    /// Names each setting that can't be used, what it held, and what it may hold.
+    pub fn check(self) -> Result<Self, ConfigError> {
+        match self.problems.is_empty() {
+            true => Ok(self),
+            false => Err(ConfigError::of(self.problems)),
+        }
+    }
+
+    /// Logs the settings that can't be used.
+    pub(crate) fn report_problems(&self) {
+        for problem in &self.problems {
+            tracing::error!(
+                problem,
+                "a setting can't be used; the nearest one that can is"
+            );
+        }
     }
 
     /// Leaves the server's identity out of the stamps. For servers that refuse `INFO`, and whose

@@ -3,7 +3,7 @@
 use crate::key::is_resource;
 
 /// All settings except `CACHE_TTL_<RESOURCE>`.
-pub(super) const NAMES: [&str; 26] = [
+pub(super) const NAMES: [&str; 27] = [
     "REDIS_ENABLED",
     "REDIS_HOST",
     "REDIS_PORT",
@@ -29,6 +29,7 @@ pub(super) const NAMES: [&str; 26] = [
     "CACHE_EARLY",
     "CACHE_JITTER",
     "CACHE_COMPRESS_OVER",
+    "CACHE_VALUE_LIMIT",
     "CACHE_AUDIT",
 ];
 
