@@ -9,7 +9,8 @@
 //!
 //! A load may also wait for itself through another task: one task loads `a` and needs `b`, another
 //! loads `b` and needs `a`. So loads that wait for others in the same process are recorded, and a
-//! load that would close a cycle runs its body at once.
+//! load that would close a cycle runs its body at once. The loads may be in several processes: then
+//! the store records them, by their leases ([`Store::closes_circle`](crate::store::Store)).
 //!
 //! The frame is set only while a body is polled. So two bodies that one task polls in turn, as with
 //! `join!`, don't see each other, and a dropped body leaves nothing behind. Tasks that a body
@@ -18,6 +19,7 @@
 use std::sync::Arc;
 
 use crate::base::marks::{self, Marks};
+use crate::base::nonce::Nonce;
 use crate::call::observe::BypassReason;
 use crate::coalesce::waits::Wait;
 use crate::engine::Engine;
@@ -39,16 +41,21 @@ pub(crate) struct Frame {
 
 #[derive(Debug)]
 enum Body {
-    /// Loads the entries with these keys.
-    Load(Box<[String]>),
+    /// Loads the entries with these keys, under these leases.
+    Load(Box<[String]>, Box<[Nonce]>),
     /// Invalidates these entries, and everything that depends on these generations.
     Write(Box<[String]>, Box<[Arc<Dep>]>),
 }
 
 impl Frame {
-    /// Creates the frame of a load of these keys, inside the body that is running now, if any.
-    pub(crate) fn load(cache: &Engine, keys: impl Into<Box<[String]>>) -> Arc<Self> {
-        Self::inside(cache, Body::Load(keys.into()))
+    /// Creates the frame of a load of these keys under these leases, if it has any, inside the body
+    /// that is running now, if any.
+    pub(crate) fn load(
+        cache: &Engine,
+        keys: impl Into<Box<[String]>>,
+        leases: impl Into<Box<[Nonce]>>,
+    ) -> Arc<Self> {
+        Self::inside(cache, Body::Load(keys.into(), leases.into()))
     }
 
     /// Creates the frame of a write that invalidates these keys and dependencies, inside the body
@@ -76,7 +83,7 @@ impl Frame {
 
     fn bars(&self, probe: &Probe) -> Option<BypassReason> {
         match &self.body {
-            Body::Load(keys) => keys.contains(&probe.key).then_some(BypassReason::OwnLoad),
+            Body::Load(keys, _) => keys.contains(&probe.key).then_some(BypassReason::OwnLoad),
             Body::Write(keys, deps) => {
                 let concerns =
                     keys.contains(&probe.key) || probe.deps.iter().any(|dep| deps.contains(dep));
@@ -116,7 +123,20 @@ pub(crate) fn is_in_load(cache: &Engine) -> bool {
         return false;
     };
     let mut frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
-    frames.any(|frame| frame.cache == cache.id && matches!(frame.body, Body::Load(_)))
+    frames.any(|frame| frame.cache == cache.id && matches!(frame.body, Body::Load(..)))
+}
+
+/// The leases of the loads of this cache that run around this call.
+pub(crate) fn leases(cache: &Engine) -> Vec<Nonce> {
+    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
+        return Vec::new();
+    };
+    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+    let leases = frames.filter_map(|frame| match &frame.body {
+        Body::Load(_, leases) if frame.cache == cache.id => Some(leases),
+        _ => None,
+    });
+    leases.flatten().copied().collect()
 }
 
 /// Returns true if the call runs inside any body. Costs almost nothing.
@@ -132,7 +152,7 @@ pub(crate) fn wait(cache: &Engine, key: &str) -> Wait {
     };
     let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
     let loads = frames.filter_map(|frame| match &frame.body {
-        Body::Load(keys) if frame.cache == cache.id => Some(keys),
+        Body::Load(keys, _) if frame.cache == cache.id => Some(keys),
         _ => None,
     });
     cache.waits.wait(loads.flatten().cloned().collect(), key)

@@ -101,6 +101,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Notes for `length` that the loads under the leases in `loads` wait for the load under `lease`, and returns whether that
+    /// one waits for one of them, directly or through others: then nobody would get on before a wait limit. `false` where the
+    /// store does not know.
+    async fn closes_circle(
+        &self,
+        loads: &[Nonce],
+        lease: Nonce,
+        length: Duration,
+    ) -> Result<bool, Error> {
+        let _ = (loads, lease, length);
+        Ok(false)
+    }
+
     /// Moves the deadline of a lease; `false` if the lease is gone.
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error>;
 

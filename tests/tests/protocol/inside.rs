@@ -311,3 +311,63 @@ async fn loads_of_several_tasks_do_not_wait_for_each_other_in_a_circle() {
         .await;
     }
 }
+
+/// The same functions in several processes, of which each loads another value first.
+struct Elsewhere<'a> {
+    cache: Cache,
+    all: &'a tokio::sync::Barrier,
+    runs: &'a [AtomicUsize],
+}
+
+impl Elsewhere<'_> {
+    #[cached(resource = "elsewhere", cache = self.cache)]
+    async fn at(&self, id: usize) -> usize {
+        if self.runs[id].fetch_add(1, Ordering::SeqCst) > 0 {
+            return 0;
+        }
+        self.all.wait().await;
+        Box::pin(self.at((id + 1) % self.runs.len())).await + 1
+    }
+
+    #[cached(resource = "elsewhere", batch = ids, cache = self.cache)]
+    async fn many(&self, ids: &[usize]) -> std::collections::HashMap<usize, usize> {
+        let value = match self.runs[ids[0]].fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                self.all.wait().await;
+                Box::pin(self.at((ids[0] + 1) % self.runs.len())).await + 1
+            }
+            _ => 0,
+        };
+        ids.iter().map(|id| (*id, value)).collect()
+    }
+}
+
+#[tokio::test]
+async fn loads_of_several_processes_do_not_wait_for_each_other_in_a_circle() {
+    let hour = Duration::from_secs(3600);
+    let server = RedisServer::start();
+    for (round, processes) in [2, 3].into_iter().enumerate() {
+        let all = tokio::sync::Barrier::new(processes);
+        let runs: Vec<AtomicUsize> = (0..processes).map(|_| AtomicUsize::new(0)).collect();
+        let mut fleet = Vec::new();
+        for _ in 0..processes {
+            let config = over(&server).namespace(&format!("round{round}:"));
+            let cache = Cache::new(config.wait_limit(hour).lease(hour)).await;
+            fleet.push(Elsewhere {
+                cache,
+                all: &all,
+                runs: &runs,
+            });
+        }
+        bounded(async {
+            let first = async { fleet[0].many(&[0]).await[&0] };
+            let others = fleet.iter().enumerate().skip(1).map(|(id, it)| it.at(id));
+            let (first, others) = tokio::join!(first, futures_util::future::join_all(others));
+            // Whoever would have closed the circle has run the body of the one it needs.
+            let mut values = [vec![first], others].concat();
+            values.sort_unstable();
+            assert_eq!(values, (1..=processes).collect::<Vec<_>>());
+        })
+        .await;
+    }
+}

@@ -73,7 +73,12 @@ impl Load {
         };
         let span = load_span(&call);
         let counted = Loading::new(call.resource.function());
-        let frame = Frame::load(&call.cache, [call.probe.key.clone()]);
+        let lease = match &part {
+            LoadRole::Leader(permit) => Some(permit.token()),
+            LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
+        };
+        let leases: Vec<_> = lease.into_iter().collect();
+        let frame = Frame::load(&call.cache, [call.probe.key.clone()], leases);
         Box::new(Self {
             call,
             part,

@@ -59,6 +59,11 @@ impl Permit {
         (self.key.clone(), self.token)
     }
 
+    /// Returns the token of the lease.
+    pub(super) fn token(&self) -> Nonce {
+        self.token
+    }
+
     /// Requests the lease within the call's budget.
     pub(super) async fn take_within(
         &mut self,

@@ -96,6 +96,9 @@ pub(crate) struct Reader<'a> {
     /// Polls the store for another process's load, on behalf of all waiting readers in this
     /// process.
     poller: Option<Box<RemoteLoadPoller>>,
+    /// The end of the lease's token of which the store was asked whether to wait for it closes a
+    /// circle; 0 for none. In whole it would make every waiting call larger.
+    asked_of: u32,
 }
 
 /// Polls the store for another process's load.
@@ -124,6 +127,7 @@ impl<'a> Reader<'a> {
             fallback: None,
             has_lost: false,
             poller: None,
+            asked_of: 0,
         }
     }
 
@@ -234,6 +238,13 @@ impl<'a> Reader<'a> {
             EntryState::Vacant(seen) => (None, seen),
             EntryState::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
             EntryState::Leased(header) => match self.on_lease(header, stamp, now) {
+                LeaseDecision::Joins(waiter, noted) if self.may_close_circle(header.token) => {
+                    let wait = self.wait_in_load(header.token, Some((waiter, noted)));
+                    return NextStep::Step(Box::pin(wait));
+                }
+                LeaseDecision::Polls if self.may_close_circle(header.token) => {
+                    return NextStep::Step(Box::pin(self.wait_in_load(header.token, None)));
+                }
                 LeaseDecision::GivesWay(seen) => (None, seen),
                 LeaseDecision::LookAgain => return NextStep::LookAgain,
                 LeaseDecision::Bypass(reason) => return NextStep::Action(Action::Bypass(reason)),
@@ -488,6 +499,41 @@ impl<'a> Reader<'a> {
             .then_some(LeaseDecision::Bypass(BypassReason::WaitLimit))
     }
 
+    /// Whether this call is part of a load, and the store was not asked yet about this lease.
+    fn may_close_circle(&self, lease: Nonce) -> bool {
+        enclosing::is_inside()
+            && enclosing::is_in_load(&self.call.cache)
+            && self.asked_of != end_of(lease)
+            && !crate::base::mutation::is_active("circles-over-processes-waited-for")
+    }
+
+    /// Waits for the load under a lease, unless it waits for a load that this call is part of,
+    /// perhaps in another process.
+    async fn wait_in_load(
+        &mut self,
+        lease: Nonce,
+        joined: Option<(Waiter, Option<Noted>)>,
+    ) -> Option<Action> {
+        let cache = &self.call.cache;
+        self.asked_of = end_of(lease);
+        let loads = enclosing::leases(cache);
+        if !loads.is_empty() {
+            let length = cache.config.wait;
+            self.call_budget.renew();
+            let asked = cache.store.closes_circle(&loads, lease, length);
+            // If it can't be told, the wait limit ends a circle.
+            if self.call_budget.spend(asked).await.unwrap_or(false) {
+                self.stops_polling();
+                return Some(Action::Bypass(BypassReason::OwnLoad));
+            }
+            self.call_budget.renew();
+        }
+        match joined {
+            Some((waiter, noted)) => self.wait_for_result(waiter, noted).await,
+            None => self.wait_for_word().await,
+        }
+    }
+
     /// Waits for another caller's load. Returns `None` if that caller has gone.
     pub(super) fn wait_for_result(
         &mut self,
@@ -619,6 +665,11 @@ impl<'a> Reader<'a> {
     fn is_late(&mut self) -> bool {
         self.deadline() <= clock::now()
     }
+}
+
+/// Never 0.
+fn end_of(lease: Nonce) -> u32 {
+    lease.0 as u32 | 1
 }
 
 /// What follows from a lookup.

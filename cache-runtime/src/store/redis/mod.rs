@@ -85,6 +85,8 @@ pub struct RedisStore {
     /// What another primary may not know, where Sentinels name one.
     recent: Option<Arc<Recent>>,
     switches: Arc<SwitchList>,
+    /// The beginning of the keys that say for which loads a load waits.
+    waits: String,
 }
 
 impl fmt::Debug for RedisStore {
@@ -172,6 +174,7 @@ impl RedisStore {
             redis: redis.clone(),
             recent,
             switches,
+            waits: config.key_space().generation("wait:"),
         }
     }
 
@@ -406,6 +409,32 @@ impl Store for RedisStore {
             return cluster.listen(key).await;
         }
         self.links.current()?.listen(key, self.budget).await
+    }
+
+    async fn closes_circle(
+        &self,
+        loads: &[Nonce],
+        lease: Nonce,
+        length: Duration,
+    ) -> Result<bool, Error> {
+        if self.cluster().is_some() {
+            // The edges would be on several servers.
+            return Ok(false);
+        }
+        let link = self.links.current()?;
+        let keys: Vec<String> = loads
+            .iter()
+            .map(|load| format!("{}{load}", self.waits))
+            .collect();
+        let tokens = loads.iter().map(|load| load.to_string().into_bytes());
+        let args = [
+            self.waits.as_bytes().to_vec(),
+            lease.to_string().into_bytes(),
+            millis(length),
+        ];
+        let keys = keys.iter().map(String::as_str);
+        let found = self.script::<u8>(&link, &scripts::WAIT, keys, args.into_iter().chain(tokens));
+        Ok(found.await? == 1)
     }
 
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {

@@ -176,7 +176,7 @@ fn mutated(mut script: String) -> String {
 }
 
 /// All of them, to be loaded before a connection is used: a call that finds one missing pays for three commands.
-pub(super) fn all() -> [&'static Lua; 11] {
+pub(super) fn all() -> [&'static Lua; 12] {
     [
         &ENSURE,
         &LEASE,
@@ -189,6 +189,7 @@ pub(super) fn all() -> [&'static Lua; 11] {
         &PRUNE,
         &REMOVE,
         &SWITCH,
+        &WAIT,
     ]
 }
 
@@ -245,3 +246,8 @@ pub(super) static SWITCH: LazyLock<Lua> = LazyLock::new(|| script(include_str!("
 /// `KEYS` entries; `ARGV` `derived` or `all`, stored-before in ms or an empty string. Removes those of this
 /// framework that fit; returns how many. One that was stored later than now was stored before the clock was set back.
 pub(super) static REMOVE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/remove.lua")));
+
+/// `KEYS` what the caller's loads wait for; `ARGV` the beginning of such keys, the token of the lease that they wait for, for
+/// how long in ms, their own tokens. Adds the one to the others', and returns whether the load under that lease waits for one
+/// of them, directly or through others.
+pub(super) static WAIT: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/wait.lua")));
