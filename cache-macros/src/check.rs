@@ -131,10 +131,19 @@ pub(crate) fn invalidates(
     callable("invalidates", &item, errors);
     stacked::on_reads(&args, &item, errors);
     let (bindings, _) = item.bindings();
-    transactions::named(&args.autocommit, &Setting::Absent, &bindings, errors);
+    let has_self = item.sig.receiver().is_some();
+    transactions::named(
+        &args.autocommit,
+        &Setting::Absent,
+        &bindings,
+        has_self,
+        errors,
+    );
+    let mut writes_through = Vec::new();
     if args.after_commit.value() != Some(&true) {
         let parts = transactions::parts(&item, &args.autocommit);
         transactions::refuse_writes(&parts, errors);
+        writes_through = transactions::to_ask(&item, &args.autocommit);
     } else if let Some(autocommit) = args.autocommit.key() {
         let message = "`autocommit` has no place beside `after_commit`, which is for functions inside a transaction; keep one of them";
         errors.on(autocommit, message);
@@ -194,6 +203,7 @@ pub(crate) fn invalidates(
         crash_safe: args.crash_safe.into_value().unwrap_or_default(),
         required: args.required.into_value().unwrap_or_default(),
         after_commit: args.after_commit.into_value().unwrap_or_default(),
+        writes_through,
         result,
         on,
         item,
@@ -203,7 +213,7 @@ pub(crate) fn invalidates(
 /// What a caller's transaction has not committed is not for others to read.
 fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     let (bindings, _) = item.bindings();
-    transactions::named(&args.autocommit, &args.skip, &bindings, errors);
+    transactions::named(&args.autocommit, &args.skip, &bindings, false, errors);
     let parts = transactions::parts(item, &args.autocommit);
     transactions::refuse_reads(&parts, errors);
     // With these two options nothing that is borrowed mutably is taken, which is said elsewhere.

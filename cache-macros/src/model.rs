@@ -101,6 +101,8 @@ pub(crate) struct InvalidatesFn {
     pub(crate) required: bool,
     /// Whether the function takes part in its caller's transaction.
     pub(crate) after_commit: bool,
+    /// What may be a connection, borrowed. The compiler knows its type.
+    pub(crate) writes_through: Vec<Expr>,
     /// Given if some target's rows are [`Rows::OfResult`].
     pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,

@@ -5,12 +5,13 @@
 //! write; under `#[cached]` so is any `&mut` that is left out of the key, since a function that only reads borrows nothing
 //! mutably but a connection. A pool is none of these: each of its statements commits by itself.
 
-use proc_macro2::Span;
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
 use syn::{
-    FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, PathSegment, Token, Type,
-    TypeParamBound, WherePredicate,
+    Expr, FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, PathSegment, Token,
+    Type, TypeParamBound, WherePredicate, parse_quote_spanned,
 };
 
 use super::values::no_such_parameter;
@@ -103,18 +104,178 @@ pub(super) fn refuse_writes(parts: &[Part], errors: &mut Errors) {
     }
 }
 
+/// `#[invalidates]`: the arguments that may be a connection under a name that says nothing, an alias or a trait of the
+/// program's own. The compiler is asked for their types.
+pub(super) fn to_ask(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Expr> {
+    let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
+    let mut asked = Vec::new();
+    for input in &item.sig.inputs {
+        if let FnArg::Typed(parameter) = input
+            && let Pat::Ident(pat) = &*parameter.pat
+            && pat.by_ref.is_none()
+            && parameter
+                .attrs
+                .iter()
+                .all(|attr| !attr.path().is_ident("cfg"))
+            && !permitted
+                .iter()
+                .any(|name| name.unraw() == pat.ident.unraw())
+        {
+            let name = &pat.ident;
+            match &*parameter.ty {
+                Type::Reference(reference)
+                    if reference.mutability.is_some() && !is_plain(&reference.elem)
+                        || may_execute(&reference.elem, item) =>
+                {
+                    let place = reference.elem.span();
+                    asked.push(parse_quote_spanned!(place=> &*#name));
+                }
+                ty if borrows(ty) || may_execute(ty, item) => {
+                    asked.push(parse_quote_spanned!(ty.span()=> &#name));
+                }
+                _ => {}
+            }
+        }
+    }
+    if !permitted.iter().any(|name| name == "self") {
+        asked.extend(of_self(item));
+    }
+    asked
+}
+
+/// Whether a type has a lifetime, as a transaction has.
+fn borrows(ty: &Type) -> bool {
+    let Type::Path(path) = ty else {
+        return false;
+    };
+    path.path.segments.last().is_some_and(|last| {
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+            return false;
+        };
+        let mut arguments = arguments.args.iter();
+        last.ident != "Cow" && arguments.any(|it| matches!(it, GenericArgument::Lifetime(_)))
+    })
+}
+
+/// Whether a type is known by bounds, one of which may stand for an executor.
+fn may_execute(ty: &Type, item: &Item) -> bool {
+    match ty {
+        Type::ImplTrait(bounded) => any_unknown(&bounded.bounds),
+        Type::Path(path) => path.path.get_ident().is_some_and(|name| {
+            let generics = &item.sig.generics;
+            let declared = generics.params.iter().filter_map(|param| match param {
+                GenericParam::Type(param) if param.ident == *name => Some(&param.bounds),
+                _ => None,
+            });
+            let predicates = generics.where_clause.iter().flat_map(|w| &w.predicates);
+            let conditions = predicates.filter_map(|predicate| match predicate {
+                WherePredicate::Type(of) if is_of(&of.bounded_ty, name) => Some(&of.bounds),
+                _ => None,
+            });
+            declared.chain(conditions).any(any_unknown)
+        }),
+        _ => false,
+    }
+}
+
+/// Whether one of the traits is neither the language's nor serde's.
+fn any_unknown(bounds: &Punctuated<TypeParamBound, Token![+]>) -> bool {
+    const KNOWN: [&str; 26] = [
+        "AsMut",
+        "AsRef",
+        "AsyncFn",
+        "AsyncFnMut",
+        "AsyncFnOnce",
+        "Borrow",
+        "Clone",
+        "Copy",
+        "Debug",
+        "Default",
+        "Deserialize",
+        "DeserializeOwned",
+        "Display",
+        "Eq",
+        "Fn",
+        "FnMut",
+        "FnOnce",
+        "Hash",
+        "Into",
+        "IntoIterator",
+        "Iterator",
+        "Ord",
+        "PartialEq",
+        "Send",
+        "Serialize",
+        "Sync",
+    ];
+    bounds.iter().any(|bound| match bound {
+        TypeParamBound::Trait(bound) => bound.path.segments.last().is_some_and(|last| {
+            let name = last.ident.to_string();
+            !KNOWN.contains(&name.as_str())
+                && !["PartialOrd", "ToString", "Sized", "Unpin"].contains(&name.as_str())
+        }),
+        _ => false,
+    })
+}
+
+/// The fields of `self` that the body uses and that are called as a connection is.
+fn of_self(item: &Item) -> Vec<Expr> {
+    const NAMES: [&str; 9] = [
+        "tx",
+        "txn",
+        "trx",
+        "transaction",
+        "conn",
+        "connection",
+        "executor",
+        "link",
+        "session",
+    ];
+    fn collect(tokens: TokenStream, found: &mut Vec<(Ident, Ident)>) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let is_dot = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(dot)) if dot.as_char() == '.');
+        for (at, token) in tokens.iter().enumerate() {
+            match token {
+                TokenTree::Ident(this) if this == "self" && is_dot(at + 1) => {
+                    let called = matches!(tokens.get(at + 3), Some(TokenTree::Group(group))
+                        if group.delimiter() == Delimiter::Parenthesis);
+                    if let Some(TokenTree::Ident(field)) = tokens.get(at + 2)
+                        && !called
+                        && NAMES.iter().any(|name| field == name)
+                        && !found.iter().any(|(_, known)| known == field)
+                    {
+                        found.push((this.clone(), field.clone()));
+                    }
+                }
+                TokenTree::Group(group) => collect(group.stream(), found),
+                _ => {}
+            }
+        }
+    }
+    if !matches!(item.sig.inputs.first(), Some(FnArg::Receiver(_))) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    collect(item.body.stream(), &mut found);
+    let field = |(this, field): &(Ident, Ident)| parse_quote_spanned!(field.span()=> &#this.#field);
+    found.iter().map(field).collect()
+}
+
 /// Whether the names in `autocommit(..)` are those of parameters.
+/// A write may say it of `self`, too, for a connection that `self` holds.
 pub(super) fn named(
     autocommit: &Setting<Vec<Ident>>,
     skip: &Setting<Vec<Ident>>,
     bindings: &[Binding],
+    may_be_self: bool,
     errors: &mut Errors,
 ) {
     let mut names: Vec<String> = Vec::new();
     let skipped = skip.value().map(Vec::as_slice).unwrap_or_default();
     for ident in autocommit.value().into_iter().flatten() {
         let name = ident.unraw().to_string();
-        if !bindings.iter().any(|binding| binding.is(ident)) {
+        let is_self = may_be_self && ident == "self";
+        if !is_self && !bindings.iter().any(|binding| binding.is(ident)) {
             errors.on(ident, no_such_parameter("autocommit", &name, bindings));
         } else if names.contains(&name) {
             errors.on(ident, format!("`{name}` is given twice; remove one"));

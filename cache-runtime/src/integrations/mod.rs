@@ -21,6 +21,7 @@ mod http;
 mod layer_options;
 #[cfg(feature = "poem")]
 pub mod poem;
+pub(crate) mod settled;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;
 #[cfg(feature = "tower")]

@@ -1,4 +1,50 @@
 //! Transactions with [SQLx](https://docs.rs/sqlx) that apply their invalidations on commit.
+//!
+//! With this feature `#[invalidates]` knows a connection or transaction by its type, whatever it is
+//! called, and refuses it as it refuses one that it knows by name:
+//!
+//! ```compile_fail
+//! type Link = sqlx::AnyConnection;
+//!
+//! #[cache_runtime::invalidates("users")]
+//! async fn rename(link: &mut Link) {}
+//! ```
+//!
+//! ```
+//! type Link = sqlx::AnyConnection;
+//!
+//! #[cache_runtime::invalidates("users", autocommit(link))]
+//! async fn rename(link: &mut Link) {}
+//! ```
+//!
+//! The same of a trait of the program's own, and of what `self` holds:
+//!
+//! ```compile_fail
+//! trait Db: sqlx::Connection {}
+//!
+//! #[cache_runtime::invalidates("users")]
+//! async fn rename(db: &mut impl Db) {}
+//! ```
+//!
+//! ```compile_fail
+//! struct Users<'a> { tx: &'a mut sqlx::Transaction<'a, sqlx::Any> }
+//!
+//! impl Users<'_> {
+//!     #[cache_runtime::invalidates("users")]
+//!     async fn rename(&mut self) { let _ = &mut self.tx; }
+//! }
+//! ```
+//!
+//! ```
+//! trait Db {}
+//! impl Db for sqlx::AnyPool {}
+//! struct Users<'a> { conn: &'a sqlx::AnyPool }
+//!
+//! impl Users<'_> {
+//!     #[cache_runtime::invalidates("users")]
+//!     async fn rename(&self, db: impl Db, other: &impl Db, name: &mut Vec<u8>) { let _ = &self.conn; }
+//! }
+//! ```
 
 use sqlx_core::acquire::Acquire;
 use sqlx_core::database::Database;
