@@ -1,5 +1,7 @@
 //! The faults: four hands that each know what they break, and mend it before they break something else.
 
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -166,7 +168,7 @@ impl Havoc {
     /// Reads are answered, writes are refused or wait: for longer than anybody may go on serving.
     fn refuse_writes(&self, redis: &RedisServer, rng: &mut Rng) {
         let time = rng.u64(2_500..4_500);
-        let (refuse, accept): ([&str; 4], &[&str]) = match rng.u32(..3) {
+        let (refuse, accept): ([&str; 4], &[&str]) = match rng.u32(..4) {
             // As a primary does that has lost its replicas: NOREPLICAS.
             0 => (
                 ["CONFIG", "SET", "min-replicas-to-write", "1"],
@@ -177,6 +179,8 @@ impl Havoc {
                 ["ACL", "SETUSER", "default", "-@scripting"],
                 &["ACL", "SETUSER", "default", "+@all"],
             ),
+            // As after a disk that was full when a snapshot was due: MISCONF.
+            2 => return self.fail_a_snapshot(redis, time, rng),
             // As during a failover: writes get no answer.
             _ => {
                 redis.cli(&["CLIENT", "PAUSE", &time.to_string(), "WRITE"]);
@@ -188,6 +192,32 @@ impl Havoc {
         redis.cli(&refuse);
         self.wait(time..time + 1, rng);
         redis.cli(accept);
+    }
+
+    /// Where its snapshot belongs stands a folder, so it can't be written.
+    fn fail_a_snapshot(&self, redis: &RedisServer, time: u64, rng: &mut Rng) {
+        let folder = redis.cli(&["CONFIG", "GET", "dir"]);
+        let folder = Path::new(folder.lines().last().expect("a folder"));
+        let (file, kept) = (folder.join("dump.rdb"), folder.join("kept.rdb"));
+        let had_one = fs::rename(&file, &kept).is_ok();
+        fs::create_dir(&file).expect("a folder in place of the snapshot");
+        redis.cli(&["CONFIG", "SET", "save", "3600 1"]);
+        redis.cli(&["BGSAVE"]);
+        let end = now() + 500_000_000;
+        while now() < end
+            && !redis
+                .cli(&["INFO", "persistence"])
+                .contains("rdb_last_bgsave_status:err")
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.wait(time..time + 1, rng);
+        // Without a time for snapshots a failed one refuses nothing.
+        redis.cli(&["CONFIG", "SET", "save", ""]);
+        fs::remove_dir(&file).expect("the folder is empty");
+        if had_one {
+            fs::rename(&kept, &file).expect("the snapshot is put back");
+        }
     }
 
     /// As a balancer does that is short of memory.
