@@ -10,13 +10,13 @@ mod detached;
 use proc_macro2::{Group, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{Expr, ExprReference, Token};
+use syn::{Expr, ExprReference, Token, Type};
 
 use crate::args::{Name, Tag, Ttl};
-use crate::item::{Form, Item};
+use crate::item::{Form, Item, is_plain};
 use crate::model::{
-    Absence, AfterResult, BatchBy, CachedFn, Copies, Depends, Env, InvalidatesFn, Key, On, Op,
-    Part, Rows, Target, Typing,
+    Absence, AfterResult, Batch, BatchBy, CachedFn, Copies, Depends, Env, InvalidatesFn, Key, On,
+    Op, Part, Rows, Target, Typing,
 };
 use crate::words;
 
@@ -121,9 +121,15 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         crash_safe,
         required,
         after_commit,
+        writes_through,
         result,
         on,
     } = function;
+    let checks = writes_through.iter().map(|value| {
+        let place = mixed().located_at(value.span());
+        quote_spanned!(place=> __crt::writes_through(#value).settled();)
+    });
+    let checks: TokenStream = checks.collect();
     let tags: TokenStream = tags.iter().map(Tag::call).collect();
     let known_before = targets.iter().map(Target::before);
     let crash_safe = crash_safe.then(|| quote_spanned!(mixed()=> .crash_safe()));
@@ -145,7 +151,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         #shape.#write(#cache &__CRT, |__p| __p #(#known_before)* #tags #crash_safe #after_commit) #required #on #result
     };
     let run = inline(&item, "run", None);
-    function_around(&item, &env, "invalidates", &words, None, call, run)
+    function_around(&item, &env, "invalidates", &words, Some(checks), call, run)
 }
 
 /// `run(body)`, of a body that lives no longer than the call.
@@ -379,17 +385,30 @@ fn site(role: &str, name: &str, words: &str) -> TokenStream {
 impl Key {
     fn calls(&self) -> TokenStream {
         match self {
-            Self::Batch(_) => TokenStream::new(),
-            Self::Entity(id) => id.call("id"),
+            Self::Batch(batch) => batch.calls(),
+            Self::Entity(id) => id.read("id"),
             Self::Row(op, id) => {
-                let id = id.call("id");
+                let id = id.read("id");
                 quote_spanned!(mixed()=> .op(#op) #id)
             }
             Self::Derived { op, types, parts } => {
-                let (op, parts) = (op.call(), parts.iter().map(|part| part.call("arg")));
+                let (op, parts) = (op.call(), parts.iter().map(|part| part.read("arg")));
                 quote_spanned!(mixed()=> #op #(.type_param::<#types>())* #(#parts)*)
             }
         }
+    }
+}
+
+impl Batch {
+    /// The ids of a type that may leave something out are looked at one by one.
+    fn calls(&self) -> TokenStream {
+        if self.id.as_ref().is_some_and(is_plain) {
+            return TokenStream::new();
+        }
+        let ids = &self.ids.ident;
+        let place = mixed().located_at(self.ids.place);
+        let known = quote_spanned!(place=> |__id| __crt::argument(__id).known());
+        quote_spanned!(mixed()=> .each_of(&#ids, #known))
     }
 }
 
@@ -407,6 +426,26 @@ impl Part {
     fn call(&self, method: &str) -> TokenStream {
         let method = syn::Ident::new(method, mixed());
         let value = borrowed(&self.value, self.place);
+        quote_spanned!(mixed()=> .#method(#value))
+    }
+
+    /// The same for a read, whose values are also told apart by what `Serialize` leaves out.
+    fn read(&self, method: &str) -> TokenStream {
+        let is_plain = self.ty.as_ref().is_some_and(is_plain) || is_literal(&self.value);
+        if is_plain {
+            return self.call(method);
+        }
+        let method = syn::Ident::new(&format!("{method}_of"), mixed());
+        let value = match &self.ty {
+            // The value itself, and not the reference to it, has the size that its type has.
+            Some(Type::Reference(_)) => {
+                let name = &self.value;
+                quote_spanned!(mixed().located_at(self.place)=> &*#name)
+            }
+            _ => borrowed(&self.value, self.place),
+        };
+        // With the author's own span: an unmet bound is then reported there, without the macro around it.
+        let value = quote_spanned!(self.place=> __crt::argument(#value).known());
         quote_spanned!(mixed()=> .#method(#value))
     }
 
@@ -525,6 +564,11 @@ impl ToTokens for Ttl {
             Self::Expr(value) => value.to_tokens(tokens),
         }
     }
+}
+
+/// A number or text as it is written.
+fn is_literal(value: &Expr) -> bool {
+    matches!(value, Expr::Lit(_))
 }
 
 /// Locals under this span can't be seen by the user's code, nor the user's locals by ours.

@@ -461,6 +461,41 @@ pub(crate) fn is_builtin(ty: &Type, known: &[&str]) -> bool {
     }
 }
 
+/// Whether a type is one of the language or its standard library by all of its names, so that its values are serialised
+/// with all that tells them apart.
+pub(crate) fn is_plain(ty: &Type) -> bool {
+    const PRIMITIVES: [&str; 19] = [
+        "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "str", "u8",
+        "u16", "u32", "u64", "u128", "usize", "String", "Duration",
+    ];
+    const CONTAINERS: [&str; 8] = [
+        "Option", "Vec", "Box", "Arc", "BTreeMap", "BTreeSet", "HashMap", "Cow",
+    ];
+    match ty {
+        Type::Paren(paren) => is_plain(&paren.elem),
+        Type::Group(group) => is_plain(&group.elem),
+        Type::Reference(reference) => is_plain(&reference.elem),
+        Type::Slice(slice) => is_plain(&slice.elem),
+        Type::Array(array) => is_plain(&array.elem),
+        Type::Tuple(tuple) => tuple.elems.iter().all(is_plain),
+        Type::Path(path) if path.qself.is_none() => path.path.segments.last().is_some_and(|last| {
+            let name = last.ident.to_string();
+            match &last.arguments {
+                PathArguments::None => PRIMITIVES.contains(&name.as_str()),
+                PathArguments::AngleBracketed(arguments) => {
+                    CONTAINERS.contains(&name.as_str())
+                        && arguments.args.iter().all(|argument| match argument {
+                            GenericArgument::Type(ty) => is_plain(ty),
+                            argument => matches!(argument, GenericArgument::Lifetime(_)),
+                        })
+                }
+                PathArguments::Parenthesized(_) => false,
+            }
+        }),
+        _ => false,
+    }
+}
+
 /// The `Result` of an `Option<Result<..>>`.
 pub(crate) fn optional_result(ty: &Type) -> Option<&Type> {
     fn named<'a>(ty: &'a Type, name: &str) -> Option<&'a PathSegment> {

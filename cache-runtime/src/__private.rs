@@ -5,6 +5,8 @@ pub use crate::call::each::each;
 pub use crate::call::read::{Batch, LoadContext, Read, ReadPlan};
 pub use crate::call::tag::part;
 pub use crate::call::write::{Write, WritePlan};
+pub use crate::integrations::settled::{CommitsByItself, writes_through};
+pub use crate::key::{Argument, argument};
 use crate::registry::Role;
 #[cfg(feature = "map")]
 pub use crate::registry::SITES;

@@ -338,6 +338,287 @@ async fn fields_that_are_left_out_keep_their_place() {
         .await;
 }
 
+#[derive(Serialize, Debug, Clone)]
+struct Scoped {
+    id: u64,
+    #[serde(skip)]
+    tenant: u64,
+}
+
+/// The same without a text.
+#[derive(Serialize, Clone)]
+struct Silent {
+    id: u64,
+    #[serde(skip)]
+    tenant: u64,
+}
+
+#[derive(Serialize, Hash, Clone)]
+struct Hashed {
+    id: u64,
+    #[serde(skip)]
+    tenant: u64,
+}
+
+#[derive(Serialize, Debug, Clone)]
+enum Nested {
+    Of { inner: Vec<Option<Scoped>> },
+}
+
+#[derive(Serialize, Debug, Clone)]
+struct Page<T> {
+    of: T,
+    limit: u8,
+}
+
+#[derive(Serialize, Debug, Clone)]
+#[serde(untagged)]
+enum Alike {
+    Id(u64),
+    Rank(u64),
+}
+
+#[derive(Serialize, Debug, Clone)]
+struct Flattened {
+    #[serde(flatten)]
+    scoped: Scoped,
+}
+
+#[derive(Debug, Clone)]
+struct Lower(String);
+
+impl Serialize for Lower {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_lowercase())
+    }
+}
+
+mod lossy {
+    pub(crate) const SCOPED: &str = "scoped";
+    pub(crate) const SILENT: &str = "silent";
+    pub(crate) const ALIKE: &str = "alike";
+    pub(crate) const LOWER: &str = "lower";
+    pub(crate) const BATCH: &str = "scoped-batch";
+    pub(crate) const BOTH: &str = "scoped-both";
+}
+
+#[cached(resource = lossy::SCOPED)]
+async fn scoped(id: Scoped) -> String {
+    format!("{id:?}")
+}
+
+#[invalidates(lossy::SCOPED, id = id)]
+async fn rescope(id: &Scoped) {
+    let _ = id;
+}
+
+#[cached(resource = lossy::SCOPED, op = "list")]
+async fn scoped_list(filter: &Nested, page: Page<Scoped>) -> String {
+    format!("{filter:?} {page:?}")
+}
+
+#[cached(resource = lossy::SCOPED, op = "two")]
+async fn scoped_two(first: &Scoped, second: &Scoped) -> String {
+    format!("{} {}", first.tenant, second.tenant)
+}
+
+#[cached(resource = lossy::SCOPED, op = "any")]
+async fn scoped_any(any: impl Serialize + std::fmt::Debug) -> String {
+    format!("{any:?}")
+}
+
+#[cached(resource = lossy::SCOPED, op = "dyn", key(*any))]
+async fn scoped_dyn(any: &(dyn Told + Sync)) -> String {
+    any.told()
+}
+
+trait Told: erased::Erased {
+    fn told(&self) -> String;
+}
+
+impl Told for Scoped {
+    fn told(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// A trait object that serialises as what is behind it.
+mod erased {
+    pub(crate) trait Erased {
+        fn id(&self) -> u64;
+    }
+    impl Erased for super::Scoped {
+        fn id(&self) -> u64 {
+            self.id
+        }
+    }
+}
+
+impl Serialize for dyn Told + Sync + '_ {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.id())
+    }
+}
+
+impl std::fmt::Debug for dyn Told + Sync + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.told())
+    }
+}
+
+#[cached(resource = lossy::SCOPED, op = "flat")]
+async fn scoped_flat(filter: &Flattened) -> String {
+    format!("{filter:?}")
+}
+
+#[cached(resource = lossy::SILENT)]
+async fn silent(id: &Silent) -> u64 {
+    id.tenant
+}
+
+#[cached(resource = lossy::SILENT, op = "hashed")]
+async fn hashed(filter: &[Hashed]) -> u64 {
+    filter[0].tenant
+}
+
+#[cached(resource = lossy::SILENT, op = "generic", skip(tell))]
+async fn generic<T: Serialize>(any: T, tell: fn(&T) -> String) -> String {
+    tell(&any)
+}
+
+#[cached(resource = lossy::ALIKE)]
+async fn alike(id: Alike) -> String {
+    format!("{id:?}")
+}
+
+#[cached(resource = lossy::LOWER)]
+async fn lower(id: Lower) -> String {
+    id.0
+}
+
+#[derive(Serialize, Debug, Clone, PartialEq, Eq, Hash)]
+struct RowOf(u64, #[serde(skip)] u64);
+
+#[cached(resource = lossy::BATCH, batch = ids)]
+async fn rows_of(ids: &[RowOf]) -> HashMap<RowOf, u64> {
+    ids.iter().map(|id| (id.clone(), id.1)).collect()
+}
+
+#[cached(resource = lossy::BOTH)]
+async fn both(id: &RowOf) -> Option<String> {
+    Some(id.1.to_string())
+}
+
+/// A field that is skipped, look-alike variants, a `Serialize` that rounds (cashews#38).
+#[tokio::test]
+async fn what_is_left_out_of_a_key_tells_calls_apart() {
+    let of = |tenant| Scoped { id: 1, tenant };
+    let nested = |tenant| Nested::Of {
+        inner: vec![None, Some(of(tenant))],
+    };
+    let page = |tenant| Page {
+        of: of(tenant),
+        limit: 1,
+    };
+    TestCache::new()
+        .scope(async {
+            for _ in 0..3 {
+                for tenant in [1, 2] {
+                    let expected = format!("{:?}", of(tenant));
+                    assert_eq!(scoped(of(tenant)).await, expected);
+                    let list = scoped_list(&nested(tenant), page(1)).await;
+                    assert_eq!(list, format!("{:?} {:?}", nested(tenant), page(1)));
+                    let list = scoped_list(&nested(1), page(tenant)).await;
+                    assert_eq!(list, format!("{:?} {:?}", nested(1), page(tenant)));
+                    assert_eq!(scoped_any(of(tenant)).await, expected);
+                    assert_eq!(scoped_any(&of(tenant)).await, expected);
+                    assert_eq!(scoped_dyn(&of(tenant)).await, expected);
+                    let flat = Flattened { scoped: of(tenant) };
+                    assert_eq!(scoped_flat(&flat).await, format!("{flat:?}"));
+                    assert_eq!(scoped_two(&of(tenant), &of(3)).await, format!("{tenant} 3"));
+                    assert_eq!(scoped_two(&of(3), &of(tenant)).await, format!("3 {tenant}"));
+                    let silence = Silent { id: 1, tenant };
+                    assert_eq!(silent(&silence).await, tenant);
+                    assert_eq!(hashed(&[Hashed { id: 1, tenant }]).await, tenant);
+                    let tell = |of: &Silent| of.tenant.to_string();
+                    assert_eq!(generic(silence, tell).await, tenant.to_string());
+                    let ids = [RowOf(1, tenant), RowOf(2, tenant)];
+                    let rows = rows_of(&ids).await;
+                    assert_eq!((rows[&ids[0]], rows[&ids[1]]), (tenant, tenant));
+                    let twins = [RowOf(3, tenant), RowOf(3, tenant + 1)];
+                    let rows = rows_of(&twins).await;
+                    assert_eq!(
+                        (rows[&twins[0]], rows[&twins[1]]),
+                        (tenant, tenant + 1),
+                        "in one batch"
+                    );
+                    assert_eq!(both(&RowOf(1, tenant)).await, Some(tenant.to_string()));
+                }
+                assert_eq!(alike(Alike::Id(1)).await, "Id(1)");
+                assert_eq!(alike(Alike::Rank(1)).await, "Rank(1)");
+                assert_eq!(lower(Lower("bob".into())).await, "bob");
+                assert_eq!(lower(Lower("BOB".into())).await, "BOB");
+            }
+            // The last one that was stored is there, and a write by its key reaches it.
+            assert!(is_hit(status(scoped(of(2))).await));
+            assert!(is_hit(status(alike(Alike::Rank(1))).await));
+            rescope(&of(1)).await;
+            assert!(!is_hit(status(scoped(of(2))).await));
+            // Nothing tells these apart.
+            let silence = Silent { id: 1, tenant: 1 };
+            assert_eq!(
+                status(silent(&silence)).await,
+                Status::Bypass(cache_runtime::BypassReason::Unkeyable)
+            );
+        })
+        .await;
+    let findings = cache_runtime::map().check();
+    let of = |name: &str| {
+        let name = format!("`{name}`");
+        let mut found = findings.iter().map(|finding| finding.to_string());
+        found.find(|text| text.contains("serialised") && text.contains(&name))
+    };
+    let text = of("scoped").expect("found");
+    assert!(text.contains("the field `tenant`"), "{text}");
+    assert!(of("silent").expect("found").contains("8 bytes"));
+    assert!(of("who").is_none() && of("lower").is_none());
+}
+
+/// What was not left out keeps its keys and entries, which can be used by hand.
+#[tokio::test]
+async fn what_is_whole_is_there_by_hand() {
+    use cache_runtime::Key;
+
+    #[derive(Serialize, Debug, Clone)]
+    struct ById {
+        tenant: u32,
+        name: String,
+        by: External,
+    }
+    #[cached(resource = "by-hand", skip(cache), cache = cache)]
+    async fn get(cache: &Cache, id: ById) -> String {
+        id.name
+    }
+    #[cached(resource = "by-hand", op = "list", skip(cache), cache = cache)]
+    async fn list(cache: &Cache, filter: &ById, limit: u32) -> String {
+        format!("{} {limit}", filter.name)
+    }
+    let cache = TestCache::new();
+    let by = External::User { id: 1 };
+    let id = ById {
+        tenant: 7,
+        name: "a b".into(),
+        by,
+    };
+    let key = Key::entity("by-hand", &id).expect("a key");
+    assert_eq!(get(&cache, id.clone()).await, "a b");
+    assert_eq!(cache.get::<String>(&key).await, Some("a b".into()));
+    assert_eq!(list(&cache, &id, 3).await, "a b 3");
+    let key = Key::args("by-hand", "list", &(&id, 3)).expect("a key");
+    assert_eq!(cache.get::<String>(&key).await, Some("a b 3".into()));
+    assert!(cache.delete(&key).await.expect("deleted"));
+}
+
 mod names {
     pub(crate) const EXTERNAL: &str = "external";
     pub(crate) const INTERNAL: &str = "internal";

@@ -7,7 +7,10 @@ use crate::testing::{cached, invalidates};
 /// The plan of a read: everything behind `__p`.
 fn plan(options: &str, item: &str) -> String {
     let expanded = cached(&format!("resource = \"users\"{options}"), item);
-    plans(&expanded).swap_remove(0)
+    // `.arg_of(&x)` for short.
+    let plan = plans(&expanded).swap_remove(0);
+    plan.replace("__crt::argument(", "")
+        .replace(").known())", ")")
 }
 
 /// What is called on each `__p` of an expansion, without spaces and line breaks.
@@ -94,9 +97,13 @@ fn the_signature_decides_which_key_it_is() {
     for (options, signature, expected) in [
         ("", "get(id: i64)", ".id(&id)"),
         ("", "get(&self, r#id: &str)", ".id(&r#id)"),
-        ("", "get(Path(id): Path<i64>)", ".id(&id)"),
+        ("", "get(Path(id): Path<i64>)", ".id_of(&id)"),
         ("", "get(id: i64, _: bool)", ".id(&id)"),
-        ("", "get(mut id: impl Into<i64>)", ".id(&id).typed_as(&id)"),
+        (
+            "",
+            "get(mut id: impl Into<i64>)",
+            ".id_of(&id).typed_as(&id)",
+        ),
         (
             ", skip(db)",
             "get<T: Db>(db: T, id: i64)",
@@ -112,10 +119,17 @@ fn the_signature_decides_which_key_it_is() {
         (
             ", id = (self.tenant, id)",
             "get(&self, id: i64)",
-            ".id(&(&self.tenant,&id))",
+            ".id_of(&(&self.tenant,&id))",
         ),
-        (", id = a + b", "get(a: i64, b: i64)", ".id(&(a+b))"),
-        (", id = user.id", "get(user: &User)", ".id(&user.id)"),
+        (", id = a + b", "get(a: i64, b: i64)", ".id_of(&(a+b))"),
+        (", id = user.id", "get(user: &User)", ".id_of(&user.id)"),
+        ("", "get(id: UserId)", ".id_of(&id)"),
+        ("", "get(id: &UserId)", ".id_of(&*id)"),
+        (
+            "",
+            "find(a: Option<Vec<(u8, &str)>>, b: [X; 2])",
+            ".arg(&a).arg_of(&b)",
+        ),
         (
             ", op = \"avatar\"",
             "get(id: i64)",
@@ -124,7 +138,7 @@ fn the_signature_decides_which_key_it_is() {
         (
             ", op = OP, id = user.id",
             "get(user: User)",
-            ".op(OP).id(&user.id)",
+            ".op(OP).id_of(&user.id)",
         ),
         ("", "all()", ""),
         ("", "r#type()", ""),
@@ -132,10 +146,14 @@ fn the_signature_decides_which_key_it_is() {
         (
             "",
             "list((a, mut b): (u8, u8), P { c, d: [e, ..] }: P)",
-            ".arg(&a).arg(&b).arg(&c).arg(&e)",
+            ".arg_of(&a).arg_of(&b).arg_of(&c).arg_of(&e)",
         ),
-        ("", "list(all @ (a, _): (u8, u8))", ".arg(&all).arg(&a)"),
-        ("", "list((Ok(x) | Err(x)): Result<u8, u8>)", ".arg(&x)"),
+        (
+            "",
+            "list(all @ (a, _): (u8, u8))",
+            ".arg_of(&all).arg_of(&a)",
+        ),
+        ("", "list((Ok(x) | Err(x)): Result<u8, u8>)", ".arg_of(&x)"),
         (
             ", op = \"by:name\"",
             "find(name: &str)",
@@ -144,17 +162,17 @@ fn the_signature_decides_which_key_it_is() {
         (
             ", include(self.tenant)",
             "find(&self, id: i64)",
-            ".arg(&id).arg(&self.tenant)",
+            ".arg(&id).arg_of(&self.tenant)",
         ),
         (
             ", key(a.len(), TENANT)",
             "find(a: &str, b: u8)",
-            ".arg(&a.len()).arg(&TENANT)",
+            ".arg_of(&a.len()).arg_of(&TENANT)",
         ),
         (
             "",
             "find<'a, T, U, const N: usize>(a: &'a T)",
-            ".type_param::<T>().type_param::<U>().arg(&N).arg(&a)",
+            ".type_param::<T>().type_param::<U>().arg(&N).arg_of(&*a)",
         ),
         ("", "find<const N: usize>(id: i64)", ".arg(&N).arg(&id)"),
         (", skip(N)", "find<const N: usize>(id: i64)", ".id(&id)"),
@@ -162,6 +180,60 @@ fn the_signature_decides_which_key_it_is() {
         let item = format!("async fn {signature} -> User {{ x }}");
         assert_eq!(plan(options, &item), expected, "{options} {signature}");
     }
+}
+
+#[test]
+fn a_type_that_may_leave_something_out_is_looked_at() {
+    let expanded: String = cached(
+        "resource = \"users\"",
+        "async fn get(id: UserId) -> User { x }",
+    )
+    .split_whitespace()
+    .collect();
+    assert!(
+        expanded.contains("|__p|__p.id_of(__crt::argument(&id).known())"),
+        "{expanded}"
+    );
+    let many = |ids: &str| {
+        let item = format!("async fn many(ids: &[{ids}]) -> HashMap<{ids}, User> {{ x }}");
+        plans(&cached("resource = \"users\", batch = ids", &item)).swap_remove(0)
+    };
+    assert_eq!(many("i64"), "");
+    assert_eq!(
+        many("UserId"),
+        ".each_of(&ids,|__id|__crt::argument(__id).known())"
+    );
+}
+
+#[test]
+fn what_may_be_a_connection_is_asked_for_its_type() {
+    let asked = |args: &str, signature: &str, body: &str| {
+        let item = format!("async fn {signature} {{ {body} }}");
+        let expanded: String = invalidates(&format!("\"users\"{args}"), &item)
+            .split_whitespace()
+            .collect();
+        let asked = expanded.split("__crt::writes_through(").skip(1);
+        asked
+            .map(|rest| {
+                rest.split(").settled();")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect::<Vec<_>>()
+    };
+    let signature =
+        "w(&self, link: &mut Link, db: &impl Db, of: Of<'_>, rows: &mut Vec<u8>, new: NewUser)";
+    assert_eq!(asked("", signature, ""), ["&*link", "&*db", "&of"]);
+    assert_eq!(asked(", autocommit(link, of)", signature, ""), ["&*db"]);
+    assert_eq!(asked(", after_commit", signature, "self.tx"), [""; 0]);
+    let body = "q(\"..\").execute(&mut *self.tx).await; self.tx.x; self.conn(); self.name";
+    assert_eq!(asked("", "w(&mut self)", body), ["&self.tx"]);
+    assert_eq!(asked(", autocommit(self)", "w(&mut self)", body), [""; 0]);
+    assert_eq!(
+        asked("", "w<T: Db>(t: T, s: impl Into<String>)", ""),
+        ["&t"]
+    );
 }
 
 #[test]

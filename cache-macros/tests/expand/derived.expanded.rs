@@ -8,7 +8,16 @@ impl Users {
         use ::cache_runtime::__private as __crt;
         static __CRT: __crt::Site = __crt::cached("list", "users:list");
         __crt::Shape::<Vec<String>>::OF
-            .read(&__CRT, "users", |__p| __p.arg(&skip).arg(&limit).arg(&self.tenant))
+            .read(
+                &__CRT,
+                "users",
+                |__p| {
+                    __p
+                        .arg(&skip)
+                        .arg(&limit)
+                        .arg_of(__crt::argument(&self.tenant).known())
+                },
+            )
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();

@@ -9,7 +9,12 @@ impl Users {
         use ::cache_runtime::__private as __crt;
         static __CRT: __crt::Site = __crt::cached("get", "users:{(self.tenant, user)}");
         __crt::Shape::<Option<String>>::OF
-            .read_in(&self.cache, &__CRT, "users", |__p| __p.id(&(&self.tenant, &user)))
+            .read_in(
+                &self.cache,
+                &__CRT,
+                "users",
+                |__p| __p.id_of(__crt::argument(&(&self.tenant, &user)).known()),
+            )
             .run(async move |__kind| {
                 #[allow(clippy::diverging_sub_expression)]
                 let _ = __kind.unreached() && return __kind.value();

@@ -35,6 +35,23 @@ pub(super) fn bound(text: &mut String, start: usize, hash_key: &[u8; 16]) {
     }
 }
 
+/// Shortens the text from `start` on as [`bound`] did when the key was written: what is set around a
+/// call stands between `@`, before or behind the id, and is no part of the id that was shortened.
+pub(super) fn bound_parts(text: &mut String, start: usize, hash_key: &[u8; 16]) {
+    if text.len() - start <= ID_LIMIT {
+        return;
+    }
+    let whole = text.split_off(start);
+    for (at, part) in whole.split('@').enumerate() {
+        if at > 0 {
+            text.push('@');
+        }
+        let start = text.len();
+        text.push_str(part);
+        bound(text, start, hash_key);
+    }
+}
+
 #[cold]
 fn shorten(text: &mut String, start: usize, hash_key: &[u8; 16]) {
     let Some(id) = text.get(start..) else {
@@ -111,6 +128,18 @@ mod tests {
         assert_eq!(longer.len(), READABLE + 33);
         assert_ne!(longer, bounded(&"a".repeat(ID_LIMIT + 2)));
         assert_eq!(longer, bounded(&longer), "what is bounded stays as it is");
+    }
+
+    #[test]
+    fn what_stands_around_an_id_is_not_shortened_with_it() {
+        let id = "a".repeat(300);
+        let around = |id: &str| format!("orders:@0c8fb3f6-7f0c-4b8e-9d56-3a52a3b7b1f7@{id}@eu");
+        let mut text = around(&id);
+        bound_parts(&mut text, 7, &[7; 16]);
+        assert_eq!(text, around(&bounded(&id)));
+        let once = text.clone();
+        bound_parts(&mut text, 7, &[7; 16]);
+        assert_eq!(text, once);
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Key {
                 // was built.
                 let id = text.rfind(':').map_or(0, |colon| colon + 1);
                 let start = key.text.len() - (text.len() - id);
-                bound::bound(&mut key.text, start, &space.hash_key);
+                bound::bound_parts(&mut key.text, start, &space.hash_key);
             }
             Rest::Args { op, canonical } => {
                 if let Some(op) = op {

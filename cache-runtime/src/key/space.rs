@@ -60,7 +60,7 @@ impl KeySpace {
     fn bounded(&self, mut key: String, text: &str) -> String {
         let start = key.len();
         key.push_str(text);
-        bound::bound(&mut key, start, &self.hash_key);
+        bound::bound_parts(&mut key, start, &self.hash_key);
         key
     }
 }

@@ -14,7 +14,7 @@ use crate::base::nonce::hash128;
 pub(crate) struct KeyWriter {
     pub(super) text: String,
     /// The canonical bytes of the arguments, hashed together at the end.
-    pub(super) args: Vec<u8>,
+    pub(crate) args: Vec<u8>,
 }
 
 impl KeyWriter {

@@ -30,6 +30,8 @@ pub struct CallSite {
     /// Why a value of the function was not stored: its codec would have lost a part of it. The
     /// first such reason.
     lost: OnceLock<String>,
+    /// What the `Serialize` of an argument leaves out. The first such part.
+    left_out: OnceLock<String>,
 }
 
 impl CallSite {
@@ -43,6 +45,7 @@ impl CallSite {
             place: Location::caller(),
             reported: AtomicBool::new(false),
             lost: OnceLock::new(),
+            left_out: OnceLock::new(),
         }
     }
 
@@ -54,6 +57,24 @@ impl CallSite {
     pub(crate) fn report(&self, text: impl FnOnce() -> String) {
         if !self.reported.swap(true, Ordering::Relaxed) {
             tracing::error!(function = self.function, "{}", text());
+        }
+    }
+
+    /// Logs that the `Serialize` of an argument leaves out what tells calls apart, once.
+    #[cold]
+    pub(crate) fn report_left_out(&self, text: &str, is_bypassed: bool) {
+        if self.left_out.set(text.to_owned()).is_ok() {
+            let remedy = match is_bypassed {
+                true => "derive `Debug` for it, or list what tells calls apart with `key(..)`",
+                false => "list what tells calls apart with `key(..)`",
+            };
+            tracing::warn!(
+                function = %self,
+                bypassed = is_bypassed,
+                left_out = text,
+                remedy,
+                "an argument is not told apart by its key"
+            );
         }
     }
 
@@ -113,6 +134,11 @@ impl CallSite {
 
     pub(crate) fn place(&self) -> &'static Location<'static> {
         self.place
+    }
+
+    /// What is not serialised of an argument.
+    pub(crate) fn left_out(&self) -> Option<&str> {
+        self.left_out.get().map(String::as_str)
     }
 
     /// Why a value was not stored that its codec would have lost.

@@ -67,12 +67,21 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
             plan(&mut planned);
             drop(held_back);
             let calls = planned.finish_each(&cache, ids);
-            let mut seen = HashSet::with_capacity(calls.len());
-            // An id without a key stays in the list, because the function may know it all the same.
-            let once =
-                ids.iter().cloned().zip(calls).filter(|(_, call)| {
-                    call.problem.is_some() || seen.insert(call.probe.key.clone())
-                });
+            let (mut seen, mut known) = (HashMap::with_capacity(calls.len()), 0);
+            let once = ids.iter().cloned().zip(calls).filter_map(|(id, mut call)| {
+                // An id without a key stays in the list, because the function may know it all the
+                // same.
+                if call.problem.is_none() {
+                    let version = *seen.entry(call.probe.key.clone()).or_insert(call.version);
+                    match seen.len() > known {
+                        true => known = seen.len(),
+                        false if version == call.version => return None,
+                        // It differs in what its key leaves out: the entry is the other's.
+                        false => call.problem = Some(BypassReason::OtherType),
+                    }
+                }
+                Some((id, call))
+            });
             Some(once.collect())
         });
         Self {
@@ -175,7 +184,8 @@ where
                 .iter()
                 .map(|(_, call)| call.probe.key.clone())
                 .collect();
-            KeepAlive::new(Frame::load(&first.cache, keys), None)
+            let leases: Vec<_> = permits.iter().map(Permit::token).collect();
+            KeepAlive::new(Frame::load(&first.cache, keys, leases), None)
         });
         let bulkhead = calls.first().and_then(|(_, first)| first.bulkhead());
         let _place = match bulkhead {

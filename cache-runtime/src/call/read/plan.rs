@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::prepared::{PreparedCall, ReadOptions};
+use super::prepared::{PreparedCall, ReadOptions, version_apart};
 use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::nonce::hash128;
@@ -13,7 +13,9 @@ use crate::base::policy::{IntoTtl, MAX_TTL};
 use crate::call::observe::BypassReason;
 use crate::call::{ambient, tag};
 use crate::engine::{Engine, Handle};
-use crate::key::{Dependency, EntryKind, KeyPart, KeyWriter, RowOf, is_resource};
+use crate::key::{
+    Argument, Dependency, EntryKind, Finding, KeyPart, KeyWriter, RowOf, is_resource,
+};
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{ResourceRef, Site};
 use crate::store::Probe;
@@ -93,6 +95,45 @@ impl ReadPlan {
         self.default_op();
         if let Err(error) = self.0.key.arg(arg) {
             self.0.refuse_key(&error);
+        }
+        self
+    }
+
+    /// Does the same as [`id`](Self::id) with an argument of a type that may leave something out.
+    pub fn id_of<T: KeyPart + ?Sized>(&mut self, id: Argument<'_, T>) -> &mut Self {
+        self.id(id.value);
+        self.look_at(&id)
+    }
+
+    /// Does the same as [`arg`](Self::arg) with an argument of a type that may leave something out.
+    pub fn arg_of<T: KeyPart + ?Sized>(&mut self, arg: Argument<'_, T>) -> &mut Self {
+        self.arg(arg.value);
+        self.look_at(&arg)
+    }
+
+    /// Tells entries apart by what an argument's `Serialize` leaves out.
+    #[inline]
+    fn look_at<T: KeyPart + ?Sized>(&mut self, argument: &Argument<'_, T>) -> &mut Self {
+        if self.0.options.problem.is_none() {
+            match argument.check() {
+                Finding::Whole => {}
+                left_out => self.0.left_out(left_out),
+            }
+        }
+        self
+    }
+
+    /// The same for each id of a batch.
+    pub fn each_of<T: KeyPart>(
+        &mut self,
+        ids: &[T],
+        argument: fn(&T) -> Argument<'_, T>,
+    ) -> &mut Self {
+        for (at, id) in ids.iter().enumerate() {
+            match argument(id).check() {
+                Finding::Whole => {}
+                left_out => self.0.left_out_of.push((at, left_out)),
+            }
         }
         self
     }
@@ -353,7 +394,10 @@ impl ReadPlan {
             &start.extras,
         );
         let front = ambient::front(&resource.contexts).unwrap_or_default();
-        let calls = ids.iter().map(|id| {
+        let mut left_out = std::mem::take(&mut start.left_out_of)
+            .into_iter()
+            .peekable();
+        let calls = ids.iter().enumerate().map(|(at, id)| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
             key.front(&front);
             let problem = match key.id(id, &resource.hash_key) {
@@ -361,6 +405,12 @@ impl ReadPlan {
                 Ok(_) => Some(BypassReason::Claimed),
                 Err(_) => Some(BypassReason::Unkeyable),
             };
+            let left_out = left_out.next_if(|(of, _)| *of == at);
+            let (version, unknown) = match left_out {
+                Some((_, left_out)) => version_apart(site, options.version, left_out, 0),
+                None => (options.version, false),
+            };
+            let problem = problem.or(unknown.then_some(BypassReason::Unkeyable));
             Call {
                 cache: cache.clone(),
                 resource: resource.clone(),
@@ -376,7 +426,7 @@ impl ReadPlan {
                 context: None,
                 extras: start.extras.clone(),
                 codec: options.codec,
-                version: options.version,
+                version,
                 max_loads: options.max_loads,
                 memo: None,
                 site: Some(site),

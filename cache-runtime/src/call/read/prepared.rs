@@ -11,12 +11,13 @@ use super::local_options::Copies;
 use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::marks::Marks;
+use crate::base::nonce::hash128;
 use crate::base::policy::{Grace, TtlRequest};
 use crate::call::ambient;
 use crate::call::memo::Recalled;
 use crate::call::observe::BypassReason;
 use crate::engine::{Engine, Handle};
-use crate::key::{Dependency, EntryKind, IdForm, KeyError, KeyWriter};
+use crate::key::{Dependency, EntryKind, Finding, IdForm, KeyError, KeyWriter};
 use crate::local::Found;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::fingerprint::Fingerprint;
@@ -32,6 +33,8 @@ pub(super) struct PreparedCall {
     pub(super) key: KeyWriter,
     pub(super) options: ReadOptions,
     pub(super) extras: Vec<Dependency>,
+    /// What is left out of the ids of a batch, by their positions.
+    pub(super) left_out_of: Vec<(usize, Finding)>,
     /// What the request around the call has to say to it.
     pub(super) recalled: Recalled,
     /// The form and type of a row's id, until it is checked.
@@ -122,6 +125,30 @@ fn version_of(instance: TypeId) -> u32 {
     (std::hash::Hasher::finish(&hasher) as u32).max(1)
 }
 
+/// The version of calls whose key leaves this out; and whether nothing tells them apart.
+#[cold]
+pub(super) fn version_apart(
+    site: &'static Site,
+    version: u32,
+    left_out: Finding,
+    position: usize,
+) -> (u32, bool) {
+    match left_out {
+        Finding::Whole => (version, false),
+        Finding::Apart(hash, field) => {
+            if let Some(field) = field {
+                site.report_left_out(&field, false);
+            }
+            let both = [hash.to_le_bytes(), (position as u64).to_le_bytes()].concat();
+            (version ^ hash128(&[0; 16], &both) as u32, false)
+        }
+        Finding::Unknown(text) => {
+            site.report_left_out(&text, true);
+            (version, true)
+        }
+    }
+}
+
 thread_local! {
     /// Memory for the next call. Most calls never ask the store, and leave it here.
     static SPARE: Cell<Option<Box<PreparedCall>>> = const { Cell::new(None) };
@@ -149,6 +176,7 @@ impl PreparedCall {
                 key: KeyWriter::default(),
                 options: ReadOptions::default(),
                 extras: Vec::new(),
+                left_out_of: Vec::new(),
                 recalled: Recalled::Nothing,
                 id: None,
                 declared: 0,
@@ -322,6 +350,19 @@ impl PreparedCall {
             && !self.resource.is_of(self.site, self.options.types, instance)
         {
             self.options.version ^= version_of(instance);
+        }
+    }
+
+    /// Tells the call apart by what the `Serialize` of its last argument leaves out.
+    #[cold]
+    pub(super) fn left_out(&mut self, left_out: Finding) {
+        // The same hash in another argument is another call.
+        let position = self.key.args.len() + self.key.text().len();
+        let version = self.options.version;
+        let (version, is_unknown) = version_apart(self.site, version, left_out, position);
+        self.options.version = version;
+        if is_unknown {
+            self.refuse(BypassReason::Unkeyable);
         }
     }
 

@@ -38,6 +38,9 @@ pub enum FindingKind {
     /// A value was not stored, since its codec would have lost a part of it. Known after the
     /// function has run.
     NotStored,
+    /// The `Serialize` of an argument leaves out what tells calls apart. Known after the function
+    /// has run.
+    NotInKey,
 }
 
 impl FindingKind {
@@ -51,6 +54,7 @@ impl FindingKind {
             Self::IdTypes => "id_types",
             Self::Ttls => "ttls",
             Self::NotStored => "not_stored",
+            Self::NotInKey => "not_in_key",
         }
     }
 }
@@ -70,6 +74,7 @@ impl CacheMap {
         findings.extend(self.two_claimants());
         findings.extend(self.id_types());
         findings.extend(self.not_stored());
+        findings.extend(self.not_in_key());
         findings.sort_by(|a, b| (&a.place, a.kind).cmp(&(&b.place, b.kind)));
         findings
     }
@@ -207,6 +212,22 @@ impl CacheMap {
             Some(Finding {
                 kind: FindingKind::NotStored,
                 text: format!("`{}` is not cached: {reason}", reader.function),
+                place: reader.place.clone(),
+            })
+        })
+    }
+
+    /// The arguments so far whose keys do not tell them apart.
+    fn not_in_key(&self) -> impl Iterator<Item = Finding> {
+        self.readers.iter().filter_map(|reader| {
+            let left_out = reader.left_out.as_ref()?;
+            Some(Finding {
+                kind: FindingKind::NotInKey,
+                text: format!(
+                    "the key of `{}` does not tell all calls apart: {left_out}; list what does with \
+                     `key(..)`",
+                    reader.function
+                ),
                 place: reader.place.clone(),
             })
         })

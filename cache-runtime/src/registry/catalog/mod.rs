@@ -79,6 +79,9 @@ pub struct Reader {
     /// has run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
+    /// What the `Serialize` of an argument leaves out, if one of the calls so far showed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
     /// The place of its attribute.
     pub place: Place,
 }
@@ -257,6 +260,7 @@ impl Reader {
             depends: Vec::new(),
             tags: Vec::new(),
             not_stored: site.lost().map(str::to_owned),
+            left_out: site.left_out().map(str::to_owned),
             shared: false,
             batch: false,
             place: Place::of(site),

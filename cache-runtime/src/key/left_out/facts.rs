@@ -1,0 +1,148 @@
+//! What is known of types, for the whole process: a set of hashes that is read without a lock.
+
+use std::any::TypeId;
+use std::hash::{Hash as _, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Names a type, or a kind of value of it: a struct with so many fields, a variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subject(u64);
+
+/// What is known of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// It leaves out nothing itself. What it contains has to be looked at.
+    Itself,
+    /// Nor does anything that it contains, in any value.
+    All,
+}
+
+/// Kinds of values, for [`Subject::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Struct,
+    /// A struct whose first field names the variant.
+    Tagged,
+    TupleStruct,
+    Newtype,
+    UnitStruct,
+    StructVariant,
+    TupleVariant,
+    NewtypeVariant,
+    /// A list, set, array or tuple.
+    Items,
+    Map,
+    Some,
+    /// A number, flag or text of so many bytes (0: a text).
+    Leaf,
+}
+
+impl Subject {
+    /// A type. What a type's `Debug` has shown is kept apart from what only its size has.
+    #[inline]
+    pub(super) fn of<T: ?Sized>(has_text: bool) -> Self {
+        /// A `TypeId` is a hash already.
+        struct Taken(u64);
+        impl Hasher for Taken {
+            fn write(&mut self, bytes: &[u8]) {
+                for byte in bytes {
+                    self.0 = (self.0.rotate_left(8)) ^ u64::from(*byte);
+                }
+            }
+            fn write_u64(&mut self, n: u64) {
+                self.0 ^= n;
+            }
+            fn finish(&self) -> u64 {
+                self.0
+            }
+        }
+        let mut taken = Taken(0);
+        let id: TypeId = typeid::of::<T>();
+        id.hash(&mut taken);
+        Self(mix(taken.0, u64::from(has_text)))
+    }
+
+    /// A kind of value of this type.
+    #[inline]
+    pub(super) fn kind(self, kind: Kind, name: &'static str, len: usize) -> Self {
+        // By its letters: the same literal may stand at several places of a program.
+        let name = name.as_bytes().chunks(8).fold(0, |hash, chunk| {
+            let mut word = [0; 8];
+            if let Some(part) = word.get_mut(..chunk.len()) {
+                part.copy_from_slice(chunk);
+            }
+            mix(hash, u64::from_le_bytes(word))
+        });
+        Self(mix(self.0 ^ name, (kind as u64 + 2) << 32 | len as u64))
+    }
+
+    /// A tagged struct, by the hash of its tag.
+    pub(super) fn tagged(self, tag: u64, len: usize) -> Self {
+        Self(mix(
+            self.0 ^ tag,
+            (Kind::Tagged as u64 + 2) << 32 | len as u64,
+        ))
+    }
+
+    /// How it stands in the table: never 0, and without the lowest bit.
+    #[inline]
+    fn entry(self) -> u64 {
+        self.0 & !1 | 2
+    }
+}
+
+/// Folded multiplication, as in wyhash.
+#[inline]
+fn mix(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xd6e8_feb8_6659_fd93);
+    (wide >> 64) as u64 ^ wide as u64
+}
+
+/// A program has some hundreds. Past that, a type is looked at in each call.
+const PLACES: usize = 2048;
+/// How many places one subject may be at.
+const TRIES: usize = 8;
+
+static FACTS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
+
+#[inline]
+fn places(entry: u64) -> impl Iterator<Item = &'static AtomicU64> {
+    let first = (entry >> 20) as usize;
+    (0..TRIES).filter_map(move |offset| FACTS.get((first + offset) % PLACES))
+}
+
+/// What is known of it.
+#[inline]
+pub(super) fn fact(subject: Subject) -> Option<Fact> {
+    let entry = subject.entry();
+    for place in places(entry) {
+        match place.load(Ordering::Relaxed) {
+            0 => return None,
+            found if found == entry => return Some(Fact::Itself),
+            found if found == entry | 1 => return Some(Fact::All),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Keeps a fact, if there is a place. A fact never changes, but [`Fact::Itself`] may become
+/// [`Fact::All`].
+pub(super) fn keep(subject: Subject, fact: Fact) {
+    let entry = subject.entry();
+    let wanted = entry | u64::from(fact == Fact::All);
+    for place in places(entry) {
+        let mut found = place.load(Ordering::Relaxed);
+        if found == 0 {
+            match place.compare_exchange(0, wanted, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(other) => found = other,
+            }
+        }
+        if found & !1 == entry {
+            place.fetch_or(wanted, Ordering::Relaxed);
+            return;
+        }
+    }
+}

@@ -1,0 +1,777 @@
+//! Compares what was serialised of a value with its `Debug` text, or with its size.
+
+use super::debug_text::{Form, Shown};
+use super::facts::{Fact, Kind, Subject, keep};
+use super::hash64;
+use super::record::{Data, Fields, Node};
+
+/// What is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// `Debug` shows a field that is not serialised.
+    Field { ty: String, field: Option<String> },
+    /// `Debug` shows the name of a variant that is not serialised.
+    Variant { ty: String },
+    /// `Debug` shows a value otherwise than it is serialised.
+    Otherwise { ty: String },
+    /// A struct is larger than the fields that are serialised.
+    Room { ty: String, bytes: usize },
+    /// A value is larger than the number or text that is serialised.
+    Larger { ty: String, bytes: usize },
+}
+
+impl Reason {
+    /// For the log: only of a field it is certain.
+    pub(super) fn told(&self) -> Option<String> {
+        match self {
+            Self::Field { ty, field } => {
+                let field = match field {
+                    Some(field) => format!("the field `{field}`"),
+                    None => "a field".to_owned(),
+                };
+                Some(format!(
+                    "{field} of `{ty}` is not serialised, so calls that differ in it alone have \
+                     one key and replace each other's entries"
+                ))
+            }
+            Self::Room { ty, bytes } => Some(format!(
+                "{bytes} bytes of `{ty}` are not serialised, so calls that differ in them alone \
+                 have one key and replace each other's entries"
+            )),
+            Self::Variant { .. } | Self::Otherwise { .. } | Self::Larger { .. } => None,
+        }
+    }
+
+    /// For the log, if nothing else tells values apart.
+    pub(super) fn unknown(&self) -> String {
+        match self {
+            Self::Room { ty, bytes } | Self::Larger { ty, bytes } => format!(
+                "{bytes} bytes of `{ty}` are not serialised, and calls that differ in them alone \
+                 would share a key"
+            ),
+            Self::Field { ty, .. } | Self::Variant { ty } | Self::Otherwise { ty } => format!(
+                "a part of `{ty}` is not serialised, and calls that differ in it alone would share \
+                 a key"
+            ),
+        }
+    }
+
+    /// Whether the size of a struct shows it, which no variant of an enum can be mistaken for.
+    pub(super) fn is_of_a_struct(&self) -> bool {
+        matches!(self, Self::Room { .. })
+    }
+}
+
+/// Whether a value is whole, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    No,
+    /// This one is, as its numbers and texts show, and nothing follows for others.
+    Once,
+    /// This one is.
+    This,
+    /// Every value of its type is.
+    All,
+}
+
+impl Verdict {
+    fn and(self, other: Self) -> Self {
+        self.min(other)
+    }
+
+    /// What is known of the value is not known of others.
+    fn this(self) -> Self {
+        self.min(Self::This)
+    }
+}
+
+/// Compares, and keeps what it learns of types.
+pub(super) struct Judge {
+    has_text: bool,
+    keeps: bool,
+    /// The first thing that is left out.
+    pub(super) reason: Option<Reason>,
+}
+
+impl Judge {
+    pub(super) fn new(has_text: bool) -> Self {
+        Self {
+            has_text,
+            keeps: true,
+            reason: None,
+        }
+    }
+
+    /// One that keeps nothing: what it sees is no more than a hint.
+    pub(super) fn of_a_hint() -> Self {
+        Self {
+            has_text: false,
+            keeps: false,
+            reason: None,
+        }
+    }
+
+    fn learn(&self, node: &Node, subject: impl FnOnce(Subject) -> Subject, fact: Fact) {
+        if self.keeps {
+            let [plain, with_text] = node.subjects;
+            keep(subject(if self.has_text { with_text } else { plain }), fact);
+        }
+    }
+
+    fn refuse(&mut self, reason: Reason) -> Verdict {
+        self.reason.get_or_insert(reason);
+        Verdict::No
+    }
+
+    fn differs(&mut self, node: &Node) -> Verdict {
+        let ty = node.ty.to_owned();
+        self.refuse(Reason::Otherwise { ty })
+    }
+
+    /// Keeps that values of this kind leave out nothing themselves, or nothing at all.
+    fn keep(&self, node: &Node, kind: Kind, name: &'static str, len: usize, inside: Verdict) {
+        let fact = match inside {
+            Verdict::No | Verdict::Once => return,
+            Verdict::This => Fact::Itself,
+            Verdict::All => Fact::All,
+        };
+        // The size says that there is more than the text shows; without a text, it has to be known.
+        let is_known = match kind {
+            Kind::Struct | Kind::TupleStruct | Kind::Newtype => node.parts().is_some(),
+            Kind::Leaf => !node.is_wrapper(),
+            _ => true,
+        };
+        if node.room().is_none() && (self.has_text || is_known) {
+            self.learn(node, |of| of.kind(kind, name, len), fact);
+        }
+    }
+
+    fn keep_type(&self, node: &Node) -> Verdict {
+        for subject in node.subjects {
+            keep(subject, Fact::All);
+        }
+        Verdict::All
+    }
+
+    /// Keeps that all values of a type are whole, if this one's contents show it.
+    fn all_of(&self, node: &Node, inside: Verdict) -> Verdict {
+        if inside == Verdict::All && node.room().is_none() {
+            self.learn(node, |of| of, Fact::All);
+            return Verdict::All;
+        }
+        inside.this()
+    }
+
+    /// Whether everything that `Debug` shows was serialised.
+    pub(super) fn by_text(&mut self, node: &Node, shown: &Shown<'_>) -> bool {
+        self.compare(node, shown) != Verdict::No
+    }
+
+    fn compare(&mut self, node: &Node, shown: &Shown<'_>) -> Verdict {
+        if node.is_trusted() {
+            // A number that is shown as a struct is that of another part.
+            return match node.is_text_or_number() && shown.is_named() {
+                true => self.differs(node),
+                false => self.keep_type(node),
+            };
+        }
+        let name = node.name();
+        let is_own = shown.name == name;
+        match (&node.data, &shown.form) {
+            (Data::None, Form::Word) if name == "Option" => {
+                self.keep(node, Kind::Some, "", 1, Verdict::This);
+                Verdict::This
+            }
+            (Data::Some(inner), Form::Tuple(items)) if name == "Option" && shown.name == "Some" => {
+                let inside = self.each([&**inner], items, node);
+                self.keep(node, Kind::Some, "", 1, Verdict::This);
+                self.all_of(node, inside)
+            }
+            (Data::Items(all), Form::List(items)) if node.is_of_std() => {
+                let inside = self.each(all, items, node);
+                self.items(node, Kind::Items, inside, all.is_empty())
+            }
+            (Data::Items(all), Form::Tuple(items)) if node.is_of_std() && shown.name.is_empty() => {
+                let inside = self.each(all, items, node);
+                self.items(node, Kind::Items, inside, all.is_empty())
+            }
+            (Data::Items(all), Form::Braces(entries)) if node.is_of_std() => {
+                let items = entries.iter().map(|(item, _)| item);
+                let inside = self.each(all, items, node);
+                self.items(node, Kind::Items, inside, all.is_empty())
+            }
+            (Data::Map(all), Form::Braces(entries)) if node.is_of_std() => {
+                let nodes = all.iter().flat_map(|(key, value)| [key, value]);
+                let parts = entries
+                    .iter()
+                    .flat_map(|(key, value)| std::iter::once(key).chain(value));
+                let inside = self.each(nodes, parts, node);
+                self.items(node, Kind::Map, inside, all.is_empty())
+            }
+            (Data::Struct(serde_name, fields), _) => {
+                self.fields_of(node, serde_name, fields, shown)
+            }
+            (Data::TupleStruct(serde_name, said, all), Form::Tuple(items)) if is_own => {
+                let inside = self.each(all, items, node);
+                if all.len() == items.len() {
+                    self.keep(node, Kind::TupleStruct, serde_name, *said, inside);
+                }
+                inside.this()
+            }
+            (Data::Newtype(serde_name, inner), Form::Tuple(items)) if is_own => {
+                let inside = self.each([&**inner], items, node);
+                if items.len() == 1 {
+                    self.keep(node, Kind::Newtype, serde_name, 1, inside);
+                }
+                self.all_of(node, inside)
+            }
+            // Its `Debug` is that of what it holds.
+            (Data::Newtype(..), Form::Leaf) => self.same_or_not(node, shown),
+            (Data::UnitStruct(serde_name), Form::Word) if is_own => {
+                self.keep(node, Kind::UnitStruct, serde_name, 0, Verdict::All);
+                Verdict::This
+            }
+            (Data::UnitVariant, Form::Word) => Verdict::This,
+            (Data::NewtypeVariant(variant, inner), Form::Tuple(items)) => {
+                let inside = self.each([&**inner], items, node);
+                if items.len() == 1 {
+                    self.keep(node, Kind::NewtypeVariant, variant, 1, inside);
+                }
+                inside.this()
+            }
+            (Data::TupleVariant(variant, said, all), Form::Tuple(items)) => {
+                let inside = self.each(all, items, node);
+                if all.len() == items.len() {
+                    self.keep(node, Kind::TupleVariant, variant, *said, inside);
+                }
+                inside.this()
+            }
+            (Data::StructVariant(variant, fields), Form::Fields(parts)) => {
+                let inside = self.fields(&fields.all, parts, node);
+                if fields.all.len() == parts.len() && fields.is_complete() {
+                    self.keep(node, Kind::StructVariant, variant, fields.said, inside);
+                }
+                inside.this()
+            }
+            (Data::StructVariant(variant, fields), Form::Word) if fields.all.is_empty() => {
+                self.keep(
+                    node,
+                    Kind::StructVariant,
+                    variant,
+                    fields.said,
+                    Verdict::All,
+                );
+                Verdict::This
+            }
+            _ => self.same_or_not(node, shown),
+        }
+    }
+
+    /// A list, set, tuple or map. If it is empty, it tells nothing of its other values.
+    fn items(&mut self, node: &Node, kind: Kind, inside: Verdict, is_empty: bool) -> Verdict {
+        self.keep(node, kind, "", 0, Verdict::This);
+        match is_empty {
+            true => inside.this(),
+            false => self.all_of(node, inside),
+        }
+    }
+
+    /// A struct, or a variant of an enum that is written as one.
+    fn fields_of(
+        &mut self,
+        node: &Node,
+        serde_name: &'static str,
+        fields: &Fields,
+        shown: &Shown<'_>,
+    ) -> Verdict {
+        let none = Vec::new();
+        let parts = match &shown.form {
+            Form::Fields(parts) => parts,
+            Form::Word => &none,
+            _ => {
+                return self
+                    .adjacent(fields, shown)
+                    .unwrap_or_else(|| self.same_or_not(node, shown));
+            }
+        };
+        if let Some(tag) = fields.tag(parts.len()) {
+            let rest = fields.all.get(1..).unwrap_or_default();
+            let inside = self.fields(rest, parts, node);
+            if rest.len() == parts.len() && fields.is_complete() && inside > Verdict::Once {
+                let tag = hash64(tag.as_bytes());
+                let fact = if inside == Verdict::All {
+                    Fact::All
+                } else {
+                    Fact::Itself
+                };
+                self.learn(node, |of| of.tagged(tag, fields.said), fact);
+            }
+            return inside.this();
+        }
+        if shown.name != node.name() {
+            return self.adjacent(fields, shown).unwrap_or_else(|| {
+                let ty = node.ty.to_owned();
+                self.refuse(Reason::Variant { ty })
+            });
+        }
+        let inside = self.fields(&fields.all, parts, node);
+        if fields.all.len() == parts.len() && fields.is_complete() {
+            self.keep(node, Kind::Struct, serde_name, fields.said, inside);
+        }
+        inside.this()
+    }
+
+    /// A variant beside its tag. `None` if it is none.
+    fn adjacent(&mut self, fields: &Fields, shown: &Shown<'_>) -> Option<Verdict> {
+        let (_, Some(tag)) = fields.all.first()? else {
+            return None;
+        };
+        if !tag.ty.ends_with("::AdjacentlyTaggedEnumVariant") {
+            return None;
+        }
+        let content = match fields.all.get(1) {
+            Some((_, content)) => content.as_ref(),
+            None => None,
+        };
+        let Some(content) = content else {
+            return matches!(shown.form, Form::Word).then_some(Verdict::This);
+        };
+        // serde's own wrapper around many fields.
+        let is_wrapped = content.ty.contains("__AdjacentlyTagged");
+        let inside = match (&content.data, &shown.form) {
+            (Data::Items(all), Form::Tuple(items)) if is_wrapped => self.each(all, items, content),
+            (Data::Struct(_, inner), Form::Fields(parts)) if is_wrapped => {
+                self.fields(&inner.all, parts, content)
+            }
+            (_, Form::Tuple(items)) if !is_wrapped => self.each([content], items, content),
+            _ => return None,
+        };
+        Some(inside.this())
+    }
+
+    /// A part of a struct or variant. One that is not in its memory was made to be serialised, and is
+    /// compared by its text each time.
+    fn part(&mut self, of: &Node, part: &Node, shown: &Shown<'_>) -> Verdict {
+        let verdict = self.compare(part, shown);
+        if of.is_of_std() || of.is_wrapper() || of.holds(part) || verdict == Verdict::No {
+            return verdict;
+        }
+        match same(part, shown) {
+            true => Verdict::Once,
+            false => self.differs(of),
+        }
+    }
+
+    fn each<'n, 's>(
+        &mut self,
+        nodes: impl IntoIterator<Item = &'n Node>,
+        shown: impl IntoIterator<Item = &'s Shown<'s>>,
+        of: &Node,
+    ) -> Verdict {
+        let (mut nodes, mut shown) = (nodes.into_iter(), shown.into_iter());
+        let mut all = Verdict::All;
+        loop {
+            match (nodes.next(), shown.next()) {
+                (Some(node), Some(shown)) => all = all.and(self.part(of, node, shown)),
+                (None, None) => return all,
+                (None, Some(_)) if of.is_of_std() => return self.differs(of),
+                (None, Some(_)) => {
+                    let ty = of.ty.to_owned();
+                    return self.refuse(Reason::Field { ty, field: None });
+                }
+                (Some(_), None) => return self.differs(of),
+            }
+        }
+    }
+
+    /// Whether the fields of a struct or variant are those that are shown, and whole.
+    fn fields(
+        &mut self,
+        fields: &[(&'static str, Option<Node>)],
+        parts: &[(&str, Shown<'_>)],
+        of: &Node,
+    ) -> Verdict {
+        let missing = |name: Option<&str>| Reason::Field {
+            ty: of.ty.to_owned(),
+            field: name.map(str::to_owned),
+        };
+        if fields.len() < parts.len() {
+            let names: Vec<String> = fields.iter().map(|(name, _)| plain(name)).collect();
+            let first = parts.iter().find(|(part, _)| !names.contains(&plain(part)));
+            return match first {
+                Some(("", _)) => self.differs(of),
+                first => self.refuse(missing(first.map(|(name, _)| *name))),
+            };
+        }
+        if fields.len() > parts.len() {
+            return self.differs(of);
+        }
+        let mut all = Verdict::All;
+        for ((name, node), (_, shown)) in fields.iter().zip(parts) {
+            all = all.and(match node {
+                Some(node) => self.part(of, node, shown),
+                None if shown.is_usual() => Verdict::This,
+                // A condition of its own may leave out several values.
+                None => self.refuse(missing(Some(name))),
+            });
+        }
+        all
+    }
+
+    /// A value that is serialised in a way of its own: it has to be shown alike, each time anew.
+    fn same_or_not(&mut self, node: &Node, shown: &Shown<'_>) -> Verdict {
+        if same(node, shown.content(node.name())) {
+            return Verdict::This;
+        }
+        let is_variant = !shown.name.is_empty() && shown.name != node.name();
+        match (is_variant, &node.data) {
+            (true, Data::Leaf { .. } | Data::Unit | Data::Newtype(..) | Data::Items(_)) => {
+                let ty = node.ty.to_owned();
+                self.refuse(Reason::Variant { ty })
+            }
+            _ => self.differs(node),
+        }
+    }
+
+    /// Looks for values that are larger than what was serialised of them.
+    pub(super) fn by_size(&mut self, node: &Node) {
+        self.size(node);
+    }
+
+    fn size(&mut self, node: &Node) -> Verdict {
+        if node.is_trusted() {
+            return self.keep_type(node);
+        }
+        if let Some(bytes) = node.room() {
+            let ty = node.ty.to_owned();
+            return self.refuse(Reason::Room { ty, bytes });
+        }
+        let is_sized = node.parts().is_some();
+        match &node.data {
+            Data::Leaf { size, .. } => {
+                let most = if *size == 0 {
+                    3 * size_of::<usize>()
+                } else {
+                    *size
+                };
+                let bytes = node.size.saturating_sub(most);
+                if bytes > 0 && !node.is_of_std() && !node.is_wrapper() {
+                    let ty = node.ty.to_owned();
+                    return self.refuse(Reason::Larger { ty, bytes });
+                }
+                self.keep(node, Kind::Leaf, "", *size, Verdict::All);
+                Verdict::This
+            }
+            Data::Unit if node.size > 0 && !node.is_of_std() && !node.is_wrapper() => {
+                let (ty, bytes) = (node.ty.to_owned(), node.size);
+                self.refuse(Reason::Larger { ty, bytes })
+            }
+            Data::Unit | Data::UnitVariant => Verdict::This,
+            Data::UnitStruct(name) => {
+                self.keep(node, Kind::UnitStruct, name, 0, Verdict::All);
+                Verdict::This
+            }
+            Data::None => {
+                self.keep(node, Kind::Some, "", 1, Verdict::This);
+                Verdict::This
+            }
+            Data::Some(inner) => {
+                let inside = self.size(inner);
+                self.keep(node, Kind::Some, "", 1, Verdict::This);
+                match node.is_of_std() {
+                    true => self.all_of(node, inside),
+                    false => inside.this(),
+                }
+            }
+            Data::Newtype(name, inner) => {
+                let inside = self.size(inner);
+                self.keep(node, Kind::Newtype, name, 1, inside);
+                match is_sized {
+                    true => self.all_of(node, inside),
+                    false => inside.this(),
+                }
+            }
+            Data::NewtypeVariant(name, inner) => {
+                let inside = self.size(inner);
+                self.keep(node, Kind::NewtypeVariant, name, 1, inside);
+                inside.this()
+            }
+            Data::TupleStruct(name, said, all) => {
+                let inside = self.sizes(all);
+                self.keep(node, Kind::TupleStruct, name, *said, inside);
+                inside.this()
+            }
+            Data::TupleVariant(name, said, all) => {
+                let inside = self.sizes(all);
+                self.keep(node, Kind::TupleVariant, name, *said, inside);
+                inside.this()
+            }
+            Data::Struct(name, fields) => {
+                let inside = self.sizes(fields.all.iter().filter_map(|(_, node)| node.as_ref()));
+                self.keep(node, Kind::Struct, name, fields.said, inside);
+                inside.this()
+            }
+            Data::StructVariant(name, fields) => {
+                let inside = self.sizes(fields.all.iter().filter_map(|(_, node)| node.as_ref()));
+                if fields.is_complete() {
+                    self.keep(node, Kind::StructVariant, name, fields.said, inside);
+                }
+                inside.this()
+            }
+            Data::Items(all) => {
+                let inside = self.sizes(all);
+                match node.is_of_std() {
+                    true => self.items(node, Kind::Items, inside, all.is_empty()),
+                    false => inside.this(),
+                }
+            }
+            Data::Map(all) => {
+                let inside = self.sizes(all.iter().flat_map(|(key, value)| [key, value]));
+                match node.is_of_std() {
+                    true => self.items(node, Kind::Map, inside, all.is_empty()),
+                    false => inside.this(),
+                }
+            }
+        }
+    }
+
+    fn sizes<'n>(&mut self, nodes: impl IntoIterator<Item = &'n Node>) -> Verdict {
+        let mut all = Verdict::All;
+        for node in nodes {
+            all = all.and(self.size(node));
+        }
+        all
+    }
+}
+
+/// A name as it would be in any case.
+fn plain(name: &str) -> String {
+    let letters = name.chars().filter(|c| c.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).collect()
+}
+
+/// Whether a value is shown as it was serialised, down to the letters of each number and text.
+fn same(node: &Node, shown: &Shown<'_>) -> bool {
+    fn pairs<'n, 's>(
+        nodes: impl ExactSizeIterator<Item = &'n Node>,
+        shown: impl ExactSizeIterator<Item = &'s Shown<'s>>,
+    ) -> bool {
+        nodes.len() == shown.len() && nodes.zip(shown).all(|(node, shown)| same(node, shown))
+    }
+    match (&node.data, &shown.form) {
+        (Data::Leaf { text, .. }, _) => text == shown.raw,
+        (Data::Unit, _) => shown.raw == "()",
+        (Data::None, Form::Word) => shown.name == "None",
+        (Data::Some(inner), Form::Tuple(items)) => {
+            shown.name == "Some" && pairs([&**inner].into_iter(), items.iter())
+        }
+        (Data::Items(all), Form::List(items)) => pairs(all.iter(), items.iter()),
+        (Data::Items(all), Form::Tuple(items)) => {
+            shown.name.is_empty() && pairs(all.iter(), items.iter())
+        }
+        (Data::Items(all), Form::Braces(entries)) => {
+            let are_items = entries.iter().all(|(_, value)| value.is_none());
+            are_items && pairs(all.iter(), entries.iter().map(|(item, _)| item))
+        }
+        (Data::Map(all), Form::Braces(entries)) => {
+            let entry =
+                |((key, value), (k, v)): (&(Node, Node), &(Shown<'_>, Option<Shown<'_>>))| {
+                    same(key, k) && v.as_ref().is_some_and(|v| same(value, v))
+                };
+            all.len() == entries.len() && all.iter().zip(entries).all(entry)
+        }
+        (Data::Newtype(_, inner), Form::Tuple(items)) => {
+            shown.name == node.name() && pairs([&**inner].into_iter(), items.iter())
+        }
+        (Data::Newtype(_, inner), Form::Leaf) => same(inner, shown),
+        _ => false,
+    }
+}
+
+impl<'a> Shown<'a> {
+    /// What a struct of one field holds, if this is that struct.
+    fn content(&self, name: &str) -> &Shown<'a> {
+        match &self.form {
+            Form::Tuple(items) if self.name == name && items.len() == 1 => {
+                items.first().unwrap_or(self)
+            }
+            Form::Fields(fields) if self.name == name && fields.len() == 1 => {
+                fields.first().map_or(self, |(_, value)| value)
+            }
+            _ => self,
+        }
+    }
+
+    /// Whether it is a struct or variant with a name.
+    fn is_named(&self) -> bool {
+        match &self.form {
+            Form::Fields(_) => true,
+            Form::Tuple(_) => !self.name.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether this is what a field is usually skipped for. A type has at most one such value.
+    fn is_usual(&self) -> bool {
+        ["None", "[]", "{}", "\"\"", "0", "0.0", "false", "()"].contains(&self.raw)
+    }
+}
+
+impl Fields {
+    /// Whether this value left none out.
+    fn is_complete(&self) -> bool {
+        self.len == self.all.len() && self.all.iter().all(|(_, node)| node.is_some())
+    }
+
+    /// The variant's name, if the first field is one: serde writes it as a `str`, which no field is.
+    fn tag(&self, shown: usize) -> Option<&str> {
+        let (_, Some(first)) = self.all.first()? else {
+            return None;
+        };
+        match &first.data {
+            Data::Leaf { text, .. } if first.ty == "str" && self.all.len() == shown + 1 => {
+                text.strip_prefix('"')?.strip_suffix('"')
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Crates whose types write all that tells their values apart.
+const TRUSTED: &[&str] = &[
+    "alloc",
+    "arcstr",
+    "arrayvec",
+    "bigdecimal",
+    "bytes",
+    "chrono",
+    "compact_str",
+    "core",
+    "either",
+    "hashbrown",
+    "indexmap",
+    "ipnet",
+    "jiff",
+    "num_bigint",
+    "ordered_float",
+    "rust_decimal",
+    "semver",
+    "serde_json",
+    "smallvec",
+    "smol_str",
+    "std",
+    "time",
+    "ulid",
+    "url",
+    "uuid",
+];
+
+const PRIMITIVES: &[&str] = &[
+    "bool", "char", "f32", "f64", "i128", "i16", "i32", "i64", "i8", "isize", "str", "u128", "u16",
+    "u32", "u64", "u8", "usize", "mut",
+];
+
+impl Node {
+    /// Whether all of the type's name is of trusted crates and of the language.
+    fn is_trusted(&self) -> bool {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        self.ty.split(|c| !is_part(c)).all(|path| {
+            let path = path.trim_matches(':');
+            match path.split_once("::") {
+                Some((first, _)) => TRUSTED.contains(&first),
+                None => {
+                    path.is_empty()
+                        || PRIMITIVES.contains(&path)
+                        || path.bytes().all(|byte| byte.is_ascii_digit())
+                }
+            }
+        })
+    }
+
+    /// Whether the type itself is one of the standard library or the language, or of a trusted crate.
+    fn is_of_std(&self) -> bool {
+        let ty = bare(self.ty);
+        if ty.starts_with(['(', '[']) {
+            return true;
+        }
+        let path = ty.split('<').next().unwrap_or(ty);
+        match path.split_once("::") {
+            Some((first, _)) => TRUSTED.contains(&first),
+            None => PRIMITIVES.contains(&path),
+        }
+    }
+
+    /// Whether the value stands behind a pointer, so that its size is not known, or in a wrapper of
+    /// serde's.
+    fn is_wrapper(&self) -> bool {
+        bare(self.ty).len() != self.ty.len()
+            || self.ty.contains("__SerializeWith")
+            || self.ty.contains("__AdjacentlyTagged")
+    }
+
+    /// The name of the type behind references and boxes, as `Debug` would write it.
+    fn name(&self) -> &'static str {
+        let ty = bare(self.ty);
+        let path = ty.split('<').next().unwrap_or(ty);
+        let name = path.rsplit("::").next().unwrap_or(path);
+        // A wrapper of serde's is shown as what it holds.
+        if name.is_empty() { "_" } else { name }
+    }
+
+    /// The parts of a struct or tuple, if all of them are known to be in its memory.
+    fn parts(&self) -> Option<Vec<&Node>> {
+        let parts: Vec<&Node> = match &self.data {
+            Data::Struct(_, fields) if fields.is_complete() => fields
+                .all
+                .iter()
+                .filter_map(|(_, node)| node.as_ref())
+                .collect(),
+            Data::TupleStruct(_, _, all) => all.iter().collect(),
+            Data::Newtype(_, inner) => vec![inner],
+            _ => return None,
+        };
+        parts.iter().all(|part| self.holds(part)).then_some(parts)
+    }
+
+    /// Whether another value is in the memory of this one.
+    fn holds(&self, part: &Self) -> bool {
+        self.start <= part.start && part.start + part.size <= self.start + self.size
+    }
+
+    fn is_text_or_number(&self) -> bool {
+        let ty = bare(self.ty);
+        matches!(self.data, Data::Leaf { .. })
+            && (PRIMITIVES.contains(&ty) || ty == "alloc::string::String")
+    }
+
+    /// How many bytes of a struct are in none of its fields that were serialised, if that is more
+    /// than its alignment needs.
+    pub(super) fn room(&self) -> Option<usize> {
+        if self.is_of_std() {
+            return None;
+        }
+        let used: usize = self.parts()?.iter().map(|part| part.size).sum();
+        // Rust orders fields so that what it adds is at the end, or no more than that.
+        let needed = used.next_multiple_of(self.align.max(1));
+        (self.size > needed).then(|| self.size - used)
+    }
+}
+
+/// A type's name behind references and the pointers of the standard library.
+fn bare(ty: &'static str) -> &'static str {
+    let mut ty = ty;
+    loop {
+        let pointers = [
+            "&",
+            "mut ",
+            "alloc::boxed::Box<",
+            "alloc::sync::Arc<",
+            "alloc::rc::Rc<",
+            "alloc::borrow::Cow<",
+        ];
+        match pointers.iter().find_map(|pointer| ty.strip_prefix(pointer)) {
+            Some(rest) => ty = rest,
+            None => return ty,
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Records what a value serialises to, with the type, size and place in memory of each part.
+
+use serde::ser::{self, Serialize, Serializer};
+
+use super::facts::Subject;
+
+/// One value, as it was serialised.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// The name of the value's type.
+    pub(super) ty: &'static str,
+    /// The type, among those that have a `Debug` and among those that have none.
+    pub(super) subjects: [Subject; 2],
+    pub(super) start: usize,
+    pub(super) size: usize,
+    pub(super) align: usize,
+    pub(super) data: Data,
+}
+
+impl Node {
+    /// A type without a value, which `Debug` shows and serde may skip.
+    fn is_phantom(&self) -> bool {
+        self.ty.starts_with("core::marker::PhantomData<")
+    }
+}
+
+/// What a value was serialised as. A tuple's number is how many parts its type said that it has.
+#[derive(Debug)]
+pub(super) enum Data {
+    /// `size` is that of a number's or flag's type; 0 for texts.
+    Leaf {
+        text: String,
+        size: usize,
+    },
+    Unit,
+    UnitStruct(&'static str),
+    None,
+    Some(Box<Node>),
+    Newtype(&'static str, Box<Node>),
+    Struct(&'static str, Fields),
+    TupleStruct(&'static str, usize, Vec<Node>),
+    /// A list, set, array or tuple.
+    Items(Vec<Node>),
+    Map(Vec<(Node, Node)>),
+    UnitVariant,
+    NewtypeVariant(&'static str, Box<Node>),
+    TupleVariant(&'static str, usize, Vec<Node>),
+    StructVariant(&'static str, Fields),
+}
+
+/// The fields of a struct.
+#[derive(Debug)]
+pub(super) struct Fields {
+    /// How many the type said that it would serialise.
+    pub(super) said: usize,
+    /// The same without those that have no value.
+    pub(super) len: usize,
+    /// `None` for a field that this value leaves out.
+    pub(super) all: Vec<(&'static str, Option<Node>)>,
+}
+
+/// Deeper values are not looked at.
+const DEEPEST: usize = 64;
+
+/// Records a value. `None` if it can't be serialised, or is nested too deeply.
+pub(super) fn record<T: Serialize + ?Sized>(value: &T) -> Option<Node> {
+    node(value, 0).ok()
+}
+
+fn node<T: Serialize + ?Sized>(value: &T, depth: usize) -> Result<Node, Failed> {
+    if depth > DEEPEST {
+        return Err(Failed);
+    }
+    Ok(Node {
+        ty: std::any::type_name::<T>(),
+        subjects: [false, true].map(Subject::of::<T>),
+        start: std::ptr::from_ref(value).cast::<()>().addr(),
+        size: size_of_val(value),
+        align: align_of_val(value),
+        data: value.serialize(Recorder { depth: depth + 1 })?,
+    })
+}
+
+#[derive(Debug)]
+pub(super) struct Failed;
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("can't be recorded")
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl ser::Error for Failed {
+    fn custom<T: std::fmt::Display>(_: T) -> Self {
+        Self
+    }
+}
+
+struct Recorder {
+    depth: usize,
+}
+
+impl Recorder {
+    fn many(self, name: Name, len: usize) -> Many {
+        Many {
+            depth: self.depth,
+            name,
+            said: len,
+            len,
+            items: Vec::new(),
+            fields: Vec::new(),
+            key: None,
+            entries: Vec::new(),
+        }
+    }
+}
+
+macro_rules! leaves {
+    ($($method:ident($type:ty);)*) => {$(
+        fn $method(self, v: $type) -> Result<Data, Failed> {
+            // As `Debug` writes it.
+            Ok(Data::Leaf { text: format!("{v:?}"), size: size_of::<$type>() })
+        }
+    )*};
+}
+
+impl Serializer for Recorder {
+    type Ok = Data;
+    type Error = Failed;
+    type SerializeSeq = Many;
+    type SerializeTuple = Many;
+    type SerializeTupleStruct = Many;
+    type SerializeTupleVariant = Many;
+    type SerializeMap = Many;
+    type SerializeStruct = Many;
+    type SerializeStructVariant = Many;
+
+    leaves! {
+        serialize_bool(bool);
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_i128(i128);
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_u128(u128);
+        serialize_f32(f32);
+        serialize_f64(f64);
+        serialize_char(char);
+    }
+
+    fn is_human_readable(&self) -> bool {
+        // As keys are written.
+        false
+    }
+
+    fn serialize_str(self, v: &str) -> Result<Data, Failed> {
+        let text = format!("{v:?}");
+        Ok(Data::Leaf { text, size: 0 })
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<Data, Failed> {
+        let text = format!("{v:?}");
+        Ok(Data::Leaf { text, size: 0 })
+    }
+
+    fn serialize_none(self) -> Result<Data, Failed> {
+        Ok(Data::None)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Data, Failed> {
+        Ok(Data::Some(Box::new(node(value, self.depth)?)))
+    }
+
+    fn serialize_unit(self) -> Result<Data, Failed> {
+        Ok(Data::Unit)
+    }
+
+    fn serialize_unit_struct(self, name: &'static str) -> Result<Data, Failed> {
+        Ok(Data::UnitStruct(name))
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+    ) -> Result<Data, Failed> {
+        Ok(Data::UnitVariant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<Data, Failed> {
+        Ok(Data::Newtype(name, Box::new(node(value, self.depth)?)))
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<Data, Failed> {
+        let inner = Box::new(node(value, self.depth)?);
+        Ok(Data::NewtypeVariant(variant, inner))
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Many, Failed> {
+        Ok(self.many(Name::Items, 0))
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<Many, Failed> {
+        Ok(self.many(Name::Items, len))
+    }
+
+    fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Many, Failed> {
+        Ok(self.many(Name::TupleStruct(name), len))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Many, Failed> {
+        Ok(self.many(Name::TupleVariant(variant), len))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Many, Failed> {
+        Ok(self.many(Name::Map, 0))
+    }
+
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Many, Failed> {
+        Ok(self.many(Name::Struct(name), len))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Many, Failed> {
+        Ok(self.many(Name::StructVariant(variant), len))
+    }
+}
+
+enum Name {
+    Items,
+    Map,
+    Struct(&'static str),
+    TupleStruct(&'static str),
+    TupleVariant(&'static str),
+    StructVariant(&'static str),
+}
+
+struct Many {
+    depth: usize,
+    name: Name,
+    said: usize,
+    len: usize,
+    items: Vec<Node>,
+    fields: Vec<(&'static str, Option<Node>)>,
+    key: Option<Node>,
+    entries: Vec<(Node, Node)>,
+}
+
+impl Many {
+    fn done(self) -> Result<Data, Failed> {
+        let fields = Fields {
+            said: self.said,
+            len: self.len,
+            all: self.fields,
+        };
+        Ok(match self.name {
+            Name::Items => Data::Items(self.items),
+            Name::Map => Data::Map(self.entries),
+            Name::Struct(name) => Data::Struct(name, fields),
+            Name::StructVariant(name) => Data::StructVariant(name, fields),
+            Name::TupleStruct(name) => Data::TupleStruct(name, self.said, self.items),
+            Name::TupleVariant(name) => Data::TupleVariant(name, self.said, self.items),
+        })
+    }
+}
+
+macro_rules! items {
+    ($($trait:ident::$method:ident;)*) => {$(
+        impl ser::$trait for Many {
+            type Ok = Data;
+            type Error = Failed;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
+                let node = node(value, self.depth)?;
+                if !node.is_phantom() {
+                    self.items.push(node);
+                }
+                Ok(())
+            }
+
+            fn end(self) -> Result<Data, Failed> {
+                self.done()
+            }
+        }
+    )*};
+}
+
+items! {
+    SerializeSeq::serialize_element;
+    SerializeTuple::serialize_element;
+    SerializeTupleStruct::serialize_field;
+    SerializeTupleVariant::serialize_field;
+}
+
+macro_rules! fields {
+    ($($trait:ident;)*) => {$(
+        impl ser::$trait for Many {
+            type Ok = Data;
+            type Error = Failed;
+
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), Failed> {
+                let node = node(value, self.depth)?;
+                match node.is_phantom() {
+                    true => self.len = self.len.saturating_sub(1),
+                    false => self.fields.push((name, Some(node))),
+                }
+                Ok(())
+            }
+
+            fn skip_field(&mut self, name: &'static str) -> Result<(), Failed> {
+                self.fields.push((name, None));
+                Ok(())
+            }
+
+            fn end(self) -> Result<Data, Failed> {
+                self.done()
+            }
+        }
+    )*};
+}
+
+fields! {
+    SerializeStruct;
+    SerializeStructVariant;
+}
+
+impl ser::SerializeMap for Many {
+    type Ok = Data;
+    type Error = Failed;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Failed> {
+        self.key = Some(node(key, self.depth)?);
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
+        let value = node(value, self.depth)?;
+        self.entries.push((self.key.take().ok_or(Failed)?, value));
+        Ok(())
+    }
+
+    fn end(self) -> Result<Data, Failed> {
+        self.done()
+    }
+}

@@ -1,0 +1,553 @@
+#![expect(dead_code, reason = "fields that only `Debug` shows")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::*;
+
+/// What is found at first, and once types are known.
+macro_rules! found {
+    ($value:expr) => {{
+        let value = $value;
+        let first = argument(&value).known().check();
+        let again = argument(&value).known().check();
+        assert_eq!(first, again);
+        first
+    }};
+}
+
+#[track_caller]
+fn assert_apart(a: &Finding, b: &Finding) {
+    match (a, b) {
+        (Finding::Apart(a, _), Finding::Apart(b, _)) => assert_ne!(a, b),
+        (Finding::Whole, Finding::Apart(..)) | (Finding::Apart(..), Finding::Whole) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Serialize, Debug, Clone)]
+struct Skips {
+    id: u64,
+    #[serde(skip)]
+    tenant: u64,
+}
+
+#[derive(Serialize, Debug, Clone)]
+struct SkipsSmall {
+    id: u64,
+    a: u8,
+    #[serde(skip_serializing)]
+    flag: bool,
+}
+
+#[derive(Serialize, Debug, Clone)]
+struct SkipsInTuple(u64, #[serde(skip)] u64);
+
+#[derive(Serialize, Debug, Clone)]
+enum Variants {
+    Nothing,
+    One(Skips),
+    Two {
+        id: u64,
+        #[serde(skip)]
+        by: u8,
+    },
+    Three(u64, #[serde(skip)] u8),
+}
+
+#[derive(Serialize, Debug, Clone)]
+#[serde(untagged)]
+enum Alike {
+    A(u64),
+    B(u64),
+    C { id: u64 },
+    D { id: u64 },
+    E(String, u8),
+    F(String, u8),
+    G,
+    H,
+}
+
+#[derive(Serialize, Debug, Clone)]
+#[serde(tag = "kind")]
+enum Tagged {
+    A {
+        id: u64,
+    },
+    B {
+        id: u64,
+        #[serde(skip)]
+        by: u8,
+    },
+    C,
+}
+
+#[test]
+fn a_field_that_is_skipped_tells_values_apart() {
+    let of = |tenant| found!(Skips { id: 1, tenant });
+    assert_apart(&of(1), &of(2));
+    let Finding::Apart(_, Some(text)) = of(1) else {
+        panic!("{:?}", of(1))
+    };
+    assert!(text.contains("`tenant`"), "{text}");
+    let of = |flag| found!(SkipsSmall { id: 1, a: 1, flag });
+    assert_apart(&of(true), &of(false));
+    assert_apart(&found!(SkipsInTuple(1, 1)), &found!(SkipsInTuple(1, 2)));
+}
+
+#[test]
+fn so_it_does_inside_of_others() {
+    let of = |tenant| Skips { id: 1, tenant };
+    assert_apart(&found!(vec![of(1)]), &found!(vec![of(2)]));
+    assert_apart(&found!(Some(of(1))), &found!(Some(of(2))));
+    assert_apart(&found!((1, of(1))), &found!((1, of(2))));
+    assert_apart(&found!(Arc::new(of(1))), &found!(Arc::new(of(2))));
+    assert_apart(
+        &found!(BTreeMap::from([(1, of(1))])),
+        &found!(BTreeMap::from([(1, of(2))])),
+    );
+    assert_apart(&found!(Variants::One(of(1))), &found!(Variants::One(of(2))));
+    let two = |by| Variants::Two { id: 1, by };
+    assert_apart(&found!(two(1)), &found!(two(2)));
+    assert_apart(
+        &found!(Variants::Three(1, 1)),
+        &found!(Variants::Three(1, 2)),
+    );
+    assert_eq!(found!(Variants::Nothing), Finding::Whole);
+    let tagged = |by| Tagged::B { id: 1, by };
+    // Nothing that was known before stands for the variant beside it.
+    assert_eq!(found!(Tagged::A { id: 1 }), Finding::Whole);
+    assert_apart(&found!(tagged(1)), &found!(tagged(2)));
+    assert_eq!(found!(Tagged::C), Finding::Whole);
+}
+
+#[test]
+fn variants_that_look_alike_are_told_apart() {
+    use Alike::*;
+    assert_apart(&found!(A(1)), &found!(B(1)));
+    assert_apart(&found!(C { id: 1 }), &found!(D { id: 1 }));
+    assert_apart(&found!(E("x".into(), 1)), &found!(F("x".into(), 1)));
+    assert_apart(&found!(G), &found!(H));
+    assert_apart(&found!(vec![A(1)]), &found!(vec![B(1)]));
+    assert_apart(&found!(Some(&A(1))), &found!(Some(&B(1))));
+}
+
+#[derive(Debug)]
+struct Lower(String);
+
+impl Serialize for Lower {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_lowercase())
+    }
+}
+
+#[derive(Debug)]
+struct Major {
+    major: u64,
+    minor: u64,
+}
+
+impl Serialize for Major {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let _ = self.minor;
+        serializer.serialize_u64(self.major)
+    }
+}
+
+fn rounded<S: Serializer>(n: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_i64(*n as i64)
+}
+
+fn is_small(n: &u8) -> bool {
+    *n < 10
+}
+
+#[derive(Serialize, Debug)]
+struct Rounds {
+    #[serde(serialize_with = "rounded")]
+    n: f64,
+}
+
+#[derive(Serialize, Debug)]
+struct SkipsIf {
+    #[serde(skip_serializing_if = "is_small")]
+    n: u8,
+}
+
+/// A struct whose `Serialize` makes a part of its own.
+#[derive(Debug)]
+struct Lowers {
+    name: String,
+    limit: u8,
+}
+
+impl Serialize for Lowers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut fields = serializer.serialize_struct("Lowers", 2)?;
+        fields.serialize_field("name", &self.name.to_lowercase())?;
+        fields.serialize_field("limit", &self.limit)?;
+        fields.end()
+    }
+}
+
+#[derive(Serialize, Debug)]
+struct Inner {
+    id: u64,
+    a: u8,
+    #[serde(skip)]
+    flag: u8,
+}
+
+#[derive(Serialize, Debug)]
+#[serde(transparent)]
+struct Around {
+    inner: Inner,
+}
+
+#[test]
+fn a_part_that_is_made_for_the_key_is_compared_each_time() {
+    let of = |name: &str| {
+        found!(Lowers {
+            name: name.into(),
+            limit: 1
+        })
+    };
+    assert_eq!(of("bob"), Finding::Whole);
+    assert_apart(&of("bob"), &of("Bob"));
+    assert_eq!(of("bob"), Finding::Whole);
+    let of = |flag| {
+        found!(Around {
+            inner: Inner { id: 1, a: 2, flag }
+        })
+    };
+    assert_apart(&of(1), &of(2));
+}
+
+#[test]
+fn what_is_written_otherwise_is_told_apart() {
+    assert_eq!(found!(Lower("bob".into())), Finding::Whole);
+    assert_apart(&found!(Lower("bob".into())), &found!(Lower("BOB".into())));
+    let of = |minor| found!(Major { major: 1, minor });
+    assert_apart(&of(1), &of(2));
+    assert_apart(&found!(Rounds { n: 1.2 }), &found!(Rounds { n: 1.3 }));
+    assert_eq!(found!(SkipsIf { n: 20 }), Finding::Whole);
+    assert_eq!(found!(SkipsIf { n: 0 }), Finding::Whole);
+    assert_apart(&found!(SkipsIf { n: 0 }), &found!(SkipsIf { n: 2 }));
+    assert_apart(&found!(SkipsIf { n: 1 }), &found!(SkipsIf { n: 2 }));
+}
+
+#[derive(Serialize, Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct UserId(i64);
+
+#[derive(Serialize, Debug)]
+#[serde(transparent)]
+struct Slug {
+    text: String,
+}
+
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "camelCase", rename = "filter")]
+struct Filter<'a> {
+    user_name: &'a str,
+    age: Option<u8>,
+    ids: Vec<UserId>,
+    tags: HashSet<String>,
+    by: HashMap<UserId, Kind>,
+    kind: Kind,
+    at: (f64, bool, char),
+    of: PhantomData<UserId>,
+    #[serde(skip)]
+    also_of: PhantomData<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<UserId>,
+}
+
+#[derive(Serialize, Debug, Clone)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    All,
+    One(UserId),
+    Two { from: UserId, to: Box<Kind> },
+    Pair(u8, UserId),
+}
+
+#[derive(Serialize, Debug)]
+#[serde(tag = "t", content = "c")]
+enum Adjacent {
+    All,
+    One(UserId),
+    Two { from: UserId, to: u8 },
+    Pair(u8, UserId),
+}
+
+#[derive(Serialize, Debug)]
+struct Unit;
+
+#[derive(Serialize, Debug)]
+#[serde(tag = "type")]
+struct Named {
+    id: u8,
+}
+
+#[test]
+fn arguments_that_are_whole_stay_as_they_are() {
+    assert_eq!(found!(1i64), Finding::Whole);
+    assert_eq!(found!("a"), Finding::Whole);
+    assert_eq!(found!((1, "a", None::<u8>)), Finding::Whole);
+    assert_eq!(found!(UserId(1)), Finding::Whole);
+    assert_eq!(found!(Some(UserId(1))), Finding::Whole);
+    assert_eq!(found!(None::<UserId>), Finding::Whole);
+    assert_eq!(found!(Vec::<UserId>::new()), Finding::Whole);
+    assert_eq!(found!(vec![UserId(1), UserId(2)]), Finding::Whole);
+    assert_eq!(found!((UserId(1), "x")), Finding::Whole);
+    assert_eq!(found!([UserId(1)]), Finding::Whole);
+    assert_eq!(found!(BTreeSet::from([UserId(1)])), Finding::Whole);
+    let slug = |text: &str| Slug { text: text.into() };
+    assert_eq!(found!(slug("a \"b\" {c} 'd")), Finding::Whole);
+    assert_eq!(found!(Unit), Finding::Whole);
+    assert_eq!(found!(Named { id: 1 }), Finding::Whole);
+    assert_eq!(
+        found!(std::time::Duration::from_millis(1500)),
+        Finding::Whole
+    );
+    assert_eq!(found!(Some(1..5)), Finding::Whole);
+    assert_eq!(
+        found!(serde_json::json!({"a": [1, 2.5, null]})),
+        Finding::Whole
+    );
+    for page in [None, Some(UserId(3))] {
+        for kind in [
+            Kind::All,
+            Kind::One(UserId(1)),
+            Kind::Pair(1, UserId(2)),
+            Kind::Two {
+                from: UserId(1),
+                to: Box::new(Kind::One(UserId(2))),
+            },
+        ] {
+            let filter = Filter {
+                user_name: "x, y: { z }",
+                age: Some(3),
+                ids: vec![UserId(1)],
+                tags: ["a", "b"].map(String::from).into(),
+                by: [(UserId(1), Kind::All), (UserId(2), Kind::One(UserId(3)))].into(),
+                kind,
+                at: (1.0, true, '\''),
+                of: PhantomData,
+                also_of: PhantomData,
+                page: page.clone(),
+            };
+            assert_eq!(found!(&filter), Finding::Whole);
+            assert_eq!(found!(vec![filter]), Finding::Whole);
+        }
+    }
+    assert_eq!(found!(Adjacent::All), Finding::Whole);
+    assert_eq!(found!(Adjacent::One(UserId(1))), Finding::Whole);
+    assert_eq!(found!(Adjacent::Pair(1, UserId(1))), Finding::Whole);
+    let (from, to) = (UserId(1), 2);
+    assert_eq!(found!(Adjacent::Two { from, to }), Finding::Whole);
+}
+
+mod without_debug {
+    use super::*;
+
+    #[derive(Serialize)]
+    pub(super) struct Skips {
+        pub(super) id: u64,
+        #[serde(skip)]
+        pub(super) tenant: u64,
+    }
+
+    #[derive(Serialize, Hash)]
+    pub(super) struct Hashed {
+        pub(super) id: u64,
+        #[serde(skip)]
+        pub(super) tenant: u64,
+    }
+
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    pub(super) enum Alike {
+        A(u64),
+        B(u64),
+        C { id: u64 },
+        D { id: u64 },
+        G,
+        H,
+    }
+
+    #[derive(Serialize)]
+    pub(super) struct Whole {
+        pub(super) a: u8,
+        pub(super) b: u64,
+        pub(super) c: Option<String>,
+        pub(super) d: [u16; 3],
+        pub(super) e: Plain,
+        pub(super) f: Vec<Plain>,
+        pub(super) g: Tagged,
+    }
+
+    #[derive(Serialize, Clone)]
+    pub(super) enum Plain {
+        Nothing,
+        Id(u64),
+        Pair(u8, u32),
+        Both { a: u8, b: String },
+    }
+
+    #[derive(Serialize, Clone)]
+    #[serde(tag = "kind")]
+    pub(super) enum Tagged {
+        Id { id: u64, name: String },
+    }
+
+    #[derive(Serialize)]
+    pub(super) struct Name(pub(super) String);
+
+    #[derive(Serialize)]
+    #[serde(transparent)]
+    pub(super) struct Slug(pub(super) String);
+}
+
+#[test]
+fn without_a_text_the_size_tells_what_is_left_out() {
+    use without_debug::*;
+    let of = |tenant| found!(Skips { id: 1, tenant });
+    assert!(matches!(of(1), Finding::Unknown(text) if text.contains("8 bytes")));
+    let of = |tenant| found!(Hashed { id: 1, tenant });
+    assert_apart(&of(1), &of(2));
+    let of = |tenant| found!(vec![Hashed { id: 1, tenant }]);
+    assert_apart(&of(1), &of(2));
+    for (at, alike) in [
+        found!(Alike::A(1)),
+        found!(Alike::B(1)),
+        found!(Alike::C { id: 1 }),
+        found!(Alike::D { id: 1 }),
+        found!(Alike::G),
+        found!(Alike::H),
+        found!(vec![Alike::A(1)]),
+        found!(vec![Skips { id: 1, tenant: 2 }]),
+        found!(Some(Skips { id: 1, tenant: 2 })),
+        found!((1, [Skips { id: 1, tenant: 2 }])),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(matches!(alike, Finding::Unknown(_)), "{at}: {alike:?}");
+    }
+    for e in [
+        Plain::Nothing,
+        Plain::Id(1),
+        Plain::Pair(1, 2),
+        Plain::Both {
+            a: 1,
+            b: "x".into(),
+        },
+    ] {
+        let whole = Whole {
+            a: 1,
+            b: 2,
+            c: Some("x".into()),
+            d: [1, 2, 3],
+            e: e.clone(),
+            f: vec![e],
+            g: Tagged::Id {
+                id: 1,
+                name: "x".into(),
+            },
+        };
+        assert_eq!(found!(whole), Finding::Whole);
+    }
+    assert_eq!(found!(Name("x".into())), Finding::Whole);
+    assert_eq!(found!(Slug("x".into())), Finding::Whole);
+    assert_eq!(found!(&[Name("x".into())][..]), Finding::Whole);
+    fn generic<T: Serialize>(value: T) -> Finding {
+        found!(value)
+    }
+    assert_eq!(generic(UserId(1)), Finding::Whole);
+    assert!(matches!(
+        generic(tests::Skips { id: 1, tenant: 1 }),
+        Finding::Unknown(_)
+    ));
+}
+
+struct Redacted {
+    id: u64,
+    secret: u64,
+}
+
+impl Serialize for Redacted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut fields = serializer.serialize_struct("Redacted", 1)?;
+        fields.serialize_field("id", &self.id)?;
+        fields.end()
+    }
+}
+
+impl fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redacted").field("id", &self.id).finish()
+    }
+}
+
+#[test]
+fn what_debug_does_not_show_either_is_not_told_apart() {
+    let redacted = Redacted { id: 1, secret: 2 };
+    assert!(matches!(found!(redacted), Finding::Unknown(_)));
+}
+
+#[test]
+fn the_order_of_a_set_does_not_count() {
+    #[derive(Serialize, Debug)]
+    struct Of {
+        set: HashSet<u32>,
+        #[serde(skip)]
+        tenant: u8,
+    }
+    let of = |n: Vec<u32>| {
+        found!(Of {
+            set: n.into_iter().collect(),
+            tenant: 1
+        })
+    };
+    assert_eq!(of((0..50).collect()), of((0..50).rev().collect()));
+}
+
+#[test]
+fn any_text_can_be_read() {
+    for text in [
+        "",
+        "(",
+        "A(",
+        "A { a: ",
+        "A { a: 1",
+        "{1: }",
+        "'",
+        "\"",
+        "\"\\",
+        "1..2",
+        "2024-01-01T00:00:00Z",
+        "A { a: 2024-01-01T00:00:00Z, b: <x>, .. }",
+        "é(ü, [)",
+        "PhantomData<a::B<(u8, u8)>>",
+        "<<<>>>",
+        ",",
+        "A { }",
+        "b\"\\x00\"",
+    ] {
+        let _ = Shown::parse(text).hash();
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_at_all_can_be_read(text in ".{0,40}", more in "[A(){}\\[\\], :'\"\\\\a.<>]{0,40}") {
+        let _ = Shown::parse(&text).hash();
+        let _ = Shown::parse(&more).hash();
+    }
+}
