@@ -1,9 +1,9 @@
 //! Settings from environment variables. The error names every value that can't be used.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
+use super::error::ConfigError;
 use super::url::{MASTER, SENTINEL_PORT, addresses, from_url, host_name, service_link};
 use super::{
     CacheConfig, RedisConfig, SHORTEST_STALENESS, SentinelConfig, normalised, slips, terminated,
@@ -17,8 +17,8 @@ impl CacheConfig {
     /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `CACHE_TTL`,
     /// `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`,
     /// `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
-    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`, `CACHE_AUDIT`. An empty
-    /// variable counts as unset.
+    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`, `CACHE_VALUE_LIMIT`,
+    /// `CACHE_AUDIT`. An empty variable counts as unset.
     ///
     /// # Errors
     /// Lists all values that can't be used: the variable, what it held, what it may hold.
@@ -157,26 +157,6 @@ fn bytes(text: &str) -> Option<usize> {
     (bytes <= super::MOST_VALUE_BYTES).then_some(bytes)
 }
 
-/// Environment variables, or settings made in code, that can't be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    problems: Vec<String>,
-}
-
-impl ConfigError {
-    pub(super) fn of(problems: Vec<String>) -> Self {
-        Self { problems }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problems.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
 const SECONDS: &str = "whole seconds, 1 or more";
 const SECONDS_OR_0: &str = "whole seconds, 0 for never";
@@ -310,9 +290,7 @@ impl Vars {
             return Ok(config);
         }
         self.problems.sort();
-        Err(ConfigError {
-            problems: self.problems,
-        })
+        Err(ConfigError::of(self.problems))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod env;
+mod error;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
 mod slips;
@@ -12,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 use self::bounds::LONGEST;
-pub use self::env::ConfigError;
+pub use self::error::ConfigError;
 use crate::base::error::shortened;
 use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;

@@ -1,6 +1,6 @@
 //! Reads what `Debug` writes, as `derive(Debug)` writes it.
 
-use super::hash64;
+use super::hash::hash64;
 use crate::base::nonce::hash128;
 
 /// One value in the text of `Debug`.

@@ -2,7 +2,7 @@
 
 use super::debug_text::{Form, Shown};
 use super::facts::{Fact, Kind, Subject, keep};
-use super::hash64;
+use super::hash::hash64;
 use super::record::{Data, Fields, Node};
 
 /// What is left out.

@@ -21,6 +21,7 @@
 
 mod debug_text;
 mod facts;
+mod hash;
 mod judge;
 mod record;
 mod walk;
@@ -33,9 +34,9 @@ use serde::Serialize;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use self::debug_text::Shown;
+use self::hash::hash64;
 use self::judge::{Judge, Reason};
 use self::record::Node;
-use crate::base::nonce::hash128;
 
 /// An argument of a call, with what its type tells of itself beside `Serialize`.
 pub struct Argument<'a, T: ?Sized> {
@@ -250,10 +251,6 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         fmt::write(&mut text, format_args!("{}", Show(self.value, self.text?))).ok()?;
         Some(text)
     }
-}
-
-fn hash64(bytes: &[u8]) -> u64 {
-    hash128(&[0; 16], bytes) as u64
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde::ser::{self, Serialize, Serializer};
 
 use super::facts::{Fact, Kind, Subject, fact};
+use super::hash::hash64;
 
 /// Whether it is known that the value's `Serialize` leaves out nothing.
 #[inline]
@@ -124,7 +125,7 @@ impl Serializer for Walk {
     fn serialize_str(self, text: &str) -> Result<(), Stop> {
         let known = self.enter(Kind::Leaf, "", 0).map(drop);
         known.map_err(|stop| match stop {
-            Stop::Unknown => Stop::Text(super::hash64(text.as_bytes())),
+            Stop::Unknown => Stop::Text(hash64(text.as_bytes())),
             stop => stop,
         })
     }
