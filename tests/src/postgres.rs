@@ -72,10 +72,16 @@ impl Postgres {
             "initdb failed:\n{}",
             String::from_utf8_lossy(&made.stderr)
         );
+        Self::launched(user.as_ref(), directory)
+    }
+
+    /// On the first free port on which it starts.
+    fn launched(user: Option<&Unprivileged>, directory: TempDir) -> Self {
+        let data = directory.path().join("data");
         let mut refusal = String::new();
         for _ in 0..ATTEMPTS {
             let port = free_port();
-            match launch(user.as_ref(), directory.path(), &data, port) {
+            match launch(user, directory.path(), &data, port) {
                 Ok(process) => {
                     return Self {
                         process,
@@ -88,6 +94,48 @@ impl Postgres {
             }
         }
         panic!("postgres did not start:\n{refusal}");
+    }
+
+    /// A standby of this cluster, which follows it and takes no writes.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be made, or does not start.
+    pub fn standby(&self) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory for PostgreSQL");
+        let user = Unprivileged::needed();
+        if let Some(user) = &user {
+            chown(directory.path(), Some(user.uid), Some(user.gid))
+                .expect("root can give a directory away");
+        }
+        let copied = user_command(user.as_ref(), program("pg_basebackup"), directory.path())
+            // It also writes `standby.signal`, and where the primary is.
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .args(["--host=127.0.0.1", "--username=postgres"])
+            .arg(format!("--port={}", self.port))
+            .arg("--pgdata")
+            .arg(directory.path().join("data"))
+            .output()
+            .expect("pg_basebackup can be run");
+        let errors = String::from_utf8_lossy(&copied.stderr);
+        assert!(copied.status.success(), "pg_basebackup failed:\n{errors}");
+        Self::launched(user.as_ref(), directory)
+    }
+
+    /// Makes a primary of a standby.
+    ///
+    /// # Panics
+    ///
+    /// When it is none.
+    pub fn promote(&self) {
+        let user = Unprivileged::needed();
+        let done = user_command(user.as_ref(), program("pg_ctl"), self.directory.path())
+            .args(["promote", "--wait", "--pgdata"])
+            .arg(self.directory.path().join("data"))
+            .output()
+            .expect("pg_ctl can be run");
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "pg_ctl failed:\n{errors}");
     }
 
     /// Where its own database `postgres` is.
@@ -196,7 +244,8 @@ fn launch(
         }
         process
             .stderr()
-            .contains("ready to accept connections")
+            // A standby is ready to accept read-only ones.
+            .contains("ready to accept ")
             .then_some(true)
     });
     if ready == Some(true) {

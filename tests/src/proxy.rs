@@ -1,7 +1,7 @@
 //! A proxy that misbehaves on request.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,6 +56,8 @@ struct Weather {
 
 #[derive(Debug)]
 struct State {
+    /// The server's port.
+    server: AtomicU16,
     accepted: AtomicUsize,
     held: AtomicUsize,
     passed: AtomicUsize,
@@ -66,6 +68,7 @@ struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
+            server: AtomicU16::new(0),
             accepted: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             passed: AtomicUsize::new(0),
@@ -99,12 +102,13 @@ impl Proxy {
         });
         let (stop, stopped) = oneshot::channel();
         let state = Arc::new(State::default());
+        state.server.store(server, Ordering::SeqCst);
         let for_thread = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
             runtime.block_on(async move {
                 let listener = TcpListener::from_std(listener).expect("a listener for the runtime");
                 tokio::select! {
-                    () = accept(listener, server, changes, for_thread) => {}
+                    () = accept(listener, changes, for_thread) => {}
                     _ = stopped => {}
                 }
             });
@@ -121,6 +125,11 @@ impl Proxy {
     /// The port a client connects to.
     pub fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// New connections lead to the server at this port, as after a failover.
+    pub fn lead_to(&self, server: u16) {
+        self.state.server.store(server, Ordering::SeqCst);
     }
 
     /// From now on, `mode`.
@@ -175,12 +184,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    server: u16,
-    changes: watch::Receiver<Weather>,
-    state: Arc<State>,
-) {
+async fn accept(listener: TcpListener, changes: watch::Receiver<Weather>, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
         state.accepted.fetch_add(1, Ordering::SeqCst);
         let (changes, state) = (changes.clone(), Arc::clone(&state));
@@ -190,6 +194,7 @@ async fn accept(
                 return;
             }
             let link = Link { changes, epoch };
+            let server = state.server.load(Ordering::SeqCst);
             let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
                 return;
             };

@@ -53,7 +53,10 @@ pub(super) async fn run(
         let beat = freshness.beat(session, Moment::now());
         let (read, horizon) = read(relay, connection, position.as_ref()).await?;
         // Others may need the rows for longer.
-        let retention = relay.config.retention.max(read.retention);
+        let retention = match crate::base::mutation::is_active("outbox-own-retention") {
+            true => relay.config.retention,
+            false => relay.config.retention.max(read.retention),
+        };
         position = Some(read);
         if let Some(beat) = beat {
             freshness.returned(session, beat);
@@ -96,6 +99,7 @@ async fn read(
         .filter_map(Result::transpose)
         .collect::<Result<_, _>>()?;
     let reason = match last {
+        None if crate::base::mutation::is_active("outbox-lost-connection-forgiven") => None,
         None => Some("it has just connected"),
         Some(_) if rows.len() > MOST_READ => Some("too many rows at once"),
         // By the database's clock: this process's own may have stood still with it.
@@ -151,6 +155,9 @@ fn retention_of(state: Option<&str>) -> Duration {
 
 /// Whether rows may have been deleted between two reads, with as much again to spare.
 fn is_away(last_ms: i64, now_ms: i64, retention: Duration) -> bool {
+    if crate::base::mutation::is_active("outbox-away-unnoticed") {
+        return false;
+    }
     let half = i64::try_from(retention.as_millis() / 2).unwrap_or(i64::MAX);
     // A clock that was set back says nothing.
     !(0..half).contains(&(now_ms - last_ms))

@@ -455,6 +455,10 @@ DO {};\n",
             selected("1 AS side, (r.*)::text AS image", "old_rows"),
             selected("-1 AS side, (r.*)::text AS image", "new_rows"),
         );
+        let difference = match crate::base::mutation::is_active("outbox-old-ids-not-written") {
+            true => selected("1 AS c", "new_rows"),
+            false => difference,
+        };
         let wholes: BTreeSet<&str> = self
             .table
             .resources

@@ -218,9 +218,9 @@ pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
     let (Some(config), Some(link)) = (&cache.config.outbox, &cache.outbox) else {
         return false;
     };
-    if link.is_shared && !link.is_usable()
-        || crate::base::mutation::is_active("outbox-row-not-written")
-    {
+    let waits =
+        link.is_shared || crate::base::mutation::is_active("outbox-rows-wait-for-the-relay");
+    if waits && !link.is_usable() || crate::base::mutation::is_active("outbox-row-not-written") {
         return false;
     }
     let options = pool.connect_options();

@@ -304,6 +304,8 @@ async fn a_write_before_the_relay_is_connected_is_heard_by_others() {
         .await;
     done.expect("committed");
     assert_eq!(late.stats().await.connections, 0);
+    let rows = postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
+    assert_eq!(rows, "1");
     reader.shows(1, "new").await;
 }
 
@@ -379,4 +381,33 @@ async fn a_row_without_a_time_is_read() {
     assert_eq!(node.warm(1).await, "new");
     let stats = node.stats().await;
     assert_eq!((stats.connections, stats.cold_starts), (1, 1), "{stats:?}");
+}
+
+/// A process that has not read for so long that rows may be gone forgets everything, over the same connection.
+#[tokio::test]
+async fn a_process_that_was_away_for_too_long_starts_cold() {
+    let postgres = Postgres::shared();
+    let url = database(postgres, [users()]).await;
+    // Nobody is woken.
+    let quiet = "ALTER TABLE cache_outbox DISABLE TRIGGER cache_outbox_notify";
+    postgres.psql(&url, quiet);
+    let outbox = || {
+        let outbox = OutboxConfig::postgres(&url).expect("a URL");
+        outbox.retention(Duration::from_secs(2))
+    };
+    let deletes = Cache::new(config().outbox(outbox())).await;
+    let slow = config()
+        .local_max_staleness(Duration::from_secs(60))
+        .outbox(outbox().poll(Duration::from_secs(10)));
+    let cache = Cache::new(slow).await;
+    let pool = PgPool::connect(&url).await.expect("connects");
+    let node = Node { cache, pool };
+    node.heard().await;
+    assert_eq!(node.warm(1).await, "old");
+    postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");
+    let rows = || postgres.psql(&url, "SELECT count(*) FROM cache_outbox");
+    eventually(PATIENCE, async || rows() == "0").await;
+    node.shows(1, "new").await;
+    assert_eq!(node.stats().await.connections, 1);
+    drop(deletes);
 }
