@@ -12,7 +12,7 @@ use crate::call::returns::{Fallible, Owned};
 use crate::call::{enclosing, memo, transaction};
 use crate::coalesce::single_flight::LoadResult;
 use crate::invalidation::{ACK_TIMEOUT, Order};
-use crate::key::IntoKey;
+use crate::key::{EntryKind, IntoKey};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
 use crate::store::{Filled, Invalidation, LeaseReply, Seen};
@@ -211,12 +211,21 @@ impl Cache {
             return Err(Error::new(ErrorKind::InvalidKey, text));
         }
         call.resource.counters.invalidations.add_one();
+        // An entry that another process keeps for itself (`in_process`) is not in the store, and
+        // depends on the generation of its row.
+        let row = call.resource.row_of(&call.probe.key);
+        let bumps: Vec<_> = row
+            .filter(|_| key.kind() == EntryKind::Entity)
+            .into_iter()
+            .collect();
         let invalidation = Invalidation {
             kills: vec![call.probe.key.clone()],
+            bumps,
             ..Invalidation::default()
         };
         let order = Order {
             kills: invalidation.kills.clone(),
+            bumps: invalidation.bumps.clone(),
             ..Order::default()
         };
         // In a transaction another caller may load the old row again before the commit. So the

@@ -17,7 +17,9 @@ impl Wake for Unpark {
 
 /// Blocks the thread until the future is over. What it waits for is done by other threads.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
+    // Not within the budget of the task that blocks: one that has used it up would be told to yield,
+    // and would be woken by the very thread that is parked here.
+    let mut future = pin!(tokio::task::unconstrained(future));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {

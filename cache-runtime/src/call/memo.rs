@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::base::marks::{self, Marks};
 use crate::base::mutation;
+use crate::call::returns::{Loaded, Returns};
 use crate::local::Shared;
 
 tokio::task_local! {
@@ -26,6 +27,8 @@ type CallId = (u64, String, TypeId, u32);
 pub(crate) struct Request {
     /// Whether it remembers all calls, and not only those of functions that say `memo`.
     all: bool,
+    /// The request around it, which has to hear of its writes.
+    outer: Option<Arc<Self>>,
     known: Mutex<Known>,
 }
 
@@ -89,6 +92,19 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
 }
 
 impl Slot {
+    /// Remembers what a call returned, unless it has failed.
+    pub(crate) fn remember_returned<R: Returns<S>, S>(&self, returned: &R) {
+        match returned.loaded() {
+            Loaded::Failed => {}
+            Loaded::Absent => self.remember(None),
+            Loaded::Value(_) => {
+                if let Some(value) = returned.share() {
+                    self.remember(Some(value));
+                }
+            }
+        }
+    }
+
     /// Remembers the answer, unless something was written since the call began.
     pub(crate) fn remember(&self, answer: Option<Shared>) {
         let mut known = self.request.known.lock();
@@ -98,14 +114,16 @@ impl Slot {
     }
 }
 
-/// The request around the current task has written: whatever it remembers may be from before.
+/// The requests around the current task have written: whatever they remember may be from before.
 pub(crate) fn forget() {
     // Also while a future is dropped, when there are no marks.
     if !mutation::is_active("memo-kept-after-writes") {
         let _ = REQUEST.try_with(|request| {
-            let mut known = request.known.lock();
-            known.writes += 1;
-            known.answers.clear();
+            for request in std::iter::successors(Some(request), |it| it.outer.as_ref()) {
+                let mut known = request.known.lock();
+                known.writes += 1;
+                known.answers.clear();
+            }
         });
     }
 }
@@ -113,13 +131,34 @@ pub(crate) fn forget() {
 /// Runs `future` as a request of its own, unless it is part of one.
 pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F::Output> {
     let around = REQUEST.try_with(Arc::clone).ok();
-    let own = around
-        .filter(|around| around.all || !all)
-        .unwrap_or_else(|| {
-            Arc::new(Request {
-                all,
-                known: Mutex::default(),
-            })
-        });
+    let own = match around {
+        Some(around) if around.all || !all => around,
+        outer => Arc::new(Request {
+            all,
+            outer,
+            known: Mutex::default(),
+        }),
+    };
     marks::marked(Marks::REQUEST, REQUEST.scope(own, future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_requests_around_a_write_hear_of_it() {
+        let id = || (1, "users:1".to_owned(), TypeId::of::<u8>(), 0);
+        let outer = request(false, async {
+            let Recalled::Slot(slot) = recall(true, id) else {
+                panic!("nothing is known yet");
+            };
+            slot.remember(None);
+            assert!(matches!(recall(true, id), Recalled::Answer(None)));
+            // One that remembers more is a request of its own.
+            request(true, async { forget() }).await;
+            assert!(matches!(recall(true, id), Recalled::Slot(_)));
+        });
+        outer.await;
+    }
 }

@@ -350,6 +350,7 @@ impl Drop for Open {
         if self.has_ended {
             return;
         }
+        memo::forget();
         // Nobody knows whether the commit was sent, or whether it will arrive.
         let cache = &self.block.cache;
         let mut collected = self.block.take();

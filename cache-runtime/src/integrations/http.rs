@@ -36,14 +36,28 @@ pub(crate) fn goes_with_not_modified(name: &str) -> bool {
     name == "content-location" || !(name.starts_with("content-") || name == "transfer-encoding")
 }
 
-/// The headers that say what the cache did for a request: `Cache-Status` for each cached call, and
-/// `Cache-Invalidation` for a write.
+/// How many calls have a `Cache-Status` of their own. Proxies take few KiB of headers, and clients a
+/// hundred lines.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+const SHOWN: usize = 16;
+
+/// The headers that say what the cache did for a request: `Cache-Status` for each of the first cached
+/// calls, and how many more there were, and `Cache-Invalidation` for a write.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 pub(crate) fn headers(outcomes: &Outcomes) -> impl Iterator<Item = (&'static str, String)> {
-    let calls = outcomes.iter();
+    let calls = outcomes.iter().take(SHOWN);
     let calls = calls.map(|outcome| (CACHE_STATUS, outcome.cache_status()));
+    let more = outcomes.iter().count().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| {
+        (
+            CACHE_STATUS,
+            format!("cache-runtime; detail=\"{more} more\""),
+        )
+    });
     let write = outcomes.cache_invalidation();
-    calls.chain(write.map(|became| (CACHE_INVALIDATION, became.to_owned())))
+    calls
+        .chain(more)
+        .chain(write.map(|became| (CACHE_INVALIDATION, became.to_owned())))
 }
 
 /// The weak comparison of RFC 9110: `*`, or one of the tags in a list, `W/` left aside. A tag that a compression has

@@ -43,6 +43,8 @@ pub(crate) struct Resource {
     /// `users~derived`: every derived entry depends on it too.
     pub(crate) derived: Arc<Dep>,
     entity_deps: Arc<[Arc<Dep>]>,
+    /// `users~ops`: replaced by writes that name single ops.
+    any_op: Arc<Dep>,
     /// What the keys of its ops' generations begin with, and those of its rows.
     op_prefix: Box<str>,
     row_prefix: Box<str>,
@@ -86,6 +88,7 @@ impl Resource {
             prefix: space.prefix(name).into(),
             hash_key: space.hash_key,
             entity_deps: [Arc::clone(&whole)].into(),
+            any_op: Dep::new(space.generation(&format!("{name}~ops"))),
             op_prefix: space.generation(&format!("{name}~op:")).into(),
             row_prefix: space.generation(&format!("{name}~row:")).into(),
             whole,
@@ -162,6 +165,12 @@ impl Resource {
     /// `users~op:list`: every entry that is derived by this `op` depends on it as well.
     pub(crate) fn op(&self, op: &str) -> Arc<Dep> {
         Dep::new(format!("{}{op}", self.op_prefix))
+    }
+
+    /// `users~ops`: what depends on everything of the resource, and is written by `op`. Most writes
+    /// replace `users~derived`; one that names single ops replaces this instead.
+    pub(crate) fn any_op(&self) -> Arc<Dep> {
+        Arc::clone(&self.any_op)
     }
 
     /// `users~row:1`: what depends on this row, beside the row's own entry, which has a key.

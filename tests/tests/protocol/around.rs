@@ -25,6 +25,7 @@ over_each_store! {
     a_request_sees_its_own_writes;
     a_read_that_a_write_overtakes_is_not_remembered;
     only_memo_functions_are_remembered_by_a_layer;
+    what_a_transaction_reads_is_not_remembered;
 }
 
 #[derive(Clone)]
@@ -104,6 +105,23 @@ impl Orders {
         }
     }
 
+    /// The first one needs another, after it has stood at the gate.
+    #[cached(resource = "reports", op = "chain", max_loads = 1)]
+    async fn chain(&self, number: u32) -> u32 {
+        let load = self.load().await;
+        match number {
+            0 => load,
+            number => Box::pin(self.ungated().chain(number - 1)).await,
+        }
+    }
+
+    fn ungated(&self) -> Self {
+        Self {
+            gate: None,
+            ..self.clone()
+        }
+    }
+
     #[cached(resource = "reports", batch = ids, max_loads = 1)]
     async fn many(&self, ids: &[i64]) -> std::collections::HashMap<i64, u32> {
         let load = self.load().await;
@@ -162,6 +180,35 @@ async fn no_more_loads_than_that_run_at_a_time(pair: Pair) {
 
 async fn a_load_inside_a_load_does_not_wait_for_its_place(pair: Pair) {
     assert_eq!(Orders::new(&pair.a).sum(4).await, 10);
+}
+
+/// One has the only place and needs what the other is about to load, which waits for that place.
+#[tokio::test]
+async fn who_has_the_place_does_not_wait_for_who_wants_it() {
+    bounded(async {
+        let pair = Pair::memory().await;
+        let orders = Orders::new(&pair.a);
+        let (gated, gate) = orders.gated();
+        let first = tokio::spawn(async move { observe(gated.chain(1)).await });
+        gate.arrival().await;
+        let second = tokio::spawn({
+            let orders = orders.clone();
+            async move { orders.chain(0).await }
+        });
+        // In memory it waits for nothing but its place.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        gate.open();
+        let (_, outcomes) = first.await.expect("ran");
+        let waited = Status::Bypass(BypassReason::WaitLimit);
+        assert!(
+            outcomes.iter().all(|it| it.status != waited),
+            "{outcomes:?}"
+        );
+        second.await.expect("ran");
+    })
+    .await;
 }
 
 async fn a_batch_is_one_load(pair: Pair) {
@@ -292,6 +339,11 @@ async fn rows_of_a_tenant_are_invalidated_with_it(pair: Pair) {
     // Whose row it is nobody has said.
     orders.write(1).await;
     assert_eq!(both().await, [false, false]);
+    let by_hand = cache.delete("orders:1").await.expect_err("no entry");
+    assert_eq!(by_hand.kind(), cache_runtime::ErrorKind::InvalidKey);
+    let delete = async { cache.delete("orders:1").await };
+    assert!(cache.with_key("tenant", 7, delete).await.expect("deleted"));
+    assert_eq!(both().await, [false, true]);
 }
 
 async fn an_op_may_ask_for_a_context_by_itself(pair: Pair) {
@@ -373,8 +425,30 @@ async fn only_memo_functions_are_remembered_by_a_layer(pair: Pair) {
     assert_ne!(outcomes[0].store, "request", "there is no request");
 }
 
+/// A block that is dropped after it has read: whether it is committed nobody knows.
+async fn what_a_transaction_reads_is_not_remembered(pair: Pair) {
+    let orders = Orders::new(&pair.a);
+    let request = pair.a.request(async {
+        let (read, has_read) = tokio::sync::oneshot::channel();
+        let block = pair.a.after_commit(async {
+            orders.list(1).await;
+            read.send(()).expect("awaited");
+            std::future::pending::<Result<(), ()>>().await
+        });
+        tokio::select! {
+            _ = block => unreachable!("it waits"),
+            _ = has_read => {}
+        }
+        let (_, outcomes) = observe(orders.list(1)).await;
+        assert_ne!(outcomes[0].store, "request", "{outcomes:?}");
+        assert_eq!(orders.loads(), 2);
+    });
+    request.await;
+}
+
 struct Templates {
     cache: Cache,
+    begun: AtomicU32,
     loads: AtomicU32,
     gate: std::sync::Mutex<()>,
 }
@@ -382,6 +456,7 @@ struct Templates {
 impl Templates {
     #[cached(resource = "templates", cache = self.cache)]
     fn get(&self, name: &str) -> Result<Option<String>, std::num::ParseIntError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let _held = self.gate.lock();
         self.loads.fetch_add(1, Ordering::SeqCst);
         let number: i64 = name.parse()?;
@@ -399,10 +474,53 @@ impl Templates {
     fn new(cache: &Cache) -> Arc<Self> {
         Arc::new(Self {
             cache: cache.clone(),
+            begun: AtomicU32::new(0),
             loads: AtomicU32::new(0),
             gate: std::sync::Mutex::default(),
         })
     }
+}
+
+/// A loop over messages uses up what its task may do at a time; then it blocks its thread.
+#[test]
+fn a_task_that_has_used_up_its_budget_is_woken() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let cache = runtime.block_on(Cache::new(patient().local_mb(4)));
+    let templates = Templates::new(&cache);
+    let held = templates.gate.lock().expect("sound");
+    let thread = std::thread::spawn({
+        let templates = Arc::clone(&templates);
+        move || templates.get("7")
+    });
+    while templates.begun.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    let (ended, has_ended) = std::sync::mpsc::channel();
+    let (about_to_wait, waits) = std::sync::mpsc::channel();
+    runtime.spawn({
+        let templates = Arc::clone(&templates);
+        async move {
+            let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+            for message in 0..1_000 {
+                sender.send(message).expect("open");
+            }
+            // Tokio lets a task do 128 such things before it has to yield.
+            for _ in 0..128 {
+                receiver.recv().await;
+            }
+            about_to_wait.send(()).expect("awaited");
+            ended.send(templates.get("7")).expect("awaited");
+        }
+    });
+    waits.recv().expect("about to wait");
+    drop(held);
+    let value = has_ended.recv_timeout(std::time::Duration::from_secs(10));
+    assert_eq!(value.expect("woken"), Ok(Some("<p>7</p>".into())));
+    thread.join().expect("ran").expect("loaded");
 }
 
 /// Without a runtime around it.
@@ -447,4 +565,28 @@ async fn a_blocking_call_does_not_ask_redis() {
     let (_, outcomes) = observe(async { templates.get("7") }).await;
     assert_eq!(outcomes[0].status, Status::Bypass(BypassReason::Blocking));
     assert_eq!(server.cli(&["KEYS", "*templates*"]).trim(), "");
+}
+
+struct Rates {
+    cache: Cache,
+}
+
+impl Rates {
+    #[cached(resource = "ttls", cache = self.cache)]
+    fn seconds(&self, kind: u8) -> u64 {
+        60 * u64::from(kind)
+    }
+
+    #[cached(resource = "rates", ttl = self.seconds(kind), cache = self.cache)]
+    async fn rate(&self, kind: u8) -> u8 {
+        kind
+    }
+}
+
+#[tokio::test]
+async fn a_call_in_an_attribute_leaves_no_key() {
+    let cache = Cache::new(patient().local_mb(4)).await;
+    let rates = Rates { cache };
+    let key = key_of(rates.rate(1)).expect("a key");
+    assert_eq!(key.resource(), "rates");
 }

@@ -17,6 +17,7 @@ over_each_store! {
     more_rows_than_are_counted_are_all;
     only_these_ops_are_invalidated;
     a_row_and_only_these_ops;
+    a_write_of_an_op_reaches_what_depends_on_the_resource;
     the_whole_resource_ends_ops_too;
     a_late_load_is_not_served_after_the_invalidation_of_its_op;
     a_row_of_another_resource_ends_what_depends_on_it;
@@ -94,6 +95,13 @@ impl Blog {
     #[cached(op = "by-name", depends("authors", id = name))]
     async fn by_name(&self, name: &str) -> u32 {
         let _ = name;
+        self.load().await
+    }
+
+    /// Shows the articles, of which it knows nothing more.
+    #[cached(resource = "shelves", op = "shelf", depends("articles"))]
+    async fn shelf(&self, id: i64) -> u32 {
+        let _ = id;
         self.load().await
     }
 
@@ -253,6 +261,21 @@ async fn a_row_and_only_these_ops(pair: Pair) {
         kept!(blog.get(1), blog.get(2), blog.list(1), blog.count()),
         [false, true, true, false]
     );
+}
+
+async fn a_write_of_an_op_reaches_what_depends_on_the_resource(pair: Pair) {
+    let (blog, other) = Blog::new(&pair);
+    for write in 0..4 {
+        blog.shelf(1).await;
+        assert_eq!(kept!(blog.shelf(1)), [true]);
+        match write {
+            0 => other.draft(1).await,
+            1 => other.reorder().await,
+            2 => other.publish(&[1]).await,
+            _ => other.clear().await,
+        }
+        assert_eq!(kept!(blog.shelf(1)), [false], "write {write}");
+    }
 }
 
 async fn the_whole_resource_ends_ops_too(pair: Pair) {

@@ -7,3 +7,10 @@ use crate::coalesce::single_flight::LoadResult;
 pub(super) struct Audited {
     pub(super) cached: LoadResult,
 }
+
+impl Audited {
+    /// What the cache would have answered.
+    pub(super) fn cached(&self) -> LoadResult {
+        self.cached.clone()
+    }
+}

@@ -105,15 +105,7 @@ impl Call {
     /// Tells the request around the call what it was answered.
     pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
         if let Some(slot) = &self.memo {
-            match returned.loaded() {
-                Loaded::Failed => {}
-                Loaded::Absent => slot.remember(None),
-                Loaded::Value(_) => {
-                    if let Some(value) = returned.share() {
-                        slot.remember(Some(value));
-                    }
-                }
-            }
+            slot.remember_returned(returned);
         }
     }
 

@@ -5,10 +5,17 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::key::Dependency;
 use crate::protocol::generation::Dep;
+use crate::registry::Resource;
 
 /// The dependency that a tag stands for; no resource is spelled like it.
 pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
     Dep::new(cache.space.tag(tag))
+}
+
+/// One of these is replaced by each write of the resource.
+pub(crate) fn all_of(resource: &Resource) -> [Arc<Dep>; 3] {
+    let [whole, derived] = [&resource.whole, &resource.derived].map(Arc::clone);
+    [whole, derived, resource.any_op()]
 }
 
 /// All that an entry depends on: what its resource says first (`own`), then the rest in one order for all who read
@@ -25,11 +32,9 @@ pub(crate) fn all_deps(
     for extra in extras {
         match extra {
             Dependency::Tag(tag) => more.push(tag_dep(cache, tag)),
-            // An invalidation of one row there replaces the derived generation only.
-            Dependency::Resource(name) => {
-                let other = cache.visitor(name);
-                more.extend([Arc::clone(&other.whole), Arc::clone(&other.derived)]);
-            }
+            // An invalidation of one row there replaces the derived generation only, or that of all
+            // ops.
+            Dependency::Resource(name) => more.extend(all_of(&cache.visitor(name))),
             Dependency::Row(row) => {
                 let other = cache.visitor(row.resource);
                 more.extend([Arc::clone(&other.whole), other.row(&row.id)]);

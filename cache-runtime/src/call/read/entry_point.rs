@@ -226,7 +226,16 @@ impl<R> Opening<R> {
             return Some(Self::Found(value));
         }
         call.check();
-        Some(match call.recall().or_else(|| call.find()) {
+        if let Some(value) = call.recall() {
+            // Not audited: a request may be behind the writes of others.
+            call.leave();
+            return Some(Self::Found(value));
+        }
+        let found: Option<R> = call.find();
+        if let Some(value) = &found {
+            call.remember(value);
+        }
+        Some(match found {
             Some(value) if call.is_audited() => match audited(&value) {
                 Some(hit) => Self::Ask(call.into_audited(hit)),
                 None => Self::Found(value),

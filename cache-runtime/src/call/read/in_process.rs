@@ -26,7 +26,7 @@ use crate::call::observe::{BypassReason, Status};
 use crate::call::returns::Returns;
 use crate::call::scope::{self, Mode};
 use crate::call::transaction;
-use crate::coalesce::load_gate::{Entered, GateResult, Run};
+use crate::coalesce::load_gate::{self, Entered, GateResult, Run};
 use crate::coalesce::single_flight::LoadResult;
 use crate::coalesce::waits::Wait;
 use crate::key::EntryKind;
@@ -42,7 +42,7 @@ const ATTEMPTS: usize = 3;
 enum AtGate {
     Run(Run),
     Joined(LoadResult),
-    Alone,
+    Alone(BypassReason),
 }
 
 impl Call {
@@ -77,11 +77,15 @@ impl Call {
                 }
                 None => return self.run_alone(BypassReason::OtherType),
             },
-            AtGate::Alone => return self.run_alone(BypassReason::WaitLimit),
+            AtGate::Alone(reason) => return self.run_alone(reason),
         };
         let (token, stamp) = match self.token_and_stamp(&local).await {
             Ok(both) => both,
-            Err(reason) => return self.run_alone(reason),
+            Err(reason) => {
+                // Those at the gate get what it returns.
+                self.answered(Status::Bypass(reason));
+                return Answer::Run(Load::new(self, LoadRole::Runner(run), None));
+            }
         };
         // Somebody may have loaded it meanwhile, and inside of a body only what is certain counts.
         if scope::mode() == Mode::Usual {
@@ -131,19 +135,23 @@ impl Call {
 
     async fn at_gate(&self, fingerprint: Fingerprint) -> AtGate {
         let deadline = clock::now() + self.cache.config.wait;
+        let (mut limit, mut reason) = (load_gate::WITHOUT_STORE, BypassReason::WaitLimit);
         loop {
-            let waiting = match self.cache.load_gates.enter(&self.probe.key, fingerprint, 1) {
+            let gates = &self.cache.load_gates;
+            let waiting = match gates.enter(&self.probe.key, fingerprint, limit) {
                 Entered::Lead(run) => return AtGate::Run(run),
                 Entered::Wait(waiting) => waiting,
             };
             let Wait::Fine(_noted) = enclosing::wait(&self.cache, &self.probe.key) else {
-                return AtGate::Alone;
+                return AtGate::Alone(BypassReason::OwnLoad);
             };
             match waiting.wait(deadline).await {
                 GateResult::Lead(run) => return AtGate::Run(run),
-                GateResult::LoadResult(LoadResult::Failure) | GateResult::TimedOut => {
-                    return AtGate::Alone;
+                GateResult::LoadResult(LoadResult::Failure) => {
+                    limit = load_gate::AFTER_FAILURE;
+                    reason = BypassReason::LoadFailed;
                 }
+                GateResult::TimedOut => return AtGate::Alone(reason),
                 GateResult::LoadResult(load_result) => return AtGate::Joined(load_result),
                 GateResult::Gone => {}
             }

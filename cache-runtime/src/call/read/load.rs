@@ -25,6 +25,7 @@ use crate::call::returns::{Loaded, Returns};
 use crate::coalesce::bulkhead::{Bulkhead, Place};
 use crate::coalesce::load_gate::Run;
 use crate::coalesce::single_flight::LoadResult;
+use crate::coalesce::waits::{Noted, Wait};
 use crate::local::{Copy, ReadToken};
 use crate::protocol::entry::{Content, Stamp};
 use crate::store::{Filled, Payload};
@@ -52,10 +53,11 @@ pub(super) struct Load {
     pub(super) fallback: Option<Box<Fallback>>,
     /// Renews the lease at a third of its length.
     keep_alive: KeepAlive,
-    /// One of so many that may run at a time.
-    place: Option<Place>,
+    /// One of so many that may run at a time, and what the wait-for graph knows of it.
+    place: Option<(Place, Option<Noted>)>,
     began: Instant,
-    counted: Loading,
+    /// Counted once the body may run.
+    counted: Option<Loading>,
     /// The hit that the body checks.
     audited: Option<Audited>,
 }
@@ -72,7 +74,6 @@ impl Load {
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
         let span = load_span(&call);
-        let counted = Loading::new(call.resource.function());
         let lease = match &part {
             LoadRole::Leader(permit) => Some(permit.token()),
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
@@ -86,7 +87,7 @@ impl Load {
             keep_alive: KeepAlive::new(frame, renewal).within(span),
             place: None,
             began: clock::now(),
-            counted,
+            counted: None,
             audited: None,
         })
     }
@@ -94,8 +95,15 @@ impl Load {
     /// Where there is no place to load, what there is to return in place of waiting for one.
     pub(super) fn instead_of_waiting<R: Returns<S>, S>(&mut self) -> Option<R> {
         let bulkhead = self.call.bulkhead()?;
-        self.place = bulkhead.try_enter();
-        if self.place.is_some() || !self.fallback.as_ref()?.covers_errors {
+        if let Some(place) = bulkhead.try_enter() {
+            self.has(place);
+            return None;
+        }
+        if let Some(hit) = &self.audited {
+            // A value that is known is not waited for.
+            return answer(hit.cached());
+        }
+        if !self.fallback.as_ref()?.covers_errors {
             return None;
         }
         let fallback = self.fallback.take()?;
@@ -107,12 +115,41 @@ impl Load {
         if self.place.is_none()
             && let Some(bulkhead) = self.call.bulkhead()
         {
-            let waiting = KeptAlive {
-                body: std::pin::pin!(bulkhead.enter()),
-                keep_alive: &mut self.keep_alive,
-            };
-            self.place = Some(waiting.await);
+            let place = self.wait_for_place(bulkhead).await;
+            self.has(place);
         }
+        // The time in the queue is not that of the load.
+        self.began = clock::now();
+        if let LoadRole::Leader(permit) = &mut self.part {
+            permit.begins();
+        }
+        self.counted = Some(Loading::new(self.call.resource.function()));
+    }
+
+    /// Waits for a place, unless who has it waits for this load.
+    async fn wait_for_place(&mut self, bulkhead: Arc<Bulkhead>) -> Place {
+        let waits = &self.call.cache.waits;
+        let key = self.call.probe.key.clone();
+        match waits.wait(vec![key], &bulkhead.name()) {
+            Wait::Fine(_noted) => {
+                let waiting = KeptAlive {
+                    body: std::pin::pin!(bulkhead.enter()),
+                    keep_alive: &mut self.keep_alive,
+                };
+                waiting.await
+            }
+            Wait::Circular => bulkhead.beyond(),
+        }
+    }
+
+    /// Takes a place: who waits for one waits for this load.
+    fn has(&mut self, place: Place) {
+        let waits = &self.call.cache.waits;
+        let noted = match waits.wait(vec![place.name()], &self.call.probe.key) {
+            Wait::Fine(noted) => noted,
+            Wait::Circular => None,
+        };
+        self.place = Some((place, noted));
     }
 
     /// A body that runs to check a hit.

@@ -103,7 +103,10 @@ impl<'a> Begun<'a> {
     pub(super) fn is_audited(&self) -> bool {
         match self {
             Self::PreparedCall(cache, start) => {
+                // An entry that is kept here only can't be looked at again in the store.
+                let is_here_only = start.options.copies.in_process && cache.local.is_some();
                 start.options.audit != 0
+                    && !is_here_only
                     && wants_audit(cache, start.options.audit, start.key.text())
             }
             Self::Call(_) => false,
@@ -184,14 +187,16 @@ impl<'a> Begun<'a> {
 
     #[cold]
     fn recalled<R: Returns<S>, S>(&mut self, recalled: Recalled) -> Option<R> {
-        let Self::PreparedCall(_, start) = self else {
+        let Self::PreparedCall(cache, start) = self else {
             return None;
         };
-        // Inside of a body others are served what it makes, and a write sees what it has written.
+        // Inside of a body others are served what it makes, and a write sees what it has written. What
+        // is read in an open transaction may never be committed.
         let is_usual = start.options.problem.is_none()
             && scope::mode() == Mode::Usual
             && !scope::is_strict()
-            && !enclosing::is_inside();
+            && !enclosing::is_inside()
+            && !transaction::is_open(cache);
         match recalled {
             Recalled::Answer(answer) if is_usual => {
                 let value = match answer {
@@ -199,9 +204,6 @@ impl<'a> Begun<'a> {
                     None => R::from_absence()?,
                 };
                 let asking = self.asking();
-                if transaction::is_open(asking.cache) {
-                    return None;
-                }
                 asking.resource.counters.hits.add_one();
                 asking.record("request", Duration::ZERO);
                 Some(value)
@@ -211,6 +213,16 @@ impl<'a> Begun<'a> {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// Tells the request around the call what the process has answered.
+    #[inline]
+    pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
+        if let Self::PreparedCall(_, start) = self
+            && let Recalled::Slot(slot) = &start.recalled
+        {
+            slot.remember_returned(returned);
         }
     }
 

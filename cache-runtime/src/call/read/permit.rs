@@ -50,6 +50,11 @@ impl Permit {
         }
     }
 
+    /// The body is about to run.
+    pub(super) fn begins(&mut self) {
+        self.began = clock::now();
+    }
+
     pub(super) fn key(&self) -> &str {
         &self.key
     }

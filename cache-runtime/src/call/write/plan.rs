@@ -215,7 +215,13 @@ impl<'a> WritePlan<'a> {
             }
             match target.ops.as_slice() {
                 [] => order.bumps.push(Arc::clone(&resource.derived)),
-                ops => order.bumps.extend(ops.iter().map(|op| resource.op(op))),
+                ops => {
+                    order.bumps.extend(ops.iter().map(|op| resource.op(op)));
+                    // What depends on the whole resource shows the rows as well.
+                    if !crate::base::mutation::is_active("ops-spare-dependents") {
+                        order.bumps.push(resource.any_op());
+                    }
+                }
             }
             for key in target.rows.into_iter().flatten() {
                 order.kills.push(key.clone());

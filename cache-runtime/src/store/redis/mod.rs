@@ -259,9 +259,7 @@ impl RedisStore {
             millis(intent.length),
             mode.into(),
         ];
-        let nonces = generations
-            .clone()
-            .map(|_| Nonce::fresh().to_string().into_bytes());
+        let nonces = generations.clone().map(|dep| scripts::fresh_nonce(dep));
         let args = args.into_iter().chain(nonces);
         let (at, on_whole) = self.script(link, &scripts::INTEND, keys, args).await?;
         self.changed(rows.iter().map(|row| row.key.as_str()));

@@ -10,10 +10,16 @@ local function others(value)
 end
 
 local function announce(key, nonce)
-  local value = whole(key) or ''
-  local intents, _, renews = others(value)
+  local value, ttl = whole(key) or '', ARGV[2]
+  local intents, last, renews = others(value)
+  if nonce:sub(1, 1) == '?' then
+    nonce = nonce:sub(2)
+    -- A row: nothing depends on it unless it is there, or made by a reader, who extends it.
+    local rest = redis.call('PTTL', key)
+    if rest ~= -1 then ttl = math.max(rest, last - t) end
+  end
   if renews and not value:sub(1, 32):find('[^0-9a-f]') then nonce = value:sub(1, 32) end
-  put(key, nonce .. intents .. mark, ARGV[2])
+  put(key, nonce .. intents .. mark, ttl)
 end
 
 for i = 1, rows do

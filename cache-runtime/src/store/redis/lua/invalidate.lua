@@ -11,18 +11,18 @@ for i = 1, kills do
   end
 end
 for i = kills + 1, #KEYS do
-  local nonce = ARGV[3 + i - kills]
-  if nonce:sub(1, 1) ~= '?' then
-    -- It is replaced, be there one or not.
-  elseif redis.call('EXISTS', KEYS[i]) == 1 then
-    nonce = nonce:sub(2)
-  else
-    nonce = nil
+  local nonce, ttl = ARGV[3 + i - kills], ARGV[2]
+  -- Without the mark it is replaced, be there one or not.
+  if nonce:sub(1, 1) == '?' then
+    local rest = redis.call('PTTL', KEYS[i])
+    if rest == -2 then nonce = nil else nonce = nonce:sub(2) end
+    -- Who depends on it has extended it.
+    if rest > 0 then ttl = rest end
   end
   if nonce then
     local value = whole(KEYS[i])
     local intents = value and standing(value, t, ended) or ''
-    put(KEYS[i], nonce .. intents, ARGV[2])
+    put(KEYS[i], nonce .. intents, ttl)
   end
 end
 return {t, removed}
