@@ -311,7 +311,8 @@ use crate::item::Item;
 /// ## `context`
 ///
 /// The name by which the body knows its `LoadContext`: where only the body can tell how long a value is good for
-/// (`load.ttl(max_age)`), or that it is not to be stored (`load.no_store()`).
+/// (`load.ttl(max_age)`), that it is not to be stored (`load.no_store()`), or on which rows and tags it depends beside
+/// those that the attribute names (`load.depends_on("authors", author_id)`, `load.tag("team:7")`).
 ///
 /// ```
 /// # use cache_runtime::cached;

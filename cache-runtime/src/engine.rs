@@ -17,6 +17,7 @@ use crate::invalidation::Delivery;
 use crate::key::KeySpace;
 use crate::local::{Cover, Local};
 use crate::monitor;
+use crate::registry::learnt::Learnt;
 use crate::registry::{Registry, Resource};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -44,6 +45,8 @@ pub(crate) struct Engine {
     /// Records which loads wait for which.
     pub(crate) waits: Arc<Waits>,
     pub(crate) registry: Registry,
+    /// Dependencies that loads have named.
+    pub(crate) learnt: Learnt,
     pub(crate) delivery: Delivery,
     pub(crate) maintenance: Maintenance,
     pub(crate) background: Background,
@@ -86,6 +89,7 @@ impl Engine {
             bulkheads: Bulkheads::default(),
             waits: Arc::default(),
             registry: Registry::default(),
+            learnt: Learnt::default(),
             delivery,
             maintenance,
             background,

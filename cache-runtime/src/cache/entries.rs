@@ -77,17 +77,27 @@ impl Cache {
     }
 
     async fn look<T: Cacheable>(&self, call: &Call) -> Option<Arc<T>> {
-        if call.problem.is_some()
+        let look = loop {
+            if Self::is_barred(call) {
+                return None;
+            }
+            let knew = call.has_learnt();
+            let look = call.look().await.ok()?;
+            if call.has_learnt() == knew {
+                break look;
+            }
+        };
+        let hit = Hit::of(look, call.fingerprint::<T>())?;
+        value_of::<T>(hit.codec, &hit.payload)
+    }
+
+    fn is_barred(call: &Call) -> bool {
+        call.problem.is_some()
             || call.is_behind().is_some()
             || call.is_switched_off()
-            || call.cache.delivery.is_pending(&call.probe)
+            || call.cache.delivery.is_pending(call.probe())
             || transaction::is_open(&call.cache)
-            || enclosing::bars(&call.cache, &call.probe).is_some()
-        {
-            return None;
-        }
-        let hit = Hit::of(call.look().await.ok()?, call.fingerprint::<T>())?;
-        value_of::<T>(hit.codec, &hit.payload)
+            || enclosing::bars(&call.cache, call.probe()).is_some()
     }
 
     /// Stores a value. The caller vouches that it is newer than any value loaded before.
@@ -122,7 +132,7 @@ impl Cache {
         if let Some(problem) = call.problem {
             let text = format!(
                 "`{}` is not a key of this resource ({})",
-                call.probe.key,
+                call.probe().key,
                 problem.as_str()
             );
             return Err(Error::new(ErrorKind::InvalidKey, text));
@@ -141,12 +151,12 @@ impl Cache {
         }
         let package =
             call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl)?;
-        if call.cache.delivery.is_pending(&call.probe) {
+        if call.cache.delivery.is_pending(call.probe()) {
             return Err(Error::unavailable(
                 "an invalidation of this entry is still waiting for the store; try again later",
             ));
         }
-        let look = call.look().await?;
+        let look = call.look_at_all().await?;
         if look.intended.is_some() {
             return Err(Error::new(
                 ErrorKind::Superseded,
@@ -169,7 +179,7 @@ impl Cache {
                     ErrorKind::Foreign,
                     format!(
                         "`{}` holds a value of another program; delete it, or set another namespace",
-                        call.probe.key
+                        call.probe().key
                     ),
                 ))
             }
@@ -205,7 +215,7 @@ impl Cache {
         if let Some(problem @ (BypassReason::NoContext | BypassReason::Unkeyable)) = call.problem {
             let text = format!(
                 "`{}` is not the whole key of an entry ({}); set with `with_key` what the resource's keys need, or name the whole key",
-                call.probe.key,
+                call.probe().key,
                 problem.as_str()
             );
             return Err(Error::new(ErrorKind::InvalidKey, text));
@@ -213,13 +223,13 @@ impl Cache {
         call.resource.counters.invalidations.add_one();
         // An entry that another process keeps for itself (`in_process`) is not in the store, and
         // depends on the generation of its row.
-        let row = call.resource.row_of(&call.probe.key);
+        let row = call.resource.row_of(&call.probe().key);
         let bumps: Vec<_> = row
             .filter(|_| key.kind() == EntryKind::Entity)
             .into_iter()
             .collect();
         let invalidation = Invalidation {
-            kills: vec![call.probe.key.clone()],
+            kills: vec![call.probe().key.clone()],
             bumps,
             ..Invalidation::default()
         };
@@ -292,7 +302,7 @@ impl Cache {
             return miss(None);
         };
         let call = Call::manual(handle, &key, None);
-        let is_barred = enclosing::bars(&call.cache, &call.probe).is_some();
+        let is_barred = enclosing::bars(&call.cache, call.probe()).is_some();
         if is_barred || call.is_switched_off() || transaction::is_open(&call.cache) {
             return miss(None);
         }

@@ -143,10 +143,15 @@ impl Leader {
         self.token
     }
 
+    /// Whether anybody waits.
+    pub(crate) fn is_awaited(&self) -> bool {
+        // One receiver belongs to the map.
+        self.load_result.receiver_count() > 1
+    }
+
     /// Hands the value to all waiters. `value` is called only if there are any.
     pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
-        // One receiver belongs to the map.
-        if self.load_result.receiver_count() > 1 {
+        if self.is_awaited() {
             self.load_result.send_replace(value());
         }
     }

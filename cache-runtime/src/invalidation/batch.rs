@@ -222,6 +222,15 @@ impl Batch {
             + usize::from(self.whole_namespace)
     }
 
+    /// The generations to replace. Those of tags and of rows last: a load that names one of them goes
+    /// by what is replaced before it.
+    pub(super) fn bumps_in_order(&self) -> Vec<Arc<Dep>> {
+        let mut bumps: Vec<_> = self.bumps.iter().cloned().collect();
+        bumps.sort_by_key(|dep| dep.is_of_tag() || dep.is_of_row());
+        bumps.extend(self.rows.iter().cloned());
+        bumps
+    }
+
     /// Returns true if it contains more than intents.
     pub(super) fn invalidates(&self) -> bool {
         self.whole_namespace || !(self.kills.is_empty() && self.bumps.is_empty())

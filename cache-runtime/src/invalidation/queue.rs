@@ -334,7 +334,7 @@ impl Queue {
         }
         let invalidation = Invalidation {
             kills: batch.kills.iter().cloned().collect(),
-            bumps: batch.bumps.iter().chain(&batch.rows).cloned().collect(),
+            bumps: batch.bumps_in_order(),
             withdraws: batch.withdraws.keys().copied().collect(),
         };
         let intents = batch.intents.clone();

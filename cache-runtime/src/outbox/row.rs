@@ -253,6 +253,8 @@ pub(super) fn rows_of(writes: &[Planned], everything: bool, space: &KeySpace) ->
                 continue;
             };
             match name.split_once('~') {
+                // It stands for all tags, each of which is there as well.
+                Some(("", "~")) => false,
                 Some(("", tag)) => rows.insert(NewRow::rendered_tag(tag)),
                 // What is derived, or one op of it. It goes with a row. Alone it has no kind of its own.
                 Some((resource, _)) => {

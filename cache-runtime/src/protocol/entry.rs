@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The fields are: magic and version, kind (`e`ntity, `d`erived), content (`v`alue, `n`othing
-//! there, `-` lease only), codec (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline,
+//! there, `-` lease only; `V` and `N` if the payload begins with a line of dependencies that the load
+//! has named), codec (`j`SON, `m`sgpack, `p`ostcard), lease token, lease deadline,
 //! stamp, type fingerprint, stored-at, fresh-until, stale-until, and the time that the load took.
 //! All times are the server's, in milliseconds. Fixed widths let Lua scripts compare and replace
 //! single fields, and `redis-cli GET users:1` stays readable. A value that does not start with the
@@ -14,6 +15,8 @@
 
 use std::fmt;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::codec_id::CodecId;
 use super::fingerprint::Fingerprint;
@@ -59,6 +62,37 @@ pub enum Content {
     Absence,
     /// Nothing yet: a lease holds the place.
     Nothing,
+    /// A value. The payload begins with a line that lists what the entry depends on beside what its
+    /// function says, since its load has named it: names of generations, with a space in between.
+    ListedValue,
+    /// An absence with such a list.
+    ListedAbsence,
+}
+
+impl Content {
+    /// Whether the payload begins with a list.
+    pub(crate) fn lists(self) -> bool {
+        matches!(self, Self::ListedValue | Self::ListedAbsence)
+    }
+
+    /// The same with a list.
+    pub(crate) fn listed(self) -> Self {
+        match self {
+            Self::Value => Self::ListedValue,
+            Self::Absence => Self::ListedAbsence,
+            other => other,
+        }
+    }
+
+    /// The same, whether or not there is a list.
+    #[inline]
+    pub(crate) fn plain(self) -> Self {
+        match self {
+            Self::ListedValue => Self::Value,
+            Self::ListedAbsence => Self::Absence,
+            other => other,
+        }
+    }
 }
 
 /// A hash of an entry's full key, the generations that it depends on, and the server that they came
@@ -128,6 +162,8 @@ impl Header {
         let content = match self.content {
             Content::Value => 'v',
             Content::Absence => 'n',
+            Content::ListedValue => 'V',
+            Content::ListedAbsence => 'N',
             Content::Nothing => '-',
         };
         let codec = self.codec.letter();
@@ -179,6 +215,8 @@ impl Header {
             content: match header[CONTENT] {
                 b'v' => Content::Value,
                 b'n' => Content::Absence,
+                b'V' => Content::ListedValue,
+                b'N' => Content::ListedAbsence,
                 b'-' => Content::Nothing,
                 _ => return None,
             },
@@ -224,6 +262,13 @@ impl Header {
     }
 }
 
+/// The line in front of a payload, and the rest: the names of dependencies with a space in between.
+pub(crate) fn split_list(payload: &Bytes) -> Option<(&str, Bytes)> {
+    let end = payload.iter().position(|byte| *byte == b'\n')?;
+    let list = std::str::from_utf8(payload.get(..end)?).ok()?;
+    Some((list, payload.slice(end + 1..)))
+}
+
 fn time(digits: &[u8]) -> Option<Millis> {
     digits
         .iter()
@@ -243,13 +288,16 @@ mod tests {
 
     prop_compose! {
         fn header()(
-            entity: bool, content in 0..3, token: u128, deadline in TIMES, stamp: u128,
+            entity: bool, content in 0..5, token: u128, deadline in TIMES, stamp: u128,
             fingerprint: u64, codec in 0..3, stored in TIMES, fresh in TIMES, stale in TIMES,
             took in 0..=MAX_TOOK,
         ) -> Header {
             Header {
                 kind: if entity { EntryKind::Entity } else { EntryKind::Derived },
-                content: [Content::Value, Content::Absence, Content::Nothing][content as usize],
+                content: [
+                    Content::Value, Content::Absence, Content::Nothing,
+                    Content::ListedValue, Content::ListedAbsence,
+                ][content as usize],
                 codec: [CodecId::Json, CodecId::MsgPack, CodecId::Postcard][codec as usize],
                 token: Nonce(token),
                 deadline: Millis(deadline),

@@ -77,6 +77,12 @@ impl Dep {
         self.is_of_row
     }
 
+    /// Whether it is a tag; `~~` stands for any.
+    #[must_use]
+    pub(crate) fn is_of_tag(&self) -> bool {
+        self.name().starts_with('~') && self.name() != "~~"
+    }
+
     /// Its key and slot in a cluster, computed once.
     #[cfg(feature = "redis")]
     pub(crate) fn routed(&self, route: impl FnOnce(&str) -> (String, u16)) -> &(String, u16) {

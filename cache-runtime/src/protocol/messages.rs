@@ -277,7 +277,7 @@ pub enum Filled {
 pub struct Invalidation {
     /// Keys of entries to delete, with their leases. Foreign values stay.
     pub kills: Vec<String>,
-    /// Generations that get a new nonce.
+    /// Generations that get a new nonce: all at once, or in this order.
     pub bumps: Vec<Arc<Dep>>,
     /// Intents that end with this, wherever among the keys above they are or were set. Other
     /// intents stay.

@@ -3,6 +3,7 @@
 mod call_site;
 #[cfg(feature = "map")]
 pub(crate) mod catalog;
+pub(crate) mod learnt;
 mod resource;
 mod resource_ref;
 mod resources;

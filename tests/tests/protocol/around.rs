@@ -340,7 +340,7 @@ async fn rows_of_a_tenant_are_invalidated_with_it(pair: Pair) {
     orders.write(1).await;
     assert_eq!(both().await, [false, false]);
     let by_hand = cache.delete("orders:1").await.expect_err("no entry");
-    assert_eq!(by_hand.kind(), cache_runtime::ErrorKind::InvalidKey);
+    assert_eq!(by_hand.kind(), ErrorKind::InvalidKey);
     let delete = async { cache.delete("orders:1").await };
     assert!(cache.with_key("tenant", 7, delete).await.expect("deleted"));
     assert_eq!(both().await, [false, true]);

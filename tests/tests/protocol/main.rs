@@ -10,6 +10,7 @@ mod clear;
 mod clock;
 mod health;
 mod inside;
+mod learnt;
 mod loads;
 mod manual;
 mod outage;

@@ -38,7 +38,8 @@ impl Call {
                 Answer::Run(mut load) => match load.instead_of_waiting() {
                     Some(value) => Ok(value),
                     None => {
-                        load.enter().await;
+                        // Boxed: who waits for a load would hold what it needs.
+                        Box::pin(load.enter()).await;
                         Err(load)
                     }
                 },
@@ -53,7 +54,7 @@ impl Call {
     /// The hit, if it is to be checked.
     fn to_audit<R: Returns<S>, S>(&self, value: &R) -> Option<Audited> {
         let part = self.audit?;
-        match wants_audit(&self.cache, part, &self.probe.key) {
+        match wants_audit(&self.cache, part, &self.own.key) {
             true => audited(value),
             false => None,
         }

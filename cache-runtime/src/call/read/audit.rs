@@ -63,7 +63,7 @@ pub(super) fn compare<R: Returns<S>, S>(hit: Audited, call: &Call, returned: &R)
         return Compared::Same;
     }
     let suspects = &call.cache.auditor;
-    let is_as_before = suspects.value_before(&call.probe.key).map(|it| same(&it));
+    let is_as_before = suspects.value_before(&call.own.key).map(|it| same(&it));
     match load_result(returned) {
         Some(fresh) => Compared::Differs(Difference {
             fresh,
@@ -107,7 +107,7 @@ impl Call {
             Compared::Failed(_) => {}
             Compared::Same => {
                 stats.checked.add_one();
-                self.cache.auditor.clear(&self.probe.key);
+                self.cache.auditor.clear(&self.own.key);
             }
             Compared::Differs(difference) => {
                 stats.checked.add_one();
@@ -119,19 +119,19 @@ impl Call {
     async fn look_again(&self, function: &Arc<FunctionStats>, difference: &Difference) {
         let suspect = Suspect {
             cache: self.cache.clone(),
-            probe: self.probe.clone(),
+            probe: self.probe().clone(),
             function: Arc::clone(function),
             resource: self.resource.name.clone(),
         };
         let Some((identity, age)) = suspect.standing().await else {
             // A write came in between, or the store is away.
-            self.cache.auditor.clear(&self.probe.key);
+            self.cache.auditor.clear(&self.own.key);
             return suspect.report(Verdict::Changed, None);
         };
         let auditor = &self.cache.auditor;
         let fresh = difference.fresh.clone();
         let is_as_before = difference.is_as_before;
-        match auditor.suspect(&self.probe.key, identity, fresh, is_as_before) {
+        match auditor.suspect(&self.own.key, identity, fresh, is_as_before) {
             _ if crate::base::mutation::is_active("one-audit-is-enough") => suspect.confirm(age),
             Suspicion::First => suspect.report(Verdict::Suspected, Some(age)),
             Suspicion::Unstable => suspect.report(Verdict::Unstable, Some(age)),

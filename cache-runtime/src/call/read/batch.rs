@@ -12,8 +12,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 
+use super::context::LoadContext;
+use super::learnt::NamedLoad;
 use super::permit::Permit;
 use super::plan::ReadPlan;
 use super::reader::{Action, EntryState, Reader};
@@ -72,7 +75,7 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
                 // An id without a key stays in the list, because the function may know it all the
                 // same.
                 if call.problem.is_none() {
-                    let version = *seen.entry(call.probe.key.clone()).or_insert(call.version);
+                    let version = *seen.entry(call.own.key.clone()).or_insert(call.version);
                     match seen.len() > known {
                         true => known = seen.len(),
                         false if version == call.version => return None,
@@ -108,6 +111,18 @@ impl<R, S, K> Batch<R, S, K> {
             unless: AllButEach::each(refuses),
             kind: PhantomData,
         }
+    }
+}
+
+impl<R, S, K, U> Batch<R, S, K, U> {
+    /// Lets the body decide how long its values are cached, and name what they depend on. What it says
+    /// counts for all ids that it has loaded.
+    pub fn context(mut self, context: &LoadContext) -> Self {
+        for (_, call) in self.calls.iter_mut().flatten() {
+            context.begin(&call.cache, call.site);
+            call.context = Some(context.clone());
+        }
+        self
     }
 }
 
@@ -180,10 +195,7 @@ where
         R::empty()
     } else {
         let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
-            let keys: Vec<_> = calls
-                .iter()
-                .map(|(_, call)| call.probe.key.clone())
-                .collect();
+            let keys: Vec<_> = calls.iter().map(|(_, call)| call.own.key.clone()).collect();
             let leases: Vec<_> = permits.iter().map(Permit::token).collect();
             KeepAlive::new(Frame::load(&first.cache, keys, leases), None)
         });
@@ -192,19 +204,26 @@ where
             Some(bulkhead) => Some(bulkhead.enter().await),
             None => None,
         };
+        if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
+            && let Some(window) = first.open_window().await
+        {
+            for (_, call) in calls {
+                let _ = call.window.set(Arc::clone(&window));
+            }
+        }
         let kept_alive = KeptAlive {
             body: pin!(body(Kind::OF, missed)),
             keep_alive: &mut keep_alive,
         };
         let returned = kept_alive.await;
         let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
-        let stored: HashSet<&str> = stored.iter().map(|call| &*call.probe.key).collect();
+        let stored: HashSet<&str> = stored.iter().map(|call| &*call.own.key).collect();
         for ((_, call), (status, _)) in calls.iter().zip(&mut statuses) {
             if let Status::Miss {
                 stored: is_stored, ..
             } = status
             {
-                *is_stored = stored.contains(&*call.probe.key);
+                *is_stored = stored.contains(&*call.own.key);
             }
         }
         returned
@@ -379,32 +398,15 @@ async fn first_look<V: crate::Cacheable, K>(
     if cache.is_closed() {
         return bypass_all(BypassReason::Unavailable);
     }
-    // Checked before the lookup: an invalidation that is delivered in between shows in the lookup.
-    let barred: Vec<Option<BypassReason>> = calls
-        .iter()
-        .map(|(_, call)| {
-            let is_pending = cache.delivery.is_pending(&call.probe);
-            let pending = is_pending.then_some(BypassReason::Pending);
-            let around = enclosing::bars(cache, &call.probe);
-            call.problem.or(around).or(pending).or(call.is_behind())
-        })
-        .collect();
     // Local entries first: only the other ids are read from the store.
     let copies = calls.iter().map(|(_, call)| call.find::<V>());
     let mut answers: Vec<Option<Answer<V>>> = copies
         .map(|copy| copy.map(|(value, _)| Answer::Found(value, Tier::Local)))
         .collect();
-    let is_asked: Vec<bool> = answers.iter().map(Option::is_none).collect();
-    let asked = || {
-        is_asked
-            .iter()
-            .zip(calls)
-            .filter(|(is_asked, _)| **is_asked)
-    };
-    let marks: Vec<_> = asked().map(|(_, (_, call))| call.read_token()).collect();
-    let probes: Vec<Probe> = asked().map(|(_, (_, call))| call.probe.clone()).collect();
+    let places = answers.iter().zip(calls);
+    let asked = places.filter_map(|(answer, (_, call))| answer.is_none().then_some(call));
     let mut call_budget = CallBudget::new(cache.config.command_budget);
-    let looks = look_at(&cache.store, cache.config.longest_intent(), &probes);
+    let looks = look_over(cache, asked.collect());
     let looks = match call_budget.spend(looks).await {
         Ok(looks) => looks,
         Err(error) => {
@@ -421,13 +423,18 @@ async fn first_look<V: crate::Cacheable, K>(
     }
     let mut wanted = Vec::new();
     // In the order of the ids that were read.
-    let mut seen = looks.into_iter().zip(marks);
-    let places = readers.iter_mut().zip(calls).zip(barred).zip(&mut answers);
-    for (place, (((reader, (_, call)), barred), answer)) in places.enumerate() {
+    let mut seen = looks.into_iter();
+    let places = readers.iter_mut().zip(calls).zip(&mut answers);
+    for (place, ((reader, (_, call)), answer)) in places.enumerate() {
         if answer.is_some() {
             continue;
         }
-        let Some((look, read_token)) = seen.next() else {
+        let Some(Looked {
+            look,
+            read_token,
+            barred,
+        }) = seen.next()
+        else {
             break;
         };
         if let Some(reason) = barred {
@@ -459,6 +466,73 @@ async fn first_look<V: crate::Cacheable, K>(
         }
     }
     answers
+}
+
+/// What was found under the key of one id.
+struct Looked {
+    look: Look,
+    /// Taken before the lookup.
+    read_token: Option<ReadToken>,
+    /// Why it may not be used.
+    barred: Option<BypassReason>,
+}
+
+/// Looks up the entries of all these calls. Those whose entries say that they depend on more than was
+/// asked for are looked up again.
+fn look_over<'c>(
+    cache: &'c Handle,
+    asked: Vec<&'c Call>,
+) -> BoxFuture<'c, Result<Vec<Looked>, Error>> {
+    Box::pin(async move {
+        // Both before the lookup: an invalidation that is delivered in between shows in the lookup.
+        let mut barred: Vec<_> = asked.iter().map(|call| bars(cache, call)).collect();
+        let mut tokens: Vec<_> = asked.iter().map(|call| call.read_token()).collect();
+        let probes: Vec<Probe> = asked.iter().map(|call| call.probe().clone()).collect();
+        let mut looks = look_at(&cache.store, cache.config.longest_intent(), &probes).await?;
+        let mut again = Vec::new();
+        let places = looks
+            .iter_mut()
+            .zip(&asked)
+            .zip(&mut barred)
+            .zip(&mut tokens);
+        for (at, (((look, call), barred), token)) in places.enumerate() {
+            let knew = call.has_learnt();
+            call.reads_list(look);
+            if call.has_learnt() != knew {
+                (*barred, *token) = (bars(cache, call), call.read_token());
+                again.push(look_again(at, call));
+            }
+        }
+        let again: Vec<_> = stream::iter(again)
+            .buffer_unordered(AT_A_TIME)
+            .collect()
+            .await;
+        for (at, look) in again {
+            let look = look?;
+            if let Some(place) = looks.get_mut(at) {
+                *place = look;
+            }
+        }
+        let looked = looks.into_iter().zip(tokens).zip(barred);
+        let looked = looked.map(|((look, read_token), barred)| Looked {
+            look,
+            read_token,
+            barred,
+        });
+        Ok(looked.collect())
+    })
+}
+
+async fn look_again(at: usize, call: &Call) -> (usize, Result<Look, Error>) {
+    (at, call.look().await)
+}
+
+/// Why the entry of this call may not be used, if it may not.
+fn bars(cache: &Handle, call: &Call) -> Option<BypassReason> {
+    let is_pending = cache.delivery.is_pending(call.probe());
+    let pending = is_pending.then_some(BypassReason::Pending);
+    let around = enclosing::bars(cache, call.probe());
+    call.problem.or(around).or(pending).or(call.is_behind())
 }
 
 /// Returns what a lookup means for one id: an answer, `None` if another caller is loading it, or an
@@ -498,14 +572,14 @@ async fn look_at(
     longest: Duration,
     probes: &[Probe],
 ) -> Result<Vec<Look>, Error> {
-    let looks = store.look_many(probes).await?;
+    let looks = look_each(store, probes).await?;
     let Some(first) = expired(longest, probes, &looks).next() else {
         return Ok(looks);
     };
     // All ids share their dependencies, so pruning one clears the shared intents. There is rarely
     // anything else.
     store.prune(first).await?;
-    let looks = store.look_many(probes).await?;
+    let looks = look_each(store, probes).await?;
     if expired(longest, probes, &looks).next().is_none() {
         return Ok(looks);
     }
@@ -517,7 +591,44 @@ async fn look_at(
         .collect()
         .await;
     pruned.into_iter().collect::<Result<(), _>>()?;
-    store.look_many(probes).await
+    look_each(store, probes).await
+}
+
+/// Looks up entries that depend on the same in few round trips. Those whose loads have named more are
+/// looked up one by one.
+async fn look_each(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+    let lists = probes.iter().map(|probe| &probe.deps);
+    let Some(usual) = lists.min_by_key(|deps| deps.len()) else {
+        return Ok(Vec::new());
+    };
+    if probes.iter().all(|probe| probe.deps == *usual) {
+        return store.look_many(probes).await;
+    }
+    let (mut together, mut alone) = (Vec::new(), Vec::new());
+    for (at, probe) in probes.iter().enumerate() {
+        match probe.deps == *usual {
+            true => together.push(probe.clone()),
+            false => alone.push(look_one(at, store, probe)),
+        }
+    }
+    let mut together = store.look_many(&together).await?.into_iter();
+    let alone = stream::iter(alone).buffer_unordered(AT_A_TIME);
+    let mut alone: HashMap<usize, Result<Look, Error>> = alone.collect().await;
+    let looks = (0..probes.len()).map(|at| match alone.remove(&at) {
+        Some(look) => look,
+        None => together
+            .next()
+            .ok_or_else(|| Error::new(ErrorKind::Store, "the store answered too few of many keys")),
+    });
+    looks.collect()
+}
+
+async fn look_one(
+    at: usize,
+    store: &Arc<dyn Store>,
+    probe: &Probe,
+) -> (usize, Result<Look, Error>) {
+    (at, store.look(probe).await)
 }
 
 fn expired<'p>(
@@ -593,10 +704,11 @@ where
     for<'u> &'u U: Unless<R::Value>,
 {
     let mut fills = Vec::with_capacity(permits.len());
+    let mut anew = Vec::new();
     let by_key: HashMap<&str, &(K, Call)> = calls
         .iter()
         .filter(|(_, call)| call.problem.is_none())
-        .map(|call| (call.1.probe.key.as_str(), call))
+        .map(|call| (call.1.own.key.as_str(), call))
         .collect();
     for permit in permits {
         let Some((id, call)) = by_key.get(permit.key()) else {
@@ -607,22 +719,33 @@ where
             continue;
         }
         let value = returned.get(id);
-        permit.leader.complete(|| match value {
+        let named = NamedLoad::hold(&permit, call.names_anew(), || match value {
             Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
             None => Some(LoadResult::Absence),
         });
         let new_entry = match value {
+            _ if call.is_no_store() => None,
             None => call.pack_absence(),
             Some(value) if unless.refuses(value) => None,
             Some(value) => call.pack_or_count::<_, R::Compare>(value, || returned.share(id)),
         };
-        fills.extend(new_entry.map(|new_entry| (permit, call, new_entry)));
+        match named {
+            Some(named) => anew.push(async move {
+                let is_stored = named.store(call, permit, new_entry).await;
+                is_stored.then_some(call)
+            }),
+            None => fills.extend(new_entry.map(|new_entry| (permit, call, new_entry))),
+        }
     }
     async move {
-        match calls.first() {
+        let mut stored = match calls.first() {
             Some((_, first)) => steps::fill_all(first.cache.clone(), fills).await,
             None => Vec::new(),
-        }
+        };
+        let anew = stream::iter(anew).buffer_unordered(AT_A_TIME);
+        let anew: Vec<_> = anew.collect().await;
+        stored.extend(anew.into_iter().flatten());
+        stored
     }
 }
 
@@ -655,7 +778,7 @@ fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
         let keys: Vec<&str> = calls
             .iter()
             .take(SHOWN)
-            .map(|(_, call)| call.probe.key.as_str())
+            .map(|(_, call)| call.own.key.as_str())
             .collect();
         let more = if calls.len() > SHOWN { " .." } else { "" };
         Outcome {

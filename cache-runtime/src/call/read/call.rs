@@ -1,7 +1,7 @@
 //! One call of a cached function with its key, and how its outcome is counted.
 
 use std::any::{Any, TypeId};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,6 +12,7 @@ use super::audited::Audited;
 use super::context::LoadContext;
 use super::deps::all_deps;
 use super::hit::{Fallback, Hit};
+use super::known::{Known, Window};
 use super::local_options::Copies;
 use super::timing::{self, Timing};
 use crate::base::error::Error;
@@ -21,7 +22,7 @@ use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
 use crate::call::{ambient, memo};
 use crate::coalesce::single_flight::LoadResult;
-use crate::engine::Handle;
+use crate::engine::{Engine, Handle};
 pub(crate) use crate::key::Dependency;
 use crate::key::Key;
 use crate::protocol::cacheable::Cacheable;
@@ -37,7 +38,14 @@ use crate::store::{Look, Payload, Probe};
 pub(crate) struct Call {
     pub(crate) cache: Handle,
     pub(crate) resource: ResourceRef,
-    pub(crate) probe: Probe,
+    /// The key, and what the function says that the entry depends on; see [`probe`](Self::probe).
+    pub(super) own: Probe,
+    /// What the entry depends on as well, as far as this process knew when the call began.
+    pub(super) remembered: Option<Box<Known>>,
+    /// The same, as the entry itself says.
+    pub(super) learnt: OnceLock<Known>,
+    /// What was read before the load, to find out later what was written since.
+    pub(super) window: OnceLock<Arc<Window>>,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
     pub(crate) grace: Grace,
@@ -80,10 +88,14 @@ impl Call {
             value: ttl,
             ..TtlRequest::default()
         };
+        let remembered = remembered(&cache, &probe);
         Self {
             cache,
             resource: ResourceRef::by_hand(resource),
-            probe,
+            own: probe,
+            remembered,
+            learnt: OnceLock::new(),
+            window: OnceLock::new(),
             problem,
             ttl,
             // Manual operations serve no expired entries.
@@ -137,25 +149,40 @@ impl Call {
     fn look_once(&self) -> impl Future<Output = Result<Look, Error>> + Send + use<'_> {
         let look = match log::is_on() {
             true => self.traced_look(),
-            false => self.cache.store.look(&self.probe),
+            false => self.cache.store.look(self.probe()),
         };
         self.begins_to_look();
-        look.map(|looked| {
+        look.map(|mut looked| {
             self.has_looked();
+            if let Ok(look) = &mut looked {
+                self.reads_list(look);
+            }
             looked
         })
     }
 
     #[cold]
     fn traced_look(&self) -> BoxFuture<'_, Result<Look, Error>> {
-        let look = self.cache.store.look(&self.probe);
+        let look = self.cache.store.look(self.probe());
         Box::pin(look.instrument(self.lookup_span()))
     }
 
     pub(super) async fn prune_and_look(&self) -> Result<Look, Error> {
         let store = &self.cache.store;
-        store.prune(&self.probe).await?;
-        store.look(&self.probe).await
+        store.prune(self.probe()).await?;
+        let mut look = store.look(self.probe()).await?;
+        self.reads_list(&mut look);
+        Ok(look)
+    }
+
+    /// Looks, and once more if the entry says that it depends on more than was known.
+    pub(crate) async fn look_at_all(&self) -> Result<Look, Error> {
+        let knew = self.has_learnt();
+        let look = self.look().await?;
+        match self.has_learnt() == knew {
+            true => Ok(look),
+            false => self.look().await,
+        }
     }
 
     /// Returns the value of an entry, and reports and counts the hit. `None` if it does not decode.
@@ -196,7 +223,7 @@ impl Call {
             self.log(status);
         }
         observe::record(|| Outcome {
-            key: self.probe.key.clone(),
+            key: self.own.key.clone(),
             resource: self.resource.name.to_string(),
             store: self.cache.store.name(),
             status,
@@ -219,6 +246,13 @@ impl Call {
             timing::count(function, status);
         }
     }
+}
+
+/// What this process knows of the entry's dependencies beside what its function says.
+#[inline]
+pub(super) fn remembered(cache: &Engine, probe: &Probe) -> Option<Box<Known>> {
+    let list = cache.learnt.list(&probe.key)?;
+    Some(Box::new(Known::new(probe, list)))
 }
 
 /// Puts what is set around a call by hand into its key; says if it is not there.
@@ -252,7 +286,8 @@ pub(super) fn restore<R: Returns<S>, S>(
             }
             shared => value_of(codec, shared).map(R::from_value),
         },
-        Content::Nothing => None,
+        // A hit has none of these.
+        Content::Nothing | Content::ListedValue | Content::ListedAbsence => None,
     }
 }
 

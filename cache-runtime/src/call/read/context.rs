@@ -1,14 +1,23 @@
 //! Lets the body of a cached function decide about the value it loads.
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::deps::{all_of, tag_dep};
+use super::known::MOST;
 use crate::base::policy::{IntoTtl, MAX_TTL};
+use crate::call::{ambient, tag};
+use crate::engine::Handle;
+use crate::key::{KeyPart, KeyWriter};
+use crate::protocol::generation::Dep;
+use crate::registry::CallSite;
 
 /// Lets the body of a function under `#[cached(.., context = name)]` decide how long its value is
-/// cached, for cases in which only the body knows.
+/// cached, and say what else the value depends on, for cases in which only the body knows.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -37,10 +46,14 @@ use crate::base::policy::{IntoTtl, MAX_TTL};
 #[derive(Debug, Clone, Default)]
 pub struct LoadContext(Arc<Mutex<Said>>);
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Said {
     ttl: Option<Duration>,
     no_store: bool,
+    /// In the order of their keys, as all readers of the entry have them.
+    deps: BTreeSet<Arc<Dep>>,
+    /// For whom the body runs; `None` if nothing is stored anyway.
+    load: Option<(Handle, Option<&'static CallSite>)>,
 }
 
 impl LoadContext {
@@ -61,6 +74,86 @@ impl LoadContext {
         self.0.lock().no_store = true;
     }
 
+    /// Makes the entry depend on one row of another resource, known only now: a write of the row, or of
+    /// all of the resource, ends the entry, as `depends("authors", id = ..)` in the attribute would.
+    ///
+    /// If the row was written since the load began, the value is not stored. It may be called before or
+    /// after the body has read the row, and for up to some 128 rows; a value that depends on more is not
+    /// stored.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use cache_runtime::{Cache, CacheConfig, cached, invalidates, observe};
+    ///
+    /// struct Blog { cache: Cache }
+    ///
+    /// impl Blog {
+    ///     #[cached(resource = "articles", context = load, cache = self.cache)]
+    ///     async fn article(&self, id: i64) -> (String, i64) {
+    ///         let (title, author_id) = ("A title".to_owned(), 7); // from the database
+    ///         load.depends_on("authors", author_id);
+    ///         (title, author_id)
+    ///     }
+    ///
+    ///     #[invalidates("authors", id = id, cache = self.cache)]
+    ///     async fn rename(&self, id: i64, name: &str) { /* .. */ }
+    /// }
+    /// # let blog = Blog { cache: Cache::new(CacheConfig::default().local_mb(4)).await };
+    /// # blog.article(1).await;
+    /// # let (_, seen) = observe(blog.article(1)).await;
+    /// # assert!(matches!(seen[0].status, cache_runtime::Status::Hit { .. }));
+    /// # blog.rename(7, "Ada").await;
+    /// # let (_, seen) = observe(blog.article(1)).await;
+    /// # assert!(matches!(seen[0].status, cache_runtime::Status::Miss { .. }));
+    /// # }
+    /// ```
+    pub fn depends_on<T: KeyPart>(&self, resource: &'static str, id: T) {
+        let mut said = self.0.lock();
+        let Some((cache, site)) = said.load.clone() else {
+            return;
+        };
+        let Some(resource) = cache.resource(resource) else {
+            // Without the dependency, the entry would outlive the data that it was computed from.
+            said.no_store = true;
+            if let Some(site) = site {
+                site.report(|| {
+                    format!("`{resource}` is not a resource name, so {site} can't depend on it and its value is not stored; use lower-case letters, digits, `-` and `_`")
+                });
+            }
+            return;
+        };
+        let mut key = KeyWriter::default();
+        let form = key.id(&id, &cache.space.hash_key);
+        let fits = form.is_ok_and(|form| resource.fits(form, typeid::of::<T>(), site));
+        // As the row's writers write it. A row that no writer would name is any row.
+        match ambient::front(&resource.contexts) {
+            Ok(front) if fits => {
+                let row = resource.row(&format!("{front}{}", key.text()));
+                said.adds([Arc::clone(&resource.whole), row]);
+            }
+            _ => said.adds(all_of(&resource)),
+        }
+    }
+
+    /// Makes the entry depend on a tag, known only now, as `tags("team:{..}")` in the attribute would.
+    /// See [`depends_on`](Self::depends_on).
+    pub fn tag(&self, tag: impl Display) {
+        let mut said = self.0.lock();
+        if let (Some((cache, _)), Some(tag)) = (said.load.clone(), tag::written(tag)) {
+            said.adds([tag_dep(&cache, &tag)]);
+        }
+    }
+
+    /// A body is about to run for this call.
+    pub(super) fn begin(&self, cache: &Handle, site: Option<&'static CallSite>) {
+        self.0.lock().load = Some((cache.clone(), site));
+    }
+
+    /// What the body has named.
+    pub(super) fn named(&self) -> BTreeSet<Arc<Dep>> {
+        self.0.lock().deps.clone()
+    }
+
     pub(super) fn is_no_store(&self) -> bool {
         self.0.lock().no_store
     }
@@ -69,5 +162,14 @@ impl LoadContext {
     pub(super) fn ttl_within(&self, operator: Option<Duration>) -> Option<Duration> {
         let ttl = self.0.lock().ttl?;
         Some(ttl.min(operator.unwrap_or(MAX_TTL)).min(MAX_TTL))
+    }
+}
+
+impl Said {
+    fn adds(&mut self, deps: impl IntoIterator<Item = Arc<Dep>>) {
+        self.deps.extend(deps);
+        if self.deps.len() > MOST {
+            self.no_store = true;
+        }
     }
 }

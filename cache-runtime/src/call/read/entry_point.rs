@@ -82,6 +82,7 @@ impl<R, S, U> Read<R, S, U> {
         if let Some(Opening::Ask(call)) = &mut self.opening
             && let Some(call) = Arc::get_mut(call)
         {
+            context.begin(&call.cache, call.site);
             call.context = Some(context.clone());
         }
         self

@@ -26,7 +26,7 @@ impl Hit {
     pub(super) fn new(header: Header, payload: Payload, now: Millis) -> Self {
         Self {
             header,
-            content: header.content,
+            content: header.content.plain(),
             codec: header.codec,
             payload,
             ttl: header.left(now),

@@ -94,7 +94,7 @@ impl Call {
                 version: self.version,
                 extras: &self.extras,
             };
-            let found = local.find_under(&self.probe.key, &asked, stamp);
+            let found = local.find_under(&self.own.key, &asked, stamp);
             let found = found.and_then(|found| {
                 let value = match found.value {
                     Some(value) => R::from_value(value.downcast().ok()?),
@@ -125,8 +125,8 @@ impl Call {
             Mode::Bypass => Some(BypassReason::Asked),
             Mode::Usual | Mode::Refresh => None,
         };
-        let is_pending = || self.cache.delivery.is_pending(&self.probe);
-        enclosing::bars(&self.cache, &self.probe)
+        let is_pending = || self.cache.delivery.is_pending(self.probe());
+        enclosing::bars(&self.cache, self.probe())
             .or(mode)
             .or(self.problem)
             .or(self.cache.is_closed().then_some(BypassReason::Unavailable))
@@ -138,11 +138,11 @@ impl Call {
         let (mut limit, mut reason) = (load_gate::WITHOUT_STORE, BypassReason::WaitLimit);
         loop {
             let gates = &self.cache.load_gates;
-            let waiting = match gates.enter(&self.probe.key, fingerprint, limit) {
+            let waiting = match gates.enter(&self.own.key, fingerprint, limit) {
                 Entered::Lead(run) => return AtGate::Run(run),
                 Entered::Wait(waiting) => waiting,
             };
-            let Wait::Fine(_noted) = enclosing::wait(&self.cache, &self.probe.key) else {
+            let Wait::Fine(_noted) = enclosing::wait(&self.cache, &self.own.key) else {
                 return AtGate::Alone(BypassReason::OwnLoad);
             };
             match waiting.wait(deadline).await {
@@ -166,7 +166,7 @@ impl Call {
                 .space
                 .generation(&format!("{}~in-process", self.resource.name)),
             kind: EntryKind::Derived,
-            deps: Arc::clone(&self.probe.deps),
+            deps: Arc::clone(&self.probe().deps),
         };
         let look = async || {
             let mut budget = CallBudget::new(self.cache.config.command_budget);
@@ -190,7 +190,7 @@ impl Call {
         let mut attempt = 1;
         loop {
             let token = local
-                .read_token(&self.probe)
+                .read_token(self.probe())
                 .ok_or(BypassReason::Unavailable)?;
             let look = look().await?;
             if look.intended.is_some() {

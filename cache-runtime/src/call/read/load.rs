@@ -12,6 +12,7 @@ use super::audit::{Compared, answer, compare};
 use super::audited::Audited;
 use super::call::load_result;
 use super::hit::Fallback;
+use super::learnt::NamedLoad;
 use super::new_entry::NewEntry;
 use super::permit::Permit;
 use super::report::load_span;
@@ -79,7 +80,7 @@ impl Load {
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
         let leases: Vec<_> = lease.into_iter().collect();
-        let frame = Frame::load(&call.cache, [call.probe.key.clone()], leases);
+        let frame = Frame::load(&call.cache, [call.own.key.clone()], leases);
         Box::new(Self {
             call,
             part,
@@ -122,6 +123,9 @@ impl Load {
         self.began = clock::now();
         if let LoadRole::Leader(permit) = &mut self.part {
             permit.begins();
+            if let Some(window) = self.call.open_window().await {
+                let _ = self.call.window.set(window);
+            }
         }
         self.counted = Some(Loading::new(self.call.resource.function()));
     }
@@ -129,7 +133,7 @@ impl Load {
     /// Waits for a place, unless who has it waits for this load.
     async fn wait_for_place(&mut self, bulkhead: Arc<Bulkhead>) -> Place {
         let waits = &self.call.cache.waits;
-        let key = self.call.probe.key.clone();
+        let key = self.call.own.key.clone();
         match waits.wait(vec![key], &bulkhead.name()) {
             Wait::Fine(_noted) => {
                 let waiting = KeptAlive {
@@ -145,7 +149,7 @@ impl Load {
     /// Takes a place: who waits for one waits for this load.
     fn has(&mut self, place: Place) {
         let waits = &self.call.cache.waits;
-        let noted = match waits.wait(vec![place.name()], &self.call.probe.key) {
+        let noted = match waits.wait(vec![place.name()], &self.call.own.key) {
             Wait::Fine(noted) => noted,
             Wait::Circular => None,
         };
@@ -188,13 +192,15 @@ impl Load {
         let mut load = self;
         // The next one may run while this one is stored.
         load.place = None;
-        let mut is_kept = None;
+        let (mut is_kept, mut named) = (None, None);
         let call = Arc::clone(&load.call);
         let audited = load.audited.take();
         let compared = audited.map(|it| compare::<R, S>(it, &call, returned));
         let new_entry = match std::mem::replace(&mut load.part, LoadRole::Alone) {
             LoadRole::Leader(permit) => {
-                permit.leader.complete(|| load_result(returned));
+                let has_failed = matches!(returned.loaded(), Loaded::Failed);
+                let list = (!has_failed).then(|| call.names_anew()).flatten();
+                named = NamedLoad::hold(&permit, list, || load_result(returned));
                 load.part = LoadRole::Leader(permit);
                 call.pack(returned, unless)
             }
@@ -221,6 +227,7 @@ impl Load {
             has_failed,
             is_kept,
             compared,
+            named,
         }
     }
 }
@@ -251,6 +258,10 @@ impl Call {
         let (Some(local), Some(entry)) = (&self.cache.local, self.pack(returned, unless)) else {
             return false;
         };
+        if self.names_anew().is_some() {
+            // Nobody has listened for changes of that. The next load knows of it.
+            return false;
+        }
         let value = match entry.payload {
             Payload::Decoded(value) => Some(value),
             Payload::Empty if entry.content == Content::Absence => None,
@@ -284,6 +295,7 @@ pub(super) struct Completion {
     is_kept: Option<bool>,
     /// Of an audit.
     compared: Option<Compared>,
+    named: Option<NamedLoad>,
 }
 
 impl Completion {
@@ -313,12 +325,16 @@ impl Completion {
             Some(Compared::Failed(cached)) => Some(cached),
             _ => None,
         };
-        let status = match (leads, self.new_entry) {
-            (Some(permit), Some(new_entry)) => {
-                Some(permit.fill(&call, new_entry).await == Some(Filled::Stored))
+        let status = match (leads, self.new_entry, self.named) {
+            (Some(permit), new_entry, Some(named)) => {
+                Some(named.store(&call, permit, new_entry).await)
             }
-            (Some(_), None) => Some(false),
-            (None, _) => self.is_kept,
+            (Some(permit), Some(new_entry), None) => {
+                let filled = permit.fill(&call, new_entry).await;
+                Some(filled == Some(Filled::Stored))
+            }
+            (Some(_), None, None) => Some(false),
+            (None, ..) => self.is_kept,
         };
         Over {
             call,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::audited::Audited;
 use super::hit::Hit;
+use super::known::extended;
 use super::local_options::Copies;
 use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, all_deps};
@@ -353,9 +354,13 @@ impl Asking<'_> {
             store.glance(self.key, deps, &see);
         } else {
             let own = self.resource.deps(self.kind, self.op);
-            match self.extras.is_empty() {
-                true => store.glance(self.key, &own, &see),
-                false => store.glance(self.key, &all_deps(self.cache, &own, self.extras), &see),
+            let list = self.cache.learnt.list(self.key);
+            if self.extras.is_empty() && list.is_none() {
+                store.glance(self.key, &own, &see);
+            } else {
+                let all = all_deps(self.cache, &own, self.extras);
+                let all = extended(&all, list.as_deref().unwrap_or_default());
+                store.glance(self.key, &all, &see);
             }
         }
         let ttl = seen.get()?;
@@ -446,10 +451,10 @@ impl Call {
         Asking {
             cache: &self.cache,
             resource: &self.resource,
-            key: &self.probe.key,
-            kind: self.probe.kind,
+            key: &self.own.key,
+            kind: self.own.kind,
             op: None,
-            deps: Some(&self.probe.deps),
+            deps: Some(&self.probe().deps),
             problem: self.problem,
             grace: &self.grace,
             copies: &self.copies,
@@ -477,7 +482,7 @@ impl Call {
     pub(super) fn read_token(&self) -> Option<ReadToken> {
         let local = self.cache.local.as_ref()?;
         let keeps = self.copies.kept && !self.copies.strict && self.problem.is_none();
-        keeps.then(|| local.read_token(&self.probe)).flatten()
+        keeps.then(|| local.read_token(self.probe())).flatten()
     }
 
     /// Serves the store's answer, and stores it as a local entry.

@@ -26,7 +26,7 @@ impl Call {
         returned: &R,
         unless: impl Unless<R::Value>,
     ) -> Option<NewEntry> {
-        if self.context.as_ref().is_some_and(LoadContext::is_no_store) {
+        if self.is_no_store() {
             return None;
         }
         match returned.loaded() {
@@ -35,6 +35,11 @@ impl Call {
             Loaded::Value(value) if unless.refuses(value) => None,
             Loaded::Value(value) => self.pack_or_count::<_, R::Compare>(value, || returned.share()),
         }
+    }
+
+    /// Whether the body has said that nothing is to be stored.
+    pub(super) fn is_no_store(&self) -> bool {
+        self.context.as_ref().is_some_and(LoadContext::is_no_store)
     }
 
     /// Returns the entry for an absence, if it may be stored.
@@ -63,7 +68,7 @@ impl Call {
             Ok(new_entry) => new_entry.lasts().then_some(new_entry),
             Err(reason) => {
                 self.resource.counters.errors.add_one();
-                tracing::debug!(key = self.probe.key, %reason, "a value is not stored");
+                tracing::debug!(key = self.own.key, %reason, "a value is not stored");
                 None
             }
         }

@@ -1,6 +1,7 @@
 //! The right to load an entry: held, renewed, and used or given back.
 
 use super::Call;
+use super::known::{Verified, with_list};
 use super::new_entry::NewEntry;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};
@@ -12,7 +13,7 @@ use crate::coalesce::single_flight::Leader;
 use crate::engine::Handle;
 use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::store::{Fill, Filled, LeaseReply, LeaseRequest, Seen};
+use crate::store::{Fill, Filled, Form, LeaseReply, LeaseRequest, Payload, Seen};
 
 /// The right and the duty to load: a lease in the store, and a single-flight load in the process.
 ///
@@ -37,7 +38,7 @@ impl Permit {
         let token = Nonce::fresh();
         Self {
             cache: call.cache.clone(),
-            key: call.probe.key.clone(),
+            key: call.own.key.clone(),
             token,
             stamp,
             fingerprint,
@@ -53,6 +54,11 @@ impl Permit {
     /// The body is about to run.
     pub(super) fn begins(&mut self) {
         self.began = clock::now();
+    }
+
+    /// Of the generations before the load.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     pub(super) fn key(&self) -> &str {
@@ -83,7 +89,7 @@ impl Permit {
 
     pub(crate) async fn take(&self, call: &Call, seen: Seen) -> Result<LeaseReply, crate::Error> {
         let request = self.request(seen);
-        self.cache.store.lease(&call.probe, &request).await
+        self.cache.store.lease(call.probe(), &request).await
     }
 
     pub(super) fn request(&self, seen: Seen) -> LeaseRequest {
@@ -113,17 +119,28 @@ impl Permit {
     }
 
     /// Stores the value. Returns `None` if the store failed.
-    pub(crate) async fn fill(mut self, call: &Call, new_entry: NewEntry) -> Option<Filled> {
-        let mut fill = self.to_fill(new_entry);
+    pub(crate) async fn fill(self, call: &Call, new_entry: NewEntry) -> Option<Filled> {
+        self.fill_verified(call, new_entry, None).await
+    }
+
+    /// The same for a load that has named dependencies anew, with the stamp over them.
+    pub(super) async fn fill_verified(
+        mut self,
+        call: &Call,
+        new_entry: NewEntry,
+        verified: Option<Verified>,
+    ) -> Option<Filled> {
+        let mut fill = self.to_fill(call, new_entry, verified.as_ref());
+        let probe = verified.as_ref().map_or(call.probe(), Verified::probe);
         if crate::base::mutation::is_active("stamp-read-at-fill")
-            && let Ok(look) = self.cache.store.look(&call.probe).await
+            && let Ok(look) = self.cache.store.look(probe).await
         {
             fill.stamp = look.stamp;
         }
         // A shutdown waits for the fill.
         let _running = call.cache.delivery.begin();
         let (size, began) = (fill.size, clock::now());
-        let filling = call.cache.store.fill(&call.probe, fill);
+        let filling = call.cache.store.fill(probe, fill);
         let filled = self.call_budget.spend(filling).await;
         call.filled_for(began.elapsed(), size, &filled);
         match filled {
@@ -133,21 +150,46 @@ impl Permit {
             }
             Err(error) => {
                 call.resource.counters.errors.add_one();
-                tracing::debug!(key = call.probe.key, %error, "a value was not stored");
+                tracing::debug!(key = call.own.key, %error, "a value was not stored");
                 None
             }
         }
     }
 
-    pub(super) fn to_fill(&self, new_entry: NewEntry) -> Fill {
+    pub(super) fn to_fill(
+        &self,
+        call: &Call,
+        new_entry: NewEntry,
+        verified: Option<&Verified>,
+    ) -> Fill {
+        let (stamp, list) = match verified {
+            Some(verified) => (verified.stamp, Some(verified.list())),
+            None => (self.stamp, call.list()),
+        };
+        let list = list.filter(|list| !list.is_empty());
+        let (mut payload, mut size) = (new_entry.payload, new_entry.size);
+        let lists = list.is_some() && call.cache.store.form() == Form::Encoded;
+        if let (true, Some(list)) = (lists, list) {
+            let bytes = match &payload {
+                Payload::Encoded(bytes) => &**bytes,
+                // For people who look: an absence reads as one.
+                Payload::Empty | Payload::Decoded(_) => b"null",
+            };
+            let with_list = with_list(list, bytes);
+            size += with_list.len() - bytes.len();
+            payload = Payload::Encoded(with_list.into());
+        }
         Fill {
             token: self.token,
-            stamp: self.stamp,
+            stamp,
             fingerprint: self.fingerprint,
-            content: new_entry.content,
-            payload: new_entry.payload,
+            content: match lists {
+                true => new_entry.content.listed(),
+                false => new_entry.content,
+            },
+            payload,
             codec: new_entry.codec,
-            size: new_entry.size,
+            size,
             fresh_for: new_entry.fresh_for,
             stale_for: new_entry.stale_for,
             took: self.began.elapsed(),

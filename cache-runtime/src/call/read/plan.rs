@@ -2,9 +2,10 @@
 
 use std::any::TypeId;
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::call::remembered;
 use super::prepared::{PreparedCall, ReadOptions, version_apart};
 use super::timing::Timing;
 use super::{Call, all_deps};
@@ -411,14 +412,18 @@ impl ReadPlan {
                 None => (options.version, false),
             };
             let problem = problem.or(unknown.then_some(BypassReason::Unkeyable));
+            let own = Probe {
+                key: key.take(),
+                kind: EntryKind::Entity,
+                deps: Arc::clone(&deps),
+            };
             Call {
                 cache: cache.clone(),
                 resource: resource.clone(),
-                probe: Probe {
-                    key: key.take(),
-                    kind: EntryKind::Entity,
-                    deps: Arc::clone(&deps),
-                },
+                remembered: remembered(cache, &own),
+                own,
+                learnt: OnceLock::new(),
+                window: OnceLock::new(),
                 problem: options.problem.or(problem),
                 ttl: options.ttl,
                 grace: options.grace,

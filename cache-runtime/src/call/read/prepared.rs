@@ -2,10 +2,12 @@
 
 use std::any::TypeId;
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
+use super::call::remembered;
 use super::front::{Caller, Front};
 use super::local_options::Copies;
 use super::timing::Timing;
@@ -475,13 +477,17 @@ impl PreparedCall {
             let row = self.resource.row_of(self.key.text());
             deps = deps.iter().cloned().chain(row).collect();
         }
+        let own = Probe {
+            key: self.key.take(),
+            kind: options.kind(),
+            deps,
+        };
         let call = Call {
             resource: self.resource.clone(),
-            probe: Probe {
-                key: self.key.take(),
-                kind: options.kind(),
-                deps,
-            },
+            remembered: remembered(&cache, &own),
+            own,
+            learnt: OnceLock::new(),
+            window: OnceLock::new(),
             cache,
             problem: options.problem,
             ttl: options.ttl,

@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
 
     /// Returns why an enclosing body forces a bypass, if it does.
     pub(crate) fn barred(&self) -> Option<BypassReason> {
-        enclosing::bars(&self.call.cache, &self.call.probe)
+        enclosing::bars(&self.call.cache, self.call.probe())
     }
 
     /// Looks up the entry and returns what the caller should do. Waits for another caller's load if
@@ -200,14 +200,22 @@ impl<'a> Reader<'a> {
             if let Some(reason) = call.is_behind() {
                 return Action::Bypass(reason);
             }
-            if call.cache.delivery.is_pending(&call.probe) {
+            if call.cache.delivery.is_pending(call.probe()) {
                 return Action::Bypass(BypassReason::Pending);
             }
             self.read_token = call.read_token();
+            let knew = call.has_learnt();
             let look = match self.call_budget.spend_running(call.look()).await {
                 Ok(look) => look,
                 Err(error) => return call.fault(&error),
             };
+            if call.has_learnt() != knew {
+                // The entry depends on more than was asked for.
+                if let Some(reason) = self.barred() {
+                    return Action::Bypass(reason);
+                }
+                continue;
+            }
             if crate::base::mutation::is_active("marked-after-the-read") {
                 self.read_token = call.read_token();
             }
@@ -398,10 +406,10 @@ impl<'a> Reader<'a> {
         if let Some(reason) = call.is_behind() {
             return Action::Bypass(reason);
         }
-        if call.cache.delivery.is_pending(&call.probe) {
+        if call.cache.delivery.is_pending(call.probe()) {
             return Action::Bypass(BypassReason::Pending);
         }
-        let look = match self.call_budget.spend(call.look()).await {
+        let look = match self.call_budget.spend(call.look_at_all()).await {
             Ok(look) if look.intended.is_some() => return Action::Bypass(BypassReason::Intended),
             Ok(look) => look,
             Err(error) => return call.fault(&error),
@@ -476,7 +484,7 @@ impl<'a> Reader<'a> {
     }
 
     fn joins(&self, waiter: Waiter) -> LeaseDecision {
-        match enclosing::wait(&self.call.cache, &self.call.probe.key) {
+        match enclosing::wait(&self.call.cache, &self.call.own.key) {
             Wait::Fine(noted) => LeaseDecision::Joins(waiter, noted),
             Wait::Circular => LeaseDecision::Bypass(BypassReason::OwnLoad),
         }
@@ -567,7 +575,7 @@ impl<'a> Reader<'a> {
         let listens = !std::mem::take(&mut poller.was_told);
         // With the local tier on, the flags of every lookup report changes.
         if listens && self.read_token.is_none() && poller.word.is_none() {
-            let listen = self.call.cache.store.listen(&self.call.probe.key);
+            let listen = self.call.cache.store.listen(&self.call.own.key);
             poller.word = self.call_budget.spend(listen).await.unwrap_or_default();
             // The next lookup follows a wait, so it gets a full budget.
             self.call_budget.renew();
@@ -622,11 +630,11 @@ impl<'a> Reader<'a> {
         let call = self.call;
         loop {
             let load_gates = &call.cache.load_gates;
-            let waiting = match load_gates.enter(&call.probe.key, self.fingerprint, limit) {
+            let waiting = match load_gates.enter(&call.own.key, self.fingerprint, limit) {
                 Entered::Lead(run) => return Queued::Run(run),
                 Entered::Wait(waiting) => waiting,
             };
-            let Wait::Fine(_noted) = enclosing::wait(&call.cache, &call.probe.key) else {
+            let Wait::Fine(_noted) = enclosing::wait(&call.cache, &call.own.key) else {
                 return Queued::Alone;
             };
             let _counted = Waiting::new(call.resource.function());
@@ -696,7 +704,7 @@ impl Call {
         // While the store is known to be away, only the outage is counted, not every call.
         if self.cache.store.circuit() == Circuit::Closed {
             self.resource.counters.errors.add_one();
-            tracing::debug!(key = self.probe.key, %error, "a call runs without the cache");
+            tracing::debug!(key = self.own.key, %error, "a call runs without the cache");
         }
         Action::Bypass(BypassReason::Unavailable)
     }

@@ -57,7 +57,7 @@ impl Call {
             .telemetry
             .events
             .publish(|| EventKind::StaleServed {
-                key: self.probe.key.clone(),
+                key: self.own.key.clone(),
                 resource: self.resource.name.to_string(),
                 past_ms: micros(past) / 1000,
                 reason: reason.as_str(),
@@ -67,7 +67,7 @@ impl Call {
     #[cold]
     pub(super) fn log(&self, status: Status) {
         let line = CallLine {
-            key: &self.probe.key,
+            key: &self.own.key,
             resource: &self.resource.name,
             op: self.resource.function().map_or("", |function| &function.op),
             tier: self.cache.store.name(),
@@ -99,7 +99,7 @@ fn lookup_span(call: &Call) -> Span {
         db.namespace = redis.map(|redis| redis.db),
         server.address = redis.map(|redis| redis.host.as_str()),
         server.port = redis.map(|redis| redis.port),
-        cache.key = call.probe.key,
+        cache.key = call.own.key,
         cache.resource = &*call.resource.name,
     )
 }
@@ -110,7 +110,7 @@ pub(super) fn load_span(call: &Call) -> Option<Span> {
         tracing::debug_span!(
             target: "cache_runtime::call",
             "cache.load",
-            cache.key = call.probe.key,
+            cache.key = call.own.key,
             cache.resource = &*call.resource.name,
             cache.op = call.resource.function().map(|function| &*function.op),
         )

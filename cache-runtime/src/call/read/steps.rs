@@ -1,6 +1,8 @@
 //! Requests and fills many leases in steps. A step is large enough to be fast, and small enough not
 //! to delay other commands.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
@@ -14,6 +16,7 @@ use crate::base::nonce::Nonce;
 use crate::call::observe::BypassReason;
 use crate::coalesce::maintenance::MaintenanceJob;
 use crate::engine::Handle;
+use crate::protocol::generation::Dep;
 use crate::store::{Filled, LeaseReply, LeaseRequest, Probe, Seen};
 
 /// The most ids in one step. Each step has the budget of a call.
@@ -91,7 +94,7 @@ pub(super) async fn lease_all(
         };
         let requests: Vec<(&Probe, LeaseRequest)> = step
             .iter()
-            .map(|it| (&it.call.probe, it.permit.request(it.seen.clone())))
+            .map(|it| (it.call.probe(), it.permit.request(it.seen.clone())))
             .collect();
         let replies = if is_away {
             None
@@ -141,11 +144,16 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)
     let mut stored = Vec::new();
     loop {
         let (mut permits, mut step, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some((permit, call, new_entry)) = fills.next_if(|(_, _, new_entry)| {
-            step.is_empty() || step.len() < STEP && bytes + new_entry.size <= STEP_BYTES
+        let mut deps: Option<&Arc<[Arc<Dep>]>> = None;
+        while let Some((permit, call, new_entry)) = fills.next_if(|(_, call, new_entry)| {
+            // All entries of a step depend on the same.
+            let fits = deps.is_none_or(|deps| *deps == call.probe().deps);
+            let is_small = step.len() < STEP && bytes + new_entry.size <= STEP_BYTES;
+            step.is_empty() || (is_small && fits)
         }) {
             bytes += new_entry.size;
-            step.push((&call.probe, permit.to_fill(new_entry)));
+            deps = Some(&call.probe().deps);
+            step.push((call.probe(), permit.to_fill(call, new_entry, None)));
             permits.push((permit, call));
         }
         let Some((first, call)) = permits.first() else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::nonce::Nonce;
-use crate::call::read::tag_dep;
+use crate::call::read::{any_tag, tag_dep};
 use crate::call::{ambient, tag};
 use crate::engine::Handle;
 use crate::invalidation::{Order, Sweep};
@@ -192,6 +192,9 @@ impl<'a> WritePlan<'a> {
             crash_safe: self.crash_safe,
             after_commit: self.after_commit,
         };
+        if !planned.order.bumps.is_empty() {
+            planned.order.bumps.push(any_tag(&self.cache.space));
+        }
         planned.tags.clone_from(&planned.order.bumps);
         if !planned.order.bumps.is_empty() {
             let others = Arc::clone(&self.cache.registry.others);

@@ -33,7 +33,7 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
         for kind in [EntryKind::Entity, EntryKind::Derived] {
             let key = Key::rendered(resource, rest, kind, extras.clone(), 0);
             let call = Call::manual(handle.clone(), &key, None);
-            let look = match call.cache.store.look(&call.probe).await {
+            let look = match call.look_at_all().await {
                 Ok(look) => look,
                 Err(error) => return nothing("unknown", &format!("The store says: {error}.")),
             };
@@ -103,7 +103,7 @@ fn told(call: &Call, look: &Look) -> Value {
     let has_content = !matches!(header.content, Content::Nothing);
     let (payload, size) = shown(header, payload);
     let facts = [
-        ("Key", call.probe.key.clone()),
+        ("Key", call.probe().key.clone()),
         ("Kind", kind(header.kind).into()),
         ("Tier", call.cache.store.name().into()),
         ("Codec", codec(header.codec).into()),
@@ -130,7 +130,7 @@ fn told(call: &Call, look: &Look) -> Value {
     json!({
         "found": "entry",
         "alive": is_valid && is_fresh && has_content,
-        "key": call.probe.key,
+        "key": call.probe().key,
         "ttl_ms": header.fresh.since(look.now).as_millis() as u64,
         "words": words(call, look, header),
         "facts": facts,
@@ -139,15 +139,19 @@ fn told(call: &Call, look: &Look) -> Value {
 }
 
 fn names(call: &Call) -> Vec<String> {
-    let deps = call.probe.deps.iter();
+    let deps = call.probe().deps.iter();
     deps.map(|dep| dep.name().to_owned()).collect()
 }
 
 fn words(call: &Call, look: &Look, header: &Header) -> Vec<String> {
     let mut words = Vec::new();
     words.push(match header.content {
-        Content::Value => format!("A value, in {}.", codec(header.codec)),
-        Content::Absence => "The knowledge that there is nothing (negative caching).".into(),
+        Content::Value | Content::ListedValue => {
+            format!("A value, in {}.", codec(header.codec))
+        }
+        Content::Absence | Content::ListedAbsence => {
+            "The knowledge that there is nothing (negative caching).".into()
+        }
         Content::Nothing => "No value yet: a lease holds the place.".into(),
     });
     if header.is_leased() {

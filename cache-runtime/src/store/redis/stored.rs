@@ -62,7 +62,11 @@ impl StoredValue {
 
     fn of_bytes(bytes: Vec<u8>) -> Self {
         let found = match Header::parse(&bytes) {
-            Some((header, _)) if header.content == Content::Value && bytes.len() <= READ_LIMIT => {
+            Some((header, _))
+                if header.content != Content::Absence
+                    && header.content != Content::Nothing
+                    && bytes.len() <= READ_LIMIT =>
+            {
                 let mut payload = Bytes::from(bytes);
                 payload.advance(Header::LEN);
                 Found::Entry(header, Payload::Encoded(payload))

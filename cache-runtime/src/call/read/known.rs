@@ -1,0 +1,80 @@
+//! What is known of the dependencies that loads name, as plain data; see `learnt.rs`.
+
+use std::sync::Arc;
+
+use crate::base::mutation;
+use crate::key::KeySpace;
+use crate::protocol::entry::Stamp;
+use crate::protocol::generation::Dep;
+use crate::registry::learnt::Named;
+use crate::store::Probe;
+
+/// The most dependencies that one load may name. What names more is not stored.
+pub(super) const MOST: usize = 256;
+
+/// What an entry depends on beside what its function says.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(super) list: Arc<[Arc<Dep>]>,
+    /// With everything.
+    pub(super) probe: Probe,
+}
+
+impl Known {
+    pub(super) fn new(own: &Probe, list: Arc<[Arc<Dep>]>) -> Self {
+        let probe = Probe {
+            key: own.key.clone(),
+            kind: own.kind,
+            deps: extended(&own.deps, &list),
+        };
+        Self { list, probe }
+    }
+}
+
+/// The dependencies of a function's entry, and those that its load has named behind them. In the same
+/// order for all readers.
+pub(super) fn extended(own: &Arc<[Arc<Dep>]>, list: &[Arc<Dep>]) -> Arc<[Arc<Dep>]> {
+    if list.is_empty() || mutation::is_active("learnt-dependency-not-stamped") {
+        return Arc::clone(own);
+    }
+    let more = list.iter().filter(|dep| !own.contains(dep));
+    own.iter().chain(more).cloned().collect()
+}
+
+/// The generations of which each write of a tag replaces one.
+pub(crate) fn any_tag(space: &KeySpace) -> Arc<Dep> {
+    // No tag is spelled like it.
+    Dep::new(space.generation("~~"))
+}
+
+/// What was read before a load.
+#[derive(Debug)]
+pub(super) struct Window {
+    pub(super) named: Named,
+    pub(super) probe: Probe,
+    pub(super) stamp: Stamp,
+}
+
+/// The generations that a load has named are as they were before it.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) known: Known,
+    /// Of all generations, as they were before the load.
+    pub(super) stamp: Stamp,
+}
+
+impl Verified {
+    pub(super) fn probe(&self) -> &Probe {
+        &self.known.probe
+    }
+
+    pub(super) fn list(&self) -> &Arc<[Arc<Dep>]> {
+        &self.known.list
+    }
+}
+
+/// The line of a list, in front of a payload.
+pub(super) fn with_list(list: &[Arc<Dep>], payload: &[u8]) -> Vec<u8> {
+    let names: Vec<&str> = list.iter().map(|dep| dep.name()).collect();
+    [names.join(" ").as_bytes(), b"\n", payload].concat()
+}

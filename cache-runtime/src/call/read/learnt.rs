@@ -1,0 +1,303 @@
+//! Dependencies that a load names while it runs: `load.depends_on("authors", id)`.
+//!
+//! They are as exact as those that the attribute names. What is served has a stamp over all
+//! generations that the entry depends on, as they were before the load. Three things are different:
+//!
+//! - **Which they are** is known only after the load. So the entry lists them in front of its payload.
+//!   A reader that meets a list it does not know looks again, with these generations among the others,
+//!   and remembers the list for the next call, whose hit is one round trip again.
+//! - **Whether one was invalidated since the load began**, nobody can tell from its generation alone,
+//!   which may be missing or read too late. So before the load a *window* is opened: the stamp of
+//!   generations of which each write of the resource replaces one, and the same for tags. After the
+//!   load the generations that are new are read, or made. If the window's stamp is still the same
+//!   *then*, nothing was written between, and they are as they were before the load. Otherwise the value
+//!   is not stored; the next load knows the list before it begins, and needs no window.
+//! - **Who waits for the load** has compared only what was known. So its value is handed on only after
+//!   that.
+//!
+//! No clock has a part in it. What a window rests on: a write replaces the generations of windows before
+//! those of single rows and tags, or all in one step. A store of several servers does not promise
+//! that, so with one there are no windows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::future::join;
+
+use super::call::Call;
+use super::deps::all_of;
+use super::known::{Known, MOST, Verified, Window, any_tag};
+use super::new_entry::NewEntry;
+use super::permit::Permit;
+use crate::base::call_budget::CallBudget;
+use crate::base::mutation;
+use crate::coalesce::single_flight::LoadResult;
+use crate::key::EntryKind;
+use crate::protocol::entry::{Content, Stamp, split_list};
+use crate::protocol::generation::Dep;
+use crate::registry::learnt::{MOST_RESOURCES, Named};
+use crate::store::{Filled, Form, Found, Look, Payload, Probe};
+
+/// The longest name of a dependency that is read from an entry.
+const LONGEST_NAME: usize = 1_024;
+
+impl Call {
+    /// The entry's key and what the entry depends on, as far as it is known.
+    #[inline]
+    pub(crate) fn probe(&self) -> &Probe {
+        match self.learnt.get() {
+            Some(known) => &known.probe,
+            None => self
+                .remembered
+                .as_ref()
+                .map_or(&self.own, |known| &known.probe),
+        }
+    }
+
+    /// What its load has named the last time.
+    pub(super) fn list(&self) -> Option<&Arc<[Arc<Dep>]>> {
+        let known = self.learnt.get().or(self.remembered.as_deref());
+        known
+            .map(|known| &known.list)
+            .filter(|list| !list.is_empty())
+    }
+
+    /// Whether it has read a list in the store. Then what it asks for is another than before.
+    #[inline]
+    pub(crate) fn has_learnt(&self) -> bool {
+        self.learnt.get().is_some()
+    }
+
+    /// Takes the list off the payload of what was found. If it is another than was known, the call has
+    /// to look again ([`has_learnt`](Self::has_learnt)), once.
+    #[inline]
+    pub(super) fn reads_list(&self, look: &mut Look) {
+        if let Found::Entry(header, payload) = &mut look.found
+            && (header.content.lists() || self.remembered.is_some())
+            // A lease alone says nothing.
+            && header.content != Content::Nothing
+        {
+            self.learns(header.content.lists(), payload);
+        }
+    }
+
+    #[cold]
+    fn learns(&self, lists: bool, payload: &mut Payload) {
+        let list: Arc<[Arc<Dep>]> = if lists {
+            let split = match payload {
+                Payload::Encoded(bytes) => split_list(bytes),
+                Payload::Empty | Payload::Decoded(_) => None,
+            };
+            let split = split.and_then(|(list, rest)| Some((self.parsed(list)?, rest)));
+            let Some((list, rest)) = split else {
+                // It is damaged, or too long to be one of ours.
+                *payload = Payload::Empty;
+                return;
+            };
+            *payload = Payload::Encoded(rest);
+            list
+        } else if self.cache.store.form() == Form::Encoded {
+            Arc::default()
+        } else {
+            // What is kept as it is has no list. It is remembered, or the entry is a miss.
+            return;
+        };
+        let known = self.list().map(|known| &**known).unwrap_or_default();
+        if *known != *list {
+            self.cache.learnt.remember(&self.own.key, &list);
+            // Only once: then the entry is dead, or is replaced faster than it is read.
+            let _ = self.learnt.set(Known::new(&self.own, list));
+        }
+    }
+
+    fn parsed(&self, list: &str) -> Option<Arc<[Arc<Dep>]>> {
+        let mut deps = Vec::new();
+        for name in list.split(' ').filter(|name| !name.is_empty()) {
+            if deps.len() == MOST || name.len() > LONGEST_NAME {
+                return None;
+            }
+            let key = self.cache.space.generation(name);
+            deps.push(match !name.starts_with('~') && name.contains("~row:") {
+                true => Dep::of_row(key),
+                false => Dep::new(key),
+            });
+        }
+        Some(deps.into())
+    }
+
+    /// Before the load: reads what each write replaces that may concern it.
+    pub(super) async fn open_window(&self) -> Option<Arc<Window>> {
+        let (Some(_), Some(site)) = (&self.context, self.site) else {
+            return None;
+        };
+        if self.cache.store.is_split() {
+            return None;
+        }
+        let named = self.cache.learnt.named_by(std::ptr::from_ref(site).addr());
+        let named = named.unwrap_or_else(|| self.guess());
+        if named.is_empty() {
+            return None;
+        }
+        let mut deps: Vec<_> = named
+            .resources
+            .iter()
+            .flat_map(|name| all_of(&self.cache.visitor(name)))
+            .collect();
+        if named.tags {
+            deps.push(any_tag(&self.cache.space));
+        }
+        let probe = Probe {
+            // Nobody writes it.
+            key: self.cache.space.generation("~window"),
+            kind: EntryKind::Derived,
+            deps: deps.into(),
+        };
+        let stamp = self.stamp_of(&probe).await?;
+        Some(Arc::new(Window {
+            named,
+            probe,
+            stamp,
+        }))
+    }
+
+    /// What the first load of a function may name: anything of which the program knows.
+    fn guess(&self) -> Named {
+        let registered = self.cache.registry.all();
+        let registered = registered.iter().map(|resource| resource.name.clone());
+        #[allow(unused_mut, reason = "only with the map")]
+        let mut resources: BTreeSet<Box<str>> = registered.collect();
+        #[cfg(feature = "map")]
+        {
+            let map = crate::registry::catalog::map();
+            let targets = map.writers().iter().flat_map(|writer| &writer.targets);
+            let names = targets.map(|target| target.resource.as_str());
+            let names = names.filter(|name| crate::key::is_resource(name));
+            resources.extend(names.map(Box::from));
+        }
+        Named {
+            resources: resources.into_iter().take(MOST_RESOURCES).collect(),
+            tags: true,
+        }
+    }
+
+    /// The stamp of these generations; `None` while a write of one is announced, or if the store fails.
+    async fn stamp_of(&self, probe: &Probe) -> Option<Stamp> {
+        let store = &self.cache.store;
+        let look = async {
+            let look = store.look(probe).await?;
+            if !look.has_expired_intents(self.cache.config.longest_intent()) {
+                return Ok(look);
+            }
+            store.prune(probe).await?;
+            store.look(probe).await
+        };
+        let look = CallBudget::new(self.cache.config.command_budget)
+            .spend(look)
+            .await;
+        let look = look.ok()?;
+        look.intended.is_none().then_some(look.stamp)
+    }
+
+    /// What the load has named, if that is not what was known before it; noted for later calls.
+    pub(super) fn names_anew(&self) -> Option<Arc<[Arc<Dep>]>> {
+        let named = self.context.as_ref()?.named();
+        if let Some(site) = self.site {
+            let function = std::ptr::from_ref(site).addr();
+            self.cache.learnt.note(function, Named::of(&named));
+        }
+        let own = &self.own.deps;
+        let list: Arc<[Arc<Dep>]> = named.into_iter().filter(|dep| !own.contains(dep)).collect();
+        let known = self.list().map(|known| &**known).unwrap_or_default();
+        if *known == *list {
+            return None;
+        }
+        self.cache.learnt.remember(&self.own.key, &list);
+        Some(list)
+    }
+
+    /// After a load that began under `before`: the stamp of all generations as they were then; `None` if
+    /// one of them may have been replaced since.
+    pub(super) async fn verify_named(
+        &self,
+        before: Stamp,
+        list: &Arc<[Arc<Dep>]>,
+    ) -> Option<Verified> {
+        let known = self.list().map(|known| &**known).unwrap_or_default();
+        let new = Named::of(list.iter().filter(|dep| !known.contains(dep)));
+        let window = match new.is_empty() {
+            true => None,
+            false => Some(self.window.get().filter(|it| it.named.covers(&new))),
+        };
+        let is_checked = !mutation::is_active("learnt-dependency-not-checked");
+        if matches!(window, Some(None)) && is_checked {
+            return None;
+        }
+        let known = Known::new(&self.own, Arc::clone(list));
+        // This one first: what the others find unchanged was unchanged when it was read.
+        let stamp = self.stamp_of(&known.probe).await?;
+        let own = self.stamp_of(self.probe());
+        let around = async {
+            match window.flatten() {
+                Some(window) => self.stamp_of(&window.probe).await == Some(window.stamp),
+                None => true,
+            }
+        };
+        let (own, is_quiet) = join(own, around).await;
+        let is_as_before = own == Some(before) && (is_quiet || !is_checked);
+        is_as_before.then_some(Verified { known, stamp })
+    }
+}
+
+/// What a load has named that was not known before it.
+#[derive(Debug)]
+pub(super) struct NamedLoad {
+    list: Arc<[Arc<Dep>]>,
+    /// The value for those who wait, if somebody does.
+    held: Option<Option<LoadResult>>,
+}
+
+impl NamedLoad {
+    /// Hands the value to those who wait, if nothing was named anew. Otherwise holds it: who waits has
+    /// compared only what was known before the load.
+    pub(super) fn hold(
+        permit: &Permit,
+        list: Option<Arc<[Arc<Dep>]>>,
+        load_result: impl Fn() -> Option<LoadResult>,
+    ) -> Option<Self> {
+        if list.is_none() || mutation::is_active("learnt-dependency-joined") {
+            permit.leader.complete(&load_result);
+        }
+        let held = |list| Self {
+            list,
+            held: permit.leader.is_awaited().then(load_result),
+        };
+        list.map(held)
+    }
+
+    /// Finds out whether any of it was written since the load began. If not, tells those who wait, and
+    /// stores the value. If so, they look again, and one of them loads. Returns whether it is stored.
+    pub(super) async fn store(
+        self,
+        call: &Call,
+        permit: Permit,
+        new_entry: Option<NewEntry>,
+    ) -> bool {
+        if new_entry.is_none() && self.held.is_none() {
+            return false;
+        }
+        let Some(verified) = call.verify_named(permit.stamp(), &self.list).await else {
+            call.resource.counters.fills_refused.add_one();
+            return false;
+        };
+        if let Some(held) = self.held {
+            permit.leader.complete(|| held);
+        }
+        match new_entry {
+            Some(new_entry) => {
+                let filled = permit.fill_verified(call, new_entry, Some(verified)).await;
+                filled == Some(Filled::Stored)
+            }
+            None => false,
+        }
+    }
+}
