@@ -150,6 +150,7 @@ impl LoadContext {
     }
 
     /// What the body has named.
+    #[expect(clippy::mutable_key_type, reason = "ordered by their keys, which stay")]
     pub(super) fn named(&self) -> BTreeSet<Arc<Dep>> {
         self.0.lock().deps.clone()
     }

@@ -199,6 +199,7 @@ impl Call {
     }
 
     /// What the load has named, if that is not what was known before it; noted for later calls.
+    #[expect(clippy::mutable_key_type, reason = "ordered by their keys, which stay")]
     pub(super) fn names_anew(&self) -> Option<Arc<[Arc<Dep>]>> {
         let named = self.context.as_ref()?.named();
         if let Some(site) = self.site {
