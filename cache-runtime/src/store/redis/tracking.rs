@@ -176,7 +176,6 @@ impl Tracker {
             None => {
                 self.local().pushed(key);
                 if self.is_node()
-                    && !crate::base::mutation::is_active("pushed-generation-not-known")
                     && let Some(plain) = untagged(key)
                 {
                     self.local().forget([plain.as_str()]);

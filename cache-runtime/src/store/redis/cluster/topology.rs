@@ -146,8 +146,7 @@ impl Topology {
             match link.ask(ANSWER_BUDGET, ask).await {
                 Ok(text) => {
                     let view = read(&text, &node.host).ok()?;
-                    let is_known = crate::base::mutation::is_active("not-identified-on-gain");
-                    if let Some(epoch) = view.epoch().filter(|_| !is_known) {
+                    if let Some(epoch) = view.epoch() {
                         link.set_epoch(epoch);
                     }
                     Some(view)
