@@ -30,6 +30,8 @@ impl Marks {
     pub(crate) const OBSERVED: Self = Self(1 << 4);
     /// A request with a memo.
     pub(crate) const REQUEST: Self = Self(1 << 5);
+    /// A request whose memo is of all functions, and not only of those that ask for it.
+    pub(crate) const MEMO_OF_ALL: Self = Self(1 << 6);
 
     /// The scopes around the current task.
     #[inline]
@@ -68,6 +70,7 @@ pub(crate) fn under<T>(mark: Marks, call: impl FnOnce() -> T) -> T {
 
 /// Polls `future` with a mark.
 pub(crate) fn marked<F: Future>(mark: Marks, future: F) -> Marked<F> {
+    let future = Some(future);
     Marked { mark, future }
 }
 
@@ -77,7 +80,15 @@ pin_project_lite::pin_project! {
     pub(crate) struct Marked<F> {
         mark: Marks,
         #[pin]
-        future: F,
+        future: Option<F>,
+    }
+
+    impl<F> PinnedDrop for Marked<F> {
+        // Under the mark, as a task-local stands while its future is dropped.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            under(*this.mark, || this.future.set(None));
+        }
     }
 }
 
@@ -86,7 +97,11 @@ impl<F: Future> Future for Marked<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        under(*this.mark, || this.future.poll(cx))
+        match this.future.as_pin_mut() {
+            Some(future) => under(*this.mark, || future.poll(cx)),
+            // It is there until it is dropped.
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -111,6 +126,27 @@ mod tests {
         );
         assert_eq!(inner, Marks::MODE.and(Marks::STRICT));
         assert_eq!(beside, (Marks::OBSERVED, Marks::OBSERVED));
+        assert_eq!(Marks::now(), Marks(0));
+    }
+
+    #[tokio::test]
+    async fn a_mark_stands_while_its_future_is_dropped() {
+        struct Looks<'a>(&'a Cell<Option<Marks>>);
+        impl Drop for Looks<'_> {
+            fn drop(&mut self) {
+                self.0.set(Some(Marks::now()));
+            }
+        }
+        let seen = Cell::new(None);
+        let looks = Looks(&seen);
+        let waits = async move {
+            let _looks = looks;
+            std::future::pending::<()>().await;
+        };
+        let mut waits = Box::pin(marked(Marks::TRANSACTION, waits));
+        assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        drop(waits);
+        assert_eq!(seen.get(), Some(Marks::TRANSACTION));
         assert_eq!(Marks::now(), Marks(0));
     }
 

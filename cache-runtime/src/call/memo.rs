@@ -61,7 +61,11 @@ pub(crate) enum Recalled {
 
 #[inline]
 pub(crate) fn recall(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
-    match Marks::now().has(Marks::REQUEST) {
+    let wanted = match is_memo {
+        true => Marks::REQUEST,
+        false => Marks::MEMO_OF_ALL,
+    };
+    match Marks::now().has(wanted) {
         true => recall_from_request(is_memo, id),
         false => Recalled::Nothing,
     }
@@ -139,7 +143,11 @@ pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F
             known: Mutex::default(),
         }),
     };
-    marks::marked(Marks::REQUEST, REQUEST.scope(own, future))
+    let mark = match own.all {
+        true => Marks::REQUEST.and(Marks::MEMO_OF_ALL),
+        false => Marks::REQUEST,
+    };
+    marks::marked(mark, REQUEST.scope(own, future))
 }
 
 #[cfg(test)]

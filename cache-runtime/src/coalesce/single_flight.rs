@@ -44,11 +44,28 @@ impl fmt::Debug for LoadResult {
 /// Receives the result of a load.
 type Completion = watch::Receiver<Option<LoadResult>>;
 
+/// A load that may be joined.
+#[derive(Debug, Clone)]
+struct Flight {
+    completion: Completion,
+    /// Whether its value is only for those who wait already.
+    is_closed: bool,
+}
+
+impl Flight {
+    fn new(completion: Completion) -> Self {
+        Self {
+            completion,
+            is_closed: false,
+        }
+    }
+}
+
 /// The loads in this process, and the loads elsewhere that a reader here polls, by the token of
 /// their lease.
 #[derive(Debug, Default)]
 pub(crate) struct SingleFlight {
-    by_token: Mutex<HashMap<Nonce, Completion>>,
+    by_token: Mutex<HashMap<Nonce, Flight>>,
     /// Leases that nobody in this process holds any more, until they expire. The store may not know
     /// yet, or never learn it, for example if it was away.
     given_up: Mutex<HashMap<Nonce, Instant>>,
@@ -79,7 +96,7 @@ impl SingleFlight {
     /// Registers a load. It ends when the leader is dropped, with or without a value.
     pub(crate) fn start(self: &Arc<Self>, token: Nonce) -> Leader {
         let (leader, completion) = self.leader(token);
-        self.by_token.lock().insert(token, completion);
+        self.by_token.lock().insert(token, Flight::new(completion));
         leader
     }
 
@@ -96,8 +113,8 @@ impl SingleFlight {
 
     /// Returns a waiter for the load under this lease, if this process knows the load.
     pub(crate) fn join(&self, token: Nonce) -> Option<Waiter> {
-        let load_result = self.by_token.lock().get(&token)?.clone();
-        Some(Waiter { load_result })
+        let flight = self.by_token.lock().get(&token)?.clone();
+        Some(Waiter { flight })
     }
 
     /// Joins the load under a lease that another process holds. The first caller becomes the
@@ -105,12 +122,12 @@ impl SingleFlight {
     pub(crate) fn follow(self: &Arc<Self>, token: Nonce) -> FlightRole {
         match self.by_token.lock().entry(token) {
             Entry::Occupied(flight) => FlightRole::Waiter(Waiter {
-                load_result: flight.get().clone(),
+                flight: flight.get().clone(),
             }),
             Entry::Vacant(place) => {
                 let (leader, completion) = self.leader(token);
                 if !crate::base::mutation::is_active("each-looks-after-a-load-elsewhere") {
-                    place.insert(completion);
+                    place.insert(Flight::new(completion));
                 }
                 FlightRole::Leader(leader)
             }
@@ -143,6 +160,14 @@ impl Leader {
         self.token
     }
 
+    /// Has those who join from now on wait for the end of the load, and look again. They have
+    /// compared less than what counts for its value by now.
+    pub(crate) fn takes_no_more(&self) {
+        if let Some(flight) = self.single_flight.by_token.lock().get_mut(&self.token) {
+            flight.is_closed = true;
+        }
+    }
+
     /// Whether anybody waits.
     pub(crate) fn is_awaited(&self) -> bool {
         // One receiver belongs to the map.
@@ -166,7 +191,7 @@ impl Drop for Leader {
 /// Held by a caller that waits.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    load_result: Completion,
+    flight: Flight,
 }
 
 /// The result of waiting.
@@ -180,7 +205,15 @@ pub(crate) enum WaitResult {
 
 impl Waiter {
     pub(crate) async fn wait(mut self, deadline: Instant) -> WaitResult {
-        match time::timeout_at(deadline, self.load_result.wait_for(Option::is_some)).await {
+        let completion = &mut self.flight.completion;
+        if self.flight.is_closed {
+            let end = async { while completion.changed().await.is_ok() {} };
+            return match time::timeout_at(deadline, end).await {
+                Ok(()) => WaitResult::Gone,
+                Err(_) => WaitResult::TimedOut,
+            };
+        }
+        match time::timeout_at(deadline, completion.wait_for(Option::is_some)).await {
             Ok(Ok(load_result)) => load_result
                 .clone()
                 .map_or(WaitResult::Gone, WaitResult::LoadResult),
@@ -213,6 +246,31 @@ mod tests {
         };
         assert_eq!(value.downcast_ref(), Some(&7u8));
         assert_eq!(single_flight.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_after_the_closing_gets_no_value() {
+        let single_flight = Arc::new(SingleFlight::default());
+        let token = Nonce::fresh();
+        let leader = single_flight.start(token);
+        let early = single_flight.join(token).expect("under way");
+        leader.takes_no_more();
+        let late = single_flight.join(token).expect("under way");
+        let FlightRole::Waiter(later) = single_flight.follow(token) else {
+            panic!("it is known here")
+        };
+        leader.complete(|| Some(LoadResult::Absence));
+        assert!(matches!(
+            early.wait(soon()).await,
+            WaitResult::LoadResult(_)
+        ));
+        let waits = [late, later].map(|waiter| tokio::spawn(waiter.wait(soon())));
+        tokio::task::yield_now().await;
+        assert!(waits.iter().all(|waits| !waits.is_finished()));
+        drop(leader);
+        for waits in waits {
+            assert!(matches!(waits.await, Ok(WaitResult::Gone)));
+        }
     }
 
     #[tokio::test(start_paused = true)]

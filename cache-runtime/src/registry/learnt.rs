@@ -18,7 +18,8 @@ use crate::protocol::generation::Dep;
 /// costs a round trip more, or in a store in memory a load.
 const LISTS: u64 = 8 << 20;
 
-/// Of how many resources a function may name rows before it counts as naming those of any.
+/// Of how many resources a function may name rows. The first load of an entry that depends on
+/// others is not stored; its next one is.
 pub(crate) const MOST_RESOURCES: usize = 64;
 
 /// What is known of the dependencies that loads have named.

@@ -108,13 +108,14 @@ impl LoadContext {
     /// # }
     /// ```
     pub fn depends_on<T: KeyPart>(&self, resource: &'static str, id: T) {
-        let mut said = self.0.lock();
-        let Some((cache, site)) = said.load.clone() else {
+        // Not under the lock, since `id` may run the program's own code.
+        let load = self.0.lock().load.clone();
+        let Some((cache, site)) = load else {
             return;
         };
         let Some(resource) = cache.resource(resource) else {
             // Without the dependency, the entry would outlive the data that it was computed from.
-            said.no_store = true;
+            self.0.lock().no_store = true;
             if let Some(site) = site {
                 site.report(|| {
                     format!("`{resource}` is not a resource name, so {site} can't depend on it and its value is not stored; use lower-case letters, digits, `-` and `_`")
@@ -129,18 +130,20 @@ impl LoadContext {
         match ambient::front(&resource.contexts) {
             Ok(front) if fits => {
                 let row = resource.row(&format!("{front}{}", key.text()));
-                said.adds([Arc::clone(&resource.whole), row]);
+                self.0.lock().adds([Arc::clone(&resource.whole), row]);
             }
-            _ => said.adds(all_of(&resource)),
+            _ => self.0.lock().adds(all_of(&resource)),
         }
     }
 
     /// Makes the entry depend on a tag, known only now, as `tags("team:{..}")` in the attribute would.
     /// See [`depends_on`](Self::depends_on).
     pub fn tag(&self, tag: impl Display) {
-        let mut said = self.0.lock();
-        if let (Some((cache, _)), Some(tag)) = (said.load.clone(), tag::written(tag)) {
-            said.adds([tag_dep(&cache, &tag)]);
+        // Not under the lock, as above.
+        let tag = tag::written(tag);
+        let load = self.0.lock().load.clone();
+        if let (Some((cache, _)), Some(tag)) = (load, tag) {
+            self.0.lock().adds([tag_dep(&cache, &tag)]);
         }
     }
 

@@ -13,7 +13,7 @@ use std::any::TypeId;
 use crate::local::{KeptEntry, Local};
 use crate::registry::Known;
 
-/// A power of two. The places themselves take 32 kB per thread that has hits.
+/// A power of two. The places themselves take 64 kB per thread that has hits.
 const PLACES: usize = 4096;
 /// The most bytes of entries that one front holds, as the local tier weighs them. Past that, it
 /// begins anew.

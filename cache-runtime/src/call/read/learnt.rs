@@ -212,8 +212,16 @@ impl Call {
         if *known == *list {
             return None;
         }
-        self.cache.learnt.remember(&self.own.key, &list);
         Some(list)
+    }
+
+    /// Notes for the next load what this one has named. Not before it is stored, or will not be:
+    /// whoever knows more than the lease's holder did computes another stamp, and takes the lease away.
+    pub(super) fn note_named(&self, list: &Arc<[Arc<Dep>]>) {
+        // A longer list is never stored.
+        if list.len() <= MOST {
+            self.cache.learnt.remember(&self.own.key, list);
+        }
     }
 
     /// After a load that began under `before`: the stamp of all generations as they were then; `None` if
@@ -267,6 +275,8 @@ impl NamedLoad {
     ) -> Option<Self> {
         if list.is_none() || mutation::is_active("learnt-dependency-joined") {
             permit.leader.complete(&load_result);
+        } else {
+            permit.leader.takes_no_more();
         }
         let held = |list| Self {
             list,
@@ -278,6 +288,18 @@ impl NamedLoad {
     /// Finds out whether any of it was written since the load began. If not, tells those who wait, and
     /// stores the value. If so, they look again, and one of them loads. Returns whether it is stored.
     pub(super) async fn store(
+        self,
+        call: &Call,
+        permit: Permit,
+        new_entry: Option<NewEntry>,
+    ) -> bool {
+        let list = Arc::clone(&self.list);
+        let is_stored = self.verify_and_fill(call, permit, new_entry).await;
+        call.note_named(&list);
+        is_stored
+    }
+
+    async fn verify_and_fill(
         self,
         call: &Call,
         permit: Permit,

@@ -258,7 +258,8 @@ impl Call {
         let (Some(local), Some(entry)) = (&self.cache.local, self.pack(returned, unless)) else {
             return false;
         };
-        if self.names_anew().is_some() {
+        if let Some(list) = self.names_anew() {
+            self.note_named(&list);
             // Nobody has listened for changes of that. The next load knows of it.
             return false;
         }

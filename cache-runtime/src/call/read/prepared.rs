@@ -239,10 +239,12 @@ impl PreparedCall {
         if !matches!(self.recalled, Recalled::Nothing) {
             self.recalled = Recalled::Nothing;
         }
-        if self.key.is_small() {
-            // There is no place for it while the thread ends.
-            let _ = SPARE.try_with(|spare| spare.set(Some(self)));
+        if !self.key.is_small() {
+            // Only its memory is not worth keeping.
+            self.key = KeyWriter::default();
         }
+        // There is no place for it while the thread ends.
+        let _ = SPARE.try_with(|spare| spare.set(Some(self)));
     }
 
     /// Ends the key.
@@ -271,7 +273,7 @@ impl PreparedCall {
         const AROUND: Marks = Marks::MODE
             .and(Marks::STRICT)
             .and(Marks::TRANSACTION)
-            .and(Marks::REQUEST);
+            .and(Marks::MEMO_OF_ALL);
 
         let (Some(local), ResourceRef::Known(known)) = (&cache.local, &self.resource) else {
             return None;
@@ -282,6 +284,7 @@ impl PreparedCall {
             && options.copies.kept
             && options.audit == 0
             && !Marks::now().has(AROUND)
+            && !(options.memo && Marks::now().has(Marks::REQUEST))
             && !cache.delivery.is_degraded()
             && !cache.telemetry.switches.is_any_off();
         if !is_usual {

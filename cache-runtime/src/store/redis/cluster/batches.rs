@@ -35,7 +35,8 @@ use crate::store::{Look, Probe};
 
 /// How many batches each worker has in flight whose nodes are not late.
 const AT_ONCE: usize = 1;
-/// How long after the first node the others may answer before the next batch is sent without them.
+/// How long nodes may take, after the batch was sent or one of them has answered, before the next
+/// batch is sent without them.
 const GRACE: Duration = Duration::from_millis(1);
 
 /// A read that was sent by itself; it counts for as long as this is held.
@@ -62,8 +63,13 @@ impl Cluster {
             return Box::pin(self.look_alone(probe));
         };
         Box::pin(async move {
-            let answer = answer.await;
-            let answer = answer.unwrap_or_else(|_| Err(unanswered(self.budget)));
+            // With a limit of its own: once one node has answered, the batch counts as answered, and
+            // nobody watches those that wait for another.
+            let rest = self.budget.saturating_sub(since.elapsed());
+            let answer = match tokio::time::timeout(rest, answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) | Err(_) => Err(unanswered(self.budget)),
+            };
             if let Some(look) = answer? {
                 return Ok(look);
             }
@@ -201,10 +207,10 @@ impl Worker {
         let mut asked: FuturesUnordered<_> = asked.collect();
         let mut waiters: Option<Vec<Option<Waiter>>> = None;
         loop {
-            let next = match &waiters {
-                None => asked.next().await,
-                Some(_) if asked.is_empty() || prompt.0.is_none() => asked.next().await,
-                Some(_) => match tokio::time::timeout(GRACE, asked.next()).await {
+            // Also before the first answer: it may be that of a node that is late.
+            let next = match prompt.0.is_some() && !asked.is_empty() {
+                false => asked.next().await,
+                true => match tokio::time::timeout(GRACE, asked.next()).await {
                     Ok(next) => next,
                     Err(_) => {
                         prompt.is_over();
