@@ -744,16 +744,27 @@ impl Node {
             && (PRIMITIVES.contains(&ty) || ty == "alloc::string::String")
     }
 
-    /// How many bytes of a struct are in none of its fields that were serialised, if that is more
-    /// than its alignment needs.
+    /// How many bytes of a struct are in none of its fields that were serialised, if the alignment
+    /// of its fields and its own does not account for them.
+    ///
+    /// `#[repr(C)]` leaves room in front of a field that has to be aligned. Rust's own order leaves
+    /// none, so that such room is a field that was not serialised; it is seen, because that field
+    /// is aligned at least as the next one is.
     pub(super) fn room(&self) -> Option<usize> {
         if self.is_of_std() {
             return None;
         }
-        let used: usize = self.parts()?.iter().map(|part| part.size).sum();
-        // Rust orders fields so that what it adds is at the end, or no more than that.
-        let needed = used.next_multiple_of(self.align.max(1));
-        (self.size > needed).then(|| self.size - used)
+        let mut parts = self.parts()?;
+        parts.sort_by_key(|part| (part.start, part.size));
+        let (mut end, mut missing, mut is_explained) = (self.start, 0, true);
+        let whole_end = self.start + self.size;
+        let places = parts.iter().map(|part| (part.start, part.align, part.size));
+        for (start, align, size) in places.chain([(whole_end, self.align, 0)]) {
+            missing += start.saturating_sub(end);
+            is_explained &= start <= end || start == end.next_multiple_of(align.max(1));
+            end = end.max(start + size);
+        }
+        (!is_explained).then_some(missing)
     }
 }
 

@@ -551,3 +551,85 @@ proptest::proptest! {
         let _ = Shown::parse(&more).hash();
     }
 }
+
+/// What `#[repr(C)]` puts between fields is no field.
+#[test]
+fn room_that_alignment_needs_is_none_of_a_field() {
+    #[derive(Serialize)]
+    #[repr(C)]
+    struct Padded {
+        a: u8,
+        id: u64,
+        b: u16,
+        c: u32,
+    }
+    #[derive(Serialize, Debug, Clone)]
+    #[repr(C)]
+    struct Shown(u8, u64, u8);
+    #[derive(Serialize)]
+    #[repr(C, align(64))]
+    struct Wide {
+        a: u8,
+        padded: Padded,
+        last: u8,
+    }
+    let padded = |id| Padded {
+        a: 1,
+        id,
+        b: 2,
+        c: 3,
+    };
+    assert_eq!(found!(padded(1)), Finding::Whole);
+    assert_eq!(found!(Shown(1, 2, 3)), Finding::Whole);
+    let wide = Wide {
+        a: 1,
+        padded: padded(1),
+        last: 2,
+    };
+    assert_eq!(found!(wide), Finding::Whole);
+}
+
+/// A field that is left out is more than alignment needs, in either order of fields.
+#[test]
+fn room_that_alignment_does_not_need_is_a_field() {
+    #[derive(Serialize)]
+    #[repr(C)]
+    struct Padded {
+        a: u8,
+        #[serde(skip)]
+        tenant: u64,
+        b: u8,
+    }
+    #[derive(Serialize)]
+    struct Ordered {
+        id: u64,
+        #[serde(skip)]
+        tenant: u32,
+        page: u16,
+    }
+    #[derive(Serialize)]
+    struct First {
+        #[serde(skip)]
+        tenant: u64,
+        id: u64,
+    }
+    let unknown = |finding, bytes: &str| {
+        assert!(
+            matches!(&finding, Finding::Unknown(text) if text.contains(bytes)),
+            "{finding:?}"
+        );
+    };
+    let padded = Padded {
+        a: 1,
+        tenant: 2,
+        b: 3,
+    };
+    unknown(found!(padded), "bytes of");
+    let ordered = Ordered {
+        id: 1,
+        tenant: 2,
+        page: 3,
+    };
+    unknown(found!(ordered), "6 bytes");
+    unknown(found!(First { tenant: 1, id: 2 }), "8 bytes");
+}

@@ -4,8 +4,8 @@
 //!     cargo run --release --bin hits both                               # copies beside Redis
 //!     valgrind --tool=callgrind target/release/hits both row 42000 PORT # and 2000, to take the difference
 //!
-//! The first argument is `memory`, `both` or `off`, the second `row` (its id is readable in the key) or `list` (its
-//! arguments are hashed), the fourth the port of a Redis, if it is not to start one. With `-own` behind the first it is a
+//! The first argument is `memory`, `both` or `off`, the second `row` (its id is readable in the key), `list` (its
+//! arguments are hashed), `filter` (one argument is a struct) or `traced` (a field of it is not serialised), the fourth the port of a Redis, if it is not to start one. With `-own` behind the first it is a
 //! cache of one's own and not the process-wide one.
 
 use std::hint::black_box;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, observe};
 use cache_tests::RedisServer;
 use futures_util::FutureExt;
+use serde::Serialize;
 
 const ROUNDS: usize = 200;
 /// Calls that are timed together, by each thread.
@@ -31,6 +32,43 @@ async fn row(id: u64) -> Arc<u64> {
 #[cached(resource = "rows", op = "list", ttl = 3600)]
 async fn list(skip: u64, limit: u32) -> Arc<u64> {
     Arc::new(skip + u64::from(limit))
+}
+
+/// What a form holds.
+#[derive(Debug, Clone, Serialize)]
+struct Filter {
+    name: String,
+    skip: u64,
+    limit: u32,
+}
+
+impl Filter {
+    fn page(skip: u64) -> Self {
+        Self {
+            name: "ada".to_owned(),
+            skip,
+            limit: 10,
+        }
+    }
+}
+
+/// A field of it is not serialised, so each call asks its `Debug` for it.
+#[derive(Debug, Clone, Serialize)]
+struct Traced {
+    skip: u64,
+    limit: u32,
+    #[serde(skip)]
+    trace: u64,
+}
+
+#[cached(resource = "rows", op = "filter", ttl = 3600)]
+async fn filter(filter: Filter) -> Arc<u64> {
+    Arc::new(filter.skip + u64::from(filter.limit) + filter.name.len() as u64)
+}
+
+#[cached(resource = "rows", op = "traced", ttl = 3600)]
+async fn traced(page: Traced) -> Arc<u64> {
+    Arc::new(page.skip + u64::from(page.limit) + page.trace)
 }
 
 async fn bare(id: u64) -> Arc<u64> {
@@ -105,6 +143,15 @@ async fn of(tiers: &str, what: &str, config: CacheConfig) -> Hits {
     cache_runtime::init(config).await;
     match what {
         "row" => warm(tiers, row).await,
+        "filter" => warm(tiers, |n| filter(Filter::page(n))).await,
+        "traced" => {
+            let page = |skip| Traced {
+                skip,
+                limit: 10,
+                trace: 7,
+            };
+            warm(tiers, move |n| traced(page(n))).await
+        }
         _ => warm(tiers, |n| list(n, 10)).await,
     }
 }
@@ -166,8 +213,11 @@ async fn main() {
         ),
     ];
     // A function knows the first cache that it is called on: another one would be slower.
-    for tiers in [process.to_owned(), format!("{process}-own")] {
-        for what in ["row", "list"] {
+    for (tiers, calls) in [
+        (process.to_owned(), &["row", "list", "filter", "traced"][..]),
+        (format!("{process}-own"), &["row", "list"]),
+    ] {
+        for what in calls {
             let hits = of(&tiers, what, config(&tiers)).await;
             all.push((format!("{tiers}, {what}"), hits));
         }
