@@ -72,6 +72,8 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         let message = "the writers of a row have to know this, too; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`";
         errors.on(option, message);
     }
+    let reads_through =
+        transactions::to_ask_of_reads(&item, &args.autocommit, |name| is_left_out(&args, name));
     let absence = absence(args.cache_none, args.none_ttl, errors);
     let copies = match in_process {
         true => Copies::InProcess,
@@ -116,6 +118,7 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
         max_loads: args.max_loads.into_value(),
         memo: args.memo.into_value().unwrap_or_default(),
         include_context: args.include_context.into_value().unwrap_or_default(),
+        reads_through,
         detached,
         env: env(args.common),
         item,

@@ -13,7 +13,7 @@ use syn::spanned::Spanned as _;
 use syn::{Expr, ExprReference, Token, Type};
 
 use crate::args::{Name, Tag, Ttl};
-use crate::item::{Form, Item, is_plain};
+use crate::item::{Form, Item, is_plain, ungrouped};
 use crate::model::{
     Absence, AfterResult, Batch, BatchBy, CachedFn, Copies, Depends, Env, InvalidatesFn, Key, On,
     Op, Part, Rows, Target, Typing,
@@ -31,7 +31,7 @@ use crate::words;
 //     use ::cache_runtime::__private as __crt;
 //     #[used]
 //     #[unsafe(link_section = "linkme_SITES")]
-//     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300");
+//     static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300", || ());
 //     __crt::Shape::<Result<Option<User>, DbError>>::OF
 //         .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
 //         .run(async move |__kind| {
@@ -52,6 +52,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         unless,
         context,
         detached,
+        reads_through,
         ..
     } = function;
     let (ids, arguments, run) = match &key {
@@ -82,6 +83,11 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         .map(|context| quote_spanned!(mixed()=> .context(&#context)));
     let context =
         context.map(|context| quote_spanned!(mixed()=> let #context = __crt::LoadContext::new();));
+    let checks = reads_through.iter().map(|value| {
+        let place = mixed().located_at(value.span());
+        quote_spanned!(place=> __crt::through(#value).committed();)
+    });
+    let before = checks.chain(context).collect::<TokenStream>();
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
         #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless #says
     };
@@ -90,7 +96,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         None if item.form().is_none() => blocking(&item),
         None => inline(&item, run, arguments),
     };
-    function_around(&item, &env, "cached", &words, context, call, run)
+    function_around(&item, &env, "cached", &words, Some(before), call, run)
 }
 
 // Turns
@@ -127,7 +133,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     } = function;
     let checks = writes_through.iter().map(|value| {
         let place = mixed().located_at(value.span());
-        quote_spanned!(place=> __crt::writes_through(#value).settled();)
+        quote_spanned!(place=> __crt::through(#value).settled();)
     });
     let checks: TokenStream = checks.collect();
     let tags: TokenStream = tags.iter().map(Tag::call).collect();
@@ -374,7 +380,9 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
 /// its like; its attribute would say the same in eight more lines.
 fn site(role: &str, name: &str, words: &str) -> TokenStream {
     let role = syn::Ident::new(role, mixed());
-    let site = quote_spanned!(mixed()=> static __CRT: __crt::Site = __crt::#role(#name, #words););
+    // Its type says what the function is called where no type parameter is known yet.
+    let declared = (role == "cached").then(|| quote_spanned!(mixed()=> , || ()));
+    let site = quote_spanned!(mixed()=> static __CRT: __crt::Site = __crt::#role(#name, #words #declared););
     // The unit tests read better without.
     if !cfg!(feature = "map") || cfg!(test) {
         return site;
@@ -436,7 +444,7 @@ impl Part {
             return self.call(method);
         }
         let method = syn::Ident::new(&format!("{method}_of"), mixed());
-        let value = match &self.ty {
+        let value = match self.ty.as_ref().map(ungrouped) {
             // The value itself, and not the reference to it, has the size that its type has.
             Some(Type::Reference(_)) => {
                 let name = &self.value;

@@ -461,12 +461,27 @@ pub(crate) fn is_builtin(ty: &Type, known: &[&str]) -> bool {
     }
 }
 
+/// The type inside of parentheses, and of the group that a macro's `$t:ty` is.
+pub(crate) fn ungrouped(ty: &Type) -> &Type {
+    match ty {
+        Type::Paren(paren) => ungrouped(&paren.elem),
+        Type::Group(group) => ungrouped(&group.elem),
+        ty => ty,
+    }
+}
+
+/// Whether a path may lead into the standard library: another module may have a `Duration` of its own.
+fn is_of_std(path: &syn::Path) -> bool {
+    let first = path.segments.first().map(|first| first.ident.to_string());
+    path.segments.len() == 1 || matches!(first.as_deref(), Some("std" | "core" | "alloc"))
+}
+
 /// Whether a type is one of the language or its standard library by all of its names, so that its values are serialised
 /// with all that tells them apart.
 pub(crate) fn is_plain(ty: &Type) -> bool {
-    const PRIMITIVES: [&str; 19] = [
+    const PRIMITIVES: [&str; 18] = [
         "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "str", "u8",
-        "u16", "u32", "u64", "u128", "usize", "String", "Duration",
+        "u16", "u32", "u64", "u128", "usize", "String",
     ];
     const CONTAINERS: [&str; 8] = [
         "Option", "Vec", "Box", "Arc", "BTreeMap", "BTreeSet", "HashMap", "Cow",
@@ -478,20 +493,22 @@ pub(crate) fn is_plain(ty: &Type) -> bool {
         Type::Slice(slice) => is_plain(&slice.elem),
         Type::Array(array) => is_plain(&array.elem),
         Type::Tuple(tuple) => tuple.elems.iter().all(is_plain),
-        Type::Path(path) if path.qself.is_none() => path.path.segments.last().is_some_and(|last| {
-            let name = last.ident.to_string();
-            match &last.arguments {
-                PathArguments::None => PRIMITIVES.contains(&name.as_str()),
-                PathArguments::AngleBracketed(arguments) => {
-                    CONTAINERS.contains(&name.as_str())
-                        && arguments.args.iter().all(|argument| match argument {
-                            GenericArgument::Type(ty) => is_plain(ty),
-                            argument => matches!(argument, GenericArgument::Lifetime(_)),
-                        })
+        Type::Path(path) if path.qself.is_none() && is_of_std(&path.path) => {
+            path.path.segments.last().is_some_and(|last| {
+                let name = last.ident.to_string();
+                match &last.arguments {
+                    PathArguments::None => PRIMITIVES.contains(&name.as_str()),
+                    PathArguments::AngleBracketed(arguments) => {
+                        CONTAINERS.contains(&name.as_str())
+                            && arguments.args.iter().all(|argument| match argument {
+                                GenericArgument::Type(ty) => is_plain(ty),
+                                argument => matches!(argument, GenericArgument::Lifetime(_)),
+                            })
+                    }
+                    PathArguments::Parenthesized(_) => false,
                 }
-                PathArguments::Parenthesized(_) => false,
-            }
-        }),
+            })
+        }
         _ => false,
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct CachedFn {
     pub(crate) memo: bool,
     /// What the key takes from what is set around the call.
     pub(crate) include_context: Vec<LitStr>,
+    /// What may be a connection, for all that its name says.
+    pub(crate) reads_through: Vec<Expr>,
 }
 
 /// What else a value is made of.

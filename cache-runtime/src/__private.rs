@@ -5,7 +5,7 @@ pub use crate::call::each::each;
 pub use crate::call::read::{Batch, LoadContext, Read, ReadPlan};
 pub use crate::call::tag::part;
 pub use crate::call::write::{Write, WritePlan};
-pub use crate::integrations::settled::{CommitsByItself, writes_through};
+pub use crate::integrations::settled::{CommitsByItself, ReadsWhatIsCommitted, through};
 pub use crate::key::{Argument, argument};
 use crate::registry::Role;
 #[cfg(feature = "map")]
@@ -45,11 +45,11 @@ impl<T: ToOwned<Owned: Send + Sync + 'static> + ?Sized> Keep for T {
 }
 
 /// The site of a function under `#[cached]`, at the caller's source location. `words` is the
-/// description for the catalog.
+/// description for the catalog. The name of the closure's type says how the function is declared.
 #[must_use]
 #[track_caller]
-pub const fn cached(function: &'static str, words: &'static str) -> Site {
-    Site::new(Role::Reads, function, words)
+pub const fn cached<D: Copy>(function: &'static str, words: &'static str, _: D) -> Site {
+    Site::new(Role::Reads, function, words).declared(std::any::type_name::<D>)
 }
 
 /// The site of a function under `#[invalidates]`.

@@ -18,7 +18,7 @@ use crate::call::returns::{Fallible, Optional, Owned, Shared};
 use crate::call::write::{Never, Unchanged, Write, WritePlan};
 use crate::key::KeyPart;
 use crate::protocol::cacheable::Cacheable;
-use crate::protocol::codec::{AsEncoded, AsEqual, AsShown};
+use crate::protocol::codec::{AsEncoded, AsEqual, AsShown, AsText};
 use crate::registry::Site;
 
 /// The type of a write that does not inspect its return value `R`.
@@ -45,6 +45,14 @@ macro_rules! shapes {
         }
 
         impl<R> Deref for $link<R, AsEqual> {
+            type Target = $link<R, AsText>;
+
+            fn deref(&self) -> &Self::Target {
+                &$link(PhantomData)
+            }
+        }
+
+        impl<R> Deref for $link<R, AsText> {
             type Target = $link<R, AsEncoded>;
 
             fn deref(&self) -> &Self::Target {
@@ -62,6 +70,7 @@ macro_rules! shapes {
 
         shapes!(@link $link <$value: PartialEq + Debug $(, $error)?> $form as $shape by AsShown);
         shapes!(@link $link <$value: PartialEq $(, $error)?> $form as $shape by AsEqual);
+        shapes!(@link $link <$value: Debug $(, $error)?> $form as $shape by AsText);
         shapes!(@link $link <$value $(, $error)?> $form as $shape by AsEncoded);
     )*};
     (@link $link:ident <$value:ident $(: $bound:ident $(+ $also:ident)?)? $(, $error:ident)?> $form:ty as $shape:ident by $compare:ident) => {
@@ -227,26 +236,34 @@ impl<R> Deref for BatchShape<R> {
 
 batch_shapes! {
     FallibleSharedHashShown => FallibleSharedHashEqual: <K, V: PartialEq + Debug, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsShown>>;
-    FallibleSharedHashEqual => FallibleSharedHashEncoded: <K, V: PartialEq, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedHashEqual => FallibleSharedHashText: <K, V: PartialEq, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedHashText => FallibleSharedHashEncoded: <K, V: Debug, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsText>>;
     FallibleSharedHashEncoded => FallibleSharedTreeShown: <K, V, H, E> Result<HashMap<K, Arc<V>, H>, E> as Fallible<Shared<AsEncoded>>;
     FallibleSharedTreeShown => FallibleSharedTreeEqual: <K, V: PartialEq + Debug, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsShown>>;
-    FallibleSharedTreeEqual => FallibleSharedTreeEncoded: <K, V: PartialEq, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedTreeEqual => FallibleSharedTreeText: <K, V: PartialEq, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsEqual>>;
+    FallibleSharedTreeText => FallibleSharedTreeEncoded: <K, V: Debug, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsText>>;
     FallibleSharedTreeEncoded => FallibleOwnedHashShown: <K, V, E> Result<BTreeMap<K, Arc<V>>, E> as Fallible<Shared<AsEncoded>>;
     FallibleOwnedHashShown => FallibleOwnedHashEqual: <K, V: PartialEq + Debug, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsShown>>;
-    FallibleOwnedHashEqual => FallibleOwnedTreeShown: <K, V: PartialEq, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsEqual>>;
+    FallibleOwnedHashEqual => FallibleOwnedHashText: <K, V: PartialEq, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsEqual>>;
+    FallibleOwnedHashText => FallibleOwnedTreeShown: <K, V: Debug, H, E> Result<HashMap<K, V, H>, E> as Fallible<Owned<AsText>>;
     FallibleOwnedTreeShown => FallibleOwnedTreeEqual: <K, V: PartialEq + Debug, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsShown>>;
-    FallibleOwnedTreeEqual => FallibleMap: <K, V: PartialEq, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsEqual>>;
+    FallibleOwnedTreeEqual => FallibleOwnedTreeText: <K, V: PartialEq, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsEqual>>;
+    FallibleOwnedTreeText => FallibleMap: <K, V: Debug, E> Result<BTreeMap<K, V>, E> as Fallible<Owned<AsText>>;
     FallibleMap => SharedHashShown: <M, E> Result<M, E> as Fallible<Owned>;
     SharedHashShown => SharedHashEqual: <K, V: PartialEq + Debug, H> HashMap<K, Arc<V>, H> as Shared<AsShown>;
-    SharedHashEqual => SharedHashEncoded: <K, V: PartialEq, H> HashMap<K, Arc<V>, H> as Shared<AsEqual>;
+    SharedHashEqual => SharedHashText: <K, V: PartialEq, H> HashMap<K, Arc<V>, H> as Shared<AsEqual>;
+    SharedHashText => SharedHashEncoded: <K, V: Debug, H> HashMap<K, Arc<V>, H> as Shared<AsText>;
     SharedHashEncoded => SharedTreeShown: <K, V, H> HashMap<K, Arc<V>, H> as Shared<AsEncoded>;
     SharedTreeShown => SharedTreeEqual: <K, V: PartialEq + Debug> BTreeMap<K, Arc<V>> as Shared<AsShown>;
-    SharedTreeEqual => SharedTreeEncoded: <K, V: PartialEq> BTreeMap<K, Arc<V>> as Shared<AsEqual>;
+    SharedTreeEqual => SharedTreeText: <K, V: PartialEq> BTreeMap<K, Arc<V>> as Shared<AsEqual>;
+    SharedTreeText => SharedTreeEncoded: <K, V: Debug> BTreeMap<K, Arc<V>> as Shared<AsText>;
     SharedTreeEncoded => OwnedHashShown: <K, V> BTreeMap<K, Arc<V>> as Shared<AsEncoded>;
     OwnedHashShown => OwnedHashEqual: <K, V: PartialEq + Debug, H> HashMap<K, V, H> as Owned<AsShown>;
-    OwnedHashEqual => OwnedTreeShown: <K, V: PartialEq, H> HashMap<K, V, H> as Owned<AsEqual>;
+    OwnedHashEqual => OwnedHashText: <K, V: PartialEq, H> HashMap<K, V, H> as Owned<AsEqual>;
+    OwnedHashText => OwnedTreeShown: <K, V: Debug, H> HashMap<K, V, H> as Owned<AsText>;
     OwnedTreeShown => OwnedTreeEqual: <K, V: PartialEq + Debug> BTreeMap<K, V> as Owned<AsShown>;
-    OwnedTreeEqual => PlainMap: <K, V: PartialEq> BTreeMap<K, V> as Owned<AsEqual>;
+    OwnedTreeEqual => OwnedTreeText: <K, V: PartialEq> BTreeMap<K, V> as Owned<AsEqual>;
+    OwnedTreeText => PlainMap: <K, V: Debug> BTreeMap<K, V> as Owned<AsText>;
     PlainMap: <R> R as Owned;
 }
 

@@ -10,7 +10,7 @@ use super::left_out::is_of_autocommit;
 use super::values::{named, no_such_parameter};
 use crate::args::{CachedArgs, Setting, is_segment, repaired, single_ident};
 use crate::diag::Errors;
-use crate::item::{Binding, Item, first_type};
+use crate::item::{Binding, Item, first_type, ungrouped};
 use crate::model::{Batch, BatchBy, Key, Op, Part};
 use crate::tokens::{holds, mention};
 
@@ -239,7 +239,9 @@ fn batch(
 /// How a parameter holds ids, and the type of one.
 fn batch_of(ty: &Type) -> Option<(BatchBy, Option<Type>)> {
     match ty {
-        Type::Reference(reference) => match &*reference.elem {
+        Type::Group(group) => batch_of(&group.elem),
+        Type::Paren(paren) => batch_of(&paren.elem),
+        Type::Reference(reference) => match ungrouped(&reference.elem) {
             Type::Slice(slice) => Some((BatchBy::Slice, Some((*slice.elem).clone()))),
             _ => None,
         },

@@ -143,6 +143,51 @@ pub(super) fn to_ask(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Expr>
     asked
 }
 
+/// `#[cached]`: the same of what is not in the key, in which no connection can be.
+pub(super) fn to_ask_of_reads(
+    item: &Item,
+    autocommit: &Setting<Vec<Ident>>,
+    is_left_out: impl Fn(&Ident) -> bool,
+) -> Vec<Expr> {
+    let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
+    let is_asked = |name: &Ident| is_left_out(name) && !permitted.contains(name);
+    let mut asked = Vec::new();
+    for input in &item.sig.inputs {
+        if let FnArg::Typed(parameter) = input
+            && let Pat::Ident(pat) = &*parameter.pat
+            && is_asked(&pat.ident)
+            && found(&parameter.ty, false, item).is_none()
+            && !parameter.attrs.iter().any(|it| it.path().is_ident("cfg"))
+        {
+            let name = &pat.ident;
+            match &*parameter.ty {
+                Type::Reference(reference)
+                    if reference.mutability.is_some() || may_execute(&reference.elem, item) =>
+                {
+                    let place = reference.elem.span();
+                    asked.push(parse_quote_spanned!(place=> &*#name));
+                }
+                ty if borrows(ty) || may_execute(ty, item) || may_be_an_alias(ty) => {
+                    asked.push(parse_quote_spanned!(ty.span()=> &#name));
+                }
+                _ => {}
+            }
+        }
+    }
+    asked
+}
+
+/// Whether a type's name may stand for another type. Those of pools and pointers do not.
+fn may_be_an_alias(ty: &Type) -> bool {
+    let Type::Path(path) = ty else {
+        return false;
+    };
+    path.path.segments.last().is_some_and(|last| {
+        let name = last.ident.to_string();
+        last.arguments.is_empty() && !name.ends_with("Pool") && !is_plain(ty)
+    })
+}
+
 /// Whether a type has a lifetime, as a transaction has.
 fn borrows(ty: &Type) -> bool {
     let Type::Path(path) = ty else {

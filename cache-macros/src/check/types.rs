@@ -58,12 +58,14 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
         }
         Key::Batch(batch) => {
             for name in item.type_params() {
-                types.push(
-                    match is_told_by_value(item.output(), name) || is_left_out(name) {
-                        true => Typing::LeftOut(name.clone()),
-                        false => Typing::Entry(name.clone()),
-                    },
-                );
+                // The fingerprint is that of one value of the map, and covers no type of its ids.
+                let of_ids = batch.ids.ty.as_ref();
+                let is_id = of_ids.is_some_and(|ty| holds(ty.to_token_stream(), &name.to_string()));
+                let is_told = is_told_by_value(item.output(), name) && !is_id;
+                types.push(match is_told || is_left_out(name) {
+                    true => Typing::LeftOut(name.clone()),
+                    false => Typing::Entry(name.clone()),
+                });
             }
             for binding in unnamed {
                 let name = binding.ident.clone();

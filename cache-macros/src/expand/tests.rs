@@ -50,7 +50,7 @@ fn a_cached_function_is_the_one_in_the_design() {
 #[must_use]
 pub(crate) async fn get(&self, id: i64) -> Result<Option<User>, DbError> {
     use ::cache_runtime::__private as __crt;
-    static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300");
+    static __CRT: __crt::Site = __crt::cached("get", "users:{id: i64}, ttl 300", || ());
     __crt::Shape::<Result<Option<User>, DbError>>::OF
         .read(&__CRT, "users", |__p| __p.id(&id).ttl(300u64))
         .run(async move |__kind| {
@@ -206,13 +206,43 @@ fn a_type_that_may_leave_something_out_is_looked_at() {
 }
 
 #[test]
+fn a_reader_is_asked_for_the_types_of_what_is_not_in_its_key() {
+    let asked = |options: &str, signature: &str| {
+        let item = format!("async fn {signature} -> User {{ x }}");
+        let expanded: String = cached(&format!("resource = \"users\"{options}"), &item)
+            .split_whitespace()
+            .collect();
+        let asked = expanded.split("__crt::through(").skip(1);
+        let asked = asked.map(|rest| rest.split(").committed();").next().unwrap_or_default());
+        asked.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (options, signature, expected) in [
+        (
+            ", skip(work)",
+            "get(mut work: Work<'_>, id: i64)",
+            &["&work"][..],
+        ),
+        (", skip(link)", "get(link: Link, id: i64)", &["&link"]),
+        (", skip(db)", "get(db: impl Db, id: i64)", &["&db"]),
+        (", skip(db)", "get<D: Db>(db: &D, id: i64)", &["&*db"]),
+        (", skip(pool)", "get(pool: PgPool, id: i64)", &[]),
+        (", skip(pool)", "get(pool: &PgPool, id: i64)", &[]),
+        (", skip(db)", "get(db: &Db, id: i64)", &[]),
+        (", autocommit(link)", "get(link: Link, id: i64)", &[]),
+        ("", "get(&self, id: UserId)", &[]),
+    ] {
+        assert_eq!(asked(options, signature), expected, "{options} {signature}");
+    }
+}
+
+#[test]
 fn what_may_be_a_connection_is_asked_for_its_type() {
     let asked = |args: &str, signature: &str, body: &str| {
         let item = format!("async fn {signature} {{ {body} }}");
         let expanded: String = invalidates(&format!("\"users\"{args}"), &item)
             .split_whitespace()
             .collect();
-        let asked = expanded.split("__crt::writes_through(").skip(1);
+        let asked = expanded.split("__crt::through(").skip(1);
         asked
             .map(|rest| {
                 rest.split(").settled();")

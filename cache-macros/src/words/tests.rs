@@ -30,7 +30,7 @@ fn words(expanded: &str) -> String {
         _ => None,
     });
     match site {
-        Some(syn::Expr::Call(call)) => match call.args.last() {
+        Some(syn::Expr::Call(call)) => match call.args.get(1) {
             Some(syn::Expr::Lit(literal)) => match &literal.lit {
                 syn::Lit::Str(words) => words.value(),
                 _ => panic!("the words are a string: {expanded}"),

@@ -6,7 +6,7 @@ impl Users {
     /// `users:list:<hash>`
     pub async fn list(&self, pool: &str, skip: u32, limit: u32) -> Vec<String> {
         use ::cache_runtime::__private as __crt;
-        static __CRT: __crt::Site = __crt::cached("list", "users:list");
+        static __CRT: __crt::Site = __crt::cached("list", "users:list", || ());
         __crt::Shape::<Vec<String>>::OF
             .read(
                 &__CRT,

@@ -2,7 +2,7 @@ use cache_runtime::cached;
 /// `pages:first:<hash>`
 pub async fn first<T: serde::Serialize, const N: usize>(all: &[T]) -> Option<usize> {
     use ::cache_runtime::__private as __crt;
-    static __CRT: __crt::Site = __crt::cached("first", "pages:first");
+    static __CRT: __crt::Site = __crt::cached("first", "pages:first", || ());
     __crt::Shape::<Option<usize>>::OF
         .read(
             &__CRT,

@@ -7,7 +7,7 @@ impl Prices {
     /// Served past its time while a new one is loaded.
     async fn price(&self, market: &str, id: i64) -> Result<u32, String> {
         use ::cache_runtime::__private as __crt;
-        static __CRT: __crt::Site = __crt::cached("price", "prices:in");
+        static __CRT: __crt::Site = __crt::cached("price", "prices:in", || ());
         __crt::Shape::<Result<u32, String>>::OF
             .read(
                 &__CRT,
@@ -29,7 +29,7 @@ impl Prices {
     /// The body says for how long.
     async fn rate(&self, id: i64) -> Result<u32, String> {
         use ::cache_runtime::__private as __crt;
-        static __CRT: __crt::Site = __crt::cached("rate", "prices:{id: i64}");
+        static __CRT: __crt::Site = __crt::cached("rate", "prices:{id: i64}", || ());
         let load = __crt::LoadContext::new();
         __crt::Shape::<Result<u32, String>>::OF
             .read(&__CRT, "prices", |__p| __p.id(&id).early(1.0).jitter(0.1f64))

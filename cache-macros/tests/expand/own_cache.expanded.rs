@@ -7,7 +7,11 @@ impl Users {
     /// `users:7,1`
     async fn get(&self, user: &str) -> Option<String> {
         use ::cache_runtime::__private as __crt;
-        static __CRT: __crt::Site = __crt::cached("get", "users:{(self.tenant, user)}");
+        static __CRT: __crt::Site = __crt::cached(
+            "get",
+            "users:{(self.tenant, user)}",
+            || (),
+        );
         __crt::Shape::<Option<String>>::OF
             .read_in(
                 &self.cache,

@@ -308,7 +308,7 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
     ) {
         // The link of a service named `redis`. It applies if `REDIS_HOST` is that service's name or
         // address, and not if `REDIS_HOST` is another host.
-        (Some(host), Some((linked, port))) => match host == linked || host == "redis" {
+        (Some(host), Some((linked, port))) => match host == linked || is_redis_service(&host) {
             true => (host, Some(port)),
             false => {
                 tracing::warn!(
@@ -325,6 +325,12 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
             (host.unwrap_or(defaults.host), port)
         }
     };
+    // They name the servers, and leave the rest to the other variables.
+    for named in ["REDIS_CLUSTER", "REDIS_SENTINELS"] {
+        if vars.is_set(named) {
+            vars.excuse(before, &format!("{named} is set"));
+        }
+    }
     let parts = RedisConfig {
         host: address.0,
         port: address.1.unwrap_or(defaults.port),
@@ -385,6 +391,11 @@ fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
         vars.report(variable, held, &format!("{may_hold}, {why}"));
     }
     redis
+}
+
+/// Whether a host is the Kubernetes service `redis`, in this namespace or by its full name.
+fn is_redis_service(host: &str) -> bool {
+    host.split('.').next() == Some("redis")
 }
 
 /// Adds the nodes that `REDIS_CLUSTER` names. Login and TLS come from the settings of one server.

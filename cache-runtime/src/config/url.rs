@@ -74,9 +74,13 @@ pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
 /// Adds the default host to a URL that has a login and no host, which the parser refuses.
 fn with_host(text: &str, rest: &str) -> String {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    match rest.get(..end) {
-        Some(authority) if authority.ends_with('@') || authority.contains("@:") => {
-            let at = text.len() - rest.len() + authority.rfind('@').map_or(0, |at| at + 1);
+    // A password may hold `@` as well: the host is behind the last one.
+    let authority = rest
+        .get(..end)
+        .and_then(|authority| authority.rsplit_once('@'));
+    match authority {
+        Some((login, host)) if host.is_empty() || host.starts_with(':') => {
+            let at = text.len() - rest.len() + login.len() + 1;
             let (before, after) = text.split_at(at);
             format!("{before}{}{after}", RedisConfig::default().host)
         }

@@ -1,4 +1,4 @@
-//! Finds an argument of a write that may be part of its caller's transaction, by its type.
+//! Finds an argument that may be part of its caller's transaction, by its type.
 //!
 //! The macro knows connections and transactions by the names of types and bounds. An alias
 //! (`type Link = PgConnection`) and a trait of the program's own (`trait Db: Executor<'static>`) have
@@ -25,6 +25,15 @@ use sqlx_core::{
     note = "begin and commit inside the function, or add `after_commit` and call it inside `Cache::after_commit`; if no caller is in a transaction, add `autocommit(..)`"
 )]
 pub trait CommitsByItself {}
+
+/// What sees nothing but what is committed. No connection does, as its caller may have begun a
+/// transaction.
+#[diagnostic::on_unimplemented(
+    message = "what is read through `{Self}` may never be committed, and would be served to everybody",
+    label = "may be part of a transaction",
+    note = "read from the pool; if no caller is in a transaction, add `autocommit(..)`"
+)]
+pub trait ReadsWhatIsCommitted {}
 
 macro_rules! links {
     ($($link:ident $(=> $next:ident)?;)*) => {$(
@@ -53,7 +62,7 @@ links! {
 }
 
 /// The start of the chain for the type of `value`.
-pub fn writes_through<T: ?Sized>(_: &T) -> Connections<T> {
+pub fn through<T: ?Sized>(_: &T) -> Connections<T> {
     Connections(PhantomData)
 }
 
@@ -63,6 +72,13 @@ impl<C: Connection> Connections<C> {
     pub fn settled(&self)
     where
         C: CommitsByItself,
+    {
+    }
+
+    /// There is no such type.
+    pub fn committed(&self)
+    where
+        C: ReadsWhatIsCommitted,
     {
     }
 }
@@ -75,6 +91,13 @@ impl<'a, C: Connection> ConnectionsMut<&'a mut C> {
         &'a mut C: CommitsByItself,
     {
     }
+
+    /// There is no such type.
+    pub fn committed(&self)
+    where
+        &'a mut C: ReadsWhatIsCommitted,
+    {
+    }
 }
 
 #[cfg(feature = "sqlx")]
@@ -83,6 +106,13 @@ impl<'a, 'c, DB: Database> Transactions<&'a mut Transaction<'c, DB>> {
     pub fn settled(&self)
     where
         &'a mut Transaction<'c, DB>: CommitsByItself,
+    {
+    }
+
+    /// There is no such type.
+    pub fn committed(&self)
+    where
+        &'a mut Transaction<'c, DB>: ReadsWhatIsCommitted,
     {
     }
 }
@@ -95,6 +125,13 @@ impl<'c, DB: Database> Transactions<Transaction<'c, DB>> {
         Transaction<'c, DB>: CommitsByItself,
     {
     }
+
+    /// There is no such type.
+    pub fn committed(&self)
+    where
+        Transaction<'c, DB>: ReadsWhatIsCommitted,
+    {
+    }
 }
 
 #[cfg(feature = "sqlx")]
@@ -105,18 +142,31 @@ impl<DB: Database> Pooled<PoolConnection<DB>> {
         PoolConnection<DB>: CommitsByItself,
     {
     }
+
+    /// There is no such type.
+    pub fn committed(&self)
+    where
+        PoolConnection<DB>: ReadsWhatIsCommitted,
+    {
+    }
 }
 
 #[cfg(feature = "sqlx")]
 impl<DB: Database> Pools<Pool<DB>> {
     /// Each statement through a pool commits by itself.
     pub fn settled(&self) {}
+
+    /// A pool reads what is committed.
+    pub fn committed(&self) {}
 }
 
 #[cfg(feature = "sqlx")]
 impl<DB: Database> Pools<&Pool<DB>> {
     /// Each statement through a pool commits by itself.
     pub fn settled(&self) {}
+
+    /// A pool reads what is committed.
+    pub fn committed(&self) {}
 }
 
 #[cfg(feature = "sqlx")]
@@ -127,9 +177,19 @@ impl<'e, E: Executor<'e>> Executors<E> {
         E: CommitsByItself,
     {
     }
+
+    /// There is no such type.
+    pub fn committed(&self)
+    where
+        E: ReadsWhatIsCommitted,
+    {
+    }
 }
 
 impl<T: ?Sized> Others<T> {
     /// Nothing is known of it.
     pub fn settled(&self) {}
+
+    /// Nothing is known of it.
+    pub fn committed(&self) {}
 }

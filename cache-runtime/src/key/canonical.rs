@@ -13,12 +13,26 @@ use super::KeyError;
 
 /// Appends the canonical bytes of `value` to `sink`.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, sink: &mut Vec<u8>) -> Result<(), KeyError> {
-    value.serialize(Encoder(sink))
+    value.serialize(Encoder(sink, keeps_order::<T>()))
 }
 
 const END: &[u8] = b"e";
 
-struct Encoder<'a>(&'a mut Vec<u8>);
+/// Writes to a list of bytes; with whether the order of a map's entries is part of the value.
+struct Encoder<'a>(&'a mut Vec<u8>, bool);
+
+/// Whether a map of this type keeps the order its entries were put in, which then is part of the
+/// answer: `order_by` as an `IndexMap`, say.
+fn keeps_order<T: ?Sized>() -> bool {
+    let mut name = std::any::type_name::<T>();
+    let pointers = ["&", "mut ", "alloc::boxed::Box<", "alloc::sync::Arc<"];
+    while let Some(inner) = pointers.iter().find_map(|it| name.strip_prefix(it)) {
+        name = inner;
+    }
+    ["indexmap::map::", "linked_hash_map::", "hashlink::"]
+        .iter()
+        .any(|module| name.starts_with(module))
+}
 
 impl Encoder<'_> {
     fn varint(&mut self, mut n: u128) {
@@ -165,7 +179,7 @@ impl<'a> Serializer for Encoder<'a> {
         _: &'static str,
         value: &T,
     ) -> Result<(), KeyError> {
-        value.serialize(self)
+        encode(value, self.0)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -233,6 +247,7 @@ impl<'a> Serializer for Encoder<'a> {
     fn serialize_map(self, _: Option<usize>) -> Result<SortedMap<'a>, KeyError> {
         Ok(SortedMap {
             sink: self.0,
+            keeps_order: self.1,
             entries: Vec::new(),
         })
     }
@@ -315,6 +330,8 @@ fields! {
 /// their values apart, so the sort is stable.
 struct SortedMap<'a> {
     sink: &'a mut Vec<u8>,
+    /// Whether the order of the entries is part of the value.
+    keeps_order: bool,
     /// Each entry with the length of its key.
     entries: Vec<(Vec<u8>, usize)>,
 }
@@ -342,7 +359,9 @@ impl ser::SerializeMap for SortedMap<'_> {
         fn key((entry, key): &(Vec<u8>, usize)) -> Option<&[u8]> {
             entry.get(..*key)
         }
-        self.entries.sort_by(|a, b| key(a).cmp(&key(b)));
+        if !self.keeps_order {
+            self.entries.sort_by(|a, b| key(a).cmp(&key(b)));
+        }
         self.sink.extend_from_slice(b"m");
         for (entry, _) in &self.entries {
             self.sink.extend_from_slice(entry);

@@ -40,7 +40,9 @@ impl KeyError {
 /// A serializer does not see the type of a value. But sets go through `Serializer::collect_seq`,
 /// and the type of that iterator is the set's.
 pub(super) fn is_unordered<I>() -> bool {
-    std::any::type_name::<I>().contains("HashSet")
+    let name = std::any::type_name::<I>();
+    let modules = ["HashSet", "hash::set::", "hash::map::", "hashbrown::"];
+    modules.iter().any(|module| name.contains(module))
 }
 
 impl serde::ser::Error for KeyError {

@@ -16,8 +16,6 @@ use super::KeyError;
 pub(crate) struct IdForm {
     hash: u64,
     open: bool,
-    /// Whether it has parts or is a variant.
-    composite: bool,
     /// The forms of the first parts of a tuple, 0 for an absent one. Parts that both ids have must
     /// agree.
     parts: [u16; 8],
@@ -54,12 +52,6 @@ impl IdForm {
         self.open
     }
 
-    /// Whether the id has parts, or is a variant of an enum.
-    #[inline]
-    pub(crate) fn is_composite(self) -> bool {
-        self.composite
-    }
-
     /// Whether two ids have one form, as far as their values show.
     #[inline]
     pub(crate) fn fits(self, other: Self) -> bool {
@@ -78,7 +70,7 @@ pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<
         out: key,
         form: &mut form,
         nested: false,
-        mixed: false,
+        mixed: is_any_value::<T>(),
     })?;
     Ok(form)
 }
@@ -157,7 +149,6 @@ impl<'a> Renderer<'a> {
     /// The parts of a tuple or struct. They are part of the id's form.
     fn parts(self, brackets: bool) -> Parts<'a> {
         self.form.add(b'(');
-        self.form.composite = true;
         if brackets {
             self.out.push('(');
         }
@@ -173,7 +164,6 @@ impl<'a> Renderer<'a> {
     /// The parts of a list or a variant. They are not part of the id's form.
     fn varying_parts(self, tag: u8) -> Parts<'a> {
         self.form.add(tag);
-        self.form.composite = true;
         self.out.push('(');
         Parts {
             out: self.out,
@@ -295,7 +285,6 @@ impl<'a> Serializer for Renderer<'a> {
         variant: &'static str,
     ) -> Result<(), KeyError> {
         self.form.add(b'v');
-        self.form.composite = true;
         self.text(variant);
         Ok(())
     }
@@ -384,6 +373,12 @@ impl<'a> Serializer for Renderer<'a> {
 }
 
 /// The parts of a composite id, joined by commas.
+/// Whether the values of a type, such as `serde_json::Value`, are numbers as well as texts.
+fn is_any_value<T: ?Sized>() -> bool {
+    let name = std::any::type_name::<T>();
+    name.trim_end_matches('>').ends_with("::Value")
+}
+
 struct Parts<'a> {
     out: &'a mut String,
     form: Option<&'a mut IdForm>,
@@ -402,7 +397,7 @@ impl Parts<'_> {
             out: self.out,
             form: &mut part,
             nested: true,
-            mixed: self.mixed,
+            mixed: self.mixed || is_any_value::<T>(),
         })?;
         if let Some(form) = &mut self.form {
             form.add_part(self.number, part);

@@ -9,6 +9,7 @@ use super::canonical;
 use super::error::TOO_LONG;
 use super::id::{self, IdForm};
 use super::kind::EntryKind;
+use super::left_out;
 use super::names::{is_op, is_resource};
 use super::space::KeySpace;
 use super::writer::KeyWriter;
@@ -57,6 +58,9 @@ pub struct Key {
     rest: Rest,
     extras: Vec<Dependency>,
     version: u32,
+    /// Whether the id or an argument has a field that is not in the key, so that another one would
+    /// have the same key. Such an entry is not read or stored by hand.
+    is_ambiguous: bool,
 }
 
 impl Key {
@@ -70,13 +74,8 @@ impl Key {
         if text.len() > LONGEST_ID {
             return Err(invalid(TOO_LONG.into()));
         }
-        Self::checked(
-            resource.into(),
-            Rest::Id {
-                text,
-                form: Some(form),
-            },
-        )
+        let form = Some(form);
+        Self::of(&id, resource.into(), Rest::Id { text, form })
     }
 
     /// The derived entry `resource:op:hash`. The hash is that of an annotated function with this
@@ -98,13 +97,8 @@ impl Key {
                 shortened(&op)
             )));
         }
-        Self::checked(
-            resource.into(),
-            Rest::Args {
-                op: Some(op),
-                canonical: arguments(args)?,
-            },
-        )
+        let (op, canonical) = (Some(op), arguments(args)?);
+        Self::of(args, resource.into(), Rest::Args { op, canonical })
     }
 
     /// An entry under a name of your own, `name:hash`; `name` is its resource.
@@ -113,13 +107,8 @@ impl Key {
     /// [`ErrorKind::InvalidKey`] if the name is not `[a-z0-9_-]+`, or an argument can't be in a
     /// key.
     pub fn named(name: impl Into<String>, args: &impl KeyPart) -> Result<Self, Error> {
-        Self::checked(
-            name.into(),
-            Rest::Args {
-                op: None,
-                canonical: arguments(args)?,
-            },
-        )
+        let (op, canonical) = (None, arguments(args)?);
+        Self::of(args, name.into(), Rest::Args { op, canonical })
     }
 
     /// Makes the entry depend on a tag too, so that
@@ -164,6 +153,7 @@ impl Key {
             },
             extras,
             version,
+            is_ambiguous: false,
         }
     }
 
@@ -196,6 +186,10 @@ impl Key {
 
     pub(crate) fn extras(&self) -> &[Dependency] {
         &self.extras
+    }
+
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.is_ambiguous
     }
 
     pub(crate) fn type_version(&self) -> u32 {
@@ -231,6 +225,12 @@ impl Key {
         key.take()
     }
 
+    fn of(part: &impl KeyPart, resource: String, rest: Rest) -> Result<Self, Error> {
+        let mut key = Self::checked(resource, rest)?;
+        key.is_ambiguous = left_out::leaves_out(part);
+        Ok(key)
+    }
+
     fn checked(resource: String, rest: Rest) -> Result<Self, Error> {
         if is_resource(&resource) {
             Ok(Self {
@@ -238,6 +238,7 @@ impl Key {
                 rest,
                 extras: Vec::new(),
                 version: 0,
+                is_ambiguous: false,
             })
         } else {
             Err(invalid(format!(

@@ -22,8 +22,8 @@ pub(crate) use self::id::IdForm;
 #[cfg(any(test, feature = "testing", feature = "outbox-postgres"))]
 pub(crate) use self::id::render as render_id;
 pub use self::kind::EntryKind;
-pub(crate) use self::left_out::Finding;
 pub use self::left_out::{Argument, argument};
+pub(crate) use self::left_out::{Finding, text_hash};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::manual::canonical_bytes;
 pub use self::manual::{IntoKey, Key, KeyPart};

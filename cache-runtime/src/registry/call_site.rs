@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::instance::Instance;
 use crate::protocol::codec::Refusal;
 
 /// The place of an annotated function, and its description. There is one static per function, which
@@ -26,6 +27,9 @@ pub struct CallSite {
     )]
     words: &'static str,
     place: &'static Location<'static>,
+    /// The name of a closure's type that stands in the function's static, where no type parameter
+    /// is known.
+    pub(super) declared: Option<fn() -> &'static str>,
     reported: AtomicBool,
     /// Why a value of the function was not stored: its codec would have lost a part of it. The
     /// first such reason.
@@ -43,10 +47,16 @@ impl CallSite {
             role,
             words,
             place: Location::caller(),
+            declared: None,
             reported: AtomicBool::new(false),
             lost: OnceLock::new(),
             left_out: OnceLock::new(),
         }
+    }
+
+    /// What this instance of the function is of, if there may be others of it.
+    pub(super) fn instance_of(&self, instance: Instance) -> Option<&'static str> {
+        instance.of((self.declared?)())
     }
 
     pub(crate) fn function(&self) -> &'static str {

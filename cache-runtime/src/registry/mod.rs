@@ -3,6 +3,7 @@
 mod call_site;
 #[cfg(feature = "map")]
 pub(crate) mod catalog;
+mod instance;
 pub(crate) mod learnt;
 mod resource;
 mod resource_ref;
@@ -10,6 +11,7 @@ mod resources;
 mod site;
 
 pub(crate) use self::call_site::{CallSite, Role, report_loss};
+pub(crate) use self::instance::Instance;
 pub(crate) use self::resource::{Resource, ResourceSettings};
 pub(crate) use self::resource_ref::{Known, ResourceRef};
 pub(crate) use self::resources::Registry;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::call_site::{CallSite, address};
+use super::instance::{Instance, version_of};
 use crate::base::counters::{CounterSnapshot, Counters};
 use crate::base::policy::Grace;
 use crate::key::{EntryKind, IdForm, KeySpace};
@@ -59,8 +60,11 @@ pub(crate) struct Resource {
     claims: RwLock<HashMap<&'static str, Claim>>,
     /// What is counted of each function: by its address, and by its op, which may differ where a macro wrote several.
     functions: RwLock<HashMap<(usize, &'static str), Arc<FunctionStats>>>,
-    /// The instance that owns each generic function's keys, by function and types.
+    /// The instances of each function that are named alike: the first one, by function, types and
+    /// what the function is of.
     instances: RwLock<HashMap<(usize, u64), TypeId>>,
+    /// What the first function of each op is of: access by hand means its entries.
+    by_hand: RwLock<HashMap<&'static str, u32>>,
     id_form: OnceLock<(IdForm, TypeId, &'static CallSite)>,
     /// The results of each function's fills, by the function's address (0: manual operations), type
     /// and codec.
@@ -101,6 +105,7 @@ impl Resource {
             claims: RwLock::default(),
             functions: RwLock::default(),
             instances: RwLock::default(),
+            by_hand: RwLock::default(),
             id_form: OnceLock::new(),
             trust: RwLock::default(),
         }
@@ -220,22 +225,49 @@ impl Resource {
         false
     }
 
-    pub(super) fn is_instance(
+    /// What tells the entries of this instance of a function from those of others that have their
+    /// keys; 0 for a function that is no part of a trait or a generic type.
+    ///
+    /// It follows from the name of what the function is of, which is the same in all processes. Two
+    /// types of one name are told apart within a process: the first has the name for itself.
+    pub(super) fn version_of(
         &self,
         site: &'static CallSite,
+        op: Option<&'static str>,
         types: u64,
-        instance: TypeId,
-    ) -> bool {
-        if crate::base::mutation::is_active("instances-share-keys") {
-            return true;
+        instance: Instance,
+    ) -> u32 {
+        use crate::base::mutation::is_active;
+        if is_active("instances-share-keys") {
+            return 0;
         }
-        let place = (std::ptr::from_ref(site).addr(), types);
+        let of = site.instance_of(instance).map_or(0, version_of);
+        let of = if is_active("instances-by-order") {
+            0
+        } else {
+            of
+        };
+        let place = (std::ptr::from_ref(site).addr(), types ^ u64::from(of) << 32);
         let known = self.instances.read().get(&place).copied();
         let owner = known.unwrap_or_else(|| {
+            self.by_hand
+                .write()
+                .entry(op.unwrap_or(ENTITY))
+                .or_insert(of);
             let mut instances = self.instances.write();
-            *instances.entry(place).or_insert(instance)
+            *instances.entry(place).or_insert(instance.id)
         });
-        owner == instance
+        if owner == instance.id {
+            of
+        } else {
+            of ^ instance.version()
+        }
+    }
+
+    /// What access by hand to the entries of this op has to know of the function that stores them.
+    pub(crate) fn version_by_hand(&self, op: Option<&str>) -> u32 {
+        let versions = self.by_hand.read();
+        versions.get(op.unwrap_or(ENTITY)).copied().unwrap_or(0)
     }
 
     /// Whether a function of this process has shown the form of the resource's ids.
@@ -245,8 +277,7 @@ impl Resource {
     }
 
     /// Whether ids of this form and type fit the resource. The first form seen becomes the
-    /// resource's. Other values of that first type fit too if they are variants or have parts,
-    /// since each of those shows its own form.
+    /// resource's. Other values of that first type fit too: an enum's variants may differ in form.
     pub(crate) fn fits(&self, form: IdForm, of: TypeId, site: Option<&'static CallSite>) -> bool {
         let Some((known, first_type, first)) = self.id_form.get() else {
             if let Some(site) = site.filter(|_| !form.is_open()) {
@@ -254,7 +285,9 @@ impl Resource {
             }
             return true;
         };
-        if known.fits(form) || (*first_type == of && known.is_composite() && form.is_composite()) {
+        // What two values of one type have in common in a key is told apart by what else the type
+        // shows, in `key/left_out`.
+        if known.fits(form) || *first_type == of {
             return true;
         }
         if let Some(site) = site {

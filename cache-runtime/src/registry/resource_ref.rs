@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::call_site::CallSite;
+use super::instance::Instance;
 use super::resource::Resource;
 use crate::base::counters::Striped;
 use crate::key::EntryKind;
@@ -105,22 +106,29 @@ impl ResourceRef {
         }
     }
 
-    /// Whether this function's keys belong to this instance of it. `types` is a hash of the names
-    /// of the types that tell instances apart. If two instances agree in it, the first one owns the
-    /// keys.
+    /// What tells the entries of this instance of the function from those of other instances.
+    /// `types` is a hash of the names of the types that tell calls apart already.
     #[inline]
-    pub(crate) fn is_of(&self, site: &'static CallSite, types: u64, instance: TypeId) -> bool {
+    pub(crate) fn version_of(
+        &self,
+        site: &'static CallSite,
+        op: Option<&'static str>,
+        types: u64,
+        instance: Instance,
+    ) -> u32 {
         if let Self::Known(known) = self
-            && known.instance.get() == Some(&(types, instance))
+            && let Some((known_types, id, version)) = known.instance.get()
+            && *known_types == types
+            && *id == instance.id
         {
-            return true;
+            return *version;
         }
-        let is_own = self.is_instance(site, types, instance);
-        if let (true, Self::Known(known)) = (is_own, self) {
+        let version = Resource::version_of(self, site, op, types, instance);
+        if let Self::Known(known) = self {
             // Another instance may have been first. Then each call asks the resource.
-            let _ = known.instance.set((types, instance));
+            let _ = known.instance.set((types, instance.id, version));
         }
-        is_own
+        version
     }
 }
 
@@ -147,8 +155,8 @@ pub(crate) struct Known {
     pub(super) deps: Arc<[Arc<Dep>]>,
     pub(super) function: Arc<FunctionStats>,
     pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
-    /// Its first instance, with the hash of the types that tell instances apart.
-    pub(super) instance: OnceLock<(u64, TypeId)>,
+    /// Its first instance: a hash of the types that tell calls apart, its type, its version.
+    pub(super) instance: OnceLock<(u64, TypeId, u32)>,
 }
 
 impl Known {

@@ -47,6 +47,12 @@ impl Site {
         }
     }
 
+    /// With the name of a closure's type that stands in the function's static.
+    pub(crate) const fn declared(mut self, name: fn() -> &'static str) -> Self {
+        self.at.declared = Some(name);
+        self
+    }
+
     /// What is known of the function's calls in this cache, with the resource of this name.
     #[inline]
     pub(crate) fn knows(&'static self, engine: u64, name: &str) -> Option<&'static Known> {

@@ -67,6 +67,10 @@ build! { VariantsSwapped: User { id: 1, kind: Kind::Plain },
     struct User { id: u32, kind: Kind }
     enum Kind { Paid, Plain }
 }
+build! { FieldsSwapped: User { id: 1, kind: Kind::Plain },
+    struct User { kind: Kind, id: u32 }
+    enum Kind { Paid, Plain }
+}
 build! { NumberWidened: User { id: 1, kind: Kind::Plain },
     struct User { id: u64, kind: Kind }
     enum Kind { Plain, Paid }
@@ -101,6 +105,8 @@ async fn a_changed_type_is_a_miss_in_every_codec() {
         follows::<VariantsSwapped, NumberWidened>(&cache, tier).await;
         follows::<NumberWidened, FieldRenamed>(&cache, tier).await;
         follows::<FieldRenamed, First>(&cache, tier).await;
+        follows::<First, VariantsSwapped>(&cache, tier).await;
+        follows::<VariantsSwapped, FieldsSwapped>(&cache, tier).await;
     }
 }
 

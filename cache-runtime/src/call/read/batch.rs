@@ -36,7 +36,7 @@ use crate::engine::Handle;
 use crate::key::KeyPart;
 use crate::local::ReadToken;
 use crate::protocol::entry::Content;
-use crate::registry::Site;
+use crate::registry::{Instance, Site};
 use crate::store::{Look, Probe, Seen, Store};
 
 /// How many ids are handled at a time when each needs requests of its own.
@@ -65,7 +65,7 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
     ) -> Self {
         let calls = cache.and_then(|cache| {
             let mut planned = ReadPlan::new(&cache, site, resource)?;
-            planned.instance(typeid::of::<P>());
+            planned.instance(Instance::of_closure::<P>());
             let held_back = scope::hold_key_back();
             plan(&mut planned);
             drop(held_back);

@@ -80,10 +80,14 @@ impl Call {
             deps: all_deps(&cache, &resource.deps(key.kind(), key.op()), key.extras()),
         };
         let mut problem = (!fits).then_some(BypassReason::Claimed);
+        if key.is_ambiguous() {
+            problem = Some(BypassReason::Unkeyable);
+        }
         let mut probe = probe;
         if !resource.contexts.is_empty() {
             problem = problem.or(add_contexts(&mut probe.key, &resource));
         }
+        let by_hand = resource.version_by_hand(key.op());
         let ttl = TtlRequest {
             value: ttl,
             ..TtlRequest::default()
@@ -104,7 +108,7 @@ impl Call {
             context: None,
             extras: key.extras().to_vec(),
             codec: CodecId::default(),
-            version: key.type_version(),
+            version: key.type_version() ^ by_hand,
             max_loads: 0,
             memo: None,
             site: None,

@@ -32,7 +32,7 @@ use crate::protocol::codec;
 use crate::protocol::entry::{Content, Header};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::protocol::generation::Dep;
-use crate::registry::{ResourceRef, Site};
+use crate::registry::{Instance, ResourceRef, Site};
 use crate::store::Payload;
 
 /// A call with its key.
@@ -52,11 +52,8 @@ impl<'a> Begun<'a> {
         resource: &'static str,
         plan: P,
     ) -> Option<Self> {
-        // The closure's type differs for each instance of the surrounding function: for each
-        // `Self`, and for each set of type parameters of the function or its `impl`. Lifetimes
-        // don't matter.
         let mut planned = ReadPlan::new(&cache, site, resource)?;
-        planned.instance(typeid::of::<P>());
+        planned.instance(Instance::of_closure::<P>());
         let held_back = scope::hold_key_back();
         plan(&mut planned);
         drop(held_back);
@@ -424,7 +421,11 @@ impl Asking<'_> {
         let prefix = &*self.resource.prefix;
         let rest = self.key.strip_prefix(prefix).unwrap_or_default();
         let (name, extras) = (&self.resource.name, self.extras.to_vec());
-        Key::rendered(name, rest, self.kind, extras, self.version)
+        let op = self.resource.function().map(|function| &*function.op);
+        let op = op.filter(|_| self.kind == EntryKind::Derived);
+        // Whoever uses the key adds it again.
+        let version = self.version ^ self.resource.version_by_hand(op);
+        Key::rendered(name, rest, self.kind, extras, version)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The plan of a read: collects a function's attribute into a key and its dependencies.
 
-use std::any::TypeId;
 use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::key::{
     Argument, Dependency, EntryKind, Finding, KeyPart, KeyWriter, RowOf, is_resource,
 };
 use crate::protocol::codec::BuiltIn;
-use crate::registry::{ResourceRef, Site};
+use crate::registry::{Instance, ResourceRef, Site};
 use crate::store::Probe;
 use crate::telemetry::audit::threshold;
 
@@ -54,7 +53,7 @@ impl ReadPlan {
     /// Says which instance of the function is called. Apart from [`new`](Self::new), which need not
     /// be compiled for each of them.
     #[inline]
-    pub(super) fn instance(&mut self, instance: TypeId) {
+    pub(super) fn instance(&mut self, instance: Instance) {
         self.0.options.instance = Some(instance);
     }
 

@@ -5,8 +5,6 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use siphasher::sip::SipHasher13;
-
 use super::call::remembered;
 use super::front::{Caller, Front};
 use super::local_options::Copies;
@@ -23,7 +21,7 @@ use crate::key::{Dependency, EntryKind, Finding, IdForm, KeyError, KeyWriter};
 use crate::local::Found;
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{Known, ResourceRef, Site};
+use crate::registry::{Instance, Known, ResourceRef, Site};
 use crate::store::Probe;
 
 /// A call of an annotated function with its key.
@@ -69,7 +67,7 @@ pub(super) struct ReadOptions {
     pub(super) types: u64,
     /// Identifies the instance of the function, among those for different type parameters, of the
     /// function or its `impl`, and different types of `self`. `None` for manual operations.
-    pub(super) instance: Option<TypeId>,
+    pub(super) instance: Option<Instance>,
 }
 
 impl ReadOptions {
@@ -116,15 +114,6 @@ impl ReadOptions {
             false => EntryKind::Derived,
         }
     }
-}
-
-/// Returns a version for an instance. It is the same in all processes of one build.
-#[cold]
-fn version_of(instance: TypeId) -> u32 {
-    let mut hasher = SipHasher13::new();
-    std::hash::Hash::hash(&instance, &mut hasher);
-    // 0 stands for no version.
-    (std::hash::Hasher::finish(&hasher) as u32).max(1)
 }
 
 /// The version of calls whose key leaves this out; and whether nothing tells them apart.
@@ -298,7 +287,7 @@ impl PreparedCall {
                 && caller.types == options.types
                 && caller.version == options.version
                 && caller.form == form
-                && caller.instance == options.instance
+                && caller.instance == options.instance.map(|instance| instance.id)
         };
         let key = self.key.text();
         let entry = self.front.find(known, key, is_it)?;
@@ -312,7 +301,7 @@ impl PreparedCall {
         };
         let caller = Caller {
             known: std::ptr::from_ref(*known).addr(),
-            instance: self.options.instance,
+            instance: self.options.instance.map(|instance| instance.id),
             types: self.options.types,
             version: self.declared,
             form: IdForm::mark(self.id.as_ref().map(|(form, _)| form)),
@@ -345,24 +334,27 @@ impl PreparedCall {
         }
     }
 
-    /// Tells instances of one function apart that share a key. The first instance uses the plain
-    /// version, so that its entries can be used by hand. Each other one gets a version of its own,
-    /// which is part of the fingerprint.
+    /// Tells instances of one function apart that share a key: what the function is of becomes part
+    /// of the version, and so of the fingerprint.
     #[inline]
     pub(super) fn check_instance(&mut self) {
-        if let Some(instance) = self.options.instance
-            && !self.options.shared
-            && !self.resource.is_of(self.site, self.options.types, instance)
+        let options = &mut self.options;
+        if let Some(instance) = options.instance
+            && !options.shared
         {
-            self.options.version ^= version_of(instance);
+            let types = options.types;
+            let of = self
+                .resource
+                .version_of(self.site, options.op, types, instance);
+            options.version ^= of;
         }
     }
 
     /// Tells the call apart by what the `Serialize` of its last argument leaves out.
     #[cold]
     pub(super) fn left_out(&mut self, left_out: Finding) {
-        // The same hash in another argument is another call.
-        let position = self.key.args.len() + self.key.text().len();
+        // The same hash in another argument is another call. An id comes first, as in a batch.
+        let position = self.key.args.len();
         let version = self.options.version;
         let (version, is_unknown) = version_apart(self.site, version, left_out, position);
         self.options.version = version;

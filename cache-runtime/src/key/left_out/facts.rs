@@ -30,6 +30,7 @@ pub(super) enum Kind {
     StructVariant,
     TupleVariant,
     NewtypeVariant,
+    UnitVariant,
     /// A list, set, array or tuple.
     Items,
     Map,

@@ -18,6 +18,8 @@ pub(super) enum Reason {
     Room { ty: String, bytes: usize },
     /// A value is larger than the number or text that is serialised.
     Larger { ty: String, bytes: usize },
+    /// Its size is not known, or is that of another variant.
+    Hidden { ty: String },
 }
 
 impl Reason {
@@ -38,7 +40,10 @@ impl Reason {
                 "{bytes} bytes of `{ty}` are not serialised, so calls that differ in them alone \
                  have one key and replace each other's entries"
             )),
-            Self::Variant { .. } | Self::Otherwise { .. } | Self::Larger { .. } => None,
+            Self::Variant { .. }
+            | Self::Otherwise { .. }
+            | Self::Larger { .. }
+            | Self::Hidden { .. } => None,
         }
     }
 
@@ -48,6 +53,10 @@ impl Reason {
             Self::Room { ty, bytes } | Self::Larger { ty, bytes } => format!(
                 "{bytes} bytes of `{ty}` are not serialised, and calls that differ in them alone \
                  would share a key"
+            ),
+            Self::Hidden { ty } => format!(
+                "whether `{ty}` is serialised as a whole can't be seen without its `Debug`, and \
+                 calls that differ in what is not would share a key"
             ),
             Self::Field { ty, .. } | Self::Variant { ty } | Self::Otherwise { ty } => format!(
                 "a part of `{ty}` is not serialised, and calls that differ in it alone would share \
@@ -231,7 +240,10 @@ impl Judge {
                 self.keep(node, Kind::UnitStruct, serde_name, 0, Verdict::All);
                 Verdict::This
             }
-            (Data::UnitVariant, Form::Word) => Verdict::This,
+            (Data::UnitVariant(variant), Form::Word) => {
+                self.keep(node, Kind::UnitVariant, variant, 0, Verdict::All);
+                Verdict::This
+            }
             (Data::NewtypeVariant(variant, inner), Form::Tuple(items)) => {
                 let inside = self.each([&**inner], items, node);
                 if items.len() == 1 {
@@ -425,7 +437,14 @@ impl Judge {
         }
         let is_variant = !shown.name.is_empty() && shown.name != node.name();
         match (is_variant, &node.data) {
-            (true, Data::Leaf { .. } | Data::Unit | Data::Newtype(..) | Data::Items(_)) => {
+            (
+                true,
+                Data::Leaf { .. }
+                | Data::Unit
+                | Data::UnitVariant(_)
+                | Data::Newtype(..)
+                | Data::Items(_),
+            ) => {
                 let ty = node.ty.to_owned();
                 self.refuse(Reason::Variant { ty })
             }
@@ -445,6 +464,10 @@ impl Judge {
         if let Some(bytes) = node.room() {
             let ty = node.ty.to_owned();
             return self.refuse(Reason::Room { ty, bytes });
+        }
+        if node.may_hide() {
+            let ty = node.ty.to_owned();
+            return self.refuse(Reason::Hidden { ty });
         }
         let is_sized = node.parts().is_some();
         match &node.data {
@@ -466,7 +489,11 @@ impl Judge {
                 let (ty, bytes) = (node.ty.to_owned(), node.size);
                 self.refuse(Reason::Larger { ty, bytes })
             }
-            Data::Unit | Data::UnitVariant => Verdict::This,
+            Data::Unit => Verdict::This,
+            Data::UnitVariant(variant) => {
+                self.keep(node, Kind::UnitVariant, variant, 0, Verdict::All);
+                Verdict::This
+            }
             Data::UnitStruct(name) => {
                 self.keep(node, Kind::UnitStruct, name, 0, Verdict::All);
                 Verdict::This
@@ -559,7 +586,7 @@ fn same(node: &Node, shown: &Shown<'_>) -> bool {
         nodes.len() == shown.len() && nodes.zip(shown).all(|(node, shown)| same(node, shown))
     }
     match (&node.data, &shown.form) {
-        (Data::Leaf { text, .. }, _) => text == shown.raw,
+        (Data::Leaf { text, .. }, _) => is_text_of(text, shown.raw),
         (Data::Unit, _) => shown.raw == "()",
         (Data::None, Form::Word) => shown.name == "None",
         (Data::Some(inner), Form::Tuple(items)) => {
@@ -586,6 +613,29 @@ fn same(node: &Node, shown: &Shown<'_>) -> bool {
         (Data::Newtype(_, inner), Form::Leaf) => same(inner, shown),
         _ => false,
     }
+}
+
+/// Whether what was serialised is what is shown: the same letters, the text of what shows itself
+/// without quotes (`"1.5"` and `1.5`), or the bytes of what shows itself in hexadecimal.
+fn is_text_of(text: &str, shown: &str) -> bool {
+    if text == shown {
+        return true;
+    }
+    let inside = |open, close| text.strip_prefix(open).and_then(|t| t.strip_suffix(close));
+    if let Some(inside) = inside('"', '"') {
+        return inside == shown && !inside.contains('\\');
+    }
+    let Some(bytes) = inside('[', ']') else {
+        return false;
+    };
+    let mut digits = shown.bytes().filter(|byte| *byte != b'-');
+    let mut bytes = bytes.split(", ").map(str::parse::<u8>);
+    let is_same = bytes.all(|byte| {
+        let pair = [digits.next(), digits.next()].map(|digit| char::from(digit.unwrap_or(b' ')));
+        let [high, low] = pair.map(|digit| digit.to_digit(16));
+        matches!((byte, high, low), (Ok(byte), Some(high), Some(low)) if u32::from(byte) == high << 4 | low)
+    });
+    is_same && digits.next().is_none()
 }
 
 impl<'a> Shown<'a> {
@@ -618,6 +668,11 @@ impl<'a> Shown<'a> {
 }
 
 impl Fields {
+    /// Those that have a value.
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.all.iter().filter_map(|(_, node)| node.as_ref())
+    }
+
     /// Whether this value left none out.
     fn is_complete(&self) -> bool {
         self.len == self.all.len() && self.all.iter().all(|(_, node)| node.is_some())
@@ -728,6 +783,8 @@ impl Node {
                 .collect(),
             Data::TupleStruct(_, _, all) => all.iter().collect(),
             Data::Newtype(_, inner) => vec![inner],
+            // The fields of a struct of which one is flattened.
+            Data::Map(all) => all.iter().map(|(_, value)| value).collect(),
             _ => return None,
         };
         parts.iter().all(|part| self.holds(part)).then_some(parts)
@@ -746,25 +803,115 @@ impl Node {
 
     /// How many bytes of a struct are in none of its fields that were serialised, if the alignment
     /// of its fields and its own does not account for them.
-    ///
-    /// `#[repr(C)]` leaves room in front of a field that has to be aligned. Rust's own order leaves
-    /// none, so that such room is a field that was not serialised; it is seen, because that field
-    /// is aligned at least as the next one is.
     pub(super) fn room(&self) -> Option<usize> {
         if self.is_of_std() {
             return None;
         }
-        let mut parts = self.parts()?;
-        parts.sort_by_key(|part| (part.start, part.size));
-        let (mut end, mut missing, mut is_explained) = (self.start, 0, true);
-        let whole_end = self.start + self.size;
-        let places = parts.iter().map(|part| (part.start, part.align, part.size));
-        for (start, align, size) in places.chain([(whole_end, self.align, 0)]) {
-            missing += start.saturating_sub(end);
-            is_explained &= start <= end || start == end.next_multiple_of(align.max(1));
-            end = end.max(start + size);
+        self.unexplained(&self.parts()?)
+    }
+
+    /// How many bytes are in none of these parts, if their alignment does not account for them.
+    fn unexplained(&self, parts: &[&Self]) -> Option<usize> {
+        let gaps = Gaps::between(parts);
+        let first = gaps.start.unwrap_or(self.start);
+        let used = gaps.end.unwrap_or(self.start);
+        let is_explained = gaps.are_of_alignment
+            && first == self.start
+            && used.next_multiple_of(self.align.max(1)) == self.start + self.size;
+        (!is_explained).then(|| self.size.saturating_sub(gaps.used))
+    }
+
+    /// Whether a value without a `Debug` may have parts that its size does not show: a type behind
+    /// a pointer, a variant that does not fill its enum, a type that serialises as another does.
+    fn may_hide(&self) -> bool {
+        if bare(self.ty).starts_with("dyn ") {
+            return true;
         }
-        (!is_explained).then_some(missing)
+        if self.is_of_std() {
+            return false;
+        }
+        match &self.data {
+            Data::Struct(_, fields) => {
+                let is_tagged = fields.all.first().is_some_and(|(_, first)| {
+                    first.as_ref().is_some_and(|first| first.ty == "str")
+                });
+                !is_tagged && fields.is_complete() && !self.is_within(fields.nodes())
+            }
+            Data::TupleStruct(_, _, all) => !self.is_within(all),
+            Data::Newtype(_, inner) => !self.is_within([&**inner]),
+            Data::Map(all) => !self.is_within(all.iter().map(|(_, value)| value)),
+            Data::Items(all) => match all.is_empty() || !self.is_within(all) {
+                true => self.size > size_of::<Vec<()>>(),
+                // Behind the number of a variant, say.
+                false => self.unexplained(&all.iter().collect::<Vec<_>>()).is_some(),
+            },
+            Data::Some(inner) => self.size > inner.size + self.align,
+            Data::None => true,
+            // Its number, and nothing else.
+            Data::UnitVariant(_) => self.size > 1,
+            Data::NewtypeVariant(_, inner) => !self.is_filled_by(&[inner]),
+            Data::TupleVariant(_, _, all) => !self.is_filled_by(&all.iter().collect::<Vec<_>>()),
+            Data::StructVariant(_, fields) => {
+                !self.is_filled_by(&fields.nodes().collect::<Vec<_>>())
+            }
+            Data::Leaf { .. } | Data::Unit | Data::UnitStruct(_) => false,
+        }
+    }
+
+    /// Whether all parts are in this value's memory, whose size is known.
+    fn is_within<'n>(&self, parts: impl IntoIterator<Item = &'n Self>) -> bool {
+        !self.is_wrapper() && parts.into_iter().all(|part| self.holds(part))
+    }
+
+    /// Whether the fields of a variant, behind the variant's number, are all that there is room for.
+    fn is_filled_by(&self, parts: &[&Self]) -> bool {
+        let gaps = Gaps::between(parts);
+        let (Some(first), Some(end)) = (gaps.start, gaps.end) else {
+            return false;
+        };
+        self.is_within(parts.iter().copied())
+            && gaps.are_of_alignment
+            && first - self.start <= self.align
+            && end.next_multiple_of(self.align.max(1)) == self.start + self.size
+    }
+}
+
+/// The room between the parts of a value.
+///
+/// `#[repr(C)]` leaves room in front of a field that has to be aligned. Rust's own order leaves
+/// none, so that such room is a field that was not serialised; it is seen, because that field is
+/// aligned at least as the next one is.
+struct Gaps {
+    /// Where the first part starts.
+    start: Option<usize>,
+    /// Where the last part ends.
+    end: Option<usize>,
+    /// How many bytes the parts have.
+    used: usize,
+    /// Whether each part stands at the first place behind the one before that fits it.
+    are_of_alignment: bool,
+}
+
+impl Gaps {
+    fn between(parts: &[&Node]) -> Self {
+        let mut parts: Vec<&Node> = parts.iter().copied().filter(|part| part.size > 0).collect();
+        parts.sort_by_key(|part| part.start);
+        let mut gaps = Self {
+            start: parts.first().map(|part| part.start),
+            end: None,
+            used: 0,
+            are_of_alignment: true,
+        };
+        for part in parts {
+            let before = gaps.end.unwrap_or(part.start);
+            let end = part.start + part.size;
+            if end > before {
+                gaps.are_of_alignment &= part.start <= before.next_multiple_of(part.align.max(1));
+                gaps.used += end - before.max(part.start);
+                gaps.end = Some(end);
+            }
+        }
+        gaps
     }
 }
 

@@ -197,15 +197,24 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
     fn look_closely(&self) -> Finding {
         let Some(node) = record::record(self.value) else {
             // It can't be serialised, which the key says, or is nested too deeply to look at.
-            return self.text().map_or(Finding::Whole, |text| {
-                Finding::Apart(hash64(text.as_bytes()), None)
-            });
+            return match self.text() {
+                Text::Of(text) => Finding::Apart(hash64(text.as_bytes()), None),
+                Text::None => Finding::Unknown(not_looked_at::<T>("is nested too deeply")),
+                Text::TooLong => Finding::Unknown(not_looked_at::<T>(TOO_LONG)),
+            };
         };
         let mut judge = Judge::new(self.text.is_some());
-        let Some(text) = self.text() else {
-            judge.by_size(&node);
-            if let Some(elements) = self.elements {
-                elements(self.value, &mut |node| judge.by_size(&node));
+        let text = match self.text() {
+            Text::Of(text) => Some(text),
+            Text::None => None,
+            Text::TooLong => return Finding::Unknown(not_looked_at::<T>(TOO_LONG)),
+        };
+        let Some(text) = text else {
+            match self.elements {
+                Some(elements) => elements(self.value, &mut |node| judge.by_size(&node)),
+                None => {
+                    judge.by_size(&node);
+                }
             }
             let Some(reason) = judge.reason else {
                 return Finding::Whole;
@@ -239,18 +248,77 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         }
     }
 
-    /// The text of `Debug`; `None` if there is none, or if it fails.
-    fn text(&self) -> Option<String> {
-        struct Show<'a, T: ?Sized>(&'a T, fn(&T, &mut fmt::Formatter<'_>) -> fmt::Result);
-        impl<T: ?Sized> fmt::Display for Show<'_, T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                (self.1)(self.0, f)
-            }
+    /// What `Debug` writes.
+    fn text(&self) -> Text {
+        let Some(write) = self.text else {
+            return Text::None;
+        };
+        let mut text = Limited::default();
+        match fmt::write(&mut text, format_args!("{}", Show(self.value, write))) {
+            Ok(()) => Text::Of(text.text),
+            Err(_) if text.is_full => Text::TooLong,
+            Err(_) => Text::None,
         }
-        let mut text = String::new();
-        fmt::write(&mut text, format_args!("{}", Show(self.value, self.text?))).ok()?;
-        Some(text)
     }
+}
+
+/// The text of a value's `Debug`.
+enum Text {
+    Of(String),
+    /// There is none, or it fails.
+    None,
+    TooLong,
+}
+
+/// More than this of a `Debug` is not looked at: a field that is left out may be megabytes long, and
+/// each call would have to read it.
+const LONGEST_TEXT: usize = 256 * 1024;
+const TOO_LONG: &str = "shows more than 256 KiB of itself";
+
+fn not_looked_at<T: ?Sized>(why: &str) -> String {
+    let ty = std::any::type_name::<T>();
+    format!("`{ty}` {why}, so whether it is serialised as a whole is not known")
+}
+
+#[derive(Default)]
+struct Limited {
+    text: String,
+    is_full: bool,
+}
+
+impl fmt::Write for Limited {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.is_full |= self.text.len() + text.len() > LONGEST_TEXT;
+        if self.is_full {
+            return Err(fmt::Error);
+        }
+        self.text.push_str(text);
+        Ok(())
+    }
+}
+
+/// Writes a value as `Debug` does, or as its function says.
+struct Show<'a, T: ?Sized>(&'a T, fn(&T, &mut fmt::Formatter<'_>) -> fmt::Result);
+
+impl<T: ?Sized> fmt::Display for Show<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.1)(self.0, f)
+    }
+}
+
+/// Whether a struct, or one inside of it, is larger than what is serialised of it, as far as its size
+/// shows it.
+pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T) -> bool {
+    let mut sizes = Judge::of_a_hint();
+    if let Some(node) = record::record(value) {
+        sizes.by_size(&node);
+    }
+    sizes.reason.is_some_and(|reason| reason.is_of_a_struct())
+}
+
+/// A hash of what `Debug` writes, in which the order of sets and maps does not count.
+pub(crate) fn text_hash(text: &str) -> u64 {
+    Shown::parse(text).hash()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(super) enum Data {
     /// A list, set, array or tuple.
     Items(Vec<Node>),
     Map(Vec<(Node, Node)>),
-    UnitVariant,
+    UnitVariant(&'static str),
     NewtypeVariant(&'static str, Box<Node>),
     TupleVariant(&'static str, usize, Vec<Node>),
     StructVariant(&'static str, Fields),
@@ -189,9 +189,9 @@ impl Serializer for Recorder {
         self,
         _: &'static str,
         _: u32,
-        _: &'static str,
+        variant: &'static str,
     ) -> Result<Data, Failed> {
-        Ok(Data::UnitVariant)
+        Ok(Data::UnitVariant(variant))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(

@@ -56,6 +56,7 @@ enum Variants {
         by: u8,
     },
     Three(u64, #[serde(skip)] u8),
+    Four(#[serde(skip)] u64),
 }
 
 #[derive(Serialize, Debug, Clone)]
@@ -386,9 +387,15 @@ mod without_debug {
         pub(super) b: u64,
         pub(super) c: Option<String>,
         pub(super) d: [u16; 3],
-        pub(super) e: Plain,
-        pub(super) f: Vec<Plain>,
+        pub(super) e: Filled,
+        pub(super) f: Vec<u32>,
         pub(super) g: Tagged,
+    }
+
+    #[derive(Serialize, Clone)]
+    pub(super) enum Filled {
+        Pair(u32, u32),
+        Both { a: u32, b: u16, c: u16 },
     }
 
     #[derive(Serialize, Clone)]
@@ -439,7 +446,7 @@ fn without_a_text_the_size_tells_what_is_left_out() {
     {
         assert!(matches!(alike, Finding::Unknown(_)), "{at}: {alike:?}");
     }
-    for e in [
+    for variant in [
         Plain::Nothing,
         Plain::Id(1),
         Plain::Pair(1, 2),
@@ -448,13 +455,20 @@ fn without_a_text_the_size_tells_what_is_left_out() {
             b: "x".into(),
         },
     ] {
+        assert!(
+            matches!(found!(variant.clone()), Finding::Unknown(_))
+                || matches!(variant, Plain::Both { .. }),
+            "a smaller variant than the enum may hide a field"
+        );
+    }
+    for e in [Filled::Pair(1, 2), Filled::Both { a: 1, b: 2, c: 3 }] {
         let whole = Whole {
             a: 1,
             b: 2,
             c: Some("x".into()),
             d: [1, 2, 3],
-            e: e.clone(),
-            f: vec![e],
+            e,
+            f: vec![1],
             g: Tagged::Id {
                 id: 1,
                 name: "x".into(),
@@ -632,4 +646,189 @@ fn room_that_alignment_does_not_need_is_a_field() {
     };
     unknown(found!(ordered), "6 bytes");
     unknown(found!(First { tenant: 1, id: 2 }), "8 bytes");
+}
+
+/// serde writes a variant whose only field is skipped as one without fields.
+#[test]
+fn what_a_variant_without_serialised_fields_holds() {
+    #[derive(Serialize)]
+    struct Holds {
+        scope: Variants,
+    }
+    for of in [
+        |by| found!(Variants::Four(by)),
+        |by| found!(vec![Variants::Four(by)]),
+        |by| found!(Some(Variants::Four(by))),
+        |by| found!((1, Variants::Four(by))),
+    ] as [fn(u64) -> Finding; 4]
+    {
+        assert_apart(&of(1), &of(2));
+    }
+    let unknown = found!(Holds {
+        scope: Variants::Four(1)
+    });
+    assert!(matches!(unknown, Finding::Unknown(_)), "{unknown:?}");
+    assert_eq!(found!(Variants::Nothing), Finding::Whole);
+}
+
+/// What a type without `Debug` and `Hash` may hide bypasses the cache.
+#[test]
+fn without_a_text_what_no_size_shows_is_unknown() {
+    #[derive(Serialize, Clone)]
+    struct Skips {
+        id: u64,
+        #[serde(skip)]
+        tenant: u64,
+    }
+    #[derive(Serialize)]
+    struct List {
+        items: Vec<Skips>,
+    }
+    #[derive(Serialize)]
+    struct Boxed {
+        item: Box<Skips>,
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Ids {
+        Users(Vec<u64>),
+        Teams(Vec<u64>),
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Of {
+        User(Option<u64>),
+        Team(Option<u64>),
+    }
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Pair {
+        A(u64, u64),
+        B(u64, u64),
+    }
+    #[derive(Serialize)]
+    struct Page {
+        skip: u64,
+        limit: u64,
+    }
+    #[derive(Serialize)]
+    struct Query {
+        #[serde(flatten)]
+        page: Page,
+        #[serde(skip)]
+        tenant: u64,
+    }
+    #[derive(Serialize)]
+    enum Scope {
+        Everybody,
+        Tenant(#[serde(skip)] u64),
+        Team {
+            id: u64,
+            #[serde(skip)]
+            tenant: u64,
+        },
+        Both(u64, u64),
+    }
+    let skips = || Skips { id: 1, tenant: 1 };
+    let page = || Page { skip: 0, limit: 10 };
+    for (at, finding) in [
+        found!(List {
+            items: vec![skips()]
+        }),
+        found!(Boxed {
+            item: Box::new(skips())
+        }),
+        found!(Arc::new(skips())),
+        found!(Ids::Users(vec![1])),
+        found!(Ids::Teams(Vec::new())),
+        found!(Of::User(Some(1))),
+        found!(Of::Team(None)),
+        found!(Pair::A(1, 2)),
+        found!(Pair::B(1, 2)),
+        found!(Query {
+            page: page(),
+            tenant: 1
+        }),
+        found!(Scope::Everybody),
+        found!(Scope::Tenant(1)),
+        found!(Scope::Team { id: 1, tenant: 2 }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(matches!(finding, Finding::Unknown(_)), "{at}: {finding:?}");
+    }
+
+    #[derive(Serialize)]
+    struct Flat {
+        #[serde(flatten)]
+        page: Page,
+        id: u64,
+    }
+    #[derive(Serialize)]
+    #[serde(transparent)]
+    struct List2(Vec<u64>);
+    #[derive(Serialize)]
+    enum Order {
+        Up,
+        Down,
+    }
+    for (at, finding) in [
+        found!(Flat {
+            page: page(),
+            id: 1
+        }),
+        found!(List2(vec![1])),
+        found!(Order::Up),
+        found!(Order::Down),
+        found!(Scope::Both(1, 2)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(finding, Finding::Whole, "{at}");
+    }
+}
+
+/// A newtype of another crate's type, which shows itself as it is written, or in hexadecimal.
+#[test]
+fn what_shows_itself_without_quotes_or_in_hexadecimal_is_whole() {
+    struct Written(&'static str);
+    impl fmt::Debug for Written {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+    impl Serialize for Written {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_str(self.0)
+        }
+    }
+    struct Bytes([u8; 3], &'static str);
+    impl fmt::Debug for Bytes {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.1)
+        }
+    }
+    impl Serialize for Bytes {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_bytes(&self.0)
+        }
+    }
+    #[derive(Serialize, Debug)]
+    #[serde(transparent)]
+    struct Id<T>(T);
+
+    assert_eq!(found!(Id(Written("1.5"))), Finding::Whole);
+    assert_eq!(
+        found!(Id(Bytes([0, 0x1f, 0xff], "001f-ff"))),
+        Finding::Whole
+    );
+    assert_eq!(found!(Id(Bytes([0, 0x1f, 0xff], "001FFF"))), Finding::Whole);
+    for other in ["001f", "001fff00", "001ffe", "0x01fff", ""] {
+        let finding = found!(Id(Bytes([0, 0x1f, 0xff], other)));
+        assert!(matches!(finding, Finding::Apart(..)), "{other}");
+    }
+    let escaped = found!(Id(Written(r"a\b")));
+    assert!(matches!(escaped, Finding::Apart(..)), "{escaped:?}");
 }

@@ -24,7 +24,7 @@ use self::checked::Check;
 pub(crate) use self::compressed::{compress, decompress, length};
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::refusal::Refusal;
-pub(crate) use self::verify::{AsEncoded, AsEqual, AsShown, Compare, Trust, verify};
+pub(crate) use self::verify::{AsEncoded, AsEqual, AsShown, AsText, Compare, Trust, verify};
 use crate::base::error::{Error, ErrorKind};
 use crate::protocol::codec_id::CodecId;
 

@@ -119,8 +119,10 @@ impl Plan {
     }
 
     pub(super) fn note_names(&mut self, place: Place, names: &[&'static str]) {
-        for name in names {
+        for (position, name) in names.iter().enumerate() {
             self.fact(place, name);
+            // Postcard knows fields and variants by their positions.
+            self.fact(step(place, name), &position.to_string());
         }
     }
 

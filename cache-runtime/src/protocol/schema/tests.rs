@@ -42,7 +42,13 @@ differ! {
         { #[derive(Deserialize)] pub(super) struct T { #[serde(rename = "b")] a: u8 } }
     fields_in_another_order:
         { #[derive(Deserialize)] pub(super) struct T { a: u8, b: u8 } }
-        { #[derive(Deserialize)] pub(super) struct T { b: u16, a: u8 } }
+        { #[derive(Deserialize)] pub(super) struct T { b: u8, a: u8 } }
+    variants_in_another_order:
+        { #[derive(Deserialize)] pub(super) enum T { A, B } }
+        { #[derive(Deserialize)] pub(super) enum T { B, A } }
+    fields_of_a_variant_in_another_order:
+        { #[derive(Deserialize)] pub(super) enum T { A { x: u8, y: u8 } } }
+        { #[derive(Deserialize)] pub(super) enum T { A { y: u8, x: u8 } } }
     another_number:
         { #[derive(Deserialize)] pub(super) struct T { a: Vec<i32> } }
         { #[derive(Deserialize)] pub(super) struct T { a: Vec<i64> } }
@@ -150,5 +156,5 @@ fn golden() {
         Plain,
         Of(u8),
     }
-    assert_eq!(format!("{:016x}", hash::<User>()), "c412077fa7901722");
+    assert_eq!(format!("{:016x}", hash::<User>()), "0a0580f541c183b1");
 }

@@ -1,5 +1,7 @@
 //! A call is known by everything that tells it apart: two calls that differ never share an entry.
 
+mod apart;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 

@@ -1,0 +1,283 @@
+//! What two processes, two types of ids and two forms of values have to tell apart.
+
+use std::collections::HashMap;
+
+use cache_runtime::testing::TestCache;
+use cache_runtime::{Cache, CacheConfig, Key, RedisConfig, cached, invalidates};
+use cache_tests::RedisServer;
+use indexmap::IndexMap;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{is_hit, status};
+
+#[derive(Serialize, Clone, Debug, PartialEq, Eq, Hash)]
+struct UserId(u64);
+
+#[derive(Serialize, Clone, Debug, PartialEq, Eq, Hash)]
+struct TeamId(u64);
+
+trait Named: Serialize + Clone + Eq + std::hash::Hash + Send + Sync {
+    const NAME: &'static str;
+}
+
+impl Named for UserId {
+    const NAME: &'static str = "user";
+}
+
+impl Named for TeamId {
+    const NAME: &'static str = "team";
+}
+
+#[cached(resource = "named", batch = ids)]
+async fn names<K: Named>(ids: &[K]) -> HashMap<K, String> {
+    ids.iter().map(|id| (id.clone(), K::NAME.into())).collect()
+}
+
+/// The type of the ids is in no value of the map.
+#[tokio::test]
+async fn a_batch_by_ids_of_any_type_keeps_their_types_apart() {
+    TestCache::new()
+        .scope(async {
+            for _ in 0..2 {
+                assert_eq!(names(&[UserId(1)]).await[&UserId(1)], "user");
+                assert_eq!(names(&[TeamId(1)]).await[&TeamId(1)], "team");
+            }
+            assert!(is_hit(status(names(&[TeamId(1)])).await));
+        })
+        .await;
+}
+
+trait Repository: Sync {
+    fn cache(&self) -> &Cache;
+    fn name(&self) -> &'static str;
+
+    #[cached(resource = "default", cache = self.cache())]
+    async fn get(&self, id: u64) -> String {
+        let _ = id;
+        self.name().into()
+    }
+}
+
+struct Users(Cache);
+struct Teams(Cache);
+
+impl Repository for Users {
+    fn cache(&self) -> &Cache {
+        &self.0
+    }
+    fn name(&self) -> &'static str {
+        "user"
+    }
+}
+
+impl Repository for Teams {
+    fn cache(&self) -> &Cache {
+        &self.0
+    }
+    fn name(&self) -> &'static str {
+        "team"
+    }
+}
+
+struct Service<K>(Cache, K);
+
+impl<K: Named> Service<K> {
+    #[cached(resource = "service", cache = self.0)]
+    async fn get(&self, id: u64) -> String {
+        let _ = (id, &self.1);
+        K::NAME.into()
+    }
+
+    #[cached(resource = "service", batch = ids, cache = self.0)]
+    async fn many(&self, ids: &[u64]) -> HashMap<u64, String> {
+        ids.iter().map(|id| (*id, K::NAME.into())).collect()
+    }
+}
+
+/// Two processes: in each, another type is the first that is called.
+#[tokio::test]
+async fn what_a_function_is_of_is_told_apart_across_processes() {
+    let server = RedisServer::start();
+    let cache =
+        || Cache::new(CacheConfig::default().redis(RedisConfig::at("127.0.0.1", server.port())));
+    let (one, other) = (cache().await, cache().await);
+
+    assert_eq!(Users(one.clone()).get(1).await, "user");
+    assert_eq!(Teams(other.clone()).get(1).await, "team");
+    assert_eq!(Users(other.clone()).get(1).await, "user");
+    // The same type finds its entries in any process.
+    assert!(is_hit(status(Users(one.clone()).get(1)).await));
+
+    assert_eq!(Service(one.clone(), UserId(0)).get(1).await, "user");
+    assert_eq!(Service(other.clone(), TeamId(0)).get(1).await, "team");
+    let many = Service(one.clone(), UserId(0));
+    assert_eq!(many.many(&[1]).await[&1], "user");
+    // A batch of the same type finds the entry of the other function.
+    let teams = Service(one, TeamId(0));
+    assert_eq!(teams.get(1).await, "team");
+    assert!(is_hit(status(teams.many(&[1])).await));
+}
+
+/// By hand, the entries of the process's own instance are meant.
+#[tokio::test]
+async fn entries_of_a_generic_service_are_used_by_hand() {
+    let cache = TestCache::new();
+    let service = Service(Cache::clone(&cache), UserId(0));
+    let key = Key::entity("service", 1).expect("a key");
+    assert_eq!(service.get(1).await, "user");
+    let found: Option<String> = cache.get(&key).await;
+    assert_eq!(found.as_deref(), Some("user"));
+    let stored = cache.set(&key, &"by hand".to_owned(), 60).await;
+    stored.expect("stored");
+    assert_eq!(service.get(1).await, "by hand");
+}
+
+#[derive(Serialize, Clone, Debug)]
+struct Setting {
+    value: serde_json::Value,
+    of: u64,
+}
+
+#[cached(resource = "settings")]
+async fn setting(id: Setting) -> String {
+    id.value.to_string()
+}
+
+/// A JSON value as a part of an id: a number and a text that looks like it.
+#[tokio::test]
+async fn a_number_and_its_text_in_a_json_value_are_two_ids() {
+    TestCache::new()
+        .scope(async {
+            for value in [json!(1), json!("1"), json!(true), json!("true")] {
+                let text = value.to_string();
+                assert_eq!(setting(Setting { value, of: 2 }).await, text);
+            }
+        })
+        .await;
+}
+
+#[cached(resource = "ordered", op = "list")]
+async fn ordered(by: IndexMap<String, bool>) -> Vec<String> {
+    by.keys().cloned().collect()
+}
+
+/// `==` of such maps ignores the order, and a function need not.
+#[tokio::test]
+async fn the_order_of_a_map_that_keeps_it_is_in_the_key() {
+    let by = |names: [&str; 2]| names.map(|name| (name.to_owned(), true)).into();
+    TestCache::new()
+        .scope(async {
+            for _ in 0..2 {
+                assert_eq!(ordered(by(["name", "age"])).await, ["name", "age"]);
+                assert_eq!(ordered(by(["age", "name"])).await, ["age", "name"]);
+            }
+            assert!(is_hit(status(ordered(by(["age", "name"]))).await));
+        })
+        .await;
+}
+
+mod own {
+    use serde::Serialize;
+
+    /// Has the name of a type that needs no look, and is another one.
+    #[derive(Serialize, Clone, Debug)]
+    pub(super) struct String {
+        pub(super) text: u64,
+        #[serde(skip)]
+        pub(super) tenant: u64,
+    }
+}
+
+#[cached(resource = "own", op = "list")]
+async fn of_a_type_with_a_known_name(of: own::String) -> u64 {
+    of.text + of.tenant
+}
+
+#[derive(Serialize, Clone, Debug)]
+enum Scope {
+    Everybody,
+    Tenant(#[serde(skip)] u64),
+}
+
+#[cached(resource = "own", op = "scope")]
+async fn of_a_scope(scope: Scope) -> String {
+    format!("{scope:?}")
+}
+
+#[tokio::test]
+async fn what_types_of_known_names_and_variants_leave_out_is_told_apart() {
+    TestCache::new()
+        .scope(async {
+            for tenant in [1, 2, 1] {
+                let of = own::String { text: 1, tenant };
+                assert_eq!(of_a_type_with_a_known_name(of).await, 1 + tenant);
+                let scope = Scope::Tenant(tenant);
+                assert_eq!(of_a_scope(scope).await, format!("Tenant({tenant})"));
+            }
+            assert_eq!(of_a_scope(Scope::Everybody).await, "Everybody");
+        })
+        .await;
+}
+
+#[derive(Serialize, Clone, Debug)]
+#[serde(untagged)]
+enum AnyId {
+    Id(u64),
+    Slug(String),
+    Pair(u64, u64),
+}
+
+#[cached(resource = "articles")]
+async fn article(id: AnyId) -> String {
+    format!("{id:?}")
+}
+
+#[invalidates("articles", id = id)]
+async fn change_article(id: AnyId) {
+    let _ = id;
+}
+
+/// Variants of several forms are ids of one type; those that look alike are told apart.
+#[tokio::test]
+async fn an_untagged_enum_of_numbers_and_texts_is_an_id() {
+    let ids = || {
+        let slug = |text: &str| AnyId::Slug(text.into());
+        [AnyId::Id(1), slug("ada"), slug("1"), AnyId::Pair(1, 2)]
+    };
+    TestCache::new()
+        .scope(async {
+            for _ in 0..2 {
+                for id in ids() {
+                    let text = format!("{id:?}");
+                    assert_eq!(article(id).await, text);
+                }
+            }
+            for id in [AnyId::Slug("ada".into()), AnyId::Pair(1, 2)] {
+                assert!(is_hit(status(article(id.clone())).await), "{id:?}");
+                change_article(id.clone()).await;
+                assert!(!is_hit(status(article(id.clone())).await), "{id:?}");
+            }
+        })
+        .await;
+}
+
+#[derive(Serialize, Clone, Debug)]
+struct Scoped {
+    id: u64,
+    #[serde(skip)]
+    tenant: u64,
+}
+
+/// By hand, an id of which a part is not in the key is refused: it could be another one.
+#[tokio::test]
+async fn by_hand_an_id_that_leaves_something_out_goes_past_the_cache() {
+    let cache = TestCache::new();
+    let key = |tenant| Key::entity("scoped", Scoped { id: 1, tenant }).expect("a key");
+    for tenant in [1, 2] {
+        let id = Scoped { id: 1, tenant };
+        let load = async || Ok::<_, ()>(id.tenant);
+        assert_eq!(cache.get_or_load(key(tenant), 60, load).await, Ok(tenant));
+    }
+    assert_eq!(cache.get::<u64>(&key(1)).await, None);
+}
