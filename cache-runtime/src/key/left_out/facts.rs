@@ -1,6 +1,7 @@
 //! What is known of types, for the whole process: a set of hashes that is read without a lock.
 
 use std::any::TypeId;
+use std::cell::Cell;
 use std::hash::{Hash as _, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -86,6 +87,11 @@ impl Subject {
         ))
     }
 
+    /// A value of this type, by the hash of its `Debug`.
+    pub(super) fn shown(self, text: u64) -> Self {
+        Self(mix(self.0 ^ text, text))
+    }
+
     /// How it stands in the table: never 0, and without the lowest bit.
     #[inline]
     fn entry(self) -> u64 {
@@ -146,4 +152,31 @@ pub(super) fn keep(subject: Subject, fact: Fact) {
             return;
         }
     }
+}
+
+/// How many values each thread remembers that are looked at each time.
+const VALUES: usize = 256;
+
+thread_local! {
+    static WHOLE: [Cell<u64>; VALUES] = const { [const { Cell::new(0) }; VALUES] };
+}
+
+/// Whether a value that shows itself like this was whole. Another value that shows itself alike and
+/// differs in what is serialised has another key; one that does not differ in that either can't be
+/// told apart by its text anyway.
+pub(super) fn was_whole(Subject(value): Subject) -> bool {
+    WHOLE.with(|values| {
+        values
+            .get(value as usize % VALUES)
+            .is_some_and(|it| it.get() == value)
+    })
+}
+
+/// Remembers it.
+pub(super) fn is_whole(Subject(value): Subject) {
+    WHOLE.with(|values| {
+        if let Some(place) = values.get(value as usize % VALUES) {
+            place.set(value);
+        }
+    });
 }

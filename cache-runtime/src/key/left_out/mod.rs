@@ -195,16 +195,32 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
     #[cold]
     #[inline(never)]
     fn look_closely(&self) -> Finding {
+        let text = self.text();
+        let seen = match &text {
+            Text::Of(text) => Some(facts::Subject::of::<T>(true).shown(hash64(text.as_bytes()))),
+            Text::None | Text::TooLong => None,
+        };
+        if seen.is_some_and(facts::was_whole) {
+            return Finding::Whole;
+        }
+        let found = self.compare(text);
+        if let (Finding::Whole, Some(seen)) = (&found, seen) {
+            facts::is_whole(seen);
+        }
+        found
+    }
+
+    fn compare(&self, text: Text) -> Finding {
         let Some(node) = record::record(self.value) else {
             // It can't be serialised, which the key says, or is nested too deeply to look at.
-            return match self.text() {
+            return match text {
                 Text::Of(text) => Finding::Apart(hash64(text.as_bytes()), None),
                 Text::None => Finding::Unknown(not_looked_at::<T>("is nested too deeply")),
                 Text::TooLong => Finding::Unknown(not_looked_at::<T>(TOO_LONG)),
             };
         };
         let mut judge = Judge::new(self.text.is_some());
-        let text = match self.text() {
+        let text = match text {
             Text::Of(text) => Some(text),
             Text::None => None,
             Text::TooLong => return Finding::Unknown(not_looked_at::<T>(TOO_LONG)),
