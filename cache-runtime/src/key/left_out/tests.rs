@@ -478,7 +478,7 @@ fn without_a_text_the_size_tells_what_is_left_out() {
     }
     assert_eq!(found!(Name("x".into())), Finding::Whole);
     assert_eq!(found!(Slug("x".into())), Finding::Whole);
-    assert_eq!(found!(&[Name("x".into())][..]), Finding::Whole);
+    assert_eq!(found!(vec![Name("x".into())]), Finding::Whole);
     fn generic<T: Serialize>(value: T) -> Finding {
         found!(value)
     }
