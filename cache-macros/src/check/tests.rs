@@ -602,6 +602,8 @@ fn transactions_connections_and_executors_are_known_by_type_and_bound() {
         ),
         ("", "c: &mut PgConnection", "", "PgConnection"),
         ("", "c: &mut PoolConnection<Postgres>", "", "PoolConnection"),
+        ("", "s: &mut ClientSession", "", "ClientSession"),
+        ("", "c: &mut Object<AsyncPgConnection>", "", "Object"),
         ("", "mut c: PoolConnection<Postgres>", "", "PoolConnection"),
         ("", "c: &mut PooledConnection<M>", "", "PooledConnection"),
         (

@@ -433,8 +433,23 @@ fn of_type(segment: &PathSegment, is_exclusive: bool) -> Option<&'static str> {
         .is_some_and(|driver| drivers.contains(&driver) || pooled.contains(&driver));
     let is_like_one = (name.ends_with("Connection") && name != "DatabaseConnection")
         || name.ends_with("Conn")
-        || ["Db", "DB", "Database"].contains(&name.as_str());
+        || ["Db", "DB", "Database", "ClientSession"].contains(&name.as_str())
+        // What a pool hands out: `Object<AsyncPgConnection>`.
+        || (name == "Object" && holds_a_connection(segment));
     (is_known || is_exclusive && is_like_one).then_some(CONNECTION)
+}
+
+fn holds_a_connection(segment: &PathSegment) -> bool {
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
+        return false;
+    };
+    arguments.args.iter().any(|argument| match argument {
+        GenericArgument::Type(Type::Path(path)) => path.path.segments.last().is_some_and(|last| {
+            let name = last.ident.to_string();
+            name.ends_with("Connection") || name.ends_with("Client")
+        }),
+        _ => false,
+    })
 }
 
 /// What a type parameter is by its bounds, which may stand in a `where` and be those of a reference to it.

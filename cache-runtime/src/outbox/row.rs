@@ -171,7 +171,7 @@ impl Serialize for PlainId {
             Value::Array(parts) => {
                 let mut tuple = serializer.serialize_tuple(parts.len())?;
                 for part in parts {
-                    tuple.serialize_element(part)?;
+                    tuple.serialize_element(&Part(part))?;
                 }
                 tuple.end()
             }
@@ -180,6 +180,16 @@ impl Serialize for PlainId {
             Value::Object(_) => Err(S::Error::custom("no id is an object")),
             plain => plain.serialize(serializer),
         }
+    }
+}
+
+/// A part of an id, of the column's type: in a JSON value of a program, numbers and the texts that
+/// look like them are told apart.
+struct Part<'a>(&'a Value);
+
+impl Serialize for Part<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
     }
 }
 
