@@ -752,8 +752,17 @@ mod tests {
                 "{wrong:?}"
             );
         }
+        let seeds = ("REDIS_CLUSTER", "a:7000,b:7001");
+        let sentinels = ("REDIS_SENTINELS", "a:26379");
+        for named in [seeds, sentinels] {
+            for wrong in [("REDIS_PORT", "udp://10.0.0.5:1"), ("REDIS_HOST", "a b")] {
+                let host = redis(&[named, wrong]).host;
+                assert_eq!(host, "a", "{named:?} {wrong:?}");
+            }
+        }
         let is_wrong =
             |vars: &[(&str, &str)]| config(&[vars, &[("REDIS_ENABLED", "1")]].concat()).is_err();
+        assert!(is_wrong(&[seeds, ("REDIS_DB", "x")]));
         assert!(is_wrong(&[("REDIS_PORT", "x")]) && is_wrong(&[url, ("REDIS_TLS", "maybe")]));
     }
 
@@ -764,6 +773,10 @@ mod tests {
         assert_eq!(
             redis(&[link, ("REDIS_HOST", "redis")]),
             RedisConfig::at("redis", 6380)
+        );
+        assert_eq!(
+            redis(&[link, ("REDIS_HOST", "redis.shop.svc.cluster.local")]),
+            RedisConfig::at("redis.shop.svc.cluster.local", 6380)
         );
         assert_eq!(
             redis(&[link, ("REDIS_HOST", "prod")]),

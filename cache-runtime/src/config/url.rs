@@ -315,6 +315,8 @@ mod tests {
         for (written, password) in [
             ("p%40ss", "p@ss"),
             ("p@ss", "p@ss"),
+            ("p@:ss", "p@:ss"),
+            ("@:7", "@:7"),
             ("a%23b%3Fc%2Fd%25e%3Af", "a#b?c/d%e:f"),
             ("a:b", "a:b"),
             ("a!b$c&d'e(f)*g+h,i;j=k", "a!b$c&d'e(f)*g+h,i;j=k"),
@@ -332,6 +334,8 @@ mod tests {
         assert_eq!(from_url("redis://:secret@"), default);
         assert_eq!(from_url("redis://:secret@/0"), default);
         assert_eq!(from_url("redis://:secret@:6379/0"), default);
+        let default = at("localhost", 7).map(|redis| redis.login(None, "p@:ss"));
+        assert_eq!(from_url("redis://:p@:ss@:7"), default);
     }
 
     /// Input that would cut a password, or turn part of it into an address, is an error that does

@@ -227,7 +227,7 @@ impl Key {
 
     fn of(part: &impl KeyPart, resource: String, rest: Rest) -> Result<Self, Error> {
         let mut key = Self::checked(resource, rest)?;
-        key.is_ambiguous = left_out::leaves_out(part);
+        key.is_ambiguous = left_out::leaves_out(part, None);
         Ok(key)
     }
 

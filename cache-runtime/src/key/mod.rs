@@ -23,7 +23,7 @@ pub(crate) use self::id::IdForm;
 pub(crate) use self::id::render as render_id;
 pub use self::kind::EntryKind;
 pub use self::left_out::{Argument, argument};
-pub(crate) use self::left_out::{Finding, text_hash};
+pub(crate) use self::left_out::{Finding, leaves_out, text_hash};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::manual::canonical_bytes;
 pub use self::manual::{IntoKey, Key, KeyPart};

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::key;
 use crate::protocol::codec::{self, Footprint, Refusal};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::schema::{self, Schema};
@@ -39,6 +40,11 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     /// The shape that the type's `Deserialize` asks for.
     #[doc(hidden)]
     fn schema() -> Schema;
+    /// Whether a field is not serialised, as far as the size of a type or its `Debug` shows it.
+    #[doc(hidden)]
+    fn leaves_out(&self, _text: Option<&str>) -> bool {
+        false
+    }
     /// A hash of the value's contents.
     #[doc(hidden)]
     fn digest(&self, codec: CodecId) -> Option<u64>;
@@ -53,6 +59,10 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
     fn to_bytes(&self, codec: CodecId) -> Result<(Bytes, Footprint), Refusal> {
         let (bytes, footprint) = codec::encode(codec, self)?;
         Ok((bytes.into(), footprint))
+    }
+
+    fn leaves_out(&self, text: Option<&str>) -> bool {
+        key::leaves_out(self, text)
     }
 
     fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {

@@ -73,6 +73,76 @@ async fn every_form_of_return_is_compared() {
     lost!(Tiers::new().await, plain optional shared fallible all_of_it listed);
 }
 
+/// No `PartialEq`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Shown {
+    names: HashMap<String, u8>,
+    #[serde(skip)]
+    secret: String,
+}
+
+#[cached(resource = "shown", cache = cache, key(n))]
+async fn shown(cache: &Cache, n: u8, secret: &str) -> Shown {
+    let names = (0..20).map(|it| (it.to_string(), n)).collect();
+    let secret = secret.into();
+    Shown { names, secret }
+}
+
+#[cached(resource = "shown", cache = cache, skip(cache, secret), batch = ids)]
+async fn many_shown(cache: &Cache, ids: &[u8], secret: &str) -> HashMap<u8, Shown> {
+    let shown = |n: u8| Shown {
+        names: HashMap::from([("a".into(), n)]),
+        secret: secret.into(),
+    };
+    ids.iter().map(|id| (*id, shown(*id))).collect()
+}
+
+/// Not equal to itself, and kept by this codec.
+#[cached(resource = "nan", codec = "msgpack", cache = cache, skip(cache))]
+async fn not_a_number(cache: &Cache) -> User {
+    user(f64::NAN, "hash")
+}
+
+#[tokio::test]
+async fn what_only_debug_shows_is_not_lost() {
+    for (tier, cache) in Tiers::new().await.encoded() {
+        let is_kept = |status| status == STORED;
+        assert!(!is_kept(status(shown(&cache, 1, "hash")).await.0), "{tier}");
+        assert_eq!(shown(&cache, 1, "hash").await.secret, "hash", "{tier}");
+        let many = many_shown(&cache, &[7], "hash").await;
+        assert_eq!(many[&7].secret, "hash", "{tier}");
+        let many = many_shown(&cache, &[7], "hash").await;
+        assert_eq!(many[&7].secret, "hash", "{tier}");
+        for _ in 0..2 {
+            assert_eq!(not_a_number(&cache).await.secret, "hash", "{tier}");
+        }
+        // Its entries are shown in another order each time.
+        assert!(is_kept(status(shown(&cache, 2, "")).await.0), "{tier}");
+    }
+}
+
+#[cached(resource = "later", cache = cache, skip(cache, secret))]
+async fn later(cache: &Cache, id: u64, secret: &str) -> Vec<User> {
+    vec![user(id as f64, secret)]
+}
+
+/// The first values have nothing in the field that is skipped, and others have.
+#[tokio::test]
+async fn a_field_that_is_skipped_is_looked_for_in_each_value() {
+    for cache in [Tiers::new().await.memory, Tiers::new().await.redis] {
+        for id in 0..20 {
+            assert_eq!(status(later(&cache, id, "")).await.0, STORED);
+        }
+        for id in 20..40 {
+            assert_eq!(
+                status(later(&cache, id, "hash")).await.0,
+                NOT_STORED,
+                "{id}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_field_that_serde_skips_is_found_outside_of_tests() {
     let tiers = Tiers::new().await;

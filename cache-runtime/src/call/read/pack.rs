@@ -163,6 +163,10 @@ impl Call {
         match encode().and_then(|bytes| codec::verify::<V, C>(self.codec.plain(), value, &bytes)) {
             Ok(()) => {
                 trust.keeps(footprint);
+                // A field that serde skips may have its default in the first values.
+                if trust.is_first() && value.leaves_out(C::text(value).as_deref()) {
+                    trust.leaves_out();
+                }
                 Ok(())
             }
             Err(refusal) => {

@@ -322,14 +322,22 @@ impl<T: ?Sized> fmt::Display for Show<'_, T> {
     }
 }
 
-/// Whether a struct, or one inside of it, is larger than what is serialised of it, as far as its size
-/// shows it.
-pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T) -> bool {
+/// Whether a struct, or one inside of it, has a field that is not serialised: as far as its size shows
+/// it, or the text of its `Debug`.
+pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -> bool {
+    let Some(node) = record::record(value) else {
+        return false;
+    };
     let mut sizes = Judge::of_a_hint();
-    if let Some(node) = record::record(value) {
-        sizes.by_size(&node);
-    }
-    sizes.reason.is_some_and(|reason| reason.is_of_a_struct())
+    sizes.by_size(&node);
+    let by_size = sizes.reason.is_some_and(|reason| reason.is_of_a_struct());
+    let by_text = || {
+        let text = text.filter(|text| text.len() <= LONGEST_TEXT)?;
+        let mut shown = Judge::of_a_hint();
+        shown.by_text(&node, &Shown::parse(text));
+        shown.reason
+    };
+    by_size || matches!(by_text(), Some(Reason::Field { .. }))
 }
 
 /// A hash of what `Debug` writes, in which the order of sets and maps does not count.

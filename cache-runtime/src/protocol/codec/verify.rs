@@ -22,7 +22,9 @@ use crate::protocol::codec_id::CodecId;
 pub trait Compare<V> {
     /// Whether both are equal; `None` if it can't be told.
     fn equal(one: &V, other: &V) -> Option<bool>;
-    /// The value as text, one field per line.
+    /// What `Debug` shows of the value.
+    fn text(value: &V) -> Option<String>;
+    /// The same, one field per line.
     fn lines(value: &V) -> Option<String>;
 }
 
@@ -43,6 +45,9 @@ impl<V> Compare<V> for AsEncoded {
     fn equal(_: &V, _: &V) -> Option<bool> {
         None
     }
+    fn text(_: &V) -> Option<String> {
+        None
+    }
     fn lines(_: &V) -> Option<String> {
         None
     }
@@ -51,6 +56,9 @@ impl<V> Compare<V> for AsEncoded {
 impl<V: Debug> Compare<V> for AsText {
     fn equal(_: &V, _: &V) -> Option<bool> {
         None
+    }
+    fn text(value: &V) -> Option<String> {
+        Some(format!("{value:?}"))
     }
     fn lines(value: &V) -> Option<String> {
         Some(format!("{value:#?}"))
@@ -61,6 +69,9 @@ impl<V: PartialEq> Compare<V> for AsEqual {
     fn equal(one: &V, other: &V) -> Option<bool> {
         Some(one == other)
     }
+    fn text(_: &V) -> Option<String> {
+        None
+    }
     fn lines(_: &V) -> Option<String> {
         None
     }
@@ -69,6 +80,9 @@ impl<V: PartialEq> Compare<V> for AsEqual {
 impl<V: PartialEq + Debug> Compare<V> for AsShown {
     fn equal(one: &V, other: &V) -> Option<bool> {
         Some(one == other)
+    }
+    fn text(value: &V) -> Option<String> {
+        Some(format!("{value:?}"))
     }
     fn lines(value: &V) -> Option<String> {
         Some(format!("{value:#?}"))
@@ -114,7 +128,7 @@ fn is_shown_alike<V: Cacheable, C: Compare<V>>(codec: CodecId, value: &V, bytes:
     if crate::base::mutation::is_active("texts-not-compared") {
         return true;
     }
-    let shown = |value: &V| C::lines(value).map(|lines| text_hash(&lines));
+    let shown = |value: &V| C::text(value).map(|text| text_hash(&text));
     let decoded = || V::from_bytes(codec, bytes).as_ref().and_then(shown);
     let (one, back) = (shown(value), decoded());
     one == back || back != decoded()
@@ -176,6 +190,16 @@ impl Trust {
     /// Notes that a value with this footprint came back unchanged.
     pub(crate) fn keeps(&self, footprint: &Footprint) {
         self.0.lock().verified.add(footprint);
+    }
+
+    /// Whether this is the function's first value.
+    pub(crate) fn is_first(&self) -> bool {
+        self.0.lock().fills == 1
+    }
+
+    /// Notes that the type has a field that is not serialised: any value may be lost, though the first ones were not.
+    pub(crate) fn leaves_out(&self) {
+        self.loses();
     }
 
     /// Notes that a value did not come back unchanged.
