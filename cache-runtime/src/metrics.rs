@@ -186,7 +186,9 @@ metrics! {
     OUTBOX_OLDEST = "cache_outbox_oldest_row_seconds", Gauge, "seconds", [],
         "How long the oldest row has waited to be carried out; 0 if none waits, and without Redis.";
     OUTBOX_SET_ASIDE = "cache_outbox_set_aside_rows", Gauge, "", [],
-        "Rows of the outbox that could not be read, until somebody deletes them.";
+        "Rows of the outbox that could not be read, and are kept: 1,000 of the last 7 days at most.";
+    OUTBOX_DROPPED = "cache_outbox_set_aside_dropped_total", Counter, "", [],
+        "Rows that could not be read and are kept no more, of all processes.";
     OUTBOX_DELIVERED = "cache_outbox_delivered_total", Counter, "", [],
         "Rows of the outbox that this process has carried out.";
     OUTBOX_CONNECTIONS = "cache_outbox_connections_total", Counter, "", [],
@@ -496,6 +498,7 @@ impl Publication<'_> {
         let oldest = outbox.oldest_ms.filter(|_| outbox.shared).unwrap_or(0);
         self.gauge(OUTBOX_OLDEST, &[], oldest as f64 / 1000.0);
         self.gauge(OUTBOX_SET_ASIDE, &[], outbox.set_aside as f64);
+        self.counter(OUTBOX_DROPPED, &[], outbox.set_aside_dropped);
         self.counter(OUTBOX_DELIVERED, &[], outbox.delivered);
         self.counter(OUTBOX_CONNECTIONS, &[], outbox.connections);
         self.counter(OUTBOX_COLD_STARTS, &[], outbox.cold_starts);

@@ -85,8 +85,12 @@ pub struct OutboxStats {
     pub depth: Option<u64>,
     /// The age of the oldest row, in milliseconds.
     pub oldest_ms: Option<u64>,
-    /// Rows that could not be read. They were moved to the set-aside table.
+    /// Rows that could not be read and are in the set-aside table: 1,000 of the last 7 days at
+    /// most.
     pub set_aside: u64,
+    /// Rows that were dropped from the set-aside table past these limits, by any process, since
+    /// the outbox was installed.
+    pub set_aside_dropped: u64,
     /// How often the relay has connected.
     pub connections: u64,
     /// How often this process has emptied its cache, since it may have missed rows.

@@ -227,8 +227,12 @@ pub(super) fn outbox(checkup: &mut Checkup, outbox: &OutboxStats) {
         ));
     }
     if outbox.set_aside > 0 {
+        let dropped = match outbox.set_aside_dropped {
+            0 => String::new(),
+            dropped => format!(", and {dropped} more that are kept no longer"),
+        };
         advise(format!(
-            "{} rows of the outbox {table} could not be read, and what they may have meant was invalidated; look at their reasons in the table beside it, mend who writes them, and delete them",
+            "{} rows of the outbox {table}{dropped} could not be read, and what they may have meant was invalidated; look at their reasons in the table beside it, mend who writes them, and delete them",
             outbox.set_aside
         ));
     }

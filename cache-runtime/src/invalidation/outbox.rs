@@ -1,6 +1,7 @@
 //! The state that the relay of the database's outbox shares with writers of rows and the statistics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -9,6 +10,9 @@ use crate::stats::OutboxStats;
 
 /// Past this many, the ids of own rows are dropped: the relays find the rows when they are due.
 const MOST_DONE: usize = 10_000;
+/// For so long they are collected, so that one statement deletes those of many transactions. It is less than the time for which
+/// they are their writer's.
+const COLLECTED: Duration = Duration::from_millis(100);
 const UNKNOWN: u64 = u64::MAX;
 
 /// One outbox of one cache.
@@ -27,6 +31,7 @@ pub(crate) struct OutboxLink {
     depth: AtomicU64,
     oldest_ms: AtomicU64,
     set_aside: AtomicU64,
+    dropped: AtomicU64,
     connections: AtomicU64,
     cold_starts: AtomicU64,
     /// Rows of this process whose invalidation the store has acknowledged already.
@@ -42,6 +47,8 @@ pub(crate) struct Survey {
     pub(crate) depth: u64,
     pub(crate) oldest_ms: Option<u64>,
     pub(crate) set_aside: u64,
+    /// Of these, dropped past the limit.
+    pub(crate) dropped: u64,
 }
 
 impl OutboxLink {
@@ -58,6 +65,7 @@ impl OutboxLink {
             depth: unknown(),
             oldest_ms: unknown(),
             set_aside: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             cold_starts: AtomicU64::new(0),
             done: Mutex::default(),
@@ -108,6 +116,7 @@ impl OutboxLink {
         let oldest = survey.oldest_ms.unwrap_or(UNKNOWN);
         self.oldest_ms.store(oldest, Ordering::Relaxed);
         self.set_aside.store(survey.set_aside, Ordering::Relaxed);
+        self.dropped.store(survey.dropped, Ordering::Relaxed);
     }
 
     /// The store has what these rows of this process say: the relay is to delete them.
@@ -128,9 +137,13 @@ impl OutboxLink {
         std::mem::take(&mut self.done.lock())
     }
 
-    /// Returns when there are rows to delete.
+    /// Returns some time after there are rows to delete.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may not return for rows that are there: look at [`take_done`](Self::take_done) then.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+        tokio::time::sleep(COLLECTED).await;
     }
 
     pub(crate) fn stats(&self, serving: Option<bool>) -> OutboxStats {
@@ -146,6 +159,7 @@ impl OutboxLink {
             depth: known(&self.depth),
             oldest_ms: known(&self.oldest_ms),
             set_aside: self.set_aside.load(Ordering::Relaxed),
+            set_aside_dropped: self.dropped.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
             cold_starts: self.cold_starts.load(Ordering::Relaxed),
         }

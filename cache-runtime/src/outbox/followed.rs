@@ -127,7 +127,10 @@ async fn read(
         let report = relay.report(&meaning.poison);
         match connection.rows(&relay.set_aside_sql(), &[&report]).await {
             Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => relay.not_set_aside(&error),
-            set_aside => drop(set_aside?),
+            set_aside => {
+                set_aside?;
+                relay.drop_set_aside(connection).await?;
+            }
         }
     }
     if !deliver(&cache, meaning).await {

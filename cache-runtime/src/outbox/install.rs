@@ -84,8 +84,10 @@ pub struct Status {
     pub rows: u64,
     /// The age of the oldest one.
     pub oldest: Option<Duration>,
-    /// Rows that no relay could read.
+    /// Rows that no relay could read: the last 1,000, of the last 7 days.
     pub set_aside: u64,
+    /// Rows that no relay could read, and that are kept no longer.
+    pub set_aside_dropped: u64,
     /// Connections of relays.
     pub relays: u64,
     /// Tables whose changes are followed.
@@ -115,6 +117,7 @@ pub async fn status(
         rows: 0,
         oldest: None,
         set_aside: 0,
+        set_aside_dropped: 0,
         relays: 0,
         followed: Vec::new(),
         not_followed: Vec::new(),
@@ -128,8 +131,9 @@ pub async fn status(
             (SELECT count(*) FROM {outbox}),
             (SELECT {} FROM {outbox} AS r ORDER BY id LIMIT 1),
             (SELECT count(*) FROM {}),
-            (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox' AND datname = current_database())
-        FROM {state} WHERE $1 IS NOT NULL",
+            (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox' AND datname = current_database()),
+            (to_jsonb(state) ->> 'dropped')::bigint
+        FROM {state} AS state WHERE $1 IS NOT NULL",
         Row::AGE_MS,
         table.beside("_set_aside")
     );
@@ -142,6 +146,8 @@ pub async fn status(
     status.oldest = oldest.map(|ms| Duration::from_millis(natural(ms)));
     status.set_aside = natural(row.try_get(4)?);
     status.relays = natural(row.try_get(5)?);
+    // Version 1 has no such column.
+    status.set_aside_dropped = natural(row.try_get::<Option<i64>, _>(6)?.unwrap_or(0));
 
     // A table of which one event is not followed counts as not followed.
     let followed = "WITH RECURSIVE known AS (
@@ -202,7 +208,11 @@ impl fmt::Display for Status {
             format!(", the oldest for {:.1} s", it.as_secs_f64())
         });
         writeln!(f, "Rows:       {}{oldest}", self.rows)?;
-        writeln!(f, "Set aside:  {}", self.set_aside)?;
+        write!(f, "Set aside:  {}", self.set_aside)?;
+        match self.set_aside_dropped {
+            0 => writeln!(f)?,
+            dropped => writeln!(f, ", and {dropped} that are kept no longer")?,
+        }
         let names = |names: &[String]| match names {
             [] => "none".to_owned(),
             names => names.join(", "),

@@ -4,7 +4,7 @@ use crate::base::error::Error;
 use crate::config::outbox::{OutboxTable, quote_text};
 
 /// The version of the table that this crate reads and writes.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// The SQL that creates the outbox, for a migration. It can be run again, and says the [version](VERSION) in the table
 /// `.._state`. Needs PostgreSQL 13 or later.
@@ -12,8 +12,8 @@ pub const VERSION: i32 = 1;
 /// | table | what is in it |
 /// |---|---|
 /// | `cache_outbox` | what is to be invalidated |
-/// | `cache_outbox_set_aside` | rows that no relay could read, with the reason; look at them, then delete them |
-/// | `cache_outbox_state` | one row: the version, and how the relays share the rows |
+/// | `cache_outbox_set_aside` | the last 1,000 rows of the last 7 days that no relay could read, with the reason |
+/// | `cache_outbox_state` | one row: the version, how the relays share the rows, and how many rows that were set aside have been dropped |
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if `table` is not `schema.name`.
@@ -72,6 +72,8 @@ CREATE TABLE IF NOT EXISTS {state} (
     -- How the relays share the rows; the first one that connects says it.
     relay text
 );
+-- Since version 2: rows that were set aside, and dropped past the limit.
+ALTER TABLE {state} ADD COLUMN IF NOT EXISTS dropped bigint NOT NULL DEFAULT 0;
 INSERT INTO {state} (version) VALUES ({VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION}, relay = NULL;
 CREATE OR REPLACE FUNCTION {notify}() RETURNS trigger LANGUAGE plpgsql AS $cache_outbox$
 BEGIN

@@ -27,10 +27,14 @@ pub(super) const CONNECT: Duration = Duration::from_secs(2);
 const SURVEY: Duration = Duration::from_secs(5);
 /// Of so many rows of a batch that can't be read each is logged.
 const LOGGED: usize = 10;
+/// So many rows that can't be read are kept, of so many days; the oldest go first. They are evidence of a writer's mistake:
+/// what they may have meant has been invalidated.
+pub(super) const MOST_SET_ASIDE: usize = 1_000;
+const TOO_OLD: &str = "set_aside < clock_timestamp() - interval '7 days'";
 /// How the state says that each process reads the rows; behind it, for how many milliseconds they stay.
 pub(super) const EACH: &str = "each/";
 /// How long a batch of rows may wait for the store, which holds their locks.
-pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(800);
+pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(600);
 
 #[derive(Clone)]
 pub(super) struct Relay {
@@ -145,8 +149,9 @@ impl Relay {
         // Before the first read: what is committed after it is notified.
         listener.listen(&self.table().channel()).await?;
         let mut connection = Connection { listener };
-        // A process that stands still in the middle of a batch must not hold its rows.
-        let settings = "SET idle_in_transaction_session_timeout = '1s'";
+        // A process that stands still in the middle of a batch must not hold its rows: this and the others' poll are less than
+        // the 1.5 s that are promised.
+        let settings = "SET idle_in_transaction_session_timeout = '750ms'";
         connection.rows(settings, &[]).await?;
         self.check(&mut connection).await?;
         Ok(connection)
@@ -252,10 +257,13 @@ impl Relay {
         let sql = format!(
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM {outbox} LIMIT 100000) AS counted),
                 (SELECT {} FROM {outbox} AS r ORDER BY id LIMIT 1),
-                (SELECT count(*) FROM (SELECT 1 FROM {set_aside} LIMIT 100000) AS counted)",
+                (SELECT count(*) FROM (SELECT 1 FROM {set_aside} LIMIT 100000) AS counted),
+                (SELECT dropped FROM {state}),
+                EXISTS (SELECT FROM {set_aside} WHERE {TOO_OLD})",
             Row::AGE_MS,
             outbox = self.table().quoted(),
             set_aside = self.table().beside("_set_aside"),
+            state = self.table().beside("_state"),
         );
         let read = connection.rows(&sql, &[]).await?;
         let read = read.first().ok_or(Lost::Closed)?;
@@ -264,19 +272,64 @@ impl Relay {
             depth: natural(read.try_get(0)?),
             oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
             set_aside: natural(read.try_get(2)?),
+            dropped: natural(read.try_get::<Option<i64>, _>(3)?.unwrap_or(0)),
         });
+        if read.try_get(4)? {
+            self.drop_set_aside(connection).await?;
+        }
         Ok(())
     }
 
-    /// Reports rows that can't be read, and puts them into the table beside. Returns the statement for that.
+    /// The statement that puts rows into the table beside. Where each process reads all rows, one that comes later does not put
+    /// back what has been dropped.
     pub(super) fn set_aside_sql(&self) -> String {
+        let set_aside = self.table().beside("_set_aside");
+        let is_kept = match self.freshness {
+            None => String::new(),
+            Some(_) => format!(
+                "WHERE id > coalesce((SELECT id FROM {set_aside} ORDER BY id DESC OFFSET {} LIMIT 1), id - 1)",
+                MOST_SET_ASIDE - 1
+            ),
+        };
         format!(
-            "INSERT INTO {} (id, kind, resource, value, reason)
+            "INSERT INTO {set_aside} (id, kind, resource, value, reason)
                 SELECT id, kind, resource, left(value, 1000), reason
                 FROM json_to_recordset($1::json) AS r(id bigint, kind text, resource text, value text, reason text)
+                {is_kept}
                 ON CONFLICT (id) DO NOTHING",
-            self.table().beside("_set_aside")
         )
+    }
+
+    /// Drops the oldest rows that were set aside, past the limits, and counts them in the state. Behind the transaction that has
+    /// set some aside, so that relays wait for each other only briefly.
+    pub(super) async fn drop_set_aside(&self, connection: &mut Connection) -> Result<(), Lost> {
+        if crate::base::mutation::is_active("outbox-set-aside-kept") {
+            return Ok(());
+        }
+        let (set_aside, state) = (
+            self.table().beside("_set_aside"),
+            self.table().beside("_state"),
+        );
+        let sql = format!(
+            "WITH dropped AS (
+                DELETE FROM {set_aside} WHERE {TOO_OLD}
+                    OR id <= (SELECT id FROM {set_aside} ORDER BY id DESC OFFSET {MOST_SET_ASIDE} LIMIT 1)
+                RETURNING 1
+            )
+            UPDATE {state} AS state SET dropped = state.dropped + counted.rows
+                FROM (SELECT count(*) AS rows FROM dropped) AS counted WHERE counted.rows > 0"
+        );
+        match connection.rows(&sql, &[]).await {
+            Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+                tracing::warn!(
+                    table = self.table().channel(),
+                    %error,
+                    "rows that were set aside could not be dropped; the relay's user needs DELETE on that table"
+                );
+                Ok(())
+            }
+            dropped => dropped.map(drop),
+        }
     }
 
     /// A row that can't be set aside is invalidated all the same, and does not hold the others up.

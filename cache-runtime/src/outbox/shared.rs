@@ -100,7 +100,8 @@ async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> 
         return Ok(false);
     }
     let meaning = meaning(&cache, batch);
-    if !meaning.poison.is_empty() {
+    let has_poison = !meaning.poison.is_empty();
+    if has_poison {
         let report = relay.report(&meaning.poison);
         set_aside(relay, &mut transaction, &report).await?;
     }
@@ -115,6 +116,9 @@ async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> 
     }
     within(async { Ok(transaction.commit().await?) }).await?;
     relay.link.delivered(number, lag);
+    if has_poison {
+        relay.drop_set_aside(connection).await?;
+    }
     Ok(number == BATCH)
 }
 

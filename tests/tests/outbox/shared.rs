@@ -187,6 +187,60 @@ async fn a_row_that_cannot_be_read_is_set_aside() {
     eventually(PATIENCE, async || node.stats().await.set_aside == 11).await;
 }
 
+/// What can't be read is kept for those who look for its reason, but not for ever, and not without limit.
+#[tokio::test]
+async fn rows_set_aside_are_limited_in_number_and_age() {
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let followed = CacheConfig::default().local_mb(4);
+    for (shares, config) in [(true, config(&redis)), (false, followed)] {
+        let url = database(postgres, []).await;
+        // Where each reads all rows, one may put some back that another has just dropped.
+        let is_dropped = |rows: u64| {
+            if shares {
+                rows == 205
+            } else {
+                (205..=405).contains(&rows)
+            }
+        };
+        postgres.psql(
+            &url,
+            "INSERT INTO cache_outbox_set_aside (id, kind, reason, set_aside)
+                SELECT n, 'odd', 'is old', now() - interval '8 days' FROM generate_series(100001, 100005) n",
+        );
+        // Old ones go without a new one.
+        let nodes = [
+            Node::new(config.clone(), &url).await,
+            Node::new(config, &url).await,
+        ];
+        let set_aside = "SELECT count(*) FROM cache_outbox_set_aside";
+        eventually(PATIENCE, async || postgres.psql(&url, set_aside) == "0").await;
+        postgres.psql(
+            &url,
+            "INSERT INTO cache_outbox (kind, resource) SELECT 'odd', 'users' FROM generate_series(1, 1200)",
+        );
+        let kept = "SELECT count(*), min(id), max(id) FROM cache_outbox_set_aside";
+        let last = "1000|201|1200";
+        eventually(PATIENCE, async || postgres.psql(&url, kept) == last).await;
+        for node in &nodes {
+            eventually(PATIENCE, async || {
+                let stats = node.stats().await;
+                stats.set_aside == 1_000 && is_dropped(stats.set_aside_dropped)
+            })
+            .await;
+            let checkup = node.cache.checkup().await.to_string();
+            let told = "more that are kept no longer";
+            assert!(checkup.contains(told), "{checkup}");
+        }
+        let outbox = OutboxConfig::postgres(&url).expect("a URL");
+        let mut connection = PgConnection::connect(&url).await.expect("connects");
+        let status = cache_runtime::outbox::status(&mut connection, &outbox).await;
+        let status = status.expect("read");
+        assert_eq!(status.set_aside, 1_000);
+        assert!(is_dropped(status.set_aside_dropped), "{status}");
+        assert!(status.to_string().contains("1000, and "), "{status}");
+    }
+}
+
 /// The relay's connection is gone in each way in which one can be.
 #[tokio::test]
 async fn a_lost_connection_is_noticed_and_followed_by_a_read() {
