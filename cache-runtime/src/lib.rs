@@ -76,6 +76,7 @@
 //! | `redis` | yes | the shared tier |
 //! | `map` | yes | [`map`]: every annotated function registers itself at link time (Linux, macOS, Windows, the BSDs) |
 //! | `outbox-postgres` | no | `outbox`: what any program commits to PostgreSQL is invalidated, by triggers or by hand |
+//! | `outbox-sqlite` | no | the same for a file of SQLite that several processes share |
 //! | `admin` | no | [`admin`]: a page to look at a cache with, and to act on it |
 //! | `metrics` | no | [`metrics`]: figures for Prometheus, OpenTelemetry and others |
 //! | `sqlx` | no | `sqlx::transaction`: begin, run, commit, then invalidate |

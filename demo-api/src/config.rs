@@ -99,8 +99,9 @@ impl Config {
                 return Err(ConfigError::new("OUTBOX", problem));
             }
         };
-        if outbox && database_url.starts_with("sqlite") {
-            let problem = "needs PostgreSQL: set DATABASE_URL to postgres://.., or OUTBOX to false";
+        let is_memory = database_url.contains(":memory:") || database_url.contains("mode=memory");
+        if outbox && is_memory {
+            let problem = "needs a database that others see: set DATABASE_URL to postgres://.. or a file of SQLite, or OUTBOX to false";
             return Err(ConfigError::new("OUTBOX", problem));
         }
         Ok(Self {

@@ -36,7 +36,7 @@ const HELP: &str = "The demo API of cache-runtime.
 
   demo-api              serves HTTP, as the environment says (see .env.example)
   demo-api doctor       looks for what operators forget; ends with 1 if it found something
-  demo-api outbox sql   the SQL by which PostgreSQL tells the cache what changes, also from psql
+  demo-api outbox sql   the SQL by which the database tells the cache what changes, also from psql
   demo-api outbox install, status, remove   runs it, looks at it, takes it away
   demo-api map          what the annotated functions cache and invalidate, as a table
   demo-api map json     the same in JSON
@@ -55,10 +55,10 @@ fn start() -> Result<ExitCode, Failure> {
         [] => with_runtime("info,poem=warn,sqlx=warn", serve()),
         // What the connection has to say is in the checkup.
         ["doctor"] => with_runtime("error", doctor()),
-        ["outbox", "sql"] => print(&outbox::sql()?),
-        ["outbox", command @ ("install" | "status" | "remove")] => {
-            with_runtime("error", run_outbox(command.to_owned()))
-        }
+        [
+            "outbox",
+            command @ ("sql" | "install" | "status" | "remove"),
+        ] => with_runtime("error", run_outbox(command.to_owned())),
         ["map"] => print(&map().to_string()),
         ["map", "json"] => print(&format!("{}\n", serde_json::to_string_pretty(&map())?)),
         ["map", "mermaid"] => print(&map().to_mermaid()),
@@ -111,6 +111,7 @@ async fn doctor() -> Result<ExitCode, Failure> {
 async fn run_outbox(command: String) -> Result<ExitCode, Failure> {
     let config = Config::from_env()?;
     match command.as_str() {
+        "sql" => return print(&outbox::sql(&config.database_url)?),
         "install" => {
             // The tables come first.
             let pool = db::open(&config.database_url)

@@ -1,19 +1,27 @@
-//! The database invalidates: what any program commits to PostgreSQL reaches the cache.
+//! The database invalidates: what any program commits to PostgreSQL, or to the file of SQLite, reaches the cache.
 
-use cache_runtime::outbox::{self, OutboxConfig, Status, Triggers, table};
+use cache_runtime::outbox::{self, OutboxConfig, Status, Triggers, sqlite, table};
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Error};
+use sqlx::{Connection, SqliteConnection};
 
+use crate::config::ConfigError;
 use crate::resources::RESOURCES;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+fn is_sqlite(database_url: &str) -> bool {
+    database_url.starts_with("sqlite")
+}
+
 /// Where the outbox is: in the demo's own database.
 ///
 /// # Errors
-/// When the URL is none of PostgreSQL.
+/// When the URL is none of PostgreSQL, or of a file of SQLite.
 pub fn config(database_url: &str) -> Result<OutboxConfig, cache_runtime::Error> {
-    OutboxConfig::postgres(database_url)
+    match is_sqlite(database_url) {
+        true => OutboxConfig::sqlite(database_url),
+        false => OutboxConfig::postgres(database_url),
+    }
 }
 
 /// Each table of the demo has the name of its resource.
@@ -26,9 +34,21 @@ fn triggers() -> Result<Triggers, cache_runtime::Error> {
 ///
 /// # Errors
 /// When the tables don't fit the annotated functions.
-pub fn sql() -> Result<String, cache_runtime::Error> {
-    let migration = outbox::migration(outbox::DEFAULT_TABLE)?;
-    Ok(format!("BEGIN;\n{migration}{}COMMIT;\n", triggers()?))
+pub fn sql(database_url: &str) -> Result<String, cache_runtime::Error> {
+    let triggers = triggers()?;
+    Ok(match is_sqlite(database_url) {
+        true => {
+            let migration = sqlite::migration(outbox::DEFAULT_TABLE)?;
+            format!(
+                "BEGIN IMMEDIATE;\n{migration}{}COMMIT;\n",
+                triggers.sqlite_sql()
+            )
+        }
+        false => {
+            let migration = outbox::migration(outbox::DEFAULT_TABLE)?;
+            format!("BEGIN;\n{migration}{triggers}COMMIT;\n")
+        }
+    })
 }
 
 /// Runs that SQL.
@@ -36,9 +56,14 @@ pub fn sql() -> Result<String, cache_runtime::Error> {
 /// # Errors
 /// When the database can't be reached or refuses.
 pub async fn install(database_url: &str) -> Result<(), Failure> {
-    let config = config(database_url)?;
-    let mut connection = connect(database_url).await?;
-    outbox::install(&mut connection, &config, Some(&triggers()?)).await?;
+    let (config, triggers) = (config(database_url)?, triggers()?);
+    if is_sqlite(database_url) {
+        let mut connection = file(database_url).await?;
+        sqlite::install(&mut connection, &config, Some(&triggers)).await?;
+        return Ok(connection.close().await?);
+    }
+    let mut connection = server(database_url).await?;
+    outbox::install(&mut connection, &config, Some(&triggers)).await?;
     Ok(connection.close().await?)
 }
 
@@ -48,7 +73,11 @@ pub async fn install(database_url: &str) -> Result<(), Failure> {
 /// When the database can't be reached or refuses.
 pub async fn install_if_missing(database_url: &str) -> Result<(), Failure> {
     let status = status(database_url).await?;
-    let is_there = status.version == Some(outbox::VERSION)
+    let version = match is_sqlite(database_url) {
+        true => i32::try_from(sqlite::VERSION)?,
+        false => outbox::VERSION,
+    };
+    let is_there = status.version == Some(version)
         && status.not_followed.is_empty()
         && status.followed.len() >= RESOURCES.len();
     if is_there {
@@ -63,7 +92,12 @@ pub async fn install_if_missing(database_url: &str) -> Result<(), Failure> {
 /// When the database can't be reached or refuses.
 pub async fn remove(database_url: &str) -> Result<(), Failure> {
     let config = config(database_url)?;
-    let mut connection = connect(database_url).await?;
+    if is_sqlite(database_url) {
+        let mut connection = file(database_url).await?;
+        sqlite::remove(&mut connection, &config).await?;
+        return Ok(connection.close().await?);
+    }
+    let mut connection = server(database_url).await?;
     outbox::remove(&mut connection, &config, Some(&triggers()?)).await?;
     Ok(connection.close().await?)
 }
@@ -74,23 +108,49 @@ pub async fn remove(database_url: &str) -> Result<(), Failure> {
 /// When the database can't be reached or refuses.
 pub async fn status(database_url: &str) -> Result<Status, Failure> {
     let config = config(database_url)?;
-    let mut connection = connect(database_url).await?;
+    if is_sqlite(database_url) {
+        let mut connection = file(database_url).await?;
+        let status = sqlite::status(&mut connection, &config).await?;
+        connection.close().await?;
+        return Ok(status);
+    }
+    let mut connection = server(database_url).await?;
     let status = outbox::status(&mut connection, &config).await?;
     connection.close().await?;
     Ok(status)
 }
 
-async fn connect(database_url: &str) -> Result<PgConnection, Error> {
-    PgConnection::connect(database_url).await
+async fn file(database_url: &str) -> Result<SqliteConnection, ConfigError> {
+    let connection = SqliteConnection::connect(database_url).await;
+    connection.map_err(|error| unusable(&error))
+}
+
+async fn server(database_url: &str) -> Result<PgConnection, ConfigError> {
+    let connection = PgConnection::connect(database_url).await;
+    connection.map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &sqlx::Error) -> ConfigError {
+    ConfigError::new(
+        "DATABASE_URL",
+        format!("the database can't be used: {error}"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn the_triggers_fit_the_program() {
-        let sql = super::sql().unwrap();
+        let sql = super::sql("postgres://h/d").unwrap();
         for name in super::RESOURCES {
             assert!(sql.contains(&format!("'\"{name}\"'")), "{sql}");
+        }
+        let sql = super::sql("sqlite://demo.db").unwrap();
+        for name in super::RESOURCES {
+            assert!(
+                sql.contains(&format!("AFTER UPDATE ON \"{name}\"")),
+                "{sql}"
+            );
         }
     }
 }

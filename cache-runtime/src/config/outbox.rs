@@ -32,21 +32,33 @@ const SHORTEST_RETENTION: Duration = Duration::from_secs(2);
 /// ```
 #[derive(Clone)]
 pub struct OutboxConfig {
-    pub(crate) options: PgConnectOptions,
+    pub(crate) place: Place,
     pub(crate) table: OutboxTable,
     pub(crate) poll: Duration,
     pub(crate) retention: Duration,
 }
 
+/// Where an outbox is.
+#[derive(Clone)]
+pub(crate) enum Place {
+    Postgres(PgConnectOptions),
+    #[cfg(feature = "outbox-sqlite")]
+    Sqlite(::sqlx::sqlite::SqliteConnectOptions),
+}
+
 impl fmt::Debug for OutboxConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The options hold a password.
-        f.debug_struct("OutboxConfig")
-            .field("host", &self.options.get_host())
-            .field("port", &self.options.get_port())
-            .field("database", &self.options.get_database())
-            .field("table", &self.table)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("OutboxConfig");
+        match &self.place {
+            // The options hold a password.
+            Place::Postgres(options) => shown
+                .field("host", &options.get_host())
+                .field("port", &options.get_port())
+                .field("database", &options.get_database()),
+            #[cfg(feature = "outbox-sqlite")]
+            Place::Sqlite(options) => shown.field("file", &options.get_filename()),
+        };
+        shown.field("table", &self.table).finish_non_exhaustive()
     }
 }
 
@@ -73,10 +85,36 @@ impl OutboxConfig {
     #[must_use]
     pub fn with_options(options: PgConnectOptions) -> Self {
         Self {
-            options,
+            place: Place::Postgres(options),
             table: OutboxTable::default(),
             poll: Duration::from_millis(500),
             retention: Duration::from_secs(300),
+        }
+    }
+
+    /// The outbox in a file of SQLite: `sqlite://path/to/file`. It is read every 20 ms, since nothing
+    /// notifies; [`poll`](Self::poll) sets another time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if this is no URL of SQLite, or one of a database in memory, which
+    /// no other connection sees.
+    #[cfg(feature = "outbox-sqlite")]
+    pub fn sqlite(url: &str) -> Result<Self, Error> {
+        let is_memory = url.contains(":memory:") || url.contains("mode=memory");
+        let options = ::sqlx::sqlite::SqliteConnectOptions::from_str(url).ok();
+        match options.filter(|_| url.starts_with("sqlite:") && !is_memory) {
+            Some(options) => Ok(Self {
+                place: Place::Sqlite(options),
+                table: OutboxTable {
+                    schema: "main".into(),
+                    ..OutboxTable::default()
+                },
+                poll: SHORTEST_POLL,
+                retention: Duration::from_secs(300),
+            }),
+            None => Err(invalid(
+                "the outbox needs a file of SQLite: sqlite://path/to/file; one in memory is seen by one connection only",
+            )),
         }
     }
 
@@ -241,6 +279,15 @@ mod tests {
         ] {
             let error = OutboxConfig::postgres(url).expect_err(url).to_string();
             assert!(!error.contains("secret"), "{error}");
+        }
+        #[cfg(feature = "outbox-sqlite")]
+        for url in [
+            "sqlite::memory:",
+            "sqlite://x?mode=memory",
+            "x.db",
+            "postgres://h/d",
+        ] {
+            OutboxConfig::sqlite(url).expect_err(url);
         }
         let config = OutboxConfig::postgres("postgres://u:secret@h/d").expect("a URL");
         assert!(!format!("{config:?}").contains("secret"));

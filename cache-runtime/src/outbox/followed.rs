@@ -25,7 +25,7 @@ use crate::invalidation::Acknowledgement;
 use crate::local::{Cover, Moment, Session};
 
 /// More rows at once are not read: everything is forgotten.
-const MOST_READ: usize = 10_000;
+pub(super) const MOST_READ: usize = 10_000;
 
 /// What has been read.
 #[derive(Debug, Clone)]
@@ -169,11 +169,11 @@ fn is_away(last_ms: i64, now_ms: i64, retention: Duration) -> bool {
 /// Horizons by when they were seen. What was before one of them had been committed by then, so every process that has read
 /// since has seen it. When a row was written says less: its transaction may have been open for long.
 #[derive(Debug, Default)]
-struct Horizons(VecDeque<(Instant, String)>);
+pub(super) struct Horizons(VecDeque<(Instant, String)>);
 
 impl Horizons {
     /// Notes one; returns another that was seen a retention ago.
-    fn note(&mut self, horizon: String, retention: Duration) -> Option<String> {
+    pub(super) fn note(&mut self, horizon: String, retention: Duration) -> Option<String> {
         let now = clock::now();
         let step = retention / 10;
         if self

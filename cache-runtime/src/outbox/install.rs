@@ -88,13 +88,33 @@ pub struct Status {
     pub set_aside: u64,
     /// Rows that no relay could read, and that are kept no longer.
     pub set_aside_dropped: u64,
-    /// Connections of relays.
+    /// Connections of relays. SQLite does not know them: 0.
     pub relays: u64,
+    knows_relays: bool,
     /// Tables whose changes are followed.
     pub followed: Vec<String>,
     /// Partitions of these that are not: a statement that names one of them writes nothing to the outbox. Also tables of which
     /// some triggers are gone or switched off.
     pub not_followed: Vec<String>,
+}
+
+impl Status {
+    /// Of an outbox that is not there.
+    pub(super) fn none(table: String) -> Self {
+        Self {
+            table,
+            version: None,
+            relay: None,
+            rows: 0,
+            oldest: None,
+            set_aside: 0,
+            set_aside_dropped: 0,
+            relays: 0,
+            knows_relays: false,
+            followed: Vec::new(),
+            not_followed: Vec::new(),
+        }
+    }
 }
 
 /// Looks at the outbox.
@@ -110,18 +130,8 @@ pub async fn status(
 ) -> Result<Status, ::sqlx::Error> {
     let table = &config.table;
     let (outbox, state) = (table.quoted(), table.beside("_state"));
-    let mut status = Status {
-        table: table.channel(),
-        version: None,
-        relay: None,
-        rows: 0,
-        oldest: None,
-        set_aside: 0,
-        set_aside_dropped: 0,
-        relays: 0,
-        followed: Vec::new(),
-        not_followed: Vec::new(),
-    };
+    let mut status = Status::none(table.channel());
+    status.knows_relays = true;
     let exists = one(connection, "SELECT to_regclass($1) IS NOT NULL", &state).await?;
     if !exists.try_get(0)? {
         return Ok(status);
@@ -203,7 +213,9 @@ impl fmt::Display for Status {
             Some(shared) => format!("the processes share the rows ({shared})"),
         };
         writeln!(f, "Table:      {}, version {version}; {relay}", self.table)?;
-        writeln!(f, "Relays:     {}", self.relays)?;
+        if self.knows_relays {
+            writeln!(f, "Relays:     {}", self.relays)?;
+        }
         let oldest = self.oldest.map_or_else(String::new, |it| {
             format!(", the oldest for {:.1} s", it.as_secs_f64())
         });

@@ -34,8 +34,12 @@ mod install;
 mod migration;
 mod relay;
 mod row;
+#[cfg(feature = "outbox-sqlite")]
+mod row_triggers;
 mod session;
 mod shared;
+#[cfg(feature = "outbox-sqlite")]
+pub mod sqlite;
 mod triggers;
 mod write;
 

@@ -12,7 +12,7 @@ use ::sqlx::postgres::{PgConnection, PgListener, PgPoolOptions, PgRow};
 use ::sqlx::{Acquire, AssertSqlSafe, Row as _};
 
 use crate::base::clock::{self, Instant};
-use crate::config::outbox::{OutboxConfig, OutboxTable};
+use crate::config::outbox::{OutboxConfig, OutboxTable, Place};
 use crate::engine::{Handle, WeakHandle};
 use crate::invalidation::outbox::{OutboxLink, Survey};
 use crate::local::Cover;
@@ -24,7 +24,7 @@ const QUERY: Duration = Duration::from_secs(1);
 /// How long a connection may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How often the table's size is looked at.
-const SURVEY: Duration = Duration::from_secs(5);
+pub(super) const SURVEY: Duration = Duration::from_secs(5);
 /// Of so many rows of a batch that can't be read each is logged.
 const LOGGED: usize = 10;
 /// So many rows that can't be read are kept, of so many days; the oldest go first. They are evidence of a writer's mistake:
@@ -131,11 +131,16 @@ impl Relay {
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Lost> {
-        let options = self
-            .config
-            .options
-            .clone()
-            .application_name("cache-runtime outbox");
+        #[allow(
+            clippy::infallible_destructuring_match,
+            reason = "with SQLite there is another place"
+        )]
+        let options = match &self.config.place {
+            Place::Postgres(options) => options,
+            #[cfg(feature = "outbox-sqlite")]
+            Place::Sqlite(_) => return Err(Lost::Unusable("the outbox is in SQLite".into())),
+        };
+        let options = options.clone().application_name("cache-runtime outbox");
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(CONNECT)

@@ -63,6 +63,10 @@ impl Relay {
 
     /// Reads the table over one connection, for as long as that is there.
     async fn session(&self) -> Lost {
+        #[cfg(feature = "outbox-sqlite")]
+        if let crate::config::outbox::Place::Sqlite(options) = &self.config.place {
+            return super::sqlite::session(self, options).await;
+        }
         let mut connection = match tokio::time::timeout(CONNECT, self.connect()).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(lost)) => return lost,

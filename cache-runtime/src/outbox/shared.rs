@@ -19,7 +19,7 @@ use crate::outbox::row::Meaning;
 use crate::store::{Circuit, ConnectionStatus};
 
 /// The most rows of one batch.
-const BATCH: usize = 1_000;
+pub(super) const BATCH: usize = 1_000;
 
 /// Takes rows until the connection is lost.
 pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<Infallible, Lost> {
@@ -40,7 +40,7 @@ pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<In
 }
 
 /// Returns when the store has a new connection.
-async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>>) {
+pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>>) {
     if let Some(store) = store
         && store.changed().await.is_ok()
     {

@@ -45,7 +45,7 @@ pub fn table(name: &str) -> Table {
 pub struct Table {
     name: String,
     schema: Option<String>,
-    resources: Vec<(String, Vec<String>)>,
+    pub(super) resources: Vec<(String, Vec<String>)>,
     tags: Vec<String>,
     problem: Option<&'static str>,
 }
@@ -82,7 +82,7 @@ impl Table {
     }
 
     /// Schema and name.
-    fn names(&self) -> (Option<&str>, &str) {
+    pub(super) fn names(&self) -> (Option<&str>, &str) {
         match (&self.schema, self.name.split_once('.')) {
             (Some(schema), _) => (Some(schema), &self.name),
             (None, Some((schema, name))) => (Some(schema), name),
@@ -98,7 +98,7 @@ impl Table {
     }
 
     /// The name of its function: the hash keeps names apart that are cut.
-    fn function_suffix(&self) -> String {
+    pub(super) fn function_suffix(&self) -> String {
         let (schema, name) = self.names();
         let whole = format!("{}\0{name}", schema.unwrap_or_default());
         let hash = hash128(b"cache-runtime 20", whole.as_bytes()) as u32;
@@ -142,8 +142,8 @@ impl<S: Into<String>> From<Vec<S>> for Columns {
 /// The triggers of some tables, as SQL; see [`triggers`]. Prints as the SQL that installs them.
 #[derive(Debug, Clone)]
 pub struct Triggers {
-    outbox: OutboxTable,
-    followed: Vec<Followed>,
+    pub(super) outbox: OutboxTable,
+    pub(super) followed: Vec<Followed>,
 }
 
 impl Triggers {
@@ -250,24 +250,24 @@ pub fn triggers(
 
 /// A table whose words have been understood.
 #[derive(Debug, Clone)]
-struct Followed {
-    table: Table,
+pub(super) struct Followed {
+    pub(super) table: Table,
     /// The columns that ids and tags are made of, each once.
     columns: Vec<String>,
     /// The resources whose ids look alike in keys and in the database.
-    plain: BTreeSet<String>,
-    tags: Vec<Tag>,
+    pub(super) plain: BTreeSet<String>,
+    pub(super) tags: Vec<Tag>,
 }
 
 #[derive(Debug, Clone)]
-struct Tag {
-    parts: Vec<Part>,
+pub(super) struct Tag {
+    pub(super) parts: Vec<Part>,
     /// What is invalidated where there are too many tags.
-    resources: BTreeSet<String>,
+    pub(super) resources: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Text(String),
     Column(String),
 }

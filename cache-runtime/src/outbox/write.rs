@@ -10,13 +10,13 @@ use ::sqlx::{AssertSqlSafe, Connection, Database, Pool, Row as _, Transaction};
 
 use super::row::{NewRow, rows_of};
 use crate::call::transaction;
-use crate::config::outbox::{OutboxConfig, OutboxTable};
+use crate::config::outbox::{OutboxConfig, Place};
 use crate::engine::Handle;
 use crate::key::{KeyPart, is_resource, render_id};
 
 /// For how long the rows of an own transaction are its writer's, who invalidates at once and then deletes them. Who dies
 /// meanwhile leaves them to the relays.
-const OWN: &str = "500 ms";
+const OWN_MS: u32 = 500;
 
 /// The outbox as a writer uses it: what it says is committed with the caller's transaction, or not at all.
 ///
@@ -36,7 +36,7 @@ const OWN: &str = "500 ms";
 /// ```
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    table: OutboxTable,
+    config: OutboxConfig,
 }
 
 impl Outbox {
@@ -44,7 +44,7 @@ impl Outbox {
     #[must_use]
     pub fn new(config: &OutboxConfig) -> Self {
         Self {
-            table: config.table.clone(),
+            config: config.clone(),
         }
     }
 
@@ -110,11 +110,7 @@ impl Outbox {
         connection: &mut impl OutboxConnection,
         rows: &[NewRow],
     ) -> Result<(), ::sqlx::Error> {
-        let sql = format!(
-            "INSERT INTO {} (kind, resource, value)
-                SELECT kind, resource, value FROM json_to_recordset($1::json) AS r(kind text, resource text, value text)",
-            self.table.quoted()
-        );
+        let sql = insert_sql(&self.config, false);
         insert(connection.target(), sql, rows).await.map(drop)
     }
 }
@@ -128,7 +124,8 @@ fn check(resource: &str) -> Result<(), ::sqlx::Error> {
     Err(::sqlx::Error::InvalidArgument(text))
 }
 
-/// A connection, or a transaction, of SQLx's driver for PostgreSQL or of its `Any`.
+/// A connection, or a transaction, of SQLx's driver for PostgreSQL or of its `Any`; with the feature `outbox-sqlite` also of that
+/// for SQLite. It is to be in the outbox's database.
 pub trait OutboxConnection: Send + Target {}
 
 impl<T: Target + Send> OutboxConnection for T {}
@@ -139,6 +136,8 @@ mod sealed {
     pub enum Link<'c> {
         Postgres(&'c mut PgConnection),
         Any(&'c mut AnyConnection),
+        #[cfg(feature = "outbox-sqlite")]
+        Sqlite(&'c mut ::sqlx::SqliteConnection),
     }
 
     pub trait Target {
@@ -157,6 +156,13 @@ impl Target for PgConnection {
 impl Target for AnyConnection {
     fn target(&mut self) -> Link<'_> {
         Link::Any(self)
+    }
+}
+
+#[cfg(feature = "outbox-sqlite")]
+impl Target for ::sqlx::SqliteConnection {
+    fn target(&mut self) -> Link<'_> {
+        Link::Sqlite(self)
     }
 }
 
@@ -192,6 +198,43 @@ async fn insert(link: Link<'_>, sql: String, rows: &[NewRow]) -> Result<Vec<i64>
             let read: Vec<AnyRow> = query.fetch_all(connection).await?;
             read.iter().map(|row| row.try_get(0)).collect()
         }
+        #[cfg(feature = "outbox-sqlite")]
+        Link::Sqlite(connection) => {
+            let query = ::sqlx::query(AssertSqlSafe(sql)).bind(rows);
+            let read = query.fetch_all(connection).await?;
+            read.iter().map(|row| row.try_get(0)).collect()
+        }
+    }
+}
+
+/// The statement that writes rows. For a while they may be their writer's, who invalidates by itself.
+fn insert_sql(config: &OutboxConfig, is_own: bool) -> String {
+    match &config.place {
+        Place::Postgres(_) => {
+            let due = match is_own {
+                true => format!("clock_timestamp() + interval '{OWN_MS} ms'"),
+                false => "'-infinity'".to_owned(),
+            };
+            format!(
+                "INSERT INTO {} (kind, resource, value, due)
+                    SELECT kind, resource, value, {due} FROM json_to_recordset($1::json) AS r(kind text, resource text, value text)
+                    RETURNING id",
+                config.table.quoted()
+            )
+        }
+        #[cfg(feature = "outbox-sqlite")]
+        Place::Sqlite(_) => {
+            let due = match is_own {
+                true => format!("{} + {OWN_MS}", super::sqlite::NOW),
+                false => "0".to_owned(),
+            };
+            format!(
+                "INSERT INTO {} (kind, resource, value, due)
+                    SELECT json_extract(r.value, '$.kind'), json_extract(r.value, '$.resource'), json_extract(r.value, '$.value'), {due}
+                    FROM json_each($1) AS r WHERE true RETURNING id",
+                config.table.bare("")
+            )
+        }
     }
 }
 
@@ -224,15 +267,7 @@ pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
         return false;
     }
     let options = pool.connect_options();
-    let options: &dyn Any = &*options;
-    let is_covered = match options.downcast_ref::<PgConnectOptions>() {
-        Some(options) => Some(is_same(options, &config.options)),
-        // `None` for another kind of database.
-        None => options.downcast_ref::<AnyConnectOptions>().and_then(|any| {
-            let other = OutboxConfig::postgres(any.database_url.as_str()).ok()?;
-            Some(is_same(&other.options, &config.options))
-        }),
-    };
+    let is_covered = is_in(&config.place, &*options);
     if is_covered == Some(false) && !link.is_shared && link.is_first_outside() {
         tracing::warn!(
             table = config.table.channel(),
@@ -241,6 +276,33 @@ pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
         );
     }
     is_covered.unwrap_or(false)
+}
+
+/// Whether these options of a pool lead to the outbox's database; `None` for another kind of database.
+fn is_in(place: &Place, options: &dyn Any) -> Option<bool> {
+    let any = options.downcast_ref::<AnyConnectOptions>();
+    let url = any.map(|any| any.database_url.as_str());
+    match place {
+        Place::Postgres(own) => {
+            let of_url = url.and_then(|url| match OutboxConfig::postgres(url).ok()?.place {
+                Place::Postgres(options) => Some(options),
+                #[cfg(feature = "outbox-sqlite")]
+                Place::Sqlite(_) => None,
+            });
+            let other = options.downcast_ref().or(of_url.as_ref());
+            other.map(|other: &PgConnectOptions| is_same(other, own))
+        }
+        #[cfg(feature = "outbox-sqlite")]
+        Place::Sqlite(own) => {
+            use ::sqlx::sqlite::SqliteConnectOptions as Options;
+            let of_url = url
+                .filter(|url| url.starts_with("sqlite:"))
+                .and_then(|url| url.parse().ok());
+            let other: Option<&Options> = options.downcast_ref().or(of_url.as_ref());
+            let file = |options: &Options| std::fs::canonicalize(options.get_filename()).ok();
+            other.map(|other| file(own).is_some() && file(own) == file(other))
+        }
+    }
 }
 
 fn is_same(one: &PgConnectOptions, other: &PgConnectOptions) -> bool {
@@ -269,51 +331,60 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
         return Ok(CommitRows::default());
     };
     let known = cache.outbox.as_ref().is_some_and(|it| it.is_usable());
-    if !known && !exists(link_of(connection), &config.table).await? {
+    if !known && !exists(link_of(connection), config).await? {
         // Who follows it later begins with nothing in memory.
         return Ok(CommitRows::default());
     }
     let Some(link) = link_of(connection) else {
         return Ok(CommitRows::default());
     };
-    let due = match cache.freshness {
-        // The others wait for it.
-        Some(_) => "'-infinity'".to_owned(),
-        None => format!("clock_timestamp() + interval '{OWN}'"),
-    };
-    let sql = format!(
-        "INSERT INTO {} (kind, resource, value, due)
-            SELECT kind, resource, value, {due} FROM json_to_recordset($1::json) AS r(kind text, resource text, value text)
-            RETURNING id",
-        config.table.quoted()
-    );
+    // Without Redis the others wait for it.
+    let sql = insert_sql(config, cache.freshness.is_none());
     insert(link, sql, &rows).await.map(CommitRows)
 }
 
 fn link_of<C: Connection + 'static>(connection: &mut C) -> Option<Link<'_>> {
     let connection: &mut dyn Any = connection;
     if connection.is::<PgConnection>() {
-        connection.downcast_mut().map(Link::Postgres)
-    } else {
-        connection.downcast_mut().map(Link::Any)
+        return connection.downcast_mut().map(Link::Postgres);
     }
+    #[cfg(feature = "outbox-sqlite")]
+    if connection.is::<::sqlx::SqliteConnection>() {
+        return connection.downcast_mut().map(Link::Sqlite);
+    }
+    connection.downcast_mut().map(Link::Any)
 }
 
 /// Whether there is such a table. To write to one that is missing would end the caller's transaction.
-async fn exists(link: Option<Link<'_>>, table: &OutboxTable) -> Result<bool, ::sqlx::Error> {
-    let sql = "SELECT to_regclass($1) IS NOT NULL";
-    let table = table.quoted();
-    match link {
+async fn exists(link: Option<Link<'_>>, config: &OutboxConfig) -> Result<bool, ::sqlx::Error> {
+    let (sql, table) = match &config.place {
+        Place::Postgres(_) => (
+            "SELECT CASE WHEN to_regclass($1) IS NULL THEN 0 ELSE 1 END::bigint",
+            config.table.quoted(),
+        ),
+        #[cfg(feature = "outbox-sqlite")]
+        Place::Sqlite(_) => (
+            "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
+            config.table.name().to_owned(),
+        ),
+    };
+    let found: i64 = match link {
         Some(Link::Postgres(connection)) => {
             let query = ::sqlx::query_scalar(sql).bind(table);
-            query.fetch_one(connection).await
+            query.fetch_one(connection).await?
         }
         Some(Link::Any(connection)) => {
             let query = ::sqlx::query_scalar(sql).bind(table);
-            query.fetch_one(connection).await
+            query.fetch_one(connection).await?
         }
-        None => Ok(false),
-    }
+        #[cfg(feature = "outbox-sqlite")]
+        Some(Link::Sqlite(connection)) => {
+            let query = ::sqlx::query_scalar(sql).bind(table);
+            query.fetch_one(connection).await?
+        }
+        None => 0,
+    };
+    Ok(found > 0)
 }
 
 fn collected(cache: &Handle) -> Vec<NewRow> {
@@ -327,7 +398,11 @@ mod tests {
 
     #[test]
     fn the_same_database_is_known_by_host_port_and_name() {
-        let options = |url: &str| OutboxConfig::postgres(url).expect("a URL").options;
+        let options = |url: &str| match OutboxConfig::postgres(url).expect("a URL").place {
+            Place::Postgres(options) => options,
+            #[cfg(feature = "outbox-sqlite")]
+            Place::Sqlite(_) => unreachable!("a URL of PostgreSQL"),
+        };
         let own = options("postgres://app@localhost:5433/shop");
         for (url, is) in [
             ("postgres://other:secret@127.0.0.1:5433/shop", true),

@@ -21,7 +21,7 @@ pub(crate) fn start(url: &str, redis: Option<&RedisServer>) -> Demo {
     ])
 }
 
-async fn name(demo: &Demo, id: i64) -> String {
+pub(crate) async fn name(demo: &Demo, id: i64) -> String {
     let user = demo.get(&format!("/users/{id}")).await.json();
     user["name"].as_str().unwrap_or_default().to_owned()
 }
@@ -35,7 +35,7 @@ pub(crate) async fn heard(demo: &Demo) {
 }
 
 /// Returns when the user is answered from the cache.
-async fn warm(demo: &Demo, id: i64) {
+pub(crate) async fn warm(demo: &Demo, id: i64) {
     eventually(PATIENCE, async || {
         demo.get(&format!("/users/{id}")).await.cache_status().hit
     })
@@ -133,8 +133,8 @@ async fn the_outbox_is_installed_looked_at_and_taken_away() {
     postgres.psql(&url, &sql);
     postgres.psql(&url, "UPDATE users SET age = age + 1 WHERE id = 3");
     assert_eq!(postgres.psql(&url, "SELECT value FROM cache_outbox"), "3");
-    let (done, text) = run("sqlite://x.db", "status");
-    assert!(!done && text.contains("PostgreSQL"), "{text}");
+    let (done, text) = run("sqlite::memory:", "status");
+    assert!(!done && text.contains("sqlite://path/to/file"), "{text}");
 }
 
 /// Not a test by itself: how soon both processes show what psql has written. `OUTBOX_ROUNDS` says how often, 1,000 by default.

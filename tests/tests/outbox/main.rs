@@ -11,6 +11,7 @@ mod demo;
 mod followed;
 mod rows;
 mod shared;
+mod sqlite;
 mod triggers;
 
 use std::time::Duration;

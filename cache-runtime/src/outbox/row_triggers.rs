@@ -1,0 +1,164 @@
+//! The triggers of SQLite, which run for each row that a statement changes.
+//!
+//! An UPDATE writes its row whether or not it changes something: a list of the columns to compare would not hold those that
+//! are added later. Columns have no types that are binding, so a value that is neither a whole number nor text, whose text
+//! in a key may be another one, invalidates the whole resource.
+//!
+//! The rows are plain INSERTs without a constraint that they could meet: the conflict clause of the statement that
+//! fires a trigger, such as `INSERT OR IGNORE`, replaces those in the trigger.
+
+use std::fmt::Write as _;
+
+use super::triggers::{Followed, Part, Tag, Triggers};
+use crate::config::outbox::{OutboxTable, quote_name, quote_text};
+
+impl Triggers {
+    /// The SQL that installs the triggers in SQLite, or replaces those of before, behind
+    /// [`sqlite::migration`](super::sqlite::migration). A table's schema plays no part: all is in the main database.
+    #[must_use]
+    pub fn sqlite_sql(&self) -> String {
+        self.sqlite_into(&self.outbox)
+    }
+
+    pub(super) fn sqlite_into(&self, outbox: &OutboxTable) -> String {
+        let mut sql = String::new();
+        for followed in &self.followed {
+            write(&mut sql, followed, outbox);
+        }
+        sql
+    }
+}
+
+fn write(sql: &mut String, followed: &Followed, outbox: &OutboxTable) {
+    let (_, table) = followed.table.names();
+    for (event, sides) in [
+        ("INSERT", &["NEW"][..]),
+        ("UPDATE", &["NEW", "OLD"]),
+        ("DELETE", &["OLD"]),
+    ] {
+        let suffix = format!(
+            "{}_{}",
+            followed.table.function_suffix(),
+            event.to_ascii_lowercase()
+        );
+        let name = outbox.bare(&suffix);
+        let _ = write!(
+            sql,
+            "DROP TRIGGER IF EXISTS {name};\nCREATE TRIGGER {name} AFTER {event} ON {} BEGIN\n",
+            quote_name(table)
+        );
+        for side in sides {
+            // The old values only where they are others.
+            let is_again = *side == "OLD" && event == "UPDATE";
+            for (resource, id) in &followed.table.resources {
+                let is_plain = followed.plain.contains(resource);
+                sql.push_str(&row(outbox, resource, id, is_plain, side, is_again));
+            }
+            for tag in &followed.tags {
+                sql.push_str(&tagged(outbox, tag, side, is_again));
+            }
+        }
+        sql.push_str("END;\n");
+    }
+}
+
+/// Whether columns have values of these types.
+fn are(columns: &[String], side: &str, types: &str) -> String {
+    let tests = columns
+        .iter()
+        .map(|column| format!("typeof({side}.{}) IN ({types})", quote_name(column)));
+    tests.collect::<Vec<_>>().join(" AND ")
+}
+
+/// Whether an UPDATE has changed one of these columns.
+fn changes(columns: &[String]) -> String {
+    let tests = columns.iter().map(|column| {
+        let column = quote_name(column);
+        format!("OLD.{column} IS NOT NEW.{column}")
+    });
+    format!("({})", tests.collect::<Vec<_>>().join(" OR "))
+}
+
+fn row(
+    outbox: &OutboxTable,
+    resource: &str,
+    id: &[String],
+    is_plain: bool,
+    side: &str,
+    is_again: bool,
+) -> String {
+    let (table, resource) = (outbox.bare(""), quote_text(resource));
+    if id.is_empty() {
+        return match is_again {
+            true => String::new(),
+            false => {
+                format!("    INSERT INTO {table} (kind, resource) VALUES ('all', {resource});\n")
+            }
+        };
+    }
+    let columns = id
+        .iter()
+        .map(|column| format!("{side}.{}", quote_name(column)));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let json = match id {
+        [_] => format!("json_quote({columns})"),
+        _ => format!("json_array({columns})"),
+    };
+    let json = match is_plain {
+        true => json,
+        false => format!("json_object('id', {json})"),
+    };
+    let is_known = are(id, side, "'integer', 'text', 'null'");
+    let condition = match is_again {
+        true => format!(" WHERE {}", changes(id)),
+        false => String::new(),
+    };
+    format!(
+        "    INSERT INTO {table} (kind, resource, value) SELECT CASE WHEN {is_known} THEN 'row' ELSE 'all' END, {resource},
+        CASE WHEN {is_known} THEN {json} END{condition};\n"
+    )
+}
+
+fn tagged(outbox: &OutboxTable, tag: &Tag, side: &str, is_again: bool) -> String {
+    let table = outbox.bare("");
+    let mut columns = Vec::new();
+    let mut parts = Vec::new();
+    for part in &tag.parts {
+        match part {
+            Part::Text(text) => parts.push(quote_text(text)),
+            Part::Column(column) => {
+                parts.push(format!("{side}.{}", quote_name(column)));
+                columns.push(column.clone());
+            }
+        }
+    }
+    let text = parts.join(" || ");
+    if columns.is_empty() {
+        return match is_again {
+            true => String::new(),
+            false => {
+                format!(
+                    "    INSERT INTO {table} (kind, value) VALUES ('tag', json_quote({text}));\n"
+                )
+            }
+        };
+    }
+    let mut condition = String::new();
+    if is_again {
+        condition = format!(" AND {}", changes(&columns));
+    }
+    let mut sql = format!(
+        "    INSERT INTO {table} (kind, value) SELECT 'tag', json_quote({text}) WHERE {}{condition};\n",
+        are(&columns, side, "'integer', 'text'")
+    );
+    for resource in &tag.resources {
+        let _ = writeln!(
+            sql,
+            "    INSERT INTO {table} (kind, resource) SELECT 'all', {} WHERE {} AND NOT ({}){condition};",
+            quote_text(resource),
+            are(&columns, side, "'integer', 'text', 'real', 'blob'"),
+            are(&columns, side, "'integer', 'text'"),
+        );
+    }
+    sql
+}

@@ -1,0 +1,551 @@
+//! The outbox in a file of SQLite, which the processes of one machine share.
+//!
+//! SQLite has no notifications, no statement-level triggers and no snapshots that can be asked for, and needs none of them:
+//! a read of one table by its key is cheap enough for every 20 ms, and writers follow one another, so that ids are in
+//! the order of commits. [The triggers](super::Triggers::sqlite_sql) run for each row.
+//!
+//! - With Redis each process delivers what it finds, and deletes it when Redis has acknowledged. Nobody holds the file's lock
+//!   meanwhile, so two processes may deliver the same row, which is harmless.
+//! - Without Redis each process reads on from the last id. Rows are deleted by time, and the state says up to which id: a
+//!   process that has not read so far begins with nothing in memory.
+
+use std::convert::Infallible;
+
+use ::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use super::followed::{Horizons, MOST_READ};
+use super::install::Status;
+use super::relay::{ACKNOWLEDGEMENT, CONNECT, EACH, Lost, MOST_SET_ASIDE, Relay, SURVEY, within};
+use super::row::{LONGEST_VALUE, Row, meaning};
+use super::shared::{BATCH, changed, deliver, lag_of};
+use super::triggers::Triggers;
+use crate::base::clock::{self, Instant};
+use crate::base::error::Error;
+use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
+use crate::invalidation::Acknowledgement;
+use crate::invalidation::outbox::Survey;
+use crate::local::{Cover, Moment, Session};
+use crate::store::Circuit;
+
+/// The version of the tables that this crate reads and writes.
+pub const VERSION: i64 = 1;
+
+/// Milliseconds since 1970.
+pub(super) const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+/// How long a statement waits for another process's lock; less than a query may take.
+const BUSY: std::time::Duration = std::time::Duration::from_millis(600);
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The SQL that creates the outbox in a file of SQLite. It can be run again. Needs SQLite 3.38 or later, with its functions
+/// for JSON.
+///
+/// # Errors
+/// As [`migration`](super::migration()); the table's schema plays no part.
+pub fn migration(table: &str) -> Result<String, Error> {
+    Ok(migration_of(&OutboxTable::parse(table)?))
+}
+
+fn migration_of(table: &OutboxTable) -> String {
+    let (outbox, set_aside, state) = names(table);
+    format!(
+        "-- The outbox of cache-runtime in SQLite, version {VERSION}.
+CREATE TABLE IF NOT EXISTS {outbox} (
+    -- Never given twice: relays without Redis read on from the last one.
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- 'row', 'tag' or 'all'; 'all' without a resource is everything.
+    kind TEXT NOT NULL,
+    resource TEXT,
+    -- JSON: the id of a row, or the text of a tag.
+    value TEXT,
+    created INTEGER NOT NULL DEFAULT ({NOW}),
+    -- Before this time its writer invalidates by itself, and deletes it.
+    due INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS {set_aside} (
+    id INTEGER PRIMARY KEY,
+    kind TEXT,
+    resource TEXT,
+    value TEXT,
+    reason TEXT NOT NULL,
+    set_aside INTEGER NOT NULL DEFAULT ({NOW})
+);
+CREATE TABLE IF NOT EXISTS {state} (
+    only_row INTEGER PRIMARY KEY DEFAULT 1 CHECK (only_row = 1),
+    version INTEGER NOT NULL,
+    -- How the relays share the rows; the first one that connects says it.
+    relay TEXT,
+    -- Rows up to this id have been deleted by time.
+    deleted INTEGER NOT NULL DEFAULT 0,
+    -- Rows that were set aside, and dropped past the limit.
+    dropped INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO {state} (version) VALUES ({VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION}, relay = NULL;
+"
+    )
+}
+
+/// The table, that of rows set aside, and the state.
+fn names(table: &OutboxTable) -> (String, String, String) {
+    (
+        table.bare(""),
+        table.bare("_set_aside"),
+        table.bare("_state"),
+    )
+}
+
+/// Runs the [migration](migration()), and the triggers if there are any, in one transaction. Triggers of tables that are not
+/// among these any more stay.
+///
+/// # Errors
+/// What the database says: a table or a column is missing, or another process holds the lock for too long.
+///
+/// # Cancel safety
+/// Dropped, everything is installed or nothing is.
+pub async fn install(
+    connection: &mut SqliteConnection,
+    config: &OutboxConfig,
+    triggers: Option<&Triggers>,
+) -> Result<(), ::sqlx::Error> {
+    let triggers = triggers.map(|it| it.sqlite_into(&config.table));
+    let triggers = triggers.unwrap_or_default();
+    run(
+        connection,
+        format!("{}{triggers}", migration_of(&config.table)),
+    )
+    .await
+}
+
+/// Takes the outbox away and all triggers that write to it, in one transaction.
+///
+/// # Errors
+/// What the database says.
+///
+/// # Cancel safety
+/// Dropped, everything is taken away or nothing is.
+pub async fn remove(
+    connection: &mut SqliteConnection,
+    config: &OutboxConfig,
+) -> Result<(), ::sqlx::Error> {
+    let mut sql = String::new();
+    for (trigger, _) in triggers_of(connection, &config.table).await? {
+        let name = crate::config::outbox::quote_name(&trigger);
+        sql.push_str(&format!("DROP TRIGGER IF EXISTS {name};\n"));
+    }
+    let (outbox, set_aside, state) = names(&config.table);
+    for table in [outbox, set_aside, state] {
+        sql.push_str(&format!("DROP TABLE IF EXISTS {table};\n"));
+    }
+    run(connection, sql).await
+}
+
+async fn run(connection: &mut SqliteConnection, sql: String) -> Result<(), ::sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    ::sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
+
+/// The triggers of an outbox, and their tables.
+async fn triggers_of(
+    connection: &mut SqliteConnection,
+    table: &OutboxTable,
+) -> Result<Vec<(String, String)>, ::sqlx::Error> {
+    let prefix = quote_text(&format!("{}_", table.name()));
+    let sql = format!(
+        "SELECT name, tbl_name FROM sqlite_master
+            WHERE type = 'trigger' AND substr(name, 1, length({prefix})) = {prefix} ORDER BY tbl_name"
+    );
+    let rows = ::sqlx::query(AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await?;
+    let named = |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?));
+    rows.iter().map(named).collect()
+}
+
+async fn exists(
+    connection: &mut SqliteConnection,
+    table: &OutboxTable,
+) -> Result<bool, ::sqlx::Error> {
+    let state = quote_text(&format!("{}_state", table.name()));
+    let sql = format!("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = {state}");
+    let count: i64 = ::sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await?;
+    Ok(count > 0)
+}
+
+/// Looks at the outbox. SQLite does not know its connections, so the relays are not counted.
+///
+/// # Errors
+/// What the database says. That there is no outbox is no error.
+///
+/// # Cancel safety
+/// It changes nothing.
+pub async fn status(
+    connection: &mut SqliteConnection,
+    config: &OutboxConfig,
+) -> Result<Status, ::sqlx::Error> {
+    let table = &config.table;
+    let mut status = Status::none(table.name().to_owned());
+    if !exists(connection, table).await? {
+        return Ok(status);
+    }
+    let (outbox, set_aside, state) = names(table);
+    let sql = format!(
+        "SELECT version, relay, (SELECT count(*) FROM {outbox}),
+            (SELECT {NOW} - created FROM {outbox} ORDER BY id LIMIT 1),
+            (SELECT count(*) FROM {set_aside}), dropped FROM {state}"
+    );
+    let row = ::sqlx::query(AssertSqlSafe(sql))
+        .fetch_one(&mut *connection)
+        .await?;
+    let version: i64 = row.try_get(0)?;
+    status.version = Some(i32::try_from(version).unwrap_or(i32::MAX));
+    status.relay = row.try_get(1)?;
+    status.rows = natural(row.try_get(2)?);
+    let oldest: Option<i64> = row.try_get(3)?;
+    status.oldest = oldest.map(|ms| std::time::Duration::from_millis(natural(ms)));
+    status.set_aside = natural(row.try_get(4)?);
+    status.set_aside_dropped = natural(row.try_get(5)?);
+    let mut events = std::collections::BTreeMap::<String, usize>::new();
+    for (_, table) in triggers_of(connection, table).await? {
+        *events.entry(table).or_default() += 1;
+    }
+    for (table, events) in events {
+        match events {
+            3 => status.followed.push(table),
+            _ => status.not_followed.push(table),
+        }
+    }
+    Ok(status)
+}
+
+fn natural(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+/// The connection of a relay.
+struct Reader<'r> {
+    relay: &'r Relay,
+    connection: SqliteConnection,
+}
+
+/// Reads the file over one connection, for as long as that can be read.
+pub(super) async fn session(relay: &Relay, options: &SqliteConnectOptions) -> Lost {
+    let options = options.clone().create_if_missing(false).busy_timeout(BUSY);
+    let connect = SqliteConnection::connect_with(&options);
+    let connection = match tokio::time::timeout(CONNECT, connect).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return error.into(),
+        Err(_) => return Lost::TimedOut,
+    };
+    let mut reader = Reader { relay, connection };
+    if let Err(lost) = reader.check().await {
+        return lost;
+    }
+    relay.link.connected();
+    let ended = match &relay.freshness {
+        None => reader.share().await,
+        Some(freshness) => {
+            let session = freshness.announce();
+            freshness.open(session);
+            let ended = reader.follow(freshness, session).await;
+            freshness.close(session);
+            ended
+        }
+    };
+    match ended {
+        Ok(never) => match never {},
+        Err(lost) => lost,
+    }
+}
+
+impl Reader<'_> {
+    async fn rows(&mut self, sql: String, text: &str) -> Result<Vec<SqliteRow>, Lost> {
+        let query = ::sqlx::query(AssertSqlSafe(sql)).bind(text.to_owned());
+        within(async { Ok(query.fetch_all(&mut self.connection).await?) }).await
+    }
+
+    /// Whether the outbox is there, in the version that this crate knows, and whether others share its rows in the same way.
+    async fn check(&mut self) -> Result<(), Lost> {
+        let table = &self.relay.config.table;
+        let (outbox, _, state) = names(table);
+        if !within(async { Ok(exists(&mut self.connection, table).await?) }).await? {
+            return Err(Lost::Unusable(format!(
+                "there is no table {outbox}; the migration of the outbox creates it"
+            )));
+        }
+        let mine = match &self.relay.freshness {
+            None => format!("redis/{}", self.relay.cache()?.space.namespace),
+            Some(_) => format!("{EACH}{}", self.relay.config.retention.as_millis()),
+        };
+        let told = format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL");
+        self.rows(told, &mine).await?;
+        let read = self
+            .rows(
+                format!("SELECT version, relay FROM {state} WHERE $1 = ''"),
+                "",
+            )
+            .await?;
+        let read = read.first().ok_or(Lost::Closed)?;
+        let (version, relay): (i64, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
+        let theirs = relay.unwrap_or_default();
+        if version != VERSION {
+            return Err(Lost::Unusable(format!(
+                "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
+            )));
+        }
+        // What has been deleted by time is known, so how long rows stay may differ.
+        let is_alike = theirs == mine || theirs.starts_with(EACH) && mine.starts_with(EACH);
+        if !is_alike {
+            return Err(Lost::Unusable(format!(
+                "the table {outbox} is read by processes that share its rows as `{theirs}`, and this one would as `{mine}`; give it a table of its own, or run the migration again if the others have been changed, too"
+            )));
+        }
+        Ok(())
+    }
+
+    /// With Redis.
+    async fn share(&mut self) -> Result<Infallible, Lost> {
+        let relay = self.relay;
+        let mut surveyed = None;
+        let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
+        loop {
+            let done = relay.link.take_done();
+            self.delete(&done).await?;
+            // A full batch may not have been all.
+            while self.take().await? {}
+            self.survey(&mut surveyed).await?;
+            tokio::select! {
+                () = tokio::time::sleep(relay.poll) => {}
+                () = relay.link.woken() => {}
+                // What has waited for Redis is taken at once.
+                () = changed(&mut store) => {}
+            }
+        }
+    }
+
+    /// Delivers a batch; says whether there may be more to take at once.
+    async fn take(&mut self) -> Result<bool, Lost> {
+        let cache = self.relay.cache()?;
+        if cache.store.circuit() != Circuit::Closed {
+            // They wait where they are.
+            return Ok(false);
+        }
+        let (outbox, ..) = names(&self.relay.config.table);
+        let sql = format!(
+            "SELECT {} FROM {outbox} AS r WHERE due <= {NOW} AND $1 = '' ORDER BY id LIMIT {BATCH}",
+            columns()
+        );
+        let read = self.rows(sql, "").await?;
+        let batch = read.iter().map(|row| row_at(row, 0));
+        let batch: Vec<Row> = batch
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let (ids, lag): (Vec<i64>, _) = (batch.iter().map(|row| row.id).collect(), lag_of(&batch));
+        let mut meaning = meaning(&cache, batch);
+        let poison = std::mem::take(&mut meaning.poison);
+        if !deliver(&cache, meaning).await {
+            return Ok(false);
+        }
+        self.set_aside(&poison).await?;
+        self.delete(&ids).await?;
+        self.relay.link.delivered(ids.len(), lag);
+        Ok(ids.len() == BATCH)
+    }
+
+    async fn delete(&mut self, ids: &[i64]) -> Result<(), Lost> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (outbox, ..) = names(&self.relay.config.table);
+        let sql = format!("DELETE FROM {outbox} WHERE id IN (SELECT value FROM json_each($1))");
+        let ids = serde_json::Value::from(ids.to_vec()).to_string();
+        self.rows(sql, &ids).await.map(drop)
+    }
+
+    /// Without Redis.
+    async fn follow(&mut self, freshness: &Cover, session: Session) -> Result<Infallible, Lost> {
+        let relay = self.relay;
+        let (mut position, mut horizons, mut surveyed) = (None, Horizons::default(), None);
+        loop {
+            let beat = freshness.beat(session, Moment::now());
+            let read = self.read(position).await?;
+            position = Some(read);
+            if let Some(beat) = beat {
+                freshness.returned(session, beat);
+            }
+            if let Some(old) = horizons.note(read.to_string(), relay.config.retention) {
+                self.delete_old(&old).await?;
+            }
+            self.survey(&mut surveyed).await?;
+            tokio::time::sleep(relay.poll).await;
+        }
+    }
+
+    /// Carries out what has been committed behind the last position; returns the new one.
+    async fn read(&mut self, last: Option<i64>) -> Result<i64, Lost> {
+        let relay = self.relay;
+        let (outbox, _, state) = names(&relay.config.table);
+        let sql = format!(
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = {}), 0), state.deleted, new.*
+                FROM {state} AS state
+                LEFT JOIN (SELECT {} FROM {outbox} AS r WHERE r.id > {} ORDER BY id LIMIT {}) AS new ON $1 = ''",
+            quote_text(relay.config.table.name()),
+            columns(),
+            last.unwrap_or(i64::MAX),
+            MOST_READ + 1,
+        );
+        let read = self.rows(sql, "").await?;
+        let first = read.first().ok_or(Lost::Closed)?;
+        let (position, deleted): (i64, i64) = (first.try_get(0)?, first.try_get(1)?);
+        let rows = read.iter().map(|row| row_at(row, 2));
+        let rows: Vec<Row> = rows
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
+        let is_missed = |last| {
+            deleted > last && !crate::base::mutation::is_active("outbox-sqlite-gap-unnoticed")
+        };
+        let reason = match last {
+            None => Some("it has just connected"),
+            Some(last) if is_missed(last) => Some("rows are gone that it had not read"),
+            // The file is another one than before.
+            Some(last) if position < last => Some("ids begin again"),
+            Some(_) if rows.len() > MOST_READ => Some("too many rows at once"),
+            Some(_) => None,
+        };
+        let cache = relay.cache()?;
+        if let Some(reason) = reason {
+            tracing::debug!(reason, "everything in the process is forgotten");
+            relay.link.cold_start();
+            let receipt = cache.delivery.enqueue_namespace();
+            if receipt.acknowledged(ACKNOWLEDGEMENT).await != Acknowledgement::Delivered {
+                return Err(Lost::NotAcknowledged);
+            }
+        } else if !rows.is_empty() {
+            let (number, lag) = (rows.len(), lag_of(&rows));
+            let meaning = meaning(&cache, rows);
+            self.set_aside(&meaning.poison).await?;
+            if !deliver(&cache, meaning).await {
+                return Err(Lost::NotAcknowledged);
+            }
+            relay.link.delivered(number, lag);
+        }
+        Ok(position)
+    }
+
+    /// Deletes what was there a retention ago. First it says so: whoever has not read so far must not go on.
+    async fn delete_old(&mut self, until: &str) -> Result<(), Lost> {
+        let (outbox, _, state) = names(&self.relay.config.table);
+        let id = "CAST($1 AS INTEGER)";
+        let any = format!("SELECT 1 FROM {outbox} WHERE id <= {id} LIMIT 1");
+        if self.rows(any, until).await?.is_empty() {
+            return Ok(());
+        }
+        let said = format!("UPDATE {state} SET deleted = max(deleted, {id})");
+        self.rows(said, until).await?;
+        let deleted = format!("DELETE FROM {outbox} WHERE id <= {id}");
+        self.rows(deleted, until).await.map(drop)
+    }
+
+    /// Copies rows that can't be read, and drops the oldest past the limits. One that comes later does not put back what has
+    /// been dropped.
+    async fn set_aside(&mut self, poison: &[(Row, String)]) -> Result<(), Lost> {
+        if poison.is_empty() {
+            return Ok(());
+        }
+        let (_, set_aside, _) = names(&self.relay.config.table);
+        let part = |name: &str| format!("json_extract(value, '$.{name}')");
+        let sql = format!(
+            "INSERT OR IGNORE INTO {set_aside} (id, kind, resource, value, reason)
+                SELECT {}, {}, {}, substr({}, 1, 1000), {} FROM json_each($1)
+                WHERE {} > coalesce((SELECT id FROM {set_aside} ORDER BY id DESC LIMIT 1 OFFSET {}), -1)",
+            part("id"),
+            part("kind"),
+            part("resource"),
+            part("value"),
+            part("reason"),
+            part("id"),
+            MOST_SET_ASIDE - 1,
+        );
+        let report = self.relay.report(poison);
+        self.rows(sql, &report).await?;
+        self.drop_set_aside().await
+    }
+
+    async fn drop_set_aside(&mut self) -> Result<(), Lost> {
+        let (_, set_aside, state) = names(&self.relay.config.table);
+        let sql = format!(
+            "DELETE FROM {set_aside} WHERE $1 = '' AND (set_aside < {NOW} - {}
+                OR id <= (SELECT id FROM {set_aside} ORDER BY id DESC LIMIT 1 OFFSET {MOST_SET_ASIDE})) RETURNING 1",
+            7 * DAY_MS
+        );
+        let dropped = self.rows(sql, "").await?.len();
+        if dropped == 0 {
+            return Ok(());
+        }
+        let sql = format!("UPDATE {state} SET dropped = dropped + {dropped} WHERE $1 = ''");
+        self.rows(sql, "").await.map(drop)
+    }
+
+    /// Looks at the tables' sizes from time to time.
+    async fn survey(&mut self, last: &mut Option<Instant>) -> Result<(), Lost> {
+        if last.is_some_and(|last| last.elapsed() < SURVEY) {
+            return Ok(());
+        }
+        *last = Some(clock::now());
+        let (outbox, set_aside, state) = names(&self.relay.config.table);
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {outbox}), (SELECT {NOW} - created FROM {outbox} ORDER BY id LIMIT 1),
+                (SELECT count(*) FROM {set_aside}), dropped,
+                EXISTS (SELECT 1 FROM {set_aside} WHERE set_aside < {NOW} - {})
+                FROM {state} WHERE $1 = ''",
+            7 * DAY_MS
+        );
+        let read = self.rows(sql, "").await?;
+        let read = read.first().ok_or(Lost::Closed)?;
+        self.relay.link.surveyed(Survey {
+            depth: natural(read.try_get(0)?),
+            oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
+            set_aside: natural(read.try_get(2)?),
+            dropped: natural(read.try_get(3)?),
+        });
+        if read.try_get::<i64, _>(4)? != 0 {
+            self.drop_set_aside().await?;
+        }
+        Ok(())
+    }
+}
+
+/// The columns that [`row_at`] takes, of the row `r`: as bytes, since a text may be none of UTF-8.
+fn columns() -> String {
+    format!(
+        "r.id, substr(CAST(r.resource AS BLOB), 1, 200), substr(CAST(r.kind AS BLOB), 1, 20),
+         CASE WHEN length(CAST(r.value AS BLOB)) <= {LONGEST_VALUE} THEN CAST(r.value AS BLOB) END,
+         {NOW} - CAST(r.created AS INTEGER)"
+    )
+}
+
+fn row_at(row: &SqliteRow, at: usize) -> Result<Option<Row>, ::sqlx::Error> {
+    let Some(id) = row.try_get(at)? else {
+        return Ok(None);
+    };
+    Ok(Some(Row {
+        id,
+        resource: row.try_get::<Option<Vec<u8>>, _>(at + 1)?.map(lossy),
+        kind: lossy(row.try_get(at + 2)?),
+        value: row
+            .try_get::<Option<Vec<u8>>, _>(at + 3)?
+            .and_then(|value| String::from_utf8(value).ok()),
+        age_ms: row.try_get(at + 4)?,
+    }))
+}
+
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,477 @@
+//! The outbox in a file of SQLite.
+
+use std::time::Duration;
+
+use cache_runtime::outbox::{OutboxConfig, Triggers, sqlite, table, triggers};
+use cache_runtime::{
+    Cache, CacheConfig, OutboxStats, RedisConfig, Status, cached, invalidates, observe,
+};
+use cache_tests::{Demo, RedisServer, eventually};
+use sqlx::any::install_default_drivers;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection};
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+
+/// A file with tables, the outbox, and its triggers.
+struct File {
+    directory: TempDir,
+}
+
+impl File {
+    async fn new() -> Self {
+        Self::with_journal("WAL").await
+    }
+
+    async fn with_journal(mode: &str) -> Self {
+        let file = Self {
+            directory: tempfile::tempdir().expect("a directory"),
+        };
+        let url = file.url();
+        let options = url.parse::<SqliteConnectOptions>().expect("a URL");
+        let mut connection = SqliteConnection::connect_with(&options.create_if_missing(true))
+            .await
+            .expect("created");
+        let mode = format!("PRAGMA journal_mode = {mode}");
+        let set = sqlx::raw_sql(AssertSqlSafe(mode)).execute(&mut connection);
+        set.await.expect("set");
+        let made = "CREATE TABLE guests (id INTEGER PRIMARY KEY, name TEXT NOT NULL, room, mail TEXT UNIQUE);
+            INSERT INTO guests VALUES (1, 'old', 1, 'a'), (2, 'other', 1, 'b'), (3, 'third', 2, 'c')";
+        let made = sqlx::raw_sql(made).execute(&mut connection).await;
+        made.expect("made");
+        let installed = sqlite::install(&mut connection, &file.outbox(), Some(&followed())).await;
+        installed.expect("installed");
+        connection.close().await.expect("closed");
+        file
+    }
+
+    fn url(&self) -> String {
+        let path = self.directory.path().join("file.db");
+        format!("sqlite://{}", path.display())
+    }
+
+    fn outbox(&self) -> OutboxConfig {
+        OutboxConfig::sqlite(&self.url()).expect("a URL")
+    }
+
+    /// As another program does: over a connection of its own.
+    async fn run(&self, sql: &str) {
+        let mut connection = SqliteConnection::connect(&self.url())
+            .await
+            .expect("connects");
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        connection.close().await.expect("closed");
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        let mut connection = SqliteConnection::connect(&self.url())
+            .await
+            .expect("connects");
+        let number = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut connection)
+            .await;
+        number.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    async fn rows(&self) -> i64 {
+        self.number("SELECT count(*) FROM cache_outbox").await
+    }
+
+    /// What was written since the last time.
+    async fn written(&self) -> Vec<String> {
+        let mut connection = SqliteConnection::connect(&self.url())
+            .await
+            .expect("connects");
+        let sql = "SELECT concat_ws(' ', kind, resource, value) FROM cache_outbox ORDER BY id";
+        let rows = sqlx::query_scalar(sql).fetch_all(&mut connection).await;
+        self.run("DELETE FROM cache_outbox").await;
+        rows.expect("read")
+    }
+}
+
+fn followed() -> Triggers {
+    let guests = table("guests")
+        .resource("guests")
+        .id("id")
+        .tag("room:{room}");
+    triggers(&cache_runtime::map(), [guests]).expect("fits")
+}
+
+/// One process, as far as the cache is concerned.
+struct Node {
+    cache: Cache,
+    pool: SqlitePool,
+}
+
+impl Node {
+    async fn new(config: CacheConfig, file: &File) -> Self {
+        Self::with(config, file, file.outbox()).await
+    }
+
+    async fn with(config: CacheConfig, file: &File, outbox: OutboxConfig) -> Self {
+        let pool = SqlitePool::connect(&file.url()).await.expect("connects");
+        let config = config.command_budget(Duration::from_secs(5));
+        let cache = Cache::new(config.outbox(outbox)).await;
+        let node = Self { cache, pool };
+        node.heard().await;
+        node
+    }
+
+    async fn stats(&self) -> OutboxStats {
+        self.cache.get_stats().await.outbox.expect("an outbox")
+    }
+
+    async fn heard(&self) {
+        eventually(PATIENCE, async || {
+            let stats = self.stats().await;
+            stats.connected && stats.serving != Some(false)
+        })
+        .await;
+    }
+
+    #[cached(resource = "guests", cache = self.cache)]
+    async fn guest(&self, id: i64) -> Result<Option<String>, sqlx::Error> {
+        let name = sqlx::query_scalar("SELECT name FROM guests WHERE id = $1");
+        name.bind(id).fetch_optional(&self.pool).await
+    }
+
+    #[cached(resource = "rooms", op = "guests", tags("room:{room}"), cache = self.cache)]
+    async fn room(&self, room: i64) -> Result<i64, sqlx::Error> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM guests WHERE room = $1");
+        count.bind(room).fetch_one(&self.pool).await
+    }
+
+    #[invalidates("guests", id = id, after_commit, cache = self.cache)]
+    async fn rename(
+        &self,
+        tx: &mut SqliteConnection,
+        id: i64,
+        name: &str,
+    ) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE guests SET name = $1 WHERE id = $2");
+        update.bind(name).bind(id).execute(tx).await.map(drop)
+    }
+
+    #[invalidates("guests", id = id, after_commit, cache = self.cache)]
+    async fn rename_any(
+        &self,
+        tx: &mut AnyConnection,
+        id: i64,
+        name: &str,
+    ) -> Result<(), sqlx::Error> {
+        let update = sqlx::query("UPDATE guests SET name = $1 WHERE id = $2");
+        update.bind(name).bind(id).execute(tx).await.map(drop)
+    }
+
+    async fn name(&self, id: i64) -> (Option<String>, bool) {
+        let (name, outcomes) = observe(self.guest(id)).await;
+        let is_hit = matches!(outcomes[0].status, Status::Hit { .. });
+        (name.expect("read"), is_hit)
+    }
+
+    async fn warm(&self, id: i64) -> Option<String> {
+        let mut last = None;
+        eventually(PATIENCE, async || {
+            let (name, is_hit) = self.name(id).await;
+            last = name;
+            is_hit
+        })
+        .await;
+        last
+    }
+
+    async fn shows(&self, id: i64, name: Option<&str>) {
+        eventually(PATIENCE, async || self.name(id).await.0.as_deref() == name).await;
+    }
+}
+
+fn local() -> CacheConfig {
+    CacheConfig::default().local_mb(4)
+}
+
+/// Two caches on one file, and a writer that knows nothing of them: with Redis, and without.
+#[tokio::test]
+async fn what_any_program_commits_is_read_anew_by_all() {
+    let redis = RedisServer::start();
+    let with_redis = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    for config in [local(), with_redis.clone(), with_redis.local_mb(4)] {
+        let file = File::new().await;
+        let nodes = [
+            Node::new(config.clone(), &file).await,
+            Node::new(config, &file).await,
+        ];
+        for (write, id, shown, room, count) in [
+            (
+                "UPDATE guests SET name = 'new' WHERE id = 1",
+                1,
+                Some("new"),
+                1,
+                2,
+            ),
+            (
+                "UPDATE guests SET room = 2 WHERE id = 2",
+                2,
+                Some("other"),
+                2,
+                2,
+            ),
+            ("UPDATE guests SET id = 9 WHERE id = 3", 3, None, 2, 2),
+            ("DELETE FROM guests WHERE id = 9", 9, None, 2, 1),
+            (
+                "INSERT INTO guests VALUES (3, 'again', 3, 'x')",
+                3,
+                Some("again"),
+                3,
+                1,
+            ),
+            (
+                "INSERT OR IGNORE INTO guests VALUES (4, 'four', 3, 'y')",
+                4,
+                Some("four"),
+                3,
+                2,
+            ),
+            (
+                "INSERT OR REPLACE INTO guests VALUES (4, 'five', 3, 'y')",
+                4,
+                Some("five"),
+                3,
+                2,
+            ),
+            (
+                "INSERT INTO guests VALUES (4, '', 3, 'y') ON CONFLICT (id) DO UPDATE SET name = 'six'",
+                4,
+                Some("six"),
+                3,
+                2,
+            ),
+            ("DELETE FROM guests", 4, None, 3, 0),
+        ] {
+            for node in &nodes {
+                for id in [1, 2, 3, 4, 9] {
+                    node.warm(id).await;
+                }
+                for room in [1, 2, 3] {
+                    node.room(room).await.expect("read");
+                }
+            }
+            file.run(write).await;
+            for node in &nodes {
+                node.shows(id, shown).await;
+                eventually(PATIENCE, async || {
+                    node.room(room).await.expect("read") == count
+                })
+                .await;
+            }
+        }
+        for node in &nodes {
+            let stats = node.stats().await;
+            assert_eq!(stats.connections, 1, "{stats:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_writes_nothing_and_an_odd_id_the_whole_resource() {
+    let file = File::new().await;
+    file.run("BEGIN; UPDATE guests SET name = 'x'; ROLLBACK")
+        .await;
+    assert_eq!(file.written().await, Vec::<String>::new());
+    file.run("UPDATE guests SET room = 'suite', id = 7 WHERE id = 1")
+        .await;
+    assert_eq!(
+        file.written().await,
+        [
+            "row guests 7",
+            "tag \"room:suite\"",
+            "row guests 1",
+            "tag \"room:1\"",
+        ]
+    );
+    file.run("UPDATE guests SET room = 1.5 WHERE id = 7").await;
+    assert_eq!(
+        file.written().await,
+        ["row guests 7", "all rooms", "tag \"room:suite\""]
+    );
+    file.run("UPDATE guests SET room = NULL WHERE id = 7").await;
+    assert_eq!(file.written().await, ["row guests 7", "all rooms"]);
+}
+
+/// As strict as without an outbox, and the others hear of it; over SQLite's own driver, and over `Any`.
+#[tokio::test]
+async fn a_transaction_is_read_anew_by_all() {
+    install_default_drivers();
+    let redis = RedisServer::start();
+    let with_redis = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    for config in [local(), with_redis] {
+        let file = File::new().await;
+        // No trigger helps.
+        let mut connection = SqliteConnection::connect(&file.url())
+            .await
+            .expect("connects");
+        sqlite::remove(&mut connection, &file.outbox())
+            .await
+            .expect("removed");
+        sqlite::install(&mut connection, &file.outbox(), None)
+            .await
+            .expect("installed");
+        let [writer, reader] = [
+            Node::new(config.clone(), &file).await,
+            Node::new(config, &file).await,
+        ];
+        reader.warm(1).await;
+        let done: Result<(), sqlx::Error> =
+            cache_runtime::sqlx::transaction(&writer.cache, &writer.pool, async |tx| {
+                writer.rename(tx, 1, "one").await
+            })
+            .await;
+        done.expect("committed");
+        assert_eq!(writer.name(1).await.0.as_deref(), Some("one"));
+        reader.shows(1, Some("one")).await;
+        reader.warm(1).await;
+        let any = AnyPool::connect(&file.url()).await.expect("connects");
+        let done: Result<(), sqlx::Error> =
+            cache_runtime::sqlx::transaction(&writer.cache, &any, async |tx| {
+                writer.rename_any(tx, 1, "two").await
+            })
+            .await;
+        done.expect("committed");
+        assert_eq!(writer.name(1).await.0.as_deref(), Some("two"));
+        reader.shows(1, Some("two")).await;
+        reader.warm(1).await;
+        let outbox = reader.cache.outbox().expect("an outbox");
+        let mut tx = connection.begin().await.expect("begun");
+        sqlx::query("UPDATE guests SET name = 'three' WHERE id = 1")
+            .execute(&mut *tx)
+            .await
+            .expect("written");
+        outbox
+            .invalidate(&mut tx, "guests", 1)
+            .await
+            .expect("written");
+        tx.commit().await.expect("committed");
+        reader.shows(1, Some("three")).await;
+        let stats = reader.stats().await;
+        if stats.shared {
+            eventually(PATIENCE, async || file.rows().await == 0).await;
+        }
+    }
+}
+
+/// Rows that a process has not read, and that are deleted by time, are not skipped: it begins with nothing in memory.
+#[tokio::test]
+async fn a_process_that_has_missed_rows_starts_cold() {
+    let file = File::new().await;
+    let quick = file.outbox().retention(Duration::from_secs(2));
+    let deletes = Node::with(local(), &file, quick).await;
+    let slow = file.outbox().poll(Duration::from_secs(8));
+    let config = local().local_max_staleness(Duration::from_secs(60));
+    let node = Node::with(config, &file, slow).await;
+    assert_eq!(node.warm(1).await.as_deref(), Some("old"));
+    file.run("UPDATE guests SET name = 'new' WHERE id = 1")
+        .await;
+    deletes.shows(1, Some("new")).await;
+    eventually(PATIENCE, async || file.rows().await == 0).await;
+    node.shows(1, Some("new")).await;
+    let stats = node.stats().await;
+    assert_eq!((stats.connections, stats.cold_starts), (1, 2), "{stats:?}");
+}
+
+/// While another process holds the whole file nothing can be heard, so nothing is served.
+#[tokio::test]
+async fn a_process_that_cannot_read_serves_nothing() {
+    let file = File::with_journal("DELETE").await;
+    let node = Node::new(local(), &file).await;
+    node.warm(1).await;
+    let mut holder = SqliteConnection::connect(&file.url())
+        .await
+        .expect("connects");
+    let held = sqlx::raw_sql("BEGIN EXCLUSIVE; UPDATE guests SET name = 'new' WHERE id = 1")
+        .execute(&mut holder)
+        .await;
+    held.expect("held");
+    eventually(PATIENCE, async || node.stats().await.serving == Some(false)).await;
+    let done = sqlx::raw_sql("COMMIT").execute(&mut holder).await;
+    done.expect("committed");
+    assert_eq!(node.name(1).await.0.as_deref(), Some("new"));
+    node.heard().await;
+    assert_eq!(node.warm(1).await.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_set_aside_within_limits() {
+    let redis = RedisServer::start();
+    let with_redis = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    for config in [local(), with_redis] {
+        let file = File::new().await;
+        let node = Node::new(config, &file).await;
+        node.warm(1).await;
+        file.run(
+            "INSERT INTO cache_outbox_set_aside (id, kind, reason, set_aside) VALUES (5000, 'odd', 'is old', 0);
+             DROP TABLE IF EXISTS numbers;
+             CREATE TABLE numbers AS WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1100) SELECT n FROM n;
+             INSERT INTO cache_outbox (kind, resource, value) SELECT 'row', 'guests', 'no json' FROM numbers;
+             INSERT INTO cache_outbox (kind, resource, value) VALUES ('row', 'guests', x'00ff'), ('row', 'No Name', 1)",
+        )
+        .await;
+        eventually(PATIENCE, async || {
+            let stats = node.stats().await;
+            stats.set_aside == 1_000 && stats.set_aside_dropped >= 103
+        })
+        .await;
+        node.warm(1).await;
+        let mut connection = SqliteConnection::connect(&file.url())
+            .await
+            .expect("connects");
+        let status = sqlite::status(&mut connection, &file.outbox()).await;
+        let status = status.expect("read");
+        assert_eq!(status.set_aside, 1_000);
+        assert!(status.set_aside_dropped >= 103, "{status}");
+        assert_eq!(status.followed, ["guests"]);
+        sqlite::remove(&mut connection, &file.outbox())
+            .await
+            .expect("removed");
+        let status = sqlite::status(&mut connection, &file.outbox()).await;
+        assert_eq!(status.expect("read").version, None);
+        file.run("UPDATE guests SET name = 'free'").await;
+    }
+}
+
+/// Two processes of the demo on one file, and a writer beside them.
+#[tokio::test]
+async fn two_demos_on_one_file_show_what_is_written_beside_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("demo.db");
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let start = || {
+        Demo::start([
+            ("DATABASE_URL", url.as_str()),
+            ("OUTBOX", "True"),
+            ("REDIS_ENABLED", "False"),
+            ("CACHE_TIMEOUT_MS", "5000"),
+        ])
+    };
+    let demos = [start(), start()];
+    for demo in &demos {
+        crate::demo::heard(demo).await;
+    }
+    let mut writer = SqliteConnection::connect(&url).await.expect("connects");
+    for round in 0..5 {
+        for demo in &demos {
+            crate::demo::warm(demo, 1).await;
+        }
+        let name = format!("Name {round}");
+        sqlx::query("UPDATE users SET name = $1 WHERE id = 1")
+            .bind(&name)
+            .execute(&mut writer)
+            .await
+            .expect("written");
+        for demo in &demos {
+            eventually(PATIENCE, async || crate::demo::name(demo, 1).await == name).await;
+        }
+    }
+}
