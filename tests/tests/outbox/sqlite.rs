@@ -411,7 +411,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_within_limits() {
         let node = Node::new(config, &file).await;
         node.warm(1).await;
         file.run(
-            "INSERT INTO cache_outbox_set_aside (id, kind, reason, set_aside) VALUES (5000, 'odd', 'is old', 0);
+            "INSERT INTO cache_outbox_set_aside (id, kind, reason, set_aside) VALUES (0, 'odd', 'is old', 0);
              DROP TABLE IF EXISTS numbers;
              CREATE TABLE numbers AS WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1100) SELECT n FROM n;
              INSERT INTO cache_outbox (kind, resource, value) SELECT 'row', 'guests', 'no json' FROM numbers;
