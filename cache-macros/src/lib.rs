@@ -279,7 +279,8 @@ use crate::item::Item;
 ///
 /// `audit = 0.01` checks one in a hundred hits: the body runs as well, its value is what the caller gets, and it is
 /// compared with the entry. What differs is looked at again before it counts as stale; see `Cache::audit`. The default
-/// is the configuration's (`CACHE_AUDIT`), which is off; `audit = 0` leaves the function out.
+/// is the configuration's (`CACHE_AUDIT`), which is off; `audit = 0` leaves the function out. Beside `batch` each hit may
+/// be checked.
 ///
 /// ```
 /// # use cache_runtime::cached;

@@ -15,7 +15,7 @@ use crate::telemetry::audit::Finding;
 /// How many suspects are remembered.
 const SUSPECTS: usize = 256;
 /// How many findings are kept for the report.
-const KEPT: usize = 32;
+pub(crate) const KEPT: usize = 32;
 /// A stale entry of one resource is logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 

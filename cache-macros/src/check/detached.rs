@@ -18,9 +18,6 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
     {
         errors.on(timeout, "`timeout` serves an entry past its time, and nothing says for how long one is kept; add e.g. `stale_if_error = 600`");
     }
-    if let (Some(audit), Some(_)) = (args.audit.key(), args.batch.key()) {
-        errors.on(audit, "`audit` has no place beside `batch`, whose entries are audited by the function that reads one row; remove it");
-    }
     let (option, key) = [("swr", args.swr.key()), ("timeout", args.timeout.key())]
         .into_iter()
         .find_map(|(name, key)| Some((name, key?)))?;

@@ -126,7 +126,7 @@ impl Cache {
     /// functions, how many were stale, and which part of all hits is at most, with 95 % confidence.
     ///
     /// Hits are audited where [`CacheConfig::audit`](crate::CacheConfig::audit) (`CACHE_AUDIT`) or the
-    /// attribute's `audit` says so. Those of batches are not, nor are calls inside transactions and
+    /// attribute's `audit` says so, those of batches id by id. Not audited are calls inside transactions and
     /// inside other annotated functions.
     ///
     /// ```

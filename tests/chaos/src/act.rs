@@ -11,13 +11,17 @@ use crate::app::{Common, LEASE};
 use crate::clock::now;
 use crate::desk::{Desk, IDS, Mishap, TEAMS};
 use crate::history::{Answer, Read, ReadKind, Time, WriteId};
-use crate::shop::{Kind, Page, Row, Shop};
+use crate::shop::{Kind, PLANTED_ROWS, Page, Planted, Row, Shop};
 
 /// What all tasks of a process share.
 pub(crate) struct Stage {
     pub(crate) cache: Cache,
     /// Whether this process keeps copies.
     pub(crate) keeps_copies: bool,
+    /// Rows that somebody changes behind the cache's back.
+    pub(crate) planted: Option<Planted>,
+    /// Whether its hits are audited.
+    pub(crate) is_audited: bool,
     pub(crate) common: Common,
 }
 
@@ -176,6 +180,19 @@ async fn read_one<K: Kind>(stage: &Stage, shop: &Shop<K>, rng: &mut Rng) {
         94..97 => peek(stage, shop, id(rng)).await,
         97 => vouch(shop, id(rng)).await,
         _ => typed(stage, shop, rng.i64(1..=3)).await,
+    }
+}
+
+/// A read, and now and then a write, of the rows that somebody else writes as well. Nobody judges them
+/// but the auditor.
+pub(crate) async fn planted(planted: &Planted, rng: &mut Rng) {
+    let id = rng.i64(1..=PLANTED_ROWS);
+    // What fails shows nothing.
+    match rng.u32(..4_000) {
+        // Seldom: it repairs what somebody else has done.
+        0 => drop(planted.write(id).await),
+        1..1_000 => drop(planted.get_many(&[id, 1 + id % PLANTED_ROWS]).await),
+        _ => drop(planted.get(id).await),
     }
 }
 

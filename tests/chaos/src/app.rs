@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cache_runtime::AuditReport;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -43,6 +44,10 @@ pub(crate) struct Brief {
     /// Megabytes of copies in the process, and how old they may be.
     pub(crate) local_mb: u32,
     pub(crate) staleness: Duration,
+    /// Whether its hits are audited.
+    pub(crate) is_audited: bool,
+    /// Whether there are rows that somebody changes behind the cache's back.
+    pub(crate) planted_writer: bool,
 }
 
 impl Brief {
@@ -117,6 +122,10 @@ pub(crate) trait Cast: Sized + Send + Sync + 'static {
     /// Whether it is connected, and how many invalidations wait.
     fn standing(&self) -> impl Future<Output = (bool, u64)> + Send;
     fn end(&self) -> impl Future<Output = ()> + Send;
+    /// What its auditor has found, if it has one.
+    fn audit(&self) -> Option<AuditReport> {
+        None
+    }
 }
 
 /// What any process has.
@@ -226,6 +235,9 @@ async fn live<C: Cast>(brief: Brief) {
             std::fs::write(brief.history().with_extension(extension), figure)
                 .expect("figures can be written");
         }
+        if let Some(report) = cast.audit() {
+            write_audit(&brief, &report).expect("figures can be written");
+        }
         let Some((now, text)) = Phase::read(&brief.directory) else {
             continue;
         };
@@ -248,6 +260,13 @@ async fn live<C: Cast>(brief: Brief) {
     cast.end().await;
     common.pool.close().await;
     common.recorder.flush();
+}
+
+/// In one step, since the process may be killed meanwhile.
+fn write_audit(brief: &Brief, report: &AuditReport) -> std::io::Result<()> {
+    let new = brief.history().with_extension("audit-new");
+    std::fs::write(&new, serde_json::to_vec(report)?)?;
+    std::fs::rename(new, brief.history().with_extension("audit"))
 }
 
 async fn act_on<C: Cast>(cast: Arc<C>, phase: Arc<AtomicU8>, busy: Arc<AtomicU32>, mut rng: Rng) {

@@ -49,9 +49,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use cache_runtime::AuditReport;
+
 use crate::history::{
-    ABSENT_EVERY, Answer, Begin, Event, FIRST_VERSION, Fault, Form, Life, MILLISECOND, Mark,
-    Outcome, Read, ReadKind, Run, Step, Time, Truth, WriteId,
+    ABSENT_EVERY, Answer, Begin, Event, FIRST_VERSION, Fault, Form, FoundStale, Life, MILLISECOND,
+    Mark, Outcome, Read, ReadKind, Run, Step, Time, Truth, WriteId,
 };
 use crate::lasting::AFTERMATH;
 pub(crate) use crate::verdict::{Excused, Reason, Violation};
@@ -144,6 +146,9 @@ pub(crate) struct World {
     known: HashMap<(u8, u32), Vec<Time>>,
     /// The same with the time before which neither it nor a later one had begun.
     begun: HashMap<(u8, u32), Vec<Time>>,
+    /// What auditors held for stale, and what they have counted.
+    pub(crate) found: Vec<FoundStale>,
+    pub(crate) audit: AuditReport,
 }
 
 impl World {
@@ -169,6 +174,8 @@ impl World {
                         *first = read.end.min(*first);
                     }
                 }
+                Event::FoundStale(found) => world.found.push(found),
+                Event::Audit(audit) => world.audit = audit,
                 Event::Stuck(_) | Event::Failed(_) => {}
             }
         }
@@ -216,7 +223,7 @@ impl World {
     }
 
     /// By when a committed write had certainly been committed.
-    fn known_by(&self, id: WriteId) -> Time {
+    pub(crate) fn known_by(&self, id: WriteId) -> Time {
         let Some(write) = self.writes.get(&id) else {
             return Time::MAX;
         };
@@ -238,7 +245,7 @@ impl World {
         from + self.run.load + self.run.ttl
     }
 
-    fn duty(&self, id: WriteId, known: Time, process: u32) -> Duty {
+    pub(crate) fn duty(&self, id: WriteId, known: Time, process: u32) -> Duty {
         let write = &self.writes[&id];
         let killed = self.killed(write.begin.process);
         let lost = |reason| {

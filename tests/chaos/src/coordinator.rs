@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cache_runtime::AuditReport;
 use cache_tests::{Postgres, Process, Proxy, RedisServer};
 use fastrand::Rng;
 
@@ -19,10 +20,13 @@ use crate::faults::Havoc;
 use crate::history::{Event, Life, Run, Time, Truth};
 use crate::options::Options;
 use crate::report;
-use crate::shop::KINDS;
+use crate::shop::{KINDS, PLANTED_ROWS};
 
 const APPS: usize = 4;
 const TASKS: u32 = 16;
+/// Each of the planted rows is changed after four times this, so that what the auditor sees stands for as
+/// long as it takes to be certain.
+const PLANTED_EVERY: Duration = Duration::from_millis(1_200);
 const WARM_UP: Duration = Duration::from_secs(3);
 /// The longest a load can take: its pause, a connection of the pool, its statement, and its process being stopped.
 const LOAD: Duration = Duration::from_secs(7);
@@ -171,6 +175,9 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
                     0
                 },
                 staleness: options.staleness,
+                // One with copies, if any has, and the one without.
+                is_audited: slot % 3 == 0,
+                planted_writer: options.planted_writer,
             })
         })
         .collect();
@@ -193,6 +200,19 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         let (some, others) = (some.to_vec(), others.to_vec());
         let [at_redis, at_apps, at_some, at_others] = <[Rng; 4]>::try_from(hands).expect("four");
         scope.spawn(move || havoc.at_redis(redis, at_redis));
+        if options.planted_writer {
+            let (postgres, database) = (&postgres, &database);
+            scope.spawn(move || {
+                for id in (1..=PLANTED_ROWS).cycle() {
+                    if havoc.over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let sql = format!("UPDATE planted SET version = version + 1 WHERE id = {id}");
+                    postgres.psql(database, &sql);
+                    std::thread::sleep(PLANTED_EVERY);
+                }
+            });
+        }
         scope.spawn(move || havoc.at_apps(apps, at_apps));
         scope.spawn(move || havoc.at_links(&some, at_some));
         scope.spawn(move || havoc.at_links(&others, at_others));
@@ -231,6 +251,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
         staleness: nanos(options.staleness),
         local_mb: options.local_mb,
         kinds: KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
+        planted_writer: options.planted_writer,
     };
     let lives: Vec<Life> = apps.iter().flat_map(|app| app.lives.clone()).collect();
     let evicted = *havoc.evicted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,6 +264,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     events.extend(lives.iter().cloned().map(Event::Life));
     events.extend(faults.into_iter().map(Event::Fault));
     events.extend(log.lines().filter_map(truth).map(Event::Truth));
+    events.push(Event::Audit(audits(directory.path())));
     let history = options
         .history
         .clone()
@@ -301,7 +323,9 @@ fn nanos(time: Duration) -> Time {
 
 fn tables() -> String {
     format!(
-        "CREATE UNLOGGED TABLE rows (kind smallint, id bigint, version bigint NOT NULL, PRIMARY KEY (kind, id)) WITH (fillfactor = 20); \
+        "CREATE UNLOGGED TABLE planted (id bigint PRIMARY KEY, version bigint NOT NULL); \
+         INSERT INTO planted SELECT id, 1 FROM generate_series(1, {PLANTED_ROWS}) id; \
+         CREATE UNLOGGED TABLE rows (kind smallint, id bigint, version bigint NOT NULL, PRIMARY KEY (kind, id)) WITH (fillfactor = 20); \
          CREATE UNLOGGED TABLE log (write bigint, kind smallint, id bigint, version bigint); \
          INSERT INTO rows SELECT kind, id, 1 FROM generate_series(0, {}) kind, generate_series(1, {IDS}) id",
         KINDS.len() - 1
@@ -335,6 +359,15 @@ fn sum(directory: &Path, figure: &str) -> u64 {
                 .ok()
         })
         .sum()
+}
+
+/// What the auditors of all processes have counted, those that were killed included.
+fn audits(directory: &Path) -> AuditReport {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let paths = files.map(|file| file.path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|it| it == "audit"));
+    let reports = paths.filter_map(|path| std::fs::read(path).ok());
+    AuditReport::merged(reports.filter_map(|report| serde_json::from_slice(&report).ok()))
 }
 
 fn default_history(seed: u64) -> PathBuf {

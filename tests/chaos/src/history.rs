@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use cache_runtime::AuditReport;
 use serde::{Deserialize, Serialize};
 
 /// Names one write: the number of its process, then its own.
@@ -36,6 +37,10 @@ pub(crate) enum Event {
     Stuck(Stuck),
     #[serde(rename = "F")]
     Failed(Failed),
+    #[serde(rename = "S")]
+    FoundStale(FoundStale),
+    /// What the auditors of all processes have counted.
+    Audit(AuditReport),
 }
 
 /// What was run. The times are those that the promises speak of.
@@ -58,6 +63,9 @@ pub(crate) struct Run {
     #[serde(default)]
     pub(crate) local_mb: u32,
     pub(crate) kinds: Vec<String>,
+    /// Whether somebody changed rows behind the cache's back.
+    #[serde(default)]
+    pub(crate) planted_writer: bool,
 }
 
 /// One app process.
@@ -394,6 +402,15 @@ pub(crate) struct Failed {
     pub(crate) at: Time,
     #[serde(rename = "x")]
     pub(crate) what: String,
+}
+
+/// An entry that the auditor of a process holds for stale.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FoundStale {
+    #[serde(rename = "p")]
+    pub(crate) process: u32,
+    pub(crate) at: Time,
+    pub(crate) key: String,
 }
 
 /// Writes events to a file; those of reads are buffered.

@@ -12,6 +12,7 @@
 mod act;
 mod aftermath;
 mod app;
+mod audited;
 mod check;
 mod clock;
 mod contestant;

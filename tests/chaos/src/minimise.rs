@@ -165,6 +165,7 @@ pub(crate) fn save(violation: &Violation, whole: &Path) -> Option<PathBuf> {
             Event::Begin(begin) => writes.contains(&begin.write),
             Event::Mark(mark) => writes.contains(&mark.write),
             Event::Read(_) | Event::Stuck(_) | Event::Failed(_) => false,
+            Event::FoundStale(_) | Event::Audit(_) => false,
         };
         if is_kept {
             small.note(&event);

@@ -9,6 +9,7 @@ use crate::score::Setting;
 
 const HELP: &str = "\
 chaos [--seed N] [--seconds S] [--reads N] [--local MB] [--staleness MS] [--faults LIST] [--history FILE]
+      [--planted-writer]
 chaos check FILE
 
   --seed N        decides what the tasks do and which faults come when (default 1)
@@ -18,6 +19,9 @@ chaos check FILE
   --staleness MS  how old copies may be (default 1000)
   --faults LIST   only these, with commas between them; `none` for none, `mishaps` for callers who hang up and bodies
                   that fail, panic and take long (default: all)
+  --planted-writer
+                  somebody changes some rows behind the cache's back, which the auditors of two of the processes have to
+                  find
   --history FILE  keeps the history, also of a run without a violation
   check FILE      judges a history once more
 
@@ -33,6 +37,7 @@ pub(crate) struct Options {
     pub(crate) faults: Vec<FaultKind>,
     pub(crate) mishaps: bool,
     pub(crate) history: Option<PathBuf>,
+    pub(crate) planted_writer: bool,
 }
 
 impl Options {
@@ -55,6 +60,7 @@ impl Options {
             faults,
             mishaps,
             history: Some(history),
+            planted_writer: false,
         })
     }
 
@@ -69,6 +75,7 @@ impl Options {
             faults: FaultKind::ALL.to_vec(),
             mishaps: true,
             history: None,
+            planted_writer: false,
         };
         let mut arguments = arguments.iter();
         while let Some(name) = arguments.next() {
@@ -76,6 +83,10 @@ impl Options {
                 let names = FaultKind::ALL.map(FaultKind::name).join(" ");
                 let _ = writeln!(std::io::stdout(), "{HELP} {names}");
                 return Ok(None);
+            }
+            if name == "--planted-writer" {
+                options.planted_writer = true;
+                continue;
             }
             let value = arguments.next().ok_or(format!("{name} needs a value"))?;
             let number = || {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::aftermath::Comparison;
+use crate::audited::Findings;
 use crate::check::{Verdict, Violation, World};
 use crate::history::{Answer, FaultKind, Form, MILLISECOND, Time, events};
 use crate::minimise;
@@ -37,8 +38,15 @@ pub(crate) fn judge(history: &Path, comparison: &Comparison) -> bool {
             for complaint in &comparison.complaints {
                 text += &format!("NOT AS BEFORE: {complaint}\n");
             }
+            let findings = Findings::of(&world);
+            text += &audit(&world, &findings);
+            let complaints = findings.complaints(&world);
+            for complaint in &complaints {
+                text += &format!("AUDIT: {complaint}\n");
+            }
             let is_right = verdict.violations.is_empty()
                 && comparison.complaints.is_empty()
+                && complaints.is_empty()
                 && verdict.reads > 0;
             if is_right {
                 text += "nothing stale\n";
@@ -103,6 +111,28 @@ fn begin(violation: &Violation) -> Time {
         Violation::Stuck(stuck) => stuck.start,
         Violation::Accepted { at, .. } => *at,
     }
+}
+
+/// The auditors' own report, and what is thought of it.
+fn audit(world: &World, findings: &Findings<'_>) -> String {
+    let report = &world.audit;
+    if report.total.checked == 0 {
+        return String::new();
+    }
+    let mut rows = vec![
+        ("hits audited", report.total.checked),
+        ("  held for stale", world.found.len() as u64),
+        ("  of these excused", findings.explained as u64),
+    ];
+    if world.run.planted_writer {
+        rows.push(("  of these planted", findings.planted as u64));
+    }
+    let rows = rows
+        .iter()
+        .map(|(name, value)| format!("{name:<38} {value}\n"));
+    let table = report.to_string();
+    let table = table.lines().map(|line| format!("    {line}\n"));
+    rows.chain(table).collect()
 }
 
 pub(crate) fn ms(time: Time) -> f64 {

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_runtime::{Cache, CacheConfig, RedisConfig};
+use cache_runtime::{AuditAction, AuditReport, Cache, CacheConfig, RedisConfig};
 use fastrand::Rng;
 
 use crate::act::{self, Stage};
 use crate::app::{Brief, Cast, Common, INTENT, LEASE, TTL, UNCERTAINTY, WAIT};
+use crate::audited::CONFIRM_AFTER;
 use crate::clock::now;
-use crate::history::MILLISECOND;
-use crate::shop::{Apples, Figs, Kind, Pears, Plums, Quinces};
+use crate::history::{Event, FoundStale, MILLISECOND};
+use crate::shop::{Apples, Figs, Kind, Pears, Planted, Plums, Quinces};
 use crate::writes;
 
 /// What every cache of this project is given here; `redis` is a loopback port.
@@ -28,16 +29,48 @@ pub fn config(redis: Option<u16>) -> CacheConfig {
         .intent(INTENT)
 }
 
+/// Much more is audited than anybody would.
+const AUDITED: f64 = 0.25;
+const AUDITS_PER_SECOND: u32 = 300;
+
+/// Notes what the auditor finds, and lets it stand: what is wrong shall show.
+fn audited(config: CacheConfig, common: &Common) -> CacheConfig {
+    let (recorder, process) = (Arc::clone(&common.recorder), common.process);
+    config
+        .audit(AUDITED)
+        .audit_limit(AUDITS_PER_SECOND)
+        .audit_confirm_after(CONFIRM_AFTER)
+        .on_stale(move |finding| {
+            let (at, key) = (now(), finding.key.clone());
+            recorder.note(&Event::FoundStale(FoundStale { process, at, key }));
+            AuditAction::Keep
+        })
+}
+
 impl Cast for Stage {
     async fn begin(brief: &Brief, common: Common) -> Self {
-        let config = config(Some(brief.redis))
+        let mut config = config(Some(brief.redis))
             .local_mb(brief.local_mb)
             .local_max_staleness(brief.staleness);
+        if brief.is_audited {
+            config = audited(config, &common);
+        }
+        let cache = Cache::new(config).await;
+        let planted = brief.planted_writer.then(|| Planted {
+            cache: cache.clone(),
+            pool: common.pool.clone(),
+        });
         Self {
-            cache: Cache::new(config).await,
+            cache,
             keeps_copies: brief.local_mb > 0,
+            planted,
+            is_audited: brief.is_audited,
             common,
         }
+    }
+
+    fn audit(&self) -> Option<AuditReport> {
+        self.is_audited.then(|| self.cache.audit())
     }
 
     fn common(&self) -> &Common {
@@ -45,6 +78,11 @@ impl Cast for Stage {
     }
 
     async fn act(self: Arc<Self>, mut rng: Rng) {
+        if let Some(planted) = &self.planted
+            && rng.u32(..100) < 15
+        {
+            return act::planted(planted, &mut rng).await;
+        }
         match rng.u32(..9) {
             0..2 => one::<Apples>(self, rng).await,
             2..4 => one::<Pears>(self, rng).await,

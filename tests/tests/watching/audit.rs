@@ -1,7 +1,8 @@
 //! The auditor finds what our own writers can't be blamed for, and nothing else.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::{
@@ -9,6 +10,7 @@ use cache_runtime::{
 };
 use cache_tests::{Postgres, RedisServer, eventually};
 use sqlx::AnyPool;
+use tokio::sync::Semaphore;
 
 use crate::SOON;
 
@@ -290,4 +292,169 @@ async fn no_more_hits_are_audited_than_the_limit_allows() {
     let at_most = began.elapsed().as_secs() + 2;
     let checked = cache.audit().total.checked;
     assert!(checked >= 1 && checked <= at_most, "{checked}");
+}
+
+/// Rows that are read many at a time.
+struct Shelf {
+    cache: Cache,
+    rows: Mutex<BTreeMap<u32, u32>>,
+    /// The ids of each load.
+    loads: Mutex<Vec<Vec<u32>>>,
+    is_broken: AtomicBool,
+}
+
+impl Shelf {
+    #[cached(resource = "shelf", batch = ids, ttl = 300, cache = self.cache)]
+    async fn many(&self, ids: &[u32]) -> Result<BTreeMap<u32, u32>, String> {
+        self.load(ids)
+    }
+
+    #[cached(resource = "boxes", batch = ids, audit = 0, ttl = 300, cache = self.cache)]
+    async fn unaudited(&self, ids: &[u32]) -> Result<BTreeMap<u32, u32>, String> {
+        self.load(ids)
+    }
+
+    #[cached(resource = "crates", batch = ids, max_loads = 1, ttl = 300, cache = self.cache)]
+    async fn one_load(&self, ids: &[u32]) -> Result<BTreeMap<u32, u32>, String> {
+        self.load(ids)
+    }
+
+    fn load(&self, ids: &[u32]) -> Result<BTreeMap<u32, u32>, String> {
+        self.loads.lock().expect("whole").push(ids.to_vec());
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err("the database is away".into());
+        }
+        let rows = self.rows.lock().expect("whole");
+        let wanted = ids.iter().filter_map(|id| Some((*id, *rows.get(id)?)));
+        Ok(wanted.collect())
+    }
+
+    fn last_load(&self) -> Vec<u32> {
+        let loads = self.loads.lock().expect("whole");
+        loads.last().cloned().unwrap_or_default()
+    }
+
+    /// Without a word to the cache.
+    fn change(&self, id: u32, value: u32) {
+        self.rows.lock().expect("whole").insert(id, value);
+    }
+}
+
+/// Each hit of a batch may be audited: its id is loaded with those that are missing.
+async fn the_hits_of_a_batch_are_audited(local_mb: u32) {
+    let server = RedisServer::start();
+    let config = config(&server).local_mb(local_mb);
+    let cache = Cache::new(config.audit_confirm_after(Duration::from_millis(200))).await;
+    let shelf = Shelf {
+        cache: cache.clone(),
+        rows: Mutex::new(BTreeMap::from([(1, 10), (2, 20)])),
+        loads: Mutex::default(),
+        is_broken: AtomicBool::new(false),
+    };
+    let rows = |rows: &[(u32, u32)]| Ok(rows.iter().copied().collect::<BTreeMap<_, _>>());
+    let both = rows(&[(1, 10), (2, 20)]);
+    assert_eq!(shelf.many(&[1, 2]).await, both);
+    assert_eq!(shelf.many(&[1, 2, 3]).await, both);
+    assert_eq!(shelf.last_load(), [3, 1, 2]);
+    let total = cache.audit().total;
+    assert_eq!((total.checked, total.suspected), (2, 0), "3 was a miss");
+
+    for _ in 0..3 {
+        assert_eq!(shelf.unaudited(&[1, 2]).await, both);
+        assert_eq!(shelf.one_load(&[1, 2]).await, both);
+    }
+    let report = cache.audit();
+    assert!(!report.resources.contains_key("boxes"), "{report}");
+    assert_eq!(report.resources["crates"].checked, 4, "{report}");
+
+    // A value that has changed, and a row that was not there.
+    shelf.change(1, 11);
+    shelf.change(3, 30);
+    let all = rows(&[(1, 11), (2, 20), (3, 30)]);
+    assert_eq!(shelf.many(&[1, 2, 3]).await, all, "callers get the fresh");
+    assert_eq!(cache.audit().total.suspected, 2, "{}", cache.audit());
+    eventually(SOON, async || {
+        assert_eq!(shelf.many(&[1, 2, 3]).await, all);
+        cache.audit().total.stale >= 2
+    })
+    .await;
+    let report = cache.audit();
+    let found = report.stale_entries.iter().map(|it| it.key.as_str());
+    let mut found: Vec<_> = found.collect();
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found, ["shelf:1", "shelf:3"], "{report}");
+    assert_eq!(report.stale_entries[0].op, "many");
+
+    shelf.is_broken.store(true, Ordering::SeqCst);
+    assert_eq!(
+        shelf.many(&[1, 2, 3]).await,
+        both,
+        "an audit does not turn hits into an error"
+    );
+    assert!(shelf.many(&[1, 4]).await.is_err(), "4 was missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hits_of_a_batch_are_audited_over_redis() {
+    the_hits_of_a_batch_are_audited(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hits_of_a_batch_are_audited_with_local_entries() {
+    the_hits_of_a_batch_are_audited(4).await;
+}
+
+/// A price whose loads can be held up.
+struct Gated {
+    cache: Cache,
+    price: AtomicU64,
+    is_gated: AtomicBool,
+    arrived: AtomicU64,
+    gate: Semaphore,
+}
+
+impl Gated {
+    #[cached(resource = "gated", ttl = 300, cache = self.cache)]
+    async fn get(&self, id: u32) -> u64 {
+        if self.is_gated.load(Ordering::SeqCst) {
+            self.arrived.fetch_add(1, Ordering::SeqCst);
+            self.gate.acquire().await.expect("open").forget();
+        }
+        self.price.load(Ordering::SeqCst) + u64::from(id)
+    }
+
+    #[invalidates("gated", id = id, cache = self.cache)]
+    async fn set(&self, id: u32, price: u64) {
+        self.price.store(price - u64::from(id), Ordering::SeqCst);
+    }
+}
+
+/// Two hits of an entry, which is replaced by the time that their bodies return: both differ from what
+/// they would have got, and neither says anything about the entry that stands now.
+#[tokio::test]
+async fn a_hit_of_an_entry_that_was_replaced_meanwhile_raises_no_alarm() {
+    let server = RedisServer::start();
+    let cache = Cache::new(config(&server).audit_confirm_after(Duration::ZERO)).await;
+    let gated = Gated {
+        cache: cache.clone(),
+        price: AtomicU64::new(9),
+        is_gated: AtomicBool::new(false),
+        arrived: AtomicU64::new(0),
+        gate: Semaphore::new(0),
+    };
+    assert_eq!(gated.get(1).await, 10);
+    gated.is_gated.store(true, Ordering::SeqCst);
+    let replaced = async {
+        eventually(SOON, async || gated.arrived.load(Ordering::SeqCst) == 2).await;
+        gated.is_gated.store(false, Ordering::SeqCst);
+        gated.set(1, 20).await;
+        assert_eq!(gated.get(1).await, 20, "the next entry");
+        gated.gate.add_permits(2);
+    };
+    let (one, other, ()) = tokio::join!(gated.get(1), gated.get(1), replaced);
+    assert_eq!((one, other), (20, 20));
+    let total = cache.audit().total;
+    assert_eq!((total.checked, total.changed), (2, 2), "{}", cache.audit());
+    assert_eq!((total.stale, total.suspected), (0, 0), "{}", cache.audit());
 }

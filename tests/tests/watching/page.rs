@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use cache_runtime::admin::{Admin, Rights};
+use cache_runtime::{Cache, CacheConfig, Key as CacheKey, RedisConfig};
 use cache_tests::{Demo, Process, RedisServer, eventually, free_port};
 use fantoccini::key::Key;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -299,4 +301,70 @@ async fn it_fits_a_telephone_and_is_read_only_without_the_token() {
     browser.click("nav a[href='#numbers']").await;
     browser.picture("admin-narrow-dark").await;
     client.clone().close().await.expect("closed");
+}
+
+/// The page in an axum service, whose login is a header.
+async fn axum_service(cache: &Cache) -> (String, tokio::task::JoinHandle<()>) {
+    let page = Admin::new(cache).into_axum(|request| match request.headers.get("x-user") {
+        Some(user) if user == "operator" => Rights::Change,
+        _ => Rights::Read,
+    });
+    let routes = axum::Router::new().nest_service("/cache/ui", page);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a free port");
+    let url = format!("http://{}/cache/ui", listener.local_addr().expect("bound"));
+    let served = tokio::spawn(async move {
+        axum::serve(listener, routes).await.expect("it serves");
+    });
+    (url, served)
+}
+
+/// In axum the page is what it is in Poem: read-only unless the application says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn axum_serves_it_too_and_read_only_by_default() {
+    let server = RedisServer::start();
+    let config = CacheConfig::default()
+        .redis(RedisConfig::at("127.0.0.1", server.port()))
+        .command_budget(Duration::from_secs(5));
+    let cache = Cache::new(config).await;
+    let key = CacheKey::entity("users", 1).expect("a key");
+    cache.set(&key, &7u32, 60).await.expect("stored");
+    let (url, served) = axum_service(&cache).await;
+
+    let http = reqwest::Client::builder().no_proxy().build().expect("HTTP");
+    let get = async |path: &str| {
+        let answer = http.get(format!("{url}{path}")).send().await.expect(path);
+        (answer.status().as_u16(), answer.json::<Value>().await)
+    };
+    for path in ["", "/"] {
+        let page = http.get(format!("{url}{path}")).send().await.expect("page");
+        assert_eq!(page.status(), 200, "{path}");
+        assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+        assert!(page.headers().contains_key("content-security-policy"));
+    }
+    let (status, state) = get("/api/state").await;
+    let state = state.expect("JSON");
+    assert_eq!((status, &state["rights"]), (200, &json!("read")));
+    let (_, entry) = get("/api/entry?key=users%3A1").await;
+    assert_eq!(entry.expect("JSON")["alive"], true);
+    assert_eq!(get("/api/nothing").await.0, 404);
+
+    let act = async |user: &str, body: String| {
+        let request = http.post(format!("{url}/api/act")).header("x-user", user);
+        let request = request.header("content-type", "application/json");
+        request.body(body).send().await.expect("an answer").status()
+    };
+    let action = json!({"action": "invalidate", "resource": "users", "id": "1"}).to_string();
+    assert_eq!(act("anybody", action.clone()).await, 403);
+    assert_eq!(cache.get::<u32>(&key).await, Some(7));
+    assert_eq!(act("operator", " ".repeat(70_000)).await, 413);
+    assert_eq!(act("operator", action).await, 200);
+    assert_eq!(cache.get::<u32>(&key).await, None);
+
+    let browser = Browser::start(WIDE).await;
+    browser.client.goto(&url).await.expect("the page");
+    browser.eventually_says("#circuit", "circuit closed").await;
+    browser.eventually_says("#rights", "read-only").await;
+    browser.client.clone().close().await.expect("closed");
+    served.abort();
 }

@@ -53,11 +53,15 @@ impl Call {
 
     /// The hit, if it is to be checked.
     fn to_audit<R: Returns<S>, S>(&self, value: &R) -> Option<Audited> {
-        let part = self.audit?;
-        match wants_audit(&self.cache, part, &self.own.key) {
-            true => audited(value),
-            false => None,
-        }
+        self.wants_audit().then(|| audited(value)).flatten()
+    }
+
+    /// Whether a hit of this call is to be checked; asked once.
+    pub(super) fn wants_audit(&self) -> bool {
+        // An entry that is kept here only can't be looked at again in the store.
+        self.audit.is_some_and(|part| {
+            !self.is_kept_here_only() && wants_audit(&self.cache, part, &self.own.key)
+        })
     }
 
     /// Looks up the entry, waits for other loads, or gets the permit to load.

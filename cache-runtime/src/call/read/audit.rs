@@ -3,26 +3,27 @@
 //! A difference alone proves nothing: a write may have come in between, and some functions never
 //! return the same twice. So an entry whose value differed is a *suspect*: its next hits are audited
 //! too, and it is stale only if a second run returned the very same other value, and the entry still
-//! stands, unchanged and not invalidated, some time after the first. The caller gets what its body
-//! returned.
+//! stands, unchanged and not invalidated, some time after the first. It is the entry in the store that
+//! counts: a hit may be of an earlier one, which was replaced while the body ran. The caller gets what
+//! its body returned.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::audited::Audited;
-use super::call::{Call, arrived, load_result};
+use super::call::{Call, arrived, load_result, value_of};
 use crate::auditor::{Identity, Suspicion};
 use crate::base::clock::{self, Instant};
-use crate::call::returns::{Loaded, Returns};
+use crate::call::returns::{Gathered, Loaded, Returns};
 use crate::coalesce::single_flight::LoadResult;
-use crate::engine::{Engine, Handle};
+use crate::engine::Handle;
 use crate::invalidation::Order;
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::Compare;
 use crate::protocol::codec_id::CodecId;
-use crate::store::{Found, Probe};
-use crate::telemetry::audit::{AuditAction, AuditStats, Finding, Verdict, upper_bound};
+use crate::protocol::entry::{Content, Header, split_list};
+use crate::store::{Found, Payload, Probe};
+use crate::telemetry::audit::{AuditAction, Finding, Verdict};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::function::FunctionStats;
 
@@ -44,6 +45,8 @@ pub(super) struct Difference {
     fresh: LoadResult,
     /// Whether it is what a body had returned for this entry before; `None` if none had.
     is_as_before: Option<bool>,
+    /// Whether an entry of the store has this value.
+    has: fn(&Header, &Payload, &LoadResult, CodecId) -> bool,
 }
 
 /// A hit to be checked; `None` for what is not shared, as an error.
@@ -54,20 +57,48 @@ pub(super) fn audited<R: Returns<S>, S>(returned: &R) -> Option<Audited> {
 
 /// Compares a hit with what the body has returned.
 pub(super) fn compare<R: Returns<S>, S>(hit: Audited, call: &Call, returned: &R) -> Compared {
-    let codec = call.codec;
-    let same = |one: &LoadResult| is_same::<R, S>(one, returned, codec);
-    if matches!(returned.loaded(), Loaded::Failed) {
+    let fresh = match returned.loaded() {
+        Loaded::Failed => return Compared::Failed(hit.cached),
+        Loaded::Absent => None,
+        Loaded::Value(value) => Some(value),
+    };
+    compared::<R::Value, R::Compare>(&hit, call, fresh, || load_result(returned))
+}
+
+/// Compares the hit of one id with what the body of a batch has returned.
+pub(super) fn compare_one<R: Gathered<S>, S>(
+    hit: Audited,
+    call: &Call,
+    returned: &R,
+    id: &R::Id,
+) -> Compared {
+    if returned.has_failed() {
         return Compared::Failed(hit.cached);
     }
+    let fresh = returned.get(id);
+    compared::<R::Value, R::Compare>(&hit, call, fresh, || match fresh {
+        Some(_) => returned.share(id).map(|value| LoadResult::Value(value)),
+        None => Some(LoadResult::Absence),
+    })
+}
+
+fn compared<V: Cacheable, C: Compare<V>>(
+    hit: &Audited,
+    call: &Call,
+    fresh: Option<&V>,
+    share: impl FnOnce() -> Option<LoadResult>,
+) -> Compared {
+    let same = |one: &LoadResult| is_same::<V, C>(one, fresh, call.codec);
     if same(&hit.cached) {
         return Compared::Same;
     }
     let suspects = &call.cache.auditor;
     let is_as_before = suspects.value_before(&call.own.key).map(|it| same(&it));
-    match load_result(returned) {
+    match share() {
         Some(fresh) => Compared::Differs(Difference {
             fresh,
             is_as_before,
+            has: entry_has::<V, C>,
         }),
         None => Compared::Same,
     }
@@ -78,13 +109,40 @@ pub(super) fn answer<R: Returns<S>, S>(cached: LoadResult) -> Option<R> {
     arrived(cached)
 }
 
-fn is_same<R: Returns<S>, S>(one: &LoadResult, returned: &R, codec: CodecId) -> bool {
-    match (one, returned.loaded()) {
-        (LoadResult::Absence, Loaded::Absent) => true,
-        (LoadResult::Value(one), Loaded::Value(other)) => one
-            .downcast_ref::<R::Value>()
-            .is_some_and(|one| equal::<R::Value, R::Compare>(one, other, codec)),
+/// `None` is an absence.
+fn is_same<V: Cacheable, C: Compare<V>>(
+    one: &LoadResult,
+    other: Option<&V>,
+    codec: CodecId,
+) -> bool {
+    match (one, other) {
+        (LoadResult::Absence, None) => true,
+        (LoadResult::Value(one), Some(other)) => one
+            .downcast_ref::<V>()
+            .is_some_and(|one| equal::<V, C>(one, other, codec)),
         _ => false,
+    }
+}
+
+/// Whether an entry of the store has this value.
+fn entry_has<V: Cacheable, C: Compare<V>>(
+    header: &Header,
+    payload: &Payload,
+    fresh: &LoadResult,
+    codec: CodecId,
+) -> bool {
+    let payload = match payload {
+        // A list of what the entry depends on stands before its value.
+        Payload::Encoded(bytes) if header.content.lists() => match split_list(bytes) {
+            Some((_, rest)) => &Payload::Encoded(rest),
+            None => return false,
+        },
+        payload => payload,
+    };
+    match header.content.plain() {
+        Content::Absence => is_same::<V, C>(fresh, None, codec),
+        _ => value_of::<V>(header.codec, payload)
+            .is_some_and(|stored| is_same::<V, C>(fresh, Some(&stored), codec)),
     }
 }
 
@@ -123,7 +181,13 @@ impl Call {
             function: Arc::clone(function),
             resource: self.resource.name.clone(),
         };
-        let Some((identity, age)) = suspect.standing().await else {
+        let standing = suspect.standing().await;
+        // A hit of an entry that has been replaced says nothing of the one that stands now.
+        let is_of_another = |it: &Standing| {
+            (difference.has)(&it.header, &it.payload, &difference.fresh, self.codec)
+                && !crate::base::mutation::is_active("audit-blames-the-next-entry")
+        };
+        let Some(Standing { identity, age, .. }) = standing.filter(|it| !is_of_another(it)) else {
             // A write came in between, or the store is away.
             self.cache.auditor.clear(&self.own.key);
             return suspect.report(Verdict::Changed, None);
@@ -151,6 +215,14 @@ impl Call {
     }
 }
 
+/// A valid entry, as the store has it.
+struct Standing {
+    identity: Identity,
+    age: Duration,
+    header: Header,
+    payload: Payload,
+}
+
 /// An entry that may be stale.
 struct Suspect {
     cache: Handle,
@@ -161,23 +233,25 @@ struct Suspect {
 
 impl Suspect {
     /// Which entry lies under the key, and how old it is; `None` if none is valid.
-    async fn standing(&self) -> Option<(Identity, Duration)> {
+    async fn standing(&self) -> Option<Standing> {
         let look = self.cache.store.look(&self.probe).await.ok()?;
-        let Found::Entry(header, _) = look.found else {
+        let Found::Entry(header, payload) = look.found else {
             return None;
         };
         let is_valid = header.stamp == look.stamp && look.intended.is_none();
         // Who holds a lease is about to replace it.
-        (is_valid && !header.is_leased()).then(|| {
-            let age = look.now.since(header.stored);
-            ((header.stamp, header.stored), age)
+        (is_valid && !header.is_leased()).then(|| Standing {
+            identity: (header.stamp, header.stored),
+            age: look.now.since(header.stored),
+            header,
+            payload,
         })
     }
 
     async fn confirm_at(self, due: Instant, identity: Identity) {
         tokio::time::sleep_until(due).await;
         match self.standing().await {
-            Some((now, age)) if now == identity => self.confirm(age),
+            Some(now) if now.identity == identity => self.confirm(now.age),
             _ => {
                 self.cache.auditor.clear(&self.probe.key);
                 self.report(Verdict::Changed, None);
@@ -234,99 +308,5 @@ impl Suspect {
             };
             drop(self.cache.delivery.enqueue(order));
         }
-    }
-}
-
-/// What the auditor has found; see [`Cache::audit`](crate::Cache::audit).
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct AuditReport {
-    /// All of them together.
-    #[serde(flatten)]
-    pub total: AuditFigures,
-    /// By resource.
-    pub resources: BTreeMap<String, AuditFigures>,
-    /// The last stale entries that were found, the latest last; 32 at most.
-    pub stale_entries: Vec<Finding>,
-}
-
-/// How many hits were checked, and what came of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct AuditFigures {
-    /// Hits whose function has run as well.
-    pub checked: u64,
-    /// Those that were stale: seen twice, and not invalidated.
-    pub stale: u64,
-    /// Those that differed because a write came in between.
-    pub changed: u64,
-    /// Those whose function returned another value each time.
-    pub unstable: u64,
-    /// Those that differed once, and are looked at again.
-    pub suspected: u64,
-    /// Of all hits, this part at most is stale, with 95 % confidence; 1 before anything is checked.
-    pub stale_upper_bound: f64,
-}
-
-impl AuditFigures {
-    fn add(&mut self, stats: &AuditStats) {
-        self.checked += stats.checked.get();
-        self.stale += stats.stale.get();
-        self.changed += stats.changed.get();
-        self.unstable += stats.unstable.get();
-        self.suspected += stats.suspected.get();
-    }
-
-    fn bounded(mut self) -> Self {
-        self.stale_upper_bound = upper_bound(self.checked, self.stale);
-        self
-    }
-}
-
-impl AuditReport {
-    pub(crate) fn of(engine: &Engine) -> Self {
-        let mut report = Self::default();
-        for resource in engine.registry.all() {
-            let mut figures = AuditFigures::default();
-            for function in resource.functions() {
-                figures.add(&function.audit);
-                report.total.add(&function.audit);
-            }
-            if figures.checked > 0 {
-                report
-                    .resources
-                    .insert(resource.name.to_string(), figures.bounded());
-            }
-        }
-        report.total = report.total.bounded();
-        report.stale_entries = engine.auditor.kept();
-        report
-    }
-}
-
-impl std::fmt::Display for AuditReport {
-    /// A table with a line for each resource.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "{:<20} {:>10} {:>6} {:>8} {:>9}  stale at most (95 %)",
-            "resource", "checked", "stale", "changed", "unstable"
-        )?;
-        let all = self.resources.iter().map(|(name, it)| (name.as_str(), it));
-        for (name, it) in all.chain([("all", &self.total)]) {
-            writeln!(
-                f,
-                "{name:<20} {:>10} {:>6} {:>8} {:>9}  {:.4} %",
-                it.checked,
-                it.stale,
-                it.changed,
-                it.unstable,
-                it.stale_upper_bound * 100.0
-            )?;
-        }
-        for it in &self.stale_entries {
-            writeln!(f, "stale: {} ({} ms old)", it.key, it.age_ms.unwrap_or(0))?;
-        }
-        Ok(())
     }
 }

@@ -5,6 +5,8 @@
 //! other. So a batch that got a lease loads at once. It also loads the ids that other callers are
 //! loading, without storing them. A batch that got no lease waits for the others, until it gets a
 //! lease that one of them gives back.
+//!
+//! A hit that is to be audited is loaded together with the missing ids, or alone if there are none.
 
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
@@ -15,6 +17,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 
+use super::audit::{Compared, compare_one};
+use super::audited::Audited;
 use super::context::LoadContext;
 use super::learnt::NamedLoad;
 use super::permit::Permit;
@@ -31,6 +35,7 @@ use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::returns::{Gathered, Kind};
 use crate::call::scope::{self, Mode};
 use crate::call::transaction;
+use crate::coalesce::bulkhead::Place;
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
 use crate::key::KeyPart;
@@ -179,8 +184,13 @@ where
     let statuses = answers.iter().map(|it| (it.status(), it.tier()));
     let mut statuses: Vec<(Status, Tier)> = statuses.collect();
     let (mut found, mut missed, mut permits) = (Vec::new(), Vec::new(), Vec::new());
-    for ((id, _), answer) in calls.iter().zip(answers) {
+    let mut checks: Checks<'_, K, R::Value> = Vec::new();
+    for (answered @ (id, call), answer) in calls.iter().zip(answers) {
         match answer {
+            Answer::Found(value, _) if call.wants_audit() => {
+                checks.push((answered, value));
+                continue;
+            }
             Answer::Found(value, _) => {
                 found.extend(value.map(|value| (id.clone(), value)));
                 continue;
@@ -191,6 +201,20 @@ where
         missed.push(id.clone());
     }
     leases.hold(&permits);
+    let is_audit = missed.is_empty() && !checks.is_empty();
+    let bulkhead = match calls.first() {
+        Some((_, first)) if is_audit || !missed.is_empty() => first.bulkhead(),
+        _ => None,
+    };
+    let mut place: Option<Place> = None;
+    if is_audit && let Some(bulkhead) = &bulkhead {
+        place = bulkhead.try_enter();
+        if place.is_none() {
+            // Values that are known are not waited for.
+            found.extend(known(std::mem::take(&mut checks)));
+        }
+    }
+    missed.extend(checks.iter().map(|((id, _), _)| id.clone()));
     let mut returned = if missed.is_empty() && !calls.is_empty() {
         R::empty()
     } else {
@@ -199,10 +223,9 @@ where
             let leases: Vec<_> = permits.iter().map(Permit::token).collect();
             KeepAlive::new(Frame::load(&first.cache, keys, leases), None)
         });
-        let bulkhead = calls.first().and_then(|(_, first)| first.bulkhead());
-        let _place = match bulkhead {
-            Some(bulkhead) => Some(bulkhead.enter().await),
-            None => None,
+        let _place = match (place, bulkhead) {
+            (None, Some(bulkhead)) => Some(bulkhead.enter().await),
+            (place, _) => place,
         };
         if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
             && let Some(window) = first.open_window().await
@@ -215,8 +238,23 @@ where
             body: pin!(body(Kind::OF, missed)),
             keep_alive: &mut keep_alive,
         };
-        let returned = kept_alive.await;
+        let mut returned = kept_alive.await;
+        let compared: Vec<_> = checks
+            .iter()
+            .map(|((id, call), hit)| {
+                let cached = hit
+                    .clone()
+                    .map_or(LoadResult::Absence, |hit| LoadResult::Value(hit as Arc<_>));
+                (call, compare_one(Audited { cached }, call, &returned, id))
+            })
+            .collect();
         let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
+        conclude(compared).await;
+        if is_audit && returned.has_failed() {
+            // An audit doesn't turn hits into an error.
+            returned = R::empty();
+            found.extend(known(checks));
+        }
         let stored: HashSet<&str> = stored.iter().map(|call| &*call.own.key).collect();
         for ((_, call), (status, _)) in calls.iter().zip(&mut statuses) {
             if let Status::Miss {
@@ -233,6 +271,26 @@ where
         returned.insert(id, value);
     }
     returned
+}
+
+/// Hits that are to be checked; `None` is an absence.
+type Checks<'c, K, V> = Vec<(&'c (K, Call), Option<Arc<V>>)>;
+
+/// What the cache had for ids that were to be checked.
+fn known<K: Clone, V>(checks: Checks<'_, K, V>) -> impl Iterator<Item = (K, Arc<V>)> {
+    let values = checks.into_iter();
+    values.filter_map(|((id, _), value)| Some((id.clone(), value?)))
+}
+
+/// Counts what came of the audits of a batch, and looks again at what differs.
+async fn conclude(compared: Vec<(&Call, Compared)>) {
+    let audits: Vec<_> = compared.iter().map(concluded).collect();
+    let mut audits = stream::iter(audits).buffer_unordered(AT_A_TIME);
+    while audits.next().await.is_some() {}
+}
+
+async fn concluded((call, compared): &(&Call, Compared)) {
+    call.conclude(compared).await;
 }
 
 fn many_keys() -> Error {

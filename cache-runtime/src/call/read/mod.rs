@@ -7,6 +7,7 @@
 
 mod answer;
 mod audit;
+mod audit_report;
 mod audited;
 mod batch;
 mod blocking;
@@ -36,7 +37,7 @@ mod store_filter;
 mod tests;
 mod timing;
 
-pub use self::audit::{AuditFigures, AuditReport};
+pub use self::audit_report::{AuditFigures, AuditReport};
 pub use self::batch::Batch;
 pub(crate) use self::call::{Call, value_of};
 pub use self::context::LoadContext;

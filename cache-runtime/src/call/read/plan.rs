@@ -435,7 +435,7 @@ impl ReadPlan {
                 memo: None,
                 site: Some(site),
                 timing: Timing::default(),
-                audit: None,
+                audit: Some(options.audit).filter(|part| *part > 0),
                 audited: None,
             }
         });

@@ -2,8 +2,10 @@
 //! events, the doctor, the audit; and for those who may, invalidations and switches.
 //!
 //! It is one file of HTML and a few answers in JSON, behind whatever login the application has. An
-//! [`Admin`] answers plain requests, so that it fits into any framework; with the feature `poem`,
-//! [`Admin::into_poem`] makes an endpoint of it:
+//! [`Admin`] answers plain requests ([`Admin::answer`]) and those of the `http` crate
+//! ([`Admin::respond`]), so that it fits into any framework. With the feature `axum`,
+//! `Admin::into_axum` makes a service of it; with the feature `poem`, `Admin::into_poem` makes an
+//! endpoint:
 //!
 //! ```
 //! # #[cfg(feature = "poem")] {
@@ -23,9 +25,17 @@
 //!
 //! Who may see the page may see every cached value, so it belongs behind a login.
 
+#[cfg(feature = "axum")]
+mod axum;
 mod entry;
+mod http;
 #[cfg(feature = "poem")]
 mod poem;
+
+#[cfg(feature = "axum")]
+pub use self::axum::AdminService;
+#[cfg(feature = "poem")]
+pub use self::poem::AdminEndpoint;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};

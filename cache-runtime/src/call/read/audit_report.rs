@@ -1,0 +1,144 @@
+//! What the auditor has found, as programs get it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::auditor::KEPT;
+use crate::engine::Engine;
+use crate::telemetry::audit::{AuditStats, Finding, upper_bound};
+
+/// What the auditor has found; see [`Cache::audit`](crate::Cache::audit).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AuditReport {
+    /// All of them together.
+    #[serde(flatten)]
+    pub total: AuditFigures,
+    /// By resource.
+    pub resources: BTreeMap<String, AuditFigures>,
+    /// The last stale entries that were found, the latest last; 32 at most.
+    pub stale_entries: Vec<Finding>,
+}
+
+/// How many hits were checked, and what came of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AuditFigures {
+    /// Hits whose function has run as well.
+    pub checked: u64,
+    /// Those that were stale: seen twice, and not invalidated.
+    pub stale: u64,
+    /// Those that differed because a write came in between.
+    pub changed: u64,
+    /// Those whose function returned another value each time.
+    pub unstable: u64,
+    /// Those that differed once, and are looked at again.
+    pub suspected: u64,
+    /// Of all hits, this part at most is stale, with 95 % confidence; 1 before anything is checked.
+    pub stale_upper_bound: f64,
+}
+
+impl AuditFigures {
+    fn add(&mut self, stats: &AuditStats) {
+        self.checked += stats.checked.get();
+        self.stale += stats.stale.get();
+        self.changed += stats.changed.get();
+        self.unstable += stats.unstable.get();
+        self.suspected += stats.suspected.get();
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.checked += other.checked;
+        self.stale += other.stale;
+        self.changed += other.changed;
+        self.unstable += other.unstable;
+        self.suspected += other.suspected;
+    }
+
+    fn bounded(mut self) -> Self {
+        self.stale_upper_bound = upper_bound(self.checked, self.stale);
+        self
+    }
+}
+
+impl AuditReport {
+    /// The reports of several processes as one: of each resource the sums, and the bound that follows
+    /// from them. Of the stale entries the last 32 are kept.
+    ///
+    /// ```
+    /// use cache_runtime::AuditReport;
+    ///
+    /// let here = r#"{"checked": 2999, "stale": 0, "changed": 3, "unstable": 0, "suspected": 3,
+    ///     "stale_upper_bound": 0.001, "resources": {}, "stale_entries": []}"#;
+    /// let here: AuditReport = serde_json::from_str(here)?;
+    /// let both = AuditReport::merged([here.clone(), here]);
+    /// assert_eq!(both.total.checked, 5998);
+    /// assert!(both.total.stale_upper_bound < 0.0005);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn merged(reports: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = Self::default();
+        for report in reports {
+            all.total.join(&report.total);
+            for (resource, figures) in report.resources {
+                all.resources.entry(resource).or_default().join(&figures);
+            }
+            all.stale_entries.extend(report.stale_entries);
+        }
+        all.total = all.total.bounded();
+        for figures in all.resources.values_mut() {
+            *figures = figures.bounded();
+        }
+        let surplus = all.stale_entries.len().saturating_sub(KEPT);
+        all.stale_entries.drain(..surplus);
+        all
+    }
+
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let mut report = Self::default();
+        for resource in engine.registry.all() {
+            let mut figures = AuditFigures::default();
+            for function in resource.functions() {
+                figures.add(&function.audit);
+                report.total.add(&function.audit);
+            }
+            if figures.checked > 0 {
+                report
+                    .resources
+                    .insert(resource.name.to_string(), figures.bounded());
+            }
+        }
+        report.total = report.total.bounded();
+        report.stale_entries = engine.auditor.kept();
+        report
+    }
+}
+
+impl std::fmt::Display for AuditReport {
+    /// A table with a line for each resource.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{:<20} {:>10} {:>6} {:>8} {:>9}  stale at most (95 %)",
+            "resource", "checked", "stale", "changed", "unstable"
+        )?;
+        let all = self.resources.iter().map(|(name, it)| (name.as_str(), it));
+        for (name, it) in all.chain([("all", &self.total)]) {
+            writeln!(
+                f,
+                "{name:<20} {:>10} {:>6} {:>8} {:>9}  {:.4} %",
+                it.checked,
+                it.stale,
+                it.changed,
+                it.unstable,
+                it.stale_upper_bound * 100.0
+            )?;
+        }
+        for it in &self.stale_entries {
+            writeln!(f, "stale: {} ({} ms old)", it.key, it.age_ms.unwrap_or(0))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! The page as a service of `tower`, as axum takes it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::request::Parts;
+use http_body::Body;
+use tower_service::Service;
+
+use super::{Admin, Rights};
+
+/// The page as a service; see [`Admin::into_axum`].
+#[derive(Debug)]
+pub struct AdminService<F> {
+    admin: Admin,
+    rights: Arc<F>,
+}
+
+impl<F> Clone for AdminService<F> {
+    fn clone(&self) -> Self {
+        Self {
+            admin: self.admin.clone(),
+            rights: Arc::clone(&self.rights),
+        }
+    }
+}
+
+impl Admin {
+    /// A service for axum's `Router::nest_service`; `rights` says what the sender of a request may do.
+    /// It sees what layers have left in the request's extensions.
+    ///
+    /// ```
+    /// # async fn example(cache: cache_runtime::Cache) {
+    /// use axum::Router;
+    /// use cache_runtime::admin::{Admin, Rights};
+    ///
+    /// let page = Admin::new(&cache).into_axum(|request| match request.headers.get("x-user") {
+    ///     Some(user) if user == "operator" => Rights::Change,
+    ///     _ => Rights::Read,
+    /// });
+    /// let routes: Router = Router::new().nest_service("/cache/ui", page);
+    /// # drop(routes);
+    /// # }
+    /// ```
+    ///
+    /// It takes any body and depends on nothing of axum's, so it also serves hyper and tonic, for paths
+    /// that no longer have the part under which it is mounted.
+    pub fn into_axum<F>(self, rights: F) -> AdminService<F>
+    where
+        F: Fn(&Parts) -> Rights + Send + Sync,
+    {
+        AdminService {
+            admin: self,
+            rights: Arc::new(rights),
+        }
+    }
+}
+
+impl<F, B> Service<http::Request<B>> for AdminService<F>
+where
+    F: Fn(&Parts) -> Rights + Send + Sync + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = http::Response<String>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let (head, body) = request.into_parts();
+        let rights = (self.rights)(&head);
+        let admin = self.admin.clone();
+        let request = http::Request::from_parts(head, body);
+        Box::pin(async move { Ok(admin.respond(request, rights).await) })
+    }
+}
