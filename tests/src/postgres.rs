@@ -191,7 +191,7 @@ impl Postgres {
     /// don't wait for the disk.
     pub fn shut_down(&mut self) {
         self.process.signal(Signal::INT);
-        if self.process.wait(Duration::from_secs(10)).is_none() {
+        if self.process.wait(START).is_none() {
             self.process.stop();
         }
     }
