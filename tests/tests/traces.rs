@@ -38,6 +38,12 @@ impl Users {
         limit
     }
 
+    #[cached(resource = "users", batch = ids, cache = self.cache)]
+    async fn many(&self, ids: &[u32]) -> BTreeMap<u32, u32> {
+        tracing::debug!("inside the batch");
+        ids.iter().map(|id| (*id, *id)).collect()
+    }
+
     #[invalidates("users", id = id, cache = self.cache)]
     async fn rename(&self, id: u32) {
         let _ = id;
@@ -102,6 +108,8 @@ async fn each_call_is_one_event_with_fields() {
     users.get(1).await.expect("found");
     users.get(1).await.expect("found here");
     users.list(3).await;
+    users.many(&[2, 1, 3]).await;
+    users.many(&[2, 3]).await;
     users.rename(1).await;
     cache.shutdown().await;
 
@@ -111,14 +119,19 @@ async fn each_call_is_one_event_with_fields() {
             .map(|name| line.get(name).map_or("-", String::as_str).to_owned())
     };
     let told: Vec<_> = calls.iter().map(fields).collect();
-    assert_eq!(told.len(), 4, "{told:#?}");
+    assert_eq!(told.len(), 6, "{told:#?}");
     assert_eq!(told[0], ["users:1", "get", "miss", "redis", "stored"]);
     assert_eq!(told[1], ["users:1", "get", "hit", "redis", "-"]);
     assert_eq!(told[2], ["users:1", "get", "hit", "local", "-"]);
     assert_eq!(told[3][1..], ["list", "bypass", "redis", "condition"]);
-    for time in ["lookup_us", "load_us", "fill_us", "total_us"] {
-        let micros = calls[0].get(time).and_then(|it| it.parse::<u64>().ok());
-        assert!(micros.is_some_and(|it| it > 0), "{time} in {:?}", calls[0]);
+    let batch = "users:2 users:1 users:3";
+    assert_eq!(told[4], [batch, "many", "miss", "redis", "stored"]);
+    assert_eq!(told[5][..3], ["users:2 users:3", "many", "hit"]);
+    for line in [&calls[0], &calls[4]] {
+        for time in ["lookup_us", "load_us", "fill_us", "total_us"] {
+            let micros = line.get(time).and_then(|it| it.parse::<u64>().ok());
+            assert!(micros.is_some_and(|it| it > 0), "{time} in {line:?}");
+        }
     }
     assert!(calls[1].contains_key("lookup_us") && !calls[1].contains_key("load_us"));
 }
@@ -147,6 +160,7 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
     let request = tracing::info_span!("request");
     async {
         users.get(7).await.expect("loaded");
+        users.many(&[8, 9]).await;
         users.rename(7).await;
     }
     .instrument(request)
@@ -174,6 +188,11 @@ async fn spans_arrive_in_open_telemetry_with_links_from_the_writes() {
             .iter()
             .any(|event| event.name == "inside the body")
     );
+
+    let batch = named("cache.load")[1];
+    assert_eq!(batch.parent_span_id, id(request));
+    assert_eq!(field(batch, "cache.op").as_deref(), Some("many"));
+    assert_eq!(batch.events[0].name, "inside the batch");
 
     let lookup = named("cache.lookup")[0];
     assert_eq!(lookup.span_kind, SpanKind::Client);

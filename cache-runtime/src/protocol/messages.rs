@@ -43,6 +43,7 @@ pub enum Payload {
 
 impl Payload {
     /// The length of the encoded value in bytes; 0 if it is not encoded.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only Redis asks"))]
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Encoded(bytes) => bytes.len(),

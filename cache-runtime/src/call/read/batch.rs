@@ -24,13 +24,16 @@ use super::learnt::NamedLoad;
 use super::permit::Permit;
 use super::plan::ReadPlan;
 use super::reader::{Action, EntryState, Reader};
+use super::report::load_span;
 use super::steps::{self, Asked, Leases, Wanted};
 use super::store_filter::{AllButEach, Everything};
 use super::{Call, Unless, value_of};
 use crate::base::call_budget::CallBudget;
+use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive};
+use crate::call::log;
 use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::returns::{Gathered, Kind};
 use crate::call::scope::{self, Mode};
@@ -43,6 +46,7 @@ use crate::local::ReadToken;
 use crate::protocol::entry::Content;
 use crate::registry::{Instance, Site};
 use crate::store::{Look, Probe, Seen, Store};
+use crate::telemetry::function::Loading;
 
 /// How many ids are handled at a time when each needs requests of its own.
 const AT_A_TIME: usize = 64;
@@ -221,7 +225,7 @@ where
         let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
             let keys: Vec<_> = calls.iter().map(|(_, call)| call.own.key.clone()).collect();
             let leases: Vec<_> = permits.iter().map(Permit::token).collect();
-            KeepAlive::new(Frame::load(&first.cache, keys, leases), None)
+            KeepAlive::new(Frame::load(&first.cache, keys, leases), None).within(load_span(first))
         });
         let _place = match (place, bulkhead) {
             (None, Some(bulkhead)) => Some(bulkhead.enter().await),
@@ -234,11 +238,22 @@ where
                 let _ = call.window.set(Arc::clone(&window));
             }
         }
+        // After the wait for a place, as for one id.
+        let began = clock::now();
+        let loading = Loading::new(
+            calls
+                .first()
+                .and_then(|(_, first)| first.resource.function()),
+        );
         let kept_alive = KeptAlive {
             body: pin!(body(Kind::OF, missed)),
             keep_alive: &mut keep_alive,
         };
         let mut returned = kept_alive.await;
+        drop(loading);
+        if let Some((_, first)) = calls.first() {
+            first.loaded_for(began.elapsed(), returned.has_failed());
+        }
         let compared: Vec<_> = checks
             .iter()
             .map(|((id, call), hit)| {
@@ -464,8 +479,15 @@ async fn first_look<V: crate::Cacheable, K>(
     let places = answers.iter().zip(calls);
     let asked = places.filter_map(|(answer, (_, call))| answer.is_none().then_some(call));
     let mut call_budget = CallBudget::new(cache.config.command_budget);
-    let looks = look_over(cache, asked.collect());
-    let looks = match call_budget.spend(looks).await {
+    let asked: Vec<_> = asked.collect();
+    let asks = !asked.is_empty();
+    let looks = look_over(cache, asked);
+    first.begins_to_look();
+    let looks = call_budget.spend(looks).await;
+    if asks {
+        first.has_looked();
+    }
+    let looks = match looks {
         Ok(looks) => looks,
         Err(error) => {
             first.fault(&error);
@@ -832,21 +854,29 @@ fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
         .or_else(|| statuses.iter().find(|status| !is_hit(status)))
         .or_else(|| statuses.iter().find(|(_, tier)| *tier == Tier::Store))
         .unwrap_or(best);
-    observe::record(|| {
+    let key = || {
         let keys: Vec<&str> = calls
             .iter()
             .take(SHOWN)
             .map(|(_, call)| call.own.key.as_str())
             .collect();
         let more = if calls.len() > SHOWN { " .." } else { "" };
-        Outcome {
-            key: keys.join(" ") + more,
-            resource: first.resource.name.to_string(),
-            store: match tier {
-                Tier::Local => "local",
-                Tier::Store => first.cache.store.name(),
-            },
-            status: *status,
-        }
+        keys.join(" ") + more
+    };
+    if log::is_on() {
+        let tier = match tier {
+            Tier::Local => "local",
+            Tier::Store => first.cache.store.name(),
+        };
+        first.log_as(&key(), tier, *status);
+    }
+    observe::record(|| Outcome {
+        key: key(),
+        resource: first.resource.name.to_string(),
+        store: match tier {
+            Tier::Local => "local",
+            Tier::Store => first.cache.store.name(),
+        },
+        status: *status,
     });
 }

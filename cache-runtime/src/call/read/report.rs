@@ -64,13 +64,28 @@ impl Call {
             });
     }
 
+    /// A step that has stored values of these sizes, or was to.
+    pub(super) fn filled_many(&self, took: Duration, stored: impl Iterator<Item = usize>) {
+        note(&self.timing.fill, took);
+        if let Some(function) = self.resource.function() {
+            function.fill.record_duration(took);
+            stored.for_each(|size| function.sizes.record(size as u64));
+        }
+    }
+
     #[cold]
     pub(super) fn log(&self, status: Status) {
+        self.log_as(&self.own.key, self.cache.store.name(), status);
+    }
+
+    /// The same for a batch: the first call stands for all.
+    #[cold]
+    pub(super) fn log_as(&self, key: &str, tier: &'static str, status: Status) {
         let line = CallLine {
-            key: &self.own.key,
+            key,
             resource: &self.resource.name,
             op: self.resource.function().map_or("", |function| &function.op),
-            tier: self.cache.store.name(),
+            tier,
         };
         let times = Times {
             lookup_us: noted(&self.timing.lookup),

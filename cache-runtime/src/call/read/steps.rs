@@ -139,11 +139,16 @@ pub(super) async fn lease_all(
 pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)>) -> Vec<&Call> {
     // A shutdown waits for the fills.
     let _running = cache.delivery.begin();
+    let Some((_, reported, _)) = fills.first() else {
+        return Vec::new();
+    };
+    let reported = *reported;
     let mut fills = fills.into_iter().peekable();
     let mut budget = None;
     let mut stored = Vec::new();
     loop {
         let (mut permits, mut step, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut sizes = Vec::new();
         let mut deps: Option<&Arc<[Arc<Dep>]>> = None;
         while let Some((permit, call, new_entry)) = fills.next_if(|(_, call, new_entry)| {
             // All entries of a step depend on the same.
@@ -152,6 +157,7 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)
             step.is_empty() || (is_small && fits)
         }) {
             bytes += new_entry.size;
+            sizes.push(new_entry.size);
             deps = Some(&call.probe().deps);
             step.push((call.probe(), permit.to_fill(call, new_entry, None)));
             permits.push((permit, call));
@@ -160,8 +166,13 @@ pub(super) async fn fill_all(cache: Handle, fills: Vec<(Permit, &Call, NewEntry)
             return stored;
         };
         let call_budget = budget.get_or_insert(first.call_budget);
+        let began = clock::now();
         let filled = call_budget.spend(cache.store.fill_many(step)).await;
         call_budget.renew();
+        let answers = filled.as_ref().map(Vec::as_slice).unwrap_or_default();
+        let sizes = sizes.into_iter().zip(answers);
+        let sizes = sizes.filter(|(_, filled)| **filled == Filled::Stored);
+        reported.filled_many(began.elapsed(), sizes.map(|(size, _)| size));
         match filled {
             Ok(answers) => {
                 for ((permit, call), filled) in permits.into_iter().zip(answers) {
