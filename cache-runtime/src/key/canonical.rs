@@ -441,6 +441,20 @@ mod tests {
     }
 
     #[test]
+    fn a_set_behind_an_iterator_is_sorted() {
+        struct Of(std::collections::HashSet<u32>);
+        impl Serialize for Of {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.iter())
+            }
+        }
+        let set = |numbers: std::ops::Range<u32>| Of(numbers.collect());
+        let backwards = Of((0..100).rev().collect());
+        assert_eq!(bytes(&set(0..100)), bytes(&backwards));
+        assert_ne!(bytes(&set(0..100)), bytes(&set(0..99)));
+    }
+
+    #[test]
     fn nan_is_refused() {
         assert!(encode(&f32::NAN, &mut Vec::new()).is_err());
         assert!(encode(&Some(vec![f64::NAN]), &mut Vec::new()).is_err());

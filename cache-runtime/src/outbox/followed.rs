@@ -21,11 +21,23 @@ use super::relay::{ACKNOWLEDGEMENT, Connection, EACH, Lost, Relay};
 use super::row::{Row, meaning};
 use super::shared::{deliver, lag_of};
 use crate::base::clock::{self, Instant};
+use crate::engine::Handle;
 use crate::invalidation::Acknowledgement;
 use crate::local::{Cover, Moment, Session};
 
 /// More rows at once are not read: everything is forgotten.
 pub(super) const MOST_READ: usize = 10_000;
+
+/// Forgets everything in the process, since it can't be told what has changed.
+pub(super) async fn start_cold(relay: &Relay, cache: &Handle, reason: &str) -> Result<(), Lost> {
+    tracing::debug!(reason, "everything in the process is forgotten");
+    relay.link.cold_start();
+    let receipt = cache.delivery.enqueue_namespace();
+    match receipt.acknowledged(ACKNOWLEDGEMENT).await {
+        Acknowledgement::Delivered => Ok(()),
+        _ => Err(Lost::NotAcknowledged),
+    }
+}
 
 /// What has been read.
 #[derive(Debug, Clone)]
@@ -110,12 +122,7 @@ async fn read(
     };
     let cache = relay.cache()?;
     if let Some(reason) = reason {
-        tracing::debug!(reason, "everything in the process is forgotten");
-        relay.link.cold_start();
-        let receipt = cache.delivery.enqueue_namespace();
-        if receipt.acknowledged(ACKNOWLEDGEMENT).await != Acknowledgement::Delivered {
-            return Err(Lost::NotAcknowledged);
-        }
+        start_cold(relay, &cache, reason).await?;
         return Ok((position, horizon));
     }
     if rows.is_empty() {

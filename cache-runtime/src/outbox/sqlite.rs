@@ -14,16 +14,15 @@ use std::convert::Infallible;
 use ::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
-use super::followed::{Horizons, MOST_READ};
+use super::followed::{Horizons, MOST_READ, start_cold};
 use super::install::Status;
-use super::relay::{ACKNOWLEDGEMENT, CONNECT, EACH, Lost, MOST_SET_ASIDE, Relay, SURVEY, within};
+use super::relay::{CONNECT, EACH, Lost, MOST_SET_ASIDE, Relay, SURVEY, within};
 use super::row::{LONGEST_VALUE, Row, meaning};
 use super::shared::{BATCH, changed, deliver, lag_of};
 use super::triggers::Triggers;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
-use crate::invalidation::Acknowledgement;
 use crate::invalidation::outbox::Survey;
 use crate::local::{Cover, Moment, Session};
 use crate::store::Circuit;
@@ -421,12 +420,7 @@ impl Reader<'_> {
         };
         let cache = relay.cache()?;
         if let Some(reason) = reason {
-            tracing::debug!(reason, "everything in the process is forgotten");
-            relay.link.cold_start();
-            let receipt = cache.delivery.enqueue_namespace();
-            if receipt.acknowledged(ACKNOWLEDGEMENT).await != Acknowledgement::Delivered {
-                return Err(Lost::NotAcknowledged);
-            }
+            start_cold(relay, &cache, reason).await?;
         } else if !rows.is_empty() {
             let (number, lag) = (rows.len(), lag_of(&rows));
             let meaning = meaning(&cache, rows);

@@ -281,3 +281,41 @@ async fn by_hand_an_id_that_leaves_something_out_goes_past_the_cache() {
     }
     assert_eq!(cache.get::<u64>(&key(1)).await, None);
 }
+
+#[derive(Serialize, Clone, Debug, PartialEq, Eq, Hash)]
+struct RowOf(u64, #[serde(skip)] u64);
+
+#[cached(resource = "row-of")]
+async fn row_of(id: RowOf) -> Option<String> {
+    Some(format!("{id:?}"))
+}
+
+macro_rules! many {
+    ($name:ident, $ids:ty) => {
+        #[cached(resource = "row-of", batch = ids)]
+        async fn $name(ids: $ids) -> HashMap<RowOf, String> {
+            ids.iter()
+                .map(|id| (id.clone(), format!("{id:?}")))
+                .collect()
+        }
+    };
+}
+many!(rows_of, &[RowOf]);
+
+/// A reader of one row and one of many share the entry of an id that is told apart.
+#[tokio::test]
+async fn readers_of_one_and_of_many_share_what_is_told_apart() {
+    TestCache::new()
+        .scope(async {
+            let id = RowOf(1, 7);
+            assert_eq!(row_of(id.clone()).await.as_deref(), Some("RowOf(1, 7)"));
+            assert!(is_hit(status(rows_of(std::slice::from_ref(&id))).await));
+            let other = RowOf(1, 8);
+            assert_eq!(
+                rows_of(std::slice::from_ref(&other)).await[&other],
+                "RowOf(1, 8)"
+            );
+            assert!(is_hit(status(row_of(other)).await));
+        })
+        .await;
+}

@@ -165,7 +165,7 @@ impl Call {
                 trust.keeps(footprint);
                 // A field that serde skips may have its default in the first values.
                 if trust.is_first() && value.leaves_out(C::text(value).as_deref()) {
-                    trust.leaves_out();
+                    trust.loses();
                 }
                 Ok(())
             }

@@ -832,3 +832,22 @@ fn what_shows_itself_without_quotes_or_in_hexadecimal_is_whole() {
     let escaped = found!(Id(Written(r"a\b")));
     assert!(matches!(escaped, Finding::Apart(..)), "{escaped:?}");
 }
+
+/// Each call would have to read it.
+#[test]
+fn a_debug_of_megabytes_is_not_looked_at() {
+    #[derive(Serialize, Debug)]
+    struct Upload {
+        id: u64,
+        #[serde(skip)]
+        body: String,
+    }
+    let of = |length| {
+        found!(Upload {
+            id: 1,
+            body: "x".repeat(length)
+        })
+    };
+    assert!(matches!(of(1000), Finding::Apart(..)));
+    assert!(matches!(of(LONGEST_TEXT), Finding::Unknown(text) if text.contains("256 KiB")));
+}

@@ -197,12 +197,7 @@ impl Trust {
         self.0.lock().fills == 1
     }
 
-    /// Notes that the type has a field that is not serialised: any value may be lost, though the first ones were not.
-    pub(crate) fn leaves_out(&self) {
-        self.loses();
-    }
-
-    /// Notes that a value did not come back unchanged.
+    /// Notes that a value did not come back unchanged, or that one may not: each is decoded again from now on.
     pub(crate) fn loses(&self) {
         self.0.lock().has_lost = true;
     }
