@@ -97,6 +97,7 @@ impl Aftermath {
             // A load that keeps its thread has the runtime start another, which stays for a while.
             ("threads", figures(|app| app.threads), 8),
             ("pending invalidations", figures(|app| app.pending), 0),
+            ("panics", figures(|app| app.panics), 0),
             ("resident memory, kB", figures(|app| app.rss_kb), SLACK_KB),
         ];
         for (what, (then, now), slack) in rows {

@@ -108,6 +108,7 @@ pub(crate) struct Figures {
     pub(crate) unsettled: u32,
     pub(crate) connected: bool,
     pub(crate) rss_kb: u64,
+    pub(crate) panics: u64,
     pub(crate) reads: u64,
 }
 
@@ -202,6 +203,9 @@ pub(crate) fn run<C: Cast>(brief: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// How many panics nobody had planned. Tokio catches those of a task, and the cache may go on without it.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
 fn quiet_planned_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -210,6 +214,7 @@ fn quiet_planned_panics() {
             .downcast_ref::<String>()
             .is_none_or(|text| text != PLANNED)
         {
+            PANICS.fetch_add(1, Ordering::SeqCst);
             usual(panic);
         }
     }));
@@ -324,6 +329,7 @@ async fn say<C: Cast>(cast: &C, phase: &str) {
         unsettled: common.unsettled.load(Ordering::SeqCst),
         connected,
         rss_kb: status("VmRSS:"),
+        panics: PANICS.load(Ordering::SeqCst),
         reads: common.reads.load(Ordering::Relaxed),
     };
     let line = serde_json::to_string(&figures).expect("plain data");

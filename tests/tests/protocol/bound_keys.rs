@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use cache_runtime::{Cache, RedisConfig, Status, observe};
 use cache_tests::{Mode, Proxy, RedisServer, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::patient;
 use crate::shop::Shop;
@@ -83,6 +85,49 @@ async fn a_connection_that_is_off_by_one_is_given_up() {
         }
         eventually(PATIENCE, async || is_right_hit(&shop).await).await;
         assert!(proxy.accepted() > connections, "it went on");
+    })
+    .await;
+}
+
+/// Passes everything on, but each script that is loaded gets another hash than its own.
+async fn pass_on_with_other_hashes(listener: TcpListener, server: u16) {
+    while let Ok((client, _)) = listener.accept().await {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+            return;
+        };
+        let (mut requests, mut to_client) = client.into_split();
+        let (mut answers, mut to_server) = server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut requests, &mut to_server).await });
+        tokio::spawn(async move {
+            let mut piece = vec![0; 1 << 16];
+            while let Ok(length @ 1..) = answers.read(&mut piece).await {
+                let piece = &mut piece[..length];
+                let is_hash = |it: &[u8]| it.starts_with(b"$40\r\n");
+                let hashes: Vec<_> = (0..length).filter(|at| is_hash(&piece[*at..])).collect();
+                for at in hashes {
+                    piece[at + 5..length.min(at + 45)].fill(b'0');
+                }
+                if to_client.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// As when a connection is off by one from its first moments on.
+#[tokio::test]
+async fn another_scripts_hash_is_no_answer_and_no_panic() {
+    bounded(async {
+        let server = RedisServer::start();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(pass_on_with_other_hashes(listener, server.port()));
+        let cache = Cache::new(patient().redis(RedisConfig::at("127.0.0.1", port))).await;
+        let shop = Shop::new(&cache);
+        assert_eq!(shop.name(1).await, "user 1");
+        let reason = cache.get_stats().await.reason.unwrap_or_default();
+        assert!(reason.contains("answers are not those"), "{reason}");
     })
     .await;
 }

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, RedisError, Script};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind};
 
 use super::limits::{INTENTS, READ_LIMIT};
 use crate::base::nonce::Nonce;
@@ -75,14 +75,25 @@ impl Lua {
     }
 
     /// Has the server know it by its hash.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnexpectedReturnType`] where another hash comes back, so what came is no answer to this. The client's
+    /// own `load_async` panics then in a debug build.
     pub(super) async fn load(
         &self,
         connection: &mut MultiplexedConnection,
-    ) -> Result<String, RedisError> {
-        self.script.prepare_invoke().load_async(connection).await
+    ) -> Result<(), RedisError> {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(&self.text);
+        let hash: String = command.query_async(connection).await?;
+        if hash == self.script.get_hash() {
+            return Ok(());
+        }
+        let kind = ErrorKind::UnexpectedReturnType;
+        Err((kind, "SCRIPT LOAD was answered with another script's hash").into())
     }
 
-    /// Runs it.
+    /// Runs it; loads it first where the server does not know it any more.
     pub(super) async fn run<'k, T: FromRedisValue>(
         &self,
         connection: &mut MultiplexedConnection,
@@ -90,19 +101,15 @@ impl Lua {
         keys: impl IntoIterator<Item = &'k str>,
         args: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<T, RedisError> {
-        if mode == ScriptMode::ByText {
-            let keys: Vec<_> = keys.into_iter().collect();
-            let command = self.command(mode, &keys, args);
-            return command.query_async(connection).await;
+        let keys: Vec<_> = keys.into_iter().collect();
+        let command = self.command(mode, &keys, args);
+        match command.query_async(connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.load(connection).await?;
+                command.query_async(connection).await
+            }
+            answer => answer,
         }
-        let mut invocation = self.script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for arg in args {
-            invocation.arg(arg);
-        }
-        invocation.invoke_async(connection).await
     }
 
     /// The command that runs it, for a pipeline; by hash it needs to be loaded.

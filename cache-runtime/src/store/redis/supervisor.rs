@@ -17,7 +17,7 @@ use super::address;
 use super::batcher::{WORKERS, Worker};
 use super::breaker::{Breaker, End};
 use super::dial::{Identity, IsCluster, dial, identify};
-use super::errors::{NO_PRIMARY, described, refused};
+use super::errors::{NO_PRIMARY, described, is_no_answer, refused};
 use super::fence::Fences;
 use super::health::{self, Ailment, Health};
 use super::link::{Link, LinkState};
@@ -122,6 +122,9 @@ impl Links {
 
 /// What is said of a server that runs no scripts.
 const NO_SCRIPTS: &str = "the server runs no scripts by EVALSHA or EVAL, which every change of the cache is made of; permit them (`+evalsha +script|load`), don't rename them, or use another server";
+
+/// What is said of a peer whose answers are not those to what it was asked.
+const OUT_OF_STEP: &str = "the peer's answers are not those to what it was asked";
 
 /// Marks the error of a server that answers and takes no writes.
 #[derive(Debug, thiserror::Error)]
@@ -298,6 +301,9 @@ async fn connect(keeper: &mut Keeper) -> Result<(Link, Option<Found>), Error> {
         let mut attempt = application.spawn(open(keeper.clone()));
         match tokio::time::timeout(ANSWER_BUDGET, &mut attempt).await {
             Ok(Ok(link)) => return link,
+            Ok(Err(error)) if error.is_panic() => {
+                return Err(Error::unavailable("the client panicked while it connected"));
+            }
             // That runtime has ended.
             Ok(Err(_)) => keeper.application = None,
             // Its threads are all blocked, perhaps by one who waits for this. The next link may be driven there.
@@ -419,7 +425,10 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         async move { script.load(&mut connection).await }
     });
     // Who may not load them may not run them, and is told so by each.
-    let _ = join_all(loads).await;
+    let out_of_step = |loaded| matches!(loaded, Err(error) if is_no_answer(&error));
+    if join_all(loads).await.into_iter().any(out_of_step) {
+        return Err(Error::unavailable(OUT_OF_STEP));
+    }
     let mut scripts = ScriptMode::ByHash;
     let mut checked = health.check(&mut connection, scripts, described).await;
     if let Err(Ailment::RunsNoScripts(_)) = checked {
