@@ -164,6 +164,63 @@ impl RedisCluster {
         slot.parse().expect("a slot")
     }
 
+    /// The shards, each a primary and its replicas, in the view of a primary.
+    ///
+    /// # Panics
+    /// When no node answers as a primary.
+    pub fn shards(&self) -> Vec<(usize, Vec<usize>)> {
+        let views = self
+            .nodes
+            .iter()
+            .map(|node| node.cli(&["CLUSTER", "NODES"]));
+        let view = views.into_iter().find(|it| it.contains("myself,master"));
+        let view = view.expect("a primary answers");
+        let mut nodes = Vec::new();
+        for line in view.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [id, address, flags, primary, ..] = words[..] else {
+                continue;
+            };
+            let port = address.split(['@', ',']).next().unwrap_or_default();
+            let port = port.rsplit(':').next().and_then(|port| port.parse().ok());
+            let number = self.nodes.iter().position(|node| Some(node.port()) == port);
+            let Some(number) = number else { continue };
+            nodes.push((
+                id,
+                number,
+                flags.contains("master"),
+                primary,
+                words.len() > 8,
+            ));
+        }
+        let primaries = nodes
+            .iter()
+            .filter(|(_, _, is_primary, _, has_slots)| *is_primary && *has_slots);
+        let shard = |(id, number, ..): &(&str, usize, bool, &str, bool)| {
+            let replicas = nodes
+                .iter()
+                .filter(|(_, _, is_primary, of, _)| !is_primary && of == id);
+            (*number, replicas.map(|(_, number, ..)| *number).collect())
+        };
+        primaries.map(shard).collect()
+    }
+
+    /// Returns when all nodes say that the cluster is up, and all replicas hear of what their primaries do.
+    ///
+    /// # Panics
+    /// When they don't.
+    pub fn wait_until_whole(&self) {
+        self.wait("the cluster is whole", |node| {
+            let replication = node.cli(&["INFO", "replication"]);
+            let is_linked = replication.contains("role:master")
+                || replication.contains("master_link_status:up");
+            let nodes = node.cli(&["CLUSTER", "NODES"]);
+            is_linked
+                && !nodes.contains("fail")
+                && node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        });
+    }
+
     /// The number of the node that owns a slot, in its own view.
     ///
     /// # Panics

@@ -132,6 +132,53 @@ impl Sentinels {
         );
     }
 
+    /// The number of the primary that the first Sentinel names.
+    ///
+    /// # Panics
+    /// When it names none.
+    pub fn primary(&self) -> usize {
+        let port = self.primary_port();
+        let mut servers = self.servers.iter();
+        let primary = servers.position(|server| server.port() == port);
+        primary.unwrap_or_else(|| panic!("the primary at {port} is none of the servers"))
+    }
+
+    /// Returns when one server is the primary, the other hears of what it does, and all Sentinels know them.
+    ///
+    /// # Panics
+    /// When that does not come to be.
+    pub fn wait_until_whole(&self) {
+        let is_whole = || {
+            let primary = self.primary();
+            let roles = self.servers.iter().enumerate().all(|(number, server)| {
+                let info = server.cli(&["INFO", "replication"]);
+                match number == primary {
+                    true => info.contains("role:master") && info.contains("state=online"),
+                    false => info.contains("master_link_status:up"),
+                }
+            });
+            let known = self.sentinels.iter().all(|sentinel| {
+                let named = sentinel.cli(&["SENTINEL", "MASTER", Self::NAME]);
+                let mut flags = named.lines().skip_while(|line| *line != "flags");
+                flags.nth(1) == Some("master")
+                    && named
+                        .lines()
+                        .any(|it| it == self.servers[primary].port().to_string())
+            });
+            (roles && known).then_some(())
+        };
+        let replication = || {
+            self.servers
+                .iter()
+                .map(|it| it.cli(&["INFO", "replication"]))
+        };
+        assert!(
+            poll(2 * START, is_whole).is_some(),
+            "{}",
+            replication().collect::<Vec<_>>().join("\n")
+        );
+    }
+
     /// The port of the primary that the first Sentinel names.
     ///
     /// # Panics

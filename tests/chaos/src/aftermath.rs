@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use cache_tests::{Postgres, RedisServer};
+use cache_tests::Postgres;
 
 use crate::app::Figures;
 use crate::coordinator::App;
 use crate::desk::CONNECTIONS;
+use crate::servers::Servers;
 
 /// Within this time after the last fault everything is as before.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
@@ -32,16 +33,14 @@ impl Aftermath {
     pub(crate) fn measure(
         apps: &[App],
         phase: &str,
-        redis: &RedisServer,
+        servers: &Servers,
         postgres: &Postgres,
         database: &str,
     ) -> Self {
-        let clients = redis.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
         Self {
             apps: apps.iter().map(|app| app.figures(phase)).collect(),
-            // All but the one who asks.
-            redis_connections: clients.lines().count().saturating_sub(1),
+            redis_connections: servers.connections(),
             postgres_connections: postgres.psql(database, sql).parse().unwrap_or_default(),
         }
     }

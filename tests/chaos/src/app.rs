@@ -15,6 +15,7 @@ use sqlx::PgPool;
 use crate::clock::now;
 use crate::desk::{PLANNED, connect};
 use crate::history::{Event, Failed, Read, Recorder, Stuck, WriteId};
+use crate::servers::Address;
 
 /// For how long entries are served, of whatever cache.
 pub const TTL: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ pub(crate) struct Brief {
     pub(crate) tasks: u32,
     /// By which words this program becomes such a process.
     pub(crate) program: Vec<String>,
-    pub(crate) redis: u16,
+    pub(crate) redis: Address,
     pub(crate) postgres: String,
     pub(crate) directory: PathBuf,
     pub(crate) mishaps: bool,

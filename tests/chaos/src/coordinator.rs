@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cache_runtime::AuditReport;
-use cache_tests::{Postgres, Process, Proxy, RedisServer};
+use cache_tests::{Postgres, Process, Proxy};
 use fastrand::Rng;
 
 use crate::aftermath::{self, Aftermath, Comparison};
@@ -20,6 +20,7 @@ use crate::faults::Havoc;
 use crate::history::{Event, Life, Run, Time, Truth};
 use crate::options::Options;
 use crate::report;
+use crate::servers::Servers;
 use crate::shop::{KINDS, PLANTED_ROWS};
 
 const APPS: usize = 4;
@@ -74,6 +75,18 @@ impl App {
         let next = Self::start(self.brief.clone());
         self.process = next.process;
         self.lives.extend(next.lives);
+    }
+
+    /// It ends when it is killed, and at the end.
+    pub(crate) fn assert_running(&mut self) {
+        if let Some(status) = self.process.ended() {
+            let words = self.process.stderr().lines();
+            let last = words.len().saturating_sub(40);
+            panic!(
+                "an app has ended by itself, {status}:\n{}",
+                words[last..].join("\n")
+            );
+        }
     }
 
     /// What it says of itself since it was told to be in this phase.
@@ -146,10 +159,14 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let postgres = Postgres::start();
     let database = postgres.database();
     postgres.psql(&database, &tables());
-    let mut redis = RedisServer::start();
-    let proxies: Vec<Proxy> = (0..company.apps)
-        .map(|_| Proxy::start(redis.port()))
-        .collect();
+    let mut servers = Servers::start(options.servers);
+    // Nodes that name one another can't stand behind proxies.
+    let proxies: Vec<Proxy> = match &servers {
+        Servers::One(redis) => (0..company.apps)
+            .map(|_| Proxy::start(redis.port()))
+            .collect(),
+        Servers::Cluster(_) | Servers::Sentinels(_) => Vec::new(),
+    };
 
     let stage = Stage {
         directory: directory.path(),
@@ -165,7 +182,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
                 seed: options.seed,
                 program: company.program.clone(),
                 tasks: TASKS,
-                redis: proxies[slot].port(),
+                redis: servers.address(proxies.get(slot).map_or(0, Proxy::port)),
                 postgres: database.clone(),
                 directory: directory.path().to_owned(),
                 mishaps: options.mishaps,
@@ -186,7 +203,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     std::thread::sleep(WARM_UP);
     stage.tell(Phase::Rest);
     stage.settled(&apps, PATIENCE);
-    let before = Aftermath::measure(&apps, &stage.phase(), &redis, &postgres, &database);
+    let before = Aftermath::measure(&apps, &stage.phase(), &servers, &postgres, &database);
 
     stage.tell(Phase::Load);
     let havoc = Havoc::new(&options.faults);
@@ -194,12 +211,16 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let mut rng = Rng::with_seed(options.seed);
     std::thread::scope(|scope| {
         let hands: Vec<Rng> = (0..4).map(|_| rng.fork()).collect();
-        let (redis, apps, havoc) = (&mut redis, &mut apps, &havoc);
+        let (servers, apps, havoc) = (&mut servers, &mut apps, &havoc);
         let proxies: Vec<(usize, &Proxy)> = proxies.iter().enumerate().collect();
-        let (some, others) = proxies.split_at(company.apps / 2);
+        let (some, others) = proxies.split_at(proxies.len() / 2);
         let (some, others) = (some.to_vec(), others.to_vec());
         let [at_redis, at_apps, at_some, at_others] = <[Rng; 4]>::try_from(hands).expect("four");
-        scope.spawn(move || havoc.at_redis(redis, at_redis));
+        scope.spawn(move || match servers {
+            Servers::One(redis) => havoc.at_redis(redis, at_redis),
+            Servers::Cluster(cluster) => havoc.at_cluster(cluster, at_redis),
+            Servers::Sentinels(sentinels) => havoc.at_sentinels(sentinels, at_redis),
+        });
         if options.planted_writer {
             let (postgres, database) = (&postgres, &database);
             scope.spawn(move || {
@@ -229,7 +250,7 @@ pub(crate) fn play(options: &Options, company: &Company) -> Played {
     let recovered = stage
         .settled(&apps, aftermath::RECOVERY)
         .then(|| over.elapsed());
-    let after = Aftermath::measure(&apps, &stage.phase(), &redis, &postgres, &database);
+    let after = Aftermath::measure(&apps, &stage.phase(), &servers, &postgres, &database);
     for _ in 0..2 {
         stage.tell(Phase::Sweep);
         stage.settled(&apps, PATIENCE);

@@ -31,7 +31,7 @@ impl<C: Contestant> Cast for Course<C> {
         install(&common);
         let contestant = loop {
             // A panic is a start that has failed.
-            let mut start = tokio::spawn(C::start(brief.redis));
+            let mut start = tokio::spawn(C::start(brief.redis.port()));
             if let Ok(Ok(Ok(contestant))) = tokio::time::timeout(START, &mut start).await {
                 break contestant;
             }

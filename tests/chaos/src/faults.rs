@@ -43,19 +43,19 @@ impl Havoc {
         }
     }
 
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.over.load(Ordering::SeqCst)
     }
 
     /// Waits for some time within `ms`, and no longer than there are faults.
-    fn wait(&self, ms: std::ops::Range<u64>, rng: &mut Rng) {
+    pub(crate) fn wait(&self, ms: std::ops::Range<u64>, rng: &mut Rng) {
         let end = now() + rng.u64(ms) * 1_000_000;
         while now() < end && self.goes_on() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn choose(&self, among: &[FaultKind], rng: &mut Rng) -> Option<FaultKind> {
+    pub(crate) fn choose(&self, among: &[FaultKind], rng: &mut Rng) -> Option<FaultKind> {
         let among: Vec<FaultKind> = among
             .iter()
             .copied()
@@ -64,7 +64,7 @@ impl Havoc {
         rng.choice(among)
     }
 
-    fn note(&self, kind: FaultKind, from: u64, slot: Option<usize>) {
+    pub(crate) fn note(&self, kind: FaultKind, from: u64, slot: Option<usize>) {
         let to = now();
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.push(Fault {
@@ -270,6 +270,7 @@ impl Havoc {
                 from = now();
                 apps[slot].kill_and_start();
             } else {
+                apps[slot].assert_running();
                 let rested =
                     stopped[slot].is_none_or(|at: std::time::Instant| at.elapsed() > BETWEEN_STOPS);
                 if !rested {
@@ -345,6 +346,6 @@ pub(crate) fn figure(redis: &RedisServer, section: &str, name: &str) -> u64 {
 }
 
 /// The key of a row, one that is often read.
-fn row_key(rng: &mut Rng) -> String {
+pub(crate) fn row_key(rng: &mut Rng) -> String {
     format!("{}:{}", KINDS[rng.usize(..KINDS.len())], rng.i64(1..=IDS))
 }

@@ -108,10 +108,20 @@ pub(crate) enum FaultKind {
     Oversized,
     /// The answers on a link come one too late.
     OffByOne,
+    /// The primary of a shard is killed, and its replica takes over.
+    PrimaryKill,
+    /// It is stopped for a while, perhaps for so long that its replica takes over.
+    PrimaryStop,
+    /// Its replica takes over by command.
+    Failover,
+    /// Slots go to other nodes, some of them back at once.
+    SlotMove,
+    /// One of the Sentinels is stopped for a while.
+    SentinelStop,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Kill,
         Self::AppStop,
         Self::RedisStop,
@@ -134,6 +144,11 @@ impl FaultKind {
         Self::CopyOver,
         Self::Oversized,
         Self::OffByOne,
+        Self::PrimaryKill,
+        Self::PrimaryStop,
+        Self::Failover,
+        Self::SlotMove,
+        Self::SentinelStop,
     ];
 
     /// Those that any cache can be put to: the others know the names of our keys, or what our commands are.
@@ -144,6 +159,11 @@ impl FaultKind {
             Self::CopyOver,
             Self::Oversized,
             Self::OffByOne,
+            Self::PrimaryKill,
+            Self::PrimaryStop,
+            Self::Failover,
+            Self::SlotMove,
+            Self::SentinelStop,
         ];
         let all = Self::ALL.into_iter();
         all.filter(|kind| !ours.contains(kind)).collect()
@@ -173,6 +193,11 @@ impl FaultKind {
             Self::CopyOver => "copy-over",
             Self::Oversized => "oversized",
             Self::OffByOne => "off-by-one",
+            Self::PrimaryKill => "primary-kill",
+            Self::PrimaryStop => "primary-stop",
+            Self::Failover => "failover",
+            Self::SlotMove => "slot-move",
+            Self::SentinelStop => "sentinel-stop",
         }
     }
 
@@ -187,6 +212,9 @@ impl FaultKind {
                 | Self::Evict
                 | Self::CopyOver
                 | Self::Oversized
+                | Self::PrimaryKill
+                | Self::PrimaryStop
+                | Self::Failover
         )
     }
 

@@ -30,6 +30,8 @@ mod planted;
 mod planted_faults;
 mod report;
 mod score;
+mod servers;
+mod shards;
 mod shop;
 mod stage;
 mod verdict;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::history::FaultKind;
 use crate::score::Setting;
+use crate::servers::Setup;
 
 const HELP: &str = "\
 chaos [--seed N] [--seconds S] [--reads N] [--local MB] [--staleness MS] [--faults LIST] [--history FILE]
-      [--planted-writer]
+      [--planted-writer] [--servers KIND]
 chaos check FILE
 
   --seed N        decides what the tasks do and which faults come when (default 1)
@@ -22,6 +23,8 @@ chaos check FILE
   --planted-writer
                   somebody changes some rows behind the cache's back, which the auditors of two of the processes have to
                   find
+  --servers KIND  `one` Redis (the default), a `cluster` of three shards with a replica each, or a primary and a replica
+                  that `sentinels` watch
   --history FILE  keeps the history, also of a run without a violation
   check FILE      judges a history once more
 
@@ -38,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) mishaps: bool,
     pub(crate) history: Option<PathBuf>,
     pub(crate) planted_writer: bool,
+    pub(crate) servers: Setup,
 }
 
 impl Options {
@@ -61,6 +65,7 @@ impl Options {
             mishaps,
             history: Some(history),
             planted_writer: false,
+            servers: Setup::One,
         })
     }
 
@@ -76,6 +81,7 @@ impl Options {
             mishaps: true,
             history: None,
             planted_writer: false,
+            servers: Setup::One,
         };
         let mut arguments = arguments.iter();
         while let Some(name) = arguments.next() {
@@ -103,6 +109,7 @@ impl Options {
                         u32::try_from(number()?).map_err(|_| "--local is too large")?;
                 }
                 "--staleness" => options.staleness = Duration::from_millis(number()?),
+                "--servers" => options.servers = Setup::named(value)?,
                 "--history" => options.history = Some(value.into()),
                 "--faults" => {
                     (options.faults, options.mishaps) = faults(value)?;

@@ -49,7 +49,8 @@ fn audited(config: CacheConfig, common: &Common) -> CacheConfig {
 
 impl Cast for Stage {
     async fn begin(brief: &Brief, common: Common) -> Self {
-        let mut config = config(Some(brief.redis))
+        let mut config = config(None)
+            .redis(brief.redis.config())
             .local_mb(brief.local_mb)
             .local_max_staleness(brief.staleness);
         if brief.is_audited {
