@@ -39,6 +39,14 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Returns at that time; never for `None`.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The process's wall clock, moved forward by [`now`] alone: it never jumps when the system's time
 /// is set.
 pub(crate) fn wall() -> Millis {

@@ -75,7 +75,7 @@ impl Worker {
             tokio::select! {
                 () = self.shared.wake.notified() => {}
                 () = changed(&mut connection) => {}
-                () = sleep_until(wake) => {}
+                () = clock::sleep_until(wake) => {}
             }
             let stopped = self.deliver_ready().await.err();
             if let Some(connection) = &self.connection {
@@ -254,12 +254,5 @@ impl Worker {
                 _ = running.changed() => {}
             }
         }
-    }
-}
-
-async fn sleep_until(wake: Option<Instant>) {
-    match wake {
-        Some(wake) => tokio::time::sleep_until(wake).await,
-        None => std::future::pending().await,
     }
 }

@@ -4,21 +4,36 @@
 //! one that was stopped and resumes. A process that has not heard either is served what was invalidated at the new owner. So an
 //! invalidation is sent at once and acknowledged only when the former owner takes itself for the owner no more, or refuses
 //! connections, or some time has passed by when every process has asked again who owns what.
+//!
+//! Most fences stand for milliseconds, which the invalidation waits for. While one stands for longer, what lies in its slots is
+//! handed back as undone, so that it holds up nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::slots::SlotSet;
+use crate::base::clock::{self, Instant};
+
+/// How long an invalidation of several slots waits for a fence: less than those who wait for it do, and longer than a former
+/// owner takes that hears of the change by itself (measured: 65 ms at most).
+const PATIENCE: Duration = Duration::from_millis(70);
 
 /// The fences that stand.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     count: AtomicUsize,
-    standing: Mutex<Vec<Arc<SlotSet>>>,
+    standing: Mutex<Vec<Standing>>,
     ended: Notify,
+}
+
+#[derive(Debug)]
+struct Standing {
+    slots: Arc<SlotSet>,
+    since: Instant,
 }
 
 /// Stands until it is dropped.
@@ -36,7 +51,10 @@ impl Fence {
 impl Drop for Fence {
     fn drop(&mut self) {
         let mut standing = self.fences.standing.lock();
-        if let Some(at) = standing.iter().position(|it| Arc::ptr_eq(it, &self.slots)) {
+        if let Some(at) = standing
+            .iter()
+            .position(|it| Arc::ptr_eq(&it.slots, &self.slots))
+        {
             standing.swap_remove(at);
         }
         self.fences.count.store(standing.len(), Ordering::Release);
@@ -50,7 +68,10 @@ impl Fences {
     pub(super) fn put_up(self: &Arc<Self>, slots: SlotSet) -> Fence {
         let slots = Arc::new(slots);
         let mut standing = self.standing.lock();
-        standing.push(Arc::clone(&slots));
+        standing.push(Standing {
+            slots: Arc::clone(&slots),
+            since: clock::now(),
+        });
         self.count.store(standing.len(), Ordering::Release);
         Fence {
             fences: Arc::clone(self),
@@ -58,20 +79,45 @@ impl Fences {
         }
     }
 
+    /// In which of these slots one stands that is older than [`PATIENCE`]; younger ones are waited for.
+    pub(super) async fn standing(&self, slots: &[u16]) -> Vec<u16> {
+        while self.count.load(Ordering::Acquire) > 0 {
+            let ended = self.ended.notified();
+            let (fenced, youngest) = self.fenced(slots);
+            let until = match crate::base::mutation::is_active("fence-holds-up-all") {
+                true => None,
+                false => youngest.map(|since| since + PATIENCE),
+            };
+            if fenced.is_empty() || until.is_some_and(|until| until <= clock::now()) {
+                return fenced;
+            }
+            tokio::select! {
+                () = ended => {}
+                () = clock::sleep_until(until) => {}
+            }
+        }
+        Vec::new()
+    }
+
+    /// In which of these slots one stands, and since when the youngest of them.
+    fn fenced(&self, slots: &[u16]) -> (Vec<u16>, Option<Instant>) {
+        if crate::base::mutation::is_active("fence-not-waited") {
+            return (Vec::new(), None);
+        }
+        let standing = self.standing.lock();
+        let has_any = |fence: &&Standing| slots.iter().any(|slot| fence.slots.has(*slot));
+        let fences: Vec<_> = standing.iter().filter(has_any).collect();
+        let stands = |slot: &&u16| fences.iter().any(|fence| fence.slots.has(**slot));
+        let fenced = slots.iter().filter(stands).copied().collect();
+        (fenced, fences.iter().map(|fence| fence.since).max())
+    }
+
     /// Returns when none stands in one of these slots.
     pub(super) async fn passed(&self, slots: &[u16]) {
-        if crate::base::mutation::is_active("fence-not-waited") {
-            return;
-        }
         while self.count.load(Ordering::Acquire) > 0 {
             // Made first, so that an end between the look and the wait is not lost.
             let ended = self.ended.notified();
-            let stands = self
-                .standing
-                .lock()
-                .iter()
-                .any(|fence| slots.iter().any(|slot| fence.has(*slot)));
-            if !stands {
+            if self.fenced(slots).0.is_empty() {
                 return;
             }
             ended.await;
@@ -98,5 +144,30 @@ mod tests {
         assert!(fences.passed(&[8, 7]).now_or_never().is_some());
         drop(other);
         assert!(fences.standing.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fence_that_stands_for_longer_holds_up_its_own_slots_only() {
+        let fences = Arc::new(Fences::default());
+        assert!(fences.standing(&[7]).await.is_empty());
+        let mut slots = SlotSet::default();
+        slots.add(7);
+        let fence = fences.put_up(slots);
+        let began = clock::now();
+        assert_eq!(fences.standing(&[6, 7, 8]).await, [7]);
+        assert_eq!(clock::now() - began, PATIENCE);
+        // It was waited for.
+        assert_eq!(fences.standing(&[6, 7, 8]).await, [7]);
+        assert_eq!(clock::now() - began, PATIENCE);
+        drop(fence);
+        let mut slots = SlotSet::default();
+        slots.add(7);
+        let fence = fences.put_up(slots);
+        let soon = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(fence);
+        };
+        let (standing, ()) = tokio::join!(fences.standing(&[6, 7, 8]), soon);
+        assert!(standing.is_empty());
     }
 }

@@ -576,10 +576,18 @@ impl Cluster {
             at: Millis(0),
             removed: 0,
         };
+        let slots: Vec<_> = by_slot.into_keys().collect();
+        let fenced = self.fences.standing(&slots).await;
         let mut undone = Invalidation::default();
         let mut fault = None;
-        for ((_, kills, bumps), done) in done {
-            match typed::<(u64, u64)>(done) {
+        for ((slot, kills, bumps), done) in done {
+            let done = match fenced.contains(&slot) {
+                true => Err(Error::unavailable(
+                    "the slot's former owner may still answer",
+                )),
+                false => typed::<(u64, u64)>(done),
+            };
+            match done {
                 Ok(((at, removed), _)) => {
                     invalidated.at = invalidated.at.max(Millis(at));
                     invalidated.removed += removed;
@@ -593,8 +601,6 @@ impl Cluster {
                 }
             }
         }
-        let slots: Vec<_> = by_slot.into_keys().collect();
-        self.fences.passed(&slots).await;
         match fault {
             None => PartlyInvalidated::whole(invalidated),
             Some(error) => {
