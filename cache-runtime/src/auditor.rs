@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::clock::{self, Instant, Millis};
 use crate::coalesce::single_flight::LoadResult;
@@ -16,6 +18,11 @@ use crate::telemetry::audit::Finding;
 const SUSPECTS: usize = 256;
 /// How many findings are kept for the report.
 pub(crate) const KEPT: usize = 32;
+/// How many audits run at a time. While a database does not answer, no more callers than these wait
+/// for it though their values are known.
+const AT_A_TIME: usize = 32;
+/// A suspect's function is not run again sooner than this after it was asked for.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A stale entry of one resource is logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -27,6 +34,27 @@ struct Suspect {
     fresh: LoadResult,
     since: Instant,
     is_confirmed: bool,
+    /// How many hits that were drawn at random are of it.
+    drawn: u64,
+    /// When a hit was taken for the second look, the last time.
+    asked: Option<Instant>,
+}
+
+/// That a hit is audited, and why. It is one of so many at a time until it is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Draw {
+    /// Whether it was drawn at random. What was not says nothing of all hits: it is a second look at
+    /// a suspect.
+    pub(crate) is_random: bool,
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
+/// A suspect that is none any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cleared {
+    /// How many hits that were drawn at random were of it.
+    pub(crate) drawn: u64,
+    pub(crate) since: Instant,
 }
 
 /// What is thought of an entry whose value differed once more.
@@ -42,7 +70,10 @@ pub(crate) enum Suspicion {
     /// That is known, and waits to be confirmed.
     Waiting,
     /// Its function returned another value than the last time.
-    Unstable,
+    Unstable {
+        /// How many hits that were drawn at random were of it.
+        drawn: u64,
+    },
 }
 
 /// The auditor of one cache.
@@ -50,6 +81,7 @@ pub(crate) struct Auditor {
     suspects: Mutex<HashMap<String, Suspect>>,
     has_suspects: AtomicBool,
     limit: Mutex<Limit>,
+    places: Arc<Semaphore>,
     logged: Mutex<HashMap<Box<str>, Instant>>,
     kept: Mutex<VecDeque<Finding>>,
 }
@@ -77,19 +109,41 @@ impl Auditor {
                 left: per_second,
                 since: clock::now(),
             }),
+            places: Arc::new(Semaphore::new(AT_A_TIME)),
             logged: Mutex::default(),
             kept: Mutex::default(),
         }
     }
 
-    /// Whether this hit is to be audited: one of so many, or one on a suspect.
-    pub(crate) fn wants(&self, threshold: u32, key: &str) -> bool {
-        let is_drawn = fastrand::u32(..) <= threshold || self.is_suspect(key);
-        is_drawn && self.may_audit()
+    /// Whether this hit is to be audited: one of so many, or the second look at a suspect.
+    pub(crate) fn draw(&self, threshold: u32, key: &str) -> Option<Draw> {
+        let is_random = fastrand::u32(..) <= threshold;
+        if !is_random && !self.wants_second_look(key) {
+            return None;
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.may_audit().then(|| Draw {
+            is_random,
+            _place: Arc::new(place),
+        })
     }
 
-    fn is_suspect(&self, key: &str) -> bool {
-        self.has_suspects.load(Ordering::Relaxed) && self.suspects.lock().contains_key(key)
+    /// Whether this key is a suspect's, at which nobody is taking the second look.
+    fn wants_second_look(&self, key: &str) -> bool {
+        if !self.has_suspects.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut suspects = self.suspects.lock();
+        let Some(suspect) = suspects.get_mut(key).filter(|it| !it.is_confirmed) else {
+            return false;
+        };
+        let now = clock::now();
+        let is_due = |asked: Instant| now.saturating_duration_since(asked) >= AGAIN_AFTER;
+        if !suspect.asked.is_none_or(is_due) {
+            return false;
+        }
+        suspect.asked = Some(now);
+        true
     }
 
     fn may_audit(&self) -> bool {
@@ -110,18 +164,21 @@ impl Auditor {
         suspects.get(key).map(|suspect| suspect.fresh.clone())
     }
 
-    /// The value of this entry differs from what its function has just returned.
+    /// The value of this entry differs from what its function has just returned. `is_random` says
+    /// whether the hit was drawn at random.
     pub(crate) fn suspect(
         &self,
         key: &str,
         identity: Identity,
         fresh: LoadResult,
         is_as_before: Option<bool>,
+        is_random: bool,
     ) -> Suspicion {
         let mut suspects = self.suspects.lock();
         if let Some(known) = suspects.get_mut(key)
             && known.identity == identity
         {
+            known.drawn += u64::from(is_random);
             return match is_as_before {
                 Some(true) if known.is_confirmed => Suspicion::Waiting,
                 Some(true) => {
@@ -129,8 +186,9 @@ impl Auditor {
                     Suspicion::Agreed { since: known.since }
                 }
                 _ => {
-                    suspects.remove(key);
-                    Suspicion::Unstable
+                    let drawn = known.drawn;
+                    self.remove(&mut suspects, key);
+                    Suspicion::Unstable { drawn }
                 }
             };
         }
@@ -146,20 +204,33 @@ impl Auditor {
             fresh,
             since: clock::now(),
             is_confirmed: false,
+            drawn: u64::from(is_random),
+            asked: None,
         };
         suspects.insert(key.to_owned(), suspect);
         self.has_suspects.store(true, Ordering::Relaxed);
         Suspicion::First
     }
 
-    /// The entry is no suspect any more.
-    pub(crate) fn clear(&self, key: &str) {
-        if self.has_suspects.load(Ordering::Relaxed) {
-            let mut suspects = self.suspects.lock();
-            suspects.remove(key);
-            self.has_suspects
-                .store(!suspects.is_empty(), Ordering::Relaxed);
+    /// Whether this entry is a suspect.
+    pub(crate) fn is_suspect(&self, key: &str, identity: Identity) -> bool {
+        let suspects = self.suspects.lock();
+        suspects.get(key).is_some_and(|it| it.identity == identity)
+    }
+
+    /// The entry is no suspect any more; returns what was known of it, if it was one.
+    pub(crate) fn clear(&self, key: &str) -> Option<Cleared> {
+        if !self.has_suspects.load(Ordering::Relaxed) {
+            return None;
         }
+        self.remove(&mut self.suspects.lock(), key)
+    }
+
+    fn remove(&self, suspects: &mut HashMap<String, Suspect>, key: &str) -> Option<Cleared> {
+        let removed = suspects.remove(key);
+        self.has_suspects
+            .store(!suspects.is_empty(), Ordering::Relaxed);
+        removed.map(|Suspect { drawn, since, .. }| Cleared { drawn, since })
     }
 
     /// Whether a stale entry of this resource may be logged now.
@@ -192,25 +263,51 @@ impl Auditor {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_suspect_is_agreed_on_once_and_cleared_by_another_entry() {
+    #[tokio::test(start_paused = true)]
+    async fn a_suspect_is_looked_at_once_more_and_agreed_on_once() {
         let auditor = Auditor::new(10);
         let identity = |n| (Stamp(0), Millis(n));
-        let fresh = || LoadResult::Absence;
-        assert_eq!(
-            auditor.suspect("a", identity(1), fresh(), None),
-            Suspicion::First
+        let suspect = |n, as_before, is_random| {
+            auditor.suspect("a", identity(n), LoadResult::Absence, as_before, is_random)
+        };
+        assert_eq!(suspect(1, None, true), Suspicion::First);
+        let second = auditor.draw(0, "a").expect("the next hit is audited");
+        assert!(!second.is_random);
+        assert!(auditor.draw(0, "a").is_none(), "by one at a time");
+        tokio::time::advance(AGAIN_AFTER).await;
+        assert!(
+            auditor.draw(0, "a").is_some(),
+            "or by another, if it has gone"
         );
-        assert!(auditor.wants(0, "a"), "the next hit is audited");
-        let second = auditor.suspect("a", identity(1), fresh(), Some(true));
-        assert!(matches!(second, Suspicion::Agreed { .. }));
-        let third = auditor.suspect("a", identity(1), fresh(), Some(true));
-        assert_eq!(third, Suspicion::Waiting);
-        let other = auditor.suspect("a", identity(2), fresh(), Some(true));
-        assert_eq!(other, Suspicion::First, "another entry, from the beginning");
-        let unstable = auditor.suspect("a", identity(2), fresh(), Some(false));
-        assert_eq!(unstable, Suspicion::Unstable);
-        assert!(!auditor.is_suspect("a"));
+        let agreed = suspect(1, Some(true), false);
+        assert!(matches!(agreed, Suspicion::Agreed { .. }));
+        tokio::time::advance(AGAIN_AFTER).await;
+        assert!(auditor.draw(0, "a").is_none(), "two looks are enough");
+        assert_eq!(suspect(1, Some(true), true), Suspicion::Waiting);
+        let cleared = auditor.clear("a").expect("it was one");
+        assert_eq!(cleared.drawn, 2, "the second look was not drawn");
+        assert_eq!(suspect(1, None, true), Suspicion::First);
+        assert_eq!(
+            suspect(2, Some(true), true),
+            Suspicion::First,
+            "another entry"
+        );
+        let unstable = suspect(2, Some(false), true);
+        assert_eq!(unstable, Suspicion::Unstable { drawn: 2 });
+        assert!(!auditor.is_suspect("a", identity(2)));
+        assert!(!auditor.has_suspects.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn so_many_at_a_time() {
+        let auditor = Auditor::new(1_000);
+        let draws: Vec<_> = (0..AT_A_TIME)
+            .map(|_| auditor.draw(u32::MAX, "a"))
+            .collect();
+        assert!(draws.iter().all(Option::is_some));
+        assert!(auditor.draw(u32::MAX, "a").is_none());
+        drop(draws);
+        assert!(auditor.draw(u32::MAX, "a").is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -218,14 +315,14 @@ mod tests {
         let auditor = Auditor::new(10);
         let identity = (Stamp(0), Millis(1));
         let suspect = |key: &str, is_as_before| {
-            auditor.suspect(key, identity, LoadResult::Absence, is_as_before)
+            auditor.suspect(key, identity, LoadResult::Absence, is_as_before, true)
         };
         for n in 0..SUSPECTS + 44 {
             assert_eq!(suspect(&format!("k{n}"), None), Suspicion::First);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         assert_eq!(auditor.suspects.lock().len(), SUSPECTS);
-        assert!(!auditor.is_suspect("k0"), "the oldest has gone");
+        assert!(!auditor.is_suspect("k0", identity), "the oldest has gone");
         let last = format!("k{}", SUSPECTS + 43);
         let again = suspect(&last, Some(true));
         assert!(matches!(again, Suspicion::Agreed { .. }), "{again:?}");
@@ -234,7 +331,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_more_than_so_many_a_second() {
         let auditor = Auditor::new(3);
-        let count = || (0..10).filter(|_| auditor.wants(u32::MAX, "a")).count();
+        let count = || {
+            (0..10)
+                .filter(|_| auditor.draw(u32::MAX, "a").is_some())
+                .count()
+        };
         assert_eq!(count(), 3);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(count(), 3);

@@ -330,19 +330,21 @@ impl Publication<'_> {
     fn all(&mut self, engine: &Engine) {
         let tier = engine.store.name();
         for resource in engine.registry.all() {
-            let (mut calls, mut checked, mut stale) = (0, 0, 0);
+            let (mut calls, mut hits, mut checked, mut stale) = (0, 0, 0, 0);
             for function in resource.functions() {
                 calls += self.function(&resource.name, &function, tier);
+                hits += function.hits.get() + function.local_hits.get() + function.recalled.get();
                 checked += function.audit.checked.get();
-                stale += function.audit.stale.get();
+                stale += function.audit.stale_hits.get() + function.audit.open();
             }
             let sum = resource.snapshot();
             self.resource(&resource.name, &sum);
             let bound = audit::upper_bound(checked, stale);
             self.gauge(AUDIT_UPPER_BOUND, &[("resource", &resource.name)], bound);
             if calls > 0 {
-                let ratio = sum.hits as f64 / calls as f64;
-                self.gauge(HIT_RATIO, &[("resource", &resource.name)], ratio.min(1.0));
+                // Both are of functions: what is read by hand is not in it.
+                let ratio = hits as f64 / calls as f64;
+                self.gauge(HIT_RATIO, &[("resource", &resource.name)], ratio);
             }
         }
         let others = engine.registry.others.snapshot();
@@ -381,6 +383,10 @@ impl Publication<'_> {
                 calls(self, "hit", tier, "", store_hits);
                 calls(self, "hit", "local", "", local_hits);
             }
+        }
+        // `counter_if_any`, since few functions have a memo.
+        if stats.recalled.get() > 0 {
+            calls(self, "hit", "request", "", stats.recalled.get());
         }
         for (reason, count) in stale {
             calls(self, "stale", tier, reason.as_str(), count);

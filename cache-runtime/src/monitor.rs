@@ -63,22 +63,25 @@ async fn watch(store: Arc<dyn Store>, local: Option<Arc<Local>>, telemetry: Arc<
     };
     let mut changes = connection.subscribe();
     let mut circuit = store.circuit();
+    let mut openings = store.openings();
     let mut flushes = local.as_ref().map_or(0, |local| local.flushes());
     loop {
         tokio::select! {
             _ = changes.changed() => {}
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let now = store.circuit();
+        let (now, opened) = (store.circuit(), store.openings());
+        telemetry
+            .circuit_opened
+            .add(opened.saturating_sub(openings));
+        // One that is over already: it opened and closed since the last look.
+        if opened > openings && circuit == Circuit::Closed && now == Circuit::Closed {
+            publish_change(&telemetry, circuit, Circuit::Open, store.reason());
+            circuit = Circuit::Open;
+        }
+        openings = opened;
         if now != circuit {
-            if now == Circuit::Open || now == Circuit::ReadsOnly {
-                telemetry.circuit_opened.add_one();
-            }
-            telemetry.events.publish(|| EventKind::CircuitChanged {
-                from: circuit,
-                to: now,
-                reason: store.reason(),
-            });
+            publish_change(&telemetry, circuit, now, store.reason());
             circuit = now;
         }
         let flushed = local.as_ref().map_or(0, |local| local.flushes());
@@ -89,4 +92,10 @@ async fn watch(store: Arc<dyn Store>, local: Option<Arc<Local>>, telemetry: Arc<
                 .publish(|| EventKind::LocalFlushed { flushes });
         }
     }
+}
+
+fn publish_change(telemetry: &Telemetry, from: Circuit, to: Circuit, reason: Option<String>) {
+    telemetry
+        .events
+        .publish(|| EventKind::CircuitChanged { from, to, reason });
 }

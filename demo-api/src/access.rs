@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use poem::http::HeaderMap;
 use subtle::ConstantTimeEq;
 
 /// Who may call the operations that change the cache: `DELETE /cache`, and the buttons of `/cache/ui`.
@@ -26,6 +27,8 @@ pub enum Denied {
     WrongToken,
     /// No token would do.
     Always,
+    /// It came by way of another machine, or a page of another site asks for it.
+    Forwarded,
 }
 
 impl CacheAccess {
@@ -40,18 +43,39 @@ impl CacheAccess {
         }
     }
 
-    /// Whether the sender of `token` may change the cache.
+    /// Whether the sender of `token` may change the cache. `headers` tell whether it is this machine that asks: behind a
+    /// proxy all clients come from loopback, and a name of another site can be made to lead there (DNS rebinding).
     ///
     /// # Errors
     /// When it may not.
-    pub fn check(&self, token: Option<&str>) -> Result<(), Denied> {
+    pub fn check(&self, token: Option<&str>, headers: &HeaderMap) -> Result<(), Denied> {
         match (self, token) {
+            (Self::Anyone, _) if is_from_elsewhere(headers) => Err(Denied::Forwarded),
             (Self::Anyone, _) => Ok(()),
             (Self::Holders(right), Some(token)) if right.is(token) => Ok(()),
             (Self::Holders(_), _) => Err(Denied::WrongToken),
             (Self::Nobody, _) => Err(Denied::Always),
         }
     }
+}
+
+/// Whether the request came by way of a proxy, or was sent to a name that is not this machine's.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+    if proxied.iter().any(|name| headers.contains_key(*name)) {
+        return true;
+    }
+    let Some(host) = headers.get("host") else {
+        return false;
+    };
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |name: &str| name.parse().is_ok_and(is_this_machine);
+    !(name.eq_ignore_ascii_case("localhost") || is_loopback(name))
 }
 
 /// The rule in one line, for the log.
@@ -111,10 +135,42 @@ mod tests {
         CacheAccess::new(address.parse().unwrap(), token.and_then(Token::new))
     }
 
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn what_comes_through_a_proxy_or_under_another_name_needs_a_token() {
+        let open = access("127.0.0.1", None);
+        for host in [
+            "localhost",
+            "LOCALHOST:8000",
+            "127.0.0.1:8000",
+            "[::1]:8000",
+            "::1",
+        ] {
+            assert_eq!(open.check(None, &headers("host", host)), Ok(()), "{host}");
+        }
+        for (name, value) in [
+            ("host", "evil.example"),
+            ("host", "evil.example:8000"),
+            ("host", "10.0.0.5:8000"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("forwarded", "for=203.0.113.9"),
+            ("via", "1.1 proxy"),
+        ] {
+            let denied = open.check(None, &headers(name, value));
+            assert_eq!(denied, Err(Denied::Forwarded), "{name}: {value}");
+        }
+    }
+
     #[test]
     fn without_a_token_only_this_machine_may() {
         for address in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(access(address, None).check(None), Ok(()), "{address}");
+            let checked = access(address, None).check(None, &headers("host", "localhost:8000"));
+            assert_eq!(checked, Ok(()), "{address}");
         }
         for address in [
             "0.0.0.0",
@@ -123,7 +179,7 @@ mod tests {
             "2001:db8::1",
             "::ffff:10.0.0.1",
         ] {
-            let denied = access(address, None).check(Some("guess"));
+            let denied = access(address, None).check(Some("guess"), &HeaderMap::new());
             assert_eq!(denied, Err(Denied::Always), "{address}");
         }
     }
@@ -132,7 +188,8 @@ mod tests {
     fn a_token_counts_everywhere_and_must_be_the_whole_one() {
         for address in ["0.0.0.0", "127.0.0.1"] {
             let access = access(address, Some("s3cret"));
-            assert_eq!(access.check(Some("s3cret")), Ok(()));
+            let elsewhere = headers("x-forwarded-for", "203.0.113.9");
+            assert_eq!(access.check(Some("s3cret"), &elsewhere), Ok(()));
             for wrong in [
                 None,
                 Some(""),
@@ -140,7 +197,8 @@ mod tests {
                 Some("s3cret2"),
                 Some("S3CRET"),
             ] {
-                assert_eq!(access.check(wrong), Err(Denied::WrongToken), "{wrong:?}");
+                let denied = access.check(wrong, &HeaderMap::new());
+                assert_eq!(denied, Err(Denied::WrongToken), "{wrong:?}");
             }
             assert!(!format!("{access:?} {access}").contains("s3cret"));
         }

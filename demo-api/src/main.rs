@@ -128,7 +128,14 @@ async fn run_outbox(command: String) -> Result<ExitCode, Failure> {
 
 /// Switches reads for all processes, and prints what is switched off.
 async fn switches(change: Option<(&str, bool)>) -> Result<ExitCode, Failure> {
-    let cache = Cache::new(cache_config()?.advice(false)).await;
+    let cache = Cache::new(cache_config()?.advice(false).map(demo_api::cache_map())).await;
+    if let Some((target, false)) = change
+        && !cache.is_switchable(target)
+    {
+        let no_such = cache.no_such(target);
+        cache.shutdown().await;
+        return Err(no_such.into());
+    }
     let changed = match change {
         Some((target, true)) => cache.enable_everywhere(target).await,
         Some((target, false)) => cache.disable_everywhere(target).await,

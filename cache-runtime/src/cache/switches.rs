@@ -51,6 +51,10 @@ impl Cache {
             tracing::error!(target, "{NO_TARGET}");
             return;
         }
+        // Worth the walk over all names: an operator does it by hand.
+        if !enabled && !self.is_switchable(target) {
+            tracing::warn!(target, "{}", self.no_such(target));
+        }
         if cache.telemetry.switches.switch_here(target, enabled) {
             report_switch(&cache.telemetry, target, enabled, false);
         }
@@ -100,6 +104,54 @@ impl Cache {
             }
         }
         Ok(())
+    }
+
+    /// Whether the program has this resource or one of its functions of that name, as far as that is known:
+    /// it has been called, or it is annotated and the feature `map` is on. What is switched off in all
+    /// processes may be another program's.
+    #[must_use]
+    pub fn is_switchable(&self, target: &str) -> bool {
+        target == ALL || self.switchable().iter().any(|known| known == target)
+    }
+
+    /// What to say of a name that is not [switchable](Self::is_switchable), with the nearest that is.
+    #[must_use]
+    pub fn no_such(&self, target: &str) -> String {
+        let known = self.switchable();
+        let near = |known: &&String| {
+            strsim::damerau_levenshtein(target, known) <= target.len().div_ceil(3)
+        };
+        let distance = |known: &&String| strsim::damerau_levenshtein(target, known);
+        match known.iter().filter(near).min_by_key(distance) {
+            Some(nearest) => format!("nothing here is called `{target}`; `{nearest}` is"),
+            None => format!(
+                "nothing here is called `{target}`; there are {}",
+                known.join(", ")
+            ),
+        }
+    }
+
+    /// All resources, and all functions as `resource:op`.
+    fn switchable(&self) -> Vec<String> {
+        let mut known = std::collections::BTreeSet::new();
+        for function in self.functions() {
+            known.insert(format!("{}:{}", function.resource, function.op));
+            known.insert(function.resource);
+        }
+        #[cfg(feature = "map")]
+        {
+            let map = self.handle().and_then(|cache| cache.config.map.clone());
+            let map = map.map_or_else(crate::map, |map| (*map).clone());
+            for reader in map.readers() {
+                let name = reader.function.rsplit("::").next().unwrap_or_default();
+                let op = reader.key.split(['{', ':']).next().unwrap_or_default();
+                for op in [name, op].into_iter().filter(|op| !op.is_empty()) {
+                    known.insert(format!("{}:{op}", reader.resource));
+                }
+                known.insert(reader.resource.clone());
+            }
+        }
+        known.into_iter().collect()
     }
 
     /// What is switched off now, in this process and in all.

@@ -110,7 +110,7 @@ impl Delivery {
         });
         self.shared.wake.notify_one();
         let ticket = entered.unwrap_or_else(|lost| {
-            report_late(&lost);
+            self.report_late(&lost);
             Ticket::NEVER
         });
         Receipt {
@@ -126,7 +126,17 @@ impl Delivery {
         let entered = self.shared.change(|queue| queue.enter_at(due, order));
         self.shared.wake.notify_one();
         if let Err(lost) = entered {
-            report_late(&lost);
+            self.report_late(&lost);
+        }
+    }
+
+    fn report_late(&self, lost: &Lost) {
+        report::lost(&self.shared.telemetry, lost);
+        if lost.is_news() {
+            tracing::error!(
+                %lost,
+                "an invalidation was enqueued after the cache had been shut down, and is lost"
+            );
         }
     }
 
@@ -179,15 +189,6 @@ pub(crate) struct Running(Arc<Shared>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.send_modify(|running| *running -= 1);
-    }
-}
-
-fn report_late(lost: &Lost) {
-    if lost.is_news() {
-        tracing::error!(
-            %lost,
-            "an invalidation was enqueued after the cache had been shut down, and is lost"
-        );
     }
 }
 

@@ -27,6 +27,8 @@ const NAMES_SHOWN: usize = 10;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Lost {
     names: Vec<String>,
+    /// How many invalidations.
+    pub(super) count: usize,
 }
 
 impl Lost {
@@ -463,17 +465,19 @@ impl Queue {
     }
 
     fn lose(&mut self, batch: Batch) -> Lost {
-        self.lost += batch.len();
+        let count = batch.len();
+        self.lost += count;
         if batch.whole_namespace {
             return Lost {
                 names: vec!["the whole namespace".into()],
+                count,
             };
         }
         let (deps, mut keys) = batch.names();
         if deps.is_empty() {
             keys.sort_unstable();
             keys.dedup();
-            return Lost { names: keys };
+            return Lost { names: keys, count };
         }
         let mut names = Vec::new();
         for dep in deps {
@@ -481,7 +485,7 @@ impl Queue {
                 names.push(dep.key().to_owned());
             }
         }
-        Lost { names }
+        Lost { names, count }
     }
 
     pub(super) fn is_degraded(&self) -> bool {

@@ -6,7 +6,7 @@ use tracing::Span;
 
 use super::acknowledgement::Acknowledgement;
 use super::batch::Order;
-use super::queue::Delivery;
+use super::queue::{Delivery, Lost};
 use super::shared::Shared;
 use crate::telemetry::events::EventKind;
 use crate::telemetry::{Telemetry, micros};
@@ -26,9 +26,15 @@ pub(super) fn acknowledged(
     match acknowledgement {
         Acknowledgement::Delivered => stats.acknowledged.record_duration(took),
         Acknowledgement::Pending => stats.pending.add_one(),
-        Acknowledgement::Lost => stats.lost.add_one(),
-        Acknowledgement::Deferred | Acknowledgement::Disabled => {}
+        // What is lost is counted when it is, whether somebody waits for it or not.
+        Acknowledgement::Lost | Acknowledgement::Deferred | Acknowledgement::Disabled => {}
     }
+}
+
+/// These will never be delivered.
+pub(super) fn lost(telemetry: &Telemetry, lost: &Lost) {
+    let count = u64::try_from(lost.count).unwrap_or(u64::MAX);
+    telemetry.invalidations.lost.add(count);
 }
 
 /// Remembers the span in which an invalidation is asked for, so that its delivery can be linked to it.

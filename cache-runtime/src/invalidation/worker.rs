@@ -215,6 +215,7 @@ impl Worker {
         // A timeout needs no handling: what is left in the queue shows whether all was delivered.
         let _ = tokio::time::timeout(CLOSING_BUDGET, attempts).await;
         let lost = self.shared.change(Queue::close);
+        report::lost(&self.shared.telemetry, &lost);
         if lost.is_news() {
             let reason = fault.map_or_else(
                 || format!("no answer within {} s", CLOSING_BUDGET.as_secs()),

@@ -43,6 +43,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Circuit::Closed
     }
 
+    /// How often the circuit has opened: an opening may be over before anybody asks for the circuit.
+    fn openings(&self) -> u64 {
+        0
+    }
+
     /// Why the store is not asked now, in words; `None` while it is, and where there is no more to say.
     fn reason(&self) -> Option<String> {
         None

@@ -1,6 +1,7 @@
 //! What the auditor finds and counts, and what that says of all hits.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -57,8 +58,16 @@ pub enum AuditAction {
 pub(crate) struct OnStale(pub(crate) Arc<dyn Fn(&Finding) -> AuditAction + Send + Sync>);
 
 impl OnStale {
+    /// What the program wants done. One whose answer is a panic wants nothing done.
     pub(crate) fn ask(&self, finding: &Finding) -> AuditAction {
-        (self.0)(finding)
+        let asked = catch_unwind(AssertUnwindSafe(|| (self.0)(finding)));
+        asked.unwrap_or_else(|_| {
+            tracing::error!(
+                key = finding.key,
+                "the callback for stale entries (on_stale) panicked; the entry stays"
+            );
+            AuditAction::Keep
+        })
     }
 }
 
@@ -68,11 +77,20 @@ impl fmt::Debug for OnStale {
     }
 }
 
-/// What was checked of one function, and what came of it.
+/// What was checked of one function, and what came of it. Second looks at suspects are not counted:
+/// they are made because a hit differed, and say nothing of all hits.
 #[derive(Debug, Default)]
 pub(crate) struct AuditStats {
+    /// Hits that were drawn at random and compared.
     pub(crate) checked: Counter,
+    /// Of these, those that differed and became suspects, and those of which it is known by now what
+    /// they were.
+    pub(crate) doubtful: Counter,
+    pub(crate) decided: Counter,
+    /// Entries that were found to be stale.
     pub(crate) stale: Counter,
+    /// Hits among `checked` that were stale.
+    pub(crate) stale_hits: Counter,
     pub(crate) changed: Counter,
     pub(crate) unstable: Counter,
     pub(crate) suspected: Counter,
@@ -87,6 +105,21 @@ impl AuditStats {
             Verdict::Suspected => &self.suspected,
         }
         .add_one();
+    }
+
+    /// It is known now what so many doubtful hits were.
+    pub(crate) fn decide(&self, verdict: Verdict, drawn: u64) {
+        self.decided.add(drawn);
+        if verdict == Verdict::Stale {
+            self.stale_hits.add(drawn);
+        }
+    }
+
+    /// Hits that differed, and of which it is not known what they were.
+    pub(crate) fn open(&self) -> u64 {
+        // Read first: what is decided was doubtful before.
+        let decided = self.decided.get();
+        self.doubtful.get().saturating_sub(decided)
     }
 }
 
@@ -150,6 +183,20 @@ mod tests {
         );
         assert!(near(upper_bound(10, 5), 0.777_6), "{}", upper_bound(10, 5));
         assert_eq!((upper_bound(0, 0), upper_bound(5, 5)), (1.0, 1.0));
+    }
+
+    #[test]
+    fn a_callback_that_panics_has_nothing_done() {
+        let finding = Finding {
+            key: "users:1".into(),
+            resource: "users".into(),
+            op: "get".into(),
+            verdict: Verdict::Stale,
+            age_ms: None,
+            last_invalidated_ms: None,
+        };
+        let on_stale = OnStale(Arc::new(|finding| panic!("no alert for {}", finding.key)));
+        assert_eq!(on_stale.ask(&finding), AuditAction::Keep);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) struct FunctionStats {
     pub(crate) hits: Striped,
     /// Answered by a local entry beside Redis.
     pub(crate) local_hits: Striped,
+    /// Answered by what the request around the call remembers.
+    pub(crate) recalled: Counter,
     /// Answered by its body, whose value is stored now.
     pub(crate) stored: Counter,
     /// Answered by its body, whose value is not stored.
@@ -53,6 +55,7 @@ impl FunctionStats {
             function,
             hits: Striped::default(),
             local_hits: Striped::default(),
+            recalled: Counter::default(),
             stored: Counter::default(),
             not_stored: Counter::default(),
             joined: Counter::default(),

@@ -1,7 +1,7 @@
 //! The cache by hand: what it holds, and how to make it forget.
 
 use cache_runtime::{Acknowledgement, Stats};
-use poem::http::StatusCode;
+use poem::http::{HeaderMap, StatusCode};
 use poem::{IntoResponse, Response};
 use poem_openapi::auth::Bearer;
 use poem_openapi::param::Path;
@@ -32,11 +32,12 @@ enum Credentials {
 struct AdminToken(Bearer);
 
 impl CacheApi {
-    fn check(&self, credentials: &Credentials) -> Result<(), Denied> {
-        self.0.check(match credentials {
-            Credentials::Given(AdminToken(bearer)) => Some(&bearer.token),
+    fn check(&self, credentials: &Credentials, headers: &HeaderMap) -> Result<(), Denied> {
+        let token = match credentials {
+            Credentials::Given(AdminToken(bearer)) => Some(bearer.token.as_str()),
             Credentials::None => None,
-        })
+        };
+        self.0.check(token, headers)
     }
 }
 
@@ -56,10 +57,11 @@ impl CacheApi {
     async fn forget(
         &self,
         credentials: Credentials,
+        headers: &HeaderMap,
         /// `users` or `products`.
         resource: Path<String>,
     ) -> Result<Forgotten, RefusedOrAbsent> {
-        self.check(&credentials)?;
+        self.check(&credentials, headers)?;
         let Some(resource) = RESOURCES.into_iter().find(|known| *known == resource.0) else {
             return Err(RefusedOrAbsent::not_found(format!(
                 "there is no such resource; use {}",
@@ -76,8 +78,12 @@ impl CacheApi {
 
     /// Forget everything
     #[oai(path = "/", method = "delete")]
-    async fn forget_all(&self, credentials: Credentials) -> Result<Forgotten, Refused> {
-        self.check(&credentials)?;
+    async fn forget_all(
+        &self,
+        credentials: Credentials,
+        headers: &HeaderMap,
+    ) -> Result<Forgotten, Refused> {
+        self.check(&credentials, headers)?;
         Ok(match cache_runtime::cache().clear_all().await {
             Ok(_) => Forgotten::Done,
             Err(error) => {

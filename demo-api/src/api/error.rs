@@ -152,6 +152,13 @@ impl<const REFUSALS: u8> From<Denied> for Failure<REFUSALS> {
                     "`authorization` must be `Bearer` and the server's CACHE_ADMIN_TOKEN",
                 ),
             ),
+            Denied::Forwarded => Self::new(
+                StatusCode::FORBIDDEN,
+                ErrorBody::new(
+                    "this request came through a proxy or names another host; the server needs \
+                     CACHE_ADMIN_TOKEN for it",
+                ),
+            ),
             Denied::Always => Self::new(
                 StatusCode::FORBIDDEN,
                 ErrorBody::new(

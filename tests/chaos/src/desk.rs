@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::clock::now;
-use crate::history::{Event, Mark, Recorder, Step, WriteId};
+use crate::history::{Event, MILLISECOND, Mark, Recorder, Step, Time, WriteId};
 
 pub(crate) const IDS: i64 = 12;
 /// Rows are in teams, by their ids; what is tagged is a team's.
@@ -16,6 +16,9 @@ pub(crate) const TEAMS: i64 = 4;
 pub(crate) const CONNECTIONS: u32 = 8;
 /// A statement is given up by the database after this time: then a commit without a caller is there, or never will be.
 const STATEMENT: Duration = Duration::from_millis(1_000);
+
+/// Within this time a process that starts has the database.
+const START: Time = 20_000 * MILLISECOND;
 
 /// The words of a planned panic, and of a planned error.
 pub(crate) const PLANNED: &str = "planned";
@@ -91,13 +94,20 @@ impl Mishap {
 pub(crate) async fn connect(url: &str) -> PgPool {
     let options: PgConnectOptions = url.parse().expect("the coordinator's database");
     let options = options.options([("statement_timeout", STATEMENT.as_millis().to_string())]);
-    PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .min_connections(CONNECTIONS)
-        .acquire_timeout(Duration::from_secs(3))
-        .connect_with(options)
-        .await
-        .expect("the database is there")
+    let end = now() + START;
+    loop {
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .min_connections(CONNECTIONS)
+            .acquire_timeout(Duration::from_secs(3))
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => return pool,
+            // So many connections at once take their time where everything else is going on, too.
+            Err(error) => assert!(now() < end, "no database: {error}"),
+        }
+    }
 }
 
 #[derive(Clone)]

@@ -67,6 +67,71 @@ impl Prices {
     }
 }
 
+/// All hits are of one stale entry: the report must not say that few are.
+#[tokio::test]
+async fn the_bound_holds_while_all_hits_are_stale() {
+    let (server, postgres) = (RedisServer::start(), Postgres::shared());
+    let database = postgres.database();
+    let config = config(&server)
+        .audit(0.05)
+        .audit_limit(100_000)
+        .audit_confirm_after(Duration::from_millis(200))
+        .on_stale(|_| AuditAction::Keep);
+    let cache = Cache::new(config).await;
+    let prices = Rarely::new(&cache, &database).await;
+    assert_eq!(prices.get(1).await, Ok(Some(10)));
+    psql(&database, "UPDATE prices SET price = 20 WHERE id = 1");
+    let loads_before = prices.loads.load(Ordering::SeqCst);
+    let hits = 3_000;
+    for _ in 0..hits {
+        assert!(prices.get(1).await.is_ok());
+    }
+    let total = cache.audit().total;
+    assert!(total.checked > 50, "{}", cache.audit());
+    assert!(
+        total.checked < hits / 10,
+        "no more than were drawn: {}",
+        cache.audit()
+    );
+    assert!(total.stale_upper_bound > 0.9, "{}", cache.audit());
+    // One second look for each finding, and for what may be one.
+    let loads = prices.loads.load(Ordering::SeqCst) - loads_before;
+    assert!(
+        loads <= total.checked + total.suspected + 1,
+        "{loads}: {}",
+        cache.audit()
+    );
+}
+
+/// As [`Prices`], audited as the cache says.
+#[derive(Clone)]
+struct Rarely {
+    cache: Cache,
+    pool: AnyPool,
+    loads: Arc<AtomicU64>,
+}
+
+impl Rarely {
+    async fn new(cache: &Cache, database: &str) -> Self {
+        let Prices { pool, .. } = Prices::new(cache, database).await;
+        Self {
+            cache: cache.clone(),
+            pool,
+            loads: Arc::default(),
+        }
+    }
+
+    #[cached(resource = "prices", cache = self.cache, op = "rarely")]
+    async fn get(&self, id: i64) -> Result<Option<i64>, String> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        sqlx::query_scalar("SELECT price FROM prices WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
 /// A row changed by `psql`, which the cache can't know of, is found, reported, and repaired if the
 /// program wants that. Over Redis alone, and with local entries as well.
 async fn finds_a_row_that_was_changed_behind_the_caches_back(local_mb: u32) {

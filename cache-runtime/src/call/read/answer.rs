@@ -8,8 +8,9 @@ use super::audit::audited;
 use super::audited::Audited;
 use super::call::{Call, arrived, load_result};
 use super::load::{Load, LoadRole};
-use super::local_lookup::wants_audit;
+use super::local_lookup::draw;
 use super::reader::{Action, Queued, Reader};
+use crate::auditor::Draw;
 use crate::call::observe::{BypassReason, StaleReason, Status};
 use crate::call::returns::Returns;
 
@@ -53,15 +54,14 @@ impl Call {
 
     /// The hit, if it is to be checked.
     fn to_audit<R: Returns<S>, S>(&self, value: &R) -> Option<Audited> {
-        self.wants_audit().then(|| audited(value)).flatten()
+        self.draw().and_then(|draw| audited(value, draw))
     }
 
     /// Whether a hit of this call is to be checked; asked once.
-    pub(super) fn wants_audit(&self) -> bool {
+    pub(super) fn draw(&self) -> Option<Draw> {
         // An entry that is kept here only can't be looked at again in the store.
-        self.audit.is_some_and(|part| {
-            !self.is_kept_here_only() && wants_audit(&self.cache, part, &self.own.key)
-        })
+        let part = self.audit.filter(|_| !self.is_kept_here_only())?;
+        draw(&self.cache, part, &self.own.key)
     }
 
     /// Looks up the entry, waits for other loads, or gets the permit to load.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::audited::Audited;
 use super::call::{Call, arrived, load_result, value_of};
-use crate::auditor::{Identity, Suspicion};
+use crate::auditor::{Cleared, Draw, Identity, Suspicion};
 use crate::base::clock::{self, Instant};
 use crate::call::returns::{Gathered, Loaded, Returns};
 use crate::coalesce::single_flight::LoadResult;
@@ -27,11 +27,19 @@ use crate::telemetry::audit::{AuditAction, Finding, Verdict};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::function::FunctionStats;
 
+/// How often, and how many times, a suspect is looked at that nobody reads.
+const WATCH_PAUSE: Duration = Duration::from_secs(30);
+const WATCHES: usize = 20;
+/// What a look at the store may take, on a busy machine.
+const SOON: Duration = Duration::from_secs(1);
+
 /// How a hit compares with what the body has returned.
 #[derive(Debug)]
 pub(super) enum Compared {
-    /// They are the same.
-    Same,
+    /// They are the same. `is_random` says whether the hit was drawn at random.
+    Same { is_random: bool },
+    /// What the body has returned can't be kept to be compared later.
+    Unknown,
     /// The body has failed: nothing can be said, and the caller gets the hit.
     Failed(LoadResult),
     /// They differ.
@@ -43,6 +51,8 @@ pub(super) enum Compared {
 pub(super) struct Difference {
     /// What the body has returned.
     fresh: LoadResult,
+    /// Whether the hit was drawn at random.
+    is_random: bool,
     /// Whether it is what a body had returned for this entry before; `None` if none had.
     is_as_before: Option<bool>,
     /// Whether an entry of the store has this value.
@@ -50,9 +60,9 @@ pub(super) struct Difference {
 }
 
 /// A hit to be checked; `None` for what is not shared, as an error.
-pub(super) fn audited<R: Returns<S>, S>(returned: &R) -> Option<Audited> {
+pub(super) fn audited<R: Returns<S>, S>(returned: &R, draw: Draw) -> Option<Audited> {
     let cached = load_result(returned)?;
-    Some(Audited { cached })
+    Some(Audited { cached, draw })
 }
 
 /// Compares a hit with what the body has returned.
@@ -88,19 +98,21 @@ fn compared<V: Cacheable, C: Compare<V>>(
     fresh: Option<&V>,
     share: impl FnOnce() -> Option<LoadResult>,
 ) -> Compared {
+    let is_random = hit.draw.is_random;
     let same = |one: &LoadResult| is_same::<V, C>(one, fresh, call.codec);
     if same(&hit.cached) {
-        return Compared::Same;
+        return Compared::Same { is_random };
     }
     let suspects = &call.cache.auditor;
     let is_as_before = suspects.value_before(&call.own.key).map(|it| same(&it));
     match share() {
         Some(fresh) => Compared::Differs(Difference {
             fresh,
+            is_random,
             is_as_before,
             has: entry_has::<V, C>,
         }),
-        None => Compared::Same,
+        None => Compared::Unknown,
     }
 }
 
@@ -162,25 +174,32 @@ impl Call {
         };
         let stats = &function.audit;
         match compared {
-            Compared::Failed(_) => {}
-            Compared::Same => {
-                stats.checked.add_one();
-                self.cache.auditor.clear(&self.own.key);
+            Compared::Failed(_) | Compared::Unknown => {}
+            Compared::Same { is_random } => {
+                stats.checked.add(u64::from(*is_random));
+                // The entry that differed has been replaced.
+                if let Some(cleared) = self.cache.auditor.clear(&self.own.key) {
+                    self.suspect(function).is_replaced(cleared);
+                }
             }
             Compared::Differs(difference) => {
-                stats.checked.add_one();
+                stats.checked.add(u64::from(difference.is_random));
                 self.look_again(function, difference).await;
             }
         }
     }
 
-    async fn look_again(&self, function: &Arc<FunctionStats>, difference: &Difference) {
-        let suspect = Suspect {
+    fn suspect(&self, function: &Arc<FunctionStats>) -> Suspect {
+        Suspect {
             cache: self.cache.clone(),
             probe: self.probe().clone(),
             function: Arc::clone(function),
             resource: self.resource.name.clone(),
-        };
+        }
+    }
+
+    async fn look_again(&self, function: &Arc<FunctionStats>, difference: &Difference) {
+        let suspect = self.suspect(function);
         let standing = suspect.standing().await;
         // A hit of an entry that has been replaced says nothing of the one that stands now.
         let is_of_another = |it: &Standing| {
@@ -189,26 +208,38 @@ impl Call {
         };
         let Some(Standing { identity, age, .. }) = standing.filter(|it| !is_of_another(it)) else {
             // A write came in between, or the store is away.
-            self.cache.auditor.clear(&self.own.key);
+            let cleared = self.cache.auditor.clear(&self.own.key);
+            if let Some(cleared) = cleared {
+                suspect.is_replaced(cleared);
+            }
             return suspect.report(Verdict::Changed, None);
         };
         let auditor = &self.cache.auditor;
+        let stats = &function.audit;
         let fresh = difference.fresh.clone();
-        let is_as_before = difference.is_as_before;
-        match auditor.suspect(&self.own.key, identity, fresh, is_as_before) {
+        let (is_as_before, is_random) = (difference.is_as_before, difference.is_random);
+        stats.doubtful.add(u64::from(is_random));
+        if !auditor.is_suspect(&self.own.key, identity)
+            && let Some(cleared) = auditor.clear(&self.own.key)
+        {
+            suspect.is_replaced(cleared);
+        }
+        match auditor.suspect(&self.own.key, identity, fresh, is_as_before, is_random) {
             _ if crate::base::mutation::is_active("one-audit-is-enough") => suspect.confirm(age),
-            Suspicion::First => suspect.report(Verdict::Suspected, Some(age)),
-            Suspicion::Unstable => suspect.report(Verdict::Unstable, Some(age)),
+            Suspicion::First => {
+                suspect.report(Verdict::Suspected, Some(age));
+                let background = &self.cache.background;
+                background.spawn(suspect.watch(identity));
+            }
+            Suspicion::Unstable { drawn } => {
+                stats.decide(Verdict::Unstable, drawn);
+                suspect.report(Verdict::Unstable, Some(age));
+            }
             Suspicion::Agreed { since } => {
+                // The write may be done, and its invalidation on its way.
                 let due = since + self.cache.config.audit_confirm_after;
-                if due <= clock::now() {
-                    suspect.confirm(age);
-                } else {
-                    // The write may be done, and its invalidation on its way.
-                    self.cache
-                        .background
-                        .spawn(suspect.confirm_at(due, identity));
-                }
+                let background = &self.cache.background;
+                background.spawn(suspect.confirm_at(due, identity));
             }
             Suspicion::Waiting => {}
         }
@@ -253,14 +284,49 @@ impl Suspect {
         match self.standing().await {
             Some(now) if now.identity == identity => self.confirm(now.age),
             _ => {
-                self.cache.auditor.clear(&self.probe.key);
+                if let Some(cleared) = self.cache.auditor.clear(&self.probe.key) {
+                    self.function.audit.decide(Verdict::Changed, cleared.drawn);
+                }
                 self.report(Verdict::Changed, None);
             }
         }
     }
 
+    /// Drops a suspect that has gone, though nobody may ever read it again.
+    async fn watch(self, identity: Identity) {
+        let auditor = &self.cache.auditor;
+        let mut pause = self.cache.config.audit_confirm_after;
+        for _ in 0..WATCHES {
+            tokio::time::sleep(pause).await;
+            pause = WATCH_PAUSE;
+            if !auditor.is_suspect(&self.probe.key, identity) {
+                return;
+            }
+            let standing = self.standing().await;
+            if standing.is_none_or(|it| it.identity != identity) {
+                break;
+            }
+        }
+        if auditor.is_suspect(&self.probe.key, identity)
+            && let Some(cleared) = auditor.clear(&self.probe.key)
+        {
+            self.is_replaced(cleared);
+        }
+    }
+
+    /// An entry that had differed is no more. Soon after that it was a write that came in between; what
+    /// stood for longer may have been stale, and stays open.
+    fn is_replaced(&self, cleared: Cleared) {
+        let stood = clock::now().saturating_duration_since(cleared.since);
+        if stood <= self.cache.config.audit_confirm_after + SOON {
+            self.function.audit.decide(Verdict::Changed, cleared.drawn);
+        }
+    }
+
     fn confirm(&self, age: Duration) {
-        self.cache.auditor.clear(&self.probe.key);
+        if let Some(cleared) = self.cache.auditor.clear(&self.probe.key) {
+            self.function.audit.decide(Verdict::Stale, cleared.drawn);
+        }
         self.report(Verdict::Stale, Some(age));
     }
 
@@ -295,12 +361,8 @@ impl Suspect {
                 "the audit found a stale entry: its data changed, and nothing invalidated it"
             );
         }
-        let action = self
-            .cache
-            .config
-            .on_stale
-            .as_ref()
-            .map(|it| it.ask(&finding));
+        let on_stale = self.cache.config.on_stale.as_ref();
+        let action = on_stale.map(|it| it.ask(&finding));
         if action == Some(AuditAction::Invalidate) {
             let order = Order {
                 kills: vec![self.probe.key.clone()],

@@ -25,10 +25,19 @@ pub struct AuditReport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AuditFigures {
-    /// Hits whose function has run as well.
+    /// Hits that were drawn at random and compared with what their function returns. Second looks at
+    /// what differed are not among them.
     pub checked: u64,
-    /// Those that were stale: seen twice, and not invalidated.
+    /// Entries that were found to be stale: their function returned the same other value twice, and
+    /// nobody invalidated them.
     pub stale: u64,
+    /// Of the hits that were checked, those on stale entries.
+    #[serde(default)]
+    pub stale_hits: u64,
+    /// Of the hits that were checked, those that differed and of which it is not known yet, or was
+    /// never found out, what they were. The bound takes them for stale.
+    #[serde(default)]
+    pub open: u64,
     /// Those that differed because a write came in between.
     pub changed: u64,
     /// Those whose function returned another value each time.
@@ -43,6 +52,8 @@ impl AuditFigures {
     fn add(&mut self, stats: &AuditStats) {
         self.checked += stats.checked.get();
         self.stale += stats.stale.get();
+        self.stale_hits += stats.stale_hits.get();
+        self.open += stats.open();
         self.changed += stats.changed.get();
         self.unstable += stats.unstable.get();
         self.suspected += stats.suspected.get();
@@ -51,13 +62,15 @@ impl AuditFigures {
     fn join(&mut self, other: &Self) {
         self.checked += other.checked;
         self.stale += other.stale;
+        self.stale_hits += other.stale_hits;
+        self.open += other.open;
         self.changed += other.changed;
         self.unstable += other.unstable;
         self.suspected += other.suspected;
     }
 
     fn bounded(mut self) -> Self {
-        self.stale_upper_bound = upper_bound(self.checked, self.stale);
+        self.stale_upper_bound = upper_bound(self.checked, self.stale_hits + self.open);
         self
     }
 }
@@ -121,16 +134,17 @@ impl std::fmt::Display for AuditReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{:<20} {:>10} {:>6} {:>8} {:>9}  stale at most (95 %)",
-            "resource", "checked", "stale", "changed", "unstable"
+            "{:<20} {:>10} {:>6} {:>6} {:>8} {:>9}  stale at most (95 %)",
+            "resource", "checked", "stale", "open", "changed", "unstable"
         )?;
         let all = self.resources.iter().map(|(name, it)| (name.as_str(), it));
         for (name, it) in all.chain([("all", &self.total)]) {
             writeln!(
                 f,
-                "{name:<20} {:>10} {:>6} {:>8} {:>9}  {:.4} %",
+                "{name:<20} {:>10} {:>6} {:>6} {:>8} {:>9}  {:.4} %",
                 it.checked,
-                it.stale,
+                it.stale_hits,
+                it.open,
                 it.changed,
                 it.unstable,
                 it.stale_upper_bound * 100.0

@@ -28,6 +28,7 @@ use super::report::load_span;
 use super::steps::{self, Asked, Leases, Wanted};
 use super::store_filter::{AllButEach, Everything};
 use super::{Call, Unless, value_of};
+use crate::auditor::Draw;
 use crate::base::call_budget::CallBudget;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
@@ -191,12 +192,11 @@ where
     let mut checks: Checks<'_, K, R::Value> = Vec::new();
     for (answered @ (id, call), answer) in calls.iter().zip(answers) {
         match answer {
-            Answer::Found(value, _) if call.wants_audit() => {
-                checks.push((answered, value));
-                continue;
-            }
             Answer::Found(value, _) => {
-                found.extend(value.map(|value| (id.clone(), value)));
+                match call.draw() {
+                    Some(draw) => checks.push((answered, value, draw)),
+                    None => found.extend(value.map(|value| (id.clone(), value))),
+                }
                 continue;
             }
             Answer::Load(permit) => permits.push(permit),
@@ -218,7 +218,7 @@ where
             found.extend(known(std::mem::take(&mut checks)));
         }
     }
-    missed.extend(checks.iter().map(|((id, _), _)| id.clone()));
+    missed.extend(checks.iter().map(|((id, _), ..)| id.clone()));
     let mut returned = if missed.is_empty() && !calls.is_empty() {
         R::empty()
     } else {
@@ -256,11 +256,13 @@ where
         }
         let compared: Vec<_> = checks
             .iter()
-            .map(|((id, call), hit)| {
+            .map(|((id, call), hit, draw)| {
                 let cached = hit
                     .clone()
                     .map_or(LoadResult::Absence, |hit| LoadResult::Value(hit as Arc<_>));
-                (call, compare_one(Audited { cached }, call, &returned, id))
+                let draw = draw.clone();
+                let hit = Audited { cached, draw };
+                (call, compare_one(hit, call, &returned, id))
             })
             .collect();
         let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
@@ -289,12 +291,12 @@ where
 }
 
 /// Hits that are to be checked; `None` is an absence.
-type Checks<'c, K, V> = Vec<(&'c (K, Call), Option<Arc<V>>)>;
+type Checks<'c, K, V> = Vec<(&'c (K, Call), Option<Arc<V>>, Draw)>;
 
 /// What the cache had for ids that were to be checked.
 fn known<K: Clone, V>(checks: Checks<'_, K, V>) -> impl Iterator<Item = (K, Arc<V>)> {
     let values = checks.into_iter();
-    values.filter_map(|((id, _), value)| Some((id.clone(), value?)))
+    values.filter_map(|((id, _), value, _)| Some((id.clone(), value?)))
 }
 
 /// Counts what came of the audits of a batch, and looks again at what differs.

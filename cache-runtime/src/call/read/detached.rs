@@ -46,7 +46,10 @@ where
 {
     let call = Arc::clone(&begun.call);
     let fallback = begun.fallback.take();
-    let limit = call.grace.timeout.filter(|_| fallback.is_some());
+    // A hit that is being checked is known: its caller waits no longer than for a slow load.
+    let hit = begun.hit();
+    let has_other = fallback.is_some() || hit.is_some();
+    let limit = call.grace.timeout.filter(|_| has_other);
     let mut load: Pin<Box<_>> = Box::pin(load(begun, body, unless));
     let loaded = match limit {
         Some(limit) => tokio::time::timeout(limit, &mut load).await.ok(),
@@ -68,6 +71,12 @@ where
             instead
         }
         (None, loaded) => {
+            if loaded.is_none()
+                && let Some(hit) = hit.and_then(answer)
+            {
+                tokio::spawn(load);
+                return hit;
+            }
             let (returned, status) = match loaded {
                 Some(loaded) => loaded,
                 // The fallback does not decode, so wait for the load.

@@ -236,18 +236,18 @@ impl<R> Opening<R> {
         if let Some(value) = &found {
             call.remember(value);
         }
-        Some(match found {
-            Some(value) if call.is_audited() => match audited(&value) {
+        let Some(value) = found else {
+            return Some(Self::Ask(call.into_call()));
+        };
+        if let Some(draw) = call.draw() {
+            return Some(match audited(&value, draw) {
                 Some(hit) => Self::Ask(call.into_audited(hit)),
                 None => Self::Found(value),
-            },
-            Some(value) => {
-                call.note_found();
-                call.leave();
-                Self::Found(value)
-            }
-            None => Self::Ask(call.into_call()),
-        })
+            });
+        }
+        call.note_found();
+        call.leave();
+        Some(Self::Found(value))
     }
 }
 

@@ -163,6 +163,11 @@ impl Load {
         load
     }
 
+    /// What the cache would have answered, if the body runs to check a hit.
+    pub(super) fn hit(&self) -> Option<LoadResult> {
+        self.audited.as_ref().map(Audited::cached)
+    }
+
     /// Returns what renews the lease while the body runs.
     pub(super) fn keep_alive(&mut self) -> &mut KeepAlive {
         &mut self.keep_alive

@@ -15,6 +15,7 @@ use super::known::extended;
 use super::local_options::Copies;
 use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, all_deps};
+use crate::auditor::Draw;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::marks::Marks;
 use crate::base::policy::Grace;
@@ -98,16 +99,17 @@ impl<'a> Begun<'a> {
 
     /// Whether a hit of this call is to be checked; asked once.
     #[inline]
-    pub(super) fn is_audited(&self) -> bool {
+    pub(super) fn draw(&self) -> Option<Draw> {
         match self {
-            Self::PreparedCall(cache, start) => {
+            Self::PreparedCall(cache, start) if start.options.audit != 0 => {
                 // An entry that is kept here only can't be looked at again in the store.
                 let is_here_only = start.options.copies.in_process && cache.local.is_some();
-                start.options.audit != 0
-                    && !is_here_only
-                    && wants_audit(cache, start.options.audit, start.key.text())
+                match is_here_only {
+                    true => None,
+                    false => draw(cache, start.options.audit, start.key.text()),
+                }
             }
-            Self::Call(_) => false,
+            Self::PreparedCall(..) | Self::Call(_) => None,
         }
     }
 
@@ -202,7 +204,10 @@ impl<'a> Begun<'a> {
                     None => R::from_absence()?,
                 };
                 let asking = self.asking();
-                asking.resource.counters.hits.add_one();
+                match asking.resource.function() {
+                    Some(function) => function.recalled.add_one(),
+                    None => asking.resource.counters.hits.add_one(),
+                }
                 asking.record("request", Duration::ZERO);
                 Some(value)
             }
@@ -264,13 +269,14 @@ impl<'a> Begun<'a> {
 /// Never inside a transaction, whose rows nobody else sees; and inside another body it would be that
 /// body's time.
 #[cold]
-pub(super) fn wants_audit(cache: &Engine, part: u32, key: &str) -> bool {
+pub(super) fn draw(cache: &Engine, part: u32, key: &str) -> Option<Draw> {
     let is_alone = !transaction::is_open(cache) && !enclosing::is_inside();
-    if is_alone && scope::mode() == Mode::Usual && cache.auditor.wants(part, key) {
-        cache.telemetry.note_invalidations();
-        return true;
+    if !is_alone || scope::mode() != Mode::Usual {
+        return None;
     }
-    false
+    let draw = cache.auditor.draw(part, key)?;
+    cache.telemetry.note_invalidations();
+    Some(draw)
 }
 
 /// What a call can return.

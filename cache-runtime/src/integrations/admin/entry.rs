@@ -8,9 +8,10 @@ use crate::cache::Cache;
 use crate::call::read::Call;
 use crate::engine::Handle;
 use crate::key::{Dependency, EntryKind, Key, is_resource};
+use crate::protocol::codec::decompress;
 use crate::protocol::codec_id::CodecId;
-use crate::protocol::entry::{Content, Header};
-use crate::store::{Found, Look, Payload};
+use crate::protocol::entry::{Content, Header, split_list};
+use crate::store::{Found, Look, Payload, Probe};
 
 /// How much of a payload is shown.
 const SHOWN: usize = 64 << 10;
@@ -28,6 +29,9 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
             "That is no key: it begins with a resource, as `users:1` or `users:list:<hash>`.",
         );
     };
+    if let Some(answer) = without_an_entry(&handle, resource, rest).await {
+        return answer;
+    }
     let mut best = None;
     for extras in dependencies(&handle, resource) {
         for kind in [EntryKind::Entity, EntryKind::Derived] {
@@ -66,6 +70,31 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     }
 }
 
+/// What there is to say where no entry of ours lies under the key. It asks for no generation: those that
+/// are missing would be created, and a page that may only be looked at must not write.
+async fn without_an_entry(handle: &Handle, resource: &str, rest: &str) -> Option<Value> {
+    let key = Key::rendered(resource, rest, EntryKind::Entity, Vec::new(), 0);
+    let call = Call::manual(handle.clone(), &key, None);
+    let probe = Probe {
+        deps: [].into(),
+        ..call.probe().clone()
+    };
+    match handle.store.look(&probe).await {
+        Err(error) => Some(nothing("unknown", &format!("The store says: {error}."))),
+        Ok(look) => match look.found {
+            Found::Nothing => Some(nothing(
+                "nothing",
+                "Nothing lies under this key in the store.",
+            )),
+            Found::Foreign => Some(nothing(
+                "foreign",
+                "A value of another program lies here: it is never served, overwritten or removed.",
+            )),
+            Found::Entry(..) => None,
+        },
+    }
+}
+
 fn nothing(found: &str, words: &str) -> Value {
     json!({ "found": found, "alive": false, "words": [words] })
 }
@@ -94,6 +123,26 @@ fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<Dependency>> {
     all
 }
 
+/// Whether a function that reads the resource depends on what only its arguments tell: tags with
+/// braces, or rows of other resources.
+fn has_unknown_dependencies(cache: &Handle, resource: &str) -> bool {
+    #[cfg(feature = "map")]
+    {
+        let map = cache.config.map.clone();
+        let map = map.map_or_else(crate::map, |map| (*map).clone());
+        let mut readers = map.readers().iter().filter(|it| it.resource == resource);
+        readers.any(|it| {
+            it.tags.iter().any(|tag| tag.contains('{'))
+                || it.depends.iter().any(|name| !is_resource(name))
+        })
+    }
+    #[cfg(not(feature = "map"))]
+    {
+        let _ = (cache, resource);
+        true
+    }
+}
+
 fn told(call: &Call, look: &Look) -> Value {
     let Found::Entry(header, payload) = &look.found else {
         return nothing("nothing", "Nothing lies under this key in the store.");
@@ -101,6 +150,14 @@ fn told(call: &Call, look: &Look) -> Value {
     let is_valid = header.stamp == look.stamp && look.intended.is_none();
     let is_fresh = look.now < header.fresh;
     let has_content = !matches!(header.content, Content::Nothing);
+    let lists = header.content.lists();
+    let is_uncertain = header.stamp != look.stamp
+        && (lists || has_unknown_dependencies(&call.cache, &call.resource.name));
+    // `null` where it can't be told.
+    let alive = match is_uncertain && is_fresh && has_content {
+        true => None,
+        false => Some(is_valid && is_fresh && has_content),
+    };
     let (payload, size) = shown(header, payload);
     let facts = [
         ("Key", call.probe().key.clone()),
@@ -129,10 +186,10 @@ fn told(call: &Call, look: &Look) -> Value {
         .collect();
     json!({
         "found": "entry",
-        "alive": is_valid && is_fresh && has_content,
+        "alive": alive,
         "key": call.probe().key,
         "ttl_ms": header.fresh.since(look.now).as_millis() as u64,
-        "words": words(call, look, header),
+        "words": words(call, look, header, is_uncertain),
         "facts": facts,
         "payload": payload,
     })
@@ -143,7 +200,7 @@ fn names(call: &Call) -> Vec<String> {
     deps.map(|dep| dep.name().to_owned()).collect()
 }
 
-fn words(call: &Call, look: &Look, header: &Header) -> Vec<String> {
+fn words(call: &Call, look: &Look, header: &Header, is_uncertain: bool) -> Vec<String> {
     let mut words = Vec::new();
     words.push(match header.content {
         Content::Value | Content::ListedValue => {
@@ -168,13 +225,19 @@ fn words(call: &Call, look: &Look, header: &Header) -> Vec<String> {
         );
     }
     let names = names(call).join(", ");
-    words.push(match header.stamp == look.stamp {
-        true => format!("Its stamp is the one of {names} now: nothing has invalidated it."),
-        false => format!(
+    words.push(if header.stamp == look.stamp {
+        format!("Its stamp is the one of {names} now: nothing has invalidated it.")
+    } else if is_uncertain {
+        format!(
+            "Its stamp is not the one of {names} alone. Functions of this resource also depend on \
+             tags or rows that their arguments name, and a key does not tell which: so whether the \
+             entry is alive can't be told here."
+        )
+    } else {
+        format!(
             "Its stamp is not the one of {names} now: one of them was invalidated after it was \
-             loaded, or it also depends on tags, which its key does not tell. The next reader \
-             loads anew."
-        ),
+             loaded. The next reader loads anew."
+        )
     });
     if !matches!(header.content, Content::Nothing) {
         words.push(match look.now < header.fresh {
@@ -202,16 +265,26 @@ fn shown(header: &Header, payload: &Payload) -> (Option<String>, Option<usize>) 
             Some("kept as a value of the program, not as bytes".into()),
             None,
         ),
-        Payload::Encoded(bytes) => {
+        Payload::Encoded(stored) => {
+            // A list of what the entry depends on stands before its value.
+            let value = match header.content.lists() {
+                true => split_list(stored).map(|(_, rest)| rest),
+                false => Some(stored.clone()),
+            };
+            let plain = value.and_then(|value| decompress(header.codec, &value));
+            let Some((codec, bytes)) = plain else {
+                let text = "compressed, and larger than this page shows, or damaged";
+                return (Some(text.into()), Some(stored.len()));
+            };
             let part = &bytes[..bytes.len().min(SHOWN)];
-            let parsed = (header.codec == CodecId::Json)
-                .then(|| serde_json::from_slice::<Value>(bytes).ok())
+            let parsed = (codec == CodecId::Json)
+                .then(|| serde_json::from_slice::<Value>(&bytes).ok())
                 .flatten();
             let text = match parsed.and_then(|it| serde_json::to_string_pretty(&it).ok()) {
                 Some(text) if text.len() <= SHOWN => text,
                 _ => String::from_utf8_lossy(part).into_owned(),
             };
-            (Some(text), Some(bytes.len()))
+            (Some(text), Some(stored.len()))
         }
     }
 }

@@ -16,14 +16,15 @@
 //! let is_operator = |request: &poem::Request| request.header("x-user") == Some("operator");
 //! let page = Admin::new(&cache).into_poem(move |request| match is_operator(request) {
 //!     true => Rights::Change,
-//!     false => Rights::Read,
+//!     false => Rights::None,
 //! });
 //! let routes = Route::new().nest("/cache/ui", page);
 //! # drop(routes);
 //! # } }
 //! ```
 //!
-//! Who may see the page may see every cached value, so it belongs behind a login.
+//! Who may see the page may see every cached value, so it belongs behind a login: [`Rights::None`] refuses
+//! whoever has none, and [`Rights::Figures`] shows numbers and no value.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -61,6 +62,10 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rights {
+    /// Nothing: every request is refused.
+    None,
+    /// Look at numbers, the catalog and the doctor's advice, and at no key or value.
+    Figures,
     /// Look.
     Read,
     /// Look; and, once `CACHE_ADMIN_TOKEN` or the like is sent as a bearer token, change: the page
@@ -165,11 +170,18 @@ impl Admin {
     /// Answers a request of somebody with these rights.
     pub async fn answer(&self, request: Request<'_>, rights: Rights) -> Response {
         match (request.method, request.path.trim_start_matches('/')) {
+            _ if rights == Rights::None => Response::error(403, "this page is not for you"),
             ("GET" | "HEAD", "") => Response::page(),
             ("GET", "api/state") => Response::json(200, &self.state(rights).await),
             ("GET", "api/catalog") => Response::json(200, &self.catalog()),
-            ("GET", "api/events") => Response::json(200, &self.events(parameter(request, "since"))),
+            ("GET", "api/events") => {
+                let since = parameter(request, "since");
+                Response::json(200, &self.events(since, rights != Rights::Figures))
+            }
             ("GET", "api/doctor") => Response::json(200, &self.doctor().await),
+            ("GET", "api/entry") if rights == Rights::Figures => {
+                Response::error(403, "entries are not shown here, only figures")
+            }
             ("GET", "api/entry") => match parameter(request, "key") {
                 Some(key) => Response::json(200, &entry::inspect(&self.0.cache, &key).await),
                 None => Response::error(400, "name a key, as in `api/entry?key=users:1`"),
@@ -199,6 +211,10 @@ impl Admin {
             .handle()
             .map(|cache| cache.space.namespace.clone())
             .unwrap_or_default();
+        let mut audit = cache.audit();
+        if rights == Rights::Figures {
+            audit.stale_entries.clear();
+        }
         json!({
             "rights": if rights == Rights::Change { "change" } else { "read" },
             "token_helps": rights == Rights::ReadUntilToken,
@@ -206,7 +222,7 @@ impl Admin {
             "stats": cache.get_stats().await,
             "functions": cache.functions(),
             "switched_off": cache.switched_off(),
-            "audit": cache.audit(),
+            "audit": audit,
         })
     }
 
@@ -224,15 +240,26 @@ impl Admin {
         }
     }
 
-    fn events(&self, since: Option<String>) -> Value {
+    /// `missed` are those since the last answer that are not remembered any more, `lost` those that were
+    /// never heard of. Their keys are named, so some may only count them.
+    fn events(&self, since: Option<String>, are_shown: bool) -> Value {
         let since = since.and_then(|since| since.parse().ok()).unwrap_or(0);
         let recent = self.0.recent.lock();
-        let events = recent.events.iter();
+        let first = recent
+            .events
+            .front()
+            .map_or(recent.next, |(number, _)| *number);
+        // Who asks for the first time has missed nothing.
+        let missed = match since {
+            0 => 0,
+            since => first.saturating_sub(since),
+        };
+        let events = recent.events.iter().filter(|_| are_shown);
         let new: Vec<_> = events
             .filter(|(number, _)| *number >= since)
             .map(|(_, event)| event)
             .collect();
-        json!({ "next": recent.next, "lost": recent.lost, "events": new })
+        json!({ "next": recent.next, "lost": recent.lost, "missed": missed, "events": new })
     }
 
     async fn doctor(&self) -> Value {
@@ -264,6 +291,11 @@ impl Admin {
                 };
                 said(&what, done)
             }
+            Action::Switch {
+                target,
+                enabled: false,
+                everywhere: false,
+            } if !cache.is_switchable(&target) => Response::error(400, &cache.no_such(&target)),
             Action::Tag { tag } => said(&format!("tag {tag}"), cache.invalidate_tag(&tag).await),
             Action::Switch {
                 target,
@@ -288,6 +320,15 @@ impl Admin {
                     false => cache.disable_everywhere(&target).await,
                 };
                 match done {
+                    // It may be another program's.
+                    Ok(()) if !enabled && !cache.is_switchable(&target) => {
+                        let scope = "in all processes that have them";
+                        switched(
+                            &target,
+                            enabled,
+                            &format!("{scope}; {}", cache.no_such(&target)),
+                        )
+                    }
                     Ok(()) => switched(&target, enabled, "in all processes, within a second"),
                     Err(error) => Response::error(400, &error.to_string()),
                 }

@@ -249,7 +249,7 @@ fn what_a_closed_queue_held_and_what_comes_after_is_lost_and_named() {
 fn a_loss_is_named_by_a_few_names() {
     let names = (0..12).map(|n| n.to_string()).collect();
     assert_eq!(
-        Lost { names }.to_string(),
+        Lost { names, count: 12 }.to_string(),
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
     );
 }

@@ -15,7 +15,7 @@
 //! The pattern is Michael Nygard's (*Release It!*, 2007). Here no caller is the probe: the connection is tried by the
 //! cache's own task, and calls cost nothing until that has succeeded.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -61,7 +61,11 @@ pub(crate) struct Pause {
 
 /// The state of one store's circuit. It is changed by the task that keeps the connection and read by anyone.
 #[derive(Debug)]
-pub(crate) struct Breaker(Mutex<State>);
+pub(crate) struct Breaker {
+    state: Mutex<State>,
+    /// How often it has opened: many times are over before anybody looks.
+    openings: AtomicU64,
+}
 
 #[derive(Debug)]
 struct State {
@@ -77,33 +81,41 @@ struct State {
 impl Default for Breaker {
     /// A store is tried before it is used.
     fn default() -> Self {
-        Self(Mutex::new(State {
+        let state = State {
             circuit: Circuit::HalfOpen,
             closed: None,
             pause: FIRST_PAUSE,
             reads_only: false,
             short_pause: FIRST_SHORT_PAUSE,
-        }))
+        };
+        Self {
+            state: Mutex::new(state),
+            openings: AtomicU64::new(0),
+        }
     }
 }
 
 impl Breaker {
     pub(crate) fn circuit(&self) -> Circuit {
-        let state = self.0.lock();
+        let state = self.state.lock();
         match state.circuit {
             Circuit::Open | Circuit::HalfOpen if state.reads_only => Circuit::ReadsOnly,
             circuit => circuit,
         }
     }
 
+    pub(crate) fn openings(&self) -> u64 {
+        self.openings.load(Ordering::Relaxed)
+    }
+
     /// The store is about to be tried.
     pub(crate) fn probe(&self) {
-        self.0.lock().circuit = Circuit::HalfOpen;
+        self.state.lock().circuit = Circuit::HalfOpen;
     }
 
     /// It answered.
     pub(crate) fn close(&self, now: Instant) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.circuit = Circuit::Closed;
         state.reads_only = false;
         state.closed = Some(now);
@@ -114,8 +126,11 @@ impl Breaker {
     /// A store that had been working for a while is tried at once: most outages are a restart, which is over already, or
     /// the loss of this one connection.
     pub(crate) fn open(&self, now: Instant, end: End) -> Pause {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let was = std::mem::replace(&mut state.circuit, Circuit::Open);
+        if was == Circuit::Closed && !matches!(end, End::Abandoned | End::Moved) {
+            self.openings.fetch_add(1, Ordering::Relaxed);
+        }
         let worked = match was {
             Circuit::Closed => state
                 .closed
@@ -205,6 +220,7 @@ mod tests {
             breaker.close(Instant::now());
             tokio::time::advance(SECOND).await;
 
+            assert_eq!(breaker.openings(), 0);
             assert_eq!(breaker.open(Instant::now(), end), pause(0, 0));
             assert_eq!(breaker.circuit(), Circuit::Open);
             let pauses: Vec<_> = (0..7)
@@ -229,6 +245,11 @@ mod tests {
             assert_eq!(breaker.circuit(), Circuit::HalfOpen);
             breaker.close(Instant::now());
             assert_eq!(breaker.circuit(), Circuit::Closed);
+            assert_eq!(
+                breaker.openings(),
+                1,
+                "attempts that fail open nothing more"
+            );
         }
     }
 

@@ -342,6 +342,10 @@ impl Store for RedisStore {
         Form::Encoded
     }
 
+    fn openings(&self) -> u64 {
+        self.links.openings()
+    }
+
     fn circuit(&self) -> Circuit {
         match self.cluster() {
             Some(cluster) => cluster.circuit(),

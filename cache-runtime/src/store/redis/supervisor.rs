@@ -111,6 +111,10 @@ impl Links {
         }
     }
 
+    pub(super) fn openings(&self) -> u64 {
+        self.breaker.openings()
+    }
+
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
     }

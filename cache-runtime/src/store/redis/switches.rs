@@ -2,6 +2,10 @@
 //!
 //! It is read when a connection is made, and with each question for the server's health, so every
 //! process knows of a change within a second and nothing else is sent for it.
+//!
+//! Once something was switched off the key stays, empty where all is on again. So a key that is gone was
+//! lost, in a flush, a restart or a failover, and a process that knows what was off writes it back:
+//! what operators have switched off stays off until they switch it on.
 
 use std::collections::BTreeSet;
 
@@ -40,9 +44,23 @@ impl SwitchList {
             .arg(&self.key)
             .query_async::<Option<String>>(connection)
             .await;
-        if let Ok(list) = read {
-            self.learn(list.as_deref().unwrap_or_default());
+        match read {
+            Ok(Some(list)) => self.learn(&list),
+            Ok(None) => self.write_back(connection).await,
+            Err(_) => {}
         }
+    }
+
+    /// The key is gone. If anything was off it is written again, unless somebody else was faster.
+    async fn write_back(&self, connection: &mut MultiplexedConnection) {
+        let names: Vec<String> = self.off.borrow().iter().cloned().collect();
+        if names.is_empty() || crate::base::mutation::is_active("switches-lost-with-their-key") {
+            return self.learn("");
+        }
+        let mut set = redis::cmd("SET");
+        set.arg(&self.key).arg(names.join("\n")).arg("NX");
+        // Where it is refused, what is off stays off here, and it is tried again.
+        let _ = set.query_async::<Option<String>>(connection).await;
     }
 
     /// Takes over a list.

@@ -576,7 +576,7 @@ impl Cluster {
             at: Millis(0),
             removed: 0,
         };
-        let slots: Vec<_> = by_slot.into_keys().collect();
+        let slots: Vec<_> = by_slot.keys().copied().collect();
         let fenced = self.fences.standing(&slots).await;
         let mut undone = Invalidation::default();
         let mut fault = None;

@@ -5,5 +5,6 @@ end
 if ARGV[2] == '0' then names[#names + 1] = ARGV[1] end
 table.sort(names)
 list = table.concat(names, '\n')
-if list == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], list) end
+-- An empty list is kept: where there is none, it was lost, and who knows it writes it back.
+redis.call('SET', KEYS[1], list)
 return list
