@@ -661,6 +661,15 @@ async fn the_cache_forgets_on_request(demo: &Demo) {
     assert_eq!(demo.delete("/cache").await.status, 204);
     assert_eq!(cached().await, (false, false));
     refused(&demo.delete("/cache/passwords").await, 404, None);
+    // Behind a proxy every client comes from this machine.
+    for (name, value) in [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("host", "other.example"),
+    ] {
+        let request = demo.client().delete(demo.url("/cache")).header(name, value);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), 403, "{name}");
+    }
 
     let stats = ok(&demo.get("/cache/stats").await);
     assert_eq!(stats["enabled"], true);

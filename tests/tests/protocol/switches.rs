@@ -185,6 +185,25 @@ async fn all_processes_learn_of_a_switch_in_redis() {
     assert!(a.disable_everywhere("no name").await.is_err());
 }
 
+/// As an operator flushes Redis, or a replica takes over that knows of nothing.
+#[tokio::test]
+async fn what_is_off_stays_off_when_redis_loses_it() {
+    let server = RedisServer::start();
+    let a = Cache::new(over(&server)).await;
+    let table = Table::new(&a);
+    a.disable_everywhere("rows").await.expect("switched");
+    server.cli(&["FLUSHALL"]);
+    eventually(SOON, async || server.cli(&["GET", "@off"]) == "rows").await;
+    assert_eq!(table.status().await, OFF);
+    let late = Cache::new(over(&server)).await;
+    assert_eq!(table.through(&late).status().await, OFF);
+    // What was switched on is on, whoever had it off.
+    late.enable_everywhere("rows").await.expect("switched");
+    eventually(SOON, async || table.status().await != OFF).await;
+    assert_eq!(server.cli(&["GET", "@off"]), "");
+    assert_eq!(server.cli(&["EXISTS", "@off"]), "1");
+}
+
 #[tokio::test]
 async fn a_store_of_one_process_can_not_be_switched_for_all() {
     let cache = Cache::new(patient().local_mb(1)).await;

@@ -263,6 +263,27 @@ async fn everything_is_seen_and_acted_on() {
     client.clone().close().await.expect("closed");
 }
 
+/// Whoever may only look writes nothing by that.
+#[tokio::test]
+async fn looking_at_entries_writes_nothing() {
+    let server = RedisServer::start();
+    let demo = demo(&server, &[]);
+    assert_eq!(demo.get("/users/1").await.status, 200);
+    let before = server.cli(&["DBSIZE"]);
+    for key in [
+        "users:1",
+        "users:77",
+        "users:list:abc",
+        "nothing:1",
+        "zz1:1",
+        "@gen:users",
+    ] {
+        let path = format!("/cache/ui/api/entry?key={key}");
+        assert_eq!(demo.get(&path).await.status, 200, "{key}");
+    }
+    assert_eq!(server.cli(&["DBSIZE"]), before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_fits_a_telephone_and_is_read_only_without_the_token() {
     let server = RedisServer::start();

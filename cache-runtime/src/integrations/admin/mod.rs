@@ -291,11 +291,6 @@ impl Admin {
                 };
                 said(&what, done)
             }
-            Action::Switch {
-                target,
-                enabled: false,
-                everywhere: false,
-            } if !cache.is_switchable(&target) => Response::error(400, &cache.no_such(&target)),
             Action::Tag { tag } => said(&format!("tag {tag}"), cache.invalidate_tag(&tag).await),
             Action::Switch {
                 target,
@@ -309,7 +304,10 @@ impl Admin {
                 }
                 match before == cache.switched_off() {
                     true => Response::error(400, "that changed nothing; is the name right?"),
-                    false => switched(&target, enabled, "in this process"),
+                    false => {
+                        let here = "in this process";
+                        switched(&target, enabled, &scope(cache, &target, here))
+                    }
                 }
             }
             Action::Switch {
@@ -320,16 +318,10 @@ impl Admin {
                     false => cache.disable_everywhere(&target).await,
                 };
                 match done {
-                    // It may be another program's.
-                    Ok(()) if !enabled && !cache.is_switchable(&target) => {
-                        let scope = "in all processes that have them";
-                        switched(
-                            &target,
-                            enabled,
-                            &format!("{scope}; {}", cache.no_such(&target)),
-                        )
+                    Ok(()) => {
+                        let all = "in all processes, within a second";
+                        switched(&target, enabled, &scope(cache, &target, all))
                     }
-                    Ok(()) => switched(&target, enabled, "in all processes, within a second"),
                     Err(error) => Response::error(400, &error.to_string()),
                 }
             }
@@ -373,6 +365,15 @@ fn switched(target: &str, enabled: bool, scope: &str) -> Response {
     let state = if enabled { "on" } else { "off" };
     let said = format!("reads of {target} are switched {state} {scope}");
     Response::json(200, &json!({ "said": said }))
+}
+
+/// Where reads were switched; and what the program knows of the name, if it knows none like it. It may be
+/// another program's.
+fn scope(cache: &Cache, target: &str, scope: &str) -> String {
+    match cache.is_switchable(target) {
+        true => scope.to_owned(),
+        false => format!("{scope}; but {}", cache.no_such(target)),
+    }
 }
 
 /// A parameter of the query, decoded.
@@ -461,6 +462,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_may_see_figures_sees_no_key_and_no_value_and_who_may_nothing_sees_nothing() {
+        let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+        let admin = Admin::new(&cache);
+        for path in [
+            "/",
+            "/api/state",
+            "/api/catalog",
+            "/api/events",
+            "/api/doctor",
+        ] {
+            let refused = answer(&admin, "GET", path, "", Rights::None).await;
+            assert_eq!(refused.status, 403, "{path}");
+            let shown = answer(&admin, "GET", path, "", Rights::Figures).await;
+            assert_eq!(shown.status, 200, "{path}");
+        }
+        cache.set("users:1", &7u32, 60).await.expect("stored");
+        let entry = answer(&admin, "GET", "/api/entry?key=users:1", "", Rights::Figures).await;
+        assert_eq!(entry.status, 403);
+        let _ = cache.invalidate("users", &1).await;
+        let events = loop {
+            let events = json(&answer(&admin, "GET", "/api/events", "", Rights::Figures).await);
+            if events["next"] == 1 {
+                break events;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        };
+        assert_eq!(events["events"], json!([]), "they name keys");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nothing_has_is_switched_with_a_word_about_it() {
+        let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+        let admin = Admin::new(&cache);
+        let off = r#"{"action":"switch","target":"usres","enabled":false}"#;
+        let done = answer(&admin, "POST", "/api/act", off, Rights::Change).await;
+        let said = json(&done)["said"].to_string();
+        assert!(said.contains("nothing here is called `usres`"), "{said}");
+    }
+
+    #[tokio::test]
     async fn an_entry_is_told_in_words_and_events_are_remembered() {
         let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
         let admin = Admin::new(&cache);
@@ -503,6 +544,20 @@ mod tests {
         assert_eq!(events["events"][0]["event"], "invalidated");
         let later = answer(&admin, "GET", "/api/events?since=5", "", Rights::Read).await;
         assert_eq!(json(&later)["events"], json!([]));
+        // More than are remembered, before the page asks again.
+        for number in 0..REMEMBERED as u64 + 7 {
+            cache.set("users:1", &number, 60).await.expect("stored");
+            let _ = cache.invalidate("users", &1).await;
+        }
+        let late = loop {
+            let late = answer(&admin, "GET", "/api/events?since=5", "", Rights::Read).await;
+            let late = json(&late);
+            if late["next"] == REMEMBERED + 7 + 5 {
+                break late;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        };
+        assert_eq!((&late["missed"], &late["lost"]), (&json!(7), &json!(0)));
         let state = json(&answer(&admin, "GET", "/api/state", "", Rights::Read).await);
         assert_eq!(state["rights"], "read");
         assert_eq!(state["stats"]["enabled"], true);
