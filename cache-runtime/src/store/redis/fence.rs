@@ -1,4 +1,4 @@
-//! Slots whose former owner may still answer.
+//! Delays acknowledgements while a slot's former owner may still answer.
 //!
 //! When a slot has another owner, the former one goes on answering reads until it has heard of that: milliseconds, or longer for
 //! one that was stopped and resumes. A process that has not heard either is served what was invalidated at the new owner. So an
@@ -22,7 +22,7 @@ use crate::base::clock::{self, Instant};
 /// owner takes that hears of the change by itself (measured: 65 ms at most).
 const PATIENCE: Duration = Duration::from_millis(70);
 
-/// The fences that stand.
+/// The active fences.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     count: AtomicUsize,
@@ -64,7 +64,7 @@ impl Drop for Fence {
 }
 
 impl Fences {
-    /// Nothing is acknowledged in these slots until what is returned is dropped.
+    /// Adds a fence: no invalidation in these slots is acknowledged until it is dropped.
     pub(super) fn put_up(self: &Arc<Self>, slots: SlotSet) -> Fence {
         let slots = Arc::new(slots);
         let mut standing = self.standing.lock();
@@ -115,7 +115,7 @@ impl Fences {
     /// Returns when none stands in one of these slots.
     pub(super) async fn passed(&self, slots: &[u16]) {
         while self.count.load(Ordering::Acquire) > 0 {
-            // Made first, so that an end between the look and the wait is not lost.
+            // Created first, so that a fence that ends between the check and the wait is noticed.
             let ended = self.ended.notified();
             if self.fenced(slots).0.is_empty() {
                 return;

@@ -1,4 +1,4 @@
-//! What operators have switched off for all processes: a key with one name a line.
+//! The reads that operators have switched off for all processes: a key with one name per line.
 //!
 //! It is read when a connection is made, and with each question for the server's health, so every
 //! process knows of a change within a second and nothing else is sent for it.
@@ -39,7 +39,7 @@ impl SwitchList {
     }
 
     pub(super) async fn read(&self, connection: &mut MultiplexedConnection) {
-        // A value of another kind is an error, and leaves the switches as they are.
+        // A value of another type is an error, and leaves the switches unchanged.
         let read = redis::cmd("GET")
             .arg(&self.key)
             .query_async::<Option<String>>(connection)
