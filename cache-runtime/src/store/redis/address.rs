@@ -22,7 +22,8 @@ pub(super) const BUDGET: Duration = Duration::from_secs(5);
 /// The addresses of the configured name, in the order in which all processes try them.
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the name can't be resolved, or has no address.
+/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the name can't be resolved, or has
+/// no address.
 pub(super) async fn of(config: &RedisConfig) -> Result<Vec<SocketAddr>, Error> {
     let RedisConfig { host, port, .. } = config;
     let resolved = match given::of(host) {

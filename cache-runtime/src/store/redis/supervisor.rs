@@ -165,7 +165,8 @@ pub(super) enum Kept {
     IsCluster,
 }
 
-/// The runtime to drive connections on: the caller's, if it does not depend on somebody blocking on it.
+/// The runtime that drives connections: the caller's, if its threads poll without a caller that
+/// blocks on it.
 pub(super) fn driving_runtime() -> Option<Handle> {
     Handle::try_current()
         .ok()

@@ -325,8 +325,9 @@ impl Batcher {
         }
     }
 
-    /// Sees to it that nobody waits longer than the budget, whatever keeps the workers: one timer for all of them. Calls
-    /// `overdue` for each budget that a batch is late, since the worker who should end it does not.
+    /// Ensures that no read waits longer than the budget, even if a worker does not run. There is
+    /// one timer for all reads. Calls `overdue` for each budget by which a batch is late, since its
+    /// worker does not end it.
     pub(super) async fn watch(&self, budget: Duration, overdue: impl Fn()) -> Infallible {
         let round = (budget / ROUNDS).max(Duration::from_millis(1));
         loop {
