@@ -1,4 +1,4 @@
-//! What the auditor has found, as programs get it.
+//! The report of the auditor.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use crate::auditor::KEPT;
 use crate::engine::Engine;
 use crate::telemetry::audit::{AuditStats, Finding, upper_bound};
 
-/// What the auditor has found; see [`Cache::audit`](crate::Cache::audit).
+/// The report of the auditor; see [`Cache::audit`](crate::Cache::audit).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AuditReport {
-    /// All of them together.
+    /// The sums over all resources.
     #[serde(flatten)]
     pub total: AuditFigures,
     /// By resource.
     pub resources: BTreeMap<String, AuditFigures>,
-    /// The last stale entries that were found, the latest last; 32 at most.
+    /// The most recent stale entries, the latest last; at most 32.
     pub stale_entries: Vec<Finding>,
 }
 
-/// How many hits were checked, and what came of it.
+/// The number of audited hits, by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AuditFigures {
@@ -40,11 +40,12 @@ pub struct AuditFigures {
     pub open: u64,
     /// Those that differed because a write came in between.
     pub changed: u64,
-    /// Those whose function returned another value each time.
+    /// Hits whose function returned another value each time.
     pub unstable: u64,
-    /// Those that differed once, and are looked at again.
+    /// Hits that differed once, and are checked again.
     pub suspected: u64,
-    /// Of all hits, this part at most is stale, with 95 % confidence; 1 before anything is checked.
+    /// The largest share of stale hits among all hits, with 95 % confidence; 1 before anything is
+    /// checked.
     pub stale_upper_bound: f64,
 }
 
@@ -76,8 +77,8 @@ impl AuditFigures {
 }
 
 impl AuditReport {
-    /// The reports of several processes as one: of each resource the sums, and the bound that follows
-    /// from them. Of the stale entries the last 32 are kept.
+    /// Combines the reports of several processes: the sums for each resource, and the bound that
+    /// follows from them. The last 32 stale entries are kept.
     ///
     /// ```
     /// use cache_runtime::AuditReport;

@@ -28,7 +28,7 @@ where
     let returned = watched.await;
     let completion = load.complete(&returned, unless);
     let over = completion.over().await;
-    // A hit that an audit was to check is still good if its body has failed.
+    // The hit that an audit was to check is still good if its body has failed.
     match over.cached.and_then(answer) {
         Some(hit) => (hit, None),
         None => (returned, over.status),
