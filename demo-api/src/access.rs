@@ -20,12 +20,12 @@ pub enum CacheAccess {
     Nobody,
 }
 
-/// Why somebody may not.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// No token was sent, or another one.
+    /// No token was sent, or a wrong one.
     WrongToken,
-    /// No token would do.
+    /// No token is accepted.
     Always,
     /// It came by way of another machine, or a page of another site asks for it.
     Forwarded,
