@@ -583,9 +583,8 @@ impl CacheConfig {
         self
     }
 
-    /// The catalog for the advice, in place of [`map`](crate::registry::catalog()): with its
-    /// constants [bound](crate::CacheMap::bind), and with the resources that are invalidated by
-    /// hand.
+    /// The catalog for the advice, in place of [`map`](crate::map()): with its constants
+    /// [bound](crate::CacheMap::bind), and with the resources that are invalidated by hand.
     #[cfg(feature = "map")]
     #[must_use]
     pub fn map(mut self, map: crate::CacheMap) -> Self {
