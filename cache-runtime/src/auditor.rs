@@ -1,4 +1,4 @@
-//! What the auditor remembers and decides: suspects, a limit, findings.
+//! The auditor's memory and decisions: suspects, a limit, findings.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -26,7 +26,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A stale entry of one resource is logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Which entry it is: another load of the same value is another one.
+/// Identifies an entry: another load of the same value is another entry.
 pub(crate) type Identity = (Stamp, Millis);
 
 struct Suspect {
@@ -57,17 +57,17 @@ pub(crate) struct Cleared {
     pub(crate) since: Instant,
 }
 
-/// What is thought of an entry whose value differed once more.
+/// The decision about an entry whose value differed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Suspicion {
-    /// It did for the first time.
+    /// It differed for the first time.
     First,
     /// Its function has returned the same other value twice.
     Agreed {
-        /// When it did the first time.
+        /// When that was the first time.
         since: Instant,
     },
-    /// That is known, and waits to be confirmed.
+    /// That is known, and waits for confirmation.
     Waiting,
     /// Its function returned another value than the last time.
     Unstable {
@@ -92,7 +92,7 @@ impl fmt::Debug for Auditor {
     }
 }
 
-/// So many audits in a second at most.
+/// The limit on audits per second.
 struct Limit {
     per_second: u32,
     left: u32,
@@ -158,7 +158,7 @@ impl Auditor {
         may
     }
 
-    /// What the function returned the last time that this entry's value differed.
+    /// The result of the function the last time that this entry's value differed.
     pub(crate) fn value_before(&self, key: &str) -> Option<LoadResult> {
         let suspects = self.suspects.lock();
         suspects.get(key).map(|suspect| suspect.fresh.clone())
@@ -193,7 +193,7 @@ impl Auditor {
             };
         }
         if suspects.len() >= SUSPECTS && !suspects.contains_key(key) {
-            // One that nobody reads again would stay for ever, and all places would be taken.
+            // A suspect that nobody reads again would stay for ever, and take a slot.
             let oldest = suspects.iter().min_by_key(|(_, suspect)| suspect.since);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 suspects.remove(&oldest);
@@ -253,7 +253,7 @@ impl Auditor {
         kept.push_back(finding);
     }
 
-    /// The last findings.
+    /// The most recent findings.
     pub(crate) fn kept(&self) -> Vec<Finding> {
         self.kept.lock().iter().cloned().collect()
     }

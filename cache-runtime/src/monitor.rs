@@ -1,5 +1,5 @@
-//! Watches a store for what it does not report by itself: its circuit, flushes of local entries,
-//! what operators have switched off for all.
+//! Watches a store for changes that it does not report: its circuit, flushes of local entries, and
+//! the switches for all processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::store::{Circuit, Store};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::EventKind;
 
-/// How often the circuit is looked at besides, for the changes that no connection brings.
+/// How often the circuit is checked besides, for changes without a change of the connection.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts to watch; does nothing for a store without a connection.
@@ -42,7 +42,7 @@ pub(crate) fn start(
     }
 }
 
-/// Says that reads were switched.
+/// Reports that reads were switched.
 pub(crate) fn report_switch(telemetry: &Telemetry, target: &str, enabled: bool, everywhere: bool) {
     tracing::warn!(
         target,
