@@ -1,4 +1,4 @@
-//! One entry as it lies in the store, told in words.
+//! Describes one entry of the store.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::{Content, Header, split_list};
 use crate::store::{Found, Look, Payload, Probe};
 
-/// How much of a payload is shown.
+/// How many bytes of a payload are shown.
 const SHOWN: usize = 64 << 10;
 
-/// What lies under a key, with or without its namespace.
+/// What is stored under a key, with or without its namespace.
 pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     let Some(handle) = cache.handle() else {
         return nothing("off", "The cache is off.");
@@ -99,8 +99,8 @@ fn nothing(found: &str, words: &str) -> Value {
     json!({ "found": found, "alive": false, "words": [words] })
 }
 
-/// What an entry of the resource may depend on beside it: an entry does not say, and the functions that
-/// read the resource do, as far as their text is the whole name.
+/// The further dependencies that an entry of this resource may have. The entry does not contain
+/// them. They come from the functions that read the resource, unless they are patterns.
 fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<Dependency>> {
     let mut all = vec![Vec::new()];
     #[cfg(feature = "map")]
@@ -257,7 +257,7 @@ fn words(call: &Call, look: &Look, header: &Header, is_uncertain: bool) -> Vec<S
     words
 }
 
-/// The payload as text, where it is text, and its length.
+/// The payload as text, if it is text, and its length.
 fn shown(header: &Header, payload: &Payload) -> (Option<String>, Option<usize>) {
     match payload {
         Payload::Empty => (None, Some(0)),

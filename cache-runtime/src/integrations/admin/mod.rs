@@ -1,10 +1,12 @@
-//! A page to look at a cache with, and to act on it: live figures, the catalog, single entries, recent
-//! events, the doctor, the audit; and for those who may, invalidations and switches.
+//! An admin page for a cache. It shows live figures, the catalog, single entries, recent events,
+//! the doctor's report and the audit. Whoever has the right may also invalidate and turn functions
+//! off.
 //!
-//! It is one file of HTML and a few answers in JSON, behind whatever login the application has. An
+//! It is one HTML file and a few answers in JSON. The application puts it behind its own login. An
 //! [`Admin`] answers plain requests ([`Admin::answer`]) and those of the `http` crate
 //! ([`Admin::respond`]), so that it fits into any framework. With the feature `axum`,
 //! `Admin::into_axum` makes a service of it; with the feature `poem`, `Admin::into_poem` makes an
+//! endpoint:
 //! endpoint:
 //!
 //! ```
@@ -54,11 +56,11 @@ const REMEMBERED: usize = 500;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page loads nothing from elsewhere and is shown in no frame.
+/// The page loads nothing from other hosts, and no other page may show it in a frame.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What somebody may do on the page.
+/// What a user may do on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rights {
@@ -68,10 +70,10 @@ pub enum Rights {
     Figures,
     /// Look.
     Read,
-    /// Look; and, once `CACHE_ADMIN_TOKEN` or the like is sent as a bearer token, change: the page
-    /// asks for it.
+    /// Read everything. The page asks for a token (such as `CACHE_ADMIN_TOKEN`) and sends it as a
+    /// bearer token; the application then grants [`Change`](Self::Change).
     ReadUntilToken,
-    /// Look, invalidate and switch.
+    /// Read everything, invalidate, and turn functions on and off.
     Change,
 }
 
@@ -82,7 +84,7 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// `/`, or `/api/` and more.
     pub path: &'a str,
-    /// What stands behind the `?`.
+    /// The text after the `?`.
     pub query: &'a str,
     /// The header `Content-Type`.
     pub content_type: &'a str,
@@ -153,7 +155,7 @@ struct Recent {
 }
 
 impl Admin {
-    /// The page of this cache. From now on it remembers the last 500 events.
+    /// Makes the page of this cache. From now on it remembers the last 500 events.
     #[must_use]
     pub fn new(cache: &Cache) -> Self {
         let inner = Arc::new(Inner {
@@ -167,7 +169,7 @@ impl Admin {
         Self(inner)
     }
 
-    /// Answers a request of somebody with these rights.
+    /// Answers a request of a user with these rights.
     pub async fn answer(&self, request: Request<'_>, rights: Rights) -> Response {
         match (request.method, request.path.trim_start_matches('/')) {
             _ if rights == Rights::None => Response::error(403, "this page is not for you"),
@@ -189,7 +191,7 @@ impl Admin {
             ("POST", "api/act") if rights != Rights::Change => {
                 Response::error(403, "this page may only be looked at here")
             }
-            // A form of another site can't send this type without asking first.
+            // A form of another site can't send this type without a preflight request (CORS).
             ("POST", "api/act") if !request.content_type.starts_with("application/json") => {
                 Response::error(415, "send `application/json`")
             }
@@ -337,13 +339,13 @@ impl Admin {
     }
 }
 
-/// What the page can be told to do.
+/// The actions of the page.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 enum Action {
     Invalidate {
         resource: String,
-        /// Empty for all of it.
+        /// Empty: everything that the action can apply to.
         #[serde(default)]
         id: String,
     },
@@ -476,7 +478,7 @@ mod tests {
         let wrong = answer(&admin, "GET", "/api/entry?key=nonsense", "", Rights::Read).await;
         assert_eq!(json(&wrong)["found"], "no key");
 
-        // An id as it is, and as it stands in keys.
+        // An id as it is, and escaped as in keys.
         for (key, id) in [
             ("users:1", "1"),
             ("users:a%40b", "a@b"),
