@@ -74,7 +74,7 @@ async fn watch(store: Arc<dyn Store>, local: Option<Arc<Local>>, telemetry: Arc<
         telemetry
             .circuit_opened
             .add(opened.saturating_sub(openings));
-        // One that is over already: it opened and closed since the last look.
+        // The circuit breaker has opened and closed since the last look.
         if opened > openings && circuit == Circuit::Closed && now == Circuit::Closed {
             publish_change(&telemetry, circuit, Circuit::Open, store.reason());
             circuit = Circuit::Open;

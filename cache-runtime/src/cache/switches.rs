@@ -51,7 +51,7 @@ impl Cache {
             tracing::error!(target, "{NO_TARGET}");
             return;
         }
-        // Worth the walk over all names: an operator does it by hand.
+        // Walking over all names is fine here, because only operators call this.
         if !enabled && !self.is_switchable(target) {
             tracing::warn!(target, "{}", self.no_such(target));
         }
@@ -106,15 +106,16 @@ impl Cache {
         Ok(())
     }
 
-    /// Whether the program has this resource or one of its functions of that name, as far as that is known:
-    /// it has been called, or it is annotated and the feature `map` is on. What is switched off in all
-    /// processes may be another program's.
+    /// Whether the program has this resource, or a function of this name. It knows functions that
+    /// have been called, and, with the feature `map`, all annotated ones. A name that is switched
+    /// off in all processes may belong to another program.
     #[must_use]
     pub fn is_switchable(&self, target: &str) -> bool {
         target == ALL || self.switchable().iter().any(|known| known == target)
     }
 
-    /// What to say of a name that is not [switchable](Self::is_switchable), with the nearest that is.
+    /// A message for a name that is not [switchable](Self::is_switchable), with the most similar
+    /// one that is.
     #[must_use]
     pub fn no_such(&self, target: &str) -> String {
         let known = self.switchable();

@@ -44,7 +44,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Circuit::Closed
     }
 
-    /// How often the circuit has opened: an opening may be over before anybody asks for the circuit.
+    /// How often the circuit breaker has opened. It may close again before its state is read.
     fn openings(&self) -> u64 {
         0
     }

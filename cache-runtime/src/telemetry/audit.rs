@@ -58,7 +58,7 @@ pub enum AuditAction {
 pub(crate) struct OnStale(pub(crate) Arc<dyn Fn(&Finding) -> AuditAction + Send + Sync>);
 
 impl OnStale {
-    /// What the program wants done. One whose answer is a panic wants nothing done.
+    /// Runs the callback. If it panics, the entry is kept.
     pub(crate) fn ask(&self, finding: &Finding) -> AuditAction {
         let asked = catch_unwind(AssertUnwindSafe(|| (self.0)(finding)));
         asked.unwrap_or_else(|_| {
@@ -77,19 +77,18 @@ impl fmt::Debug for OnStale {
     }
 }
 
-/// What was checked of one function, and what came of it. Second looks at suspects are not counted:
-/// they are made because a hit differed, and say nothing of all hits.
+/// The counters of the audit of one function. Second looks at suspects are not included: they are
+/// taken because a hit differed, so they say nothing about hits in general.
 #[derive(Debug, Default)]
 pub(crate) struct AuditStats {
     /// Hits that were drawn at random and compared.
     pub(crate) checked: Counter,
-    /// Of these, those that differed and became suspects, and those of which it is known by now what
-    /// they were.
+    /// How many of these differed and became suspects, and how many of those have a verdict by now.
     pub(crate) doubtful: Counter,
     pub(crate) decided: Counter,
     /// Entries that were found to be stale.
     pub(crate) stale: Counter,
-    /// Hits among `checked` that were stale.
+    /// How many of the `checked` hits were stale.
     pub(crate) stale_hits: Counter,
     pub(crate) changed: Counter,
     pub(crate) unstable: Counter,
@@ -107,7 +106,7 @@ impl AuditStats {
         .add_one();
     }
 
-    /// It is known now what so many doubtful hits were.
+    /// Records the verdict on hits that differed.
     pub(crate) fn decide(&self, verdict: Verdict, drawn: u64) {
         self.decided.add(drawn);
         if verdict == Verdict::Stale {
@@ -115,9 +114,9 @@ impl AuditStats {
         }
     }
 
-    /// Hits that differed, and of which it is not known what they were.
+    /// The hits that differed and have no verdict yet.
     pub(crate) fn open(&self) -> u64 {
-        // Read first: what is decided was doubtful before.
+        // Read first, because a hit is counted as doubtful before it is decided.
         let decided = self.decided.get();
         self.doubtful.get().saturating_sub(decided)
     }

@@ -25,7 +25,7 @@ pub(crate) struct FunctionStats {
     pub(crate) hits: Striped,
     /// Answered by a local entry in front of Redis.
     pub(crate) local_hits: Striped,
-    /// Answered by what the request around the call remembers.
+    /// Answered from the memory of the request.
     pub(crate) recalled: Counter,
     /// Answered by its body, whose value is stored now.
     pub(crate) stored: Counter,

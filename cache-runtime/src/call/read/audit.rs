@@ -27,16 +27,16 @@ use crate::telemetry::audit::{AuditAction, Finding, Verdict};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::function::FunctionStats;
 
-/// How often, and how many times, a suspect is looked at that nobody reads.
+/// A suspect that nobody reads is looked up again this often, and so many times.
 const WATCH_PAUSE: Duration = Duration::from_secs(30);
 const WATCHES: usize = 20;
-/// What a look at the store may take, on a busy machine.
+/// How long a lookup in the store may take on a busy machine.
 const SOON: Duration = Duration::from_secs(1);
 
 /// How a hit compares with what the body has returned.
 #[derive(Debug)]
 pub(super) enum Compared {
-    /// They are the same. `is_random` says whether the hit was drawn at random.
+    /// They are equal. `is_random` says whether the hit was drawn at random.
     Same { is_random: bool },
     /// What the body has returned can't be kept to be compared later.
     Unknown,
@@ -293,7 +293,7 @@ impl Suspect {
         }
     }
 
-    /// Drops a suspect that has gone, though nobody may ever read it again.
+    /// Removes a suspect whose entry is gone, even if nobody reads the key again.
     async fn watch(self, identity: Identity) {
         let auditor = &self.cache.auditor;
         let mut pause = self.cache.config.audit_confirm_after;
@@ -315,8 +315,9 @@ impl Suspect {
         }
     }
 
-    /// An entry that had differed is no more. Soon after that it was a write that came in between; what
-    /// stood for longer may have been stale, and stays open.
+    /// The entry that differed has been replaced. If that happened soon after the difference was
+    /// seen, a write had come in between. Otherwise the entry may have been stale, and its hits
+    /// stay undecided.
     fn is_replaced(&self, cleared: Cleared) {
         let stood = clock::now().saturating_duration_since(cleared.since);
         if stood <= self.cache.config.audit_confirm_after + SOON {

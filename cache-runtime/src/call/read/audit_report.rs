@@ -21,24 +21,24 @@ pub struct AuditReport {
     pub stale_entries: Vec<Finding>,
 }
 
-/// The number of audited hits, by result.
+/// The results of the audited hits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AuditFigures {
-    /// Hits that were drawn at random and compared with what their function returns. Second looks at
-    /// what differed are not among them.
+    /// Hits that were drawn at random and compared with what their function returns. Second looks
+    /// are not included.
     pub checked: u64,
     /// Entries that were found to be stale: their function returned the same other value twice, and
-    /// nobody invalidated them.
+    /// nothing invalidated them.
     pub stale: u64,
-    /// Of the hits that were checked, those on stale entries.
+    /// How many of the checked hits were on stale entries.
     #[serde(default)]
     pub stale_hits: u64,
-    /// Of the hits that were checked, those that differed and of which it is not known yet, or was
-    /// never found out, what they were. The bound takes them for stale.
+    /// How many of the checked hits differed without a decision, so far or for good. The bound
+    /// counts them as stale.
     #[serde(default)]
     pub open: u64,
-    /// Those that differed because a write came in between.
+    /// Differences that were explained by a write in between.
     pub changed: u64,
     /// Hits whose function returned another value each time.
     pub unstable: u64,

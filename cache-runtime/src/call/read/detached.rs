@@ -46,7 +46,7 @@ where
 {
     let call = Arc::clone(&begun.call);
     let fallback = begun.fallback.take();
-    // A hit that is being checked is known: its caller waits no longer than for a slow load.
+    // The value of an audited hit is known, so its caller need not wait for a slow load either.
     let hit = begun.hit();
     let has_other = fallback.is_some() || hit.is_some();
     let limit = call.grace.timeout.filter(|_| has_other);

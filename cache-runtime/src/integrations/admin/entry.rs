@@ -70,8 +70,8 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     }
 }
 
-/// What there is to say where no entry of ours lies under the key. It asks for no generation: those that
-/// are missing would be created, and a page that may only be looked at must not write.
+/// The answer if no entry of ours is stored under the key. It reads no generations, because reading
+/// a missing generation creates it, and a page for reading must not write.
 async fn without_an_entry(handle: &Handle, resource: &str, rest: &str) -> Option<Value> {
     let key = Key::rendered(resource, rest, EntryKind::Entity, Vec::new(), 0);
     let call = Call::manual(handle.clone(), &key, None);
@@ -123,7 +123,7 @@ fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<Dependency>> {
     all
 }
 
-/// Whether a function that reads the resource depends on what only its arguments tell: tags with
+/// Whether a function that reads the resource has dependencies that its arguments name: tags with
 /// braces, or rows of other resources.
 fn has_unknown_dependencies(cache: &Handle, resource: &str) -> bool {
     #[cfg(feature = "map")]
@@ -153,7 +153,7 @@ fn told(call: &Call, look: &Look) -> Value {
     let lists = header.content.lists();
     let is_uncertain = header.stamp != look.stamp
         && (lists || has_unknown_dependencies(&call.cache, &call.resource.name));
-    // `null` where it can't be told.
+    // `null`: not known.
     let alive = match is_uncertain && is_fresh && has_content {
         true => None,
         false => Some(is_valid && is_fresh && has_content),
@@ -266,7 +266,7 @@ fn shown(header: &Header, payload: &Payload) -> (Option<String>, Option<usize>) 
             None,
         ),
         Payload::Encoded(stored) => {
-            // A list of what the entry depends on stands before its value.
+            // A list of dependencies precedes the value.
             let value = match header.content.lists() {
                 true => split_list(stored).map(|(_, rest)| rest),
                 false => Some(stored.clone()),

@@ -7,7 +7,6 @@
 //! ([`Admin::respond`]), so that it fits into any framework. With the feature `axum`,
 //! `Admin::into_axum` makes a service of it; with the feature `poem`, `Admin::into_poem` makes an
 //! endpoint:
-//! endpoint:
 //!
 //! ```
 //! # #[cfg(feature = "poem")] {
@@ -25,8 +24,8 @@
 //! # } }
 //! ```
 //!
-//! Who may see the page may see every cached value, so it belongs behind a login: [`Rights::None`] refuses
-//! whoever has none, and [`Rights::Figures`] shows numbers and no value.
+//! Whoever can read the page can read every cached value, so it belongs behind a login.
+//! [`Rights::None`] refuses everything, and [`Rights::Figures`] shows no values.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -66,9 +65,9 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 pub enum Rights {
     /// Nothing: every request is refused.
     None,
-    /// Look at numbers, the catalog and the doctor's advice, and at no key or value.
+    /// Read figures, the catalog and the doctor's advice, but no entries and no events.
     Figures,
-    /// Look.
+    /// Read everything.
     Read,
     /// Read everything. The page asks for a token (such as `CACHE_ADMIN_TOKEN`) and sends it as a
     /// bearer token; the application then grants [`Change`](Self::Change).
@@ -242,8 +241,9 @@ impl Admin {
         }
     }
 
-    /// `missed` are those since the last answer that are not remembered any more, `lost` those that were
-    /// never heard of. Their keys are named, so some may only count them.
+    /// `missed` counts the events since the last answer that the page has already forgotten, `lost`
+    /// those that it never received. Events contain keys, so without the right to see them they are
+    /// only counted.
     fn events(&self, since: Option<String>, are_shown: bool) -> Value {
         let since = since.and_then(|since| since.parse().ok()).unwrap_or(0);
         let recent = self.0.recent.lock();
@@ -251,7 +251,7 @@ impl Admin {
             .events
             .front()
             .map_or(recent.next, |(number, _)| *number);
-        // Who asks for the first time has missed nothing.
+        // A page that asks for the first time has missed nothing.
         let missed = match since {
             0 => 0,
             since => first.saturating_sub(since),
@@ -322,7 +322,7 @@ impl Admin {
                     false => cache.disable_everywhere(&target).await,
                 };
                 match done {
-                    // It may be another program's.
+                    // Another program that shares Redis may have it.
                     Ok(()) if !enabled && !cache.is_switchable(&target) => {
                         let scope = "in all processes that have them";
                         switched(

@@ -65,7 +65,7 @@ pub(crate) struct Pause {
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: Mutex<State>,
-    /// How often it has opened: many times are over before anybody looks.
+    /// How often it has opened. It may close again before its state is read.
     openings: AtomicU64,
 }
 
