@@ -1,4 +1,5 @@
-//! The options as written: each key and each value with its span. Nothing outside this module knows their syntax.
+//! The options as they were written: each key and each value with its span. Only this module knows
+//! their syntax.
 
 mod kinds;
 mod syntax;
@@ -17,12 +18,12 @@ use crate::diag::{Errors, listed, nearest};
 /// One option, absent or given.
 #[derive(Default)]
 pub(crate) enum Setting<T> {
-    /// Not mentioned.
+    /// Not given.
     #[default]
     Absent,
-    /// Mentioned, but its value is a mistake that has been reported.
+    /// Given, but its value is a mistake that has been reported.
     Broken { key: Ident },
-    /// Mentioned with a value of the right kind.
+    /// Given, with a value of the right kind.
     Given { key: Ident, value: T },
 }
 
@@ -54,7 +55,7 @@ impl<T> Setting<T> {
     }
 }
 
-/// What both attributes take.
+/// The options that both attributes have.
 #[derive(Default)]
 pub(crate) struct Common {
     /// The instance to use instead of the process-wide one.
@@ -63,7 +64,7 @@ pub(crate) struct Common {
     pub(crate) krate: Setting<Path>,
 }
 
-/// What stands in `#[cached(..)]`.
+/// The options of `#[cached(..)]`.
 #[derive(Default)]
 pub(crate) struct CachedArgs {
     pub(crate) common: Common,
@@ -88,7 +89,7 @@ pub(crate) struct CachedArgs {
     pub(crate) local: Setting<bool>,
     pub(crate) local_ttl: Setting<Ttl>,
     pub(crate) batch: Setting<Ident>,
-    /// Without a time it is the configuration's, as with `timeout`.
+    /// Without a time it takes that of the configuration, like `timeout`.
     pub(crate) swr: Setting<Option<Ttl>>,
     pub(crate) stale_if_error: Setting<Ttl>,
     pub(crate) timeout: Setting<Option<Ttl>>,
@@ -102,12 +103,12 @@ pub(crate) struct CachedArgs {
     pub(crate) include_context: Setting<Vec<LitStr>>,
 }
 
-/// What stands in `#[invalidates(..)]`.
+/// The options of `#[invalidates(..)]`.
 #[derive(Default)]
 pub(crate) struct InvalidatesArgs {
     pub(crate) common: Common,
     pub(crate) targets: Vec<TargetArgs>,
-    /// Whether a target was meant that could not be read, and so is missing in `targets`.
+    /// Whether a target could not be parsed, and is missing in `targets`.
     pub(crate) broken_target: bool,
     pub(crate) tags: Setting<Vec<Tag>>,
     pub(crate) on: Setting<Outcome>,
@@ -126,7 +127,7 @@ pub(crate) struct TargetArgs {
     pub(crate) ops: Setting<Vec<Name>>,
 }
 
-/// Names each option once: its reader, and the list for "did you mean", come from the same line.
+/// Names each option once: its parser, and the list for "did you mean", come from the same line.
 type Table<A> = &'static [(&'static str, fn(&mut A, Reading<'_>))];
 
 const CACHED: Table<CachedArgs> = &[
@@ -288,7 +289,7 @@ const INVALIDATES: Table<InvalidatesArgs> = &[
     }),
 ];
 
-/// Words that other caching libraries use, and ours for the same thing.
+/// Options of other caching libraries, and ours with the same meaning.
 const SYNONYMS: &[(&str, &str)] = &[
     ("duration", "ttl"),
     ("expire", "ttl"),
@@ -329,7 +330,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("convert", "key"),
     ("keyGenerator", "key"),
     ("key_generator", "key"),
-    // Where there is no `key`.
+    // For an attribute without `key`.
     ("key", "id"),
     ("keys", "ids"),
     ("op", "ops"),
@@ -344,7 +345,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("serializer", "codec"),
 ];
 
-/// Words of theirs for which no option is needed, and why.
+/// Options of other libraries for which none is needed here, and why.
 const NEEDLESS: &[(&[&str], &str)] = &[
     (
         &["sync", "sync_lock", "sync_writes", "single_flight"],
@@ -382,7 +383,7 @@ const NEEDLESS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// An option that is about to be read.
+/// An option that is about to be parsed.
 struct Reading<'e> {
     written: Written,
     errors: &'e mut Errors,
@@ -426,7 +427,7 @@ impl Reading<'_> {
     }
 }
 
-/// Reads the options of `#[cached]`.
+/// Parses the options of `#[cached]`.
 pub(crate) fn cached(tokens: TokenStream, errors: &mut Errors) -> CachedArgs {
     let mut args = CachedArgs::default();
     for entry in entries(tokens, errors) {
@@ -452,7 +453,7 @@ pub(crate) fn cached(tokens: TokenStream, errors: &mut Errors) -> CachedArgs {
     args
 }
 
-/// Reads the resources and options of `#[invalidates]`.
+/// Parses the resources and options of `#[invalidates]`.
 pub(crate) fn invalidates(tokens: TokenStream, errors: &mut Errors) -> InvalidatesArgs {
     let mut args = InvalidatesArgs::default();
     for entry in entries(tokens, errors) {
@@ -493,7 +494,7 @@ fn is_option(word: &Ident) -> bool {
     INVALIDATES.iter().any(|(name, _)| word == name)
 }
 
-/// A resource by itself; a lower-case word is most likely one without its quotes.
+/// A resource on its own. A lower-case word is most likely one without its quotes.
 fn bare_target(value: &Expr) -> syn::Result<Name> {
     let Some(word) = single_ident(value).filter(|word| !is_constant(word)) else {
         return Noun::Resource.read(value);

@@ -1,4 +1,4 @@
-//! The rules that need two facts at once: an option and another, or an option and the signature.
+//! The rules that combine an option with another option, or with the signature.
 
 mod detached;
 mod key;
@@ -26,7 +26,7 @@ use crate::model::{
 };
 use crate::tokens::mention;
 
-/// Checks a function under `#[cached]`; `None` if something was reported that leaves nothing to build.
+/// Checks a function under `#[cached]`; `None` if a reported mistake leaves nothing to generate.
 pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Option<CachedFn> {
     callable("cached", &item, errors);
     if item.form().is_none() {
@@ -125,7 +125,8 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     })
 }
 
-/// Checks a function under `#[invalidates]`; `None` if something was reported that leaves nothing to build.
+/// Checks a function under `#[invalidates]`; `None` if a reported mistake leaves nothing to
+/// generate.
 pub(crate) fn invalidates(
     args: InvalidatesArgs,
     item: Item,
@@ -213,13 +214,13 @@ pub(crate) fn invalidates(
     })
 }
 
-/// What a caller's transaction has not committed is not for others to read.
+/// Data that a caller's transaction has not committed must not be cached for others.
 fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     let (bindings, _) = item.bindings();
     transactions::named(&args.autocommit, &args.skip, &bindings, false, errors);
     let parts = transactions::parts(item, &args.autocommit);
     transactions::refuse_reads(&parts, errors);
-    // With these two options nothing that is borrowed mutably is taken, which is said elsewhere.
+    // With these two options mutable borrows are refused elsewhere.
     if args.swr.is_absent() && args.timeout.is_absent() {
         let permitted = args
             .autocommit
@@ -231,7 +232,7 @@ fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     }
 }
 
-/// A key is the same in each build.
+/// The key must be the same in each build.
 fn conditional(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     for input in &item.sig.inputs {
         if let FnArg::Typed(parameter) = input
@@ -246,9 +247,10 @@ fn conditional(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     }
 }
 
-/// What has to hold of any function whose body is wrapped.
+/// The rules for any function whose body is wrapped.
 fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
-    // A function that is not asynchronous can read what lies in the process, and has nobody to wait for.
+    // A function that is not `async` can read the process's memory, and can't wait for anything
+    // else.
     if item.form().is_none() && attribute == "invalidates" {
         errors.on(
             item.sig.fn_token,
@@ -271,7 +273,7 @@ fn callable(attribute: &str, item: &Item, errors: &mut Errors) {
     }
 }
 
-/// What has no place on a function that is not asynchronous: it never waits for Redis.
+/// The options that a function that is not `async` can't have, since it never waits for Redis.
 fn blocking(args: &CachedArgs, errors: &mut Errors) {
     let is_set = |setting: &Setting<bool>| setting.value() == Some(&true);
     if is_set(&args.strict) {
@@ -294,7 +296,7 @@ fn blocking(args: &CachedArgs, errors: &mut Errors) {
     }
 }
 
-/// What has no place beside `in_process`.
+/// The options that can't be combined with `in_process`.
 fn kept_here_only(args: &CachedArgs, errors: &mut Errors) {
     let whys = [
         (
@@ -449,7 +451,7 @@ fn rows(
     }
 }
 
-/// A resource that is named as a whole makes its other mentions pointless.
+/// A resource that is invalidated as a whole need not be named again.
 fn named_twice(targets: &[Target], errors: &mut Errors) {
     for (n, target) in targets.iter().enumerate() {
         let Name::Literal(resource) = &target.resource else {
@@ -472,7 +474,8 @@ fn named_twice(targets: &[Target], errors: &mut Errors) {
     }
 }
 
-/// The parameters by value that any id mentions: a closure that waits for the result needs its own.
+/// The by-value parameters that an id uses: a closure that waits for the result needs its own
+/// copies.
 fn kept(targets: &[Target], item: &Item) -> Vec<Ident> {
     let ids: TokenStream = targets
         .iter()

@@ -1,7 +1,7 @@
 //! `#[cache_defaults(..)]` on an `impl` block: adds options to the attributes of its methods.
 //!
-//! It runs before they do, and writes into them what they do not say themselves; all else, mistakes
-//! included, is theirs.
+//! It runs before these attributes, and adds the options that they do not have. Everything else,
+//! mistakes included, is handled by them.
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
@@ -12,7 +12,7 @@ use syn::punctuated::Punctuated;
 
 use crate::diag::{Errors, listed, nearest};
 
-/// What may stand on the block for `#[cached]`.
+/// The options that the block may have for `#[cached]`.
 const CACHED: &[&str] = &[
     "resource",
     "cache",
@@ -29,7 +29,7 @@ const CACHED: &[&str] = &[
     "local_ttl",
 ];
 
-/// The same for `#[invalidates]`, which has its resource by itself.
+/// The same for `#[invalidates]`, whose resource is handled separately.
 const INVALIDATES: &[&str] = &["cache", "crate", "rejected", "crash_safe", "required"];
 
 /// One option of the block.
@@ -37,11 +37,11 @@ struct Default {
     name: Ident,
     /// All of it, such as `ttl = 300`.
     tokens: TokenStream,
-    /// What stands behind the `=`.
+    /// The tokens behind the `=`.
     value: TokenStream,
 }
 
-/// The block with the options added, or with what is wrong with them.
+/// The block with the options added, or with its mistakes.
 pub(crate) fn cache_defaults(args: TokenStream, block: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let defaults = read(args, &mut errors);
@@ -122,7 +122,7 @@ fn is_impl(block: &TokenStream) -> bool {
         .any(|token| matches!(token, TokenTree::Ident(ident) if ident == "impl"))
 }
 
-/// The last braces of the block hold its methods.
+/// The last braces of the block contain its methods.
 fn in_block(block: TokenStream, defaults: &[Default]) -> TokenStream {
     let mut trees: Vec<TokenTree> = block.into_iter().collect();
     if let Some(TokenTree::Group(body)) = trees.last_mut() {
@@ -133,7 +133,7 @@ fn in_block(block: TokenStream, defaults: &[Default]) -> TokenStream {
     trees.into_iter().collect()
 }
 
-/// Each `#[..]` between the methods; what is inside of them is left alone.
+/// Each `#[..]` between the methods; attributes inside methods are left alone.
 fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
     let mut is_attribute = false;
     let each = methods.into_iter().map(|tree| match tree {
@@ -151,7 +151,7 @@ fn in_methods(methods: TokenStream, defaults: &[Default]) -> TokenStream {
     each.collect()
 }
 
-/// `cached(ttl = 300)`, with what it does not say.
+/// `cached(ttl = 300)`, with the options added that it does not have.
 fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
     let mut trees: Vec<TokenTree> = attribute.stream().into_iter().collect();
     let arguments = match trees.last() {
@@ -184,7 +184,7 @@ fn in_attribute(attribute: &Group, defaults: &[Default]) -> TokenStream {
     };
     let path: TokenStream = trees.into_iter().collect();
     let rest = (!written.is_empty()).then_some(written);
-    // A resource comes before the `id` that belongs to it, and no other order matters.
+    // A resource has to precede the `id` that belongs to it; no other order matters.
     let all = added.into_iter().chain(rest);
     let mut all = Group::new(Delimiter::Parenthesis, quote!(#(#all),*));
     all.set_span(arguments.map_or_else(|| name.span(), |arguments| arguments.span()));
@@ -210,7 +210,7 @@ fn in_cfg_attr(attribute: &Group, written: &TokenStream, defaults: &[Default]) -
     trees.into_iter().collect()
 }
 
-/// The options that the attribute can take and does not have.
+/// The options that the attribute may have and does not have.
 fn added(written: &TokenStream, defaults: &[Default], takes: &[&str]) -> Vec<TokenStream> {
     let has: Vec<String> = entries(written)
         .iter()
@@ -226,7 +226,7 @@ fn added(written: &TokenStream, defaults: &[Default], takes: &[&str]) -> Vec<Tok
     missing.map(|default| default.tokens.clone()).collect()
 }
 
-/// Whether a write says what it invalidates: a resource by itself, or tags.
+/// Whether a write names what it invalidates: a resource, or tags.
 fn names_a_target(written: &TokenStream) -> bool {
     entries(written).iter().any(|entry| match entry.as_slice() {
         [TokenTree::Ident(name), TokenTree::Group(_), ..] => name == "tags",
@@ -238,7 +238,7 @@ fn names_a_target(written: &TokenStream) -> bool {
     })
 }
 
-/// What stands between the commas.
+/// The tokens between the commas.
 fn entries(written: &TokenStream) -> Vec<Vec<TokenTree>> {
     let mut entries = vec![Vec::new()];
     for tree in written.clone() {

@@ -60,7 +60,7 @@ impl Errors {
     }
 }
 
-/// What somebody who wrote `given` most likely meant.
+/// The name that is most likely meant by `given`.
 pub(crate) fn nearest<'a>(
     given: &str,
     names: impl IntoIterator<Item = &'a str>,

@@ -1,9 +1,12 @@
-//! From the model to tokens. Nothing can fail here, and no other file writes a path into `cache-runtime`.
+//! From the model to tokens. Nothing can fail here, and no other file writes a path into
+//! `cache-runtime`.
 //!
-//! Names: locals start with two underscores and are hygienic; the two items, `__crt` and `__CRT`, are not, since
-//! no item is, and so have names that nobody else gives. Paths are absolute, so that they mean the same whatever the
-//! user's module calls `core` or `Result`. Spans: a value in a key has those of the parameter's type, and the
-//! shape those of the return type, because that is what the compiler underlines when a bound isn't met.
+//! Names: locals start with two underscores and are hygienic. Items are never hygienic, so the two
+//! items, `__crt` and `__CRT`, have names that are unlikely elsewhere. Paths are absolute, so that
+//! they mean the same whatever the user's module calls `core` or `Result`.
+//!
+//! Spans: a value in a key has the spans of the parameter's type, and the shape those of the return
+//! type, because the compiler underlines these if a bound isn't met.
 
 mod detached;
 
@@ -75,7 +78,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         _ => shape("Shape", &item),
     };
     let (read, cache) = env.method("read");
-    // At the closure, which the compiler underlines there if it takes another type.
+    // At the closure, which the compiler underlines if the closure takes another type.
     let unless =
         unless.map(|unless| quote_spanned!(mixed().located_at(unless.span())=> .unless(#unless)));
     let says = context
@@ -144,7 +147,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     let on = match on {
         On::Always => None,
         On::Ok => Some(quote_spanned!(mixed()=> .on_ok())),
-        // Where it says that there are no errors.
+        // At the option that says that there are no errors.
         On::UnlessRejected(judge) => {
             let rejected = syn::Ident::new("rejected", mixed().located_at(item.output_place()));
             Some(quote_spanned!(mixed()=> .#rejected(#judge)))
@@ -160,17 +163,17 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     function_around(&item, &env, "invalidates", &words, Some(checks), call, run)
 }
 
-/// `run(body)`, of a body that lives no longer than the call.
+/// `run(body)`, for a body that lives no longer than the call.
 ///
-/// `run` is at the return type: a bound that isn't met is reported for an argument, the call and its future, and of
-/// reports for one place the compiler shows the first.
+/// `run` is at the return type: an unmet bound is reported for an argument, for the call and for
+/// its future, and the compiler shows only the first of several reports for one place.
 fn inline(item: &Item, run: &str, arguments: Option<TokenStream>) -> TokenStream {
     let place = mixed().located_at(item.output_place());
     let (run, body) = (syn::Ident::new(run, place), body(item));
     quote_spanned!(place=> #run(async move |__kind #arguments| #body))
 }
 
-/// `run_sync(body)`, of a function that is not asynchronous.
+/// `run_sync(body)`, for a function that is not `async`.
 fn blocking(item: &Item) -> TokenStream {
     let place = mixed().located_at(item.output_place());
     let body = body(item);
@@ -179,7 +182,8 @@ fn blocking(item: &Item) -> TokenStream {
 
 /// The same function around `call.run(body).await`: exactly one item.
 ///
-/// The site is a `static` that holds names only, for a `static` can't mention the function's type parameters.
+/// The call site is a `static` that holds names only, because a `static` can't use the function's
+/// type parameters.
 fn function_around(
     item: &Item,
     env: &Env,
@@ -222,7 +226,7 @@ fn function_around(
     quote!(#(#attrs)* #vis #sig #block)
 }
 
-/// The body, with its own spans, in which the compiler knows what it returns.
+/// The body, with its own spans. The compiler knows its return type.
 fn body(item: &Item) -> Group {
     let original = &item.body;
     let statements = match item.form() {
@@ -255,7 +259,7 @@ fn body(item: &Item) -> Group {
     body
 }
 
-/// What a read says of itself behind its key.
+/// The options of a read, behind its key.
 fn plan(function: &CachedFn) -> TokenStream {
     let key = function.key.calls();
     let when = function
@@ -322,9 +326,9 @@ impl Tag {
                 );
                 quote_spanned!(mixed()=> .tag(#text))
             }
-            // A part that is `None` leaves the tag out.
+            // A part that is `None` removes the tag.
             Self::Format(text, values) => {
-                // Whatever can't be written is underlined in the tag.
+                // An expression that can't be written is underlined in the tag.
                 let place = mixed().located_at(text.span());
                 let parts = values.iter().map(|value| {
                     let value = borrowed(value, value.span());
@@ -376,14 +380,14 @@ fn shape(chain: &str, item: &Item) -> TokenStream {
     }
 }
 
-/// The static that stands for the function. The macro around it, which is linkme's, puts it where the linker collects
-/// its like; its attribute would say the same in eight more lines.
+/// The static that stands for the function. linkme's macro around it puts it where the linker
+/// collects all of them. linkme's attribute would do the same in eight more lines.
 fn site(role: &str, name: &str, words: &str) -> TokenStream {
     let role = syn::Ident::new(role, mixed());
-    // Its type says what the function is called where no type parameter is known yet.
+    // Its type holds the function's name, even if no type parameter is known yet.
     let declared = (role == "cached").then(|| quote_spanned!(mixed()=> , || ()));
     let site = quote_spanned!(mixed()=> static __CRT: __crt::Site = __crt::#role(#name, #words #declared););
-    // The unit tests read better without.
+    // The unit tests are easier to read without it.
     if !cfg!(feature = "map") || cfg!(test) {
         return site;
     }
@@ -408,7 +412,7 @@ impl Key {
 }
 
 impl Batch {
-    /// The ids of a type that may leave something out are looked at one by one.
+    /// Ids of a type whose `Serialize` may leave something out are checked one by one.
     fn calls(&self) -> TokenStream {
         if self.id.as_ref().is_some_and(is_plain) {
             return TokenStream::new();
@@ -424,7 +428,7 @@ impl Op {
     fn call(&self) -> Option<TokenStream> {
         match self {
             Self::Given(name) => Some(quote_spanned!(mixed()=> .op(#name))),
-            // It is in the site.
+            // It is in the call site.
             Self::Function => None,
         }
     }
@@ -437,7 +441,7 @@ impl Part {
         quote_spanned!(mixed()=> .#method(#value))
     }
 
-    /// The same for a read, whose values are also told apart by what `Serialize` leaves out.
+    /// The same for a read, whose entries are also told apart by what `Serialize` leaves out.
     fn read(&self, method: &str) -> TokenStream {
         let is_plain = self.ty.as_ref().is_some_and(is_plain) || is_literal(&self.value);
         if is_plain {
@@ -445,19 +449,20 @@ impl Part {
         }
         let method = syn::Ident::new(&format!("{method}_of"), mixed());
         let value = match self.ty.as_ref().map(ungrouped) {
-            // The value itself, and not the reference to it, has the size that its type has.
+            // The value itself, not a reference to it, has the size of its type.
             Some(Type::Reference(_)) => {
                 let name = &self.value;
                 quote_spanned!(mixed().located_at(self.place)=> &*#name)
             }
             _ => borrowed(&self.value, self.place),
         };
-        // With the author's own span: an unmet bound is then reported there, without the macro around it.
+        // With the author's own span, so that an unmet bound is reported there, without the macro
+        // around it.
         let value = quote_spanned!(self.place=> __crt::argument(#value).known());
         quote_spanned!(mixed()=> .#method(#value))
     }
 
-    /// Each of many ids. A place is left where it is, and what has to be computed is used up.
+    /// Each of many ids. A variable is borrowed, and a computed value is consumed.
     fn each(&self) -> TokenStream {
         let value = match &self.value {
             value @ (Expr::Path(_) | Expr::Field(_)) => {
@@ -471,10 +476,10 @@ impl Part {
 }
 
 impl Target {
-    /// What is known before the function runs.
+    /// The plan of what is known before the function runs.
     fn before(&self) -> TokenStream {
         match &self.rows {
-            // Where there is no result, it is all of the resource.
+            // Without a result, the whole resource is invalidated.
             Rows::OfResult(_) | Rows::ManyOfResult(_) => {
                 let resource = &self.resource;
                 quote_spanned!(mixed()=> .resource(#resource))
@@ -483,7 +488,7 @@ impl Target {
         }
     }
 
-    /// What is known when `result` is.
+    /// The plan of what is known once there is a `result`.
     fn after(&self) -> TokenStream {
         let (resource, ops) = (&self.resource, &self.ops);
         let ids = match &self.rows {
@@ -496,7 +501,8 @@ impl Target {
 }
 
 impl AfterResult {
-    /// The plan closure that is given the result; it outlives the arguments, so it owns what it needs of them.
+    /// The plan closure that gets the result. It outlives the arguments, so it owns the parts that
+    /// it needs.
     fn call(&self, targets: &[Target]) -> TokenStream {
         let (result, kept) = (&self.result, &self.kept);
         let known_after = targets.iter().map(Target::after);
@@ -579,12 +585,13 @@ fn is_literal(value: &Expr) -> bool {
     matches!(value, Expr::Lit(_))
 }
 
-/// Locals under this span can't be seen by the user's code, nor the user's locals by ours.
+/// Locals under this span are invisible to the user's code, and the user's locals to ours.
 fn mixed() -> Span {
     Span::mixed_site()
 }
 
-/// `&value`, underlined at `place`; of a tuple each element is borrowed, too, for it would move them.
+/// `&value`, underlined at `place`. Each element of a tuple is borrowed, since the tuple would move
+/// them.
 fn borrowed(value: &Expr, place: Span) -> TokenStream {
     let borrow = |value: &Expr, place: Span| {
         Expr::Reference(ExprReference {

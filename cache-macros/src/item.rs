@@ -1,6 +1,7 @@
-//! The annotated function: attributes, visibility and signature parsed, the body left as it was typed.
+//! The annotated function: attributes, visibility and signature are parsed, the body stays as it
+//! was typed.
 //!
-//! A body that is half typed still completes in an editor, because nothing here needs to understand it.
+//! An unfinished body still completes in an editor, because nothing here has to parse it.
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -18,9 +19,10 @@ pub(crate) struct Item {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
     pub(crate) sig: Signature,
-    /// `#![..]` at the start of the body. They are only allowed there, so they can't move with the body.
+    /// `#![..]` at the start of the body. They are only allowed there, so they can't move with the
+    /// body.
     pub(crate) inner_attrs: Vec<Attribute>,
-    /// The braces and what is between them.
+    /// The braces and their content.
     pub(crate) body: Group,
 }
 
@@ -55,7 +57,7 @@ impl Parse for Item {
     }
 }
 
-/// The braces of the body. What a macro hands over as `$body:block` is in a group without delimiters (tokio#4513).
+/// The braces of the body. A macro's `$body:block` is in a group without delimiters (tokio#4513).
 fn block(input: ParseStream<'_>) -> syn::Result<Group> {
     fn braces(tree: TokenTree) -> Option<Group> {
         let TokenTree::Group(group) = tree else {
@@ -113,12 +115,12 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
-    /// The name as a reader says it: without `r#`.
+    /// The name as it is shown to a reader: without `r#`.
     pub(crate) fn name(&self) -> String {
         self.ident.unraw().to_string()
     }
 
-    /// Whether a name in an option means this one.
+    /// Whether a name in an option refers to this one.
     pub(crate) fn is(&self, name: &Ident) -> bool {
         self.ident.unraw() == name.unraw()
     }
@@ -130,8 +132,8 @@ impl Item {
         self.sig.ident.unraw().to_string()
     }
 
-    /// The names that the parameters bind, in order; `self` is none of them, and neither is `_`, whose value
-    /// the body has no means to read. Beside them the patterns whose names can't be seen, such as macros.
+    /// The names that the parameters bind, in order, without `self`, and without `_`, whose value
+    /// the body can't read. Also returns the patterns whose names can't be seen, such as macros.
     pub(crate) fn bindings(&self) -> (Vec<Binding>, Vec<&Pat>) {
         let (mut bindings, mut opaque) = (Vec::new(), Vec::new());
         for input in &self.sig.inputs {
@@ -192,7 +194,7 @@ impl Item {
             .map_or_else(|| self.sig.ident.span(), type_name)
     }
 
-    /// What a caller gets who awaits the function, unless that is nothing.
+    /// The type that a caller gets by awaiting the function, unless that is `()`.
     pub(crate) fn output(&self) -> Option<&Type> {
         let written = self.written_output()?;
         match self.form() {
@@ -201,7 +203,7 @@ impl Item {
         }
     }
 
-    /// The type behind the arrow.
+    /// The type after the arrow.
     pub(crate) fn written_output(&self) -> Option<&Type> {
         match &self.sig.output {
             ReturnType::Default => None,
@@ -209,8 +211,8 @@ impl Item {
         }
     }
 
-    /// The boxed future behind the arrow, for as long as the compiler finds: what a body borrows from the caller of its
-    /// closure lives shorter than the function's arguments.
+    /// The boxed future after the arrow, with a lifetime that the compiler infers: a body borrows
+    /// from its closure for a shorter time than the function's arguments live.
     pub(crate) fn boxed_future(&self) -> Option<Type> {
         let mut written = self.written_output()?.clone();
         if let Some(lifetime) = boxed_lifetime(&mut written) {
@@ -219,7 +221,7 @@ impl Item {
         Some(written)
     }
 
-    /// In which way the function is asynchronous; `None` if it is not.
+    /// How the function is asynchronous; `None` if it is not.
     pub(crate) fn form(&self) -> Option<Form> {
         if self.sig.asyncness.is_some() {
             return Some(Form::Async);
@@ -235,13 +237,14 @@ impl Item {
 pub(crate) enum Form {
     /// `async fn`
     Async,
-    /// It returns a boxed future, as `#[async_trait]` has it.
+    /// It returns a boxed future, as under `#[async_trait]`.
     Boxed,
     /// It returns `impl Future`.
     Opaque,
 }
 
-/// How a type is a future, and of what: `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<'_, T>`, `impl Future<Output = T>`.
+/// How a type is a future, and its output: `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<'_, T>`,
+/// `impl Future<Output = T>`.
 fn awaited(ty: &Type) -> Option<(Form, &Type)> {
     match ty {
         Type::Paren(paren) => awaited(&paren.elem),
@@ -334,7 +337,8 @@ pub(crate) fn bindings_of(pat: &Pat) -> Vec<Binding> {
     bindings
 }
 
-/// Adds the names a destructuring pattern binds. Each is underlined itself: its type is not written anywhere.
+/// Adds the names that a destructuring pattern binds. Each is underlined itself, since its type is
+/// not written anywhere.
 fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut Vec<&'a Pat>) {
     match pat {
         Pat::Ident(name) => {
@@ -383,8 +387,9 @@ fn collect_bindings<'a>(pat: &'a Pat, bindings: &mut Vec<Binding>, opaque: &mut 
     }
 }
 
-/// The one token to underline for a type: of `&'a sqlx::Pool<Db>` it is `Pool`. Stable Rust can't join spans, and the
-/// compiler shows a mistake once for each place in which tokens of one call are.
+/// The one token to underline for a type: for `&'a sqlx::Pool<Db>` it is `Pool`. Stable Rust can't
+/// join spans, and the compiler shows a mistake once for each place that the tokens of one call
+/// have.
 fn type_name(ty: &Type) -> Span {
     match ty {
         Type::Reference(reference) => type_name(&reference.elem),
@@ -399,8 +404,8 @@ fn type_name(ty: &Type) -> Span {
     }
 }
 
-/// What a return type borrows where a value would be: a reference, a type with a lifetime, a `Cow` that may borrow. The
-/// compiler finds it, too, but speaks of `Deserialize` for any lifetime.
+/// The borrow in a return type in place of a value: a reference, a type with a lifetime, a `Cow`
+/// that may borrow. The compiler finds it too, but reports `Deserialize` for any lifetime.
 pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
     match ty {
         Type::Reference(_) => Some(ty),
@@ -427,7 +432,7 @@ pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
                 _ => None,
             });
             match last.ident == "Result" {
-                // An error is not kept.
+                // An error is not stored.
                 true => types.next().and_then(borrowed_value),
                 false => types.find_map(borrowed_value),
             }
@@ -436,7 +441,7 @@ pub(crate) fn borrowed_value(ty: &Type) -> Option<&Type> {
     }
 }
 
-/// Whether a type is none that stands for a `Result`; what has another name may be an alias.
+/// Whether a type can't be an alias of a `Result`. A type with an unknown name may be one.
 pub(crate) fn never_fails(ty: &Type) -> bool {
     let known = [
         "Option", "Vec", "String", "Arc", "Box", "HashMap", "BTreeMap",
@@ -461,7 +466,7 @@ pub(crate) fn is_builtin(ty: &Type, known: &[&str]) -> bool {
     }
 }
 
-/// The type inside of parentheses, and of the group that a macro's `$t:ty` is.
+/// The type inside parentheses, and inside the group that a macro's `$t:ty` is.
 pub(crate) fn ungrouped(ty: &Type) -> &Type {
     match ty {
         Type::Paren(paren) => ungrouped(&paren.elem),
@@ -470,14 +475,14 @@ pub(crate) fn ungrouped(ty: &Type) -> &Type {
     }
 }
 
-/// Whether a path may lead into the standard library: another module may have a `Duration` of its own.
+/// Whether a path may lead into the standard library. Another module may have its own `Duration`.
 fn is_of_std(path: &syn::Path) -> bool {
     let first = path.segments.first().map(|first| first.ident.to_string());
     path.segments.len() == 1 || matches!(first.as_deref(), Some("std" | "core" | "alloc"))
 }
 
-/// Whether a type is one of the language or its standard library by all of its names, so that its values are serialised
-/// with all that tells them apart.
+/// Whether all names in a type are those of standard types, so that serialisation keeps everything
+/// that tells its values apart.
 pub(crate) fn is_plain(ty: &Type) -> bool {
     const PRIMITIVES: [&str; 18] = [
         "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "str", "u8",

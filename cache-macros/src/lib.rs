@@ -8,13 +8,13 @@
 mod defaults;
 mod diag;
 mod tokens;
-// Options and function as written.
+// The options and the function as they were written.
 mod args;
 mod item;
-// What they mean together.
+// The rules that combine them.
 mod check;
 mod model;
-// The function that comes out, and what the map says of it.
+// The generated function, and its description for the map.
 mod expand;
 mod words;
 
@@ -27,7 +27,7 @@ use proc_macro2::TokenStream as TokenStream2;
 use crate::diag::Errors;
 use crate::item::Item;
 
-/// Answers a call from the cache, or runs the function and keeps what it returns.
+/// Answers a call from the cache, or runs the function and stores its result.
 ///
 /// ```
 /// use cache_runtime::cached;
@@ -56,15 +56,15 @@ use crate::item::Item;
 /// patterns as parameters; and on functions that return `impl Future<Output = T>` or a boxed future. The
 /// function stays what it was, with its documentation, visibility and other attributes.
 ///
-/// # What is returned
+/// # Return types
 ///
-/// `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, also by way of type aliases, and
-/// `Arc<T>` in place of `T`, also `Arc<str>` and `Arc<[T]>`. `T` is `Clone + Send + Sync + 'static` and
-/// implements serde's `Serialize` and `Deserialize`. `E` is any type: an error is returned and never kept.
-/// `None` is kept like a value, but shorter: see `none_ttl`. `Option<Result<T, E>>` is refused: an error in
-/// there would be a value.
+/// `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, also through type aliases, and
+/// `Arc<T>` in place of `T`, also `Arc<str>` and `Arc<[T]>`. `T` is `Clone + Send + Sync + 'static`
+/// and implements serde's `Serialize` and `Deserialize`. `E` is any type: an error is returned and
+/// never stored. `None` is stored like a value, but for a shorter time: see `none_ttl`.
+/// `Option<Result<T, E>>` is refused, because an error in it would be stored as a value.
 ///
-/// # What is in the key
+/// # The key
 ///
 /// | attribute and parameters | key |
 /// |---|---|
@@ -72,30 +72,30 @@ use crate::item::Item;
 /// | `op = "avatar"`; the only parameter is named `id`, or `id = ..` is given | `users:avatar:<id>` |
 /// | anything else | `users:<op>:<hash of the parameters>` |
 ///
-/// All parameters are in the key, and so are the function's own type and const parameters where the
-/// key is a hash. **`self` is not.** If two values of the service give different answers to the same
-/// arguments, say what tells them apart, with `include(self.tenant)` or in `id`:
-/// otherwise one is given what belongs to the other.
+/// All parameters are in the key, and so are the function's own type and const parameters if the
+/// key is a hash. **`self` is not.** If two values of the service give different answers to the
+/// same arguments, add the difference to the key, with `include(self.tenant)` or in `id`. Otherwise
+/// one of them gets the other one's data.
 ///
-/// A parameter `_` is not in the key, since the body has no means to read it. An argument in a key
-/// implements `Serialize`. Of a float, `-0.0` and `0.0` are the same, and a call with NaN bypasses
-/// the cache. A `HashSet` has another order each time: take a `BTreeSet`.
+/// A parameter `_` is not in the key, since the body can't read it. An argument in a key implements
+/// `Serialize`. `-0.0` and `0.0` are the same argument, and a call with NaN bypasses the cache. A
+/// `HashSet` has another order each time: use a `BTreeSet`.
 ///
-/// A function with a parameter that is a transaction, or a connection or an executor that may be in one, is refused:
-/// what it reads may never be committed. See `autocommit`.
+/// A function whose parameter is a transaction, or a connection or an executor that may be in one,
+/// is refused: what it reads may never be committed. See `autocommit`.
 ///
-/// # By hand
+/// # Manual operations
 ///
-/// `cache_runtime::key_of(users.get(1))` is the key of a call, `bypass(users.get(1)).await` runs it without the
-/// cache, `refresh(users.get(1)).await` loads anew and stores, and `cache_runtime::map()` lists all annotated
-/// functions.
+/// `cache_runtime::key_of(users.get(1))` is the key of a call, `bypass(users.get(1)).await` runs it
+/// without the cache, `refresh(users.get(1)).await` runs it and stores the result, and
+/// `cache_runtime::map()` lists all annotated functions.
 ///
 /// # Options
 ///
 /// ## `resource` — required
 ///
-/// What the data is, and what [`#[invalidates]`](macro@invalidates) names: a string of lower-case
-/// letters, digits, `-` and `_`, or the path of a constant.
+/// The name of the data, which [`#[invalidates]`](macro@invalidates) refers to: a string of
+/// lower-case letters, digits, `-` and `_`, or the path of a constant.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -117,9 +117,9 @@ use crate::item::Item;
 ///
 /// ## `ttl`
 ///
-/// For how long a value is served: seconds, a string such as `"90s"`, `"5m"`, `"1h30m"`, `"1d"` or
-/// `"500ms"`, or an expression (a whole number of seconds or a `Duration`) that may use `self` and the
-/// parameters. By default `CACHE_TTL`; `CACHE_TTL_<RESOURCE>` wins over the attribute.
+/// How long a value is served: seconds, a string such as `"90s"`, `"5m"`, `"1h30m"`, `"1d"` or
+/// `"500ms"`, or an expression (a whole number of seconds or a `Duration`) that may use `self` and
+/// the parameters. The default is `CACHE_TTL`; `CACHE_TTL_<RESOURCE>` overrides the attribute.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -142,8 +142,8 @@ use crate::item::Item;
 ///
 /// ## `op`
 ///
-/// Names the operation in the key of what is derived from a resource; by default the function's
-/// name. Segments are joined by `:`. An op belongs to one function.
+/// Names the operation in the key of an entry that is derived from a resource. The default is the
+/// function's name. Segments are joined by `:`. An op belongs to one function.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -157,8 +157,9 @@ use crate::item::Item;
 ///
 /// ## `id`
 ///
-/// The primary identity of the one row that is returned, where it is not simply a parameter named
-/// `id`. Each other parameter is in the expression or skipped. A text that names a parameter is refused.
+/// The primary identity of the one row that is returned, if it is not simply a parameter named
+/// `id`. Each other parameter is used in the expression, or skipped. A text that contains the name
+/// of a parameter is refused.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -176,9 +177,10 @@ use crate::item::Item;
 ///
 /// ## `skip(..)`, `include(..)`, `key(..)`
 ///
-/// `skip` leaves parameters out of the key, `include` adds expressions to it, and `key` replaces the
-/// parameters by the expressions it lists. They are expressions and not texts of a language of their own:
-/// `key(id)`, where others write `key = "#id"`. A literal among them is refused, for it is the same for every call.
+/// `skip` leaves parameters out of the key, `include` adds expressions to it, and `key` replaces
+/// the parameters by the expressions that it lists. They are Rust expressions, not texts in another
+/// language: `key(id)`, where other libraries write `key = "#id"`. A literal is refused, since it
+/// is the same for every call.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -202,12 +204,13 @@ use crate::item::Item;
 ///
 /// ## `autocommit`
 ///
-/// `autocommit(executor)`, or several names: a parameter that is left out of the key like one in `skip`, and of which no
-/// caller passes a transaction, nor a connection that is in one. Without it a parameter is refused whose type or trait
-/// bound is named like a transaction, a connection or an executor of SQLx, SeaORM, Diesel or a driver (`Transaction`,
-/// `&mut PgConnection`, `PoolConnection`, `impl PgExecutor<'_>`, `C: ConnectionTrait`), and a `&mut` that is not in the key, but for
-/// types such as `String` and `Vec`.
-/// A pool by reference is allowed, with `skip(pool)`. Nothing checks what callers pass.
+/// `autocommit(executor)`, or several names: leaves a parameter out of the key like `skip`, and
+/// declares that no caller passes a transaction, or a connection that is in one. Without it, a
+/// parameter is refused if its type or trait bound is named like a transaction, a connection or an
+/// executor of SQLx, SeaORM, Diesel or a driver (`Transaction`, `&mut PgConnection`,
+/// `PoolConnection`, `impl PgExecutor<'_>`, `C: ConnectionTrait`), or if it is a `&mut` that is not
+/// in the key, except for types such as `String` and `Vec`. A pool by reference is allowed, with
+/// `skip(pool)`. Nothing checks what callers pass.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -222,8 +225,8 @@ use crate::item::Item;
 ///
 /// ## `none_ttl`, `cache_none`
 ///
-/// For how long `None` is served: written as `ttl` is, by default `ttl`, but no more than 30
-/// seconds. With `cache_none = false` it is not kept.
+/// How long `None` is served, written like `ttl`. The default is `ttl`, but at most 30 seconds.
+/// With `cache_none = false` it is not stored.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -243,20 +246,23 @@ use crate::item::Item;
 ///
 /// ## `stale_if_error`, `swr`, `timeout`
 ///
-/// What is served while the source is slow or fails: an entry past its time that has not been invalidated. Each is a
-/// time, written as `ttl` is, and off unless said.
+/// Serve an expired entry while the source is slow or fails. An entry that was invalidated is never
+/// served. Each of them is a time, written like `ttl`, and off by default.
 ///
-/// * `stale_if_error = 600`: for 600 seconds past its time an entry is served in place of an `Err`. The default is the
-///   configuration's (`CACHE_STALE_IF_ERROR`), which is off.
-/// * `swr = 60` (stale-while-revalidate): for 60 seconds past its time an entry is served at once, while one caller's
-///   run of the function goes on in the background. `swr` by itself takes the configuration's time (`CACHE_SWR`).
-/// * `timeout = "2s"`: a load that takes longer is answered by the entry past its time, if there is one, and goes on.
-///   Without one, or at the first load, callers wait. `timeout` by itself takes the configuration's
-///   (`CACHE_LOAD_TIMEOUT_MS`). How long an entry is kept past its time is what the other two say.
+/// * `stale_if_error = 600`: for 600 seconds after it expired, an entry is served in place of an
+///   `Err`. The default is that of the configuration (`CACHE_STALE_IF_ERROR`), which is off.
+/// * `swr = 60` (stale-while-revalidate): for 60 seconds after it expired, an entry is served at
+///   once, while one caller's run of the function goes on in the background. `swr` without a time
+///   takes that of the configuration (`CACHE_SWR`).
+/// * `timeout = "2s"`: if a load takes longer, callers get the expired entry, if there is one, and
+///   the load goes on. Without such an entry callers wait. `timeout` without a time takes that of
+///   the configuration (`CACHE_LOAD_TIMEOUT_MS`). The other two options decide how long an expired
+///   entry is kept.
 ///
-/// With `swr` and `timeout` the function may run on when its caller has been answered. So it owns what it uses: `self`
-/// and arguments behind `&` are cloned when it runs (not for a hit), and its future is `Send`. What runs on has none of
-/// its caller's task-local values.
+/// With `swr` and `timeout` the function may still run when its caller has the answer. So it owns
+/// all that it uses: `self` and arguments behind `&` are cloned when it runs (not for a hit), and
+/// its future is `Send`. A function that goes on in the background has none of its caller's
+/// task-local values.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -277,10 +283,10 @@ use crate::item::Item;
 ///
 /// ## `audit`
 ///
-/// `audit = 0.01` checks one in a hundred hits: the body runs as well, its value is what the caller gets, and it is
-/// compared with the entry. What differs is looked at again before it counts as stale; see `Cache::audit`. The default
-/// is the configuration's (`CACHE_AUDIT`), which is off; `audit = 0` leaves the function out. Beside `batch` each hit may
-/// be checked.
+/// `audit = 0.01` checks one in a hundred hits: the body runs as well, its value is compared with
+/// the entry, and the caller gets the body's value. A difference is checked again before it counts
+/// as stale; see `Cache::audit`. The default is that of the configuration (`CACHE_AUDIT`), which is
+/// off; `audit = 0` leaves the function out. With `batch`, each hit may be checked.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -294,10 +300,11 @@ use crate::item::Item;
 ///
 /// ## `early`, `jitter`
 ///
-/// Against many loads at the same time. With `early = 1.0`, or `early` by itself, one of many callers loads anew
-/// shortly before an entry's time is over, while the others are served; the more likely, the longer a load takes
-/// (XFetch). `jitter = 0.1` shortens each time to live by up to a tenth, at random. Their defaults are the
-/// configuration's (`CACHE_EARLY`, `CACHE_JITTER`), which are off.
+/// Spread loads over time. With `early = 1.0`, or `early` without a value, one of many callers
+/// loads a new value shortly before an entry expires, while the others are served. The longer a
+/// load takes, the earlier this happens (XFetch). `jitter = 0.1` shortens each TTL by up to a
+/// tenth, at random. The defaults are those of the configuration (`CACHE_EARLY`, `CACHE_JITTER`),
+/// which are off.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -311,9 +318,10 @@ use crate::item::Item;
 ///
 /// ## `context`
 ///
-/// The name by which the body knows its `LoadContext`: where only the body can tell how long a value is good for
-/// (`load.ttl(max_age)`), that it is not to be stored (`load.no_store()`), or on which rows and tags it depends beside
-/// those that the attribute names (`load.depends_on("authors", author_id)`, `load.tag("team:7")`).
+/// The name of the body's `LoadContext`. With it the body can set how long the value is served
+/// (`load.ttl(max_age)`), refuse to store it (`load.no_store()`), or name rows and tags that the
+/// value depends on, besides those in the attribute (`load.depends_on("authors", author_id)`,
+/// `load.tag("team:7")`).
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -328,10 +336,11 @@ use crate::item::Item;
 ///
 /// ## `max_loads`
 ///
-/// How many runs of the function there may be at once in this process (a *bulkhead*): after a whole resource has been
-/// invalidated, all its entries are loaded again, and most databases bear only so many at a time. The others wait for their
-/// turn; where `stale_if_error` has something to serve, they are answered with that instead. A call inside another load does
-/// not wait, since that load has its turn.
+/// Limits how many runs of the function go on at once in this process (a *bulkhead*). After a whole
+/// resource has been invalidated, all its entries are loaded again, and most databases can run only
+/// so many queries at a time. Further callers wait for their turn. If `stale_if_error` has an
+/// expired entry to serve, they get that instead. A call inside another load does not wait, since
+/// that load has its turn already. If no load ends for 10 seconds, one more runs beyond the limit.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -345,9 +354,9 @@ use crate::item::Item;
 ///
 /// ## `include_context(..)`
 ///
-/// Adds to the key what the caller has set around the call, with `Cache::with_key("tenant", id, ..)`. A call without it
-/// goes past the cache and is reported, so that one omission can't show one tenant's rows to another. To say it for all
-/// functions of a resource, see `CacheConfig::resource`.
+/// Adds a value to the key that was set around the call, with `Cache::with_key("tenant", id, ..)`.
+/// A call without it bypasses the cache and is logged, so that a forgotten `with_key` can't show
+/// one tenant's rows to another. For all functions of a resource, see `CacheConfig::resource`.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -360,9 +369,9 @@ use crate::item::Item;
 ///
 /// ## `memo`
 ///
-/// Within one request a second call with the same arguments is answered with what the first one got, without asking
-/// anybody. A request is what runs in `Cache::request`, or behind the layer of a framework. After a write of the request
-/// nothing from before is remembered.
+/// Within one request, a second call with the same arguments gets the result of the first one,
+/// without a lookup. A request is a future in `Cache::request`, or an HTTP request behind the layer
+/// of a framework. After a write in the request, nothing from before is remembered.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -376,9 +385,10 @@ use crate::item::Item;
 ///
 /// ## Functions that are not `async`
 ///
-/// A plain `fn` can be cached where the process's own memory is the cache, without Redis. A hit takes no longer than a
-/// look into that memory; one thread runs the function, and others that need the same value block until it has. With Redis
-/// on, the function simply runs, which is reported once, since it can't wait for an answer.
+/// A plain `fn` can be cached in the process's own memory, without Redis. A hit is a lookup in that
+/// memory. On a miss one thread runs the function, and other threads that need the same value block
+/// until it is there. With Redis on, the function simply runs, since it can't wait for an answer;
+/// the log says so once.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -391,11 +401,11 @@ use crate::item::Item;
 ///
 /// ## `tags(..)`, `depends(..)`
 ///
-/// What else makes the entry stale. `tags` adds marks that
+/// Name what else makes the entry stale. `tags` adds tags, which
 /// [`#[invalidates(tags(..))]`](macro@invalidates) and `Cache::invalidate_tag` name: strings with
-/// expressions in braces, or expressions that implement `Display`. One of an `Option` that is `None` is no
-/// tag. `depends` adds resources: whatever is written to one of them, be it a single row, reaches the
-/// entry. With an `id` behind it, only writes of that row and of the whole resource do.
+/// expressions in braces, or expressions that implement `Display`. An `Option` that is `None` gives
+/// no tag. `depends` adds resources: a write to one of them, even of a single row, invalidates the
+/// entry. With an `id` after it, only writes of that row and of the whole resource do.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -415,9 +425,9 @@ use crate::item::Item;
 ///
 /// ## `when`, `unless`
 ///
-/// `when` is asked before the call, and knows the parameters: where it is false, the call goes past the
-/// cache. `unless` is asked for a value that was loaded, the one inside `Ok` and `Some`: where it is
-/// true, the value is returned and not stored.
+/// `when` is evaluated before the call, and may use the parameters. If it is false, the call
+/// bypasses the cache. `unless` is called with a loaded value, the one inside `Ok` and `Some`. If
+/// it returns true, the value is returned and not stored.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -431,11 +441,11 @@ use crate::item::Item;
 ///
 /// ## `batch`
 ///
-/// The parameter that holds many ids, a slice or a `Vec`. The function returns a `HashMap` or a
-/// `BTreeMap` from ids to values, or a `Result` of one. It is called with the ids that are not cached,
-/// once, or not at all; each value is stored under its own `users:<id>`, which it shares with the
-/// function that reads one row, and an id that is not in the map is stored as absent. Other parameters
-/// are skipped.
+/// The parameter with many ids, a slice or a `Vec`. The function returns a `HashMap` or a
+/// `BTreeMap` from ids to values, or a `Result` of one. It is called once, with the ids that are
+/// not cached, or not at all. Each value is stored under its own `users:<id>`, which it shares with
+/// the function that reads one row. An id that is not in the map is stored as absent. Other
+/// parameters are skipped.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -449,14 +459,14 @@ use crate::item::Item;
 /// # fn main() {}
 /// ```
 ///
-/// All must be of the type that the function for one row stores. If somebody else is loading some of
-/// the ids, and there are others to load, this call loads all of them and waits for nobody.
+/// The values have the type that the function for one row stores. If another caller is loading some
+/// of the ids, and there are others to load, this call loads all of them and waits for nobody.
 ///
 /// ## `shared`
 ///
-/// The keys of an `op`, or of a resource's entities, belong to one function: another that claims them
-/// is reported and runs without the cache. With `shared` on both they use the same entries; whoever
-/// writes it vouches that they return the same for the same arguments.
+/// The keys of an `op`, or of a resource's entities, belong to one function. Another function that
+/// uses them is reported and runs without the cache. With `shared` on both, they use the same
+/// entries. The author is responsible that both return the same for the same arguments.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -479,13 +489,14 @@ use crate::item::Item;
 ///
 /// ## `strict`, `local`, `local_ttl`
 ///
-/// With Redis on and `CACHE_LOCAL_MB` set, what was read from Redis is kept in the process as well, and follows the
-/// writes of other processes as Redis tells of them: within its push's latency, and within
-/// `CACHE_LOCAL_MAX_STALENESS` (1 s) however the network misbehaves. Writes of the own process are seen at once. A
-/// function whose result may never be older than that of a write that has returned anywhere is `strict`: it asks Redis
-/// each time. With `local = false` nothing of it is kept in the process, for values that are large and rarely read twice;
-/// with `local_ttl = ..`, no copy is served for longer. Without Redis, the process's memory is the cache itself, and
-/// these have no effect.
+/// With Redis on and `CACHE_LOCAL_MB` set, values that were read from Redis are kept in the process
+/// as well. They follow the writes of other processes, which Redis reports: usually within
+/// milliseconds, and within `CACHE_LOCAL_MAX_STALENESS` (1 s) whatever the network does. Writes of
+/// the own process are seen at once. If the result of a function must never be older than a write
+/// that has returned in any process, make it `strict`: it asks Redis each time. `local = false`
+/// keeps no local entries of the function, for values that are large and rarely read twice.
+/// `local_ttl = ..` serves a local entry for at most this time. Without Redis, the process's memory
+/// is the cache itself, and these options have no effect.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -511,9 +522,10 @@ use crate::item::Item;
 ///
 /// ## `in_process`
 ///
-/// Kept in this process only and never sent to Redis, be it a secret or what no other process could use. It is invalidated as
-/// all else is, also by other processes, of which Redis tells. It needs `CACHE_LOCAL_MB` where Redis is on; without,
-/// the function simply runs, which is reported once.
+/// Keeps values in this process only and never sends them to Redis, for secrets and for values that
+/// no other process could use. They are invalidated as usual, also by other processes, whose writes
+/// Redis reports. With Redis on it needs `CACHE_LOCAL_MB`. Without that, the function simply runs,
+/// and the log says so once.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -528,13 +540,14 @@ use crate::item::Item;
 /// ## `codec`
 ///
 /// How values are encoded in Redis: `"json"`, the default, which people can read; `"msgpack"`, with
-/// cache-runtime's feature of that name; `"postcard"`, with its feature, the smallest and fastest,
-/// which has no names of fields, and reads no `flatten`, untagged enums or values of any type; `"json+zstd"`, with
-/// the feature `zstd`, JSON that is compressed in Redis where that makes it smaller. `CACHE_COMPRESS_OVER` compresses
-/// all values over a size.
+/// cache-runtime's feature of that name; `"postcard"`, with its feature, which is the smallest and
+/// fastest, has no names of fields, and can't decode `flatten`, untagged enums or values of any
+/// type; `"json+zstd"`, with the feature `zstd`, which is JSON that is compressed in Redis if that
+/// makes it smaller. `CACHE_COMPRESS_OVER` compresses all values above a size.
 ///
-/// What a codec would lose is not stored: infinity in JSON, `Some(None)` in JSON and MessagePack, a field under
-/// `#[serde(skip)]`, a variant that serde takes for another. The log names the function, the field and a remedy once.
+/// A value that the codec would change is not stored: infinity in JSON, `Some(None)` in JSON and
+/// MessagePack, a field under `#[serde(skip)]`, a variant that serde takes for another. The log
+/// names the function, the field and the fix once.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -548,10 +561,11 @@ use crate::item::Item;
 ///
 /// ## `version`
 ///
-/// A whole number to count up when entries of an older build must not be read, for instance because
-/// a field means something else now. A type with another name or another shape is a miss by itself, in every codec: the
-/// fields and variants that its `Deserialize` asks for, in all parts, are hashed into each entry. They are found by
-/// reading the type once from made-up values, which does not show all; these changes need a `version`:
+/// A whole number to increase when entries of an older build must not be read, for instance because
+/// the meaning of a field has changed. If a type's name or shape changes, its old entries are
+/// misses without it, in every codec: a hash of the fields and variants that its `Deserialize` asks
+/// for, in all parts, is in each entry. They are found by reading the type once from made-up
+/// values, which does not show everything. These changes need a `version`:
 ///
 /// - of optional fields in what is flattened and in untagged enums, and of fields in internally tagged enums;
 /// - of what a `with = ..`, `try_from` or hand-written `Deserialize` makes of the same text or number;
@@ -612,12 +626,12 @@ pub fn cached(args: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
-/// Options for all annotated methods of an `impl` block, where the same words would stand on each.
+/// Options for all annotated methods of an `impl` block.
 ///
 /// A method's own option wins. `resource`, `cache`, `crate`, `ttl`, `none_ttl`, `codec`, `version`,
-/// `stale_if_error`, `swr`, `timeout`, `early`, `jitter` and `local_ttl` are for `#[cached]`; of these
-/// `cache` and `crate` are also for `#[invalidates]`, as are `rejected`, `crash_safe` and `required`; and
-/// a write that names neither a resource nor tags is one of the block's resource.
+/// `stale_if_error`, `swr`, `timeout`, `early`, `jitter` and `local_ttl` apply to `#[cached]`.
+/// `cache`, `crate`, `rejected`, `crash_safe` and `required` apply to `#[invalidates]`. A write
+/// that names neither a resource nor tags invalidates the block's resource.
 ///
 /// ```
 /// # use cache_runtime::{Cache, cache_defaults, cached, invalidates};
@@ -650,11 +664,12 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
     defaults::cache_defaults(args.into(), item.into()).into()
 }
 
-/// Runs the function, then makes what is cached of a resource stale, then returns.
+/// Runs the function, invalidates the entries of a resource, then returns.
 ///
-/// A cached read of this process that starts after the function returned never gets older data; nor does one of another process
-/// once Redis has the invalidation, which it has by then unless it is away (`required` refuses to write then). Copies in *another*
-/// process may be behind by `CACHE_LOCAL_MAX_STALENESS`.
+/// A cached read in this process that starts after the function returned never gets older data. The
+/// same holds for other processes once Redis has the invalidation, which it has by then unless it
+/// is away (with `required` the write is then refused). A local entry in *another* process may be
+/// older by `CACHE_LOCAL_MAX_STALENESS`.
 ///
 /// ```
 /// use cache_runtime::invalidates;
@@ -679,18 +694,21 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 /// # fn main() {}
 /// ```
 ///
-/// It goes on any `async fn` with a body, whatever that returns. If the future is dropped before it
-/// is done, or the body panics, the invalidation happens all the same: the write may have.
+/// It goes on any `async fn` with a body, whatever it returns. If the future is dropped before it
+/// is done, or the body panics, the invalidation happens all the same, since the write may have
+/// happened.
 ///
-/// A function with a parameter that is a transaction, or a connection or an executor that may be in one, is refused unless
-/// it says `after_commit` or `autocommit`: it would invalidate before the caller commits. So is one that is `#[cached]` as well and
-/// made of a resource it invalidates: no call of it would be a hit.
+/// A function whose parameter is a transaction, or a connection or an executor that may be in one,
+/// is refused unless it says `after_commit` or `autocommit`: it would invalidate before the caller
+/// commits. A function that is also `#[cached]` with a resource that it invalidates is refused as
+/// well: no call of it would be a hit.
 ///
 /// # Options
 ///
 /// ## Resources — required
 ///
-/// One or more, each a string or the path of a constant, each as a whole unless an `id` follows.
+/// One or more, each a string or the path of a constant. Each is invalidated as a whole, unless an
+/// `id` follows.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -708,12 +726,12 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `id`
 ///
-/// The row of the resource before it, as its readers name it: what they have as `id` in their keys.
-/// It may use the parameters and `result`, the value inside `Ok` and `Some`. Where there is no such
-/// value, the whole resource is made stale. It is one row: a parameter that is a list of ids is refused, for no
-/// reader has a row of that id; write `ids`.
-/// (If rows do have lists as ids, write `id = path.as_slice()`.) A literal may stand here, for a resource of a
-/// single row, but no text that names a parameter.
+/// The row of the resource before it, in the form that its readers use as `id` in their keys. It
+/// may use the parameters and `result`, the value inside `Ok` and `Some`. If there is no such
+/// value, the whole resource is invalidated. It is one row. A parameter that is a list of ids is
+/// refused, since no reader has a row with that id; write `ids`. (If rows do have lists as ids,
+/// write `id = path.as_slice()`.) A literal is allowed, for a resource with a single row, but no
+/// text that contains the name of a parameter.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -732,9 +750,9 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `ids`
 ///
-/// Many rows of the resource before it: anything that can be iterated, of the parameters or of `result`. They
-/// are invalidated together, with what is derived from the resource; more than 4,096 rows are the
-/// whole resource.
+/// Many rows of the resource before it: anything that can be iterated, computed from the parameters
+/// or from `result`. They are invalidated together with the entries derived from the resource. More
+/// than 4,096 rows invalidate the whole resource.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -754,10 +772,10 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `ops(..)`
 ///
-/// Of what is derived from the resource before it, only what is cached under these `op`s (of a function
-/// without one, its name). Alone it leaves the rows as they are; with `id` or `ids` these rows are made
-/// stale as well. It costs the same whatever there is. The author vouches that the write changes
-/// nothing else.
+/// Of the entries derived from the resource before it, invalidates only those cached under these
+/// `op`s (for a function without an op, its name). Alone it leaves the rows as they are; with `id`
+/// or `ids` it invalidates these rows as well. It costs the same for any number of entries. The
+/// author is responsible that the write changes nothing else.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -775,7 +793,7 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `tags(..)`
 ///
-/// The entries that carry these tags; written as in [`#[cached]`](macro@cached). It may stand alone.
+/// The entries with these tags, written as in [`#[cached]`](macro@cached). It needs no resource.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -788,10 +806,10 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `rejected`, `on = ok`
 ///
-/// After an error the resource is made stale, too, and once more a little later, because an error
-/// may hide a commit: think of a connection that breaks before the answer. `rejected` tells the
-/// errors that wrote nothing, so that a stream of refused writes does not empty the cache; `on = ok`
-/// vouches for all of them. With `rejected` the function returns a `Result`.
+/// After an error the resource is invalidated too, and once more a little later, because an error
+/// may hide a commit: the connection may break before the answer arrives. `rejected` tells which
+/// errors wrote nothing, so that many refused writes do not empty the cache. `on = ok` says it of
+/// all errors. With `rejected` the function returns a `Result`.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -812,19 +830,21 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `crash_safe`
 ///
-/// Announces the write before the body runs, so that a process which is killed between its commit and the
-/// invalidation leaves nothing stale: what the write concerns is not cached until it is known how it ended,
-/// or the announcement is over (10 seconds after the process has ended). It costs two round trips, and needs
-/// that nobody evicts or flushes the announcement and that the process is not paused for that long right
-/// before its commit. If the store is away, the write goes on as if it had not asked for it.
+/// Announces the write before the body runs, so that a process that is killed between its commit
+/// and the invalidation leaves nothing stale. The data that the write concerns is not cached until
+/// the outcome is known, or the announcement has expired (10 seconds after the process has ended).
+/// It costs one more round trip. It relies on two premises: nobody evicts or flushes the
+/// announcement, and the process is not paused for that long right before its commit. If the store
+/// is away, the write goes on as without this option.
 ///
-/// An `id` that needs `result` is not known before: then the whole resource is announced, and invalidated.
+/// If an `id` needs `result`, it is not known before the body runs. Then the whole resource is
+/// announced, and invalidated.
 ///
 /// ## `required`
 ///
-/// Refuses the write, before the body runs, while the store is away: no other process is ever stale because
-/// an invalidation had to wait. The function returns a `Result` whose error is `From<cache_runtime::Error>`.
-/// With the cache off nothing is refused.
+/// Refuses the write, before the body runs, while the store is away. So no other process is ever
+/// stale because an invalidation had to wait. The function returns a `Result` whose error is
+/// `From<cache_runtime::Error>`. With the cache off nothing is refused.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -842,9 +862,10 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `after_commit`
 ///
-/// The function takes part in its caller's transaction, and is called inside `Cache::after_commit` or
-/// `cache_runtime::sqlx::transaction`, which invalidate when the transaction has ended. Called outside of
-/// them it is reported, and what it concerns is not cached until its commit must have arrived.
+/// The function takes part in its caller's transaction, and is called inside `Cache::after_commit`
+/// or `cache_runtime::sqlx::transaction`, which invalidate when the transaction has ended. A call
+/// outside of them is logged, and the data concerned is not cached until its commit must have
+/// arrived.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -858,8 +879,9 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## `autocommit`
 ///
-/// `autocommit(executor)`, or several names, says of a parameter that no caller passes a transaction in it, nor a connection
-/// that is in one: each statement commits by itself before the function returns. Nothing checks that.
+/// `autocommit(executor)`, or several names: declares that no caller passes a transaction in this
+/// parameter, or a connection that is in one. Each statement commits by itself before the function
+/// returns. Nothing checks that.
 ///
 /// ```
 /// # use cache_runtime::invalidates;
@@ -873,16 +895,17 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// ## Reads inside the body
 ///
-/// A body that writes a row and reads it back for its response sees what it has written: inside it, and in all that it
-/// awaits, reads of what the write invalidates go past the cache and store nothing. All other reads ask the store and
-/// take no local entry, so that a row is not changed on the strength of a copy that may be behind
-/// (*read-modify-write*). Two writers at once are the database's part: a version column, `SELECT .. FOR UPDATE`, or one
-/// `UPDATE` that computes the new value. Tasks that the body spawns are not part of it.
+/// A body that writes a row and reads it back for its response sees its own changes. Inside the
+/// body, and in everything that it awaits, reads of data that the write invalidates bypass the
+/// cache and store nothing. All other reads ask the store and use no local entry, so that a row is
+/// not changed based on an old value (*read-modify-write*). Two concurrent writers are the
+/// database's task: use a version column, `SELECT .. FOR UPDATE`, or one `UPDATE` that computes the
+/// new value. Tasks that the body spawns are not part of it.
 ///
 /// ## `cache`, `crate`
 ///
-/// As for [`#[cached]`](macro@cached). What a function caches in an instance of its own has to be
-/// invalidated in the same instance.
+/// As for [`#[cached]`](macro@cached). Entries of a separate cache have to be invalidated in the
+/// same cache.
 #[proc_macro_attribute]
 pub fn invalidates(args: TokenStream, item: TokenStream) -> TokenStream {
     compile(
@@ -895,8 +918,8 @@ pub fn invalidates(args: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
-/// Tokens to options and item, these to a model, the model to tokens; or all mistakes and the item
-/// untouched.
+/// Options and item are read from tokens, checked into a model, and expanded to tokens. If there
+/// are mistakes, returns all of them and the item unchanged.
 fn compile<A, M>(
     args: TokenStream2,
     item: TokenStream2,

@@ -1,6 +1,6 @@
-//! What is left of an annotated function when all is checked and defaults are applied.
+//! The checked form of an annotated function, with defaults applied.
 //!
-//! Nothing here can contradict itself, which is why `expand` has no error to report.
+//! Its values can't contradict each other, so `expand` has no errors to report.
 
 use proc_macro2::Span;
 use syn::{Expr, Ident, LitStr, Path, Token, Type};
@@ -26,54 +26,54 @@ pub(crate) struct CachedFn {
     pub(crate) shared: bool,
     pub(crate) copies: Copies,
     pub(crate) grace: Grace,
-    /// By what name the body knows its load context.
+    /// The name of the load context in the body.
     pub(crate) context: Option<Ident>,
-    /// Given if the body may go on when its caller has been answered.
+    /// Given if the body may go on after its caller has the answer.
     pub(crate) detached: Option<Detached>,
-    /// How many loads may run at a time.
+    /// The limit on loads at a time.
     pub(crate) max_loads: Option<Expr>,
-    /// Whether a request remembers what it was answered.
+    /// Whether a request remembers the result.
     pub(crate) memo: bool,
-    /// What the key takes from what is set around the call.
+    /// The values around the call that the key contains.
     pub(crate) include_context: Vec<LitStr>,
-    /// What may be a connection, for all that its name says.
+    /// Parameters that may be a connection under an unknown name.
     pub(crate) reads_through: Vec<Expr>,
 }
 
-/// What else a value is made of.
+/// A further dependency of a value.
 pub(crate) struct Depends {
     pub(crate) resource: Name,
-    /// The row; without it all of the resource.
+    /// The row; without it the whole resource.
     pub(crate) row: Option<Part>,
 }
 
-/// A type that the caller chooses, and what tells calls with other types apart.
+/// A type that the caller chooses, and how calls with other types are told apart.
 pub(crate) enum Typing {
     /// The hash in the key covers the type of this parameter.
     InKey(Ident),
     /// Entries of this type parameter are told apart by their fingerprint.
     Entry(Ident),
-    /// The same of the type of this parameter.
+    /// The same for the type of this parameter.
     EntryOf(Ident),
-    /// The author says that the value does not depend on it, or it is the value's own type.
+    /// The author declares that the value does not depend on it, or it is the value's own type.
     LeftOut(Ident),
-    /// The same of the type of this parameter.
+    /// The same for the type of this parameter.
     LeftOutOf(Ident),
 }
 
-/// What becomes of copies in the process.
+/// The use of local entries.
 pub(crate) enum Copies {
-    /// They are kept, for no longer than this if it says so.
+    /// They are kept, for at most this time if one is given.
     Kept(Option<Ttl>),
-    /// None is kept.
+    /// None are kept.
     NotKept,
-    /// None answers, nor is one kept.
+    /// None are served or kept.
     Strict,
-    /// There is nothing else.
+    /// Values are kept only in the process.
     InProcess,
 }
 
-/// What the function does while its source is slow or fails, and how often that is checked.
+/// The behaviour while the source is slow or fails, and the share of audited hits.
 pub(crate) struct Grace {
     pub(crate) swr: Option<Option<Ttl>>,
     pub(crate) stale_if_error: Option<Ttl>,
@@ -83,9 +83,9 @@ pub(crate) struct Grace {
     pub(crate) audit: Option<Expr>,
 }
 
-/// What a body that goes on by itself has to own.
+/// The values that a body owns if it may go on by itself.
 pub(crate) struct Detached {
-    /// `self` as it was written, and its type in the body, if it is borrowed and the body mentions it.
+    /// `self` as it was written, and its type in the body, if it is borrowed and the body uses it.
     pub(crate) this: Option<(Token![self], Type)>,
     /// The parameters that are borrowed, with the type each has in the body.
     pub(crate) borrowed: Vec<(Ident, Type)>,
@@ -103,14 +103,14 @@ pub(crate) struct InvalidatesFn {
     pub(crate) required: bool,
     /// Whether the function takes part in its caller's transaction.
     pub(crate) after_commit: bool,
-    /// What may be a connection, borrowed. The compiler knows its type.
+    /// Parameters, borrowed, that may be a connection. The compiler knows their types.
     pub(crate) writes_through: Vec<Expr>,
     /// Given if some target's rows are [`Rows::OfResult`].
     pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,
 }
 
-/// What generated code refers to.
+/// The paths that generated code uses.
 pub(crate) struct Env {
     /// `crate = ..`; else `::cache_runtime`.
     pub(crate) krate: Option<Path>,
@@ -118,7 +118,7 @@ pub(crate) struct Env {
     pub(crate) cache: Option<Expr>,
 }
 
-/// The name of an entry behind its resource.
+/// The form of an entry's name behind its resource.
 pub(crate) enum Key {
     /// `users:1`
     Entity(Part),
@@ -142,7 +142,7 @@ pub(crate) struct Batch {
     pub(crate) by: BatchBy,
 }
 
-/// How the body takes the ids it is to load.
+/// How the body takes the ids to load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum BatchBy {
     /// `&[K]`
@@ -151,7 +151,7 @@ pub(crate) enum BatchBy {
     Vec,
 }
 
-/// The middle of a key.
+/// The middle part of a key.
 pub(crate) enum Op {
     Given(Name),
     /// The function's name.
@@ -167,9 +167,9 @@ pub(crate) struct Part {
     pub(crate) place: Span,
 }
 
-/// What happens to `None`.
+/// The handling of `None`.
 pub(crate) enum Absence {
-    /// Kept for the runtime's default.
+    /// Stored for the runtime's default time.
     ByDefault,
     /// `none_ttl = ..`
     KeptFor(Ttl),
@@ -177,17 +177,17 @@ pub(crate) enum Absence {
     NotKept,
 }
 
-/// What a write makes stale.
+/// One target of a write.
 pub(crate) struct Target {
     pub(crate) resource: Name,
     pub(crate) rows: Rows,
-    /// Of what is derived only this, if anything is named.
+    /// The derived entries that are invalidated, if any are named.
     pub(crate) ops: Vec<Name>,
 }
 
-/// Which rows of a resource a write makes stale; what is derived from it is, too.
+/// The rows of a resource that a write invalidates, besides the derived entries.
 pub(crate) enum Rows {
-    /// None by themselves: all of them, unless ops are named.
+    /// No single rows: all of them, unless ops are named.
     NotNamed,
     /// The row with an id that is known before the function runs.
     One(Part),
@@ -211,20 +211,20 @@ impl Rows {
     }
 }
 
-/// The scope of ids that mention `result`.
+/// The scope of ids that use `result`.
 pub(crate) struct AfterResult {
     /// `result` as it was written in an id, so that the closure's parameter is the same name.
     pub(crate) result: Ident,
-    /// Parameters by value that ids mention as well: the body takes them before the ids are known.
+    /// By-value parameters that ids use as well: the body takes them before the ids are known.
     pub(crate) kept: Vec<Ident>,
 }
 
-/// After which results a write invalidates.
+/// The results after which a write invalidates.
 pub(crate) enum On {
     /// After all of them: an error may hide a commit.
     Always,
     /// `on = ok`
     Ok,
-    /// All but the errors the expression knows to have written nothing.
+    /// All except the errors for which the expression is true: they wrote nothing.
     UnlessRejected(Box<Expr>),
 }

@@ -1,4 +1,5 @@
-//! What the unit tests of this crate share: attributes and functions in strings, mistakes and expansions out.
+//! Helpers of this crate's unit tests: attributes and functions as strings in, mistakes and
+//! expansions out.
 
 use proc_macro2::TokenStream;
 
@@ -33,7 +34,7 @@ pub(crate) fn invalidates(args: &str, item: &str) -> String {
     pretty(expansion("invalidates", tokens(args), tokens(item)))
 }
 
-/// What an attribute makes of a function.
+/// The expansion of an attribute.
 pub(crate) fn expansion(attribute: &str, args: TokenStream, item: TokenStream) -> TokenStream {
     match attribute {
         "cached" => compile(args, item, args::cached, check::cached, expand::cached),

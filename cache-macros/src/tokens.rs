@@ -1,4 +1,4 @@
-//! Questions about tokens: how a person writes them, and whether a name is among them.
+//! Helpers for tokens: printing them as a person writes them, and searching for a name.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -38,8 +38,8 @@ fn push(out: &mut String, tokens: TokenStream) {
     }
 }
 
-/// The first place where an expression reads the variable `name`: not a field, not a path's segment, but also
-/// inside a macro, and in a format string as `{name}`.
+/// The first place where an expression reads the variable `name`: not a field, not a path's
+/// segment; also inside a macro, and in a format string as `{name}`.
 pub(crate) fn mention(tokens: TokenStream, name: &str) -> Option<Ident> {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let punct = |n: Option<usize>, wanted: char| {

@@ -1,7 +1,9 @@
-//! What the cache map says of a function: `users:{id: i64}, ttl 300`. `cache_runtime::map` reads it.
+//! The description of a function for the map: `users:{id: i64}, ttl 300`. `cache_runtime::map`
+//! reads it.
 //!
-//! The name of an entry comes first, or of each target of a write; what is not known before the program runs stands in
-//! braces. Options follow, behind commas; a comma in braces belongs to what stands there.
+//! The name of an entry comes first, or of each target of a write. Parts that are known only at run
+//! time are in braces. Options follow, separated by commas; a comma inside braces belongs to the
+//! part in the braces.
 
 use syn::Type;
 
@@ -54,7 +56,7 @@ pub(crate) fn invalidates(function: &InvalidatesFn) -> String {
     }
     words.extend(function.tags.iter().map(tag));
     if function.crash_safe {
-        // A space, because a resource may be named like any single word.
+        // A space, because a resource may have the name of any single word.
         words.push("crash safe".to_owned());
     }
     words.join(", ")

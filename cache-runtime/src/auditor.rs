@@ -1,4 +1,4 @@
-//! What the auditor remembers and decides: suspects, a limit, findings.
+//! The auditor's memory and decisions: suspects, a limit, findings.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,15 +18,15 @@ use crate::telemetry::audit::Finding;
 const SUSPECTS: usize = 256;
 /// How many findings are kept for the report.
 pub(crate) const KEPT: usize = 32;
-/// How many audits run at a time. While a database does not answer, no more callers than these wait
-/// for it though their values are known.
+/// How many audits run at a time. If the database does not answer, no more callers than these wait
+/// for it although their values are cached.
 const AT_A_TIME: usize = 32;
-/// A suspect's function is not run again sooner than this after it was asked for.
+/// The pause between two second looks at a suspect.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A stale entry of one resource is logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Which entry it is: another load of the same value is another one.
+/// Identifies an entry: another load of the same value is another entry.
 pub(crate) type Identity = (Stamp, Millis);
 
 struct Suspect {
@@ -34,44 +34,44 @@ struct Suspect {
     fresh: LoadResult,
     since: Instant,
     is_confirmed: bool,
-    /// How many hits that were drawn at random are of it.
+    /// How many of its hits were drawn at random.
     drawn: u64,
-    /// When a hit was taken for the second look, the last time.
+    /// When a hit was last taken for the second look.
     asked: Option<Instant>,
 }
 
-/// That a hit is audited, and why. It is one of so many at a time until it is dropped.
+/// The permission to audit one hit. It counts against `AT_A_TIME` until it is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Draw {
-    /// Whether it was drawn at random. What was not says nothing of all hits: it is a second look at
-    /// a suspect.
+    /// Whether the hit was drawn at random. Otherwise it is a second look at a suspect, which says
+    /// nothing about hits in general.
     pub(crate) is_random: bool,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-/// A suspect that is none any more.
+/// An entry that is no longer a suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cleared {
-    /// How many hits that were drawn at random were of it.
+    /// How many of its hits were drawn at random.
     pub(crate) drawn: u64,
     pub(crate) since: Instant,
 }
 
-/// What is thought of an entry whose value differed once more.
+/// The decision about an entry whose value differed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Suspicion {
-    /// It did for the first time.
+    /// It differed for the first time.
     First,
     /// Its function has returned the same other value twice.
     Agreed {
-        /// When it did the first time.
+        /// When that was the first time.
         since: Instant,
     },
-    /// That is known, and waits to be confirmed.
+    /// That is known, and waits for confirmation.
     Waiting,
     /// Its function returned another value than the last time.
     Unstable {
-        /// How many hits that were drawn at random were of it.
+        /// How many of its hits were drawn at random.
         drawn: u64,
     },
 }
@@ -92,7 +92,7 @@ impl fmt::Debug for Auditor {
     }
 }
 
-/// So many audits in a second at most.
+/// The limit on audits per second.
 struct Limit {
     per_second: u32,
     left: u32,
@@ -115,7 +115,8 @@ impl Auditor {
         }
     }
 
-    /// Whether this hit is to be audited: one of so many, or the second look at a suspect.
+    /// Decides whether this hit is audited: because it is drawn at random, or as the second look at
+    /// a suspect.
     pub(crate) fn draw(&self, threshold: u32, key: &str) -> Option<Draw> {
         let is_random = fastrand::u32(..) <= threshold;
         if !is_random && !self.wants_second_look(key) {
@@ -128,7 +129,7 @@ impl Auditor {
         })
     }
 
-    /// Whether this key is a suspect's, at which nobody is taking the second look.
+    /// Whether this key is a suspect's, and no other caller is taking the second look.
     fn wants_second_look(&self, key: &str) -> bool {
         if !self.has_suspects.load(Ordering::Relaxed) {
             return false;
@@ -158,14 +159,14 @@ impl Auditor {
         may
     }
 
-    /// What the function returned the last time that this entry's value differed.
+    /// What the function returned when this entry's value last differed.
     pub(crate) fn value_before(&self, key: &str) -> Option<LoadResult> {
         let suspects = self.suspects.lock();
         suspects.get(key).map(|suspect| suspect.fresh.clone())
     }
 
-    /// The value of this entry differs from what its function has just returned. `is_random` says
-    /// whether the hit was drawn at random.
+    /// Records that the value of this entry differs from what its function has just returned.
+    /// `is_random` says whether the hit was drawn at random.
     pub(crate) fn suspect(
         &self,
         key: &str,
@@ -193,7 +194,7 @@ impl Auditor {
             };
         }
         if suspects.len() >= SUSPECTS && !suspects.contains_key(key) {
-            // One that nobody reads again would stay for ever, and all places would be taken.
+            // A suspect that nobody reads again would stay for ever, and take a slot.
             let oldest = suspects.iter().min_by_key(|(_, suspect)| suspect.since);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 suspects.remove(&oldest);
@@ -218,7 +219,7 @@ impl Auditor {
         suspects.get(key).is_some_and(|it| it.identity == identity)
     }
 
-    /// The entry is no suspect any more; returns what was known of it, if it was one.
+    /// Removes a suspect, and returns what was known of it.
     pub(crate) fn clear(&self, key: &str) -> Option<Cleared> {
         if !self.has_suspects.load(Ordering::Relaxed) {
             return None;
@@ -253,7 +254,7 @@ impl Auditor {
         kept.push_back(finding);
     }
 
-    /// The last findings.
+    /// The most recent findings.
     pub(crate) fn kept(&self) -> Vec<Finding> {
         self.kept.lock().iter().cloned().collect()
     }

@@ -1,5 +1,5 @@
-//! Watches a store for what it does not report by itself: its circuit, flushes of local entries,
-//! what operators have switched off for all.
+//! Watches a store for changes that it does not report: its circuit, flushes of local entries, and
+//! the switches for all processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::store::{Circuit, Store};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::EventKind;
 
-/// How often the circuit is looked at besides, for the changes that no connection brings.
+/// How often the circuit is checked besides, for changes without a change of the connection.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts to watch; does nothing for a store without a connection.
@@ -42,7 +42,7 @@ pub(crate) fn start(
     }
 }
 
-/// Says that reads were switched.
+/// Reports that reads were switched.
 pub(crate) fn report_switch(telemetry: &Telemetry, target: &str, enabled: bool, everywhere: bool) {
     tracing::warn!(
         target,
@@ -74,7 +74,7 @@ async fn watch(store: Arc<dyn Store>, local: Option<Arc<Local>>, telemetry: Arc<
         telemetry
             .circuit_opened
             .add(opened.saturating_sub(openings));
-        // One that is over already: it opened and closed since the last look.
+        // The circuit breaker has opened and closed since the last look.
         if opened > openings && circuit == Circuit::Closed && now == Circuit::Closed {
             publish_change(&telemetry, circuit, Circuit::Open, store.reason());
             circuit = Circuit::Open;

@@ -20,14 +20,14 @@ pub enum CacheAccess {
     Nobody,
 }
 
-/// Why somebody may not.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// No token was sent, or another one.
+    /// No token was sent, or a wrong one.
     WrongToken,
-    /// No token would do.
+    /// No token is accepted.
     Always,
-    /// It came by way of another machine, or a page of another site asks for it.
+    /// A proxy forwarded it, or its `Host` is not this machine.
     Forwarded,
 }
 
@@ -43,8 +43,9 @@ impl CacheAccess {
         }
     }
 
-    /// Whether the sender of `token` may change the cache. `headers` tell whether it is this machine that asks: behind a
-    /// proxy all clients come from loopback, and a name of another site can be made to lead there (DNS rebinding).
+    /// Whether the sender of `token` may change the cache. `headers` show whether the request comes
+    /// from this machine: behind a proxy all clients connect from loopback, and the name of another
+    /// site can be made to resolve to loopback (DNS rebinding).
     ///
     /// # Errors
     /// When it may not.
@@ -59,7 +60,7 @@ impl CacheAccess {
     }
 }
 
-/// Whether the request came by way of a proxy, or was sent to a name that is not this machine's.
+/// Whether a proxy forwarded the request, or its `Host` is not this machine.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
     if proxied.iter().any(|name| headers.contains_key(*name)) {

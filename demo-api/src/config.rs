@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::access::Token;
 
-/// Where the API listens, where its data is, and what clients may do.
+/// The address to listen on, the database, and the limits for clients.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `HOST`, by default `127.0.0.1`.
@@ -25,11 +25,11 @@ pub struct Config {
     pub max_connections: usize,
     /// `CLIENT_TIMEOUT_SECS`, by default 10.
     pub client_timeout: Duration,
-    /// `OUTBOX`, by default false: the database invalidates. Needs PostgreSQL.
+    /// `OUTBOX`, by default false: the database invalidates. Needs PostgreSQL, or a file of SQLite.
     pub outbox: bool,
 }
 
-/// A variable that holds something unusable.
+/// A variable with an unusable value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{variable}: {problem}")]
 pub struct ConfigError {
@@ -38,7 +38,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Names the variable and what is wrong with it.
+    /// Names the variable and the problem.
     pub fn new(variable: &'static str, problem: impl Into<String>) -> Self {
         Self {
             variable,
@@ -48,10 +48,10 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Reads the environment. A variable that is set to nothing counts as unset.
+    /// Reads the environment. An empty variable counts as unset.
     ///
     /// # Errors
-    /// When a variable holds something unusable.
+    /// If a variable has an unusable value.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_variables(|name| env::var(name).ok())
     }
@@ -61,7 +61,7 @@ impl Config {
         let admin_token = match variable("CACHE_ADMIN_TOKEN") {
             None => None,
             Some(token) => Some(Token::new(token.trim()).ok_or_else(|| {
-                // What it held may be most of a secret.
+                // Its value may be most of a secret.
                 ConfigError::new(
                     "CACHE_ADMIN_TOKEN",
                     "can't stand in a header; use ASCII letters, digits and signs without spaces",
@@ -70,7 +70,7 @@ impl Config {
         };
         let database_url =
             variable("DATABASE_URL").unwrap_or_else(|| "sqlite://demo.db?mode=rwc".into());
-        // The rest of the URL may hold a password, so the message keeps to the scheme.
+        // The rest of the URL may contain a password, so the message shows only the scheme.
         match database_url.split_once(':') {
             Some(("sqlite" | "postgres" | "postgresql", _)) => {}
             Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {

@@ -1,4 +1,4 @@
-//! Opening the database: connections, tables, first rows.
+//! Opens the database: connections, tables, first rows.
 
 use std::time::Duration;
 
@@ -31,14 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When the database can't be reached or refuses.
 pub async fn open(url: &str) -> Result<AnyPool, sqlx::Error> {
     sqlx::any::install_default_drivers();
-    // The pool would try again until its own timeout, and report that instead of the reason.
+    // The pool would try again until its own timeout, and report a timeout instead of the reason.
     let first = tokio::time::timeout(PATIENCE, AnyConnection::connect(url)).await;
     first
         .map_err(|_| sqlx::Error::PoolTimedOut)??
         .close()
         .await?;
 
-    // Each connection to an in-memory database would have a database of its own.
+    // Each connection to an in-memory database would open a database of its own.
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     let options = AnyPoolOptions::new()
         .acquire_timeout(PATIENCE)
@@ -112,8 +112,8 @@ async fn first_time(connection: &mut AnyConnection, step: &str) -> Result<bool, 
     Ok(done.rows_affected() == 1)
 }
 
-/// Lets readers go on while somebody writes. SQLite remembers it in the file, and does not wait for the
-/// lock that the change takes, so this does.
+/// Lets readers continue while somebody writes. SQLite stores this setting in the file, and does
+/// not wait for the lock that the change needs, so this function does.
 async fn write_ahead_log(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     let mut attempts = 50;
     loop {

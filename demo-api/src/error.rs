@@ -1,19 +1,19 @@
-//! What can go wrong below the HTTP layer.
+//! The errors below the HTTP layer.
 
 use thiserror::Error;
 
-/// Input that cannot be used: which part of it, and why.
+/// Input that can't be used: the field, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{field}: {reason}")]
 pub struct Invalid {
     /// The field, as the client wrote it: `age`, `conditions[0].value`.
     pub field: String,
-    /// What is wrong with it, for people.
+    /// The problem, as text for people.
     pub reason: String,
 }
 
 impl Invalid {
-    /// Names the field and what is wrong with it.
+    /// Names the field and the problem.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -45,14 +45,14 @@ pub enum ServiceError {
     /// The database failed, or could not be reached.
     #[error("database error")]
     Db(#[from] sqlx::Error),
-    /// Rows have no JSON. No type of this API does that.
+    /// A row could not be written as JSON. No type of this API causes that.
     #[error("the answer could not be encoded")]
     Encoding(#[from] cache_runtime::Error),
 }
 
 impl ServiceError {
-    /// Whether the database is sure to be unchanged. A refused write says nothing new about the data, so it
-    /// need not empty the cache; a failure of the database may hide a commit, so it must.
+    /// Whether the database is certain to be unchanged. A refused write changes nothing, so it need
+    /// not empty the cache. A failure of the database may hide a commit, so it must.
     #[must_use]
     pub fn wrote_nothing(&self) -> bool {
         match self {

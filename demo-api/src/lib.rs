@@ -1,13 +1,13 @@
 //! A small HTTP API over SQLite or PostgreSQL whose reads are cached with `cache-runtime`.
 //!
-//! Where to look first:
+//! Where to start:
 //!
-//! * [`service`]: the two attributes at work, once for every resource;
+//! * [`service`]: the two attributes, once for every resource;
 //! * [`users`] and [`products`]: what a resource is: a struct, a table and one implementation;
-//! * [`filter`]: how two request bodies that mean the same come to share a cache key;
-//! * [`api`]: the HTTP side, which knows nothing of the cache but the `Cache-Status` header;
-//! * [`outbox`]: how PostgreSQL tells the cache of changes, whoever makes them;
-//! * [`server`] and [`access`]: what clients may take of the server, and who may empty the cache.
+//! * [`filter`]: how two request bodies with the same meaning share a cache key;
+//! * [`api`]: the HTTP side, which knows nothing of the cache except the `Cache-Status` header;
+//! * [`outbox`]: how the database reports changes to the cache, whoever makes them;
+//! * [`server`] and [`access`]: limits for clients, and who may empty the cache.
 
 pub mod access;
 pub mod api;
@@ -34,7 +34,8 @@ use crate::products::Product;
 use crate::resource::Resource;
 use crate::users::User;
 
-/// What the annotated functions read and write: the service is written once, for every resource.
+/// The map of the annotated functions. The service is written once, for every resource, so the map
+/// needs the names that its constant stands for.
 #[must_use]
 pub fn cache_map() -> CacheMap {
     cache_runtime::map()

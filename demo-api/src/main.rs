@@ -53,7 +53,7 @@ fn start() -> Result<ExitCode, Failure> {
     let map = demo_api::cache_map;
     match arguments[..] {
         [] => with_runtime("info,poem=warn,sqlx=warn", serve()),
-        // What the connection has to say is in the checkup.
+        // Connection problems are part of the report.
         ["doctor"] => with_runtime("error", doctor()),
         [
             "outbox",
@@ -82,7 +82,8 @@ fn with_runtime(
     log_level: &str,
     run: impl Future<Output = Result<ExitCode, Failure>>,
 ) -> Result<ExitCode, Failure> {
-    // Before there is a second thread: it changes the environment. Variables that are set already win.
+    // Before a second thread exists, because it changes the environment. Variables that are set
+    // already win.
     match dotenvy::dotenv() {
         Err(error) if !error.not_found() => return Err(format!(".env: {error}").into()),
         _ => {}
@@ -94,7 +95,7 @@ fn with_runtime(
     runtime.block_on(run)
 }
 
-/// Prints what had better be changed, and what was looked at.
+/// Prints the settings that should be changed, and what was checked.
 async fn doctor() -> Result<ExitCode, Failure> {
     let cache = Cache::new(cache_config()?.advice(false)).await;
     let checkup = cache.checkup().await;
@@ -107,13 +108,13 @@ async fn doctor() -> Result<ExitCode, Failure> {
     })
 }
 
-/// Installs the outbox in the database, looks at it, or takes it away.
+/// Installs the outbox in the database, shows its state, or removes it.
 async fn run_outbox(command: String) -> Result<ExitCode, Failure> {
     let config = Config::from_env()?;
     match command.as_str() {
         "sql" => return print(&outbox::sql(&config.database_url)?),
         "install" => {
-            // The tables come first.
+            // The tables have to exist first.
             let pool = db::open(&config.database_url)
                 .await
                 .map_err(|error| unusable(&config, &error))?;
@@ -153,7 +154,7 @@ async fn switches(change: Option<(&str, bool)>) -> Result<ExitCode, Failure> {
 async fn serve() -> Result<ExitCode, Failure> {
     let config = Config::from_env()?;
     let cache_config = cache_config()?;
-    // Before the cache, so that nothing is recorded for nobody.
+    // Before the cache, so that no figure is recorded without a recorder.
     api::metrics::install()?;
 
     let listener = listen(&config).await?;
@@ -184,7 +185,7 @@ async fn serve() -> Result<ExitCode, Failure> {
     server::serve(listener, routes, limits, stop).await?;
 
     tracing::info!("stopping");
-    // In this order: invalidations still on their way are delivered before the process ends.
+    // In this order: waiting invalidations are delivered before the process ends.
     cache.shutdown().await;
     pool.close().await;
     Ok(ExitCode::SUCCESS)
@@ -198,7 +199,8 @@ fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
     ConfigError::new("DATABASE_URL", problem)
 }
 
-/// As the environment says; where it does not refuse the in-process tier, that is on, beside Redis or without.
+/// The configuration from the environment. Unless the environment turns it off, the local tier is
+/// on, with Redis or without.
 fn cache_config() -> Result<CacheConfig, Failure> {
     let config = CacheConfig::from_env()?.map(demo_api::cache_map());
     let unset = std::env::var("CACHE_LOCAL_MB").map_or(true, |value| value.trim().is_empty());
@@ -225,7 +227,7 @@ async fn listen(config: &Config) -> Result<TcpListener, ConfigError> {
         })
 }
 
-/// What to open and what to type. Nobody may be reading, which is no reason to fail.
+/// What to open and what to type. If nobody can read it, that is not an error.
 fn greet(url: &str, access: &CacheAccess) {
     let greeting = format!(
         "Listening on {url}
@@ -247,7 +249,7 @@ Ctrl-C stops.
         .and_then(|()| out.flush());
 }
 
-/// What `default` lets through, on standard error; `RUST_LOG` asks for more or less.
+/// The log filter, on standard error; `RUST_LOG` replaces the default.
 fn log(default: &str) -> Result<(), ConfigError> {
     let wanted = std::env::var("RUST_LOG")
         .ok()

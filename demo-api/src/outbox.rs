@@ -1,4 +1,5 @@
-//! The database invalidates: what any program commits to PostgreSQL, or to the file of SQLite, reaches the cache.
+//! The database invalidates: changes that any program commits to PostgreSQL, or to the file of
+//! SQLite, reach the cache.
 
 use cache_runtime::outbox::{self, OutboxConfig, Status, Triggers, sqlite, table};
 use sqlx::postgres::PgConnection;
@@ -13,10 +14,10 @@ fn is_sqlite(database_url: &str) -> bool {
     database_url.starts_with("sqlite")
 }
 
-/// Where the outbox is: in the demo's own database.
+/// The place of the outbox: the demo's own database.
 ///
 /// # Errors
-/// When the URL is none of PostgreSQL, or of a file of SQLite.
+/// If the URL is neither one of PostgreSQL nor one of a file of SQLite.
 pub fn config(database_url: &str) -> Result<OutboxConfig, cache_runtime::Error> {
     match is_sqlite(database_url) {
         true => OutboxConfig::sqlite(database_url),
@@ -67,7 +68,7 @@ pub async fn install(database_url: &str) -> Result<(), Failure> {
     Ok(connection.close().await?)
 }
 
-/// The same, unless it is there: to replace triggers waits for those who write.
+/// The same, unless it is installed already: replacing triggers waits for running writes.
 ///
 /// # Errors
 /// When the database can't be reached or refuses.
@@ -86,7 +87,7 @@ pub async fn install_if_missing(database_url: &str) -> Result<(), Failure> {
     install(database_url).await
 }
 
-/// Takes the triggers and the outbox away.
+/// Removes the triggers and the outbox.
 ///
 /// # Errors
 /// When the database can't be reached or refuses.
@@ -102,7 +103,7 @@ pub async fn remove(database_url: &str) -> Result<(), Failure> {
     Ok(connection.close().await?)
 }
 
-/// What the outbox looks like.
+/// The state of the outbox.
 ///
 /// # Errors
 /// When the database can't be reached or refuses.

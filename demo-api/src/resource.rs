@@ -1,4 +1,4 @@
-//! What makes a struct a resource of this API.
+//! The trait that makes a struct a resource of this API.
 
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub trait Resource:
     const RESOURCE: &'static str;
     /// The heading in the API documentation.
     const TAG: ApiTag;
-    /// What a write makes the cache forget.
+    /// What a write invalidates.
     const INVALIDATION: Invalidation;
     /// The columns that are read, filtered by and ordered by. No other name ever gets into an SQL text.
     const COLUMNS: &'static [Column];
@@ -43,7 +43,7 @@ pub trait Resource:
 
 /// The body of a write.
 pub trait Input: ParseFromJSON + ToJSON + Send + Sync + 'static {
-    /// Regular expressions that say for the documentation what [`parse`](Self::parse) takes, by field.
+    /// Regular expressions for the documentation: what [`parse`](Self::parse) accepts, by field.
     const PATTERNS: &'static [(&'static str, &'static str)] = &[];
 
     /// Takes the fields out of a JSON object and checks them.
@@ -56,7 +56,7 @@ pub trait Input: ParseFromJSON + ToJSON + Send + Sync + 'static {
     fn into_columns(self) -> Vec<(&'static str, Value)>;
 }
 
-/// What a write to a resource makes the cache forget.
+/// What a write to a resource invalidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalidation {
     /// Everything cached of the resource. The simple choice.
@@ -93,7 +93,7 @@ pub enum Kind {
     Number,
     /// A string.
     Text,
-    /// A moment, RFC 3339 in JSON and microseconds since 1970 in the database.
+    /// A point in time: RFC 3339 in JSON, microseconds since 1970 in the database.
     Time,
 }
 

@@ -87,7 +87,8 @@ const START: OffsetDateTime = datetime!(2024-01-01 08:00 UTC);
 
 pub(crate) async fn fill(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     let mut random = Random(2024);
-    // Through all first names before the next last name: the first page shows forty different people.
+    // All first names before the next last name, so that the first page shows forty different
+    // people.
     let names = LAST_NAMES
         .iter()
         .flat_map(|last| FIRST_NAMES.iter().map(move |first| (first, last)));
@@ -114,7 +115,7 @@ pub(crate) async fn fill(connection: &mut AnyConnection) -> Result<(), sqlx::Err
     insert::<Product>(connection, products, Duration::minutes(2_617)).await
 }
 
-/// A hundred rows per statement: a thousand round trips would be felt at the first start.
+/// A hundred rows per statement: a thousand round trips would delay the first start.
 async fn insert<R: Resource>(
     connection: &mut AnyConnection,
     rows: impl Iterator<Item = R::Input>,

@@ -1,9 +1,9 @@
-//! Serving HTTP to clients that may be slow, silent, or too many.
+//! Serves HTTP to clients that may be slow, silent, or too many.
 //!
-//! Poem's own server has no limit on the time that a request's headers take, nor on connections,
-//! and asks again at once when `accept` fails. So the loop is here, around hyper's connection.
-//! It speaks HTTP/1.1 only: hyper bounds neither idle time nor headers of an HTTP/2 connection, and
-//! without TLS no browser asks for one.
+//! Poem's own server limits neither the time for a request's headers nor the number of connections,
+//! and retries at once if `accept` fails. So this module has its own loop around hyper's
+//! connection. It speaks HTTP/1.1 only: hyper limits neither idle time nor headers of an HTTP/2
+//! connection, and without TLS no browser uses HTTP/2.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,11 +24,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
-/// How long to wait after a failed `accept`, such as one for want of file descriptors. The client
-/// stays in the queue, so asking again at once would fail again and use a whole core.
+/// The pause after a failed `accept`, for instance for lack of file descriptors. The client stays
+/// in the queue, so an immediate retry would fail again and use a whole core.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What clients may take of the server.
+/// Limits for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most connections at a time; others wait in the system's queue.
@@ -90,8 +90,8 @@ where
     Ok(())
 }
 
-/// The next connection. Failures that concern only the client that came are passed over; after
-/// others, such as too many open files, it waits before it asks again.
+/// The next connection. Errors that concern only one client are ignored. After others, such as too
+/// many open files, it pauses before it tries again.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let mut is_told = false;
     loop {
@@ -138,7 +138,7 @@ async fn connection<E, S>(
             Ok::<http::Response<_>, Infallible>(response.into())
         }
     });
-    // Reading has no such limit: hyper also reads while an answer is on its way, to notice that the
+    // Reading has no such limit: hyper also reads while an answer is being sent, to notice that the
     // client has gone.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(limits.patience));
@@ -170,7 +170,8 @@ mod tests {
         }
     }
 
-    /// A client of one connection, which answers everything with `body` as long as the second lives.
+    /// A client of one connection, whose requests are answered with `body` as long as the second
+    /// value lives.
     fn connect(body: &'static str, buffer: usize) -> (DuplexStream, GracefulShutdown) {
         let (client, server) = tokio::io::duplex(buffer);
         let here = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -187,7 +188,7 @@ mod tests {
         (client, graceful)
     }
 
-    /// What comes until the server closes the connection, and how long that took.
+    /// The bytes until the server closes the connection, and how long that took.
     async fn until_closed(client: &mut DuplexStream) -> (String, Duration) {
         let start = Instant::now();
         let mut answer = String::new();
@@ -200,7 +201,8 @@ mod tests {
         let (mut client, _alive) = connect("hello", 1024);
         let start = Instant::now();
         client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        // A byte a second never ends the headers, and does not extend the time for them either.
+        // One byte per second never completes the headers, and does not extend the time for them
+        // either.
         while client.write_all(b"x").await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert!(start.elapsed() < 2 * PATIENCE, "still connected");

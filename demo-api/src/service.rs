@@ -21,8 +21,8 @@ use crate::sql::{self, Value, to_micros};
 
 /// Create, read, update and delete the rows of `R`.
 ///
-/// Lists go to the client as they are stored: a hit neither decodes nor encodes them. Rows are shared behind an `Arc`, so
-/// that a hit in the in-process tier copies a pointer.
+/// Lists are sent as they are stored: a hit neither decodes nor encodes them. Rows are shared
+/// behind an `Arc`, so that a hit in the local tier copies a pointer.
 #[derive(Debug)]
 pub struct CrudService<R> {
     pool: AnyPool,
@@ -39,7 +39,7 @@ impl<R: Resource> CrudService<R> {
         }
     }
 
-    /// The row `id`, cached as `users:1`. That there is none is cached too.
+    /// The row `id`, cached as `users:1`. An absence is cached too.
     ///
     /// # Errors
     /// When the database fails.
@@ -51,8 +51,8 @@ impl<R: Resource> CrudService<R> {
         Ok(rows.into_iter().next().map(Arc::new))
     }
 
-    /// The rows with these ids, by id, each cached as `users:1` like the one above: what is cached is not read again, and
-    /// the others are read with one statement.
+    /// The rows with these ids, by id, each cached as `users:1` like the one above. Cached rows are
+    /// not read again; the others are read with one statement.
     ///
     /// # Errors
     /// When the database fails.
@@ -98,8 +98,8 @@ impl<R: Resource> CrudService<R> {
         &self,
         filter: &Filter,
     ) -> Result<Encoded<Page<R>>, ServiceError> {
-        // A write between the two statements makes a page that no moment had, but not a stale entry: that
-        // write's invalidation refuses to have this result stored.
+        // A write between the two statements gives a page that never existed, but no stale entry:
+        // the invalidation of that write prevents this result from being stored.
         let mut count = Query::select();
         count.expr_as(Expr::col(Asterisk).count(), "total");
         filter.restrict(count.from(R::RESOURCE));
@@ -237,7 +237,8 @@ fn rows<R: Resource>(rows: Vec<AnyRow>) -> Result<Vec<R>, ServiceError> {
     Ok(rows.iter().map(R::from_row).collect::<Result<_, _>>()?)
 }
 
-/// Tells which unique column a write ran into. SQLite says so in words only; both name the index.
+/// Returns the unique column that a write has violated. SQLite reports it as text only; both
+/// databases name the index.
 fn conflict<R: Resource>(error: sqlx::Error) -> ServiceError {
     let violated = error
         .as_database_error()

@@ -1,8 +1,8 @@
-//! Statements that sea-query builds, run on the database at hand, and the values of its columns.
+//! Runs statements that sea-query builds, and reads the values of columns.
 //!
-//! sqlx's `Any` driver picks the database at run time but hands the text on as it is. SQLite and PostgreSQL
-//! write placeholders and string literals in different ways, so a statement becomes text when its
-//! connection is known.
+//! sqlx's `Any` driver chooses the database at run time but passes the text on unchanged. SQLite
+//! and PostgreSQL have different placeholders and string literals, so a statement is written as
+//! text once its connection is known.
 
 use sea_query::{PostgresQueryBuilder, SqliteQueryBuilder};
 use sea_query_sqlx::{SqlxBinder, SqlxValues};
@@ -13,8 +13,9 @@ use time::OffsetDateTime;
 
 /// A value to bind.
 ///
-/// It is part of a filter and so of a cache key. Floats are finite and never `-0.0` (JSON can't say the
-/// one, the filter's parser turns the other), which makes the derived comparison a total order.
+/// It is part of a filter and so of a cache key. Floats are finite and never `-0.0` (JSON can't
+/// express the former, and the filter's parser converts the latter), so the derived comparison is a
+/// total order.
 #[derive(Debug, Clone, PartialEq, PartialOrd, Serialize)]
 pub enum Value {
     /// A boolean.
@@ -23,7 +24,7 @@ pub enum Value {
     Integer(i64),
     /// A finite float.
     Number(f64),
-    /// A string.
+    /// A text.
     Text(String),
     /// The NULL of a text column; PostgreSQL wants NULLs typed.
     NoText,

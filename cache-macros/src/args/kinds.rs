@@ -1,4 +1,4 @@
-//! What the values of options are, once they are read.
+//! The kinds of option values, after parsing.
 
 use syn::{Expr, ExprPath, Ident, LitStr};
 
@@ -6,14 +6,14 @@ use syn::{Expr, ExprPath, Ident, LitStr};
 #[derive(Clone)]
 pub(crate) enum Name {
     Literal(LitStr),
-    /// A constant: its value is only known to the compiler.
+    /// A constant, whose value only the compiler knows.
     Path(ExprPath),
 }
 
-/// How long something is kept.
+/// A time.
 pub(crate) enum Ttl {
     Seconds(u64),
-    /// Of a string such as `"500ms"`.
+    /// From a string such as `"500ms"`.
     Millis(u64),
     Expr(Box<Expr>),
 }
@@ -21,7 +21,7 @@ pub(crate) enum Ttl {
 /// How values are encoded: the names of the codecs.
 pub(crate) const CODECS: &[&str] = &["json", "msgpack", "postcard", "json+zstd"];
 
-/// One of [`CODECS`], where it was written.
+/// One of [`CODECS`], at its place in the source.
 #[derive(Clone)]
 pub(crate) struct Codec {
     pub(crate) name: Ident,
@@ -35,7 +35,7 @@ pub(crate) enum Outcome {
 
 /// A tag as written.
 pub(crate) enum Tag {
-    /// `"team:{self.team}"`: a format string without its values, and these.
+    /// `"team:{self.team}"`: a format string without its values, and these values.
     Format(LitStr, Vec<Expr>),
     /// Any other expression.
     Value(Box<Expr>),
@@ -51,7 +51,7 @@ impl Tag {
     }
 }
 
-/// A resource in `depends`, and the row of it that follows.
+/// A resource in `depends`, and the row of it that may follow.
 pub(crate) struct Dependency {
     pub(crate) resource: Name,
     pub(crate) id: Option<Expr>,

@@ -1,4 +1,4 @@
-//! Entries between commas: `key = value`, `key(list)`, or a value by itself.
+//! Entries between commas: `key = value`, `key(list)`, or a value without a key.
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
@@ -8,10 +8,10 @@ use syn::{Expr, Ident, Token, token};
 
 use crate::diag::Errors;
 
-/// What stands between two commas.
+/// The tokens between two commas.
 pub(super) enum Entry {
     Option(Written),
-    /// A value without a name.
+    /// A value without a key.
     Bare(Expr),
 }
 
@@ -27,12 +27,12 @@ pub(super) enum Form {
     List(Punctuated<Expr, Token![,]>, token::Paren),
     /// `shared`
     Nothing,
-    /// Not even an expression; reported.
+    /// Not even an expression; the mistake has been reported.
     Broken,
 }
 
 impl Written {
-    /// An option that is only its name.
+    /// An option that is only a name.
     pub(super) fn bare(key: Ident) -> Self {
         Self {
             key,
@@ -41,7 +41,7 @@ impl Written {
     }
 }
 
-/// Splits the attribute's tokens into entries; after a mistake it goes on behind the next comma.
+/// Splits the attribute's tokens into entries. After a mistake it continues behind the next comma.
 pub(super) fn entries(tokens: TokenStream, errors: &mut Errors) -> Vec<Entry> {
     let mut entries = Vec::new();
     let parse = |input: ParseStream<'_>| {
@@ -59,7 +59,7 @@ pub(super) fn entries(tokens: TokenStream, errors: &mut Errors) -> Vec<Entry> {
         }
         Ok(())
     };
-    // Fails only over what is left in the brackets of a list, which has been reported.
+    // Fails only if tokens are left in the brackets of a list, which has been reported.
     let _ = parse.parse2(tokens);
     entries
 }

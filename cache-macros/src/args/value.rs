@@ -1,4 +1,4 @@
-//! One reader for each kind of value.
+//! One parser for each kind of value.
 
 use proc_macro2::Literal;
 use syn::ext::IdentExt as _;
@@ -38,7 +38,8 @@ impl Written {
         }
     }
 
-    /// What to say of a value in place of a list; in what other libraries write into strings stand expressions here.
+    /// The error for a value in place of a list. Other libraries write texts where this one has
+    /// expressions.
     fn list_of(&self, value: &Expr) -> syn::Error {
         let items: Vec<&Expr> = match ungrouped(value) {
             Expr::Tuple(tuple) => tuple.elems.iter().collect(),
@@ -62,7 +63,7 @@ impl Written {
         syn::Error::new_spanned(value, format!("`{}` takes {fix}", self.key))
     }
 
-    /// Reads each item of a list, and reports every one that can't be read.
+    /// Parses each item of a list, and reports every one that can't be parsed.
     fn each<T>(&self, read: impl Fn(&Expr) -> syn::Result<T>) -> syn::Result<Vec<T>> {
         let mut mistakes: Option<syn::Error> = None;
         let mut values = Vec::new();
@@ -90,7 +91,7 @@ impl Written {
         name.ok_or_else(|| self.error_on(&value, "is the name of a parameter, e.g. `batch = ids`"))
     }
 
-    /// Resources, each of which may be followed by the row that is meant.
+    /// Resources, each of which may be followed by a row.
     pub(super) fn dependencies(&self) -> syn::Result<Vec<Dependency>> {
         enum Item {
             Resource(Name),
@@ -186,7 +187,7 @@ impl Written {
         }
     }
 
-    /// A time, or by itself the configuration's.
+    /// A time; without one, that of the configuration.
     pub(super) fn ttl_or_default(&self) -> syn::Result<Option<Ttl>> {
         match self.form {
             Form::Nothing => Ok(None),
@@ -194,7 +195,7 @@ impl Written {
         }
     }
 
-    /// How many, and at least one.
+    /// A number of at least one.
     pub(super) fn count(&self) -> syn::Result<Expr> {
         let value = self.expr()?;
         let number: Option<u32> = match literal(&value) {
@@ -208,7 +209,7 @@ impl Written {
         }
     }
 
-    /// Names of what a caller sets around the call.
+    /// Names of values that a caller sets around the call.
     pub(super) fn names(&self) -> syn::Result<Vec<LitStr>> {
         self.each(|item| match literal(item) {
             Some(Lit::Str(name)) if is_segment(&name.value()) => Ok(name.clone()),
@@ -219,7 +220,7 @@ impl Written {
         })
     }
 
-    /// How eager early loads are; by itself as eager as they are meant to be.
+    /// The β of early refresh; without a value, 1.
     pub(super) fn beta(&self) -> syn::Result<Expr> {
         match self.form {
             Form::Nothing => Ok(syn::parse_quote!(1.0)),
@@ -227,7 +228,7 @@ impl Written {
         }
     }
 
-    /// A part of one.
+    /// A share of one.
     pub(super) fn part(&self) -> syn::Result<Expr> {
         self.number(
             "a part of the time to live, above 0 and up to 1, e.g. `jitter = 0.1`",
@@ -235,7 +236,7 @@ impl Written {
         )
     }
 
-    /// A part of the hits.
+    /// A share of the hits.
     pub(super) fn part_of_hits(&self) -> syn::Result<Expr> {
         self.number("a part of the hits, 0 to 1, e.g. `audit = 0.01`", |part| {
             (0.0..=1.0).contains(&part)
@@ -260,7 +261,7 @@ impl Written {
         }))
     }
 
-    /// A name that the body is to know something by.
+    /// A name that the body uses for something.
     pub(super) fn name(&self) -> syn::Result<Ident> {
         let value = self.expr()?;
         let name = single_ident(&value).cloned();
@@ -389,7 +390,7 @@ impl Tag {
     }
 }
 
-/// The two things that have names in a key.
+/// The two kinds of things that have names in a key.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Noun {
     Resource,
@@ -450,7 +451,7 @@ impl Noun {
     }
 }
 
-/// A name that is allowed and as near as can be: `UserAccounts` becomes `user-accounts`.
+/// The allowed name that is nearest: `UserAccounts` becomes `user-accounts`.
 pub(crate) fn repaired(name: &str, default: &str) -> String {
     let mut fixed = String::new();
     let mut was_lower = false;
@@ -471,7 +472,7 @@ pub(crate) fn repaired(name: &str, default: &str) -> String {
     }
 }
 
-/// Whether a name consists of what a resource, or one part of an op, may hold.
+/// Whether a name has only the characters that a resource, or one part of an op, may have.
 pub(crate) fn is_segment(name: &str) -> bool {
     !name.is_empty()
         && name
@@ -483,7 +484,7 @@ fn is_negative_number(value: &Expr) -> bool {
     matches!(value, Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) if literal(expr).is_some())
 }
 
-/// Reads `"5m"`, `"1h30m"`, `"500ms"`.
+/// Parses `"5m"`, `"1h30m"`, `"500ms"`.
 fn milliseconds(text: &str) -> Result<u64, String> {
     let is_digit = |letter: char| letter.is_ascii_digit();
     if !text.is_empty() && text.chars().all(is_digit) {
@@ -531,7 +532,7 @@ fn literal(value: &Expr) -> Option<&Lit> {
     }
 }
 
-/// The value inside the invisible groups that `macro_rules!` puts around what it passes on.
+/// The value inside the invisible groups that `macro_rules!` puts around its arguments.
 fn ungrouped(value: &Expr) -> &Expr {
     match value {
         Expr::Group(group) => ungrouped(&group.expr),
@@ -539,7 +540,8 @@ fn ungrouped(value: &Expr) -> &Expr {
     }
 }
 
-/// The expression that somebody means who writes `"#id"`, `":id"`, `"{id}"` or `"user.id"`: a name or a part of one.
+/// The expression that is meant by `"#id"`, `":id"`, `"{id}"` or `"user.id"`: a name or a part of
+/// one.
 pub(crate) fn quoted_expr(text: &str) -> Option<Expr> {
     let signs = |letter: char| matches!(letter, '#' | '$' | ':' | '{' | ' ');
     let text = text.trim_start_matches(signs).trim_end_matches(['}', ' ']);
@@ -558,7 +560,7 @@ pub(crate) fn root(value: &Expr) -> Option<&Ident> {
     }
 }
 
-/// The name, if the expression is nothing else.
+/// The name, if the expression is only a name.
 pub(crate) fn single_ident(value: &Expr) -> Option<&Ident> {
     match ungrouped(value) {
         Expr::Path(path) if path.qself.is_none() => path.path.get_ident(),

@@ -1,4 +1,5 @@
-//! Whether a body can own all it needs, so that it may go on when its caller has been answered.
+//! Checks that a body can own all that it needs, so that it may go on after its caller has the
+//! answer.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -10,7 +11,7 @@ use crate::item::{Form, Item};
 use crate::model::Detached;
 use crate::tokens::mention;
 
-/// What the body has to own, if an option needs that.
+/// The values that the body has to own, if an option needs that.
 pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Detached> {
     if let Some(timeout) = args.timeout.key()
         && args.swr.is_absent()
@@ -78,7 +79,7 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
     Some(detached)
 }
 
-/// A borrowed parameter whose value can be kept.
+/// A borrowed parameter whose value can be owned.
 fn kept(
     option: &str,
     name: &Ident,
@@ -143,7 +144,7 @@ fn borrow(ty: &Type) -> Option<TokenStream> {
                 _ => false,
             };
             if found {
-                // With the name of the lifetime, or what is borrowed.
+                // With the name of the lifetime, or the borrowed type.
                 return Some(std::iter::once(token).chain(tokens.next()).collect());
             }
         }

@@ -1,4 +1,4 @@
-//! Which key a cached function has: what its attribute says of it, and what its parameters give.
+//! The key of a cached function, from its attribute and its parameters.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -30,7 +30,7 @@ pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option
         return batch(ids, args, item, &keyed, errors);
     }
     if let Some(id) = args.id.value() {
-        // Whoever mistyped the name to skip would be told twice.
+        // Otherwise a mistyped name in `skip` would be reported twice.
         let skips = args.skip.is_absent()
             || skipped
                 .iter()
@@ -74,7 +74,7 @@ pub(super) fn key(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option
     })
 }
 
-/// `users:1`, or `users:avatar:1` if there is an op. Calls with other types are told apart by a hash.
+/// `users:1`, or `users:avatar:1` with an `op`. A hash tells calls with other types apart.
 fn with_id(args: &CachedArgs, id: Part, item: &Item, errors: &mut Errors) -> Option<Key> {
     let types = telling_types(&id, item);
     if args.op.is_absent() {
@@ -97,8 +97,8 @@ fn with_id(args: &CachedArgs, id: Part, item: &Item, errors: &mut Errors) -> Opt
     })
 }
 
-/// The function's type parameters that the value may depend on: all but those that only stand in the types of parameters
-/// which the author has left out of the key.
+/// The function's type parameters that the value may depend on: all, except those that only appear
+/// in the types of parameters that are left out of the key.
 fn telling_types(id: &Part, item: &Item) -> Vec<Ident> {
     fn names(tokens: TokenStream, name: &Ident) -> bool {
         tokens.into_iter().any(|token| match token {
@@ -138,7 +138,7 @@ fn function_op(item: &Item, errors: &mut Errors) -> Option<Op> {
     None
 }
 
-/// What is in the key when neither `id` nor `key` says so.
+/// The parts of the key if neither `id` nor `key` is given.
 fn default_parts(
     keyed: &[&Binding],
     include: Option<&Vec<Expr>>,
@@ -186,7 +186,7 @@ pub(super) fn part(value: &Expr, bindings: &[Binding]) -> Part {
     }
 }
 
-/// The key of a function that is given many ids at once.
+/// The key of a function that gets many ids at once.
 fn batch(
     ids: &Ident,
     args: &CachedArgs,
@@ -236,7 +236,7 @@ fn batch(
     }))
 }
 
-/// How a parameter holds ids, and the type of one.
+/// How a parameter holds ids, and the type of an id.
 fn batch_of(ty: &Type) -> Option<(BatchBy, Option<Type>)> {
     match ty {
         Type::Group(group) => batch_of(&group.elem),
@@ -267,7 +267,7 @@ pub(super) fn written_part(
     part(value, bindings)
 }
 
-/// The names in `skip(..)`, each of them checked.
+/// The names in `skip(..)`, after checking each.
 fn skipped(skip: &Setting<Vec<Ident>>, bindings: &[Binding], errors: &mut Errors) -> Vec<String> {
     let mut names = Vec::new();
     for ident in skip.value().into_iter().flatten() {
@@ -302,10 +302,10 @@ fn all_in_id(id: &Expr, keyed: &[&Binding], args: &CachedArgs, errors: &mut Erro
     }
 }
 
-/// `key` and `id` each say all that is in the key.
+/// `key` and `id` each define the whole key.
 fn exclusive_key_options(args: &CachedArgs, errors: &mut Errors) {
     if args.batch.key().is_some() {
-        // None of them has a place beside it, and who wrote two would be told twice.
+        // Neither can be combined with these, and an author who wrote two would be told twice.
         return;
     }
     if args.key.key().is_some() {
@@ -335,7 +335,7 @@ fn hash_set(ty: &Type) -> Option<Ident> {
     find(ty.to_token_stream())
 }
 
-/// Of a `dyn Trait` nothing tells which type is behind it.
+/// Nothing tells which type is behind a `dyn Trait`.
 fn known(keyed: &[&Binding], errors: &mut Errors) {
     for binding in keyed {
         if let Some(ty) = &binding.ty
@@ -350,7 +350,7 @@ fn known(keyed: &[&Binding], errors: &mut Errors) {
     }
 }
 
-/// A set that is iterated in another order each time would be in another key each time.
+/// A set with another order each time would have another key each time.
 fn ordered(keyed: &[&Binding], errors: &mut Errors) {
     for binding in keyed {
         if let Some(set) = binding.ty.as_ref().and_then(hash_set) {

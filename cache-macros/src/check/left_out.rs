@@ -26,8 +26,8 @@ pub(super) fn is_left_out(args: &CachedArgs, name: &Ident) -> bool {
     says_all && mention(written, &name.unraw().to_string()).is_none()
 }
 
-/// Whether a type parameter only stands in the types of parameters that `autocommit` names. The same rows come out of any
-/// executor.
+/// Whether a type parameter only appears in the types of parameters that `autocommit` names. Any
+/// executor returns the same rows.
 pub(super) fn is_of_autocommit(args: &CachedArgs, item: &Item, name: &Ident) -> bool {
     let text = name.to_string();
     let is_returned = item
@@ -36,7 +36,7 @@ pub(super) fn is_of_autocommit(args: &CachedArgs, item: &Item, name: &Ident) -> 
     !is_returned && stands_only_in(args.autocommit.value(), &item.bindings().0, &text)
 }
 
-/// Whether the types of these parameters name a type parameter, and those of no other.
+/// Whether a type parameter appears in the types of these parameters, and of no others.
 pub(super) fn stands_only_in(
     names: Option<&Vec<Ident>>,
     bindings: &[Binding],

@@ -1,6 +1,7 @@
-//! `#[cached]` and `#[invalidates]` on one function: whoever stands on top sees the other.
+//! `#[cached]` and `#[invalidates]` on one function: the upper attribute sees the lower one.
 //!
-//! They may be of different data, for a load may write a log. Of the same, each load would end what it is about to store.
+//! They may be about different data, since a load may write a log. With the same data, each load
+//! would invalidate what it is about to store.
 
 use proc_macro2::TokenStream;
 use syn::Path;
@@ -13,7 +14,7 @@ use crate::tokens::text;
 /// `#[cached]` on `#[invalidates]`.
 pub(super) fn on_writes(read: &CachedArgs, item: &Item, errors: &mut Errors) {
     for (path, options) in below("invalidates", item) {
-        // It reports its own mistakes itself.
+        // The other attribute reports its own mistakes.
         let write = args::invalidates(options, &mut Errors::default());
         of_the_same(read, &write, path, errors);
     }

@@ -1,9 +1,10 @@
-//! Parameters through which a function may take part in its caller's transaction, which has not committed when the function
-//! returns.
+//! Parameters through which a function may take part in its caller's transaction, which has not
+//! committed when the function returns.
 //!
-//! A macro sees names only. Types and trait bounds are known by theirs, in the database libraries as in aliases that people
-//! write; under `#[cached]` so is any `&mut` that is left out of the key, since a function that only reads borrows nothing
-//! mutably but a connection. A pool is none of these: each of its statements commits by itself.
+//! A macro sees only names. Types and trait bounds are recognised by name: those of the database
+//! libraries, and common aliases. Under `#[cached]` any `&mut` that is left out of the key is
+//! refused too, since a function that only reads has no other reason to borrow mutably than a
+//! connection. A pool is none of these: each of its statements commits by itself.
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt as _;
@@ -28,7 +29,7 @@ pub(super) struct Part {
     what: &'static str,
 }
 
-/// All such parameters but those that `autocommit` names.
+/// All such parameters, except those that `autocommit` names.
 pub(super) fn parts(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Part> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
@@ -55,7 +56,7 @@ pub(super) fn parts(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Part> 
     parts
 }
 
-/// `#[cached]`: what is read inside a transaction is not there for others.
+/// `#[cached]`: data that is read inside a transaction must not be cached for others.
 pub(super) fn refuse_reads(parts: &[Part], errors: &mut Errors) {
     for part in parts {
         let message = format!(
@@ -67,7 +68,7 @@ pub(super) fn refuse_reads(parts: &[Part], errors: &mut Errors) {
     }
 }
 
-/// `#[cached]`: whatever else is borrowed mutably and not in the key may be a connection under another name.
+/// `#[cached]`: any other `&mut` that is not in the key may be a connection under another name.
 pub(super) fn refuse_mutable(
     item: &Item,
     known: &[Part],
@@ -104,8 +105,8 @@ pub(super) fn refuse_writes(parts: &[Part], errors: &mut Errors) {
     }
 }
 
-/// `#[invalidates]`: the arguments that may be a connection under a name that says nothing, an alias or a trait of the
-/// program's own. The compiler is asked for their types.
+/// `#[invalidates]`: the arguments that may be a connection under an unknown name, an alias or a
+/// trait of the program. The compiler is asked for their types.
 pub(super) fn to_ask(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Expr> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
     let mut asked = Vec::new();
@@ -143,7 +144,8 @@ pub(super) fn to_ask(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Expr>
     asked
 }
 
-/// `#[cached]`: the same of what is not in the key, in which no connection can be.
+/// `#[cached]`: the same for arguments that are not in the key. An argument in the key is no
+/// connection.
 pub(super) fn to_ask_of_reads(
     item: &Item,
     autocommit: &Setting<Vec<Ident>>,
@@ -177,7 +179,7 @@ pub(super) fn to_ask_of_reads(
     asked
 }
 
-/// Whether a type's name may stand for another type. Those of pools and pointers do not.
+/// Whether a type's name may be an alias. Those of pools and pointers are not.
 fn may_be_an_alias(ty: &Type) -> bool {
     let Type::Path(path) = ty else {
         return false;
@@ -188,7 +190,7 @@ fn may_be_an_alias(ty: &Type) -> bool {
     })
 }
 
-/// Whether a type has a lifetime, as a transaction has.
+/// Whether a type has a lifetime, like a transaction.
 fn borrows(ty: &Type) -> bool {
     let Type::Path(path) = ty else {
         return false;
@@ -202,7 +204,7 @@ fn borrows(ty: &Type) -> bool {
     })
 }
 
-/// Whether a type is known by bounds, one of which may stand for an executor.
+/// Whether a type has trait bounds, one of which may be that of an executor.
 fn may_execute(ty: &Type, item: &Item) -> bool {
     match ty {
         Type::ImplTrait(bounded) => any_unknown(&bounded.bounds),
@@ -223,7 +225,7 @@ fn may_execute(ty: &Type, item: &Item) -> bool {
     }
 }
 
-/// Whether one of the traits is neither the language's nor serde's.
+/// Whether one of the traits is neither a standard one nor one of serde.
 fn any_unknown(bounds: &Punctuated<TypeParamBound, Token![+]>) -> bool {
     const KNOWN: [&str; 26] = [
         "AsMut",
@@ -263,7 +265,7 @@ fn any_unknown(bounds: &Punctuated<TypeParamBound, Token![+]>) -> bool {
     })
 }
 
-/// The fields of `self` that the body uses and that are called as a connection is.
+/// The fields of `self` that the body uses and that are named like a connection.
 fn of_self(item: &Item) -> Vec<Expr> {
     const NAMES: [&str; 9] = [
         "tx",
@@ -306,8 +308,8 @@ fn of_self(item: &Item) -> Vec<Expr> {
     found.iter().map(field).collect()
 }
 
-/// Whether the names in `autocommit(..)` are those of parameters.
-/// A write may say it of `self`, too, for a connection that `self` holds.
+/// Whether the names in `autocommit(..)` are those of parameters. In a write, `self` is allowed
+/// too, for a connection that `self` holds.
 pub(super) fn named(
     autocommit: &Setting<Vec<Ident>>,
     skip: &Setting<Vec<Ident>>,
@@ -346,8 +348,8 @@ const TRANSACTION: &str = "a transaction";
 const CONNECTION: &str = "a connection";
 const EXECUTOR: &str = "an executor";
 
-/// What a type holds that may be in a transaction: where it stands, and what to call it. `is_exclusive` where it stands behind
-/// a `&mut` or in a lock.
+/// The part of a type that may be in a transaction: its place, and its name in messages.
+/// `is_exclusive` if it is behind a `&mut` or in a lock.
 fn found(ty: &Type, is_exclusive: bool, item: &Item) -> Option<(Span, &'static str)> {
     match ty {
         Type::Reference(reference) => {
@@ -379,7 +381,8 @@ fn found(ty: &Type, is_exclusive: bool, item: &Item) -> Option<(Span, &'static s
     }
 }
 
-/// The types in a type that hands out what it holds, and whether it hands it out mutably. A pool is no such type.
+/// The types inside a type that gives access to its content, and whether that access is mutable. A
+/// pool is no such type.
 fn inside(segment: &PathSegment) -> Option<(bool, impl Iterator<Item = &Type>)> {
     let name = segment.ident.to_string();
     let is_lock = [
@@ -405,7 +408,7 @@ fn inside(segment: &PathSegment) -> Option<(bool, impl Iterator<Item = &Type>)> 
     (is_lock || is_wrapper).then_some((is_lock, types))
 }
 
-/// What to call a type of this name.
+/// The name in messages for a type of this name.
 fn of_type(segment: &PathSegment, is_exclusive: bool) -> Option<&'static str> {
     let name = segment.ident.to_string();
     if name.ends_with("Transaction") {
@@ -424,7 +427,7 @@ fn of_type(segment: &PathSegment, is_exclusive: bool) -> Option<&'static str> {
     {
         return Some(TRANSACTION);
     }
-    // SeaORM's `DatabaseConnection` is a pool, and a connection that is shared can't begin a transaction.
+    // SeaORM's `DatabaseConnection` is a pool, and a shared connection can't begin a transaction.
     let drivers = ["Pg", "Sqlite", "MySql", "Mysql", "Mssql", "Any"];
     let pooled = ["Pool", "Pooled"];
     let is_known = name
@@ -434,7 +437,7 @@ fn of_type(segment: &PathSegment, is_exclusive: bool) -> Option<&'static str> {
     let is_like_one = (name.ends_with("Connection") && name != "DatabaseConnection")
         || name.ends_with("Conn")
         || ["Db", "DB", "Database", "ClientSession"].contains(&name.as_str())
-        // What a pool hands out: `Object<AsyncPgConnection>`.
+        // A connection of a pool: `Object<AsyncPgConnection>`.
         || (name == "Object" && holds_a_connection(segment));
     (is_known || is_exclusive && is_like_one).then_some(CONNECTION)
 }
@@ -452,7 +455,8 @@ fn holds_a_connection(segment: &PathSegment) -> bool {
     })
 }
 
-/// What a type parameter is by its bounds, which may stand in a `where` and be those of a reference to it.
+/// The name in messages for a type parameter, from its bounds, which may be in a `where` clause and
+/// be those of a reference to it.
 fn of_parameter(name: &Ident, item: &Item) -> Option<&'static str> {
     let generics = &item.sig.generics;
     let declared = generics.params.iter().find_map(|param| match param {
@@ -486,7 +490,8 @@ fn is_mutated(name: &str) -> bool {
     cfg!(cache_mutations) && std::env::var("CACHE_MUTATION").is_ok_and(|active| active == name)
 }
 
-/// What a value with these bounds may be: the traits of SQLx, SeaORM, Diesel and the drivers, which transactions implement.
+/// The name in messages for a value with these bounds: the traits of SQLx, SeaORM, Diesel and the
+/// drivers that transactions implement.
 fn of_bounds(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<(Span, &'static str)> {
     bounds.iter().find_map(|bound| {
         let TypeParamBound::Trait(bound) = bound else {
@@ -521,7 +526,7 @@ fn of_bounds(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<(Span, &'
     })
 }
 
-/// What is behind `impl DerefMut<Target = PgConnection>` or `impl AsMut<PgConnection>`.
+/// The type in `impl DerefMut<Target = PgConnection>` or `impl AsMut<PgConnection>`.
 fn of_target(bound: &PathSegment) -> Option<(Span, &'static str)> {
     let PathArguments::AngleBracketed(arguments) = &bound.arguments else {
         return None;
@@ -541,7 +546,7 @@ fn of_target(bound: &PathSegment) -> Option<(Span, &'static str)> {
     })
 }
 
-/// The `&mut` in front of a type that may be a connection's, or in an `Option` of one.
+/// The `&mut` in front of a type that may be a connection's, or of an `Option` with one.
 fn mutable(ty: &Type) -> Option<Span> {
     match ty {
         Type::Reference(reference) => match &reference.mutability {
@@ -558,7 +563,7 @@ fn mutable(ty: &Type) -> Option<Span> {
     }
 }
 
-/// Whether a type is one of the language or its standard library by name, and so no alias of a connection.
+/// Whether a type has the name of a standard type, and so is no alias of a connection.
 fn is_plain(ty: &Type) -> bool {
     let known = [
         "String", "Vec", "VecDeque", "HashMap", "HashSet", "BTreeMap", "BTreeSet", "PathBuf",

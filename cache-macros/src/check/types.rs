@@ -1,8 +1,10 @@
-//! Types that the caller chooses: type parameters of the function, and `impl Trait` in its parameters.
+//! Types that the caller chooses: type parameters of the function, and `impl Trait` in its
+//! parameters.
 //!
-//! Two calls that differ in such a type differ in what they return. In a derived key they are hashed. The key of a row has
-//! no place for them, since a write that names the row has to find it; there the fingerprint of the entry covers them, so
-//! that the entry of another type is a miss.
+//! Two calls with different types may return different values. In a derived key a hash of the types
+//! is included. The key of a row can't contain it, since a write that names the row has to find the
+//! row. There the fingerprint of the entry covers the types, so that an entry of another type is a
+//! miss.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -14,7 +16,7 @@ use crate::item::{Binding, Item};
 use crate::model::{Key, Typing};
 use crate::tokens::{holds, mention};
 
-/// What there is to say of each of them.
+/// How each of them is covered.
 pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
     let (bindings, _) = item.bindings();
     let unnamed = bindings.iter().filter(|binding| {
@@ -58,7 +60,8 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
         }
         Key::Batch(batch) => {
             for name in item.type_params() {
-                // The fingerprint is that of one value of the map, and covers no type of its ids.
+                // The fingerprint is that of one value of the map, and does not cover the type of
+                // its ids.
                 let of_ids = batch.ids.ty.as_ref();
                 let is_id = of_ids.is_some_and(|ty| holds(ty.to_token_stream(), &name.to_string()));
                 let is_told = is_told_by_value(item.output(), name) && !is_id;
@@ -79,8 +82,8 @@ pub(super) fn types(key: &Key, args: &CachedArgs, item: &Item) -> Vec<Typing> {
     types
 }
 
-/// Whether a type parameter is a type that the function returns, which the entry's fingerprint covers already. That of
-/// `T::Row` it does not: other `T`s may have the same.
+/// Whether a type parameter is the return type of the function, which the entry's fingerprint
+/// covers already. It does not cover `T` for a `T::Row`: other `T`s may have the same `Row`.
 fn is_told_by_value(output: Option<&Type>, name: &Ident) -> bool {
     fn stands_alone(tokens: TokenStream, name: &Ident) -> bool {
         let mut tokens = tokens.into_iter().peekable();

@@ -1,5 +1,5 @@
-//! Whether a value in a key can be meant: a lone name is that of a parameter, what is in a key differs from call to call,
-//! and an id is one row's.
+//! Checks that a value in a key makes sense: a lone name is that of a parameter, the value differs
+//! from call to call, and an id is that of one row.
 
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
@@ -10,8 +10,8 @@ use crate::diag::{Errors, listed, nearest};
 use crate::item::{Binding, Item, first_type};
 use crate::tokens::{self, mention};
 
-/// Whether a value can be meant: a lone name that is no parameter is most likely a slip, and so is a text that names one; a
-/// longer expression is left to the compiler.
+/// Checks a value: a lone name that is no parameter is most likely a typo, and so is a text that
+/// contains a parameter's name. A longer expression is left to the compiler.
 pub(super) fn named(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) -> bool {
     if constant(option, value, bindings, errors) {
         return false;
@@ -58,10 +58,10 @@ pub(super) fn no_such_parameter(option: &str, name: &str, bindings: &[Binding]) 
     }
 }
 
-/// Reports literals with which all calls would share an entry; whether there was one.
+/// Reports literals that would give all calls the same entry; returns whether there was one.
 ///
-/// An `id` may be a literal, for that of a single row is no more than that (`id = 1`), as long as the text in it does not
-/// name a parameter. A part of a tuple may be one, too, and tell kinds of rows apart.
+/// An `id` may be a literal (`id = 1`), for a resource with a single row, unless its text contains
+/// the name of a parameter. A part of a tuple may be a literal too, and tell kinds of rows apart.
 fn constant(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Errors) -> bool {
     let (parts, is_part) = match value {
         Expr::Tuple(tuple) => (tuple.elems.iter().collect(), true),
@@ -99,10 +99,10 @@ fn constant(option: &str, value: &Expr, bindings: &[Binding], errors: &mut Error
     found
 }
 
-/// What somebody means who writes `"#id"`, `"user.id"` or `"{team}-{id}"`.
+/// The meaning of `"#id"`, `"user.id"` or `"{team}-{id}"`.
 fn meant(option: &str, text: &LitStr, bindings: &[Binding]) -> Option<String> {
     let is_meant = |value: &Expr| match root(value) {
-        // By itself it can't be in a key.
+        // A lone one can't be in a key.
         Some(name) if name == "self" => single_ident(value).is_none(),
         Some(name) if name == "result" => option == "id",
         Some(name) => bindings.iter().any(|binding| binding.is(name)),
@@ -117,7 +117,7 @@ fn meant(option: &str, text: &LitStr, bindings: &[Binding]) -> Option<String> {
         .then(|| format!("format!({})", text.to_token_stream()))
 }
 
-/// What an expression only passes on: it stands behind references, brackets, signs, casts and copies.
+/// The inner expression behind references, brackets, signs, casts and copies.
 fn copied(value: &Expr) -> &Expr {
     const COPIES: &[&str] = &["clone", "into", "to_owned", "to_string", "to_vec"];
     match value {
@@ -133,7 +133,7 @@ fn copied(value: &Expr) -> &Expr {
     }
 }
 
-/// Reports an id that is a list, as far as the types of parameters and of the result say so.
+/// Reports an id that is a list, as far as the types of parameters and of the result tell.
 pub(super) fn one_row(id: &Expr, item: &Item, bindings: &[Binding], errors: &mut Errors) {
     let Some(name) = single_ident(copied(id)) else {
         return;
@@ -149,7 +149,7 @@ pub(super) fn one_row(id: &Expr, item: &Item, bindings: &[Binding], errors: &mut
     }
 }
 
-/// What is in a `Result`, an `Option` and a pointer.
+/// The type inside a `Result`, an `Option` and a pointer.
 fn value_of(ty: &Type) -> &Type {
     match ty {
         Type::Reference(reference) => value_of(&reference.elem),
@@ -168,7 +168,7 @@ fn value_of(ty: &Type) -> &Type {
     }
 }
 
-/// Whether a type holds many values by its name. Bytes are one.
+/// Whether a type holds many values, by its name. Bytes don't count.
 fn is_list(ty: &Type) -> bool {
     let element = match value_of(ty) {
         Type::Slice(slice) => Some(&*slice.elem),

@@ -1,4 +1,4 @@
-//! A body that may go on when its caller has been answered, and so owns all it needs.
+//! A body that may go on after its caller has the answer, and so owns all that it needs.
 
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};

@@ -100,7 +100,8 @@ impl Cache {
             || enclosing::bars(&call.cache, call.probe()).is_some()
     }
 
-    /// Stores a value. The caller vouches that it is newer than any value loaded before.
+    /// Stores a value. The caller is responsible for the value being newer than any value loaded
+    /// before.
     ///
     /// It takes the entry's lease, then stores. An invalidation of this row before the lease loses
     /// to this value, even if the value is older; a later one wins.
@@ -198,9 +199,9 @@ impl Cache {
     /// stays.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`], also if the resource's keys need a context that is not set; and
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed. In the latter cases the removal is kept and retried, and until it is done this
-    /// process does not read the entry.
+    /// [`ErrorKind::InvalidKey`], also if the resource's keys need a context that is not set.
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Store`] if the store failed: then the removal is
+    /// kept and retried, and until it is done this process does not read the entry.
     ///
     /// # Cancel safety
     /// If dropped while it runs, the entry is removed all the same, as soon as the store can be
@@ -221,8 +222,8 @@ impl Cache {
             return Err(Error::new(ErrorKind::InvalidKey, text));
         }
         call.resource.counters.invalidations.add_one();
-        // An entry that another process keeps for itself (`in_process`) is not in the store, and
-        // depends on the generation of its row.
+        // An entry that another process keeps only for itself (`in_process`) is not in the store.
+        // It depends on the generation of its row.
         let row = call.resource.row_of(&call.probe().key);
         let bumps: Vec<_> = row
             .filter(|_| key.kind() == EntryKind::Entity)

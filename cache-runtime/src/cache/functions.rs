@@ -1,4 +1,4 @@
-//! What was counted of each annotated function.
+//! The figures of each annotated function.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::registry::Resource;
 use crate::telemetry::function::FunctionStats;
 use crate::telemetry::histogram::Histogram;
 
-/// The figures of one annotated function on one resource, since the cache was made.
+/// The figures of one annotated function on one resource, since the cache was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FunctionFigures {
@@ -22,9 +22,9 @@ pub struct FunctionFigures {
     pub function: String,
     /// Calls answered from the cache, by the store or a local entry.
     pub hits: u64,
-    /// Those of the hits that a local entry beside Redis answered.
+    /// Those of the hits that a local entry in front of Redis answered.
     pub local_hits: u64,
-    /// Those of the hits whose entry was past its time.
+    /// Those of the hits whose entry had expired.
     pub stale_hits: u64,
     /// Calls answered by the function, under a lease.
     pub misses: u64,
@@ -38,7 +38,7 @@ pub struct FunctionFigures {
     pub loading: u64,
     /// Callers who are waiting for a load of another call now.
     pub waiting: u64,
-    /// How long the store takes to answer a look.
+    /// How long the store takes to answer a lookup.
     pub lookup: Latency,
     /// How long the body takes.
     pub load: Latency,
@@ -46,17 +46,17 @@ pub struct FunctionFigures {
     pub fill: Latency,
 }
 
-/// Durations in microseconds, to one eighth.
+/// Durations in microseconds, with an error of at most one eighth.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Latency {
-    /// How many there were.
+    /// The number of measurements.
     pub count: u64,
     /// The median.
     pub p50_us: u64,
     /// The 99th percentile.
     pub p99_us: u64,
-    /// All of them together.
+    /// Their sum.
     pub sum_us: u64,
 }
 
@@ -71,7 +71,7 @@ impl Latency {
         }
     }
 
-    /// The mean; zero if there were none.
+    /// The mean; zero without measurements.
     #[must_use]
     pub fn mean(&self) -> Duration {
         Duration::from_micros(self.sum_us.checked_div(self.count).unwrap_or(0))

@@ -140,7 +140,7 @@ impl Cache {
         self.0.engine.is_some()
     }
 
-    /// Returns true if the store answers within the command budget.
+    /// Returns true if the store takes writes within the command budget.
     pub async fn is_available(&self) -> bool {
         match self.handle() {
             Some(cache) => cache.store.ping().await.is_ok(),

@@ -20,8 +20,8 @@ impl Cache {
         self.invalidate_resource(resource, |plan| plan.id(id)).await
     }
 
-    /// Invalidates a row whose id somebody has typed: as it is in the program, a number or a text, or
-    /// as it stands in keys, such as `7,1`, `a%40b` and `@7@1`.
+    /// Invalidates a row whose id was typed by a person: as it is in the program, a number or a
+    /// text, or as it appears in keys, such as `7,1`, `a%40b` and `@7@1`.
     #[cfg(feature = "admin")]
     pub(crate) async fn invalidate_typed(&self, resource: &str, id: &str) -> Acknowledgement {
         let number = id.parse::<i64>();
@@ -132,9 +132,10 @@ impl Cache {
         .0
     }
 
-    /// Says, inside a block of [`after_commit`](Self::after_commit), that its transaction was rolled back: what took part in it
-    /// so far (the functions that say `after_commit`) is spared its invalidation. What does not say so may have committed by
-    /// itself, and is invalidated when the block ends. Outside of a block it does nothing.
+    /// Declares, inside a block of [`after_commit`](Self::after_commit), that its transaction was
+    /// rolled back. The functions marked `after_commit` that ran in it so far are then not
+    /// invalidated. Any other write may have committed by itself, and is invalidated when the block
+    /// ends. Outside of a block this does nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -187,7 +188,7 @@ impl Cache {
         scope::strict(future)
     }
 
-    /// Says also whether the store has acknowledged all that was invalidated in the block.
+    /// Also returns whether the store has acknowledged all invalidations of the block.
     pub(crate) async fn transaction<T>(
         &self,
         block: impl Future<Output = (T, Ending)>,

@@ -9,10 +9,12 @@ use crate::engine::{EngineRef, Handle};
 
 static PROCESS: OnceLock<Cache> = OnceLock::new();
 
-/// Makes a cache and installs it as the process-wide one, which annotated functions use unless they name
-/// another. It returns when the first attempt to reach Redis has ended, and does not fail when Redis is away.
+/// Creates a cache and installs it as the process-wide one, which annotated functions use unless
+/// they name another. It returns when the first attempt to reach Redis has ended, and does not fail
+/// if Redis is away.
 ///
-/// Only the first call installs; a later one warns and returns the cache that is there.
+/// Only the first call installs a cache. A later one logs a warning and returns the installed
+/// cache.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -43,9 +45,9 @@ pub fn cache() -> Cache {
     PROCESS.get().cloned().unwrap_or_else(Cache::disabled)
 }
 
-/// Stands for the process-wide cache.
+/// Identifies the process-wide cache.
 pub(crate) struct Process {
-    /// The one that stands in its place around the current task.
+    /// The cache that replaces it around the current task.
     scoped: Option<Cache>,
 }
 

@@ -1,4 +1,4 @@
-//! What a program says around the calls of one request.
+//! Settings around the calls of one request.
 
 use std::future::Future;
 
@@ -7,10 +7,11 @@ use crate::call::{ambient, memo};
 use crate::key::KeyPart;
 
 impl Cache {
-    /// Runs `future` with `value` set by this name, for cached functions that have it in their keys: those that say
-    /// `include_context("tenant")`, and all of a resource that is declared so, with
-    /// [`CacheConfig::resource`](crate::CacheConfig::resource). It is usually called once per request, in a middleware. It
-    /// holds for every cache. Scopes nest, and the innermost of a name counts; tasks that it spawns do not have it.
+    /// Runs `future` with `value` set under this name, for cached functions whose keys contain it:
+    /// those with `include_context("tenant")`, and all functions of a resource that is declared to
+    /// need it, with [`CacheConfig::resource`](crate::CacheConfig::resource). It is usually called
+    /// once per request, in a middleware. It applies to every cache. Scopes nest, and the innermost
+    /// value of a name wins. Spawned tasks do not inherit it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -43,13 +44,15 @@ impl Cache {
         ambient::with(name.into(), &value, &self.hash_key(), future)
     }
 
-    /// Runs `future` as one request: a cached function that is called in it again with the same arguments is answered with
-    /// what the first call got, without asking anybody, also where the store is away and the first call ran the function. After
-    /// a write in it (an `#[invalidates]` function, or an invalidation by hand), nothing from before is remembered. Writes of
-    /// others are not seen until the request has ended.
+    /// Runs `future` as one request: if a cached function is called again in it with the same
+    /// arguments, it gets the result of the first call without a lookup, even if the store is away
+    /// and the first call ran the function. After a write in the request (an `#[invalidates]`
+    /// function, or a manual invalidation), nothing from before is remembered. Writes of others are
+    /// not seen until the request has ended.
     ///
-    /// It holds for the functions of every cache that is on. Calls in tasks that it spawns are not part of it. The layers of
-    /// the frameworks make a request of each HTTP request, for functions that say `memo`.
+    /// It applies to the functions of every cache that is on. Calls in spawned tasks are not part
+    /// of it. The frameworks' layers make each HTTP request such a request, for functions marked
+    /// `memo`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -1,4 +1,4 @@
-//! A cache in place of the process-wide one, for what runs in one future.
+//! A cache that replaces the process-wide one inside one future.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ tokio::task_local! {
     static IN_SCOPE: Cache;
 }
 
-/// Whether there has ever been a scope. In most programs there is none, and a call need not look.
+/// Whether there has ever been a scope. In most programs there is none, and a call need not check.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// The cache in whose [scope](Cache::scope) the current task is.
@@ -22,12 +22,12 @@ pub(crate) fn in_scope() -> Option<Cache> {
 }
 
 impl Cache {
-    /// Runs `future` with this cache in place of the process-wide one, for annotated functions that use
-    /// that, and for [`cache()`](crate::cache()). Tests that have a database each are apart with it, also
-    /// around the requests of an application that they serve.
+    /// Runs `future` with this cache in place of the process-wide one, for annotated functions that
+    /// use the process-wide cache, and for [`cache()`](crate::cache()). So tests that each have a
+    /// database can each have a cache, also around the requests of an application that they serve.
     ///
-    /// Tasks that it spawns are not concerned, nor is what a body under `swr` or `timeout` calls when it
-    /// goes on behind its caller. Scopes nest; the innermost counts.
+    /// Spawned tasks are not affected, nor are calls of a body under `swr` or `timeout` that goes
+    /// on after its caller has the answer. Scopes nest; the innermost one wins.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -51,7 +51,7 @@ impl Cache {
         IN_SCOPE.scope(self.clone(), future)
     }
 
-    /// The same for what is not awaited.
+    /// The same for code that is not awaited.
     #[cfg(any(feature = "actix", feature = "tower"))]
     pub(crate) fn scope_now<T>(&self, call: impl FnOnce() -> T) -> T {
         IN_USE.store(true, Ordering::Relaxed);

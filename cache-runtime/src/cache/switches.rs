@@ -1,4 +1,4 @@
-//! Reads that operators switch off, and events for those who subscribe.
+//! Reads that operators switch off, and the subscription to events.
 
 use super::Cache;
 use crate::base::error::{Error, ErrorKind};
@@ -23,9 +23,9 @@ impl Cache {
     /// run, and the outcome says `switched-off`. `target` is a resource (`users`), one of its
     /// functions by its `op` or, without one, its name (`users:list`), or `*` for all.
     ///
-    /// Invalidations go on, and [`set`](Self::set) goes on storing. So after
-    /// [`enable`](Self::enable) nothing stale is served, and what was stored before may still be.
-    /// What other processes do is not changed; see [`disable_everywhere`](Self::disable_everywhere).
+    /// Invalidations continue, and so does [`set`](Self::set). So after [`enable`](Self::enable)
+    /// nothing stale is served, and entries from before are served if they are still valid. Other
+    /// processes are not affected; see [`disable_everywhere`](Self::disable_everywhere).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -51,7 +51,7 @@ impl Cache {
             tracing::error!(target, "{NO_TARGET}");
             return;
         }
-        // Worth the walk over all names: an operator does it by hand.
+        // Walking over all names is fine here, because only operators call this.
         if !enabled && !self.is_switchable(target) {
             tracing::warn!(target, "{}", self.no_such(target));
         }
@@ -60,16 +60,16 @@ impl Cache {
         }
     }
 
-    /// Switches reads off as [`disable`](Self::disable) does, in all processes that share the store:
-    /// a key in Redis says so, of which each process learns within a second. It holds until
-    /// [`enable_everywhere`](Self::enable_everywhere), also for processes that start later.
+    /// Switches reads off as [`disable`](Self::disable) does, in all processes that share the
+    /// store. A key in Redis holds the list, and each process reads it within a second. It holds
+    /// until [`enable_everywhere`](Self::enable_everywhere), also for processes that start later.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`] for what names no resource or function;
+    /// [`ErrorKind::InvalidKey`] if `target` names no resource or function;
     /// [`ErrorKind::Unavailable`] if Redis can't be reached; [`ErrorKind::Store`] without Redis.
     ///
     /// # Cancel safety
-    /// Dropped, it may have been switched or not.
+    /// If dropped, it may have been switched or not.
     pub async fn disable_everywhere(&self, target: &str) -> Result<(), Error> {
         self.switch_everywhere(target, false).await
     }
@@ -80,7 +80,7 @@ impl Cache {
     /// As [`disable_everywhere`](Self::disable_everywhere).
     ///
     /// # Cancel safety
-    /// Dropped, it may have been switched or not.
+    /// If dropped, it may have been switched or not.
     pub async fn enable_everywhere(&self, target: &str) -> Result<(), Error> {
         self.switch_everywhere(target, true).await
     }
@@ -96,7 +96,7 @@ impl Cache {
             return Err(Error::unavailable("the cache is off"));
         };
         cache.store.switch(target, enabled).await?;
-        // The store has read the list back: this process goes by it from now on.
+        // The store has read the list back. This process uses it from now on.
         if let Some(off) = cache.store.switched_off() {
             let off = off.borrow().clone();
             for change in cache.telemetry.switches.learn(off) {
@@ -106,15 +106,16 @@ impl Cache {
         Ok(())
     }
 
-    /// Whether the program has this resource or one of its functions of that name, as far as that is known:
-    /// it has been called, or it is annotated and the feature `map` is on. What is switched off in all
-    /// processes may be another program's.
+    /// Whether the program has this resource, or a function of this name. It knows functions that
+    /// have been called, and, with the feature `map`, all annotated ones. A name that is switched
+    /// off in all processes may belong to another program.
     #[must_use]
     pub fn is_switchable(&self, target: &str) -> bool {
         target == ALL || self.switchable().iter().any(|known| known == target)
     }
 
-    /// What to say of a name that is not [switchable](Self::is_switchable), with the nearest that is.
+    /// A message for a name that is not [switchable](Self::is_switchable), with the most similar
+    /// one that is.
     #[must_use]
     pub fn no_such(&self, target: &str) -> String {
         let known = self.switchable();
@@ -164,9 +165,9 @@ impl Cache {
         SwitchedOff { here, everywhere }
     }
 
-    /// Hands the figures of this cache over to the installed recorder of `metrics`, now. It is done
-    /// once a second anyway; a program that renders metrics when it is asked calls this before, so
-    /// that they are exact.
+    /// Publishes the figures of this cache to the installed recorder of `metrics` now. This happens
+    /// once a second anyway. A program that renders metrics on request calls this first, so that
+    /// they are current.
     #[cfg(feature = "metrics")]
     pub fn publish_metrics(&self) {
         if let Some(cache) = self.handle() {
@@ -174,12 +175,13 @@ impl Cache {
         }
     }
 
-    /// What the auditor has found since the cache was made: how many hits were checked against their
-    /// functions, how many were stale, and which part of all hits is at most, with 95 % confidence.
+    /// The auditor's report since the cache was created: how many hits were compared with their
+    /// functions, how many were stale, and the largest share of stale hits among all hits, with 95
+    /// % confidence.
     ///
-    /// Hits are audited where [`CacheConfig::audit`](crate::CacheConfig::audit) (`CACHE_AUDIT`) or the
-    /// attribute's `audit` says so, those of batches id by id. Not audited are calls inside transactions and
-    /// inside other annotated functions.
+    /// Hits are audited as [`CacheConfig::audit`](crate::CacheConfig::audit) (`CACHE_AUDIT`) or the
+    /// attribute's `audit` says, those of batches id by id. Calls inside transactions and inside
+    /// other annotated functions are not audited.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -201,11 +203,11 @@ impl Cache {
         cache.map_or_else(AuditReport::default, |cache| AuditReport::of(&cache))
     }
 
-    /// Subscribes to what happens in this cache from now on: invalidations, stale hits, changes of
-    /// the circuit breaker, flushes of local entries, switches, and what the auditor finds.
+    /// Subscribes to the events of this cache from now on: invalidations, stale hits, changes of
+    /// the circuit breaker, flushes of local entries, switches, and findings of the auditor.
     ///
-    /// Nobody waits for a subscriber: one that is more than 1,024 events behind misses the oldest,
-    /// and [`Events::lost`] counts them. While nobody subscribes, events cost nothing.
+    /// The cache never waits for a subscriber: one that is more than 1,024 events behind misses the
+    /// oldest, and [`Events::lost`] counts them. Without subscribers, events cost nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {

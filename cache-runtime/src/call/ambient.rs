@@ -1,7 +1,8 @@
-//! What a caller sets around the calls in a future, for their keys: a tenant, a locale.
+//! Values that a caller sets around the calls in a future, for their keys: a tenant, a locale.
 //!
-//! A resource that is declared to need it (`CacheConfig::resource("orders").context("tenant")`) has it in all its
-//! keys, in front of the id or the op: `orders:@7@1`, `orders:@7@list:<hash>`. No id and no op has an `@`.
+//! A resource can be declared to need such a value
+//! (`CacheConfig::resource("orders").context("tenant")`). Then all its keys contain it, in front of
+//! the id or the op: `orders:@7@1`, `orders:@7@list:<hash>`. Ids and ops contain no `@`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,26 +14,26 @@ tokio::task_local! {
     static INNERMOST: Arc<Ambient>;
 }
 
-/// One thing that is set, and what is set around it.
+/// One value, and the values that are set around it.
 #[derive(Debug)]
 struct Ambient {
     name: String,
-    /// As it is written in a key, escaped; `None` if it can't be in one.
+    /// The value as it is written in a key, escaped; `None` if it can't be in a key.
     text: Option<String>,
     outer: Option<Arc<Self>>,
 }
 
-/// What a call finds of a name.
+/// The value of a name, as a call sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     Text(String),
-    /// It can't be in a key.
+    /// It can't be part of a key.
     Unkeyable,
-    /// Nobody has set it.
+    /// It is not set.
     Absent,
 }
 
-/// What is set by this name, if anything is; the innermost counts.
+/// The value that is set for this name, if any; the innermost one wins.
 pub(crate) fn find(name: &str) -> Found {
     let Ok(innermost) = INNERMOST.try_with(Arc::clone) else {
         return Found::Absent;
@@ -44,8 +45,8 @@ pub(crate) fn find(name: &str) -> Found {
     }
 }
 
-/// What stands in front of an id or an op for all these names: `@7@`; or the first name that is not set, and whether it
-/// can't be in a key.
+/// The text in front of an id or an op for all these names: `@7@`. Or the first name without a
+/// value, and whether its value can't be part of a key.
 pub(crate) fn front(names: &[Box<str>]) -> Result<String, (&str, Found)> {
     let mut front = String::new();
     for name in names {
@@ -64,7 +65,7 @@ pub(crate) fn front(names: &[Box<str>]) -> Result<String, (&str, Found)> {
     Ok(front)
 }
 
-/// Runs `future` with this set around it.
+/// Runs `future` with this value set around it.
 pub(crate) fn with<K: KeyPart, F: Future>(
     name: String,
     value: &K,

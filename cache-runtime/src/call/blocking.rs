@@ -1,4 +1,4 @@
-//! Waiting without a runtime: for cached functions that are not `async`.
+//! Waits without a runtime, for cached functions that are not `async`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,17 +15,17 @@ impl Wake for Unpark {
     }
 }
 
-/// Blocks the thread until the future is over. What it waits for is done by other threads.
+/// Blocks the thread until the future is ready. Other threads do the work that it waits for.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    // Not within the budget of the task that blocks: one that has used it up would be told to yield,
-    // and would be woken by the very thread that is parked here.
+    // Outside of the cooperative budget of the task that blocks. A task that has used up its budget
+    // would be told to yield, and only the thread that is parked here could wake it.
     let mut future = pin!(tokio::task::unconstrained(future));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,
-            // One that was woken meanwhile does not stop here.
+            // If it was woken meanwhile, this returns at once.
             Poll::Pending => thread::park(),
         }
     }

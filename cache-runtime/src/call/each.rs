@@ -1,12 +1,13 @@
-//! The ids in `ids = ids`: what holds them is left where it is, be it a list, a slice or a pointer to one.
+//! The ids in `ids = ids`. Their container is only borrowed, be it a list, a slice or a pointer to
+//! one.
 //!
-//! [`each`] has its method once for each way to get at them, as inherent methods on a chain of types that
-//! dereference into each other (as `Shape` has).
+//! [`each`] has its method once for each kind of container, as inherent methods on a chain of types
+//! that dereference into each other (like `Shape`).
 
 use std::iter::Empty;
 use std::ops::Deref;
 
-/// What holds the ids.
+/// The container of the ids.
 #[must_use]
 pub fn each<T: ?Sized>(ids: &T) -> Each<'_, T> {
     Each(Copied(Pointed(Unknown(ids))))
@@ -20,7 +21,7 @@ pub struct Each<'a, T: ?Sized>(Copied<'a, T>);
 #[derive(Debug)]
 pub struct Copied<'a, T: ?Sized>(Pointed<'a, T>);
 
-/// A pointer to one.
+/// A smart pointer to one.
 #[derive(Debug)]
 pub struct Pointed<'a, T: ?Sized>(Unknown<'a, T>);
 
@@ -28,7 +29,8 @@ pub struct Pointed<'a, T: ?Sized>(Unknown<'a, T>);
 #[derive(Debug)]
 pub struct Unknown<'a, T: ?Sized>(&'a T);
 
-/// What can be iterated. Nothing implements it, since what can be is taken care of before.
+/// A type that can be iterated. Nothing implements this trait, because the types that can be
+/// iterated are handled before; it exists for its error message.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not hold many ids",
     label = "cannot be iterated",
@@ -65,7 +67,7 @@ where
 }
 
 impl<T: ?Sized> Unknown<'_, T> {
-    /// There are none.
+    /// There are no ids.
     pub fn each(&self) -> Empty<()>
     where
         T: ManyIds,

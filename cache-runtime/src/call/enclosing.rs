@@ -117,7 +117,7 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
     barred
 }
 
-/// Whether a load of this cache runs around this call.
+/// Whether a load of this cache is running around this call.
 pub(crate) fn is_in_load(cache: &Engine) -> bool {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return false;
@@ -126,7 +126,7 @@ pub(crate) fn is_in_load(cache: &Engine) -> bool {
     frames.any(|frame| frame.cache == cache.id && matches!(frame.body, Body::Load(..)))
 }
 
-/// The leases of the loads of this cache that run around this call.
+/// The leases of the loads of this cache that are running around this call.
 pub(crate) fn leases(cache: &Engine) -> Vec<Nonce> {
     let Ok(around) = INNERMOST.try_with(Arc::clone) else {
         return Vec::new();

@@ -47,7 +47,7 @@ impl Renewal {
     }
 }
 
-/// A task that ends with this.
+/// A task that ends when this is dropped.
 #[derive(Debug)]
 struct AbortOnDrop(AbortHandle);
 
@@ -103,7 +103,7 @@ impl KeepAlive {
         }
     }
 
-    /// With the body running in this span, if there is one.
+    /// Runs the body in this span, if there is one.
     pub(crate) fn within(mut self, span: Option<tracing::Span>) -> Self {
         self.span = span;
         self

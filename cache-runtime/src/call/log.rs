@@ -1,9 +1,9 @@
 //! Log lines and spans of single calls, at the level `DEBUG`.
 //!
-//! Each call is one event of the target `cache_runtime::call` with fields: `key`, `resource`, `op`,
-//! `outcome` (`hit`, `stale`, `miss`, `joined`, `bypass`), `tier` (`local`, `redis`), `why`, and
-//! times in microseconds. Loads, lookups in the store and writes are spans; see the book's page on
-//! logs and traces. While nobody listens at this level, all of it is one comparison.
+//! Each call is one event of the target `cache_runtime::call` with the fields `key`, `resource`,
+//! `op`, `outcome` (`hit`, `stale`, `miss`, `joined`, `bypass`), `tier` (`local`, `redis`), `why`,
+//! and times in microseconds. Loads, lookups in the store and writes are spans; see the book's page
+//! on logs and traces. If this level is off, a call pays one comparison.
 
 use tracing::Span;
 use tracing::level_filters::LevelFilter;
@@ -12,14 +12,14 @@ use crate::call::observe::Status;
 use crate::registry::CallSite;
 use crate::telemetry::micros;
 
-/// Whether anybody listens to single calls.
+/// Whether this level is on.
 #[inline]
 pub(crate) fn is_on() -> bool {
     LevelFilter::DEBUG <= tracing::level_filters::STATIC_MAX_LEVEL
         && LevelFilter::DEBUG <= LevelFilter::current()
 }
 
-/// What is said of a call beside its outcome.
+/// The fields of a call's line besides its outcome.
 pub(crate) struct CallLine<'a> {
     pub(crate) key: &'a str,
     pub(crate) resource: &'a str,
@@ -27,7 +27,7 @@ pub(crate) struct CallLine<'a> {
     pub(crate) tier: &'static str,
 }
 
-/// How long the steps of a call took, in microseconds; `None` for those that it did without.
+/// The durations of a call's steps, in microseconds; `None` for steps that did not take place.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Times {
     pub(crate) lookup_us: Option<u32>,
@@ -36,7 +36,7 @@ pub(crate) struct Times {
     pub(crate) total_us: Option<u64>,
 }
 
-/// Says what became of a call.
+/// Logs one call.
 pub(crate) fn call(line: &CallLine<'_>, status: Status, times: Times) {
     let (outcome, why) = words(status);
     let ttl_ms = match status {
@@ -60,7 +60,7 @@ pub(crate) fn call(line: &CallLine<'_>, status: Status, times: Times) {
     );
 }
 
-/// The outcome as it stands in logs and metrics, and why it came about.
+/// The outcome as it is named in logs and metrics, and its reason.
 pub(crate) fn words(status: Status) -> (&'static str, Option<&'static str>) {
     match status {
         Status::Hit { .. } => ("hit", None),
@@ -72,7 +72,8 @@ pub(crate) fn words(status: Status) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// Around a body that writes, and the wait for its invalidation; `None` while nobody listens.
+/// The span of a body that writes, and of the wait for its invalidation; `None` if this level is
+/// off.
 pub(crate) fn write_span(site: &'static CallSite) -> Option<Span> {
     is_on().then(|| {
         tracing::debug_span!(

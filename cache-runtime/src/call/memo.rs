@@ -1,7 +1,8 @@
-//! What one request was answered, so that it asks once: a *request memo*.
+//! The results that one request remembers, so that it asks only once: a *request memo*.
 //!
-//! It knows of nobody else's writes, and so a request sees one state of what it has read. Of its own writes it does: after
-//! each, nothing from before is remembered, and what was being read meanwhile is not.
+//! It does not see the writes of other requests, so a request sees one state of the data that it
+//! has read. It does see its own writes: after each of them, everything from before is forgotten,
+//! and a read that was under way is not remembered.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -19,43 +20,43 @@ tokio::task_local! {
     static REQUEST: Arc<Request>;
 }
 
-/// What tells one call from another: the engine, the key, the type and its version.
+/// The identity of a call: the engine, the key, the type and its version.
 type CallId = (u64, String, TypeId, u32);
 
 /// One request.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Whether it remembers all calls, and not only those of functions that say `memo`.
+    /// Whether it remembers all calls, or only those of functions marked `memo`.
     all: bool,
-    /// The request around it, which has to hear of its writes.
+    /// The enclosing request, which has to see this one's writes.
     outer: Option<Arc<Self>>,
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// How many writes there were.
+    /// The number of writes.
     writes: u64,
     answers: HashMap<CallId, Option<Shared>>,
 }
 
-/// A place for what a call will be answered.
+/// A slot for the result of a call.
 #[derive(Debug)]
 pub(crate) struct Slot {
     request: Arc<Request>,
     id: CallId,
-    /// How many writes there were when the call began.
+    /// The number of writes when the call began.
     writes: u64,
 }
 
-/// What a request has to say to a call.
+/// The request's answer to a call.
 #[derive(Debug)]
 pub(crate) enum Recalled {
-    /// There is none, or it does not remember such calls.
+    /// There is no request, or it does not remember such calls.
     Nothing,
-    /// It was answered this (`None`: that there is nothing).
+    /// The remembered result; `None` is an absence.
     Answer(Option<Shared>),
-    /// It is to be told.
+    /// The request wants to remember the result.
     Slot(Slot),
 }
 
@@ -96,7 +97,7 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
 }
 
 impl Slot {
-    /// Remembers what a call returned, unless it has failed.
+    /// Remembers the return value of a call, unless it has failed.
     pub(crate) fn remember_returned<R: Returns<S>, S>(&self, returned: &R) {
         match returned.loaded() {
             Loaded::Failed => {}
@@ -109,7 +110,7 @@ impl Slot {
         }
     }
 
-    /// Remembers the answer, unless something was written since the call began.
+    /// Remembers the result, unless there was a write since the call began.
     pub(crate) fn remember(&self, answer: Option<Shared>) {
         let mut known = self.request.known.lock();
         if known.writes == self.writes {
@@ -118,7 +119,7 @@ impl Slot {
     }
 }
 
-/// The requests around the current task have written: whatever they remember may be from before.
+/// Tells the requests around the current task of a write: they forget everything from before.
 pub(crate) fn forget() {
     // Also while a future is dropped, when there are no marks.
     if !mutation::is_active("memo-kept-after-writes") {
@@ -132,7 +133,7 @@ pub(crate) fn forget() {
     }
 }
 
-/// Runs `future` as a request of its own, unless it is part of one.
+/// Runs `future` as a request of its own, unless it is part of one already.
 pub(crate) fn request<F: Future>(all: bool, future: F) -> impl Future<Output = F::Output> {
     let around = REQUEST.try_with(Arc::clone).ok();
     let own = match around {
@@ -163,7 +164,7 @@ mod tests {
             };
             slot.remember(None);
             assert!(matches!(recall(true, id), Recalled::Answer(None)));
-            // One that remembers more is a request of its own.
+            // A request that remembers more is a request of its own.
             request(true, async { forget() }).await;
             assert!(matches!(recall(true, id), Recalled::Slot(_)));
         });

@@ -54,11 +54,12 @@ pub enum BypassReason {
     /// The call is `strict`, and entries of this process follow the database's outbox, so they may
     /// be slightly stale.
     Strict,
-    /// What belongs into the key is not set around the call; see [`Cache::with_key`](crate::Cache::with_key).
+    /// A value that the key needs is not set around the call; see
+    /// [`Cache::with_key`](crate::Cache::with_key).
     NoContext,
-    /// The function is not `async`, and the store would have to be waited for.
+    /// The function is not `async`, and can't wait for the store's answer.
     Blocking,
-    /// An operator has switched it off; see [`Cache::disable`](crate::Cache::disable).
+    /// An operator has switched the reads off; see [`Cache::disable`](crate::Cache::disable).
     SwitchedOff,
 }
 
@@ -127,7 +128,7 @@ pub enum StaleReason {
     LoadFailed,
     /// The load of a new value takes longer than the attribute's `timeout`, and goes on.
     LoadSlow,
-    /// As many loads as may run at a time are running; the attribute's `max_loads` and `stale_if_error`.
+    /// As many loads as allowed are running (the attribute's `max_loads` and `stale_if_error`).
     LoadsBusy,
 }
 
@@ -260,22 +261,22 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// What became of the invalidations that were made: the least that is true of all of them, so
+    /// The result of the invalidations that were made: the worst result of any of them, so it is
     /// [`Delivered`](Acknowledgement::Delivered) only if each one was. `None` if there were none.
     #[must_use]
     pub fn invalidation(&self) -> Option<Acknowledgement> {
         self.invalidation
     }
 
-    /// The same as the value of a header `Cache-Invalidation`: `delivered`, `pending` or `lost`. `None` if
-    /// nothing was invalidated, for instance because the cache is off.
+    /// The same as the value of a `Cache-Invalidation` header: `delivered`, `pending` or `lost`.
+    /// `None` if nothing was invalidated, for instance because the cache is off.
     #[must_use]
     pub fn cache_invalidation(&self) -> Option<&'static str> {
         match self.invalidation? {
             Acknowledgement::Delivered => Some("delivered"),
             Acknowledgement::Pending => Some("pending"),
             Acknowledgement::Lost => Some("lost"),
-            // The block around it says so when it has ended.
+            // The enclosing block reports it when it has ended.
             Acknowledgement::Deferred | Acknowledgement::Disabled => None,
         }
     }
@@ -319,9 +320,9 @@ pub(crate) fn record(outcome: impl FnOnce() -> Outcome) {
     }
 }
 
-/// Tells the observer around the current task what became of an invalidation.
+/// Tells the observer around the current task the result of an invalidation.
 pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
-    /// The later in this list, the worse.
+    /// The order from best to worst.
     fn rank(acknowledgement: Acknowledgement) -> u8 {
         match acknowledgement {
             Acknowledgement::Disabled => 0,

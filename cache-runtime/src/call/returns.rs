@@ -1,4 +1,4 @@
-//! The return types of annotated functions, told apart by the type and not by its name.
+//! The return types of annotated functions, distinguished by type and not by name.
 //!
 //! A cached function returns `T`, `Option<T>`, `Result<T, E>` or `Result<Option<T>, E>`, and
 //! `Arc<T>` is allowed wherever `T` stands. (An `Arc<str>` or `Arc<[T]>` is a `T` itself, because

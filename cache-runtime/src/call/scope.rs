@@ -16,7 +16,7 @@ use crate::key::Key;
 thread_local! {
     /// Whether the annotated function that is polled now should only leave its key. Set during one
     /// poll only.
-    // Apart from `KEY`, which has a destructor: every call reads this, and it must cost nothing.
+    // Separate from `KEY`, which has a destructor: every call reads this, and it must cost nothing.
     static ASKED_FOR_KEY: Cell<bool> = const { Cell::new(false) };
     /// The key that the function has left.
     static KEY: Cell<Option<Result<Key, Error>>> = const { Cell::new(None) };
@@ -125,12 +125,13 @@ pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
     is_asked
 }
 
-/// Until it is dropped, functions that are called leave no key: those in the expressions of an
-/// attribute, which run before the annotated function leaves its own.
+/// Until it is dropped, annotated functions do not leave their key. This is for functions that are
+/// called in the expressions of an attribute, which run before the annotated function leaves its
+/// own key.
 #[must_use]
 pub(crate) struct KeyHeldBack(bool);
 
-/// Keeps the wish for a key back.
+/// Sets the request for a key aside.
 #[inline]
 pub(crate) fn hold_key_back() -> KeyHeldBack {
     let is_asked = ASKED_FOR_KEY.get();

@@ -1,15 +1,16 @@
-//! Tags that may be absent: `tags("team:{team_id}")` of an `Option` is a tag, or none.
+//! Tags that may be absent: if a value in `tags("team:{team_id}")` is an `Option`, `None` means
+//! that there is no tag.
 //!
-//! A value in a tag goes through [`part`], which has its methods once for `Option` and once for all
-//! else, as inherent methods on a chain of types that dereference into each other (as `Shape` has).
-//! A part that is `None` says so while it is written.
+//! A value in a tag is passed to [`part`], which has its methods once for `Option` and once for all
+//! other types, as inherent methods on a chain of types that dereference into each other (like
+//! `Shape`). A part that is `None` notes that while it is written.
 
 use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::ops::Deref;
 
 thread_local! {
-    /// Whether a part of the tag that is being written right now is `None`.
+    /// Whether a part of the tag that is being written is `None`.
     static IS_ABSENT: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -19,27 +20,27 @@ pub fn part<T: ?Sized>(value: &T) -> Part<'_, T> {
     Part(Plain(value))
 }
 
-/// A value in a tag; [`text`](Part::text) is what is written of it.
+/// A value in a tag. [`text`](Part::text) returns the text to write.
 #[derive(Debug)]
 pub struct Part<'a, T: ?Sized>(Plain<'a, T>);
 
-/// One that is there.
+/// A value that is always present.
 #[derive(Debug)]
 pub struct Plain<'a, T: ?Sized>(&'a T);
 
-/// One that may be absent.
+/// A value that may be absent.
 #[derive(Debug)]
 pub struct Optional<'a, T>(Option<&'a T>);
 
 impl<'a, T> Part<'a, Option<T>> {
-    /// The value in it, or that there is no tag.
+    /// The value, or a note that there is no tag.
     pub fn text(&self) -> Optional<'a, T> {
         Optional(self.0.0.as_ref())
     }
 }
 
 impl<'a, T> Part<'a, &Option<T>> {
-    /// As of the `Option`.
+    /// Like that of the `Option`.
     pub fn text(&self) -> Optional<'a, T> {
         Optional(self.0.0.as_ref())
     }
@@ -72,7 +73,7 @@ impl<T: Display> Display for Optional<'_, T> {
     }
 }
 
-/// The tag's text; `None` if a part of it is absent.
+/// The text of the tag; `None` if a part of it is absent.
 pub(crate) fn written(tag: impl Display) -> Option<String> {
     IS_ABSENT.set(false);
     let text = tag.to_string();
@@ -89,7 +90,7 @@ mod tests {
         let of = |team: &Option<i64>| written(format_args!("team:{}", part(team).text()));
         assert_eq!(of(&there).as_deref(), Some("team:7"));
         assert_eq!(of(&absent), None);
-        // What was absent once is not so for the next.
+        // An absence does not affect the next tag.
         assert_eq!(
             written(format_args!("{}", part("a").text())).as_deref(),
             Some("a")

@@ -223,7 +223,8 @@ pub(crate) fn defer(cache: &Handle, handover: DeferredWrite) -> Option<DeferredW
     None
 }
 
-/// The transaction of the block around the current task was rolled back: what took part in it so far was not written.
+/// The transaction of the block around the current task was rolled back: the writes that took part
+/// in it so far did not happen.
 pub(crate) fn rolled_back(cache: &Handle) {
     if let Some(block) = TransactionScope::around(cache) {
         let mut collected = block.collected.lock();

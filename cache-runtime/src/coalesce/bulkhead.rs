@@ -1,9 +1,9 @@
-//! How many loads of one function run at a time: `max_loads`.
+//! Limits how many loads of one function run at a time: `max_loads`.
 //!
-//! After a whole resource has been invalidated, thousands of entries may be loaded at once, which is more
-//! than most databases bear. So a load takes a place first, and waits for one if all are taken: a *bulkhead*
-//! (Nygard, *Release It!*, 2007; Resilience4j). Whoever waits holds the lease of its entry, so that nobody
-//! loads that in its place.
+//! After a whole resource has been invalidated, thousands of entries may be loaded at once, which
+//! is more than most databases can handle. So a load takes a permit first, and waits if none is
+//! free: a *bulkhead* (Nygard, *Release It!*, 2007; Resilience4j). A waiting load holds the lease
+//! of its entry, so that no other caller loads the entry meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// If no load has ended for so long, they may wait for those who wait for them, in tasks of which nobody
-/// knows. Then one more runs.
+/// If no load has ended for this long, the running loads may wait for the waiting ones, in tasks
+/// that the cache does not know. Then one more runs.
 const NO_PROGRESS: Duration = Duration::from_secs(10);
 
 /// The bulkheads of one cache.
@@ -24,7 +24,8 @@ pub(crate) struct Bulkheads {
 }
 
 impl Bulkheads {
-    /// That of a function, which is known by its address. The first limit that it gives counts.
+    /// The bulkhead of a function, which is identified by its address. The first limit that is
+    /// given counts.
     pub(crate) fn of(&self, function: usize, limit: usize) -> Arc<Bulkhead> {
         let mut all = self.by_function.lock();
         let one = all.entry(function).or_insert_with(|| {
@@ -38,17 +39,17 @@ impl Bulkheads {
     }
 }
 
-/// The places of one function's loads.
+/// The permits of one function's loads.
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
     /// The function's address.
     function: usize,
     free: Arc<Semaphore>,
-    /// How many loads have ended.
+    /// The number of loads that have ended.
     ended: AtomicU64,
 }
 
-/// The place of a load that runs.
+/// The permit of a running load.
 #[derive(Debug)]
 pub(crate) struct Place {
     bulkhead: Arc<Bulkhead>,
@@ -69,23 +70,23 @@ impl Drop for Place {
 }
 
 impl Bulkhead {
-    /// What the places are called in the wait-for graph, where all else is a key.
+    /// The name of the permits in the wait-for graph, in which all other names are keys.
     pub(crate) fn name(&self) -> String {
         format!(" places of {:x}", self.function)
     }
 
-    /// A place beyond the limit, for a load that those who have the others wait for.
+    /// A permit beyond the limit, for a load that the holders of the others wait for.
     pub(crate) fn beyond(self: &Arc<Self>) -> Place {
         self.place(None)
     }
 
-    /// A place if one is free.
+    /// A permit, if one is free.
     pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Place> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
         Some(self.place(Some(permit)))
     }
 
-    /// Waits for a place: in the order in which they come, for as long as loads end.
+    /// Waits for a permit: in order of arrival, as long as loads end.
     pub(crate) async fn enter(self: Arc<Self>) -> Place {
         let mut waiting = std::pin::pin!(Arc::clone(&self.free).acquire_owned());
         loop {
@@ -101,8 +102,8 @@ impl Bulkhead {
         }
     }
 
-    /// Whether no load has ended since, and nobody else has gone ahead for that: then it counts as if
-    /// one had.
+    /// Whether no load has ended since, and no other caller has continued because of that. Then it
+    /// counts as if one had ended.
     fn is_first_since(&self, ended: u64) -> bool {
         let next = ended.wrapping_add(1);
         self.ended
@@ -152,7 +153,7 @@ mod tests {
     async fn loads_that_wait_for_each_other_get_on() {
         let one = Bulkheads::default().of(1, 1);
         let _held = one.try_enter().expect("free");
-        // Time is paused, and moves on as soon as all wait.
+        // Time is paused, and advances as soon as all tasks wait.
         drop(Arc::clone(&one).enter().await);
     }
 }

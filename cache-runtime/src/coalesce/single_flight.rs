@@ -48,7 +48,7 @@ type Completion = watch::Receiver<Option<LoadResult>>;
 #[derive(Debug, Clone)]
 struct Flight {
     completion: Completion,
-    /// Whether its value is only for those who wait already.
+    /// Whether its value is only for the callers that wait already.
     is_closed: bool,
 }
 
@@ -160,15 +160,15 @@ impl Leader {
         self.token
     }
 
-    /// Has those who join from now on wait for the end of the load, and look again. They have
-    /// compared less than what counts for its value by now.
+    /// Callers that join from now on wait for the end of the load, and look up again. They have
+    /// compared fewer dependencies than its value has by now.
     pub(crate) fn takes_no_more(&self) {
         if let Some(flight) = self.single_flight.by_token.lock().get_mut(&self.token) {
             flight.is_closed = true;
         }
     }
 
-    /// Whether anybody waits.
+    /// Whether there are waiters.
     pub(crate) fn is_awaited(&self) -> bool {
         // One receiver belongs to the map.
         self.load_result.receiver_count() > 1

@@ -17,8 +17,8 @@ impl CacheConfig {
     /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `CACHE_TTL`,
     /// `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`,
     /// `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
-    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`, `CACHE_VALUE_LIMIT`,
-    /// `CACHE_AUDIT`. An empty variable counts as unset.
+    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`, `CACHE_COMPRESS_OVER`,
+    /// `CACHE_VALUE_LIMIT`, `CACHE_AUDIT`. An empty variable counts as unset.
     ///
     /// # Errors
     /// Lists all values that can't be used: the variable, what it held, what it may hold.

@@ -49,11 +49,11 @@ pub struct RedisConfig {
     /// `REDIS_CLUSTER`, default none. A server that turns out to be a node of a cluster is used as
     /// one even without this.
     pub cluster: Vec<(String, u16)>,
-    /// The Sentinels that say which server is the primary; host and port above are not used then.
+    /// The Sentinels that name the primary; the host and port above are not used then.
     pub sentinel: Option<SentinelConfig>,
 }
 
-/// Where the Sentinels are, and by which name they know the primary.
+/// The addresses of the Sentinels, and their name for the primary.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SentinelConfig {
@@ -118,7 +118,8 @@ impl RedisConfig {
         }
     }
 
-    /// The primary that the Sentinels at these hosts and ports know by this name. Name all of them: the majority has to answer.
+    /// The primary that the Sentinels at these hosts and ports know under this name. Name all
+    /// Sentinels: the majority has to answer.
     #[must_use]
     pub fn sentinels<H: Into<String>>(
         addresses: impl IntoIterator<Item = (H, u16)>,
@@ -255,10 +256,10 @@ pub struct ResourceConfig {
 }
 
 impl ResourceConfig {
-    /// All keys of the resource have in them what is set by this name around the call, with
-    /// [`Cache::with_key`](crate::Cache::with_key): a tenant, for instance. A read without it goes past the cache and is
-    /// reported once for each function; a write without it invalidates the whole resource, of all tenants. More than one
-    /// name may be given, one call each.
+    /// All keys of the resource contain the value that is set under this name around the call, with
+    /// [`Cache::with_key`](crate::Cache::with_key): a tenant, for instance. A read without it
+    /// bypasses the cache, and is logged once for each function. A write without it invalidates the
+    /// whole resource, for all tenants. For several names, call this several times.
     ///
     /// A name that no resource can have is an error of the configuration, see [`CacheConfig::check`].
     #[must_use]
@@ -530,33 +531,33 @@ impl CacheConfig {
         self
     }
 
-    /// Which part of the hits is audited, 0 to 1, where the function says nothing else: its body runs
-    /// as well, and the caller gets what that returns. `CACHE_AUDIT`; 0, the default, is none. See
-    /// [`Cache::audit`](crate::Cache::audit).
+    /// The share of the hits that is audited, 0 to 1, unless the function sets its own: the body
+    /// runs as well, and the caller gets its result. `CACHE_AUDIT`; the default, 0, turns it off.
+    /// See [`Cache::audit`](crate::Cache::audit).
     #[must_use]
     pub fn audit(mut self, part: f64) -> Self {
         self.audit = threshold(part);
         self
     }
 
-    /// How many hits are audited in a second at most, in this process; 100 by default.
+    /// The most hits that are audited in a second, in this process; 100 by default.
     #[must_use]
     pub fn audit_limit(mut self, per_second: u32) -> Self {
         self.audit_limit = per_second;
         self
     }
 
-    /// How long an entry must have stood after its value first differed before it counts as stale; 2 s
-    /// by default. Between a write's commit and its acknowledged invalidation readers may be served
-    /// what was there before; a write that takes longer than this is reported.
+    /// How long an entry must stay after its value first differed before it counts as stale; 2 s by
+    /// default. Between a write's commit and its acknowledged invalidation, readers may get the
+    /// earlier value. A write that takes longer than this is reported.
     #[must_use]
     pub fn audit_confirm_after(mut self, time: Duration) -> Self {
         self.audit_confirm_after = time.min(LONGEST);
         self
     }
 
-    /// What to do about each stale entry that the auditor finds. It is called on a thread of the cache
-    /// or of the caller, and must not block.
+    /// Is called for each stale entry that the auditor finds, and decides what to do. It runs on a
+    /// thread of the cache or of the caller, and must not block.
     ///
     /// ```
     /// use cache_runtime::{AuditAction, CacheConfig};
@@ -583,9 +584,8 @@ impl CacheConfig {
         self
     }
 
-    /// The catalog for the advice, in place of [`map`](crate::registry::catalog()): with its
-    /// constants [bound](crate::CacheMap::bind), and with the resources that are invalidated by
-    /// hand.
+    /// The catalog for the advice, in place of [`map`](crate::map()): with its constants
+    /// [bound](crate::CacheMap::bind), and with the resources that are invalidated by hand.
     #[cfg(feature = "map")]
     #[must_use]
     pub fn map(mut self, map: crate::CacheMap) -> Self {
@@ -593,8 +593,8 @@ impl CacheConfig {
         self
     }
 
-    /// Follows the outbox of a PostgreSQL database: each change that any program commits there is
-    /// invalidated here. See [`outbox`](crate::outbox).
+    /// Follows the outbox of a PostgreSQL database, or of a file of SQLite: each change that any
+    /// program commits there is invalidated here. See [`outbox`](crate::outbox).
     ///
     /// With Redis, the processes share the rows and invalidate in Redis. Without it, each process
     /// reads all rows. It serves nothing from its memory once it has not heard from the database
@@ -630,8 +630,9 @@ impl CacheConfig {
         }
     }
 
-    /// Values whose encoding is longer than this are compressed in Redis, with zstd, where that makes them smaller.
-    /// `CACHE_COMPRESS_OVER`, such as `16k`; off by default. All instances that read them need the feature `zstd`.
+    /// Values whose encoding is longer than this are compressed in Redis, with zstd, if that makes
+    /// them smaller. `CACHE_COMPRESS_OVER`, such as `16k`; off by default. All instances that read
+    /// them need the feature `zstd`.
     #[cfg(feature = "zstd")]
     #[must_use]
     pub fn compress_over(mut self, bytes: usize) -> Self {
@@ -639,7 +640,7 @@ impl CacheConfig {
         self
     }
 
-    /// Declares something of a resource, wherever its functions stand.
+    /// Declares settings of a resource, wherever its functions are.
     ///
     /// ```
     /// use cache_runtime::CacheConfig;
@@ -653,7 +654,7 @@ impl CacheConfig {
         }
     }
 
-    /// What the keys of a resource need from around a call.
+    /// The values that the keys of a resource need from around a call.
     pub(crate) fn contexts(&self, resource: &str) -> Box<[Box<str>]> {
         let contexts = self.contexts.get(resource);
         contexts.map_or_else(Box::default, |names| names.as_slice().into())

@@ -18,7 +18,8 @@ use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
 use crate::integrations::layer_options::{LayerOptions, option_methods};
 
-/// The JSON as it is stored, with its `ETag`, and with `Cache-Control: no-cache`: who keeps it asks before using it again.
+/// The stored JSON with its `ETag` and `Cache-Control: no-cache`: clients must revalidate before
+/// they reuse it.
 impl<T> Responder for Encoded<T> {
     type Body = BoxBody;
 
@@ -31,8 +32,8 @@ impl<T> Responder for Encoded<T> {
     }
 }
 
-/// Says in each response what the cache did for it, and answers conditional requests: the headers are those of
-/// `cache_runtime::tower::CacheLayer`.
+/// Writes into each response what the cache did for it, and answers conditional requests. The
+/// headers are those of `cache_runtime::tower::CacheLayer`.
 ///
 /// ```
 /// use actix_web::{App, web};

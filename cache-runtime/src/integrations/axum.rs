@@ -7,7 +7,8 @@ use axum_core::response::{IntoResponse, Response};
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{JSON, REVALIDATE};
 
-/// The JSON as it is stored, with its `ETag`, and with `Cache-Control: no-cache`: who keeps it asks before using it again.
+/// The stored JSON with its `ETag` and `Cache-Control: no-cache`: clients must revalidate before
+/// they reuse it.
 impl<T> IntoResponse for Encoded<T> {
     fn into_response(self) -> Response {
         let etag = HeaderValue::try_from(self.etag());

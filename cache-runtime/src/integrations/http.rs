@@ -1,24 +1,24 @@
-//! What HTTP says of cached values, in one place for all frameworks: conditional requests, and the headers that say what
-//! the cache did.
+//! HTTP semantics of cached values, shared by all frameworks: conditional requests, and the headers
+//! that say what the cache did.
 //!
-//! Names and values are texts, since the frameworks are on two versions of the `http` crate.
+//! Names and values are strings, because the frameworks use two versions of the `http` crate.
 
 use crate::call::observe::Outcomes;
 
-/// What an [`Encoded`](crate::Encoded) is.
+/// The content type of an [`Encoded`](crate::Encoded).
 pub(crate) const JSON: &str = "application/json; charset=utf-8";
-/// Who keeps it asks before using it again: an invalidation does not reach a browser.
+/// Clients must revalidate before they reuse it: an invalidation does not reach a browser.
 pub(crate) const REVALIDATE: &str = "no-cache";
 
-/// RFC 9211.
+/// The header of RFC 9211.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 pub(crate) const CACHE_STATUS: &str = "cache-status";
-/// What became of the invalidations of a request.
+/// Says whether the invalidations of a request have been delivered.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 pub(crate) const CACHE_INVALIDATION: &str = "cache-invalidation";
 
-/// Whether the answer is `304 Not Modified` in place of this one (RFC 9110, section 13.1.2): the client names its entity
-/// tag, or `*`, in `If-None-Match`, which may come in several lines.
+/// Whether the answer becomes `304 Not Modified` (RFC 9110, section 13.1.2): the client sends its
+/// entity tag, or `*`, in `If-None-Match`, which may have several lines.
 pub(crate) fn is_not_modified<'h>(
     method: &str,
     mut if_none_match: impl Iterator<Item = &'h str>,
@@ -30,19 +30,20 @@ pub(crate) fn is_not_modified<'h>(
         && etag.is_some_and(|etag| if_none_match.any(|line| is_known_by(etag, line)))
 }
 
-/// Whether a header of the answer goes with `304` as well: all but those about the body that is left out. RFC 9110 wants
-/// `Cache-Control`, `Content-Location`, `Date`, `ETag`, `Expires` and `Vary` where a `200` had them.
+/// Whether a header of the answer is also sent with `304`: all are, except those about the body.
+/// RFC 9110 requires `Cache-Control`, `Content-Location`, `Date`, `ETag`, `Expires` and `Vary` if a
+/// `200` has them.
 pub(crate) fn goes_with_not_modified(name: &str) -> bool {
     name == "content-location" || !(name.starts_with("content-") || name == "transfer-encoding")
 }
 
-/// How many calls have a `Cache-Status` of their own. Proxies take few KiB of headers, and clients a
-/// hundred lines.
+/// How many calls get a `Cache-Status` line of their own. Proxies accept a few KiB of headers, and
+/// clients a hundred lines.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 const SHOWN: usize = 16;
 
-/// The headers that say what the cache did for a request: `Cache-Status` for each of the first cached
-/// calls, and how many more there were, and `Cache-Invalidation` for a write.
+/// The headers that say what the cache did for a request: `Cache-Status` for each of the first
+/// cached calls and the number of further ones, and `Cache-Invalidation` for a write.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
 pub(crate) fn headers(outcomes: &Outcomes) -> impl Iterator<Item = (&'static str, String)> {
     let calls = outcomes.iter().take(SHOWN);
@@ -60,15 +61,15 @@ pub(crate) fn headers(outcomes: &Outcomes) -> impl Iterator<Item = (&'static str
         .chain(write.map(|became| (CACHE_INVALIDATION, became.to_owned())))
 }
 
-/// The weak comparison of RFC 9110: `*`, or one of the tags in a list, `W/` left aside. A tag that a compression has
-/// marked is that of what it has compressed.
+/// The weak comparison of RFC 9110: `*`, or one of the tags in a list, without `W/`. A tag with the
+/// suffix of a compression equals the tag of the uncompressed answer.
 pub(crate) fn is_known_by(etag: &str, if_none_match: &str) -> bool {
     let own = plain(etag.strip_prefix("W/").unwrap_or(etag));
     if_none_match.trim() == "*" || opaque_tags(if_none_match).any(|tag| plain(tag) == own)
 }
 
-/// What is between the quotes, without what servers add to it for each encoding: `"x-gzip"` (Apache), `"x;br"`, `"x--gzip"`
-/// (Jetty).
+/// The text between the quotes, without the suffix that servers add for each encoding: `"x-gzip"`
+/// (Apache), `"x;br"`, `"x--gzip"` (Jetty).
 fn plain(tag: &str) -> &str {
     let tag = tag.trim_matches('"');
     let added = ["gzip", "br", "zstd", "deflate"]
@@ -83,7 +84,8 @@ fn plain(tag: &str) -> &str {
     added.unwrap_or(tag)
 }
 
-/// The tags of a list, quotes included and `W/` left out, up to what is none. A comma may stand in a tag.
+/// The tags of a list, with quotes and without `W/`, up to the first text that is not a tag. A tag
+/// may contain a comma.
 fn opaque_tags(mut list: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let tag = list.trim_start_matches([' ', '\t', ',']);

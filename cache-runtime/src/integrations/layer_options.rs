@@ -1,4 +1,4 @@
-//! What the layers of all frameworks can be told.
+//! The options that the layers of all frameworks share.
 
 use crate::cache::Cache;
 use crate::integrations::http::CACHE_STATUS;
@@ -10,7 +10,7 @@ pub(crate) struct LayerOptions {
     pub(crate) status: bool,
     /// Whether conditional requests are answered.
     pub(crate) conditional: bool,
-    /// In place of the process-wide cache.
+    /// Used instead of the process-wide cache.
     pub(crate) cache: Option<Cache>,
 }
 
@@ -25,7 +25,7 @@ impl Default for LayerOptions {
 }
 
 impl LayerOptions {
-    /// Whether this header about the cache is written.
+    /// Whether this header is written.
     pub(crate) fn writes(&self, name: &str) -> bool {
         self.status || name != CACHE_STATUS
     }
@@ -35,13 +35,13 @@ impl LayerOptions {
 macro_rules! option_methods {
     ($layer:ident) => {
         impl $layer {
-            /// A layer that does all of this.
+            /// A layer with all of its functions on.
             #[must_use]
             pub fn new() -> Self {
                 Self::default()
             }
 
-            /// Whether `Cache-Status` is written, which names keys.
+            /// Whether `Cache-Status` is written. It contains keys.
             #[must_use]
             pub fn status(mut self, is_written: bool) -> Self {
                 self.options.status = is_written;
@@ -55,7 +55,7 @@ macro_rules! option_methods {
                 self
             }
 
-            /// Handlers use this cache in place of the process-wide one; see
+            /// Handlers use this cache instead of the process-wide one; see
             /// [`Cache::scope`](crate::Cache::scope).
             #[must_use]
             pub fn cache(mut self, cache: crate::Cache) -> Self {

@@ -14,8 +14,8 @@ use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
 use crate::integrations::layer_options::{LayerOptions, option_methods};
 
-/// The JSON as it is stored, with its `ETag`. Who keeps it is to ask before using it again: what an invalidation here has made
-/// stale is not to live on in a browser.
+/// The stored JSON with its `ETag` and `Cache-Control: no-cache`: clients must revalidate before
+/// they reuse it, because an invalidation does not reach a browser.
 impl<T> IntoResponse for Encoded<T> {
     fn into_response(self) -> Response {
         Response::builder()
@@ -50,8 +50,9 @@ impl<T: poem_openapi::types::Type> poem_openapi::ApiResponse for Encoded<T> {
     }
 }
 
-/// Answers `304 Not Modified` in place of a body that the client names in `If-None-Match`: for `GET` and `HEAD`, where the
-/// response is `200` and has an `ETag`, as that of an [`Encoded`] has.
+/// Answers `304 Not Modified` if the client already has the body, according to its `If-None-Match`.
+/// This applies to `GET` and `HEAD` and to responses that are `200` and have an `ETag`, as an
+/// [`Encoded`] has.
 ///
 /// ```
 /// use cache_runtime::Encoded;
@@ -91,13 +92,13 @@ impl<E: Endpoint> Endpoint for Conditional<E> {
     }
 }
 
-/// A list may come in several lines.
+/// The header may have several lines.
 fn known_tags(request: &Request) -> Vec<HeaderValue> {
     let lines = request.headers().get_all(IF_NONE_MATCH);
     lines.iter().cloned().collect()
 }
 
-/// The response, or `304` where the client has it.
+/// The response, or `304` if the client has it.
 fn unless_known(method: &Method, known: &[HeaderValue], response: Response) -> Response {
     let etag = response.headers().get(ETAG);
     let etag = etag.and_then(|etag| etag.to_str().ok());
@@ -117,8 +118,8 @@ fn unless_known(method: &Method, known: &[HeaderValue], response: Response) -> R
     instead
 }
 
-/// Says in each response what the cache did for it, and answers conditional requests: the headers are those of
-/// `cache_runtime::tower::CacheLayer`.
+/// Writes into each response what the cache did for it, and answers conditional requests. The
+/// headers are those of `cache_runtime::tower::CacheLayer`.
 ///
 /// ```
 /// use cache_runtime::Encoded;

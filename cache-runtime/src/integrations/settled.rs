@@ -1,9 +1,11 @@
-//! Finds an argument that may be part of its caller's transaction, by its type.
+//! Recognises an argument that may be part of its caller's transaction, by its type.
 //!
-//! The macro knows connections and transactions by the names of types and bounds. An alias
-//! (`type Link = PgConnection`) and a trait of the program's own (`trait Db: Executor<'static>`) have
-//! other names. So it asks here, with a chain of inherent methods as in [`Shape`](crate::shape):
-//! what is a connection for SQLx has a method whose bound nothing meets, and the compiler says why.
+//! The macro recognises connections and transactions by the names of their types and bounds. An
+//! alias (`type Link = PgConnection`) or a trait of the program's own (`trait Db:
+//! Executor<'static>`) has another name. So the generated code also asks the compiler, with a chain
+//! of inherent methods as in [`Shape`](crate::shape). For SQLx's connections and transactions the
+//! method has a bound that no type meets, so that the compiler refuses the call with the bound's
+//! message.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -17,8 +19,8 @@ use sqlx_core::{
     transaction::Transaction,
 };
 
-/// What commits each of its statements by itself. No connection does, as its caller may have begun a
-/// transaction.
+/// Types whose statements each commit by themselves. No connection is one, because its caller may
+/// have begun a transaction.
 #[diagnostic::on_unimplemented(
     message = "`#[invalidates]` acts when the function returns, and through `{Self}` that may be before the caller's transaction commits",
     label = "may be part of a transaction",
@@ -26,7 +28,7 @@ use sqlx_core::{
 )]
 pub trait CommitsByItself {}
 
-/// What sees nothing but what is committed. No connection does, as its caller may have begun a
+/// Types that read committed data only. No connection is one, because its caller may have begun a
 /// transaction.
 #[diagnostic::on_unimplemented(
     message = "what is read through `{Self}` may never be committed, and would be served to everybody",
@@ -68,14 +70,14 @@ pub fn through<T: ?Sized>(_: &T) -> Connections<T> {
 
 #[cfg(feature = "sqlx")]
 impl<C: Connection> Connections<C> {
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn settled(&self)
     where
         C: CommitsByItself,
     {
     }
 
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn committed(&self)
     where
         C: ReadsWhatIsCommitted,
@@ -85,14 +87,14 @@ impl<C: Connection> Connections<C> {
 
 #[cfg(feature = "sqlx")]
 impl<'a, C: Connection> ConnectionsMut<&'a mut C> {
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn settled(&self)
     where
         &'a mut C: CommitsByItself,
     {
     }
 
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn committed(&self)
     where
         &'a mut C: ReadsWhatIsCommitted,
@@ -102,14 +104,14 @@ impl<'a, C: Connection> ConnectionsMut<&'a mut C> {
 
 #[cfg(feature = "sqlx")]
 impl<'a, 'c, DB: Database> Transactions<&'a mut Transaction<'c, DB>> {
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn settled(&self)
     where
         &'a mut Transaction<'c, DB>: CommitsByItself,
     {
     }
 
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn committed(&self)
     where
         &'a mut Transaction<'c, DB>: ReadsWhatIsCommitted,
@@ -119,14 +121,14 @@ impl<'a, 'c, DB: Database> Transactions<&'a mut Transaction<'c, DB>> {
 
 #[cfg(feature = "sqlx")]
 impl<'c, DB: Database> Transactions<Transaction<'c, DB>> {
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn settled(&self)
     where
         Transaction<'c, DB>: CommitsByItself,
     {
     }
 
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn committed(&self)
     where
         Transaction<'c, DB>: ReadsWhatIsCommitted,
@@ -136,14 +138,14 @@ impl<'c, DB: Database> Transactions<Transaction<'c, DB>> {
 
 #[cfg(feature = "sqlx")]
 impl<DB: Database> Pooled<PoolConnection<DB>> {
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn settled(&self)
     where
         PoolConnection<DB>: CommitsByItself,
     {
     }
 
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn committed(&self)
     where
         PoolConnection<DB>: ReadsWhatIsCommitted,
@@ -156,7 +158,7 @@ impl<DB: Database> Pools<Pool<DB>> {
     /// Each statement through a pool commits by itself.
     pub fn settled(&self) {}
 
-    /// A pool reads what is committed.
+    /// A pool reads committed data only.
     pub fn committed(&self) {}
 }
 
@@ -165,20 +167,20 @@ impl<DB: Database> Pools<&Pool<DB>> {
     /// Each statement through a pool commits by itself.
     pub fn settled(&self) {}
 
-    /// A pool reads what is committed.
+    /// A pool reads committed data only.
     pub fn committed(&self) {}
 }
 
 #[cfg(feature = "sqlx")]
 impl<'e, E: Executor<'e>> Executors<E> {
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn settled(&self)
     where
         E: CommitsByItself,
     {
     }
 
-    /// There is no such type.
+    /// Does not compile: no type meets the bound.
     pub fn committed(&self)
     where
         E: ReadsWhatIsCommitted,
@@ -187,9 +189,9 @@ impl<'e, E: Executor<'e>> Executors<E> {
 }
 
 impl<T: ?Sized> Others<T> {
-    /// Nothing is known of it.
+    /// Any other type is accepted.
     pub fn settled(&self) {}
 
-    /// Nothing is known of it.
+    /// Any other type is accepted.
     pub fn committed(&self) {}
 }

@@ -1,7 +1,7 @@
 //! Transactions with [SQLx](https://docs.rs/sqlx) that apply their invalidations on commit.
 //!
-//! With this feature `#[invalidates]` knows a connection or transaction by its type, whatever it is
-//! called, and refuses it as it refuses one that it knows by name:
+//! With this feature `#[invalidates]` recognises a connection or transaction by its type, whatever
+//! its name, and refuses it like one that it recognises by name:
 //!
 //! ```compile_fail
 //! type Link = sqlx::AnyConnection;
@@ -17,7 +17,7 @@
 //! async fn rename(link: &mut Link) {}
 //! ```
 //!
-//! The same of a trait of the program's own, and of what `self` holds:
+//! The same holds for traits of the program's own, and for the fields of `self`:
 //!
 //! ```compile_fail
 //! trait Db: sqlx::Connection {}
@@ -157,9 +157,9 @@ where
 
 /// A connection that does not return to the pool while a transaction begins.
 ///
-/// SQLx 0.9.0 loses track of a transaction whose `begin` is dropped (its issues 4385 and 4393). The
-/// next user of the connection would write into that transaction and never commit, and would read
-/// and cache uncommitted data.
+/// SQLx 0.9.0 loses track of a transaction if the future of `begin` is dropped (its issues 4385 and
+/// 4393). The next user of the connection would write into that transaction and never commit, and
+/// would read and cache uncommitted data.
 struct Session<DB: Database> {
     connection: PoolConnection<DB>,
     begins: bool,

@@ -13,14 +13,15 @@ use crate::call::observe::observe;
 use crate::integrations::http;
 use crate::integrations::layer_options::{LayerOptions, option_methods};
 
-/// Says in each response what the cache did for it, and answers conditional requests.
+/// Writes into each response what the cache did for it, and answers conditional requests.
 ///
-/// - `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), once for each call of a cached function. It names
-///   keys, with the ids in them; where clients are not to see them, leave it out with [`status(false)`](Self::status).
-/// - `Cache-Invalidation: delivered` after a write whose invalidations the store has, and `pending` while it is away: then
-///   other processes may be served older data for a while.
-/// - `304 Not Modified` in place of a `200` whose `ETag` the client names in `If-None-Match`, for `GET` and `HEAD`. An
-///   [`Encoded`](crate::Encoded) has an `ETag`.
+/// - `Cache-Status` ([RFC 9211](https://www.rfc-editor.org/rfc/rfc9211)), for each call of a cached
+///   function, up to 16. It contains keys, with their ids. If clients must not see them, turn it
+///   off with [`status(false)`](Self::status).
+/// - `Cache-Invalidation: delivered` after a write whose invalidations have reached the store, and
+///   `pending` while the store is down: then other processes may serve older data for a while.
+/// - `304 Not Modified` instead of a `200` whose `ETag` the client sends in `If-None-Match`, for
+///   `GET` and `HEAD`. An [`Encoded`](crate::Encoded) has an `ETag`.
 ///
 /// ```
 /// # #[cfg(feature = "axum")] {
@@ -37,7 +38,7 @@ use crate::integrations::layer_options::{LayerOptions, option_methods};
 /// # }
 /// ```
 ///
-/// Calls in tasks that a handler spawns are not seen, nor is what a body does while it is streamed.
+/// It does not see calls in tasks that a handler spawns, nor calls while a body is streamed.
 #[derive(Debug, Clone, Default)]
 pub struct CacheLayer {
     options: LayerOptions,
@@ -88,7 +89,7 @@ where
             false => Vec::new(),
         };
         let options = self.options.clone();
-        // A handler's own future may begin when it is made.
+        // A handler may do work when it is called, before its future is polled.
         let answer: Pin<Box<dyn Future<Output = _> + Send>> = match &options.cache {
             Some(cache) => {
                 let answer = cache.scope_now(|| self.inner.call(request));
@@ -126,7 +127,7 @@ fn not_modified<C: Default>(response: Response<C>) -> Response<C> {
     head.status = StatusCode::NOT_MODIFIED;
     let headers = std::mem::take(&mut head.headers);
     let mut name = None;
-    // A name comes with the first of its values.
+    // A header's name comes with its first value only.
     let kept = headers.into_iter().filter_map(|(next, value)| {
         name = next.or_else(|| name.take());
         let name = name.clone()?;

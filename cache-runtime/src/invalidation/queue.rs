@@ -27,7 +27,7 @@ const NAMES_SHOWN: usize = 10;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Lost {
     names: Vec<String>,
-    /// How many invalidations.
+    /// How many invalidations were lost.
     pub(super) count: usize,
 }
 

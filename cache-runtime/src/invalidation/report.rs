@@ -26,12 +26,12 @@ pub(super) fn acknowledged(
     match acknowledgement {
         Acknowledgement::Delivered => stats.acknowledged.record_duration(took),
         Acknowledgement::Pending => stats.pending.add_one(),
-        // What is lost is counted when it is, whether somebody waits for it or not.
+        // Lost invalidations are counted by [`lost`], whether or not a caller waits for them.
         Acknowledgement::Lost | Acknowledgement::Deferred | Acknowledgement::Disabled => {}
     }
 }
 
-/// These will never be delivered.
+/// Counts invalidations that will never be delivered.
 pub(super) fn lost(telemetry: &Telemetry, lost: &Lost) {
     let count = u64::try_from(lost.count).unwrap_or(u64::MAX);
     telemetry.invalidations.lost.add(count);

@@ -35,8 +35,8 @@ pub(super) fn bound(text: &mut String, start: usize, hash_key: &[u8; 16]) {
     }
 }
 
-/// Shortens the text from `start` on as [`bound`] did when the key was written: what is set around a
-/// call stands between `@`, before or behind the id, and is no part of the id that was shortened.
+/// Shortens the text from `start` on as [`bound`] did when the key was written. The context of the
+/// call is between `@`, before or behind the id. It is not part of the id that was shortened.
 pub(super) fn bound_parts(text: &mut String, start: usize, hash_key: &[u8; 16]) {
     if text.len() - start <= ID_LIMIT {
         return;

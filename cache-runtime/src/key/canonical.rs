@@ -18,11 +18,12 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, sink: &mut Vec<u8>) -> Re
 
 const END: &[u8] = b"e";
 
-/// Writes to a list of bytes; with whether the order of a map's entries is part of the value.
+/// Writes to a list of bytes. The flag says whether the order of a map's entries is part of the
+/// value.
 struct Encoder<'a>(&'a mut Vec<u8>, bool);
 
-/// Whether a map of this type keeps the order its entries were put in, which then is part of the
-/// answer: `order_by` as an `IndexMap`, say.
+/// Whether a map of this type keeps the order of insertion, which then may change the answer:
+/// `order_by` as an `IndexMap`, for example.
 fn keeps_order<T: ?Sized>() -> bool {
     let mut name = std::any::type_name::<T>();
     let pointers = ["&", "mut ", "alloc::boxed::Box<", "alloc::sync::Arc<"];

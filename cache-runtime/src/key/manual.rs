@@ -59,7 +59,7 @@ pub struct Key {
     extras: Vec<Dependency>,
     version: u32,
     /// Whether the id or an argument has a field that is not in the key, so that another one would
-    /// have the same key. Such an entry is not read or stored by hand.
+    /// have the same key. Manual operations neither read nor store such an entry.
     is_ambiguous: bool,
 }
 
@@ -172,12 +172,12 @@ impl Key {
         }
     }
 
-    /// What is computed of the resource, for a derived entry that says so.
+    /// The `op` of a derived entry, if it has one.
     pub(crate) fn op(&self) -> Option<&str> {
         match &self.rest {
             Rest::Id { .. } => None,
             Rest::Args { op, .. } => op.as_deref(),
-            // In front of it may stand what is set around the call.
+            // The context of the call may precede it.
             Rest::Literal(text) => text
                 .rsplit_once(':')
                 .map(|(op, _)| op.rsplit_once('@').map_or(op, |(_, op)| op)),

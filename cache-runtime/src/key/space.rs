@@ -45,7 +45,7 @@ impl KeySpace {
 /// Keys for ids and tags that are text already, and may be too long for a key.
 #[cfg(any(feature = "outbox-postgres", feature = "admin"))]
 impl KeySpace {
-    /// The key of a row; `front` stands before its id, and has been bounded by itself.
+    /// The key of a row. `front` precedes its id, and has been bounded separately.
     pub(crate) fn rendered(&self, resource: &str, front: &str, id: &str) -> String {
         let mut key = self.prefix(resource);
         key.push_str(front);

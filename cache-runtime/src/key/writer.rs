@@ -57,12 +57,12 @@ impl KeyWriter {
         form
     }
 
-    /// What is set around the call, as it is written; `@7@`.
+    /// The context that precedes the rest, as it is written in keys: `@7@`.
     pub(crate) fn front(&mut self, front: &str) {
         self.text.push_str(front);
     }
 
-    /// The same behind an id.
+    /// The context behind an id.
     pub(crate) fn behind(&mut self, text: &str) {
         self.text.push('@');
         self.text.push_str(text);

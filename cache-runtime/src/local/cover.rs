@@ -118,8 +118,8 @@ impl Cover {
         self.begin_epoch(&mut state);
     }
 
-    /// The same of one connection among several: to each primary of a cluster there is one. It may be
-    /// open already, and begins anew then.
+    /// The same for one connection of several: there is one to each primary of a cluster. If it is
+    /// open already, its epoch starts anew.
     #[cfg(any(test, feature = "redis"))]
     pub(crate) fn open_beside(&self, session: Session) {
         let mut state = self.state.lock();
@@ -141,8 +141,8 @@ impl Cover {
         true
     }
 
-    /// Drops all local entries. Whoever finds the new epoch does not find the freshness bound of
-    /// connections that are gone.
+    /// Drops all local entries. A reader that sees the new epoch does not see the freshness bound
+    /// of connections that are gone.
     fn begin_epoch(&self, state: &mut State) {
         self.until.store(0, Ordering::Release);
         if state.open.is_empty() {
@@ -155,8 +155,8 @@ impl Cover {
         self.set_bound(state);
     }
 
-    /// Computes the freshness bound: that of the oldest heartbeat, and none before each connection has
-    /// one.
+    /// Computes the freshness bound: that of the oldest heartbeat. There is none until each
+    /// connection has had a heartbeat.
     fn set_bound(&self, state: &State) {
         let sent = state.open.iter().map(|it| it.sent);
         let Some(sent) = sent.collect::<Option<Vec<_>>>() else {

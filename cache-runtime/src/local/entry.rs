@@ -33,7 +33,7 @@ pub(crate) struct Copy {
     pub(crate) local_ttl: Duration,
     /// Length of the encoded value in bytes.
     pub(crate) encoded: usize,
-    /// Of what was loaded here, the stamp before the load.
+    /// The stamp from before the load, if the value was loaded here.
     pub(crate) stamp: Option<Stamp>,
 }
 
@@ -113,7 +113,7 @@ impl Entry {
         self.version == asked.version && self.is_for(asked.type_id, asked.extras, now)
     }
 
-    /// The same for a caller who is known to expect this version.
+    /// The same for a caller that is known to expect this version.
     #[inline]
     pub(super) fn is_for(&self, type_id: TypeId, extras: &[Dependency], now: Tick) -> bool {
         now < self.until && self.type_id == type_id && same_extras(&self.extras, extras)
@@ -129,7 +129,7 @@ impl Entry {
 /// An entry that a thread keeps beside the table, where its weight is counted.
 pub(crate) struct KeptEntry {
     pub(super) entry: Arc<Entry>,
-    /// The weights of all that are kept so.
+    /// The total weight of all entries that are kept in this way.
     kept: Arc<AtomicU64>,
 }
 

@@ -97,7 +97,8 @@ pub struct LocalFigures {
     pub epochs: u64,
     /// Entries that had to make room for others.
     pub evictions: u64,
-    /// How old the last heartbeat is now, in milliseconds; `None` while copies are not served.
+    /// How old the last heartbeat is now, in milliseconds; `None` while local entries are not
+    /// served.
     pub heartbeat_age_ms: Option<u64>,
     /// Age of the last heartbeat at a hit, in milliseconds: the median, rounded up to a power of
     /// two. A served value is never older than that age.

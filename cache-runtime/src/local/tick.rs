@@ -46,7 +46,8 @@ impl Moment {
     }
 }
 
-/// A mutation: the time as a task has last noted it, which stands still while the process does.
+/// For a mutation: the time that a task has noted last, which stands still while the process is
+/// paused.
 #[cfg(cache_mutations)]
 pub(super) fn told_by_a_task(now: Moment) -> Moment {
     static NOTED: parking_lot::Mutex<Option<Moment>> = parking_lot::Mutex::new(None);

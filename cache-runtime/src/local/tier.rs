@@ -94,7 +94,7 @@ impl Local {
     }
 
     /// Returns an entry that was found before, if it may be served now. The rules are those of
-    /// [`find`](Self::find); the table is not asked.
+    /// [`find`](Self::find), without a lookup in the table.
     #[inline]
     pub(crate) fn again(
         &self,
@@ -116,7 +116,7 @@ impl Local {
         })
     }
 
-    /// Returns the entry under a key to be kept beside the table. Large ones are not.
+    /// Returns the entry under a key, for a thread to keep beside the table; `None` if it is large.
     pub(crate) fn kept(&self, key: &str) -> Option<KeptEntry> {
         let entry = self.entries.get(key)?;
         (entry_map::Entry::weight(&*entry) <= MOST_KEPT).then(|| KeptEntry::new(entry, &self.kept))
@@ -155,14 +155,14 @@ impl Local {
         })
     }
 
-    /// Whether nothing has been heard of what is about to be kept.
+    /// Whether no change of its keys was reported since its flags were taken.
     pub(crate) fn is_quiet(&self, read_token: &ReadToken) -> bool {
         read_token.epoch == self.cover.epoch()
             && read_token.cells.iter().all(|cell| cell.is_quiet())
     }
 
-    /// The entry under a key if it was loaded under this stamp, which is that of the generations now: then it may be served
-    /// wherever the store's word may.
+    /// The entry under a key if it was loaded under this stamp, which is the stamp of the current
+    /// generations. Then it may be served wherever an answer of the store may.
     pub(crate) fn find_under(&self, key: &str, asked: &Asked<'_>, stamp: Stamp) -> Option<Found> {
         let now = Moment::now();
         let (ttl, value) = (Cell::new(None), OnceCell::new());
@@ -179,7 +179,8 @@ impl Local {
         })
     }
 
-    /// Keeps what a read has brought, unless there was word of its keys meanwhile; whether it is kept.
+    /// Stores the value of a read as a local entry, unless one of its keys has changed meanwhile.
+    /// Returns whether it was stored.
     pub(crate) fn keep(&self, read_token: ReadToken, copy: Copy) -> bool {
         let is_poisoned = read_token.epoch != self.cover.epoch()
             || !read_token.cells.iter().all(|cell| cell.is_quiet());
@@ -187,7 +188,7 @@ impl Local {
             self.figures.poisoned.add_one();
             return false;
         }
-        // Word that comes from here on ends the cells of what is kept.
+        // A change that is reported from here on sets the flags of the stored entry.
         let Some(entry) = Entry::new(read_token, copy) else {
             return false;
         };
@@ -230,7 +231,7 @@ impl Local {
         self.cover.forget();
     }
 
-    /// Drops all entries: who reports changes of which key is no longer what it was.
+    /// Drops all entries: from now on another connection reports the changes of some keys.
     #[cfg(feature = "redis")]
     pub(crate) fn forget_all(&self) {
         self.cover.forget();
@@ -246,7 +247,7 @@ impl Local {
         self.cover.open(session);
     }
 
-    /// The same of one among several connections: a cluster has one to each primary.
+    /// The same for one connection of several: a cluster has one to each primary.
     #[cfg(any(test, feature = "redis"))]
     pub(crate) fn open_beside(&self, session: Session) {
         self.cover.open_beside(session);
@@ -291,7 +292,7 @@ impl Local {
         }
     }
 
-    /// How often everything was forgotten.
+    /// How often all entries were dropped.
     pub(crate) fn flushes(&self) -> u64 {
         self.cover.epochs()
     }

@@ -1,14 +1,16 @@
-//! Without Redis: each process reads all rows for itself, and its memory follows.
+//! Without Redis: each process reads all rows and keeps its own memory current.
 //!
-//! Rows carry ids and transaction ids, and neither is in the order of commits: who remembers the largest one skips a
-//! transaction that began earlier and commits later. So the position is the database's *snapshot*: a read takes the rows
-//! that are visible now and were not in the snapshot of the last read, both of which PostgreSQL knows exactly. Where the index
-//! is entered is the snapshot's horizon, `pg_snapshot_xmin`: whatever is older had ended by then.
+//! Rows have ids and transaction ids, and neither is in the order of commits: a process that
+//! remembered the largest one would skip a transaction that began earlier and commits later. So the
+//! position is the database's *snapshot*: a read takes the rows that are visible now and were not
+//! in the snapshot of the last read. PostgreSQL knows both exactly. The scan of the index starts at
+//! the snapshot's horizon, `pg_snapshot_xmin`: all older transactions had ended by then.
 //!
-//! Each read is also a heartbeat: what is committed before it is sent is carried out when it is over, so entries are
-//! served for [`local_max_staleness`](crate::CacheConfig::local_max_staleness) from when it was sent. A lost connection
-//! forgets everything: the next one may lead to a server that has lost commits, and whose transaction ids begin again before
-//! those that were read.
+//! Each read is also a heartbeat: everything that was committed before it was sent is applied when
+//! it is done. So entries are served for
+//! [`local_max_staleness`](crate::CacheConfig::local_max_staleness) from when it was sent. A lost
+//! connection empties the cache: the next one may lead to a server that has lost commits, and whose
+//! transaction ids start below those that were read.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -25,10 +27,10 @@ use crate::engine::Handle;
 use crate::invalidation::Acknowledgement;
 use crate::local::{Cover, Moment, Session};
 
-/// More rows at once are not read: everything is forgotten.
+/// More new rows are not read at once: the cache is emptied instead.
 pub(super) const MOST_READ: usize = 10_000;
 
-/// Forgets everything in the process, since it can't be told what has changed.
+/// Empties the memory of this process, since it can't be told what has changed.
 pub(super) async fn start_cold(relay: &Relay, cache: &Handle, reason: &str) -> Result<(), Lost> {
     tracing::debug!(reason, "everything in the process is forgotten");
     relay.link.cold_start();
@@ -39,15 +41,15 @@ pub(super) async fn start_cold(relay: &Relay, cache: &Handle, reason: &str) -> R
     }
 }
 
-/// What has been read.
+/// The position of the last read.
 #[derive(Debug, Clone)]
 struct Position {
     snapshot: String,
-    /// When, in milliseconds of the database's clock.
+    /// Its time, in milliseconds of the database's clock.
     at_ms: i64,
-    /// For how long the process that needs the rows longest does so.
+    /// The longest retention time of all processes.
     retention: Duration,
-    /// The largest id; only the mutation of the horizon goes by it.
+    /// The largest id; used only by the mutation of the horizon.
     last_id: i64,
 }
 
@@ -59,12 +61,13 @@ pub(super) async fn run(
     session: Session,
 ) -> Result<Infallible, Lost> {
     let (mut position, mut horizons, mut surveyed) = (None, Horizons::default(), None);
-    // Those of another cluster's transactions, which came with a dump: to delete them first is to read them never.
+    // Rows of another database cluster's transactions, which came with a dump. They are deleted
+    // first, and so never read.
     delete_old(relay, connection, "0").await?;
     loop {
         let beat = freshness.beat(session, Moment::now());
         let (read, horizon) = read(relay, connection, position.as_ref()).await?;
-        // Others may need the rows for longer.
+        // Other processes may need the rows for longer.
         let retention = match crate::base::mutation::is_active("outbox-own-retention") {
             true => relay.config.retention,
             false => relay.config.retention.max(read.retention),
@@ -81,7 +84,8 @@ pub(super) async fn run(
     }
 }
 
-/// Carries out what has been committed since the last position; returns the new one, and its horizon.
+/// Applies the rows that were committed since the last position; returns the new position, and its
+/// horizon.
 async fn read(
     relay: &Relay,
     connection: &mut Connection,
@@ -114,7 +118,7 @@ async fn read(
         None if crate::base::mutation::is_active("outbox-lost-connection-forgiven") => None,
         None => Some("it has just connected"),
         Some(_) if rows.len() > MOST_READ => Some("too many rows at once"),
-        // By the database's clock: this process's own may have stood still with it.
+        // By the database's clock: this process's own may have stood still with the process.
         Some(last) if is_away(last.at_ms, position.at_ms, relay.config.retention) => {
             Some("it was away for too long")
         }
@@ -157,29 +161,30 @@ fn position_of(row: &PgRow) -> Result<(Position, String), Lost> {
     Ok((position, row.try_get(1)?))
 }
 
-/// What the state says of how long rows stay.
+/// The retention time in the state table.
 fn retention_of(state: Option<&str>) -> Duration {
     let millis = state.and_then(|state| state.strip_prefix(EACH)?.parse().ok());
     Duration::from_millis(millis.unwrap_or(0))
 }
 
-/// Whether rows may have been deleted between two reads, with as much again to spare.
+/// Whether rows may have been deleted between two reads, with a safety factor of two.
 fn is_away(last_ms: i64, now_ms: i64, retention: Duration) -> bool {
     if crate::base::mutation::is_active("outbox-away-unnoticed") {
         return false;
     }
     let half = i64::try_from(retention.as_millis() / 2).unwrap_or(i64::MAX);
-    // A clock that was set back says nothing.
+    // A clock that was set back proves nothing.
     !(0..half).contains(&(now_ms - last_ms))
 }
 
-/// Horizons by when they were seen. What was before one of them had been committed by then, so every process that has read
-/// since has seen it. When a row was written says less: its transaction may have been open for long.
+/// The horizons, by the time they were seen. Everything before a horizon had been committed by
+/// then, so every process that has read since has seen it. The time at which a row was written
+/// proves less: its transaction may have been open for a long time.
 #[derive(Debug, Default)]
 pub(super) struct Horizons(VecDeque<(Instant, String)>);
 
 impl Horizons {
-    /// Notes one; returns another that was seen a retention ago.
+    /// Adds a horizon; returns one that was seen a retention time ago.
     pub(super) fn note(&mut self, horizon: String, retention: Duration) -> Option<String> {
         let now = clock::now();
         let step = retention / 10;
@@ -200,8 +205,9 @@ impl Horizons {
     }
 }
 
-/// Deletes what every process has read. A row that is visible is of a transaction before the snapshot's end; any other has
-/// come with a dump of another cluster, and would be new to each read.
+/// Deletes the rows that every process has read. A visible row belongs to a transaction before the
+/// snapshot's end. Any other row came with a dump of another database cluster, and would be new to
+/// each read.
 async fn delete_old(relay: &Relay, connection: &mut Connection, horizon: &str) -> Result<(), Lost> {
     let outbox = relay.table().quoted();
     let sql = format!(

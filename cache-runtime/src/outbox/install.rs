@@ -1,4 +1,4 @@
-//! Installing the outbox, looking at it, and taking it away, over one connection.
+//! Installs the outbox, shows its status, and removes it, over one connection.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,18 +12,19 @@ use super::row::Row;
 use super::triggers::{Triggers, removal_of_triggers, trigger_names};
 use crate::config::outbox::OutboxConfig;
 
-/// Two processes that install at the same time do so in turn.
+/// Two processes that install at the same time do so one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('cache-runtime outbox', 0))";
 
-/// Runs the [migration](super::migration), and the triggers if there are any, in one transaction. They write to the outbox of
-/// this configuration. Triggers of tables that are not among these any more stay.
+/// Runs the [migration](super::migration), and the triggers if there are any, in one transaction.
+/// The triggers write to the outbox of this configuration. Triggers of tables that have left the
+/// list stay.
 ///
 /// # Errors
-/// What the database says: a table or column is missing, the user lacks a permission, or a part of the outbox belongs to
-/// another user.
+/// The database's error: a table or column is missing, the user lacks a permission, or a part of
+/// the outbox belongs to another user.
 ///
 /// # Cancel safety
-/// Dropped, everything is installed or nothing is.
+/// If dropped, everything is installed or nothing is.
 pub async fn install(
     connection: &mut PgConnection,
     config: &OutboxConfig,
@@ -38,14 +39,14 @@ pub async fn install(
     .await
 }
 
-/// Takes the outbox away and whatever triggers write to it, those of tables that have left the list and those of `triggers`
-/// included, in one transaction.
+/// Removes the outbox and all triggers that write to it, including those of tables that have left
+/// the list and those of `triggers`, in one transaction.
 ///
 /// # Errors
-/// What the database says.
+/// The database's error.
 ///
 /// # Cancel safety
-/// Dropped, everything is taken away or nothing is.
+/// If dropped, everything is removed or nothing is.
 pub async fn remove(
     connection: &mut PgConnection,
     config: &OutboxConfig,
@@ -69,16 +70,16 @@ async fn run(connection: &mut PgConnection, sql: String) -> Result<(), ::sqlx::E
     transaction.commit().await
 }
 
-/// What an outbox looks like. Prints as lines for people.
+/// The status of an outbox. Prints as lines of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// The table.
     pub table: String,
-    /// The version of the table; `None` if it is not there.
+    /// The version of the table; `None` if it does not exist.
     pub version: Option<i32>,
-    /// How the relays share the rows: `redis/` and the namespace, or `each/` and for how many milliseconds rows stay; `None`
-    /// before the first has connected.
+    /// How the relays share the rows: `redis/` and the namespace, or `each/` and the retention time
+    /// in milliseconds; `None` before the first has connected.
     pub relay: Option<String>,
     /// Rows in the table.
     pub rows: u64,
@@ -86,20 +87,20 @@ pub struct Status {
     pub oldest: Option<Duration>,
     /// Rows that no relay could read: the last 1,000, of the last 7 days.
     pub set_aside: u64,
-    /// Rows that no relay could read, and that are kept no longer.
+    /// Rows that no relay could read, and that have been deleted since.
     pub set_aside_dropped: u64,
-    /// Connections of relays. SQLite does not know them: 0.
+    /// Connections of relays. SQLite does not know them: always 0.
     pub relays: u64,
     knows_relays: bool,
     /// Tables whose changes are followed.
     pub followed: Vec<String>,
-    /// Partitions of these that are not: a statement that names one of them writes nothing to the outbox. Also tables of which
-    /// some triggers are gone or switched off.
+    /// Partitions of these tables that are not followed: a statement that names one of them writes
+    /// nothing to the outbox. Also tables some of whose triggers are missing or switched off.
     pub not_followed: Vec<String>,
 }
 
 impl Status {
-    /// Of an outbox that is not there.
+    /// The status of an outbox that does not exist.
     pub(super) fn none(table: String) -> Self {
         Self {
             table,
@@ -117,10 +118,10 @@ impl Status {
     }
 }
 
-/// Looks at the outbox.
+/// Reads the status of the outbox.
 ///
 /// # Errors
-/// What the database says. That there is no outbox is no error.
+/// The database's error. A missing outbox is no error.
 ///
 /// # Cancel safety
 /// It changes nothing.
@@ -174,7 +175,7 @@ pub async fn status(
         SELECT tree.oid::regclass::text, tree.oid IN (SELECT oid FROM followed)
         FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind <> 'f' ORDER BY 1";
     for row in ::sqlx::query(followed)
-        // As they stand in the catalog, without quotes.
+        // As they are in the database's catalog, without quotes.
         .bind(
             trigger_names(table)
                 .map(|name| name.trim_matches('"').replace("\"\"", "\""))

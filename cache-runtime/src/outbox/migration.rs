@@ -1,4 +1,4 @@
-//! The SQL that makes the table and takes it away.
+//! The SQL that creates the table, and the SQL that removes it.
 
 use crate::base::error::Error;
 use crate::config::outbox::{OutboxTable, quote_text};
@@ -6,8 +6,8 @@ use crate::config::outbox::{OutboxTable, quote_text};
 /// The version of the table that this crate reads and writes.
 pub const VERSION: i32 = 2;
 
-/// The SQL that creates the outbox, for a migration. It can be run again, and says the [version](VERSION) in the table
-/// `.._state`. Needs PostgreSQL 13 or later.
+/// The SQL that creates the outbox, for a migration. It can be run again, and stores the
+/// [version](VERSION) in the table `.._state`. Needs PostgreSQL 13 or later.
 ///
 /// | table | what is in it |
 /// |---|---|
@@ -21,11 +21,11 @@ pub fn migration(table: &str) -> Result<String, Error> {
     Ok(migration_of(&OutboxTable::parse(table)?))
 }
 
-/// The SQL that takes the outbox away. Take the [triggers](super::triggers()) away first, and start the processes
-/// without it: while it is configured, they write to it.
+/// The SQL that removes the outbox. Remove the [triggers](super::triggers()) first, and start the
+/// processes without it: while it is configured, they write to it.
 ///
 /// # Errors
-/// As [`migration`].
+/// Like [`migration`].
 pub fn removal(table: &str) -> Result<String, Error> {
     Ok(removal_of(&OutboxTable::parse(table)?))
 }

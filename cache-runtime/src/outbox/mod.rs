@@ -1,14 +1,16 @@
-//! The database invalidates: rows that commit with the data, and a relay that carries them out.
+//! The database invalidates: rows that commit with the data, and a relay that delivers them.
 //!
-//! An invalidation that a program sends after its commit is lost if the program dies in between, and a writer that knows
-//! nothing of the cache (psql, a migration, another service) sends none. So a row in an *outbox* table says what has
-//! changed. It is written in the transaction that changes the data, by [triggers](triggers()) or [by hand](Outbox), so
-//! either both are committed or neither is. The *relay* in each process finds it and invalidates.
+//! An invalidation that a program sends after its commit is lost if the program dies in between. A
+//! writer that knows nothing of the cache (psql, a migration, another service) sends none. So a row
+//! in an *outbox* table records what has changed. It is written in the transaction that changes the
+//! data, by [triggers](triggers()) or [by hand](Outbox), so either both are committed or neither
+//! is. The *relay* in each process reads the row and invalidates.
 //!
-//! - With Redis any process takes the rows, tells Redis, and deletes them when Redis has acknowledged.
-//! - Without Redis each process reads all rows for itself, up to the database's snapshot, and keeps its own memory
-//!   coherent with the other processes. It serves nothing when it has heard nothing for
-//!   [`local_max_staleness`](crate::CacheConfig::local_max_staleness).
+//! - With Redis, any process takes the rows, invalidates in Redis, and deletes them when Redis has
+//!   acknowledged.
+//! - Without Redis, each process reads all rows, up to the database's snapshot, and so keeps its
+//!   own memory coherent with the other processes. It serves nothing if it has not heard from the
+//!   database for [`local_max_staleness`](crate::CacheConfig::local_max_staleness).
 //!
 //! ```no_run
 //! use cache_runtime::CacheConfig;

@@ -1,8 +1,8 @@
-//! The relay: one connection to the database, in each process, as long as the cache is there.
+//! The relay: one connection to the database in each process, as long as the cache exists.
 //!
-//! The same connection listens and reads, so to lose it is noticed by the next read, half a second later at most, and to
-//! get a new one begins with a read. A notification only says that there may be rows: what is missed is read with
-//! the next poll.
+//! The same connection listens and reads. So its loss is noticed by the next read, after at most
+//! half a second, and a new connection begins with a read. A notification only means that there may
+//! be rows: the next poll finds the rows of a lost one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,32 +21,32 @@ use crate::outbox::row::Row;
 
 /// How long a query may take before the connection counts as lost.
 const QUERY: Duration = Duration::from_secs(1);
-/// How long a connection may take.
+/// How long connecting may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
-/// How often the table's size is looked at.
+/// How often the table's size is read.
 pub(super) const SURVEY: Duration = Duration::from_secs(5);
-/// Of so many rows of a batch that can't be read each is logged.
+/// The most rows of a batch that are logged because they can't be read.
 const LOGGED: usize = 10;
-/// So many rows that can't be read are kept, of so many days; the oldest go first. They are evidence of a writer's mistake:
-/// what they may have meant has been invalidated.
+/// How many rows that can't be read are kept, and for how many days; the oldest are deleted first.
+/// They show a writer's mistake. Everything that they may have meant has been invalidated.
 pub(super) const MOST_SET_ASIDE: usize = 1_000;
 const TOO_OLD: &str = "set_aside < clock_timestamp() - interval '7 days'";
-/// How the state says that each process reads the rows; behind it, for how many milliseconds they stay.
+/// In the state table: each process reads the rows. The retention time in milliseconds follows.
 pub(super) const EACH: &str = "each/";
-/// How long a batch of rows may wait for the store, which holds their locks.
+/// How long a batch, which holds the locks of its rows, may wait for the store.
 pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(600);
 
 #[derive(Clone)]
 pub(super) struct Relay {
     pub(super) config: OutboxConfig,
     pub(super) link: Arc<OutboxLink>,
-    /// Of a process that follows the outbox for itself.
+    /// Only if this process reads all rows.
     pub(super) freshness: Option<Arc<Cover>>,
     pub(super) poll: Duration,
     pub(super) cache: WeakHandle,
 }
 
-/// Why a connection is not used any more.
+/// Why a connection is no longer used.
 #[derive(Debug)]
 pub(super) enum Lost {
     Database(::sqlx::Error),
@@ -54,11 +54,11 @@ pub(super) enum Lost {
     TimedOut,
     /// The connection was closed.
     Closed,
-    /// The database is not what the relay can use; the text says what to do.
+    /// The relay can't use the database; the text says what to do.
     Unusable(String),
     /// The store has not acknowledged an invalidation.
     NotAcknowledged,
-    /// The cache has gone.
+    /// The cache was dropped.
     Over,
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn rows(
     Ok(query.fetch_all(connection).await?)
 }
 
-/// Gives a query up that is not answered in time.
+/// Gives up a query that is not answered in time.
 pub(super) async fn within<T>(query: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
     match tokio::time::timeout(QUERY, query).await {
         Ok(answer) => answer,
@@ -148,22 +148,22 @@ impl Relay {
             .max_lifetime(None)
             .connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&pool).await?;
-        // A new connection begins with a read, and that is done here.
+        // A new connection begins with a read, so the pool's own check is not needed.
         listener.eager_reconnect(false);
         listener.ignore_pool_close_event(true);
-        // Before the first read: what is committed after it is notified.
+        // Before the first read, so that later commits are notified.
         listener.listen(&self.table().channel()).await?;
         let mut connection = Connection { listener };
-        // A process that stands still in the middle of a batch must not hold its rows: this and the others' poll are less than
-        // the 1.5 s that are promised.
+        // A process that is stopped in the middle of a batch must not keep its rows locked. This
+        // time and the poll of the others add up to less than the promised 1.5 s.
         let settings = "SET idle_in_transaction_session_timeout = '750ms'";
         connection.rows(settings, &[]).await?;
         self.check(&mut connection).await?;
         Ok(connection)
     }
 
-    /// Whether this is a primary with the table in the version that this crate knows, and whether the others that read it share
-    /// the rows in the same way.
+    /// Checks that this is a primary with the table in the version that this crate knows, and that
+    /// the other relays share the rows in the same way.
     async fn check(&self, connection: &mut Connection) -> Result<(), Lost> {
         let (outbox, state) = (self.table().quoted(), self.table().beside("_state"));
         let facts = connection
@@ -185,7 +185,7 @@ impl Relay {
         }
         let mine = match &self.freshness {
             None => format!("redis/{}", self.cache()?.space.namespace),
-            // Before the first read: what was deleted earlier had been committed by then.
+            // Before the first read: rows that were deleted earlier had been committed by then.
             Some(_) => format!("{EACH}{}", self.config.retention.as_millis()),
         };
         let is_longer = format!(
@@ -226,7 +226,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Waits until there may be something to read.
+    /// Waits until there may be rows to read.
     pub(super) async fn wait(&self, connection: &mut Connection) -> Result<(), Lost> {
         let listener = &mut connection.listener;
         let poll = async {
@@ -249,7 +249,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Looks at the table's size from time to time.
+    /// Reads the table's size at intervals.
     pub(super) async fn survey(
         &self,
         connection: &mut Connection,
@@ -285,8 +285,8 @@ impl Relay {
         Ok(())
     }
 
-    /// The statement that puts rows into the table beside. Where each process reads all rows, one that comes later does not put
-    /// back what has been dropped.
+    /// The statement that writes rows to the set-aside table. If each process reads all rows, a
+    /// later process does not write a row again that has been deleted there.
     pub(super) fn set_aside_sql(&self) -> String {
         let set_aside = self.table().beside("_set_aside");
         let is_kept = match self.freshness {
@@ -305,8 +305,9 @@ impl Relay {
         )
     }
 
-    /// Drops the oldest rows that were set aside, past the limits, and counts them in the state. Behind the transaction that has
-    /// set some aside, so that relays wait for each other only briefly.
+    /// Deletes the oldest set-aside rows beyond the limits, and counts them in the state table.
+    /// Runs after the transaction that has set some aside, so that relays wait for each other only
+    /// briefly.
     pub(super) async fn drop_set_aside(&self, connection: &mut Connection) -> Result<(), Lost> {
         if crate::base::mutation::is_active("outbox-set-aside-kept") {
             return Ok(());
@@ -337,7 +338,7 @@ impl Relay {
         }
     }
 
-    /// A row that can't be set aside is invalidated all the same, and does not hold the others up.
+    /// A row that can't be set aside is invalidated all the same, and does not delay the others.
     pub(super) fn not_set_aside(&self, error: &::sqlx::Error) {
         tracing::error!(
             table = self.table().channel(),
@@ -346,7 +347,7 @@ impl Relay {
         );
     }
 
-    /// What that statement takes.
+    /// The parameter of that statement.
     pub(super) fn report(&self, poison: &[(Row, String)]) -> String {
         for (row, reason) in poison.iter().take(LOGGED) {
             tracing::error!(

@@ -1,9 +1,10 @@
-//! What a row says, and what it means to a cache.
+//! Decodes a row, and translates it into invalidations.
 //!
-//! `kind` is `row`, `tag` or `all`. A value is JSON, so that `1` and `"1"` are told apart: a number, a text, `null`,
-//! a boolean, or a list of these for an id of several columns. `{"key": ".."}` is an id or a tag as it stands in keys,
-//! which a process of this framework has written. `{"id": ..}` is an id whose text in keys may be another one than in the
-//! database, so only a process that knows the ids of the resource can tell. `all` without a resource is everything.
+//! `kind` is `row`, `tag` or `all`. A value is JSON, so that `1` and `"1"` differ: a number, a
+//! text, `null`, a boolean, or a list of these for an id of several columns. `{"key": ".."}` is an
+//! id or a tag as it appears in keys, written by a process of this framework. `{"id": ..}` is an id
+//! whose text in keys may differ from that in the database, so only a process that knows the ids of
+//! the resource can translate it. `all` without a resource is everything.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use crate::invalidation::Order;
 use crate::key::{KeySpace, is_resource};
 use crate::registry::Resource;
 
-/// The most bytes of a value that are read. An id of more is not taken, and its resource invalidated as a whole.
+/// The longest value that is read, in bytes. With a longer id the resource is invalidated as a
+/// whole.
 pub(super) const LONGEST_VALUE: usize = 1 << 16;
 
-/// Past so many rows of a resource, it is invalidated as a whole.
+/// With more rows of a resource, it is invalidated as a whole.
 pub(super) const MOST_ROWS: usize = 1_000;
 
 /// A row of the table.
@@ -39,11 +41,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The age of the row `r`. A time that is not finite has none.
+    /// The age of the row `r`; `None` if its time is not finite.
     pub(super) const AGE_MS: &'static str = "CASE WHEN isfinite(r.created) \
         THEN (extract(epoch FROM clock_timestamp() - r.created) * 1000)::bigint ELSE 0 END";
 
-    /// The columns that [`read`](Self::read) takes, of the row `r`.
+    /// The columns that [`read`](Self::read) needs, of the row `r`.
     pub(super) fn columns() -> String {
         format!(
             "r.id, left(r.resource, 200), left(r.kind, 20), \
@@ -52,7 +54,7 @@ impl Row {
         )
     }
 
-    /// Reads them from the column `at` on; `None` if there is no row.
+    /// Reads them, starting at column `at`; `None` if there is no row.
     pub(super) fn read(row: &PgRow, at: usize) -> Result<Option<Self>, ::sqlx::Error> {
         let Some(id) = row.try_get(at)? else {
             return Ok(None);
@@ -67,17 +69,18 @@ impl Row {
     }
 }
 
-/// What many rows mean together.
+/// The combined meaning of many rows.
 #[derive(Debug, Default)]
 pub(super) struct Meaning {
     pub(super) order: Order,
     /// Whether everything in the namespace is invalidated.
     pub(super) everything: bool,
-    /// Rows that can't be read, and why. What they may have meant is invalidated all the same.
+    /// Rows that can't be read, and why. Everything that they may have meant is invalidated all the
+    /// same.
     pub(super) poison: Vec<(Row, String)>,
 }
 
-/// Finds out what rows mean to a cache.
+/// Translates rows into invalidations for a cache.
 pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
     let mut meaning = Meaning::default();
     let mut resources: HashMap<String, Arc<Resource>> = HashMap::new();
@@ -111,7 +114,7 @@ pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
             ("row", None, None, _) => Err("it names no resource".to_owned()),
             (kind, ..) => Err(format!("`{}` is no kind", shortened(kind))),
         };
-        // What can't be read may have meant anything of its resource, or anything at all.
+        // A row that can't be read may have meant anything of its resource, or anything at all.
         let plan = plan.unwrap_or_else(|reason| {
             let plan = resource.map(&mut whole);
             meaning.poison.push((row.clone(), reason));
@@ -130,10 +133,10 @@ pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
 
 /// An id, or a tag.
 enum Id {
-    /// As it stands in keys.
+    /// As it appears in keys.
     Rendered(String),
     Plain(PlainId),
-    /// Whose text in keys may be another one.
+    /// Its text in keys may differ.
     Unclear(PlainId),
 }
 
@@ -162,7 +165,7 @@ fn plain(value: Value) -> Result<PlainId, String> {
     }
 }
 
-/// An id as serde would see it in a program: a list is a tuple there.
+/// An id as serde would see it in a program, where a list is a tuple.
 struct PlainId(Value);
 
 impl Serialize for PlainId {
@@ -175,7 +178,7 @@ impl Serialize for PlainId {
                 }
                 tuple.end()
             }
-            // JSON's null is a unit to serde.
+            // serde reads JSON's null as a unit.
             Value::Null => serializer.serialize_none(),
             Value::Object(_) => Err(S::Error::custom("no id is an object")),
             plain => plain.serialize(serializer),
@@ -183,8 +186,8 @@ impl Serialize for PlainId {
     }
 }
 
-/// A part of an id, of the column's type: in a JSON value of a program, numbers and the texts that
-/// look like them are told apart.
+/// A part of an id, of the column's type. In a program's JSON value, a number and a text that looks
+/// like one are different.
 struct Part<'a>(&'a Value);
 
 impl Serialize for Part<'_> {
@@ -193,7 +196,7 @@ impl Serialize for Part<'_> {
     }
 }
 
-/// A row that is to be written. In order, so that what is said twice is written once.
+/// A row to write. Ordered, so that duplicates are written once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct NewRow {
     pub(super) resource: Option<String>,
@@ -202,7 +205,7 @@ pub(super) struct NewRow {
 }
 
 impl NewRow {
-    /// A row by its id as it stands in keys.
+    /// A row by its id as it appears in keys.
     pub(super) fn row(resource: &str, rendered: &str) -> Self {
         Self {
             resource: Some(resource.to_owned()),
@@ -237,7 +240,8 @@ impl NewRow {
     }
 }
 
-/// What a transaction has to write so that the relay can invalidate what its writes do.
+/// The rows that a transaction has to write, so that the relay can invalidate what its writes
+/// change.
 pub(super) fn rows_of(writes: &[Planned], everything: bool, space: &KeySpace) -> Vec<NewRow> {
     if everything {
         return vec![NewRow::all(None)];
@@ -263,10 +267,11 @@ pub(super) fn rows_of(writes: &[Planned], everything: bool, space: &KeySpace) ->
                 continue;
             };
             match name.split_once('~') {
-                // It stands for all tags, each of which is there as well.
+                // It stands for all tags, and each of them is in the list as well.
                 Some(("", "~")) => false,
                 Some(("", tag)) => rows.insert(NewRow::rendered_tag(tag)),
-                // What is derived, or one op of it. It goes with a row. Alone it has no kind of its own.
+                // The derived entries, or one op of them. It is covered by its row. Alone it has no
+                // kind of its own.
                 Some((resource, _)) => {
                     let whole = space.generation(resource);
                     let mut named = write.intent_rows().iter();
@@ -280,7 +285,7 @@ pub(super) fn rows_of(writes: &[Planned], everything: bool, space: &KeySpace) ->
     for (resource, _) in counts.into_iter().filter(|(_, count)| *count > MOST_ROWS) {
         rows.insert(NewRow::all(Some(&resource)));
     }
-    // A row says nothing that its whole resource does not say.
+    // A row adds nothing to its whole resource.
     let wholes: BTreeSet<String> = rows
         .iter()
         .filter(|row| row.kind == "all")

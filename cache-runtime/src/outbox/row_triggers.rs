@@ -1,11 +1,11 @@
 //! The triggers of SQLite, which run for each row that a statement changes.
 //!
-//! An UPDATE writes its row whether or not it changes something: a list of the columns to compare would not hold those that
-//! are added later. Columns have no types that are binding, so a value that is neither a whole number nor text, whose text
-//! in a key may be another one, invalidates the whole resource.
+//! An UPDATE writes its row whether or not it changes something: a list of columns to compare would
+//! miss columns that are added later. Columns have no binding types. A value that is neither a
+//! whole number nor text, whose text in a key may differ, invalidates the whole resource.
 //!
-//! The rows are plain INSERTs without a constraint that they could meet: the conflict clause of the statement that
-//! fires a trigger, such as `INSERT OR IGNORE`, replaces those in the trigger.
+//! The rows are plain INSERTs, and no constraint can conflict with them: the conflict clause of the
+//! statement that fires a trigger, such as `INSERT OR IGNORE`, replaces those in the trigger.
 
 use std::fmt::Write as _;
 
@@ -13,8 +13,9 @@ use super::triggers::{Followed, Part, Tag, Triggers};
 use crate::config::outbox::{OutboxTable, quote_name, quote_text};
 
 impl Triggers {
-    /// The SQL that installs the triggers in SQLite, or replaces those of before, behind
-    /// [`sqlite::migration`](super::sqlite::migration). A table's schema plays no part: all is in the main database.
+    /// The SQL that installs the triggers in SQLite, or replaces earlier ones, to be run after
+    /// [`sqlite::migration`](super::sqlite::migration). A table's schema is ignored: everything is
+    /// in the main database.
     #[must_use]
     pub fn sqlite_sql(&self) -> String {
         self.sqlite_into(&self.outbox)
@@ -48,7 +49,7 @@ fn write(sql: &mut String, followed: &Followed, outbox: &OutboxTable) {
             quote_name(table)
         );
         for side in sides {
-            // The old values only where they are others.
+            // The old values only if they differ.
             let is_again = *side == "OLD" && event == "UPDATE";
             for (resource, id) in &followed.table.resources {
                 let is_plain = followed.plain.contains(resource);

@@ -1,4 +1,4 @@
-//! The relay from one connection to the next.
+//! Runs the relay from one connection to the next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Relay {
                     "the outbox is not read by this process"
                 );
             }
-            // One that has lasted is followed at once by the next.
+            // A connection that lasted is replaced at once.
             let has_lasted = since.elapsed() > LAST_PAUSE;
             pause = if has_lasted {
                 FIRST_PAUSE
@@ -61,7 +61,7 @@ impl Relay {
         }
     }
 
-    /// Reads the table over one connection, for as long as that is there.
+    /// Reads the table over one connection, as long as it lasts.
     async fn session(&self) -> Lost {
         #[cfg(feature = "outbox-sqlite")]
         if let crate::config::outbox::Place::Sqlite(options) = &self.config.place {

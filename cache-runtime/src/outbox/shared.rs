@@ -1,9 +1,11 @@
-//! With Redis: any process takes rows, tells Redis, and deletes them when Redis has acknowledged.
+//! With Redis: any process takes rows, invalidates in Redis, and deletes the rows when Redis has
+//! acknowledged.
 //!
-//! The rows of a batch are deleted in a transaction that is committed after the acknowledgement, so until then they are
-//! locked and there. `SKIP LOCKED` lets the relays of several processes work side by side. There is no position to
-//! remember, so a transaction that commits late loses nothing: its rows are there when it has committed. What is
-//! delivered twice is harmless. The order does not matter: an invalidation puts new nonces, and says nothing of values.
+//! The rows of a batch are deleted in a transaction that is committed after the acknowledgement.
+//! Until then they are locked and not lost. `SKIP LOCKED` lets the relays of several processes work
+//! at the same time. There is no position to remember, so a transaction that commits late loses
+//! nothing: its rows are there once it has committed. Delivering a row twice is harmless. The order
+//! does not matter: an invalidation sets new nonces, and contains no values.
 
 use std::convert::Infallible;
 
@@ -28,12 +30,12 @@ pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<In
     forget_if_another(relay, connection).await?;
     loop {
         delete_done(relay, connection).await?;
-        // A full batch may not have been all.
+        // After a full batch there may be more.
         while take(relay, connection).await? {}
         relay.survey(connection, &mut surveyed).await?;
         tokio::select! {
             waited = relay.wait(connection) => waited?,
-            // What has waited for Redis is taken at once.
+            // Rows that have waited for Redis are taken at once.
             () = changed(&mut store) => {}
         }
     }
@@ -49,13 +51,14 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
     std::future::pending().await
 }
 
-/// After a failover commits may be gone that entries were loaded after: then everything is invalidated.
+/// After a failover, commits may be lost that entries were loaded from. Then everything is
+/// invalidated.
 async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
-    // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
+    // The timeline is in the first digits of a segment's name, and changes with the promotion.
     let sql = "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
     let server: String = match connection.rows(sql, &[]).await {
         Ok(read) => read.first().ok_or(Lost::Closed)?.try_get(0)?,
-        // Some providers don't let everybody ask.
+        // Some providers don't permit everybody to ask.
         Err(Lost::Database(::sqlx::Error::Database(_))) => return Ok(()),
         Err(lost) => return Err(lost),
     };
@@ -73,15 +76,15 @@ async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result
     Ok(())
 }
 
-/// Delivers a batch; says whether there may be more to take at once.
+/// Delivers a batch; returns whether there may be more to take at once.
 async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> {
     let cache = relay.cache()?;
     if cache.store.circuit() != Circuit::Closed {
-        // They wait where they are.
+        // The rows wait in the table.
         return Ok(false);
     }
     let outbox = relay.table().quoted();
-    // Materialised, so that the limit holds whatever the plan.
+    // Materialised, so that the limit holds with any query plan.
     let taken = format!(
         "WITH taken AS MATERIALIZED (
             SELECT id FROM {outbox} WHERE due <= clock_timestamp() ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED
@@ -122,7 +125,8 @@ async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> 
     Ok(number == BATCH)
 }
 
-/// Copies rows that can't be read. In a savepoint: without the right to do so the batch goes on.
+/// Copies rows that can't be read to the set-aside table. In a savepoint, so that the batch
+/// continues without the permission.
 async fn set_aside(
     relay: &Relay,
     transaction: &mut PgConnection,
@@ -145,8 +149,8 @@ pub(super) fn lag_of(rows: &[Row]) -> u64 {
     u64::try_from(oldest).unwrap_or(0)
 }
 
-/// Invalidates what rows mean; says whether the store has acknowledged all of it. What it has not stays in the queue too, so
-/// that this process does not read it meanwhile.
+/// Invalidates what rows mean; returns whether the store has acknowledged all of it. Anything else
+/// stays in the queue too, so that this process does not read it meanwhile.
 pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
     let Meaning {
         order, everything, ..
@@ -161,7 +165,7 @@ pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
     true
 }
 
-/// Deletes the rows of this process whose invalidation has been acknowledged on another way.
+/// Deletes the rows of this process whose invalidation was acknowledged already.
 async fn delete_done(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
     let done = relay.link.take_done();
     if done.is_empty() {

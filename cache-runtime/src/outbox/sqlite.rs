@@ -4,10 +4,11 @@
 //! a read of one table by its key is cheap enough for every 20 ms, and writers follow one another, so that ids are in
 //! the order of commits. [The triggers](super::Triggers::sqlite_sql) run for each row.
 //!
-//! - With Redis each process delivers what it finds, and deletes it when Redis has acknowledged. Nobody holds the file's lock
-//!   meanwhile, so two processes may deliver the same row, which is harmless.
-//! - Without Redis each process reads on from the last id. Rows are deleted by time, and the state says up to which id: a
-//!   process that has not read so far begins with nothing in memory.
+//! - With Redis each process delivers the rows that it finds, and deletes them when Redis has
+//!   acknowledged. Nobody holds the file's lock meanwhile, so two processes may deliver the same
+//!   row, which is harmless.
+//! - Without Redis each process reads on from the last id. Rows are deleted after a time, and the
+//!   state says up to which id: a process that has not read that far starts with an empty cache.
 
 use std::convert::Infallible;
 
@@ -32,15 +33,15 @@ pub const VERSION: i64 = 1;
 
 /// Milliseconds since 1970.
 pub(super) const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
-/// How long a statement waits for another process's lock; less than a query may take.
+/// How long a statement waits for another process's lock; less than the limit of a query.
 const BUSY: std::time::Duration = std::time::Duration::from_millis(600);
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// The SQL that creates the outbox in a file of SQLite. It can be run again. Needs SQLite 3.38 or later, with its functions
-/// for JSON.
+/// The SQL that creates the outbox in a file of SQLite. It can be run again. Needs SQLite 3.38 or
+/// later, with its JSON functions.
 ///
 /// # Errors
-/// As [`migration`](super::migration()); the table's schema plays no part.
+/// Like [`migration`](super::migration()); the table's schema is ignored.
 pub fn migration(table: &str) -> Result<String, Error> {
     Ok(migration_of(&OutboxTable::parse(table)?))
 }
@@ -84,7 +85,7 @@ INSERT INTO {state} (version) VALUES ({VERSION}) ON CONFLICT (only_row) DO UPDAT
     )
 }
 
-/// The table, that of rows set aside, and the state.
+/// The table, the set-aside table, and the state.
 fn names(table: &OutboxTable) -> (String, String, String) {
     (
         table.bare(""),
@@ -93,14 +94,15 @@ fn names(table: &OutboxTable) -> (String, String, String) {
     )
 }
 
-/// Runs the [migration](migration()), and the triggers if there are any, in one transaction. Triggers of tables that are not
-/// among these any more stay.
+/// Runs the [migration](migration()), and the triggers if there are any, in one transaction.
+/// Triggers of tables that have left the list stay.
 ///
 /// # Errors
-/// What the database says: a table or a column is missing, or another process holds the lock for too long.
+/// The database's error: a table or a column is missing, or another process holds the lock for too
+/// long.
 ///
 /// # Cancel safety
-/// Dropped, everything is installed or nothing is.
+/// If dropped, everything is installed or nothing is.
 pub async fn install(
     connection: &mut SqliteConnection,
     config: &OutboxConfig,
@@ -115,13 +117,13 @@ pub async fn install(
     .await
 }
 
-/// Takes the outbox away and all triggers that write to it, in one transaction.
+/// Removes the outbox and all triggers that write to it, in one transaction.
 ///
 /// # Errors
-/// What the database says.
+/// The database's error.
 ///
 /// # Cancel safety
-/// Dropped, everything is taken away or nothing is.
+/// If dropped, everything is removed or nothing is.
 pub async fn remove(
     connection: &mut SqliteConnection,
     config: &OutboxConfig,
@@ -175,10 +177,11 @@ async fn exists(
     Ok(count > 0)
 }
 
-/// Looks at the outbox. SQLite does not know its connections, so the relays are not counted.
+/// Reads the status of the outbox. SQLite does not know its connections, so the relays are not
+/// counted.
 ///
 /// # Errors
-/// What the database says. That there is no outbox is no error.
+/// The database's error. A missing outbox is no error.
 ///
 /// # Cancel safety
 /// It changes nothing.
@@ -231,7 +234,7 @@ struct Reader<'r> {
     connection: SqliteConnection,
 }
 
-/// Reads the file over one connection, for as long as that can be read.
+/// Reads the file over one connection, as long as it can be read.
 pub(super) async fn session(relay: &Relay, options: &SqliteConnectOptions) -> Lost {
     let options = options.clone().create_if_missing(false).busy_timeout(BUSY);
     let connect = SqliteConnection::connect_with(&options);
@@ -267,7 +270,8 @@ impl Reader<'_> {
         within(async { Ok(query.fetch_all(&mut self.connection).await?) }).await
     }
 
-    /// Whether the outbox is there, in the version that this crate knows, and whether others share its rows in the same way.
+    /// Checks that the outbox exists in the version that this crate knows, and that others share
+    /// its rows in the same way.
     async fn check(&mut self) -> Result<(), Lost> {
         let table = &self.relay.config.table;
         let (outbox, _, state) = names(table);
@@ -296,7 +300,7 @@ impl Reader<'_> {
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
-        // What has been deleted by time is known, so how long rows stay may differ.
+        // The state says which rows were deleted, so retention times may differ.
         let is_alike = theirs == mine || theirs.starts_with(EACH) && mine.starts_with(EACH);
         if !is_alike {
             return Err(Lost::Unusable(format!(
@@ -314,23 +318,23 @@ impl Reader<'_> {
         loop {
             let done = relay.link.take_done();
             self.delete(&done).await?;
-            // A full batch may not have been all.
+            // After a full batch there may be more.
             while self.take().await? {}
             self.survey(&mut surveyed).await?;
             tokio::select! {
                 () = tokio::time::sleep(relay.poll) => {}
                 () = relay.link.woken() => {}
-                // What has waited for Redis is taken at once.
+                // Rows that have waited for Redis are taken at once.
                 () = changed(&mut store) => {}
             }
         }
     }
 
-    /// Delivers a batch; says whether there may be more to take at once.
+    /// Delivers a batch; returns whether there may be more to take at once.
     async fn take(&mut self) -> Result<bool, Lost> {
         let cache = self.relay.cache()?;
         if cache.store.circuit() != Circuit::Closed {
-            // They wait where they are.
+            // The rows wait in the table.
             return Ok(false);
         }
         let (outbox, ..) = names(&self.relay.config.table);
@@ -387,7 +391,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Carries out what has been committed behind the last position; returns the new one.
+    /// Applies the rows that were committed after the last position; returns the new position.
     async fn read(&mut self, last: Option<i64>) -> Result<i64, Lost> {
         let relay = self.relay;
         let (outbox, _, state) = names(&relay.config.table);
@@ -413,7 +417,7 @@ impl Reader<'_> {
         let reason = match last {
             None => Some("it has just connected"),
             Some(last) if is_missed(last) => Some("rows are gone that it had not read"),
-            // The file is another one than before.
+            // The file has been replaced by another one.
             Some(last) if position < last => Some("ids begin again"),
             Some(_) if rows.len() > MOST_READ => Some("too many rows at once"),
             Some(_) => None,
@@ -433,7 +437,8 @@ impl Reader<'_> {
         Ok(position)
     }
 
-    /// Deletes what was there a retention ago. First it says so: whoever has not read so far must not go on.
+    /// Deletes the rows that existed a retention time ago. Before that it records how far: a
+    /// process that has not read that far must not continue.
     async fn delete_old(&mut self, until: &str) -> Result<(), Lost> {
         let (outbox, _, state) = names(&self.relay.config.table);
         let id = "CAST($1 AS INTEGER)";
@@ -447,8 +452,8 @@ impl Reader<'_> {
         self.rows(deleted, until).await.map(drop)
     }
 
-    /// Copies rows that can't be read, and drops the oldest past the limits. One that comes later does not put back what has
-    /// been dropped.
+    /// Copies rows that can't be read, and deletes the oldest beyond the limits. A later process
+    /// does not write a row again that has been deleted there.
     async fn set_aside(&mut self, poison: &[(Row, String)]) -> Result<(), Lost> {
         if poison.is_empty() {
             return Ok(());
@@ -487,7 +492,7 @@ impl Reader<'_> {
         self.rows(sql, "").await.map(drop)
     }
 
-    /// Looks at the tables' sizes from time to time.
+    /// Reads the tables' sizes at intervals.
     async fn survey(&mut self, last: &mut Option<Instant>) -> Result<(), Lost> {
         if last.is_some_and(|last| last.elapsed() < SURVEY) {
             return Ok(());
@@ -516,7 +521,7 @@ impl Reader<'_> {
     }
 }
 
-/// The columns that [`row_at`] takes, of the row `r`: as bytes, since a text may be none of UTF-8.
+/// The columns that [`row_at`] needs, of the row `r`: as bytes, since a text may not be UTF-8.
 fn columns() -> String {
     format!(
         "r.id, substr(CAST(r.resource AS BLOB), 1, 200), substr(CAST(r.kind AS BLOB), 1, 20),

@@ -1,9 +1,10 @@
-//! The SQL of the triggers, by which any writer's changes come into the outbox.
+//! The SQL of the triggers, through which changes of any writer reach the outbox.
 //!
-//! Each table gets four statement-level triggers, since a trigger with transition tables can have one event only. A
-//! statement that changes many rows is looked at once, through those tables. An UPDATE is a difference of two sets of rows,
-//! as whole rows in text: what stands on one side only has changed, by its old id or by its new one. That needs no
-//! primary key, and costs in proportion to the rows however the planner is misled.
+//! Each table gets four statement-level triggers, since a trigger with transition tables can have
+//! only one event. They run once for a statement that changes many rows, and read these tables. An
+//! UPDATE is a difference of two sets of whole rows, as text: a row that is on one side only has
+//! changed, by its old id or by its new one. This needs no primary key, and its cost is
+//! proportional to the rows, whatever plan is chosen.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
@@ -15,7 +16,8 @@ use crate::config::outbox::{DEFAULT_TABLE, OutboxTable, quote_name, quote_text};
 use crate::key::is_resource;
 use crate::registry::catalog::{CacheMap, Reader, blanked, is_constant, nearest};
 
-/// A table whose changes are followed: `name`, or `schema.name`. The name is taken as it is, upper case included.
+/// A table whose changes are followed: `name`, or `schema.name`. The name is used as it is,
+/// including upper case.
 pub fn table(name: &str) -> Table {
     Table {
         name: name.to_owned(),
@@ -51,20 +53,21 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table's schema, where its name has a dot in it or the search path must not matter.
+    /// The table's schema, for a name that contains a dot, or to be independent of the search path.
     pub fn schema(mut self, schema: &str) -> Self {
         self.schema = Some(schema.to_owned());
         self
     }
 
-    /// A resource that changes of the table invalidate: as a whole, unless an [id](Self::id) follows.
+    /// A resource that changes of the table invalidate: as a whole, unless an [id](Self::id)
+    /// follows.
     pub fn resource(mut self, resource: &str) -> Self {
         self.resources.push((resource.to_owned(), Vec::new()));
         self
     }
 
-    /// The column that holds the id of the last resource, or its columns in the order in which they stand in the key. A
-    /// change of a row then invalidates that row and all that is derived from the resource.
+    /// The column with the id of the last resource, or its columns in the order of the key. A
+    /// change of a row then invalidates that row and everything derived from the resource.
     pub fn id(mut self, columns: impl Into<Columns>) -> Self {
         let Columns(columns) = columns.into();
         match self.resources.last_mut() {
@@ -75,7 +78,8 @@ impl Table {
         self
     }
 
-    /// A tag that a changed row invalidates, with columns in braces: `team:{team_id}`. `{{` and `}}` are braces.
+    /// A tag that a changed row invalidates, with columns in braces: `team:{team_id}`. `{{` and
+    /// `}}` are literal braces.
     pub fn tag(mut self, tag: &str) -> Self {
         self.tags.push(tag.to_owned());
         self
@@ -97,7 +101,7 @@ impl Table {
         }
     }
 
-    /// The name of its function: the hash keeps names apart that are cut.
+    /// The name of its function. The hash keeps shortened names apart.
     pub(super) fn function_suffix(&self) -> String {
         let (schema, name) = self.names();
         let whole = format!("{}\0{name}", schema.unwrap_or_default());
@@ -156,9 +160,9 @@ impl Triggers {
         Ok(self)
     }
 
-    /// The SQL that installs the triggers, or replaces those of before. It belongs into one transaction, behind the
-    /// [migration](super::migration) of the outbox. It raises an error if a column is missing, or of a type whose text may
-    /// differ from what a program has in its keys.
+    /// The SQL that installs the triggers, or replaces earlier ones. Run it in one transaction,
+    /// after the [migration](super::migration) of the outbox. It raises an error if a column is
+    /// missing, or has a type whose text may differ from the text in a program's keys.
     #[must_use]
     pub fn install_sql(&self) -> String {
         self.install_into(&self.outbox)
@@ -172,8 +176,8 @@ impl Triggers {
         sql
     }
 
-    /// Refuses two names of one table, or a table and one of its partitions: the triggers of the second would replace those
-    /// of the first.
+    /// Refuses two names of one table, or a table and one of its partitions: the triggers of the
+    /// second would replace those of the first.
     fn twice_sql(&self) -> String {
         if self.followed.len() < 2 {
             return String::new();
@@ -201,7 +205,7 @@ END\n",
         format!("DO {};\n", dollars(&block))
     }
 
-    /// The SQL that takes the triggers away.
+    /// The SQL that removes the triggers.
     #[must_use]
     pub fn remove_sql(&self) -> String {
         self.remove_from(&self.outbox)
@@ -222,12 +226,14 @@ impl fmt::Display for Triggers {
     }
 }
 
-/// Triggers for these tables. The catalog, [`map()`](crate::map()), says which resources and tags are cached, so that a slip
-/// is found, and which resources carry a tag: past 1,000 tags, and at a TRUNCATE, these are invalidated as a whole.
+/// Triggers for these tables. The catalog, [`map()`](crate::map()), tells which resources and tags
+/// are cached, so that a typo is found. It also tells which resources have a tag: with more than
+/// 1,000 tags, and at a TRUNCATE, these are invalidated as a whole.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] if a table follows nothing or is given twice, a resource or tag is cached by no function, an id has
-/// another number of columns than that of the function, or a tag's braces don't match.
+/// [`ErrorKind::InvalidConfig`] if a table follows nothing or is given twice, a resource or tag is
+/// cached by no function, an id has another number of columns than that of the function, or a tag's
+/// braces don't match.
 pub fn triggers(
     catalog: &CacheMap,
     tables: impl IntoIterator<Item = Table>,
@@ -248,13 +254,13 @@ pub fn triggers(
     })
 }
 
-/// A table whose words have been understood.
+/// A table whose options have been checked.
 #[derive(Debug, Clone)]
 pub(super) struct Followed {
     pub(super) table: Table,
-    /// The columns that ids and tags are made of, each once.
+    /// The columns of all ids and tags, each once.
     columns: Vec<String>,
-    /// The resources whose ids look alike in keys and in the database.
+    /// The resources whose ids are the same text in keys and in the database.
     pub(super) plain: BTreeSet<String>,
     pub(super) tags: Vec<Tag>,
 }
@@ -262,7 +268,7 @@ pub(super) struct Followed {
 #[derive(Debug, Clone)]
 pub(super) struct Tag {
     pub(super) parts: Vec<Part>,
-    /// What is invalidated where there are too many tags.
+    /// The resources that are invalidated if there are too many tags.
     pub(super) resources: BTreeSet<String>,
 }
 
@@ -438,7 +444,7 @@ DO {};\n",
         );
     }
 
-    /// The function's body.
+    /// The body of the function.
     fn body(&self, outbox: &OutboxTable) -> String {
         let selected = |side: &str, rows: &str| {
             let columns = self.columns.iter().enumerate();
@@ -497,7 +503,7 @@ END
         )
     }
 
-    /// Writes what the changed rows mean.
+    /// Writes the rows for the changed ones.
     fn insert(&self, outbox: &OutboxTable, changed: &str) -> String {
         let (mut names, mut rows) = (String::new(), Vec::new());
         let mut wholes = Vec::new();
@@ -582,7 +588,7 @@ END
     }
 }
 
-/// The events, and what of their rows a trigger sees.
+/// The events, and which of their rows a trigger sees.
 const EVENTS: [(&str, &str); 4] = [
     ("INSERT", "REFERENCING NEW TABLE AS new_rows"),
     (
@@ -598,8 +604,8 @@ pub(super) fn trigger_names(outbox: &OutboxTable) -> [String; 4] {
     ["_insert", "_update", "_delete", "_truncate"].map(|suffix| outbox.trigger(suffix))
 }
 
-/// Takes all triggers away that write to an outbox, and their functions: those of tables that are in no list any more, or
-/// of partitions that were detached, would make each write to their table fail.
+/// Removes all triggers that write to an outbox, and their functions. Triggers of tables that have
+/// left the list, or of detached partitions, would otherwise make each write to their table fail.
 pub(super) fn removal_of_triggers(outbox: &OutboxTable) -> String {
     let functions = format!(
         "pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
@@ -623,7 +629,7 @@ END\n"
     format!("DO {};\n", dollars(&block))
 }
 
-/// A text in a regular expression.
+/// A text, escaped for a regular expression.
 fn quote_pattern(text: &str) -> String {
     let mut quoted = String::new();
     for letter in text.chars() {
@@ -635,7 +641,7 @@ fn quote_pattern(text: &str) -> String {
     quoted
 }
 
-/// A text between marks that do not stand in it.
+/// A text between delimiters that it does not contain.
 fn dollars(text: &str) -> String {
     let mut mark = String::from("$cache_outbox$");
     while text.contains(&mark) {
@@ -679,7 +685,8 @@ fn parts_of(tag: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// Whether two tags with blanks may be the same text. A blank, `{}`, may be anything: also a whole tag, or several parts of one.
+/// Whether two tags with blanks may be the same text. A blank, `{}`, may be anything: a whole tag,
+/// or several parts of one.
 fn may_be_one(one: &str, other: &str) -> bool {
     /// A letter, or a blank.
     fn split(tag: &str) -> Option<(Option<char>, &str)> {
@@ -691,7 +698,7 @@ fn may_be_one(one: &str, other: &str) -> bool {
                 .map(|letter| (Some(letter), letters.as_str())),
         }
     }
-    // The pairs of rests that are still to be looked at, each once.
+    // The pairs of remaining texts to compare, each once.
     let (mut open, mut seen) = (vec![(one, other)], BTreeSet::new());
     while let Some((one, other)) = open.pop() {
         if !seen.insert((one.len(), other.len())) {
@@ -701,7 +708,7 @@ fn may_be_one(one: &str, other: &str) -> bool {
             (None, None) => return true,
             (Some((Some(a), one)), Some((Some(b), other))) if a == b => open.push((one, other)),
             (a, b) => {
-                // The blank is over, or goes on for one more letter of the other.
+                // The blank ends, or covers one more letter of the other text.
                 if let Some((None, rest)) = a {
                     open.push((rest, other));
                     open.extend(b.map(|(_, rest)| (one, rest)));
@@ -716,7 +723,7 @@ fn may_be_one(one: &str, other: &str) -> bool {
     false
 }
 
-/// The resources of the functions that carry a tag.
+/// The resources of the functions that have a tag.
 fn carriers_of(tag: &str, catalog: &CacheMap) -> Result<BTreeSet<String>, String> {
     let blank = blanked(tag);
     let carries = |reader: &&Reader| {
@@ -795,8 +802,9 @@ fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(
     Ok(())
 }
 
-/// Whether all functions that read rows of the resource take their ids as a type whose text in a key is that of the column.
-/// Of any other only a process that has called such a function knows what it looks like.
+/// Whether all functions that read rows of the resource have ids of a type whose text in a key
+/// equals that of the column. For any other type, only a process that has called such a function
+/// knows the text.
 fn has_plain_ids(resource: &str, catalog: &CacheMap) -> bool {
     let readers = catalog.readers().iter();
     let mut of_rows = readers.filter(|it| it.resource == resource && it.is_entity());
@@ -804,7 +812,8 @@ fn has_plain_ids(resource: &str, catalog: &CacheMap) -> bool {
         && !catalog.readers().iter().any(|it| is_constant(&it.resource))
 }
 
-/// How many parts an id has that is written as a tuple; 1 for a plain parameter, `None` for any other expression.
+/// The number of parts of an id that is written as a tuple; 1 for a plain parameter, `None` for any
+/// other expression.
 fn parts_of_id(key: &str) -> Option<usize> {
     let inside = key.strip_prefix('{')?.strip_suffix('}')?;
     let kind = inside.rsplit_once(": ").map(|(_, kind)| kind);
@@ -940,7 +949,8 @@ mod tests {
         }
     }
 
-    /// Of an id whose text in keys may be another one only a process that has called the function knows it.
+    /// If the text of an id in keys may differ, only a process that has called the function knows
+    /// it.
     #[test]
     fn ids_of_types_that_are_not_known_are_marked() {
         let map = test_map(&[

@@ -1,4 +1,4 @@
-//! Rows that a program writes by itself, in the transaction that changes the data.
+//! Rows that a program writes itself, in the transaction that changes the data.
 
 use std::any::Any;
 
@@ -14,11 +14,11 @@ use crate::config::outbox::{OutboxConfig, Place};
 use crate::engine::Handle;
 use crate::key::{KeyPart, is_resource, render_id};
 
-/// For how long the rows of an own transaction are its writer's, who invalidates at once and then deletes them. Who dies
-/// meanwhile leaves them to the relays.
+/// How long the rows of a transaction belong to their writer, which invalidates at once and then
+/// deletes them. If it dies, the relays take them after this time.
 const OWN_MS: u32 = 500;
 
-/// The outbox as a writer uses it: what it says is committed with the caller's transaction, or not at all.
+/// The outbox for writers: its rows are committed with the caller's transaction, or not at all.
 ///
 /// [`sqlx::transaction`](crate::sqlx::transaction) writes the rows of the annotated functions in it by itself.
 /// This is for writers that have no annotation, also in programs without a cache.
@@ -48,15 +48,15 @@ impl Outbox {
         }
     }
 
-    /// Invalidates one row and everything derived from its resource when the caller's transaction is committed. An id that
-    /// can't be in a key invalidates the resource.
+    /// Invalidates one row and everything derived from its resource when the caller's transaction
+    /// is committed. An id that can't be in a key invalidates the resource.
     ///
     /// # Errors
-    /// [`sqlx::Error::InvalidArgument`](::sqlx::Error::InvalidArgument) for a name that is no resource; else what the database says, which ends
-    /// the transaction.
+    /// [`sqlx::Error::InvalidArgument`](::sqlx::Error::InvalidArgument) if the name is no resource;
+    /// otherwise the database's error, which ends the transaction.
     ///
     /// # Cancel safety
-    /// Dropped, the row may have been written: roll the transaction back.
+    /// If dropped, the row may have been written: roll the transaction back.
     pub async fn invalidate(
         &self,
         connection: &mut impl OutboxConnection,
@@ -77,10 +77,10 @@ impl Outbox {
     /// Invalidates everything of a resource.
     ///
     /// # Errors
-    /// As [`invalidate`](Self::invalidate).
+    /// Like [`invalidate`](Self::invalidate).
     ///
     /// # Cancel safety
-    /// As [`invalidate`](Self::invalidate).
+    /// Like [`invalidate`](Self::invalidate).
     pub async fn invalidate_all(
         &self,
         connection: &mut impl OutboxConnection,
@@ -90,13 +90,13 @@ impl Outbox {
         self.write(connection, &[NewRow::all(Some(resource))]).await
     }
 
-    /// Invalidates every entry that carries a tag.
+    /// Invalidates all entries with a tag.
     ///
     /// # Errors
-    /// What the database says.
+    /// The database's error.
     ///
     /// # Cancel safety
-    /// As [`invalidate`](Self::invalidate).
+    /// Like [`invalidate`](Self::invalidate).
     pub async fn invalidate_tag(
         &self,
         connection: &mut impl OutboxConnection,
@@ -124,8 +124,8 @@ fn check(resource: &str) -> Result<(), ::sqlx::Error> {
     Err(::sqlx::Error::InvalidArgument(text))
 }
 
-/// A connection, or a transaction, of SQLx's driver for PostgreSQL or of its `Any`; with the feature `outbox-sqlite` also of that
-/// for SQLite. It is to be in the outbox's database.
+/// A connection, or a transaction, of SQLx's driver for PostgreSQL or of its `Any`; with the
+/// feature `outbox-sqlite` also of the driver for SQLite. It has to be in the outbox's database.
 pub trait OutboxConnection: Send + Target {}
 
 impl<T: Target + Send> OutboxConnection for T {}
@@ -184,7 +184,8 @@ impl<T: Target + ?Sized> Target for &mut T {
     }
 }
 
-/// Runs a statement that takes rows as JSON, which SQLx's `Any` can bind; returns the ids that it returns.
+/// Runs a statement with rows as JSON, which SQLx's `Any` can bind; returns the ids that the
+/// statement returns.
 async fn insert(link: Link<'_>, sql: String, rows: &[NewRow]) -> Result<Vec<i64>, ::sqlx::Error> {
     let rows = serde_json::to_string(rows).map_err(|error| ::sqlx::Error::Encode(error.into()))?;
     match link {
@@ -207,7 +208,8 @@ async fn insert(link: Link<'_>, sql: String, rows: &[NewRow]) -> Result<Vec<i64>
     }
 }
 
-/// The statement that writes rows. For a while they may be their writer's, who invalidates by itself.
+/// The statement that writes rows. They may belong to their writer for a while, which invalidates
+/// by itself.
 fn insert_sql(config: &OutboxConfig, is_own: bool) -> String {
     match &config.place {
         Place::Postgres(_) => {
@@ -238,12 +240,12 @@ fn insert_sql(config: &OutboxConfig, is_own: bool) -> String {
     }
 }
 
-/// Rows that a transaction has written for what was invalidated in it.
+/// The rows that a transaction has written for its invalidations.
 #[derive(Debug, Default)]
 pub(crate) struct CommitRows(Vec<i64>);
 
 impl CommitRows {
-    /// The store has acknowledged what they say: they are deleted in the background.
+    /// The store has acknowledged these invalidations: the rows are deleted in the background.
     pub(crate) fn done(self, cache: &Handle) {
         // Without Redis the other processes have to read them.
         if let Some(link) = cache.outbox.as_ref().filter(|link| link.is_shared) {
@@ -252,11 +254,13 @@ impl CommitRows {
     }
 }
 
-/// Whether a transaction of this pool writes its rows to the cache's outbox: if that is in the pool's database. Another name
-/// of the same server counts as another one: then invalidations are sent after the commit, as without an outbox.
+/// Whether a transaction of this pool writes its rows to the cache's outbox: if the outbox is in
+/// the pool's database. Another name of the same server counts as another server: then
+/// invalidations are sent after the commit, as without an outbox.
 ///
-/// With Redis, rows only make up for a crash, so they wait until the relay has found the table. Without it they are all that
-/// other processes hear of a write, from the first one on.
+/// With Redis, rows only cover a crash, so they are written once the relay has found the table.
+/// Without Redis, other processes learn of a write only by rows, so they are written from the first
+/// write on.
 pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
     let (Some(config), Some(link)) = (&cache.config.outbox, &cache.outbox) else {
         return false;
@@ -278,7 +282,8 @@ pub(crate) fn covers<DB: Database>(cache: &Handle, pool: &Pool<DB>) -> bool {
     is_covered.unwrap_or(false)
 }
 
-/// Whether these options of a pool lead to the outbox's database; `None` for another kind of database.
+/// Whether these options of a pool lead to the outbox's database; `None` for another kind of
+/// database.
 fn is_in(place: &Place, options: &dyn Any) -> Option<bool> {
     let any = options.downcast_ref::<AnyConnectOptions>();
     let url = any.map(|any| any.database_url.as_str());
@@ -321,7 +326,8 @@ fn is_same(one: &PgConnectOptions, other: &PgConnectOptions) -> bool {
         && database(one) == database(other)
 }
 
-/// Writes what was invalidated so far in the innermost block, over the connection of its transaction.
+/// Writes rows for the invalidations of the innermost block so far, over the connection of its
+/// transaction.
 pub(crate) async fn write_collected<C: Connection + 'static>(
     cache: &Handle,
     connection: &mut C,
@@ -332,13 +338,13 @@ pub(crate) async fn write_collected<C: Connection + 'static>(
     };
     let known = cache.outbox.as_ref().is_some_and(|it| it.is_usable());
     if !known && !exists(link_of(connection), config).await? {
-        // Who follows it later begins with nothing in memory.
+        // A process that follows it later starts with an empty cache.
         return Ok(CommitRows::default());
     }
     let Some(link) = link_of(connection) else {
         return Ok(CommitRows::default());
     };
-    // Without Redis the others wait for it.
+    // Without Redis the other processes wait for it.
     let sql = insert_sql(config, cache.freshness.is_none());
     insert(link, sql, &rows).await.map(CommitRows)
 }
@@ -355,7 +361,7 @@ fn link_of<C: Connection + 'static>(connection: &mut C) -> Option<Link<'_>> {
     connection.downcast_mut().map(Link::Any)
 }
 
-/// Whether there is such a table. To write to one that is missing would end the caller's transaction.
+/// Whether the table exists. Writing to a missing one would abort the caller's transaction.
 async fn exists(link: Option<Link<'_>>, config: &OutboxConfig) -> Result<bool, ::sqlx::Error> {
     let (sql, table) = match &config.place {
         Place::Postgres(_) => (

@@ -48,7 +48,7 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     /// A hash of the value's contents.
     #[doc(hidden)]
     fn digest(&self, codec: CodecId) -> Option<u64>;
-    /// Where the value differs from another one.
+    /// The path at which the value differs from another one.
     #[doc(hidden)]
     fn difference(&self, codec: CodecId, other: &Self) -> Option<String>;
 }

@@ -33,7 +33,7 @@ impl CodecId {
         }
     }
 
-    /// The codec of what is compressed.
+    /// The codec without compression.
     pub(crate) fn plain(self) -> Self {
         match self {
             Self::Json | Self::JsonZstd => Self::Json,
@@ -42,7 +42,7 @@ impl CodecId {
         }
     }
 
-    /// The same, compressed.
+    /// The codec with compression.
     #[cfg(feature = "zstd")]
     pub(crate) fn compressed(self) -> Self {
         match self {

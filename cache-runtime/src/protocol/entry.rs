@@ -58,12 +58,12 @@ pub(crate) mod layout {
 pub enum Content {
     /// A value, encoded in the payload.
     Value,
-    /// The knowledge that there is nothing (negative caching).
+    /// An absence (negative caching).
     Absence,
-    /// Nothing yet: a lease holds the place.
+    /// Nothing yet: only a lease.
     Nothing,
-    /// A value. The payload begins with a line that lists what the entry depends on beside what its
-    /// function says, since its load has named it: names of generations, with a space in between.
+    /// A value. The payload begins with a line that lists further dependencies, which the load has
+    /// named: names of generations, separated by spaces.
     ListedValue,
     /// An absence with such a list.
     ListedAbsence,

@@ -61,7 +61,7 @@ impl Dep {
     }
 
     /// The dependency on a single row. Most rows have no generation, since no entry depends on
-    /// them; so a store may leave one alone that is missing when it is to be replaced.
+    /// them. So a store may skip a missing one that is to be replaced.
     #[must_use]
     pub fn of_row(key: String) -> Arc<Self> {
         Arc::new(Self {
@@ -103,7 +103,7 @@ impl Dep {
     }
 }
 
-/// The value under a generation's key: a nonce and the write intents on it.
+/// The value under a generation's key: a nonce and the intents on it.
 ///
 /// As text: `nonce`, then ` token@deadline` per intent. After the token's 32 digits, eight more
 /// give the intent's length in milliseconds. They show whether a deadline was set before the
@@ -112,8 +112,8 @@ impl Dep {
 pub struct Generation {
     /// Changes with every invalidation, to a value never used before.
     pub nonce: Nonce,
-    /// The last deadline of the announced writes. While there is one, readers bypass the store and
-    /// store nothing.
+    /// The last deadline of the intents. While there is one, readers bypass the store and store
+    /// nothing.
     pub intended: Option<Millis>,
 }
 

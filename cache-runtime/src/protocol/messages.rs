@@ -348,14 +348,14 @@ impl Matching {
     }
 }
 
-/// What the entries of a store take that lie in this process.
+/// The entries of a store that are in this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct StoreUsage {
-    /// How many there are.
+    /// Their number.
     pub entries: u64,
-    /// What they weigh, in bytes.
+    /// Their total weight, in bytes.
     pub bytes: u64,
-    /// How many had to make room for others since the store was made.
+    /// How many of them made room for others since the store was created.
     pub evictions: u64,
 }
 

@@ -21,19 +21,20 @@ use crate::protocol::messages::{
     Look, Matching, PartlyInvalidated, Probe, See, ServerFacts, StoreUsage,
 };
 
-/// A place where entries and generations are kept.
+/// A store of entries and generations.
 ///
-/// All verbs are bounded in time by the store itself. They are safe to drop at any point: what was sent may
-/// still take place.
+/// The store limits the time of all operations. They may be dropped at any point; a request that
+/// was sent may still take effect.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// The store's name, as it stands in logs, metrics and `Cache-Status`.
+    /// The store's name in logs, metrics and `Cache-Status`.
     fn name(&self) -> &'static str;
 
-    /// In which form values are kept.
+    /// The form in which values are kept.
     fn form(&self) -> Form;
 
-    /// Whether the values are kept in this process, so that to ask for one never waits for anything outside of it.
+    /// Whether the values are kept in this process, so that a request never waits for anything
+    /// outside of it.
     fn is_in_process(&self) -> bool {
         false
     }
@@ -43,7 +44,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Circuit::Closed
     }
 
-    /// How often the circuit has opened: an opening may be over before anybody asks for the circuit.
+    /// How often the circuit breaker has opened. It may close again before its state is read.
     fn openings(&self) -> u64 {
         0
     }
@@ -53,28 +54,29 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// What is known of the store's connection, if it makes one by itself: then writes wait for a fresh one, for as long as
-    /// [`ConnectionWatch`] says. `None` where there is nothing to wait for.
+    /// The state of the store's connection, if the store makes one by itself. Then writes wait for
+    /// a new connection as [`ConnectionWatch`] describes. `None` if there is nothing to wait for.
     fn connection(&self) -> Option<ConnectionWatch> {
         None
     }
 
-    /// Shows what [`look`](Store::look) would see now, if there is an entry with the stamp of the generations, no intent, and
-    /// to find out takes no longer than a call without the cache: before a call waits for anything, it glances. To show
-    /// nothing says nothing.
+    /// Shows the result that [`look`](Store::look) would have now, if there is an entry with the
+    /// stamp of the current generations and without an intent, and if finding out takes no longer
+    /// than a call without the cache. A call tries this before it waits for anything. If nothing is
+    /// shown, nothing follows.
     ///
-    /// `see` is to be called once at most. A value that is [`Encoded`](Payload::Encoded) is passed over, since decoding it takes
-    /// time: the call looks then.
+    /// `see` must be called at most once. An [`Encoded`](Payload::Encoded) value is skipped, since
+    /// decoding takes time: the call then uses `look`.
     fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
         let _ = (key, deps, see);
     }
 
-    /// Reads an entry and the generations it depends on, in any order. A generation that is missing is
-    /// created, so that the stamp is always whole. Entry and generations come from one server.
+    /// Reads an entry and the generations that it depends on, in any order. Missing generations are
+    /// created, so that the stamp is always complete. Entry and generations come from one server.
     async fn look(&self, probe: &Probe) -> Result<Look, Error>;
 
-    /// Reads many entries and the generations they depend on: all of them the same ones. As if each were
-    /// [looked](Store::look) at, in fewer round trips.
+    /// Reads many entries and the generations that they depend on, which are the same for all of
+    /// them, as if each were [looked](Store::look) up, in fewer round trips.
     async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let mut looks = Vec::with_capacity(probes.len());
         for probe in probes {
@@ -83,11 +85,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(looks)
     }
 
-    /// Takes the entry's place for a load, by compare-and-set. An expired lease always gives way.
+    /// Takes a lease on the entry, by compare-and-set. An expired lease can always be replaced.
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error>;
 
-    /// Takes the places of many entries, as if each were [leased](Store::lease), in fewer round trips. After an error some
-    /// of them may be leased.
+    /// Takes leases on many entries, as if each were [leased](Store::lease), in fewer round trips.
+    /// After an error, some of them may be leased.
     async fn lease_many(
         &self,
         requests: &[(&Probe, LeaseRequest)],
@@ -99,16 +101,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(replies)
     }
 
-    /// Asks for word of a key's next change, for one who waits for another process: whoever looks after this has answered
-    /// misses no change. `None` where the store sends no word; the key is then looked at from time to time.
+    /// Asks for a notification of a key's next change, for a caller that waits for another process.
+    /// A caller that looks up the entry after this has returned misses no change. `None` if the
+    /// store does not notify; the caller then polls.
     async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
         let _ = key;
         Ok(None)
     }
 
-    /// Notes for `length` that the loads under the leases in `loads` wait for the load under `lease`, and returns whether that
-    /// one waits for one of them, directly or through others: then nobody would get on before a wait limit. `false` where the
-    /// store does not know.
+    /// Records for `length` that the loads under the leases in `loads` wait for the load under
+    /// `lease`. Returns whether that load waits for one of them, directly or through others: then
+    /// none of them would continue before a wait limit. `false` if the store does not know.
     async fn closes_circle(
         &self,
         loads: &[Nonce],
@@ -119,10 +122,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Moves the deadline of a lease; `false` if the lease is gone.
+    /// Extends a lease; `false` if the lease is gone.
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error>;
 
-    /// Moves the deadlines of many leases, as if each were [renewed](Store::renew), in fewer round trips.
+    /// Extends many leases, as if each were [renewed](Store::renew), in fewer round trips.
     async fn renew_many(&self, leases: &[(String, Nonce)], length: Duration) -> Result<(), Error> {
         for (key, token) in leases {
             self.renew(key, *token, length).await?;
@@ -130,14 +133,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Gives a lease back; without effect if it is gone.
+    /// Gives a lease back; has no effect if it is gone.
     async fn release(&self, key: &str, token: Nonce) -> Result<(), Error>;
 
     /// Stores a value, by compare-and-set on the lease.
     async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error>;
 
-    /// Stores many values whose entries depend on the same generations, as if each were [filled](Store::fill), in fewer
-    /// round trips. One that can't be stored is refused, and the others are stored all the same.
+    /// Stores many values whose entries depend on the same generations, as if each were
+    /// [filled](Store::fill), in fewer round trips. A value that can't be stored is refused, and
+    /// the others are stored all the same.
     async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
         let mut filled = Vec::with_capacity(fills.len());
         for (probe, fill) in fills {
@@ -149,22 +153,24 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok(filled)
     }
 
-    /// Announces a write, by adding its intent to those of others: kills the rows, replaces the generations.
+    /// Announces a write: adds its intent to those of others, removes the rows' entries, replaces
+    /// the generations.
     async fn intend(&self, intent: &Intent) -> Result<Intended, Error>;
 
-    /// Moves the deadline of an intent, and changes nothing else where it still stands; where it doesn't, as
+    /// Extends an intent, and changes nothing else if it still exists. If not, it acts like
     /// [`intend`](Store::intend).
     async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error>;
 
-    /// Ends the intents on an entry and its dependencies whose time is over; what they stood on gets a new generation.
+    /// Removes the expired intents on an entry and its dependencies; each key that had one gets a
+    /// new generation.
     async fn prune(&self, probe: &Probe) -> Result<(), Error>;
 
-    /// Removes entries and replaces generations. Repeating it is harmless. Intents that are not withdrawn stay until their
-    /// time is over.
+    /// Removes entries and replaces generations. Repeating it is harmless. Intents that are not
+    /// withdrawn stay until they expire.
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error>;
 
-    /// The same where a part of it may be done: for stores that consist of several servers, one of which may be away. What is
-    /// undone is asked for again.
+    /// The same, but a part of it may fail: for stores of several servers, one of which may be
+    /// away. The undone part is requested again later.
     async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
         match self.invalidate(invalidation).await {
             Ok(done) => PartlyInvalidated::whole(done),
@@ -186,25 +192,26 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Removes entries of this framework by pattern, in bounded steps; returns how many.
     async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error>;
 
-    /// Replaces every generation of the namespace, which makes every entry in it dead; returns when, in the
-    /// store's time.
+    /// Replaces every generation of the namespace, which makes all entries in it dead. Returns
+    /// when, in the store's time.
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error>;
 
-    /// Asks for a sign of life: whether reads and writes would be answered now.
+    /// Checks whether reads and writes would be answered now.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Asks the server about itself.
+    /// Asks the server for its statistics.
     async fn facts(&self) -> Result<ServerFacts, Error>;
 
-    /// Looks at how the server is set up, without changing anything and in bounded time however much it holds; for
-    /// [`Cache::checkup`](crate::Cache::checkup). A store without a server has nothing to say.
+    /// Checks how the server is set up, without changing anything and in bounded time however much
+    /// it holds; for [`Cache::checkup`](crate::Cache::checkup). A store without a server returns
+    /// nothing.
     async fn survey(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
         let _ = inquiry;
         Ok(Survey::default())
     }
 
-    /// What operators have switched off for all processes, as it changes: resources, functions as
-    /// `resource:op`, `*` for everything. `None` where no other process has a part in the store.
+    /// The reads that operators have switched off for all processes, as a watched value: resources,
+    /// functions as `resource:op`, `*` for everything. `None` if no other process shares the store.
     fn switched_off(&self) -> Option<watch::Receiver<BTreeSet<String>>> {
         None
     }
@@ -212,18 +219,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Switches reads of a resource or function off or on for all processes.
     ///
     /// # Errors
-    /// [`ErrorKind::Store`] where no other process has a part in the store.
+    /// [`ErrorKind::Store`] if no other process shares the store.
     async fn switch(&self, target: &str, enabled: bool) -> Result<(), Error> {
         let _ = (target, enabled);
         let text = "this store belongs to one process, so nothing can be switched for others";
         Err(Error::new(ErrorKind::Store, text))
     }
 
-    /// What the entries take that this process holds for the store; `None` where it holds none.
+    /// The memory of entries that this process holds for the store; `None` if it holds none.
     fn usage(&self) -> Option<StoreUsage> {
         None
     }
 
-    /// Ends connections and tasks. Everything fails as unavailable afterwards. It may be called more than once.
+    /// Ends connections and tasks. After that everything fails as unavailable. It may be called
+    /// more than once.
     async fn close(&self) {}
 }

@@ -1,4 +1,4 @@
-//! Whether a store has a connection, for those who wait for the next one.
+//! The state of a store's connection, for callers that wait for the next one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,31 +7,34 @@ use tokio::sync::watch;
 
 use crate::base::clock::{self, Instant};
 
-/// What a store that connects by itself says of its connection, and what it is told: whether somebody waits for it.
+/// The state of a store's connection, which the store reports, and whether a caller waits for it,
+/// which the store is told.
 ///
-/// A store of your own makes one of these, returns clones of it from [`Store::connection`](super::Store::connection), and
-/// calls [`established`](Self::established) and [`failed`](Self::failed). Writes then wait for a short while for a fresh
-/// connection, in place of answering [`Pending`](crate::Acknowledgement::Pending) at once.
+/// A store of your own creates one of these, returns clones of it from
+/// [`Store::connection`](super::Store::connection), and calls [`established`](Self::established)
+/// and [`failed`](Self::failed). Writes then wait a short while for a new connection, instead of
+/// returning [`Pending`](crate::Acknowledgement::Pending) at once.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionWatch(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     status: watch::Sender<ConnectionStatus>,
-    /// Whether invalidations wait for a connection: for those who pause before the next attempt.
+    /// Whether invalidations wait for a connection. The store pauses for a shorter time then.
     is_wanted: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ConnectionStatus {
-    /// How many connections there have been.
+    /// The number of connections so far.
     pub(crate) number: u64,
-    /// Since when there is surely none: one attempt to connect has failed, or the server had not answered on the last one.
+    /// Since when there is certainly none: an attempt to connect has failed, or the server had not
+    /// answered on the last one.
     pub(crate) failed: Option<Instant>,
 }
 
 impl ConnectionWatch {
-    /// There is a new connection, and it can be used.
+    /// Reports a new connection that can be used.
     pub fn established(&self) {
         self.0.status.send_modify(|status| {
             status.number += 1;
@@ -39,8 +42,8 @@ impl ConnectionWatch {
         });
     }
 
-    /// There is none, and it could not be made. To lose a connection is not a failure yet: the next one may be there in
-    /// a millisecond.
+    /// Reports that there is no connection, and that none could be made. A lost connection is not a
+    /// failure yet: the next one may be there in a millisecond.
     pub fn failed(&self) {
         let now = clock::now();
         self.0.status.send_if_modified(|status| {
@@ -50,7 +53,8 @@ impl ConnectionWatch {
         });
     }
 
-    /// Waits before the next attempt: for `usual`, or for no longer than `wanted` while invalidations wait.
+    /// Waits before the next attempt: for `usual`, or for at most `wanted` while invalidations
+    /// wait.
     ///
     /// # Cancel safety
     /// It can be dropped at any time.
@@ -72,7 +76,7 @@ impl ConnectionWatch {
         }
     }
 
-    /// Says whether invalidations wait.
+    /// Sets whether invalidations wait.
     pub(crate) fn want(&self, is_wanted: bool) {
         self.0
             .is_wanted
@@ -115,7 +119,7 @@ mod tests {
             tokio::time::sleep(SECOND / 2).await;
             watch.want(true);
         };
-        // To each node of a cluster there is a connection.
+        // A cluster has a connection to each node.
         let pause = || watch.pause(SECOND, SECOND / 10);
         tokio::join!(pause(), pause(), waits);
         assert_eq!(began.elapsed(), SECOND / 2, "all who wait hear of it");

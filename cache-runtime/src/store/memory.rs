@@ -1,7 +1,7 @@
 //! The in-process store: entries decoded, bounded by bytes.
 //!
-//! The protocol is the same as over Redis. Entries are bounded and may be evicted at any time; generations are
-//! not, because evicting one only makes misses, but a miss for everything under it.
+//! The protocol is the same as over Redis. Entries are bounded and may be evicted at any time.
+//! Generations are not evicted: that would cause a miss for all entries that depend on one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,19 +25,21 @@ use crate::protocol::entry::{Content, Header, Stamp};
 use crate::protocol::generation::{Dep, StampBase};
 use crate::protocol::glob;
 
-/// What an entry takes besides its key and value: header, reference counts and the table's own share.
+/// The memory of an entry besides its key and value: header, reference counts and its share of the
+/// table.
 const ENTRY_OVERHEAD: usize = 256;
 
-/// Past this many, all generations are dropped: every entry becomes a miss, and memory stays bounded.
+/// Beyond this number, all generations are dropped: every entry becomes a miss, and memory stays
+/// bounded.
 const MAX_GENERATIONS: usize = 1 << 20;
 
 const LOCKS: usize = 64;
 
-/// The intents on one key, and until when each stands.
+/// The intents on one key, and until when each of them lasts.
 type GenerationSet = Vec<(Nonce, Millis)>;
 
-/// As many keys may hold intents before the first look for those whose time is over; each next look is at twice as many
-/// as were left, so that it costs little per intent.
+/// The number of keys with intents at which expired ones are first searched for. The next search is
+/// at twice the number that was left, so that it costs little per intent.
 const FIRST_SWEEP: usize = 64;
 
 /// How many entries one step of a walk takes.
@@ -48,7 +50,8 @@ struct Slot {
     header: Header,
     payload: Payload,
     weight: usize,
-    /// What its stamp was computed from, if that was still so when it was stored.
+    /// The generations that its stamp was computed from, if they were still current when it was
+    /// stored.
     under: Option<Arc<Under>>,
 }
 
@@ -58,13 +61,14 @@ struct Under {
     generations: Box<[Arc<Generation>]>,
 }
 
-/// A generation, which an entry can ask whether it is over.
+/// A generation that an entry can check for having been replaced.
 struct Generation {
     nonce: Nonce,
     is_over: AtomicBool,
 }
 
-/// The generation that is the last one of its dependency. It is over when it is taken out of the table, whoever does so.
+/// The current generation of a dependency. It ends when it is removed from the table, by whatever
+/// operation.
 struct Last(Arc<Generation>);
 
 impl Last {
@@ -84,10 +88,10 @@ impl Drop for Last {
 }
 
 impl Slot {
-    /// Whether the stamp of these dependencies, computed now, would be its own.
+    /// Whether the stamp of these dependencies, computed now, would equal its own.
     fn is_under(&self, deps: &[Arc<Dep>]) -> bool {
         self.under.as_ref().is_some_and(|under| {
-            // All who read a resource without tags share one list.
+            // All readers of a resource without tags share one list.
             (std::ptr::eq(&*under.deps, deps) || *under.deps == *deps)
                 && !under
                     .generations
@@ -118,12 +122,12 @@ impl entry_map::Entry for Slot {
 /// Entries of this process alone, bounded by bytes.
 pub struct MemoryStore {
     entries: Table<Slot>,
-    /// Held around a comparison and the change it allows. Reads don't take them.
+    /// Held during a comparison and the change that it allows. Reads don't take them.
     locks: [Mutex<()>; LOCKS],
     generations: RwLock<HashMap<Box<str>, Last>>,
-    /// By entity's or generation's key. Outside the byte bound: an intent is not evicted.
+    /// By key of an entity or generation. Not part of the byte limit: an intent is not evicted.
     intents: RwLock<HashMap<Box<str>, GenerationSet>>,
-    /// With how many keys those whose time is over are looked for.
+    /// The number of keys at which expired intents are searched for.
     sweep_at: AtomicUsize,
     hash_key: [u8; 16],
     server: Nonce,
@@ -161,14 +165,14 @@ impl MemoryStore {
         }
     }
 
-    /// A store that keeps values encoded, as one on a server does.
+    /// A store that keeps values encoded, like one on a server.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn encoded(mut self) -> Self {
         self.form = Form::Encoded;
         self
     }
 
-    /// A store whose clock is ahead of the process's by so many milliseconds.
+    /// A store whose clock is ahead of the process's by this many milliseconds.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn ahead_by(mut self, ahead: Arc<AtomicU64>) -> Self {
         self.ahead = ahead;
@@ -179,7 +183,7 @@ impl MemoryStore {
         Millis(clock::wall().0 + self.ahead.load(Ordering::Relaxed))
     }
 
-    /// The same for little, and up to a tick late.
+    /// The same at a lower cost, and up to one tick late.
     fn now_or_later(&self) -> Millis {
         Millis(clock::wall_or_later().0 + self.ahead.load(Ordering::Relaxed))
     }
@@ -189,7 +193,8 @@ impl MemoryStore {
         self.locks[hash as usize % LOCKS].lock()
     }
 
-    /// The entry under a key unless its time is over. What is past it stays until it is replaced or evicted.
+    /// The entry under a key, unless it has expired. An expired one stays until it is replaced or
+    /// evicted.
     fn get(&self, key: &str) -> Option<Arc<Slot>> {
         let slot = self.entries.get(key)?;
         // Of a lease alone `stale` is zero, and of an entry alone the deadline.
@@ -250,7 +255,7 @@ impl MemoryStore {
         StampBase::of(self.server, nonces).stamp(&probe.key)
     }
 
-    /// The generations of which this is the stamp, if they are the last ones.
+    /// The generations that belong to this stamp, if they are current.
     fn under(&self, probe: &Probe, stamp: Stamp) -> Option<Arc<Under>> {
         let generations = self.generations.read();
         let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
@@ -279,7 +284,7 @@ impl MemoryStore {
         standing.map(|(_, deadline)| *deadline).max()
     }
 
-    /// Adds an intent, or moves its deadline; returns the keys on which it was not.
+    /// Adds an intent, or extends it; returns the keys that did not have it.
     fn announce<'i>(&self, intent: &'i Intent) -> Vec<&'i str> {
         let deadline = self.now().after(intent.length);
         let rows = intent.rows.iter().map(|row| row.key.as_str());
@@ -305,12 +310,12 @@ impl MemoryStore {
         added
     }
 
-    /// Ends all intents whose time is over: nobody may ever read what they stand on.
+    /// Removes all expired intents: perhaps nobody reads their keys again.
     fn sweep(&self, intents: &mut HashMap<Box<str>, GenerationSet>) {
         let now = self.now();
         intents.retain(|key, standing| {
             if standing.iter().any(|(_, deadline)| *deadline <= now) {
-                // As who meets them does; nothing is there if it is the key of a row.
+                // Like a reader that finds them does. The key of a row has no generation.
                 self.bump(key);
                 standing.retain(|(_, deadline)| *deadline > now);
             }
@@ -343,7 +348,7 @@ impl MemoryStore {
         self.remove(key)
     }
 
-    /// Removes the entry if what lies there now is one of these, which it may no longer be.
+    /// Removes the entry if it is one of these; it may have been replaced.
     fn remove_if(&self, key: &str, matching: &Matching) -> bool {
         let _guard = self.lock(key);
         let held = self.holds_content(key);
@@ -353,7 +358,7 @@ impl MemoryStore {
         held && removed
     }
 
-    /// Removes an entry whose lock is held; says whether it had content.
+    /// Removes an entry whose lock is held; returns whether it had content.
     fn remove(&self, key: &str) -> bool {
         let held = self.holds_content(key);
         self.entries.remove_if(key.as_bytes(), |_| true);
@@ -365,7 +370,7 @@ impl MemoryStore {
             .is_some_and(|slot| slot.header.content != Content::Nothing)
     }
 
-    /// Missing is unknown: whoever needs the generation next makes one that was never there.
+    /// A missing generation is unknown: the next caller that needs it creates one with a new nonce.
     fn bump(&self, key: &str) {
         self.generations.write().remove(key);
     }
@@ -388,8 +393,8 @@ impl Store for MemoryStore {
     #[inline]
     fn glance(&self, key: &str, deps: &[Arc<Dep>], see: See<'_>) {
         self.entries.look(key.as_bytes(), |slot| {
-            // Where a write is announced, there is none under the last generations: the announcement ended those before it,
-            // and under those after it nothing is stored.
+            // If a write is announced, there is no entry under the current generations: the
+            // announcement ended those before it, and nothing is stored under those after it.
             if slot.is_under(deps) {
                 see(&slot.header, &slot.payload, self.now_or_later());
             }
@@ -405,7 +410,8 @@ impl Store for MemoryStore {
         Ok(Look {
             found,
             stamp,
-            // Behind the generations: whoever announces a write adds the intent before it replaces them.
+            // After the generations, because an announcement adds the intent before it replaces
+            // them.
             intended: self.intended(probe_keys(probe)),
             now: self.now(),
         })
@@ -423,7 +429,7 @@ impl Store for MemoryStore {
             let gives_way = is_over
                 || match &request.seen {
                     Seen::Anything => true,
-                    // Whoever holds the lease may have renewed it since.
+                    // The holder of the lease may have renewed it since.
                     Seen::Entry(seen) | Seen::Past(seen) => {
                         Header {
                             deadline: there.deadline,
@@ -505,7 +511,7 @@ impl Store for MemoryStore {
     }
 
     async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
-        // In this order: whoever reads the new generations sees the intent.
+        // In this order, so that a reader of the new generations sees the intent.
         self.announce(intent);
         for row in &intent.rows {
             self.kill(&row.key);
@@ -518,7 +524,7 @@ impl Store for MemoryStore {
 
     async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
         for key in self.announce(intent) {
-            // One of the two is not what the key is of, and does nothing.
+            // Only one of the two matches the kind of key; the other does nothing.
             self.kill(key);
             self.bump(key);
         }
@@ -552,7 +558,8 @@ impl Store for MemoryStore {
             self.bump(dep.key());
         }
         if !self.intents.read().is_empty() {
-            // Also those whose time is over: nobody may ever read what they stand on. Last: until then nobody stores what depends on the new generations.
+            // Also expired ones, since perhaps nobody reads their keys again. Last: until then
+            // nothing is stored that depends on the new generations.
             let kills = invalidation.kills.iter().map(String::as_str);
             let keys = kills.chain(invalidation.bumps.iter().map(|dep| dep.key()));
             let now = self.now();
@@ -584,13 +591,14 @@ impl Store for MemoryStore {
             if step.len() < STEP {
                 return Ok(removed);
             }
-            // Others have waited: on the cache's own thread these are the invalidations.
+            // Other tasks have waited: on the cache's own thread these are the invalidations.
             tokio::task::yield_now().await;
         }
     }
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
-        // Missing is unknown: every entry that depended on one of these is a miss from here on.
+        // A missing generation is unknown: every entry that depended on one of these is a miss from
+        // here on.
         let own = format!("{namespace}@gen:");
         self.generations
             .write()

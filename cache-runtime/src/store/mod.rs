@@ -1,7 +1,8 @@
-//! The protocol's verbs, as a trait that any backend can implement.
+//! The operations of the protocol, as a trait that any backend can implement.
 //!
-//! A store keeps entries (a [`Header`] and a payload) and generations, and compares and replaces them
-//! atomically per verb. It decides nothing: what a stamp means, who waits and who loads is the caller's part.
+//! A store keeps entries (a [`Header`] and a payload) and generations, and compares and replaces
+//! them atomically within each operation. It makes no decisions: the caller decides what a stamp
+//! means, who waits and who loads.
 
 mod backend;
 mod connection;

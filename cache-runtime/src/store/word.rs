@@ -3,19 +3,21 @@
 use std::fmt;
 use std::pin::Pin;
 
-/// Word of a key's next change.
+/// A notification of a key's next change.
 pub struct Word(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Word {
-    /// Word that comes when the future is over. It may come without a change, and late, but then it is heard late.
+    /// A notification that arrives when the future is ready. It may arrive without a change. If it
+    /// arrives late, the caller notices the change late.
     pub fn new(change: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(Box::pin(change))
     }
 
-    /// Returns when word has come. It comes once: what happens after that is heard by nobody, and this is not to be awaited again.
+    /// Returns when the notification has arrived. It arrives once: later changes are not reported,
+    /// and this must not be awaited again.
     ///
     /// # Cancel safety
-    /// Dropped before it returns, word can still be heard.
+    /// If dropped before it returns, the notification can still be awaited.
     pub async fn heard(&mut self) {
         self.0.as_mut().await;
     }

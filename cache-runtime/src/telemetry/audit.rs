@@ -1,4 +1,4 @@
-//! What the auditor finds and counts, and what that says of all hits.
+//! The auditor's findings and counters, and the statistics over them.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,26 +18,26 @@ pub struct Finding {
     pub resource: String,
     /// The attribute's `op`, or the function's name.
     pub op: String,
-    /// What the difference is taken for.
+    /// The verdict on the difference.
     pub verdict: Verdict,
-    /// How old the entry was, in milliseconds, where the store says.
+    /// The age of the entry in milliseconds, if the store knows it.
     pub age_ms: Option<u64>,
-    /// How long ago this process had last invalidated something of the resource, in milliseconds;
-    /// `None` if it did not since its first audit.
+    /// The time since this process last invalidated anything of the resource, in milliseconds;
+    /// `None` if it has not since its first audit.
     pub last_invalidated_ms: Option<u64>,
 }
 
-/// What a difference between a hit and its function is taken for.
+/// A verdict on a difference between a hit and its function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Seen twice, with the same other value, and the entry still stood some time later: its data
-    /// changed, and nobody invalidated it.
+    /// Seen twice, with the same other value, and the entry was still there some time later: its
+    /// data changed, and nothing invalidated it.
     Stale,
-    /// The entry has gone or was replaced meanwhile: a write came in between.
+    /// The entry is gone or was replaced meanwhile: a write came in between.
     Changed,
-    /// The function returned another value each time: nothing can be said.
+    /// The function returned another value each time: nothing follows.
     Unstable,
     /// Seen once; the next hits on this entry are audited too.
     Suspected,
@@ -47,18 +47,18 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditAction {
-    /// Nothing: it stays until its time is over.
+    /// Nothing: it stays until its TTL ends.
     Keep,
     /// Remove the entry.
     Invalidate,
 }
 
-/// What a program wants done about stale entries.
+/// The program's callback for stale entries.
 #[derive(Clone)]
 pub(crate) struct OnStale(pub(crate) Arc<dyn Fn(&Finding) -> AuditAction + Send + Sync>);
 
 impl OnStale {
-    /// What the program wants done. One whose answer is a panic wants nothing done.
+    /// Runs the callback. If it panics, the entry is kept.
     pub(crate) fn ask(&self, finding: &Finding) -> AuditAction {
         let asked = catch_unwind(AssertUnwindSafe(|| (self.0)(finding)));
         asked.unwrap_or_else(|_| {
@@ -77,19 +77,18 @@ impl fmt::Debug for OnStale {
     }
 }
 
-/// What was checked of one function, and what came of it. Second looks at suspects are not counted:
-/// they are made because a hit differed, and say nothing of all hits.
+/// The counters of the audit of one function. Second looks at suspects are not included: they are
+/// taken because a hit differed, so they say nothing about hits in general.
 #[derive(Debug, Default)]
 pub(crate) struct AuditStats {
     /// Hits that were drawn at random and compared.
     pub(crate) checked: Counter,
-    /// Of these, those that differed and became suspects, and those of which it is known by now what
-    /// they were.
+    /// How many of these differed and became suspects, and how many of those have a verdict by now.
     pub(crate) doubtful: Counter,
     pub(crate) decided: Counter,
     /// Entries that were found to be stale.
     pub(crate) stale: Counter,
-    /// Hits among `checked` that were stale.
+    /// How many of the `checked` hits were stale.
     pub(crate) stale_hits: Counter,
     pub(crate) changed: Counter,
     pub(crate) unstable: Counter,
@@ -107,7 +106,7 @@ impl AuditStats {
         .add_one();
     }
 
-    /// It is known now what so many doubtful hits were.
+    /// Records the verdict on hits that differed.
     pub(crate) fn decide(&self, verdict: Verdict, drawn: u64) {
         self.decided.add(drawn);
         if verdict == Verdict::Stale {
@@ -115,15 +114,15 @@ impl AuditStats {
         }
     }
 
-    /// Hits that differed, and of which it is not known what they were.
+    /// The hits that differed and have no verdict yet.
     pub(crate) fn open(&self) -> u64 {
-        // Read first: what is decided was doubtful before.
+        // Read first, because a hit is counted as doubtful before it is decided.
         let decided = self.decided.get();
         self.doubtful.get().saturating_sub(decided)
     }
 }
 
-/// A part of all hits, as what a random number of 32 bits is compared with; 0 is none.
+/// A share of all hits, as a bound that a random number of 32 bits is compared with; 0 for none.
 pub(crate) fn threshold(part: f64) -> u32 {
     let scaled = (part.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32;
     match part > 0.0 {
@@ -132,8 +131,8 @@ pub(crate) fn threshold(part: f64) -> u32 {
     }
 }
 
-/// The part of all hits that is stale at most, with 95 % confidence, after so many of those that were
-/// checked were: the one-sided bound of Clopper and Pearson (1934), which is 3/n for none of n.
+/// The largest share of stale hits among all hits, with 95 % confidence, if so many of the audited
+/// ones were stale: the one-sided bound of Clopper and Pearson (1934), which is 3/n for none of n.
 pub(crate) fn upper_bound(checked: u64, stale: u64) -> f64 {
     const DOUBT: f64 = 0.05;
     if checked == 0 || stale >= checked {
@@ -150,7 +149,8 @@ pub(crate) fn upper_bound(checked: u64, stale: u64) -> f64 {
     high
 }
 
-/// How likely it is that of `n` independent hits no more than `k` are stale, if each is with chance `p`.
+/// The probability that of `n` independent hits at most `k` are stale, if each is stale with
+/// probability `p`.
 fn at_most(k: u64, n: u64, p: f64) -> f64 {
     let (n, odds) = (n as f64, p / (1.0 - p));
     // Term by term, as logarithms, since the first may be too small for a float.

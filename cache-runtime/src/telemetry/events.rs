@@ -1,7 +1,7 @@
-//! What happens in a cache, for those who subscribe: rare things only, never single hits or misses.
+//! The events of a cache, for subscribers: rare ones only, never single hits or misses.
 //!
 //! A subscription is bounded and lossy: a subscriber that is too slow misses the oldest events, and
-//! is told how many. Nobody in the cache ever waits for a subscriber.
+//! can read how many. The cache never waits for a subscriber.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,10 +22,10 @@ const CAPACITY: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Event {
-    /// When, by this machine's clock.
+    /// The time, by this machine's clock.
     #[serde(serialize_with = "unix_millis")]
     pub at: SystemTime,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -40,10 +40,10 @@ pub enum EventKind {
     Invalidated {
         /// Keys of the rows that were invalidated.
         keys: Vec<String>,
-        /// What else was: `users` for a whole resource, `users~derived` for all that is computed
-        /// of it, and tags, as they stand in the keys of their generations.
+        /// The other generations that were replaced: `users` for a whole resource, `users~derived`
+        /// for its derived entries, and tags, by their names in keys.
         dependencies: Vec<String>,
-        /// Whether it was everything in the namespace.
+        /// Whether the whole namespace was invalidated.
         everything: bool,
         /// How long the store took, in microseconds.
         took_us: u64,
@@ -53,15 +53,15 @@ pub enum EventKind {
         /// How many keys and dependencies wait.
         waiting: u64,
     },
-    /// An entry past its time was served: a stale hit, of what was not invalidated.
+    /// An expired entry was served, which had not been invalidated.
     StaleServed {
         /// The entry's key.
         key: String,
         /// The resource.
         resource: String,
-        /// How long its time had been over, in milliseconds.
+        /// How long ago it had expired, in milliseconds.
         past_ms: u64,
-        /// Why: `revalidating`, `load-failed` or `load-slow`.
+        /// Why: `revalidating`, `load-failed`, `load-slow` or `loads-busy`.
         reason: &'static str,
     },
     /// The circuit breaker is in another state.
@@ -70,24 +70,24 @@ pub enum EventKind {
         from: Circuit,
         /// The state now.
         to: Circuit,
-        /// Why the store is not asked, where that is known.
+        /// Why the store is not asked, if that is known.
         reason: Option<String>,
     },
-    /// All local entries were forgotten: the connection was lost, or the server was flushed.
+    /// All local entries were dropped: the connection was lost, or the server was flushed.
     LocalFlushed {
         /// How often that has happened in this process.
         flushes: u64,
     },
-    /// Reads of a resource or a function were switched.
+    /// Reads of a resource or a function were switched off or on.
     Switched {
         /// The resource, `resource:op`, or `*` for all.
         target: String,
-        /// Whether they are answered by the cache from now on.
+        /// Whether the cache answers them from now on.
         enabled: bool,
         /// Whether it holds for all processes.
         everywhere: bool,
     },
-    /// The auditor compared a hit with what the function returns now.
+    /// The auditor compared a hit with the current result of its function.
     Audited(Finding),
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct EventBus(Arc<Bus>);
 struct Bus {
     /// `None` once the cache is closed.
     sender: RwLock<Option<broadcast::Sender<Event>>>,
-    /// To spare those who publish the lock: mostly nobody listens.
+    /// Spares publishers the lock, since usually nobody subscribes.
     subscribers: AtomicUsize,
 }
 

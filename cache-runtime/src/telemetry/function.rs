@@ -1,4 +1,4 @@
-//! What is counted of each annotated function.
+//! The counters of each annotated function.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,14 +7,14 @@ use super::audit::AuditStats;
 use super::histogram::Histogram;
 use crate::base::counters::{Counter, Striped};
 
-/// How many reasons there may be to go without the cache, and to serve an entry past its time.
+/// The most reasons for a bypass, and for serving an expired entry.
 pub(crate) const BYPASS_REASONS: usize = 24;
 pub(crate) const STALE_REASONS: usize = 4;
 
-/// What is counted of one function on one resource.
+/// The counters of one function on one resource.
 ///
-/// A hit is counted here and not at the resource: one addition, as before there was this. The
-/// figures of a resource are the sums over its functions.
+/// A hit is counted here and not at the resource, so it still costs one addition. The figures of a
+/// resource are the sums over its functions.
 #[derive(Debug)]
 pub(crate) struct FunctionStats {
     /// The attribute's `op`, or the function's name.
@@ -23,22 +23,22 @@ pub(crate) struct FunctionStats {
     pub(crate) function: &'static str,
     /// Answered by the store.
     pub(crate) hits: Striped,
-    /// Answered by a local entry beside Redis.
+    /// Answered by a local entry in front of Redis.
     pub(crate) local_hits: Striped,
-    /// Answered by what the request around the call remembers.
+    /// Answered from the memory of the request.
     pub(crate) recalled: Counter,
     /// Answered by its body, whose value is stored now.
     pub(crate) stored: Counter,
     /// Answered by its body, whose value is not stored.
     pub(crate) not_stored: Counter,
-    /// Answered by somebody else's load.
+    /// Answered by another caller's load.
     pub(crate) joined: Counter,
     pub(crate) bypasses: [Counter; BYPASS_REASONS],
     pub(crate) stale: [Counter; STALE_REASONS],
     pub(crate) failed_loads: Counter,
     /// Bodies that are running.
     pub(crate) loading: Gauge,
-    /// Callers who wait for somebody else's load.
+    /// Callers that wait for another caller's load.
     pub(crate) waiting: Gauge,
     pub(crate) lookup: Histogram,
     pub(crate) load: Histogram,
@@ -104,7 +104,7 @@ impl Drop for Loading {
     }
 }
 
-/// A caller who waits for somebody else's load, counted until it is dropped.
+/// A caller that waits for another caller's load, counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Waiting(Option<Arc<FunctionStats>>);
 

@@ -1,4 +1,4 @@
-//! What recorders of metrics have been given.
+//! The figures that recorders of metrics have received.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,12 @@ use parking_lot::Mutex;
 
 use super::histogram::HistogramSnapshot;
 
-/// What each recorder has been given so far: there may be another one later, or in a test's scope.
+/// The figures that each recorder has received. Another recorder may be installed later, or in a
+/// test's scope.
 #[derive(Debug, Default)]
 pub(crate) struct Published(pub(crate) Mutex<Vec<(usize, Baseline)>>);
 
-/// More recorders than this are those of tests that have ended.
+/// More recorders than this belong to tests that have ended.
 pub(crate) const RECORDERS: usize = 8;
 
 #[derive(Debug, Default)]

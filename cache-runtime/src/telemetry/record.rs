@@ -1,4 +1,4 @@
-//! All that one cache measures and reports.
+//! Everything that one cache measures and reports.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::switches::Switches;
 use crate::base::clock::{self, Instant};
 use crate::base::counters::Counter;
 
-/// Of so many resources it is kept when they were last invalidated.
+/// The most resources whose last invalidation is remembered.
 const MOST_NOTED: usize = 1_024;
 
-/// What one cache measures beside the counters of its resources and functions.
+/// The measurements of one cache besides the counters of its resources and functions.
 #[derive(Debug, Default)]
 pub(crate) struct Telemetry {
     pub(crate) events: EventBus,
@@ -27,7 +27,7 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// From now on it is noted when resources are invalidated.
+    /// Records from now on when resources are invalidated.
     pub(crate) fn note_invalidations(&self) {
         if self.last_invalidations.read().is_none() {
             self.last_invalidations.write().get_or_insert_default();
@@ -57,10 +57,10 @@ impl Telemetry {
     }
 }
 
-/// What becomes of invalidations.
+/// The counters of invalidations.
 #[derive(Debug, Default)]
 pub(crate) struct InvalidationStats {
-    /// From the call to the store's acknowledgement, of those that somebody waited for.
+    /// The time from the call to the store's acknowledgement, of those that a caller waited for.
     pub(crate) acknowledged: Histogram,
     /// Those whose caller went on before the store had them.
     pub(crate) pending: Counter,

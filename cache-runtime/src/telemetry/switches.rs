@@ -1,7 +1,7 @@
-//! Which reads go without the cache because an operator has switched them off.
+//! The reads that bypass the cache because an operator has switched them off.
 //!
-//! Only reads are switched. Invalidations go on, so what is found after switching on again is either
-//! valid or refused by the same comparison as always.
+//! Only reads are switched. Invalidations continue, so an entry that is found after switching on
+//! again is valid, or is refused by the usual comparison.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +11,10 @@ use parking_lot::RwLock;
 /// Stands for all resources.
 pub(crate) const ALL: &str = "*";
 
-/// What is switched off, in this process and by all.
+/// The switched-off reads, in this process and for all processes.
 #[derive(Debug, Default)]
 pub(crate) struct Switches {
-    /// Whether anything is: all that a read looks at while nothing is.
+    /// Whether there are any. If not, a read checks nothing else.
     any: AtomicBool,
     off: RwLock<Off>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Change {
 }
 
 impl Switches {
-    /// Whether reads of this resource by this function go without the cache.
+    /// Whether reads of this resource by this function bypass the cache.
     #[inline]
     pub(crate) fn is_off(&self, resource: &str, op: &str) -> bool {
         self.any.load(Ordering::Acquire) && self.is_listed(resource, op)
@@ -61,7 +61,7 @@ impl Switches {
         self.is_off(resource, "")
     }
 
-    /// Switches in this process; says whether that changed anything.
+    /// Switches in this process; returns whether that changed anything.
     pub(crate) fn switch_here(&self, target: &str, enabled: bool) -> bool {
         self.change(|off| match enabled {
             true => off.here.remove(target),
@@ -69,9 +69,9 @@ impl Switches {
         })
     }
 
-    /// Takes over what is switched off for all processes; returns what that changed.
+    /// Applies the list for all processes; returns what that changed.
     pub(crate) fn learn(&self, everywhere: BTreeSet<String>) -> Vec<Change> {
-        // Mostly it is as before, and nobody is to wait for the lock.
+        // Usually nothing has changed, and no lock should be taken.
         if self.off.read().everywhere == everywhere {
             return Vec::new();
         }

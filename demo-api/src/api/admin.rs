@@ -1,4 +1,4 @@
-//! The page of the cache: anybody may look, and those change it who may.
+//! The admin page of the cache: everybody may look, and those with the right may change.
 
 use cache_runtime::admin::{Admin, Rights};
 use poem::{Endpoint, Request, Response};

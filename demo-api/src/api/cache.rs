@@ -1,4 +1,4 @@
-//! The cache by hand: what it holds, and how to make it forget.
+//! Manual operations on the cache: statistics, and invalidation.
 
 use cache_runtime::{Acknowledgement, Stats};
 use poem::http::{HeaderMap, StatusCode};
@@ -104,7 +104,7 @@ enum Forgotten {
     Pending,
 }
 
-/// `Stats` serialises itself, in an order that is part of its promise.
+/// `Stats` serialises itself, in a documented order.
 struct Statistics(Stats);
 
 impl IntoResponse for Statistics {

@@ -1,4 +1,4 @@
-//! Tells every client what the cache did for it, in one place for all operations.
+//! Reports to every client what the cache did for its request, in one place for all operations.
 
 use std::sync::Arc;
 

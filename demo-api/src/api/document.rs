@@ -1,7 +1,8 @@
-//! The OpenAPI document: what poem-openapi writes, and what its macros have no words for.
+//! The OpenAPI document: the output of poem-openapi, completed with what its macros can't express.
 //!
-//! `schemathesis` compares the document with the answers (`scripts/test --all`), in both directions:
-//! what it allows must be taken, and what it forbids must be refused.
+//! `schemathesis` compares the document with the answers (`scripts/test --all`), in both
+//! directions: requests that it allows must be accepted, and requests that it forbids must be
+//! refused.
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use crate::resource::{Input, Resource};
 use crate::resources::RESOURCES;
 use crate::users::{User, UserInput};
 
-/// `1,2,3`, as the parser takes it.
+/// `1,2,3`, as the parser accepts it.
 const IDS: &str = r"^\s*[+-]?[0-9]{1,18}\s*(,\s*[+-]?[0-9]{1,18}\s*){0,99}$";
 
 /// Completes what poem-openapi wrote, which is JSON.
@@ -33,8 +34,8 @@ pub(super) fn complete(written: &str) -> Value {
     document
 }
 
-/// Bodies of writes: no other fields but those that an answer has and a write ignores; `null` counts
-/// as left out.
+/// The bodies of writes: no other fields, except those that an answer has and a write ignores;
+/// `null` counts as missing.
 fn complete_input<I: Input>(document: &mut Value) {
     let schema = &mut document["components"]["schemas"][&*I::name()];
     schema["additionalProperties"] = false.into();

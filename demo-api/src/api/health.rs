@@ -1,4 +1,4 @@
-//! Whether the parts that the API is made of are there.
+//! Whether the database and the cache can be reached.
 
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};

@@ -1,4 +1,4 @@
-//! JSON in and out, with the errors of this API and without detours.
+//! JSON request and response bodies, with the errors of this API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::resource::Input;
 
 /// The largest body that is read, 2 MiB; a filter with every bound reached stays below it.
 const MAX_BODY: u64 = 2 << 20;
-/// How much more is read and dropped, so that the client is done writing and reads the answer. One that
-/// sends even more finds the connection closed.
+/// How much more is read and dropped, so that the client can finish writing and reads the answer.
+/// If it sends even more, the connection is closed.
 const MAX_DISCARDED: u64 = 64 << 20;
 
 /// How long a client may take for the whole of a body, wherever it is read. A limit between two pieces

@@ -1,4 +1,4 @@
-//! Methods: which ones a path takes, said in `Allow` (RFC 9110, sections 9.3.7 and 15.5.6).
+//! The methods that a path allows, listed in `Allow` (RFC 9110, sections 9.3.7 and 15.5.6).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::error;
 
-/// What `Allow` says for each pattern of paths. Poem knows the pattern of a path whose method it
-/// refuses, but not which methods it would have taken.
+/// The value of `Allow` for each pattern of paths. Poem knows the pattern of a path whose method it
+/// refuses, but not the methods that it would have accepted.
 #[derive(Debug)]
 pub(super) struct Methods {
     by_pattern: BTreeMap<String, HeaderValue>,
@@ -51,8 +51,8 @@ impl Methods {
         }
     }
 
-    /// Answers errors in the one JSON form, `OPTIONS` for every path that there is, and adds `Allow`
-    /// where a method is refused.
+    /// Answers errors in the one JSON form, answers `OPTIONS` for every path, and adds `Allow` if a
+    /// method is refused.
     pub(super) async fn answer<E>(
         self: Arc<Self>,
         endpoint: Arc<E>,

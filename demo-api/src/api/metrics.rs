@@ -9,13 +9,13 @@ use poem::{IntoResponse, Response, handler};
 
 static PROMETHEUS: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// How often what was recorded is summed up. Until then each value is kept by itself.
+/// How often recorded values are aggregated. Until then each value takes memory of its own.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Makes this process keep the metrics that its libraries record. Needs a Tokio runtime.
+/// Installs a recorder for the metrics of this process's libraries. Needs a Tokio runtime.
 ///
 /// # Errors
-/// When a recorder is installed already.
+/// If a recorder is installed already.
 pub fn install() -> Result<(), BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATION_BUCKETS)?
@@ -33,7 +33,7 @@ pub fn install() -> Result<(), BuildError> {
     Ok(())
 }
 
-/// What the cache has recorded, to the moment.
+/// The current metrics of the cache, as text.
 #[handler]
 pub(super) fn page() -> Response {
     cache_runtime::cache().publish_metrics();

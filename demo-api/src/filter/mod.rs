@@ -1,9 +1,9 @@
-//! Filters: from a JSON body to SQL, by way of one normal form.
+//! Filters: from a JSON body to SQL, through a normal form.
 //!
-//! The parser checks a body against a resource's whitelist of columns, the normaliser brings it into the form
-//! that all bodies of the same meaning share, and that form is written as a `WHERE`. It is also the argument
-//! of the cached functions, so it decides the cache key: two bodies that say the same thing in different
-//! words find each other's entry.
+//! The parser checks a body against a resource's list of allowed columns. The normaliser brings it
+//! into a form that all bodies with the same meaning share. That form is written as a `WHERE`, and
+//! is the argument of the cached functions, so it decides the cache key: two bodies that mean the
+//! same in different words share one entry.
 
 mod normalise;
 mod parse;
@@ -16,7 +16,7 @@ pub use self::schema::schemas;
 use crate::error::Invalid;
 use crate::sql::Value;
 
-// Bounds on what one request may make a database do.
+// Limits on the work that one request may cause in a database.
 const MAX_DEPTH: usize = 5;
 const MAX_CONDITIONS: usize = 100;
 const MAX_VALUES: usize = 500;
@@ -24,13 +24,13 @@ const MAX_PATTERN: usize = 200;
 
 /// The most rows one request may ask for.
 pub const MAX_LIMIT: u32 = 1_000;
-/// How many rows a request gets that does not say.
+/// The number of rows if a request gives none.
 pub const DEFAULT_LIMIT: u32 = 100;
 
-/// Checks how many rows a request leaves out.
+/// Checks how many rows a request skips.
 ///
 /// # Errors
-/// When it is negative or absurd.
+/// If the number is negative or too large.
 pub fn checked_skip(skip: i64) -> Result<u32, Invalid> {
     u32::try_from(skip).map_err(|_| Invalid::new("skip", format!("must be from 0 to {}", u32::MAX)))
 }
@@ -38,7 +38,7 @@ pub fn checked_skip(skip: i64) -> Result<u32, Invalid> {
 /// Checks how many rows a request asks for.
 ///
 /// # Errors
-/// When there would be none, or too many.
+/// If there would be none, or too many.
 pub fn checked_limit(limit: i64) -> Result<u32, Invalid> {
     u32::try_from(limit)
         .ok()
@@ -69,7 +69,8 @@ impl Filter {
     }
 }
 
-/// What a row must satisfy. Columns are `'static`: they can only come from a whitelist.
+/// The condition that a row must meet. Columns are `'static`: they can only come from the list of
+/// allowed ones.
 #[derive(Debug, Clone, PartialEq, PartialOrd, Serialize)]
 enum Condition {
     /// All of them; all rows if there are none.
@@ -87,7 +88,7 @@ enum Condition {
         column: &'static str,
         values: Vec<Value>,
     },
-    /// The column matches the pattern, in which `%` and `_` are wild and `\` quotes.
+    /// The column matches the pattern, in which `%` and `_` are wildcards and `\` escapes.
     Like {
         column: &'static str,
         pattern: String,
@@ -110,7 +111,7 @@ enum Compare {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Serialize)]
 enum Case {
     Sensitive,
-    /// ASCII letters only, which is what both databases do without a locale.
+    /// ASCII letters only: both databases change their case without a locale.
     Ignored,
 }
 

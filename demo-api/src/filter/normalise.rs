@@ -1,8 +1,8 @@
-//! The one form that filters of the same meaning share.
+//! The normal form that filters with the same meaning share.
 //!
-//! Not every pair of equivalent filters is found (that would be a hard problem), only what clients do write
-//! in several ways: another order, a group that groups nothing, a value twice, `in` with a single value,
-//! `between` for two bounds, an `or` of equalities, a default spelt out.
+//! Not all equivalent filters are found, which would be a hard problem, but those that clients do
+//! write in several ways: another order, a group with one member, a repeated value, `in` with a
+//! single value, `between` for two bounds, an `or` of equalities, a default that is written out.
 
 use super::{Case, Compare, Condition, Direction, Filter, Order};
 use crate::sql::Value;
@@ -19,8 +19,8 @@ impl Filter {
     }
 }
 
-/// Each column once, up to the id and always with the id: rows that are otherwise equal must come in the
-/// same order on every page.
+/// Each column once, up to the id and always with the id: rows that are otherwise equal must have
+/// the same order on every page.
 fn normalised_order(order_by: Vec<Order>) -> Vec<Order> {
     let mut normal: Vec<Order> = Vec::new();
     for order in order_by {

@@ -1,4 +1,4 @@
-//! A JSON body to a [`Filter`]: unknown names, wrong types and unbounded sizes end here.
+//! From a JSON body to a [`Filter`]: rejects unknown names, wrong types and unlimited sizes.
 
 use serde_json::{Map, Value as Json};
 use time::OffsetDateTime;
@@ -53,9 +53,9 @@ impl Filter {
 
 struct Parser {
     columns: &'static [Column],
-    /// How many conditions there are so far, over all groups.
+    /// The number of conditions so far, over all groups.
     conditions: usize,
-    /// How many values there are so far in all `in` lists.
+    /// The number of values so far, in all `in` lists.
     values: usize,
 }
 
@@ -105,7 +105,8 @@ impl Parser {
         let column = self.column(path, &mut condition)?;
         let op = required_text(path, &mut condition, "op")?;
         let at = format!("{path}.value");
-        // Present but null is not the same as missing here: the message should say what to use instead.
+        // A field that is null is not treated as missing here, so that the message can name the
+        // alternative.
         let value = condition
             .remove("value")
             .ok_or_else(|| Invalid::new(at.clone(), "is missing"))?;
@@ -268,7 +269,7 @@ fn operation(
     }
 }
 
-/// PostgreSQL refuses such a pattern, when a row gets as far as to be compared with it.
+/// PostgreSQL refuses such a pattern when it compares a row with it.
 fn ends_in_lone_escape(pattern: &str) -> bool {
     pattern.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1
 }
@@ -293,7 +294,7 @@ fn scalar(column: Column, value: Json, at: &str) -> Result<Value, Invalid> {
     })
 }
 
-/// The same moment in any time zone is the same value.
+/// The same instant in any time zone is the same value.
 fn time(at: &str, value: Json) -> Result<i64, Invalid> {
     let text = input::text(at, value, 64)?;
     let moment = OffsetDateTime::parse(&text, &Rfc3339)

@@ -1,7 +1,7 @@
-//! What a filter may hold, as JSON schemas for the documentation: what the parser takes and no more.
+//! What the parser accepts in a filter, as JSON schemas for the documentation.
 //!
-//! Three bounds are in the descriptions only, since a schema can't count over all groups: how deep
-//! groups are nested, how many conditions there are in all, and how many values in all lists.
+//! Three limits are only in the descriptions, since a schema can't count over all groups: the depth
+//! of nested groups, the number of conditions in all, and the number of values in all lists.
 
 use serde_json::{Map, Value, json};
 
@@ -9,17 +9,18 @@ use super::{DEFAULT_LIMIT, MAX_CONDITIONS, MAX_DEPTH, MAX_LIMIT, MAX_PATTERN, MA
 use crate::input::{MAX_TEXT, NO_NUL};
 use crate::resource::{Kind, Resource};
 
-/// A time with an offset, and the decimals of a second that are stored.
+/// A time with an offset, and as many decimals of a second as are stored.
 const TIME: &str = concat!(
     "^[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|",
     "02-(0[1-9]|1[0-9]|2[0-8]))",
     r"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?",
     "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$",
 );
-/// A pattern whose last `\` quotes something.
+/// A pattern whose last `\` escapes something.
 const PATTERN: &str = r"^([^\\\u0000]|\\[^\u0000])*$";
 
-/// The schema of a filter of `R`, and those that it refers to, by name; the filter's comes first.
+/// The schema of a filter of `R`, and the schemas that it refers to, by name; the filter's comes
+/// first.
 #[must_use]
 pub fn schemas<R: Resource>(name: &str) -> Vec<(String, Value)> {
     let columns = names::<R>(|_| true);

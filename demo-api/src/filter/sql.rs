@@ -1,4 +1,5 @@
-//! A [`Filter`] as a part of a statement: names from the whitelist, everything else bound.
+//! Writes a [`Filter`] as part of a statement: column names come from the list of allowed ones,
+//! everything else is bound.
 
 use sea_query::{Cond, Expr, ExprTrait as _, Func, LikeExpr, NullOrdering, SelectStatement};
 
@@ -7,7 +8,7 @@ use super::{Case, Compare, Condition, Direction, Filter};
 impl Filter {
     /// Lets only the rows through that meet the condition.
     pub fn restrict(&self, select: &mut SelectStatement) {
-        // Of no conditions sea-query would write `WHERE TRUE`.
+        // Without conditions sea-query would write `WHERE TRUE`.
         if self.condition != Condition::All(Vec::new()) {
             select.cond_where(group(&self.condition));
         }
@@ -27,7 +28,7 @@ impl Filter {
     }
 }
 
-/// A condition that others can be added to.
+/// A condition to which others can be added.
 fn group(condition: &Condition) -> Cond {
     match condition {
         Condition::All(conditions) => conditions
@@ -57,7 +58,7 @@ fn group(condition: &Condition) -> Cond {
         } => {
             let column = match case {
                 Case::Sensitive => Expr::col(*column),
-                // The pattern is in lower case already.
+                // The pattern is lower case already.
                 Case::Ignored => Func::lower(Expr::col(*column)).into(),
             };
             Cond::all().add(column.like(LikeExpr::new(pattern.clone()).escape('\\')))

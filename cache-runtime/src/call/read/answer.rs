@@ -39,7 +39,7 @@ impl Call {
                 Answer::Run(mut load) => match load.instead_of_waiting() {
                     Some(value) => Ok(value),
                     None => {
-                        // Boxed: who waits for a load would hold what it needs.
+                        // Boxed, so that a call that waits for a load does not hold memory for it.
                         Box::pin(load.enter()).await;
                         Err(load)
                     }
@@ -52,7 +52,7 @@ impl Call {
         })
     }
 
-    /// The hit, if it is to be checked.
+    /// The hit, if it is to be audited.
     fn to_audit<R: Returns<S>, S>(&self, value: &R) -> Option<Audited> {
         self.draw().and_then(|draw| audited(value, draw))
     }

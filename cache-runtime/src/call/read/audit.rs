@@ -1,11 +1,11 @@
-//! The auditor: of so many hits the body runs as well, and what it returns is compared.
+//! The auditor: for a share of the hits the body runs as well, and the results are compared.
 //!
 //! A difference alone proves nothing: a write may have come in between, and some functions never
-//! return the same twice. So an entry whose value differed is a *suspect*: its next hits are audited
-//! too, and it is stale only if a second run returned the very same other value, and the entry still
-//! stands, unchanged and not invalidated, some time after the first. It is the entry in the store that
-//! counts: a hit may be of an earlier one, which was replaced while the body ran. The caller gets what
-//! its body returned.
+//! return the same value twice. So an entry whose value differed becomes a *suspect*, and its next
+//! hits are audited too. It is stale only if a second run returned the same other value, and the
+//! same entry is still in the store some time after the first difference, not invalidated. The
+//! entry in the store counts: a hit may come from an earlier entry, which was replaced while the
+//! body ran. The caller gets the result of the body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +27,16 @@ use crate::telemetry::audit::{AuditAction, Finding, Verdict};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::function::FunctionStats;
 
-/// How often, and how many times, a suspect is looked at that nobody reads.
+/// A suspect that nobody reads is looked up again this often, and so many times.
 const WATCH_PAUSE: Duration = Duration::from_secs(30);
 const WATCHES: usize = 20;
-/// What a look at the store may take, on a busy machine.
+/// How long a lookup in the store may take on a busy machine.
 const SOON: Duration = Duration::from_secs(1);
 
 /// How a hit compares with what the body has returned.
 #[derive(Debug)]
 pub(super) enum Compared {
-    /// They are the same. `is_random` says whether the hit was drawn at random.
+    /// They are equal. `is_random` says whether the hit was drawn at random.
     Same { is_random: bool },
     /// What the body has returned can't be kept to be compared later.
     Unknown,
@@ -46,10 +46,10 @@ pub(super) enum Compared {
     Differs(Difference),
 }
 
-/// A hit, and what the body has returned in its place.
+/// A hit, and the result of the body.
 #[derive(Debug)]
 pub(super) struct Difference {
-    /// What the body has returned.
+    /// The result of the body.
     fresh: LoadResult,
     /// Whether the hit was drawn at random.
     is_random: bool,
@@ -65,7 +65,7 @@ pub(super) fn audited<R: Returns<S>, S>(returned: &R, draw: Draw) -> Option<Audi
     Some(Audited { cached, draw })
 }
 
-/// Compares a hit with what the body has returned.
+/// Compares a hit with the result of the body.
 pub(super) fn compare<R: Returns<S>, S>(hit: Audited, call: &Call, returned: &R) -> Compared {
     let fresh = match returned.loaded() {
         Loaded::Failed => return Compared::Failed(hit.cached),
@@ -75,7 +75,7 @@ pub(super) fn compare<R: Returns<S>, S>(hit: Audited, call: &Call, returned: &R)
     compared::<R::Value, R::Compare>(&hit, call, fresh, || load_result(returned))
 }
 
-/// Compares the hit of one id with what the body of a batch has returned.
+/// Compares the hit of one id with the result of a batch's body.
 pub(super) fn compare_one<R: Gathered<S>, S>(
     hit: Audited,
     call: &Call,
@@ -116,7 +116,7 @@ fn compared<V: Cacheable, C: Compare<V>>(
     }
 }
 
-/// What the cache would have answered, for a caller whose body has failed.
+/// The cache's answer, for a caller whose body has failed.
 pub(super) fn answer<R: Returns<S>, S>(cached: LoadResult) -> Option<R> {
     arrived(cached)
 }
@@ -144,7 +144,7 @@ fn entry_has<V: Cacheable, C: Compare<V>>(
     codec: CodecId,
 ) -> bool {
     let payload = match payload {
-        // A list of what the entry depends on stands before its value.
+        // A list of dependencies may precede the value.
         Payload::Encoded(bytes) if header.content.lists() => match split_list(bytes) {
             Some((_, rest)) => &Payload::Encoded(rest),
             None => return false,
@@ -159,7 +159,7 @@ fn entry_has<V: Cacheable, C: Compare<V>>(
 }
 
 fn equal<V: Cacheable, C: Compare<V>>(one: &V, other: &V, codec: CodecId) -> bool {
-    // What is not equal to itself, as NaN is not, can't be told by `==`.
+    // A value that is not equal to itself, such as NaN, can't be compared with `==`.
     match C::equal(one, other) {
         Some(true) => true,
         _ => one.digest(codec) == other.digest(codec),
@@ -167,7 +167,7 @@ fn equal<V: Cacheable, C: Compare<V>>(one: &V, other: &V, codec: CodecId) -> boo
 }
 
 impl Call {
-    /// Counts what came of an audit, and looks again at what differs.
+    /// Counts the result of an audit, and looks up the entry again if there is a difference.
     pub(super) async fn conclude(&self, compared: &Compared) {
         let Some(function) = self.resource.function() else {
             return;
@@ -201,7 +201,8 @@ impl Call {
     async fn look_again(&self, function: &Arc<FunctionStats>, difference: &Difference) {
         let suspect = self.suspect(function);
         let standing = suspect.standing().await;
-        // A hit of an entry that has been replaced says nothing of the one that stands now.
+        // If the entry of the hit has been replaced, the difference says nothing about the current
+        // one.
         let is_of_another = |it: &Standing| {
             (difference.has)(&it.header, &it.payload, &difference.fresh, self.codec)
                 && !crate::base::mutation::is_active("audit-blames-the-next-entry")
@@ -246,7 +247,7 @@ impl Call {
     }
 }
 
-/// A valid entry, as the store has it.
+/// A valid entry in the store.
 struct Standing {
     identity: Identity,
     age: Duration,
@@ -263,14 +264,14 @@ struct Suspect {
 }
 
 impl Suspect {
-    /// Which entry lies under the key, and how old it is; `None` if none is valid.
+    /// The entry under the key, and its age; `None` if there is no valid one.
     async fn standing(&self) -> Option<Standing> {
         let look = self.cache.store.look(&self.probe).await.ok()?;
         let Found::Entry(header, payload) = look.found else {
             return None;
         };
         let is_valid = header.stamp == look.stamp && look.intended.is_none();
-        // Who holds a lease is about to replace it.
+        // The holder of a lease is about to replace it.
         (is_valid && !header.is_leased()).then(|| Standing {
             identity: (header.stamp, header.stored),
             age: look.now.since(header.stored),
@@ -292,7 +293,7 @@ impl Suspect {
         }
     }
 
-    /// Drops a suspect that has gone, though nobody may ever read it again.
+    /// Removes a suspect whose entry is gone, even if nobody reads the key again.
     async fn watch(self, identity: Identity) {
         let auditor = &self.cache.auditor;
         let mut pause = self.cache.config.audit_confirm_after;
@@ -314,8 +315,9 @@ impl Suspect {
         }
     }
 
-    /// An entry that had differed is no more. Soon after that it was a write that came in between; what
-    /// stood for longer may have been stale, and stays open.
+    /// The entry that differed has been replaced. If that happened soon after the difference was
+    /// seen, a write had come in between. Otherwise the entry may have been stale, and its hits
+    /// stay undecided.
     fn is_replaced(&self, cleared: Cleared) {
         let stood = clock::now().saturating_duration_since(cleared.since);
         if stood <= self.cache.config.audit_confirm_after + SOON {

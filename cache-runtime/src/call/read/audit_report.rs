@@ -1,4 +1,4 @@
-//! What the auditor has found, as programs get it.
+//! The report of the auditor.
 
 use std::collections::BTreeMap;
 
@@ -8,43 +8,44 @@ use crate::auditor::KEPT;
 use crate::engine::Engine;
 use crate::telemetry::audit::{AuditStats, Finding, upper_bound};
 
-/// What the auditor has found; see [`Cache::audit`](crate::Cache::audit).
+/// The report of the auditor; see [`Cache::audit`](crate::Cache::audit).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AuditReport {
-    /// All of them together.
+    /// The sums over all resources.
     #[serde(flatten)]
     pub total: AuditFigures,
     /// By resource.
     pub resources: BTreeMap<String, AuditFigures>,
-    /// The last stale entries that were found, the latest last; 32 at most.
+    /// The most recent stale entries, the latest last; at most 32.
     pub stale_entries: Vec<Finding>,
 }
 
-/// How many hits were checked, and what came of it.
+/// The results of the audited hits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AuditFigures {
-    /// Hits that were drawn at random and compared with what their function returns. Second looks at
-    /// what differed are not among them.
+    /// Hits that were drawn at random and compared with what their function returns. Second looks
+    /// are not included.
     pub checked: u64,
     /// Entries that were found to be stale: their function returned the same other value twice, and
-    /// nobody invalidated them.
+    /// nothing invalidated them.
     pub stale: u64,
-    /// Of the hits that were checked, those on stale entries.
+    /// How many of the checked hits were on stale entries.
     #[serde(default)]
     pub stale_hits: u64,
-    /// Of the hits that were checked, those that differed and of which it is not known yet, or was
-    /// never found out, what they were. The bound takes them for stale.
+    /// How many of the checked hits differed without a decision, so far or for good. The bound
+    /// counts them as stale.
     #[serde(default)]
     pub open: u64,
-    /// Those that differed because a write came in between.
+    /// Differences that were explained by a write in between.
     pub changed: u64,
-    /// Those whose function returned another value each time.
+    /// Hits whose function returned another value each time.
     pub unstable: u64,
-    /// Those that differed once, and are looked at again.
+    /// Hits that differed once, and are checked again.
     pub suspected: u64,
-    /// Of all hits, this part at most is stale, with 95 % confidence; 1 before anything is checked.
+    /// The largest share of stale hits among all hits, with 95 % confidence; 1 before anything is
+    /// checked.
     pub stale_upper_bound: f64,
 }
 
@@ -76,8 +77,8 @@ impl AuditFigures {
 }
 
 impl AuditReport {
-    /// The reports of several processes as one: of each resource the sums, and the bound that follows
-    /// from them. Of the stale entries the last 32 are kept.
+    /// Combines the reports of several processes: the sums for each resource, and the bound that
+    /// follows from them. The last 32 stale entries are kept.
     ///
     /// ```
     /// use cache_runtime::AuditReport;

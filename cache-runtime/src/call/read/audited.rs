@@ -1,9 +1,9 @@
-//! A hit that is being checked.
+//! A hit that is being audited.
 
 use crate::auditor::Draw;
 use crate::coalesce::single_flight::LoadResult;
 
-/// A hit that is being checked: what the cache would have answered.
+/// A hit that is being audited, with the cache's answer.
 #[derive(Debug, Clone)]
 pub(super) struct Audited {
     pub(super) cached: LoadResult,
@@ -11,7 +11,7 @@ pub(super) struct Audited {
 }
 
 impl Audited {
-    /// What the cache would have answered.
+    /// The cache's answer.
     pub(super) fn cached(&self) -> LoadResult {
         self.cached.clone()
     }

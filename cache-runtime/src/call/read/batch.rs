@@ -89,7 +89,8 @@ impl<R, S, K: KeyPart + Clone> Batch<R, S, K> {
                     match seen.len() > known {
                         true => known = seen.len(),
                         false if version == call.version => return None,
-                        // It differs in what its key leaves out: the entry is the other's.
+                        // The ids differ in a part that their key leaves out. The entry belongs to
+                        // the other id.
                         false => call.problem = Some(BypassReason::OtherType),
                     }
                 }
@@ -125,8 +126,8 @@ impl<R, S, K> Batch<R, S, K> {
 }
 
 impl<R, S, K, U> Batch<R, S, K, U> {
-    /// Lets the body decide how long its values are cached, and name what they depend on. What it says
-    /// counts for all ids that it has loaded.
+    /// Lets the body set how long its values are cached, and name dependencies. Both apply to all
+    /// ids that it has loaded.
     pub fn context(mut self, context: &LoadContext) -> Self {
         for (_, call) in self.calls.iter_mut().flatten() {
             context.begin(&call.cache, call.site);
@@ -214,7 +215,7 @@ where
     if is_audit && let Some(bulkhead) = &bulkhead {
         place = bulkhead.try_enter();
         if place.is_none() {
-            // Values that are known are not waited for.
+            // A value that is known already is returned without waiting for a permit.
             found.extend(known(std::mem::take(&mut checks)));
         }
     }
@@ -238,7 +239,7 @@ where
                 let _ = call.window.set(Arc::clone(&window));
             }
         }
-        // After the wait for a place, as for one id.
+        // After the wait for a permit, as for one id.
         let began = clock::now();
         let loading = Loading::new(
             calls
@@ -268,7 +269,7 @@ where
         let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
         conclude(compared).await;
         if is_audit && returned.has_failed() {
-            // An audit doesn't turn hits into an error.
+            // If the body fails, the hits that were audited are returned.
             returned = R::empty();
             found.extend(known(checks));
         }
@@ -293,13 +294,13 @@ where
 /// Hits that are to be checked; `None` is an absence.
 type Checks<'c, K, V> = Vec<(&'c (K, Call), Option<Arc<V>>, Draw)>;
 
-/// What the cache had for ids that were to be checked.
+/// The cache's answers for ids that were to be audited.
 fn known<K: Clone, V>(checks: Checks<'_, K, V>) -> impl Iterator<Item = (K, Arc<V>)> {
     let values = checks.into_iter();
     values.filter_map(|((id, _), value, _)| Some((id.clone(), value?)))
 }
 
-/// Counts what came of the audits of a batch, and looks again at what differs.
+/// Counts the results of a batch's audits, and looks up the entries again that differ.
 async fn conclude(compared: Vec<(&Call, Compared)>) {
     let audits: Vec<_> = compared.iter().map(concluded).collect();
     let mut audits = stream::iter(audits).buffer_unordered(AT_A_TIME);
@@ -559,8 +560,8 @@ struct Looked {
     barred: Option<BypassReason>,
 }
 
-/// Looks up the entries of all these calls. Those whose entries say that they depend on more than was
-/// asked for are looked up again.
+/// Looks up the entries of all these calls. Entries that list more dependencies than were asked for
+/// are looked up again.
 fn look_over<'c>(
     cache: &'c Handle,
     asked: Vec<&'c Call>,
@@ -676,8 +677,8 @@ async fn look_at(
     look_each(store, probes).await
 }
 
-/// Looks up entries that depend on the same in few round trips. Those whose loads have named more are
-/// looked up one by one.
+/// Looks up entries with the same dependencies in few round trips. Entries whose loads have named
+/// more are looked up one by one.
 async fn look_each(store: &Arc<dyn Store>, probes: &[Probe]) -> Result<Vec<Look>, Error> {
     let lists = probes.iter().map(|probe| &probe.deps);
     let Some(usual) = lists.min_by_key(|deps| deps.len()) else {

@@ -9,10 +9,10 @@ use crate::call::blocking::block_on;
 use crate::call::observe::{BypassReason, Status};
 use crate::call::returns::Returns;
 
-/// Looks, waits for other threads, or says that the body is to run.
+/// Looks up the entry, waits for other threads, or tells the caller to run the body.
 ///
-/// In the process's own memory nothing is waited for but loads. Their limits in time are kept by the cache's own thread, since
-/// the caller may have no runtime, or blocks it.
+/// With the store in memory, a call waits only for loads. The cache's own thread keeps their time
+/// limits, since the caller may have no runtime, or may block it.
 pub(super) fn begin<R: Returns<S>, S>(call: Arc<Call>) -> Result<R, Box<Load>> {
     if !call.cache.store.is_in_process() {
         if let Some(site) = call.site {

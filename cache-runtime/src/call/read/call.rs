@@ -38,13 +38,13 @@ use crate::store::{Look, Payload, Probe};
 pub(crate) struct Call {
     pub(crate) cache: Handle,
     pub(crate) resource: ResourceRef,
-    /// The key, and what the function says that the entry depends on; see [`probe`](Self::probe).
+    /// The key, and the dependencies that the function names; see [`probe`](Self::probe).
     pub(super) own: Probe,
-    /// What the entry depends on as well, as far as this process knew when the call began.
+    /// Further dependencies, as this process knew them when the call began.
     pub(super) remembered: Option<Box<Known>>,
-    /// The same, as the entry itself says.
+    /// Further dependencies, as the entry itself lists them.
     pub(super) learnt: OnceLock<Known>,
-    /// What was read before the load, to find out later what was written since.
+    /// The generations from before the load, to find out later whether there was a write since.
     pub(super) window: OnceLock<Arc<Window>>,
     pub(crate) problem: Option<BypassReason>,
     pub(crate) ttl: TtlRequest,
@@ -54,16 +54,16 @@ pub(crate) struct Call {
     pub(super) extras: Vec<Dependency>,
     pub(super) codec: CodecId,
     pub(super) version: u32,
-    /// How many loads of the function may run at a time; 0 for any number.
+    /// The limit on loads of the function that run at a time; 0 for none.
     pub(super) max_loads: usize,
-    /// Where the request around the call wants to know what it was answered.
+    /// The request around the call, if it wants to remember the result.
     pub(super) memo: Option<Box<memo::Slot>>,
     /// The annotated function; `None` for a manual operation.
     pub(super) site: Option<&'static CallSite>,
     pub(super) timing: Timing,
-    /// Which part of the hits is audited; `None` for none.
+    /// The share of hits that is audited; `None` for none.
     pub(super) audit: Option<u32>,
-    /// What was found before the store was asked, if that is to be checked.
+    /// The hit that was found before the store was asked, if it is to be audited.
     pub(super) audited: Option<Audited>,
 }
 
@@ -118,7 +118,7 @@ impl Call {
         }
     }
 
-    /// Tells the request around the call what it was answered.
+    /// Tells the request around the call the result.
     pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
         if let Some(slot) = &self.memo {
             slot.remember_returned(returned);
@@ -149,7 +149,8 @@ impl Call {
         Box::pin(self.prune_and_look()).await
     }
 
-    /// Looks, and measures it. No `async fn`: those who wait are many, and would hold what it holds.
+    /// Looks up the entry, and measures the time. Not an `async fn`, since many calls may wait
+    /// here, and each would hold its locals.
     fn look_once(&self) -> impl Future<Output = Result<Look, Error>> + Send + use<'_> {
         let look = match log::is_on() {
             true => self.traced_look(),
@@ -179,7 +180,7 @@ impl Call {
         Ok(look)
     }
 
-    /// Looks, and once more if the entry says that it depends on more than was known.
+    /// Looks up the entry, and once more if it lists unknown dependencies.
     pub(crate) async fn look_at_all(&self) -> Result<Look, Error> {
         let knew = self.has_learnt();
         let look = self.look().await?;
@@ -252,17 +253,18 @@ impl Call {
     }
 }
 
-/// What this process knows of the entry's dependencies beside what its function says.
+/// The further dependencies of the entry that this process knows.
 #[inline]
 pub(super) fn remembered(cache: &Engine, probe: &Probe) -> Option<Box<Known>> {
     let list = cache.learnt.list(&probe.key)?;
     Some(Box::new(Known::new(probe, list)))
 }
 
-/// Puts what is set around a call by hand into its key; says if it is not there.
+/// Adds the values that are set around a manual call to its key; returns an error if one is not
+/// set.
 fn add_contexts(key: &mut String, resource: &Resource) -> Option<BypassReason> {
     let start = resource.prefix.len();
-    // That of an annotated call has it.
+    // An annotated call has them in its key already.
     if key.get(start..).is_some_and(|rest| rest.starts_with('@')) {
         return None;
     }
@@ -321,7 +323,7 @@ pub(super) fn arrived<R: Returns<S>, S>(load_result: LoadResult) -> Option<R> {
     }
 }
 
-/// What a return value is to those who waited for it.
+/// The load result that waiters get for a return value.
 pub(super) fn load_result<R: Returns<S>, S>(returned: &R) -> Option<LoadResult> {
     match returned.loaded() {
         Loaded::Value(_) => returned.share().map(|value| LoadResult::Value(value)),

@@ -50,9 +50,9 @@ pub struct LoadContext(Arc<Mutex<Said>>);
 struct Said {
     ttl: Option<Duration>,
     no_store: bool,
-    /// In the order of their keys, as all readers of the entry have them.
+    /// In the order of their keys, like those of all readers of the entry.
     deps: BTreeSet<Arc<Dep>>,
-    /// For whom the body runs; `None` if nothing is stored anyway.
+    /// The cache and the function that the body runs for; `None` if nothing is stored anyway.
     load: Option<(Handle, Option<&'static CallSite>)>,
 }
 
@@ -74,12 +74,13 @@ impl LoadContext {
         self.0.lock().no_store = true;
     }
 
-    /// Makes the entry depend on one row of another resource, known only now: a write of the row, or of
-    /// all of the resource, ends the entry, as `depends("authors", id = ..)` in the attribute would.
+    /// Makes the entry depend on one row of another resource, which is known only during the load.
+    /// A write of the row, or of the whole resource, invalidates the entry, as with
+    /// `depends("authors", id = ..)` in the attribute.
     ///
-    /// If the row was written since the load began, the value is not stored. It may be called before or
-    /// after the body has read the row, and for up to some 128 rows; a value that depends on more is not
-    /// stored.
+    /// If the row was written since the load began, the value is not stored. This may be called
+    /// before or after the body has read the row, and for up to about 128 rows; a value with more
+    /// dependencies is not stored.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -126,7 +127,8 @@ impl LoadContext {
         let mut key = KeyWriter::default();
         let form = key.id(&id, &cache.space.hash_key);
         let fits = form.is_ok_and(|form| resource.fits(form, typeid::of::<T>(), site));
-        // As the row's writers write it. A row that no writer would name is any row.
+        // Written like the row's writers write it. If no writer would name the row by this id, the
+        // entry depends on all rows.
         match ambient::front(&resource.contexts) {
             Ok(front) if fits => {
                 let row = resource.row(&format!("{front}{}", key.text()));
@@ -136,8 +138,8 @@ impl LoadContext {
         }
     }
 
-    /// Makes the entry depend on a tag, known only now, as `tags("team:{..}")` in the attribute would.
-    /// See [`depends_on`](Self::depends_on).
+    /// Makes the entry depend on a tag, which is known only during the load, as with
+    /// `tags("team:{..}")` in the attribute. See [`depends_on`](Self::depends_on).
     pub fn tag(&self, tag: impl Display) {
         // Not under the lock, as above.
         let tag = tag::written(tag);
@@ -152,7 +154,7 @@ impl LoadContext {
         self.0.lock().load = Some((cache.clone(), site));
     }
 
-    /// What the body has named.
+    /// The dependencies that the body has named.
     #[expect(clippy::mutable_key_type, reason = "ordered by their keys, which stay")]
     pub(super) fn named(&self) -> BTreeSet<Arc<Dep>> {
         self.0.lock().deps.clone()

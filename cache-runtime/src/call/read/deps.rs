@@ -7,19 +7,19 @@ use crate::key::Dependency;
 use crate::protocol::generation::Dep;
 use crate::registry::Resource;
 
-/// The dependency that a tag stands for; no resource is spelled like it.
+/// The dependency of a tag. Its name can't be that of a resource.
 pub(crate) fn tag_dep(cache: &Engine, tag: &str) -> Arc<Dep> {
     Dep::new(cache.space.tag(tag))
 }
 
-/// One of these is replaced by each write of the resource.
+/// Each write of the resource replaces one of these.
 pub(crate) fn all_of(resource: &Resource) -> [Arc<Dep>; 3] {
     let [whole, derived] = [&resource.whole, &resource.derived].map(Arc::clone);
     [whole, derived, resource.any_op()]
 }
 
-/// All that an entry depends on: what its resource says first (`own`), then the rest in one order for all who read
-/// and fill the entry, however they name it.
+/// All dependencies of an entry: first those of its resource (`own`), then the others, in the same
+/// order for all who read and fill the entry.
 pub(crate) fn all_deps(
     cache: &Engine,
     own: &Arc<[Arc<Dep>]>,

@@ -28,7 +28,7 @@ where
     let returned = watched.await;
     let completion = load.complete(&returned, unless);
     let over = completion.over().await;
-    // A hit that an audit was to check is still good if its body has failed.
+    // The hit that an audit was to check is still good if its body has failed.
     match over.cached.and_then(answer) {
         Some(hit) => (hit, None),
         None => (returned, over.status),
@@ -46,7 +46,7 @@ where
 {
     let call = Arc::clone(&begun.call);
     let fallback = begun.fallback.take();
-    // A hit that is being checked is known: its caller waits no longer than for a slow load.
+    // The value of an audited hit is known, so its caller need not wait for a slow load either.
     let hit = begun.hit();
     let has_other = fallback.is_some() || hit.is_some();
     let limit = call.grace.timeout.filter(|_| has_other);

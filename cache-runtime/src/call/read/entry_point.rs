@@ -171,8 +171,8 @@ impl<R, S, U> Read<R, S, U> {
         }
     }
 
-    /// The same of a function that is not asynchronous: it blocks its thread while another one loads, and asks nobody
-    /// outside of the process.
+    /// The same for a function that is not `async`: it blocks its thread while another one loads,
+    /// and asks nothing outside of the process.
     pub fn run_sync(self, body: impl FnOnce(Kind<R, S>) -> R) -> R
     where
         R: Returns<S>,
@@ -197,7 +197,7 @@ impl<R, S, U> Read<R, S, U> {
     }
 }
 
-/// What is known of a call before anything is awaited.
+/// The state of a call before anything is awaited.
 #[derive(Debug)]
 enum Opening<R> {
     /// Return this value.
@@ -228,7 +228,7 @@ impl<R> Opening<R> {
         }
         call.check();
         if let Some(value) = call.recall() {
-            // Not audited: a request may be behind the writes of others.
+            // Not audited: a request may miss the writes of others.
             call.leave();
             return Some(Self::Found(value));
         }

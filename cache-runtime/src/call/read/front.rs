@@ -1,24 +1,24 @@
 //! The entries that a thread was last served, in memory of its own: the *front*.
 //!
-//! To find an entry in the table costs a hash of its key and two writes to a lock that all threads
-//! share, and before that the checks that this function may use the key. A thread that is served the
-//! same entry by the same function again needs none of them. What may be served is not decided here:
+//! A lookup in the table costs a hash of the key and two writes to a lock that all threads share,
+//! and before that the checks that the function may use the key. If the same function gets the same
+//! entry again, none of this is needed. Whether the entry may be served is not decided here:
 //! [`Local::again`] applies the rules of the table to the entry itself.
 //!
-//! A front is direct-mapped: a place holds the last entry that was found twice in a row there. So a
-//! program that reads far more entries than there are places hardly writes to it.
+//! A front is direct-mapped: each slot holds the last entry that was found twice in a row there. So
+//! a program that reads far more entries than there are slots rarely writes to it.
 
 use std::any::TypeId;
 
 use crate::local::{KeptEntry, Local};
 use crate::registry::Known;
 
-/// A power of two. The places themselves take 64 kB per thread that has hits.
+/// A power of two. The slots themselves take 64 kB per thread that has hits.
 const PLACES: usize = 4096;
-/// The most bytes of entries that one front holds, as the local tier weighs them. Past that, it
-/// begins anew.
+/// The most bytes of entries that one front holds, as the local tier weighs them. Beyond that, it
+/// starts empty again.
 const MOST_BYTES: u64 = 4 << 20;
-/// Each so manieth hit of a place goes to the table, which would evict what nobody asks it for.
+/// One hit in this many goes to the table, which would otherwise evict the entry as unused.
 const TO_THE_TABLE: u32 = 32;
 
 /// The entries that a thread was last served.
@@ -31,7 +31,7 @@ pub(super) struct Front {
 
 #[derive(Debug, Default)]
 struct Place {
-    /// The hash of the last key that the table was asked for here.
+    /// The hash of the last key that was looked up in the table from this slot.
     last: u64,
     held: Option<Box<Held>>,
 }
@@ -44,22 +44,22 @@ struct Held {
     uses: u32,
 }
 
-/// What tells calls of functions apart, beside their keys.
+/// The identity of a call besides its key.
 #[derive(Debug)]
 pub(super) struct Caller {
-    /// The address of what is known of the function in one cache, for one resource.
+    /// The address of the data about the function in one cache, for one resource.
     pub(super) known: usize,
     pub(super) instance: Option<TypeId>,
-    /// A hash of the types that tell instances apart.
+    /// A hash of the types that tell instances of the function apart.
     pub(super) types: u64,
     /// The attribute's version.
     pub(super) version: u32,
-    /// Stands for the form of the id.
+    /// Identifies the form of the id.
     pub(super) form: u64,
 }
 
 impl Front {
-    /// The entry under a key that this thread was served before, for the same caller.
+    /// The entry under a key that this thread was served before, for the same function.
     #[inline]
     pub(super) fn find(
         &mut self,
@@ -76,7 +76,7 @@ impl Front {
         (!held.uses.is_multiple_of(TO_THE_TABLE)).then_some(&held.entry)
     }
 
-    /// Notes that the table has an entry under this key. It is kept at the second time.
+    /// Notes that the table has an entry under this key. The entry is kept the second time.
     pub(super) fn note(&mut self, local: &Local, known: &Known, caller: Caller, key: &str) {
         let hash = hash(known, key);
         if self.places.is_empty() {
@@ -104,7 +104,7 @@ impl Front {
     }
 }
 
-/// Ids, and hashes of arguments, stand at the end of a key.
+/// Ids, and hashes of arguments, are at the end of a key.
 #[inline]
 fn hash(known: &Known, key: &str) -> u64 {
     let bytes = key.as_bytes();

@@ -1,16 +1,17 @@
-//! `in_process`, beside Redis: entries that are kept here and nowhere else.
+//! `in_process` with Redis: entries that are kept only in this process.
 //!
-//! Such an entry is a local entry that no read has brought, but a load. The rules that keep local entries right hold for it as
-//! they are. The cells of its generations are taken first; then the generations are read over the tracked connection, so
-//! that Redis tells of their next change, and are made if they are missing; then the function runs. A change that
-//! Redis tells of from then on ends the cells, and what was loaded is not kept, or is dropped. Nothing of the entry
-//! itself is sent: in its place a key is asked for that nobody writes.
+//! Such an entry is a local entry that comes from a load and not from a read. The rules for local
+//! entries apply to it. The invalidation flags of its generations are taken first. Then the
+//! generations are read over the tracked connection, so that Redis reports their next change, and
+//! created if they are missing. Then the function runs. A change that Redis reports from then on
+//! sets the flags, and the loaded value is not kept, or is dropped. The entry itself is never sent:
+//! the lookup asks for a key that nobody writes instead.
 //!
-//! Redis tells of a key's removal only if there was one, and so not of this entry's. Therefore one that holds a row depends on the
-//! generation of that row, which writes by id replace.
+//! Redis reports the removal of a key only if the key exists, so it reports none for this entry. An
+//! entry of a row therefore depends on the generation of that row, which writes by id replace.
 //!
-//! There is no lease. In this process, those who need the same entry wait at its load gate, and are given only what was
-//! loaded after they had come.
+//! There is no lease. In this process, callers that need the same entry wait at its load gate, and
+//! get only a value whose load began after they arrived.
 
 use std::any::TypeId;
 use std::sync::Arc;
@@ -35,10 +36,11 @@ use crate::protocol::entry::Stamp;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::Probe;
 
-/// How often the cells are taken before what is loaded is not kept: to make a missing generation is a change as well.
+/// How often the flags are taken before the value is not kept. Creating a missing generation is a
+/// change as well.
 const ATTEMPTS: usize = 3;
 
-/// What a caller is to do who is at the gate.
+/// What a caller at the gate has to do.
 enum AtGate {
     Run(Run),
     Joined(LoadResult),
@@ -51,7 +53,7 @@ impl Call {
         self.copies.in_process && !self.cache.store.is_in_process()
     }
 
-    /// As `answer`, for an entry that is kept here only.
+    /// Like `answer`, for an entry that is kept only in this process.
     pub(super) async fn answer_in_process<R: Returns<S>, S>(self: Arc<Self>) -> Answer<R> {
         let Some(local) = self.cache.local.clone() else {
             if let Some(site) = self.site {
@@ -82,12 +84,12 @@ impl Call {
         let (token, stamp) = match self.token_and_stamp(&local).await {
             Ok(both) => both,
             Err(reason) => {
-                // Those at the gate get what it returns.
+                // The callers at the gate get the result.
                 self.answered(Status::Bypass(reason));
                 return Answer::Run(Load::new(self, LoadRole::Runner(run), None));
             }
         };
-        // Somebody may have loaded it meanwhile, and inside of a body only what is certain counts.
+        // Another caller may have loaded it meanwhile. Inside a body only a certain answer counts.
         if scope::mode() == Mode::Usual {
             let asked = Asked {
                 type_id: TypeId::of::<R::Value>(),
@@ -158,7 +160,7 @@ impl Call {
         }
     }
 
-    /// The cells, taken before the generations were read, and the stamp of these.
+    /// The flags, taken before the generations were read, and the stamp of these generations.
     async fn token_and_stamp(&self, local: &Local) -> Result<(ReadToken, Stamp), BypassReason> {
         let probe = Probe {
             key: self
@@ -185,7 +187,7 @@ impl Call {
                 BypassReason::Unavailable
             })
         };
-        // What is missing is made by this one.
+        // Missing generations are created by this process.
         look().await?;
         let mut attempt = 1;
         loop {

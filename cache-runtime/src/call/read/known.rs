@@ -1,4 +1,4 @@
-//! What is known of the dependencies that loads name, as plain data; see `learnt.rs`.
+//! The known dependencies that loads have named, as plain data; see `learnt.rs`.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::protocol::generation::Dep;
 use crate::registry::learnt::Named;
 use crate::store::Probe;
 
-/// The most dependencies that one load may name. What names more is not stored.
+/// The most dependencies that one load may name. A value with more is not stored.
 pub(super) const MOST: usize = 256;
 
-/// What an entry depends on beside what its function says.
+/// The dependencies of an entry besides those that its function names.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(super) list: Arc<[Arc<Dep>]>,
-    /// With everything.
+    /// All dependencies.
     pub(super) probe: Probe,
 }
 
@@ -31,8 +31,8 @@ impl Known {
     }
 }
 
-/// The dependencies of a function's entry, and those that its load has named behind them. In the same
-/// order for all readers.
+/// The dependencies of a function's entry, followed by those that its load has named. The order is
+/// the same for all readers.
 pub(super) fn extended(own: &Arc<[Arc<Dep>]>, list: &[Arc<Dep>]) -> Arc<[Arc<Dep>]> {
     if list.is_empty() || mutation::is_active("learnt-dependency-not-stamped") {
         return Arc::clone(own);
@@ -43,11 +43,11 @@ pub(super) fn extended(own: &Arc<[Arc<Dep>]>, list: &[Arc<Dep>]) -> Arc<[Arc<Dep
 
 /// The generations of which each write of a tag replaces one.
 pub(crate) fn any_tag(space: &KeySpace) -> Arc<Dep> {
-    // No tag is spelled like it.
+    // No tag can have this name.
     Dep::new(space.generation("~~"))
 }
 
-/// What was read before a load.
+/// The generations that were read before a load.
 #[derive(Debug)]
 pub(super) struct Window {
     pub(super) named: Named,
@@ -55,11 +55,11 @@ pub(super) struct Window {
     pub(super) stamp: Stamp,
 }
 
-/// The generations that a load has named are as they were before it.
+/// Proof that the named generations are as they were before the load.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) known: Known,
-    /// Of all generations, as they were before the load.
+    /// The stamp over all generations, as they were before the load.
     pub(super) stamp: Stamp,
 }
 
@@ -73,7 +73,7 @@ impl Verified {
     }
 }
 
-/// The line of a list, in front of a payload.
+/// The line with the list, in front of a payload.
 pub(super) fn with_list(list: &[Arc<Dep>], payload: &[u8]) -> Vec<u8> {
     let names: Vec<&str> = list.iter().map(|dep| dep.name()).collect();
     [names.join(" ").as_bytes(), b"\n", payload].concat()

@@ -1,23 +1,24 @@
 //! Dependencies that a load names while it runs: `load.depends_on("authors", id)`.
 //!
-//! They are as exact as those that the attribute names. What is served has a stamp over all
-//! generations that the entry depends on, as they were before the load. Three things are different:
+//! They are as exact as those that the attribute names. The entry's stamp covers all generations
+//! that the entry depends on, as they were before the load. Three things differ:
 //!
-//! - **Which they are** is known only after the load. So the entry lists them in front of its payload.
-//!   A reader that meets a list it does not know looks again, with these generations among the others,
-//!   and remembers the list for the next call, whose hit is one round trip again.
-//! - **Whether one was invalidated since the load began**, nobody can tell from its generation alone,
-//!   which may be missing or read too late. So before the load a *window* is opened: the stamp of
+//! - **The names** are known only after the load. So the entry lists them in front of its payload.
+//!   A reader that finds an unknown list looks up again, with these generations as well, and
+//!   remembers the list. Its next hit is one round trip again.
+//! - **Invalidations since the load began** can't be seen from the named generations alone: they
+//!   may be missing, or were read too late. So before the load a *window* is opened: the stamp of
 //!   generations of which each write of the resource replaces one, and the same for tags. After the
-//!   load the generations that are new are read, or made. If the window's stamp is still the same
-//!   *then*, nothing was written between, and they are as they were before the load. Otherwise the value
-//!   is not stored; the next load knows the list before it begins, and needs no window.
-//! - **Who waits for the load** has compared only what was known. So its value is handed on only after
-//!   that.
+//!   load the new generations are read, or created. If the window's stamp is still the same *after
+//!   that*, nothing was written in between, and the generations are as they were before the load.
+//!   Otherwise the value is not stored. The next load knows the list before it begins, and needs no
+//!   window.
+//! - **Waiters** have compared only the generations that were known. So they get the value only
+//!   after this check.
 //!
-//! No clock has a part in it. What a window rests on: a write replaces the generations of windows before
-//! those of single rows and tags, or all in one step. A store of several servers does not promise
-//! that, so with one there are no windows.
+//! No clock is involved. A window relies on this: a write replaces the generations of windows
+//! before those of single rows and tags, or all in one step. A store of several servers does not
+//! guarantee that, so there are no windows with one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl Call {
         }
     }
 
-    /// What its load has named the last time.
+    /// The dependencies that its last load has named.
     pub(super) fn list(&self) -> Option<&Arc<[Arc<Dep>]>> {
         let known = self.learnt.get().or(self.remembered.as_deref());
         known
@@ -62,19 +63,20 @@ impl Call {
             .filter(|list| !list.is_empty())
     }
 
-    /// Whether it has read a list in the store. Then what it asks for is another than before.
+    /// Whether it has found a new list in the store. Then it looks up other generations than
+    /// before.
     #[inline]
     pub(crate) fn has_learnt(&self) -> bool {
         self.learnt.get().is_some()
     }
 
-    /// Takes the list off the payload of what was found. If it is another than was known, the call has
-    /// to look again ([`has_learnt`](Self::has_learnt)), once.
+    /// Removes the list from the payload. If it is a new one, the call has to look up again
+    /// ([`has_learnt`](Self::has_learnt)), once.
     #[inline]
     pub(super) fn reads_list(&self, look: &mut Look) {
         if let Found::Entry(header, payload) = &mut look.found
             && (header.content.lists() || self.remembered.is_some())
-            // A lease alone says nothing.
+            // A lease without content has no list.
             && header.content != Content::Nothing
         {
             self.learns(header.content.lists(), payload);
@@ -90,7 +92,7 @@ impl Call {
             };
             let split = split.and_then(|(list, rest)| Some((self.parsed(list)?, rest)));
             let Some((list, rest)) = split else {
-                // It is damaged, or too long to be one of ours.
+                // It is damaged, or too long to be ours.
                 *payload = Payload::Empty;
                 return;
             };
@@ -99,13 +101,13 @@ impl Call {
         } else if self.cache.store.form() == Form::Encoded {
             Arc::default()
         } else {
-            // What is kept as it is has no list. It is remembered, or the entry is a miss.
+            // A decoded value has no list. The list is remembered, or the entry is a miss.
             return;
         };
         let known = self.list().map(|known| &**known).unwrap_or_default();
         if *known != *list {
             self.cache.learnt.remember(&self.own.key, &list);
-            // Only once: then the entry is dead, or is replaced faster than it is read.
+            // Only once. After that the entry is dead, or is replaced faster than it is read.
             let _ = self.learnt.set(Known::new(&self.own, list));
         }
     }
@@ -125,7 +127,7 @@ impl Call {
         Some(deps.into())
     }
 
-    /// Before the load: reads what each write replaces that may concern it.
+    /// Before the load: reads the generations of which each write that matters replaces one.
     pub(super) async fn open_window(&self) -> Option<Arc<Window>> {
         let (Some(_), Some(site)) = (&self.context, self.site) else {
             return None;
@@ -147,7 +149,7 @@ impl Call {
             deps.push(any_tag(&self.cache.space));
         }
         let probe = Probe {
-            // Nobody writes it.
+            // No function writes it.
             key: self.cache.space.generation("~window"),
             kind: EntryKind::Derived,
             deps: deps.into(),
@@ -160,7 +162,7 @@ impl Call {
         }))
     }
 
-    /// What the first load of a function may name: anything of which the program knows.
+    /// The resources that the first load of a function may name: all resources of the program.
     fn guess(&self) -> Named {
         let registered = self.cache.registry.all();
         let registered = registered.iter().map(|resource| resource.name.clone());
@@ -180,7 +182,8 @@ impl Call {
         }
     }
 
-    /// The stamp of these generations; `None` while a write of one is announced, or if the store fails.
+    /// The stamp of these generations; `None` while one of them has an intent, or if the store
+    /// fails.
     async fn stamp_of(&self, probe: &Probe) -> Option<Stamp> {
         let store = &self.cache.store;
         let look = async {
@@ -198,7 +201,7 @@ impl Call {
         look.intended.is_none().then_some(look.stamp)
     }
 
-    /// What the load has named, if that is not what was known before it; noted for later calls.
+    /// The dependencies that the load has named, if they are new. They are noted for later calls.
     #[expect(clippy::mutable_key_type, reason = "ordered by their keys, which stay")]
     pub(super) fn names_anew(&self) -> Option<Arc<[Arc<Dep>]>> {
         let named = self.context.as_ref()?.named();
@@ -215,8 +218,9 @@ impl Call {
         Some(list)
     }
 
-    /// Notes for the next load what this one has named. Not before it is stored, or will not be:
-    /// whoever knows more than the lease's holder did computes another stamp, and takes the lease away.
+    /// Notes the named dependencies for the next load. Only after the value was stored, or will not
+    /// be: a caller that knows more than the lease's holder did computes another stamp, and takes
+    /// the lease away.
     pub(super) fn note_named(&self, list: &Arc<[Arc<Dep>]>) {
         // A longer list is never stored.
         if list.len() <= MOST {
@@ -224,8 +228,8 @@ impl Call {
         }
     }
 
-    /// After a load that began under `before`: the stamp of all generations as they were then; `None` if
-    /// one of them may have been replaced since.
+    /// After a load that began under `before`: the stamp over all generations as they were then;
+    /// `None` if one of them may have been replaced since.
     pub(super) async fn verify_named(
         &self,
         before: Stamp,
@@ -242,7 +246,8 @@ impl Call {
             return None;
         }
         let known = Known::new(&self.own, Arc::clone(list));
-        // This one first: what the others find unchanged was unchanged when it was read.
+        // These first: if the others are unchanged after that, these were unchanged when they were
+        // read.
         let stamp = self.stamp_of(&known.probe).await?;
         let own = self.stamp_of(self.probe());
         let around = async {
@@ -257,17 +262,17 @@ impl Call {
     }
 }
 
-/// What a load has named that was not known before it.
+/// The dependencies that a load has named and that were unknown before it.
 #[derive(Debug)]
 pub(super) struct NamedLoad {
     list: Arc<[Arc<Dep>]>,
-    /// The value for those who wait, if somebody does.
+    /// The value for the waiters, if there are any.
     held: Option<Option<LoadResult>>,
 }
 
 impl NamedLoad {
-    /// Hands the value to those who wait, if nothing was named anew. Otherwise holds it: who waits has
-    /// compared only what was known before the load.
+    /// Gives the value to the waiters if nothing new was named. Otherwise holds it back, since the
+    /// waiters have compared only the known dependencies.
     pub(super) fn hold(
         permit: &Permit,
         list: Option<Arc<[Arc<Dep>]>>,
@@ -285,8 +290,9 @@ impl NamedLoad {
         list.map(held)
     }
 
-    /// Finds out whether any of it was written since the load began. If not, tells those who wait, and
-    /// stores the value. If so, they look again, and one of them loads. Returns whether it is stored.
+    /// Finds out whether one of the dependencies was written since the load began. If not, gives
+    /// the value to the waiters and stores it. If so, the waiters look up again, and one of them
+    /// loads. Returns whether the value was stored.
     pub(super) async fn store(
         self,
         call: &Call,

@@ -1,8 +1,7 @@
 //! A caller that runs the body: what it does for other callers, and what it returns if the body
 //! fails.
 //!
-//! This code is not compiled for each annotated function. What depends on types depends only on the
-//! return type.
+//! This code is not compiled for each annotated function. It depends at most on the return type.
 
 use std::any::TypeId;
 use std::pin::Pin;
@@ -32,14 +31,15 @@ use crate::protocol::entry::{Content, Stamp};
 use crate::store::{Filled, Payload};
 use crate::telemetry::function::Loading;
 
-/// What a caller that runs the body does for others.
+/// What a caller that runs the body does with the result for others.
 #[derive(Debug)]
 pub(super) enum LoadRole {
     /// Stores the value.
     Leader(Permit),
     /// Hands the value to its waiters.
     Runner(Run),
-    /// Keeps it in this process: those who wait, what was taken before the load, and the stamp then.
+    /// Keeps it in this process. Has the waiters, the flags that were taken before the load, and
+    /// the stamp then.
     InProcess(Box<(Run, ReadToken, Stamp)>),
     /// Nothing.
     Alone,
@@ -54,12 +54,12 @@ pub(super) struct Load {
     pub(super) fallback: Option<Box<Fallback>>,
     /// Renews the lease at a third of its length.
     keep_alive: KeepAlive,
-    /// One of so many that may run at a time, and what the wait-for graph knows of it.
+    /// The permit of `max_loads`, and its node in the wait-for graph.
     place: Option<(Place, Option<Noted>)>,
     began: Instant,
     /// Counted once the body may run.
     counted: Option<Loading>,
-    /// The hit that the body checks.
+    /// The hit that is audited.
     audited: Option<Audited>,
 }
 
@@ -93,7 +93,7 @@ impl Load {
         })
     }
 
-    /// Where there is no place to load, what there is to return in place of waiting for one.
+    /// The entry to return instead of waiting for a permit, if there is one.
     pub(super) fn instead_of_waiting<R: Returns<S>, S>(&mut self) -> Option<R> {
         let bulkhead = self.call.bulkhead()?;
         if let Some(place) = bulkhead.try_enter() {
@@ -101,7 +101,7 @@ impl Load {
             return None;
         }
         if let Some(hit) = &self.audited {
-            // A value that is known is not waited for.
+            // If the value is known already, nothing has to be waited for.
             return answer(hit.cached());
         }
         if !self.fallback.as_ref()?.covers_errors {
@@ -119,7 +119,7 @@ impl Load {
             let place = self.wait_for_place(bulkhead).await;
             self.has(place);
         }
-        // The time in the queue is not that of the load.
+        // The time in the queue does not count as load time.
         self.began = clock::now();
         if let LoadRole::Leader(permit) = &mut self.part {
             permit.begins();
@@ -130,7 +130,7 @@ impl Load {
         self.counted = Some(Loading::new(self.call.resource.function()));
     }
 
-    /// Waits for a place, unless who has it waits for this load.
+    /// Waits for a permit, unless the load that holds it waits for this load.
     async fn wait_for_place(&mut self, bulkhead: Arc<Bulkhead>) -> Place {
         let waits = &self.call.cache.waits;
         let key = self.call.own.key.clone();
@@ -146,7 +146,7 @@ impl Load {
         }
     }
 
-    /// Takes a place: who waits for one waits for this load.
+    /// Takes a permit: loads that wait for it wait for this load.
     fn has(&mut self, place: Place) {
         let waits = &self.call.cache.waits;
         let noted = match waits.wait(vec![place.name()], &self.call.own.key) {
@@ -156,7 +156,7 @@ impl Load {
         self.place = Some((place, noted));
     }
 
-    /// A body that runs to check a hit.
+    /// A body that runs to audit a hit.
     pub(super) fn audited(call: Arc<Call>, audited: Audited) -> Box<Self> {
         let mut load = Self::new(call, LoadRole::Alone, None);
         load.audited = Some(audited);
@@ -195,7 +195,7 @@ impl Load {
         unless: impl Unless<R::Value>,
     ) -> Completion {
         let mut load = self;
-        // The next one may run while this one is stored.
+        // The next load may run while this value is stored.
         load.place = None;
         let (mut is_kept, mut named) = (None, None);
         let call = Arc::clone(&load.call);
@@ -216,7 +216,7 @@ impl Load {
             }
             LoadRole::InProcess(kept) => {
                 let (run, token, stamp) = *kept;
-                // Before those who wait are told: who comes then finds it.
+                // Before the waiters are told, so that a caller that arrives then finds the entry.
                 is_kept = Some(call.keep_loaded(returned, unless, token, stamp));
                 run.complete(|| load_result(returned));
                 None
@@ -238,8 +238,8 @@ impl Load {
 }
 
 impl Call {
-    /// The bulkhead of the function, if it has one. A call inside another load does not wait for it: that load may have
-    /// one of its places.
+    /// The bulkhead of the function, if it has one. A call inside another load does not wait for
+    /// it, since that load may hold one of its permits.
     pub(super) fn bulkhead(&self) -> Option<Arc<Bulkhead>> {
         let site = self.site.filter(|_| self.max_loads > 0)?;
         if mutation::is_active("loads-without-places") {
@@ -252,7 +252,7 @@ impl Call {
         Some(self.cache.bulkheads.of(function, self.max_loads))
     }
 
-    /// Keeps what was loaded in this process; whether it is kept.
+    /// Keeps the loaded value in this process; returns whether it is kept.
     fn keep_loaded<R: Returns<S>, S>(
         &self,
         returned: &R,
@@ -265,7 +265,7 @@ impl Call {
         };
         if let Some(list) = self.names_anew() {
             self.note_named(&list);
-            // Nobody has listened for changes of that. The next load knows of it.
+            // No flags were taken for these dependencies. The next load knows them.
             return false;
         }
         let value = match entry.payload {
@@ -297,9 +297,9 @@ pub(super) struct Completion {
     load: Box<Load>,
     new_entry: Option<NewEntry>,
     has_failed: bool,
-    /// Of what is kept in this process alone, whether it is.
+    /// Whether the value is kept, if it may only be kept in this process.
     is_kept: Option<bool>,
-    /// Of an audit.
+    /// The result of an audit.
     compared: Option<Compared>,
     named: Option<NamedLoad>,
 }
@@ -362,7 +362,7 @@ pub(super) struct Over {
     pub(super) status: Option<Status>,
     /// The entry to return instead of an error, if it decodes.
     fallback: Option<Box<Fallback>>,
-    /// The hit that an audit was to check, and whose body has failed.
+    /// The hit that was audited, if the body has failed.
     pub(super) cached: Option<LoadResult>,
 }
 

@@ -61,7 +61,7 @@ impl<'a> Begun<'a> {
         Some(Self::PreparedCall(cache, planned.finish(&cache)))
     }
 
-    /// Answers from the entry that this thread was last served, if that may be served again. Counts
+    /// Answers from the entry that this thread was last served, if it may be served again. Counts
     /// and records the hit.
     #[inline]
     pub(super) fn find_again<R: Returns<S>, S>(&mut self) -> Option<R> {
@@ -97,7 +97,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// Whether a hit of this call is to be checked; asked once.
+    /// Whether a hit of this call is to be audited. Asked once per call.
     #[inline]
     pub(super) fn draw(&self) -> Option<Draw> {
         match self {
@@ -113,7 +113,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// For one whose hit is checked: the body runs, and is compared with what was found here.
+    /// For a hit that is audited: the body runs, and is compared with this hit.
     pub(super) fn into_audited(self, audited: Audited) -> Arc<Call> {
         match self {
             Self::PreparedCall(cache, start) => {
@@ -168,7 +168,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// What the request around the call remembers; counted and recorded.
+    /// The result that the request around the call remembers; counted and recorded.
     #[inline]
     pub(super) fn recall<R: Returns<S>, S>(&mut self) -> Option<R> {
         let Self::PreparedCall(cache, start) = self else {
@@ -190,8 +190,8 @@ impl<'a> Begun<'a> {
         let Self::PreparedCall(cache, start) = self else {
             return None;
         };
-        // Inside of a body others are served what it makes, and a write sees what it has written. What
-        // is read in an open transaction may never be committed.
+        // Inside a body only Redis may answer: its result may be stored for others, and a write
+        // sees its own changes. Data that is read in an open transaction may never be committed.
         let is_usual = start.options.problem.is_none()
             && scope::mode() == Mode::Usual
             && !scope::is_strict()
@@ -219,7 +219,7 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// Tells the request around the call what the process has answered.
+    /// Tells the request around the call the local answer.
     #[inline]
     pub(super) fn remember<R: Returns<S>, S>(&self, returned: &R) {
         if let Self::PreparedCall(_, start) = self
@@ -266,8 +266,8 @@ impl<'a> Begun<'a> {
     }
 }
 
-/// Never inside a transaction, whose rows nobody else sees; and inside another body it would be that
-/// body's time.
+/// Not inside a transaction, whose rows nobody else sees. Inside another body the time would be
+/// that body's.
 #[cold]
 pub(super) fn draw(cache: &Engine, part: u32, key: &str) -> Option<Draw> {
     let is_alone = !transaction::is_open(cache) && !enclosing::is_inside();
@@ -302,7 +302,7 @@ struct Asking<'a> {
     key: &'a str,
     kind: EntryKind,
     op: Option<&'static str>,
-    /// All that it depends on, if that has been put together.
+    /// All dependencies, if the list was built already.
     deps: Option<&'a Arc<[Arc<Dep>]>>,
     problem: Option<BypassReason>,
     grace: &'a Grace,
@@ -429,14 +429,14 @@ impl Asking<'_> {
         let (name, extras) = (&self.resource.name, self.extras.to_vec());
         let op = self.resource.function().map(|function| &*function.op);
         let op = op.filter(|_| self.kind == EntryKind::Derived);
-        // Whoever uses the key adds it again.
+        // A later use of the key adds it again.
         let version = self.version ^ self.resource.version_by_hand(op);
         Key::rendered(name, rest, self.kind, extras, version)
     }
 }
 
 /// Returns why entries of this process must not be served to a call, if they follow the database's
-/// outbox: they may be behind what other processes have committed.
+/// outbox: they may be older than the commits of other processes.
 #[inline]
 fn behind(cache: &Engine, copies: &Copies) -> Option<BypassReason> {
     let freshness = cache.freshness.as_ref()?;

@@ -13,7 +13,7 @@ pub(crate) struct Copies {
     pub(crate) kept: bool,
     /// The longest time that a local entry is served.
     pub(crate) ttl: Duration,
-    /// Whether there is nothing but what is kept here.
+    /// Whether values are kept only in this process.
     pub(crate) in_process: bool,
 }
 

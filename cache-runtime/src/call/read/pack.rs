@@ -37,7 +37,7 @@ impl Call {
         }
     }
 
-    /// Whether the body has said that nothing is to be stored.
+    /// Whether the body has asked not to store the value.
     pub(super) fn is_no_store(&self) -> bool {
         self.context.as_ref().is_some_and(LoadContext::is_no_store)
     }

@@ -56,7 +56,7 @@ impl Permit {
         self.began = clock::now();
     }
 
-    /// Of the generations before the load.
+    /// The stamp of the generations before the load.
     pub(super) fn stamp(&self) -> Stamp {
         self.stamp
     }
@@ -123,7 +123,7 @@ impl Permit {
         self.fill_verified(call, new_entry, None).await
     }
 
-    /// The same for a load that has named dependencies anew, with the stamp over them.
+    /// The same for a load that has named new dependencies, with the stamp over them.
     pub(super) async fn fill_verified(
         mut self,
         call: &Call,
@@ -172,7 +172,7 @@ impl Permit {
         if let (true, Some(list)) = (lists, list) {
             let bytes = match &payload {
                 Payload::Encoded(bytes) => &**bytes,
-                // For people who look: an absence reads as one.
+                // For readers with `redis-cli`: an absence is shown as null.
                 Payload::Empty | Payload::Decoded(_) => b"null",
             };
             let with_list = with_list(list, bytes);

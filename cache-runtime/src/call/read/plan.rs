@@ -50,8 +50,8 @@ impl ReadPlan {
         Some(Self(PreparedCall::begin(site, name, resource?)))
     }
 
-    /// Says which instance of the function is called. Apart from [`new`](Self::new), which need not
-    /// be compiled for each of them.
+    /// Identifies the instance of the function that is called. Separate from [`new`](Self::new),
+    /// which need not be compiled for each instance.
     #[inline]
     pub(super) fn instance(&mut self, instance: Instance) {
         self.0.options.instance = Some(instance);
@@ -99,19 +99,19 @@ impl ReadPlan {
         self
     }
 
-    /// Does the same as [`id`](Self::id) with an argument of a type that may leave something out.
+    /// Does the same as [`id`](Self::id) for a type whose `Serialize` may leave something out.
     pub fn id_of<T: KeyPart + ?Sized>(&mut self, id: Argument<'_, T>) -> &mut Self {
         self.id(id.value);
         self.look_at(&id)
     }
 
-    /// Does the same as [`arg`](Self::arg) with an argument of a type that may leave something out.
+    /// Does the same as [`arg`](Self::arg) for a type whose `Serialize` may leave something out.
     pub fn arg_of<T: KeyPart + ?Sized>(&mut self, arg: Argument<'_, T>) -> &mut Self {
         self.arg(arg.value);
         self.look_at(&arg)
     }
 
-    /// Tells entries apart by what an argument's `Serialize` leaves out.
+    /// Tells entries apart by the part that an argument's `Serialize` leaves out.
     #[inline]
     fn look_at<T: KeyPart + ?Sized>(&mut self, argument: &Argument<'_, T>) -> &mut Self {
         if self.0.options.problem.is_none() {
@@ -244,11 +244,11 @@ impl ReadPlan {
         self
     }
 
-    /// What is set by this name around the call is in the key.
+    /// Adds the value that is set around the call under this name to the key.
     pub fn include_context(&mut self, name: &str) -> &mut Self {
         let start = &mut *self.0;
         match ambient::find(name) {
-            // Behind the id, where nothing but this can stand.
+            // Behind the id, where nothing else can be.
             ambient::Found::Text(text) if start.options.has_id => start.key.behind(&text),
             ambient::Found::Text(text) => {
                 self.arg(name).arg(&text);
@@ -258,19 +258,19 @@ impl ReadPlan {
         self
     }
 
-    /// How many runs of the function there may be at a time.
+    /// Limits how many runs of the function go on at a time.
     #[inline]
     pub fn max_loads(&mut self, most: usize) -> &mut Self {
         self.set(|options| options.max_loads = most.max(1))
     }
 
-    /// Kept in this process, and nowhere else.
+    /// Keeps the value in this process only.
     #[inline]
     pub fn in_process(&mut self) -> &mut Self {
         self.set(|options| options.copies.in_process = true)
     }
 
-    /// A request remembers what it was answered.
+    /// Lets the request around the call remember the result.
     #[inline]
     pub fn memo(&mut self) -> &mut Self {
         self.set(|options| options.memo = true)
@@ -346,7 +346,7 @@ impl ReadPlan {
         self.set(|options| options.grace.jitter = part)
     }
 
-    /// Which part of the hits is audited.
+    /// Sets the share of hits that is audited.
     #[inline]
     pub fn audit(&mut self, part: f64) -> &mut Self {
         self.set(|options| options.audit = threshold(part))

@@ -33,9 +33,9 @@ pub(super) struct PreparedCall {
     pub(super) key: KeyWriter,
     pub(super) options: ReadOptions,
     pub(super) extras: Vec<Dependency>,
-    /// What is left out of the ids of a batch, by their positions.
+    /// The parts that are left out of the ids of a batch, by position.
     pub(super) left_out_of: Vec<(usize, Finding)>,
-    /// What the request around the call has to say to it.
+    /// What the request around the call remembers.
     pub(super) recalled: Recalled,
     /// The form and type of a row's id, until it is checked.
     pub(super) id: Option<(IdForm, TypeId)>,
@@ -55,13 +55,13 @@ pub(super) struct ReadOptions {
     pub(super) ttl: TtlRequest,
     pub(super) grace: Grace,
     pub(super) copies: Copies,
-    /// Which part of the hits is audited.
+    /// The share of hits that is audited.
     pub(super) audit: u32,
     pub(super) codec: CodecId,
     pub(super) version: u32,
-    /// How many loads may run at a time; 0 for any number.
+    /// The limit on loads at a time; 0 for none.
     pub(super) max_loads: usize,
-    /// Whether a request remembers it.
+    /// Whether a request remembers the result.
     pub(super) memo: bool,
     /// A hash of the types that tell calls of this function apart.
     pub(super) types: u64,
@@ -96,8 +96,8 @@ impl ReadOptions {
         self.instance = None;
     }
 
-    /// Resets what a plan adds to, or leaves as it is: the rest, the next plan of the same function
-    /// sets again.
+    /// Resets the options that a plan adds to or may leave alone. The next plan of the same
+    /// function sets the others again.
     #[inline]
     fn again(&mut self) {
         self.op = None;
@@ -116,7 +116,7 @@ impl ReadOptions {
     }
 }
 
-/// The version of calls whose key leaves this out; and whether nothing tells them apart.
+/// The version of calls whose key leaves this out, and whether nothing tells them apart.
 #[cold]
 pub(super) fn version_apart(
     site: &'static Site,
@@ -229,10 +229,10 @@ impl PreparedCall {
             self.recalled = Recalled::Nothing;
         }
         if !self.key.is_small() {
-            // Only its memory is not worth keeping.
+            // Its other data is not worth keeping.
             self.key = KeyWriter::default();
         }
-        // There is no place for it while the thread ends.
+        // Thread-locals are gone while the thread ends.
         let _ = SPARE.try_with(|spare| spare.set(Some(self)));
     }
 
@@ -280,8 +280,8 @@ impl PreparedCall {
             return None;
         }
         let form = IdForm::mark(self.id.as_ref().map(|(form, _)| form));
-        // Field by field: to put a `Caller` together and to compare it as a whole took 17 ns, since
-        // the processor waits for what was written in parts and is read as one.
+        // Field by field. Building a `Caller` and comparing it as a whole took 17 ns, since the
+        // processor waits when it reads as a whole what was written in parts.
         let is_it = |caller: &Caller| {
             caller.known == std::ptr::from_ref(*known).addr()
                 && caller.types == options.types
@@ -334,8 +334,8 @@ impl PreparedCall {
         }
     }
 
-    /// Tells instances of one function apart that share a key: what the function is of becomes part
-    /// of the version, and so of the fingerprint.
+    /// Tells instances of one function apart that share a key: the type that the function belongs
+    /// to becomes part of the version, and so of the fingerprint.
     #[inline]
     pub(super) fn check_instance(&mut self) {
         let options = &mut self.options;
@@ -350,7 +350,7 @@ impl PreparedCall {
         }
     }
 
-    /// Tells the call apart by what the `Serialize` of its last argument leaves out.
+    /// Tells the call apart by the part that the `Serialize` of its last argument leaves out.
     #[cold]
     pub(super) fn left_out(&mut self, left_out: Finding) {
         // The same hash in another argument is another call. An id comes first, as in a batch.
@@ -363,7 +363,7 @@ impl PreparedCall {
         }
     }
 
-    /// What the resource is declared to need from around the call.
+    /// The values that the resource is declared to need from around the call.
     #[cold]
     fn add_contexts(&mut self) {
         match ambient::front(&self.resource.contexts) {
@@ -375,7 +375,8 @@ impl PreparedCall {
         }
     }
 
-    /// Something that belongs into the key is not set around the call: without it, one tenant would be served another's.
+    /// A value that the key needs is not set around the call. Without it, one tenant would get
+    /// another one's data.
     #[cold]
     pub(super) fn refuse_context(&mut self, name: &str, found: ambient::Found) {
         if found == ambient::Found::Unkeyable {
@@ -388,7 +389,7 @@ impl PreparedCall {
         self.refuse(BypassReason::NoContext);
     }
 
-    /// Says whose call it is to those who count, and whether an operator has switched it off.
+    /// Records the function for the counters, and whether an operator has switched it off.
     #[inline]
     pub(super) fn attribute(&mut self, cache: &Engine) {
         self.resource.attribute(self.site, self.options.op);
@@ -428,8 +429,8 @@ impl PreparedCall {
         }
     }
 
-    /// A row whose id has another form than the resource's is named by no writer: then the entry
-    /// depends on all of the resource.
+    /// Writers don't name a row whose id has another form than the resource's. Then the entry
+    /// depends on the whole resource.
     #[inline]
     pub(super) fn check_rows(&mut self, cache: &Engine) {
         if !self.extras.is_empty() {
@@ -445,7 +446,7 @@ impl PreparedCall {
             let fitting = cache
                 .resource(row.resource)
                 .filter(|resource| resource.fits(row.form, row.of, Some(self.site)));
-            // As its writers write it.
+            // Written like its writers write it.
             match fitting.and_then(|resource| ambient::front(&resource.contexts).ok()) {
                 Some(front) => row.id.insert_str(0, &front),
                 None => *extra = Dependency::Resource(row.resource.into()),
@@ -468,7 +469,7 @@ impl PreparedCall {
             && !cache.store.is_in_process()
             && !crate::base::mutation::is_active("in-process-rows-left-out")
         {
-            // Nobody tells of the removal of an entry that is not there.
+            // Redis does not report the removal of a key that does not exist.
             let row = self.resource.row_of(self.key.text());
             deps = deps.iter().cloned().chain(row).collect();
         }

@@ -96,8 +96,8 @@ pub(crate) struct Reader<'a> {
     /// Polls the store for another process's load, on behalf of all waiting readers in this
     /// process.
     poller: Option<Box<RemoteLoadPoller>>,
-    /// The end of the lease's token of which the store was asked whether to wait for it closes a
-    /// circle; 0 for none. In whole it would make every waiting call larger.
+    /// The end of a lease's token, for which the store was asked whether waiting would close a
+    /// cycle; 0 for none. The whole token would make every waiting call larger.
     asked_of: u32,
 }
 
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
                 Err(error) => return call.fault(&error),
             };
             if call.has_learnt() != knew {
-                // The entry depends on more than was asked for.
+                // The entry lists further dependencies.
                 if let Some(reason) = self.barred() {
                     return Action::Bypass(reason);
                 }
@@ -529,7 +529,7 @@ impl<'a> Reader<'a> {
             let length = cache.config.wait;
             self.call_budget.renew();
             let asked = cache.store.closes_circle(&loads, lease, length);
-            // If it can't be told, the wait limit ends a circle.
+            // If the store can't tell, the wait limit ends a cycle.
             if self.call_budget.spend(asked).await.unwrap_or(false) {
                 self.stops_polling();
                 return Some(Action::Bypass(BypassReason::OwnLoad));

@@ -1,4 +1,4 @@
-//! What is reported of one call on its way: figures of its function, its line in the log, spans.
+//! Reports one call: counters of its function, its log line, spans.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Call {
         note(&self.timing.asked, self.timing.began.elapsed());
     }
 
-    /// The store has answered a look, or has not.
+    /// The store has answered a lookup, or failed.
     pub(super) fn has_looked(&self) {
         let asked = noted(&self.timing.asked).unwrap_or(0);
         let asked = Duration::from_micros(asked.into());
@@ -41,7 +41,7 @@ impl Call {
         }
     }
 
-    /// The store has answered a fill with so many bytes, or has not.
+    /// The store has answered a fill of this many bytes, or failed.
     pub(super) fn filled_for(&self, took: Duration, size: usize, filled: &Result<Filled, Error>) {
         note(&self.timing.fill, took);
         if let Some(function) = self.resource.function() {
@@ -64,7 +64,7 @@ impl Call {
             });
     }
 
-    /// A step that has stored values of these sizes, or was to.
+    /// A step of a batch has stored values of these sizes, or failed.
     pub(super) fn filled_many(&self, took: Duration, stored: impl Iterator<Item = usize>) {
         note(&self.timing.fill, took);
         if let Some(function) = self.resource.function() {
@@ -96,13 +96,13 @@ impl Call {
         log::call(&line, status, times);
     }
 
-    /// Around one look at the store.
+    /// The span of one lookup in the store.
     pub(super) fn lookup_span(&self) -> Span {
         lookup_span(self)
     }
 }
 
-/// Around one look at the store; the fields are those of OpenTelemetry's database spans.
+/// The span of one lookup in the store; the fields are those of OpenTelemetry's database spans.
 fn lookup_span(call: &Call) -> Span {
     let redis = call.cache.config.redis.as_ref();
     tracing::debug_span!(
@@ -119,7 +119,7 @@ fn lookup_span(call: &Call) -> Span {
     )
 }
 
-/// Around a body that loads; `None` while nobody listens.
+/// The span of a body that loads; `None` if this level is off.
 pub(super) fn load_span(call: &Call) -> Option<Span> {
     log::is_on().then(|| {
         tracing::debug_span!(

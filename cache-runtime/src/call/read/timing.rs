@@ -1,4 +1,4 @@
-//! How long the steps of one call took, and what is counted of its outcome.
+//! The durations of a call's steps, and the counters of its outcome.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use crate::call::observe::Status;
 use crate::telemetry::function::FunctionStats;
 use crate::telemetry::micros;
 
-/// How long the steps of a call took, in microseconds; 0 for those that it did without.
+/// The durations of a call's steps, in microseconds; 0 for steps that did not take place.
 #[derive(Debug)]
 pub(super) struct Timing {
     pub(super) began: Instant,
-    /// When the store was last asked, since it began.
+    /// When the store was last asked, counted from the start of the call.
     pub(super) asked: AtomicU32,
     pub(super) lookup: AtomicU32,
     pub(super) load: AtomicU32,
@@ -40,7 +40,7 @@ pub(super) fn noted(step: &AtomicU32) -> Option<u32> {
     Some(step.load(Ordering::Relaxed)).filter(|micros| *micros > 0)
 }
 
-/// Counts an outcome but for the hits, which are counted where they are served.
+/// Counts the outcome, except a hit, which is counted when it is served.
 pub(super) fn count(function: &FunctionStats, status: Status) {
     match status {
         Status::Hit { .. } => {}

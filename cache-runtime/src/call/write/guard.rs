@@ -93,7 +93,7 @@ impl Writing {
         self.guard.runs()
     }
 
-    /// Lets the guard do nothing when it is dropped: what a mutation does too early.
+    /// Makes the guard do nothing when it is dropped; for a mutation that ends it too early.
     pub(super) fn watches_no_longer(&mut self) {
         self.guard.state = State::Over;
     }
@@ -186,7 +186,7 @@ struct Guard {
     announced: Option<Announced>,
     /// Renews the intent at a third of its length.
     keep_alive: KeepAlive,
-    /// Where somebody traces.
+    /// The span of the write, if traces are on.
     span: Option<Span>,
 }
 

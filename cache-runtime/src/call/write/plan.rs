@@ -32,13 +32,14 @@ struct Target {
     resource: Arc<Resource>,
     /// The keys of the rows; `None` if none were named.
     rows: Option<Vec<String>>,
-    /// Of what is derived, only this; all of it if nothing is named.
+    /// The derived entries that are invalidated; all of them if this is empty.
     ops: Vec<&'static str>,
-    /// Whether it is the whole resource whatever was named.
+    /// Whether the whole resource is invalidated, even if rows were named.
     is_whole: bool,
 }
 
-/// A write of more rows invalidates the whole resource, which costs the same whatever there is.
+/// A write of more rows invalidates the whole resource, which costs the same for any number of
+/// entries.
 const MAX_ROWS: usize = 4_096;
 
 impl<'a> WritePlan<'a> {
@@ -72,7 +73,7 @@ impl<'a> WritePlan<'a> {
             let mut key = KeyWriter::new(&self.cache.space, &target.resource.name);
             match ambient::front(&target.resource.contexts) {
                 Ok(front) => key.front(&front),
-                // Whose row it is nobody has said.
+                // The context of the row, such as its tenant, is not set.
                 Err(_) => target.is_whole = true,
             }
             let form = key.id(id, &self.cache.space.hash_key);
@@ -81,12 +82,12 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    /// Narrows the last resource to one row, whose id is already rendered as text: as it stands in
-    /// keys, with what is set around a call in front of it.
+    /// Narrows the last resource to one row. The id is text already: as it is in keys, with the
+    /// values that are set around a call in front of it.
     #[cfg(any(feature = "outbox-postgres", feature = "admin"))]
     pub(crate) fn rendered_id(mut self, id: &str) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
-            // An id has no `@` of its own.
+            // An id contains no `@`.
             let (front, id) = id.split_at(id.rfind('@').map_or(0, |at| at + 1));
             let contexts = target.resource.contexts.len();
             if front.matches('@').count() == contexts + usize::from(contexts > 0) {
@@ -94,14 +95,14 @@ impl<'a> WritePlan<'a> {
                 let key = space.rendered(&target.resource.name, front, id);
                 target.rows.get_or_insert_default().push(key);
             } else {
-                // Whose row it is nobody has said.
+                // The context of the row, such as its tenant, is not set.
                 target.is_whole = true;
             }
         }
         self
     }
 
-    /// Narrows the last resource to one row, if this process knows what its ids look like.
+    /// Narrows the last resource to one row, if this process knows the form of its ids.
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn unclear_id<T: KeyPart + ?Sized>(mut self, id: &T) -> Self {
         match self.targets.last_mut() {
@@ -120,7 +121,7 @@ impl<'a> WritePlan<'a> {
         I::Item: KeyPart,
     {
         if let Some(Some(target)) = self.targets.last_mut() {
-            // None is not all of them.
+            // An empty list of ids does not mean all rows.
             target.rows.get_or_insert_default();
         }
         for (n, id) in ids.into_iter().enumerate() {
@@ -142,14 +143,14 @@ impl<'a> WritePlan<'a> {
         self
     }
 
-    /// Of what is derived from the last resource, narrows it to what this `op` and others named so
+    /// Of the entries derived from the last resource, narrows it to those that the named `op`s
     /// compute.
     pub fn op(mut self, op: &'static str) -> Self {
         if let Some(Some(target)) = self.targets.last_mut() {
             if is_op(op) {
                 target.ops.push(op);
             } else {
-                // No reader has it. An invalidation is never bypassed.
+                // No reader has this op. An invalidation is never bypassed.
                 target.is_whole = true;
             }
         }
@@ -205,7 +206,7 @@ impl<'a> WritePlan<'a> {
             let resource = target.resource;
             order.counted.push(Arc::clone(&resource.counters));
             let is_whole = target.is_whole || (target.rows.is_none() && target.ops.is_empty());
-            // What is derived by other ops is alive, and no sweep can tell.
+            // Entries of other ops are alive, and a sweep can't tell them from dead ones.
             if is_whole || target.ops.is_empty() {
                 order.sweeps.push(Sweep {
                     resource: resource.name.clone(),
@@ -220,7 +221,7 @@ impl<'a> WritePlan<'a> {
                 [] => order.bumps.push(Arc::clone(&resource.derived)),
                 ops => {
                     order.bumps.extend(ops.iter().map(|op| resource.op(op)));
-                    // What depends on the whole resource shows the rows as well.
+                    // Entries that depend on the whole resource contain the rows as well.
                     if !crate::base::mutation::is_active("ops-spare-dependents") {
                         order.bumps.push(resource.any_op());
                     }

@@ -1,4 +1,4 @@
-//! The page as a service of `tower`, as axum takes it.
+//! The page as a `tower` service, for axum.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -28,8 +28,8 @@ impl<F> Clone for AdminService<F> {
 }
 
 impl Admin {
-    /// A service for axum's `Router::nest_service`; `rights` says what the sender of a request may do.
-    /// It sees what layers have left in the request's extensions.
+    /// A service for axum's `Router::nest_service`; `rights` returns what the sender of a request
+    /// may do. It can read what layers have put into the request's extensions.
     ///
     /// ```
     /// # async fn example(cache: cache_runtime::Cache) {
@@ -45,8 +45,8 @@ impl Admin {
     /// # }
     /// ```
     ///
-    /// It takes any body and depends on nothing of axum's, so it also serves hyper and tonic, for paths
-    /// that no longer have the part under which it is mounted.
+    /// It takes any body and uses no type of axum, so it also works in hyper and tonic, as long as
+    /// the path is relative to where it is mounted.
     pub fn into_axum<F>(self, rights: F) -> AdminService<F>
     where
         F: Fn(&Parts) -> Rights + Send + Sync,

@@ -1,4 +1,4 @@
-//! One entry as it lies in the store, told in words.
+//! Describes one entry of the store.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::protocol::codec_id::CodecId;
 use crate::protocol::entry::{Content, Header, split_list};
 use crate::store::{Found, Look, Payload, Probe};
 
-/// How much of a payload is shown.
+/// How many bytes of a payload are shown.
 const SHOWN: usize = 64 << 10;
 
-/// What lies under a key, with or without its namespace.
+/// What is stored under a key, with or without its namespace.
 pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     let Some(handle) = cache.handle() else {
         return nothing("off", "The cache is off.");
@@ -70,8 +70,8 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     }
 }
 
-/// What there is to say where no entry of ours lies under the key. It asks for no generation: those that
-/// are missing would be created, and a page that may only be looked at must not write.
+/// The answer if no entry of ours is stored under the key. It reads no generations, because reading
+/// a missing generation creates it, and a page for reading must not write.
 async fn without_an_entry(handle: &Handle, resource: &str, rest: &str) -> Option<Value> {
     let key = Key::rendered(resource, rest, EntryKind::Entity, Vec::new(), 0);
     let call = Call::manual(handle.clone(), &key, None);
@@ -99,8 +99,8 @@ fn nothing(found: &str, words: &str) -> Value {
     json!({ "found": found, "alive": false, "words": [words] })
 }
 
-/// What an entry of the resource may depend on beside it: an entry does not say, and the functions that
-/// read the resource do, as far as their text is the whole name.
+/// The further dependencies that an entry of this resource may have. The entry does not contain
+/// them. They come from the functions that read the resource, unless they are patterns.
 fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<Dependency>> {
     let mut all = vec![Vec::new()];
     #[cfg(feature = "map")]
@@ -123,7 +123,7 @@ fn dependencies(cache: &Handle, resource: &str) -> Vec<Vec<Dependency>> {
     all
 }
 
-/// Whether a function that reads the resource depends on what only its arguments tell: tags with
+/// Whether a function that reads the resource has dependencies that its arguments name: tags with
 /// braces, or rows of other resources.
 fn has_unknown_dependencies(cache: &Handle, resource: &str) -> bool {
     #[cfg(feature = "map")]
@@ -153,7 +153,7 @@ fn told(call: &Call, look: &Look) -> Value {
     let lists = header.content.lists();
     let is_uncertain = header.stamp != look.stamp
         && (lists || has_unknown_dependencies(&call.cache, &call.resource.name));
-    // `null` where it can't be told.
+    // `null`: not known.
     let alive = match is_uncertain && is_fresh && has_content {
         true => None,
         false => Some(is_valid && is_fresh && has_content),
@@ -257,7 +257,7 @@ fn words(call: &Call, look: &Look, header: &Header, is_uncertain: bool) -> Vec<S
     words
 }
 
-/// The payload as text, where it is text, and its length.
+/// The payload as text, if it is text, and its length.
 fn shown(header: &Header, payload: &Payload) -> (Option<String>, Option<usize>) {
     match payload {
         Payload::Empty => (None, Some(0)),
@@ -266,7 +266,7 @@ fn shown(header: &Header, payload: &Payload) -> (Option<String>, Option<usize>) 
             None,
         ),
         Payload::Encoded(stored) => {
-            // A list of what the entry depends on stands before its value.
+            // A list of dependencies precedes the value.
             let value = match header.content.lists() {
                 true => split_list(stored).map(|(_, rest)| rest),
                 false => Some(stored.clone()),

@@ -1,4 +1,4 @@
-//! The page's answers to requests as the `http` crate has them.
+//! Answers requests of the `http` crate's types.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::{Admin, Response, Rights};
 
-/// A request of the page is small.
+/// Requests of the page are small.
 const LARGEST_BODY: usize = 64 << 10;
 /// How long a client may take to send it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Admin {
-    /// Answers a request of the `http` crate's type, of which the path no longer has the part under
-    /// which the page is mounted. Endpoints of other frameworks need no more than this.
+    /// Answers a request of the `http` crate's type. Its path must be relative to where the page is
+    /// mounted. Endpoints for other frameworks can be built on this.
     ///
-    /// A body is read only of those who may change something, up to 64 KiB, and for ten seconds.
+    /// A body is only read if the user may change something: up to 64 KiB, within ten seconds.
     ///
     /// ```
     /// # async fn example(cache: cache_runtime::Cache) {
@@ -33,7 +33,7 @@ impl Admin {
     /// ```
     ///
     /// # Cancel safety
-    /// An action that has begun may have been carried out.
+    /// An action that has begun may or may not have been carried out.
     pub async fn respond<B>(
         &self,
         request: http::Request<B>,
@@ -50,7 +50,8 @@ impl Admin {
                 Ok(Err(refused)) => return plain(refused),
                 Err(_) => return plain(Response::error(408, "the body did not come in time")),
             },
-            // Nobody else's body is read: a client that sends none would hold the connection.
+            // Other bodies are not read: a client that announces one and sends none would hold the
+            // connection.
             false => Bytes::new(),
         };
         let content_type = head.headers.get(CONTENT_TYPE);
@@ -114,7 +115,7 @@ mod tests {
         request.body(body).expect("a request")
     }
 
-    /// A client that announces a body and sends none holds nothing for long.
+    /// A client that announces a body and sends none does not hold the connection for long.
     #[tokio::test(start_paused = true)]
     async fn a_body_is_waited_for_only_where_it_is_needed() {
         let silent = || {

@@ -1,7 +1,8 @@
-//! A page to look at a cache with, and to act on it: live figures, the catalog, single entries, recent
-//! events, the doctor, the audit; and for those who may, invalidations and switches.
+//! An admin page for a cache. It shows live figures, the catalog, single entries, recent events,
+//! the doctor's report and the audit. Whoever has the right may also invalidate and turn functions
+//! off.
 //!
-//! It is one file of HTML and a few answers in JSON, behind whatever login the application has. An
+//! It is one HTML file and a few answers in JSON. The application puts it behind its own login. An
 //! [`Admin`] answers plain requests ([`Admin::answer`]) and those of the `http` crate
 //! ([`Admin::respond`]), so that it fits into any framework. With the feature `axum`,
 //! `Admin::into_axum` makes a service of it; with the feature `poem`, `Admin::into_poem` makes an
@@ -23,8 +24,8 @@
 //! # } }
 //! ```
 //!
-//! Who may see the page may see every cached value, so it belongs behind a login: [`Rights::None`] refuses
-//! whoever has none, and [`Rights::Figures`] shows numbers and no value.
+//! Whoever can read the page can read every cached value, so it belongs behind a login.
+//! [`Rights::None`] refuses everything, and [`Rights::Figures`] shows no values.
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -54,24 +55,24 @@ const REMEMBERED: usize = 500;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page loads nothing from elsewhere and is shown in no frame.
+/// The page loads nothing from other hosts, and no other page may show it in a frame.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What somebody may do on the page.
+/// What a user may do on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rights {
     /// Nothing: every request is refused.
     None,
-    /// Look at numbers, the catalog and the doctor's advice, and at no key or value.
+    /// Read figures, the catalog and the doctor's advice, but no entries and no events.
     Figures,
-    /// Look.
+    /// Read everything.
     Read,
-    /// Look; and, once `CACHE_ADMIN_TOKEN` or the like is sent as a bearer token, change: the page
-    /// asks for it.
+    /// Read everything. The page asks for a token (such as `CACHE_ADMIN_TOKEN`) and sends it as a
+    /// bearer token; the application then grants [`Change`](Self::Change).
     ReadUntilToken,
-    /// Look, invalidate and switch.
+    /// Read everything, invalidate, and turn functions on and off.
     Change,
 }
 
@@ -82,7 +83,7 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// `/`, or `/api/` and more.
     pub path: &'a str,
-    /// What stands behind the `?`.
+    /// The text after the `?`.
     pub query: &'a str,
     /// The header `Content-Type`.
     pub content_type: &'a str,
@@ -153,7 +154,7 @@ struct Recent {
 }
 
 impl Admin {
-    /// The page of this cache. From now on it remembers the last 500 events.
+    /// Makes the page of this cache. From now on it remembers the last 500 events.
     #[must_use]
     pub fn new(cache: &Cache) -> Self {
         let inner = Arc::new(Inner {
@@ -167,7 +168,7 @@ impl Admin {
         Self(inner)
     }
 
-    /// Answers a request of somebody with these rights.
+    /// Answers a request of a user with these rights.
     pub async fn answer(&self, request: Request<'_>, rights: Rights) -> Response {
         match (request.method, request.path.trim_start_matches('/')) {
             _ if rights == Rights::None => Response::error(403, "this page is not for you"),
@@ -189,7 +190,7 @@ impl Admin {
             ("POST", "api/act") if rights != Rights::Change => {
                 Response::error(403, "this page may only be looked at here")
             }
-            // A form of another site can't send this type without asking first.
+            // A form of another site can't send this type without a preflight request (CORS).
             ("POST", "api/act") if !request.content_type.starts_with("application/json") => {
                 Response::error(415, "send `application/json`")
             }
@@ -240,8 +241,9 @@ impl Admin {
         }
     }
 
-    /// `missed` are those since the last answer that are not remembered any more, `lost` those that were
-    /// never heard of. Their keys are named, so some may only count them.
+    /// `missed` counts the events since the last answer that the page has already forgotten, `lost`
+    /// those that it never received. Events contain keys, so without the right to see them they are
+    /// only counted.
     fn events(&self, since: Option<String>, are_shown: bool) -> Value {
         let since = since.and_then(|since| since.parse().ok()).unwrap_or(0);
         let recent = self.0.recent.lock();
@@ -249,7 +251,7 @@ impl Admin {
             .events
             .front()
             .map_or(recent.next, |(number, _)| *number);
-        // Who asks for the first time has missed nothing.
+        // A page that asks for the first time has missed nothing.
         let missed = match since {
             0 => 0,
             since => first.saturating_sub(since),
@@ -329,13 +331,13 @@ impl Admin {
     }
 }
 
-/// What the page can be told to do.
+/// The actions of the page.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 enum Action {
     Invalidate {
         resource: String,
-        /// Empty for all of it.
+        /// Empty: everything that the action can apply to.
         #[serde(default)]
         id: String,
     },
@@ -517,7 +519,7 @@ mod tests {
         let wrong = answer(&admin, "GET", "/api/entry?key=nonsense", "", Rights::Read).await;
         assert_eq!(json(&wrong)["found"], "no key");
 
-        // An id as it is, and as it stands in keys.
+        // An id as it is, and escaped as in keys.
         for (key, id) in [
             ("users:1", "1"),
             ("users:a%40b", "a@b"),

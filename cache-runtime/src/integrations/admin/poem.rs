@@ -14,7 +14,7 @@ pub struct AdminEndpoint<F> {
 }
 
 impl Admin {
-    /// An endpoint for [`poem::Route::nest`]; `rights` says what the sender of a request may do.
+    /// An endpoint for [`poem::Route::nest`]; `rights` returns what the sender of a request may do.
     pub fn into_poem<F>(self, rights: F) -> AdminEndpoint<F>
     where
         F: Fn(&Request) -> Rights + Send + Sync,

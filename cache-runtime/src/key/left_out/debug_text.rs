@@ -1,4 +1,4 @@
-//! Reads what `Debug` writes, as `derive(Debug)` writes it.
+//! Parses the text that `derive(Debug)` writes.
 
 use super::hash::hash64;
 use crate::base::nonce::hash128;
@@ -31,7 +31,7 @@ pub(super) enum Form<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// Reads a text. One that `derive(Debug)` does not write is one leaf.
+    /// Parses a text. A text that `derive(Debug)` would not write becomes one leaf.
     pub(super) fn parse(text: &'a str) -> Self {
         let mut parser = Parser { text, at: 0 };
         match parser.value(false, 0) {
@@ -40,7 +40,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// A type without a value, which is serialised or not.
+    /// Whether this is a type without a value (`PhantomData`), which may or may not be serialised.
     fn is_phantom(&self) -> bool {
         self.raw.starts_with("PhantomData<")
     }
@@ -53,7 +53,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// A hash of the text in which the order of a set's or map's entries does not count.
+    /// A hash of the text that ignores the order of sets and maps.
     pub(super) fn hash(&self) -> u64 {
         let mut parts = vec![hash64(self.name.as_bytes())];
         match &self.form {
@@ -126,7 +126,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `is_key`: a map's key, which ends at a colon. `None` if the text can't be read.
+    /// `is_key`: a map's key, which ends at a colon. `None` if the text can't be parsed.
     fn value(&mut self, is_key: bool, depth: usize) -> Option<Shown<'a>> {
         if depth > DEEPEST {
             return None;
@@ -168,7 +168,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The name that stands here, or nothing.
+    /// The name at this place, or an empty text.
     fn word(&mut self) -> &'a str {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let end = rest
@@ -217,7 +217,7 @@ impl<'a> Parser<'a> {
         let mut fields = Vec::new();
         loop {
             if self.take("..") {
-                // There are more, which are not shown.
+                // Further fields are not shown.
                 fields.push(("", Shown::leaf("..")));
             } else {
                 let name = self.word();
@@ -238,7 +238,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Anything up to the end of the value. Brackets and quotes in it come in pairs.
+    /// Anything up to the end of the value. Brackets and quotes in it are balanced.
     fn leaf(&mut self, is_key: bool) -> Option<Shown<'a>> {
         let start = self.at;
         let mut open = 0usize;
@@ -285,7 +285,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A quoted character, or a lifetime's or label's tick.
+    /// A quoted character, or the apostrophe of a lifetime or label.
     fn character(&mut self) {
         let rest = self.text.get(self.at + 1..).unwrap_or_default();
         let content = match rest.strip_prefix('\\') {

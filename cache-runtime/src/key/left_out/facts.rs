@@ -1,20 +1,20 @@
-//! What is known of types, for the whole process: a set of hashes that is read without a lock.
+//! What is known of types, for the whole process: a hash table that is read without a lock.
 
 use std::any::TypeId;
 use std::cell::Cell;
 use std::hash::{Hash as _, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names a type, or a kind of value of it: a struct with so many fields, a variant.
+/// Identifies a type, or a kind of its values: a struct with a number of fields, or a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Subject(u64);
 
 /// What is known of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fact {
-    /// It leaves out nothing itself. What it contains has to be looked at.
+    /// It leaves out nothing itself. Its contents have to be examined.
     Itself,
-    /// Nor does anything that it contains, in any value.
+    /// Neither it nor its contents leave out anything, in any value.
     All,
 }
 
@@ -36,12 +36,12 @@ pub(super) enum Kind {
     Items,
     Map,
     Some,
-    /// A number, flag or text of so many bytes (0: a text).
+    /// A number, flag or text; with its size in bytes (0: a text).
     Leaf,
 }
 
 impl Subject {
-    /// A type. What a type's `Debug` has shown is kept apart from what only its size has.
+    /// A type. Facts from its `Debug` are kept apart from facts from its size.
     #[inline]
     pub(super) fn of<T: ?Sized>(has_text: bool) -> Self {
         /// A `TypeId` is a hash already.
@@ -68,7 +68,7 @@ impl Subject {
     /// A kind of value of this type.
     #[inline]
     pub(super) fn kind(self, kind: Kind, name: &'static str, len: usize) -> Self {
-        // By its letters: the same literal may stand at several places of a program.
+        // By its characters: one literal may be at several addresses of a program.
         let name = name.as_bytes().chunks(8).fold(0, |hash, chunk| {
             let mut word = [0; 8];
             if let Some(part) = word.get_mut(..chunk.len()) {
@@ -92,7 +92,7 @@ impl Subject {
         Self(mix(self.0 ^ text, text))
     }
 
-    /// How it stands in the table: never 0, and without the lowest bit.
+    /// Its value in the table: never 0, and without the lowest bit.
     #[inline]
     fn entry(self) -> u64 {
         self.0 & !1 | 2
@@ -106,9 +106,10 @@ fn mix(a: u64, b: u64) -> u64 {
     (wide >> 64) as u64 ^ wide as u64
 }
 
-/// A program has some hundreds. Past that, a type is looked at in each call.
+/// A program has a few hundred types. If the table is full, further types are examined in each
+/// call.
 const PLACES: usize = 2048;
-/// How many places one subject may be at.
+/// How many places of the table one subject may be at.
 const TRIES: usize = 8;
 
 static FACTS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
@@ -119,7 +120,7 @@ fn places(entry: u64) -> impl Iterator<Item = &'static AtomicU64> {
     (0..TRIES).filter_map(move |offset| FACTS.get((first + offset) % PLACES))
 }
 
-/// What is known of it.
+/// What is known of a subject.
 #[inline]
 pub(super) fn fact(subject: Subject) -> Option<Fact> {
     let entry = subject.entry();
@@ -134,7 +135,7 @@ pub(super) fn fact(subject: Subject) -> Option<Fact> {
     None
 }
 
-/// Keeps a fact, if there is a place. A fact never changes, but [`Fact::Itself`] may become
+/// Stores a fact, if there is a place. A fact never changes, except from [`Fact::Itself`] to
 /// [`Fact::All`].
 pub(super) fn keep(subject: Subject, fact: Fact) {
     let entry = subject.entry();
@@ -154,16 +155,15 @@ pub(super) fn keep(subject: Subject, fact: Fact) {
     }
 }
 
-/// How many values each thread remembers that are looked at each time.
+/// How many values each thread remembers, of those that are examined in each call.
 const VALUES: usize = 256;
 
 thread_local! {
     static WHOLE: [Cell<u64>; VALUES] = const { [const { Cell::new(0) }; VALUES] };
 }
 
-/// Whether a value that shows itself like this was whole. Another value that shows itself alike and
-/// differs in what is serialised has another key; one that does not differ in that either can't be
-/// told apart by its text anyway.
+/// Whether a value with this `Debug` text left nothing out. Another value with the same text either
+/// is serialised differently, and has another key, or can't be distinguished by its text anyway.
 pub(super) fn was_whole(Subject(value): Subject) -> bool {
     WHOLE.with(|values| {
         values
@@ -172,7 +172,7 @@ pub(super) fn was_whole(Subject(value): Subject) -> bool {
     })
 }
 
-/// Remembers it.
+/// Remembers that it left nothing out.
 pub(super) fn is_whole(Subject(value): Subject) {
     WHOLE.with(|values| {
         if let Some(place) = values.get(value as usize % VALUES) {

@@ -12,18 +12,18 @@ pub(super) enum Reason {
     Field { ty: String, field: Option<String> },
     /// `Debug` shows the name of a variant that is not serialised.
     Variant { ty: String },
-    /// `Debug` shows a value otherwise than it is serialised.
+    /// `Debug` shows a value differently from how it is serialised.
     Otherwise { ty: String },
     /// A struct is larger than the fields that are serialised.
     Room { ty: String, bytes: usize },
     /// A value is larger than the number or text that is serialised.
     Larger { ty: String, bytes: usize },
-    /// Its size is not known, or is that of another variant.
+    /// The size is not known, or is that of another variant.
     Hidden { ty: String },
 }
 
 impl Reason {
-    /// For the log: only of a field it is certain.
+    /// The text for the log. It names a field only if it is certain.
     pub(super) fn told(&self) -> Option<String> {
         match self {
             Self::Field { ty, field } => {
@@ -47,7 +47,7 @@ impl Reason {
         }
     }
 
-    /// For the log, if nothing else tells values apart.
+    /// The text for the log if no hash distinguishes the values.
     pub(super) fn unknown(&self) -> String {
         match self {
             Self::Room { ty, bytes } | Self::Larger { ty, bytes } => format!(
@@ -65,21 +65,22 @@ impl Reason {
         }
     }
 
-    /// Whether the size of a struct shows it, which no variant of an enum can be mistaken for.
+    /// Whether it was found by the size of a struct, which can't be mistaken for a variant of an
+    /// enum.
     pub(super) fn is_of_a_struct(&self) -> bool {
         matches!(self, Self::Room { .. })
     }
 }
 
-/// Whether a value is whole, from the least to the most.
+/// Whether a value leaves something out, from the weakest statement to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     No,
-    /// This one is, as its numbers and texts show, and nothing follows for others.
+    /// This one does not, by its numbers and texts. Nothing follows for others.
     Once,
-    /// This one is.
+    /// This one does not.
     This,
-    /// Every value of its type is.
+    /// No value of its type does.
     All,
 }
 
@@ -88,13 +89,13 @@ impl Verdict {
         self.min(other)
     }
 
-    /// What is known of the value is not known of others.
+    /// Limits the verdict to this value.
     fn this(self) -> Self {
         self.min(Self::This)
     }
 }
 
-/// Compares, and keeps what it learns of types.
+/// Compares values, and stores what it learns about types.
 pub(super) struct Judge {
     has_text: bool,
     keeps: bool,
@@ -111,7 +112,7 @@ impl Judge {
         }
     }
 
-    /// One that keeps nothing: what it sees is no more than a hint.
+    /// One that stores nothing, because its input is only a hint.
     pub(super) fn of_a_hint() -> Self {
         Self {
             has_text: false,
@@ -137,14 +138,14 @@ impl Judge {
         self.refuse(Reason::Otherwise { ty })
     }
 
-    /// Keeps that values of this kind leave out nothing themselves, or nothing at all.
+    /// Stores that values of this kind leave out nothing themselves, or nothing at all.
     fn keep(&self, node: &Node, kind: Kind, name: &'static str, len: usize, inside: Verdict) {
         let fact = match inside {
             Verdict::No | Verdict::Once => return,
             Verdict::This => Fact::Itself,
             Verdict::All => Fact::All,
         };
-        // The size says that there is more than the text shows; without a text, it has to be known.
+        // The size shows that there is more than the text. Without a text, it must be a known fact.
         let is_known = match kind {
             Kind::Struct | Kind::TupleStruct | Kind::Newtype => node.parts().is_some(),
             Kind::Leaf => !node.is_wrapper(),
@@ -162,7 +163,7 @@ impl Judge {
         Verdict::All
     }
 
-    /// Keeps that all values of a type are whole, if this one's contents show it.
+    /// Stores that no value of a type leaves anything out, if this one's contents prove it.
     fn all_of(&self, node: &Node, inside: Verdict) -> Verdict {
         if inside == Verdict::All && node.room().is_none() {
             self.learn(node, |of| of, Fact::All);
@@ -178,7 +179,7 @@ impl Judge {
 
     fn compare(&mut self, node: &Node, shown: &Shown<'_>) -> Verdict {
         if node.is_trusted() {
-            // A number that is shown as a struct is that of another part.
+            // A number that is shown as a struct belongs to another part.
             return match node.is_text_or_number() && shown.is_named() {
                 true => self.differs(node),
                 false => self.keep_type(node),
@@ -234,7 +235,7 @@ impl Judge {
                 }
                 self.all_of(node, inside)
             }
-            // Its `Debug` is that of what it holds.
+            // Its `Debug` text is that of its contents.
             (Data::Newtype(..), Form::Leaf) => self.same_or_not(node, shown),
             (Data::UnitStruct(serde_name), Form::Word) if is_own => {
                 self.keep(node, Kind::UnitStruct, serde_name, 0, Verdict::All);
@@ -279,7 +280,7 @@ impl Judge {
         }
     }
 
-    /// A list, set, tuple or map. If it is empty, it tells nothing of its other values.
+    /// A list, set, tuple or map. An empty one says nothing about other values.
     fn items(&mut self, node: &Node, kind: Kind, inside: Verdict, is_empty: bool) -> Verdict {
         self.keep(node, kind, "", 0, Verdict::This);
         match is_empty {
@@ -333,7 +334,7 @@ impl Judge {
         inside.this()
     }
 
-    /// A variant beside its tag. `None` if it is none.
+    /// A variant next to its tag (`#[serde(tag, content)]`). `None` if it is not one.
     fn adjacent(&mut self, fields: &Fields, shown: &Shown<'_>) -> Option<Verdict> {
         let (_, Some(tag)) = fields.all.first()? else {
             return None;
@@ -348,7 +349,7 @@ impl Judge {
         let Some(content) = content else {
             return matches!(shown.form, Form::Word).then_some(Verdict::This);
         };
-        // serde's own wrapper around many fields.
+        // serde's own wrapper for several fields.
         let is_wrapped = content.ty.contains("__AdjacentlyTagged");
         let inside = match (&content.data, &shown.form) {
             (Data::Items(all), Form::Tuple(items)) if is_wrapped => self.each(all, items, content),
@@ -361,8 +362,8 @@ impl Judge {
         Some(inside.this())
     }
 
-    /// A part of a struct or variant. One that is not in its memory was made to be serialised, and is
-    /// compared by its text each time.
+    /// A part of a struct or variant. A part outside of the value's memory was made during
+    /// serialisation, and is compared by its text each time.
     fn part(&mut self, of: &Node, part: &Node, shown: &Shown<'_>) -> Verdict {
         let verdict = self.compare(part, shown);
         if of.is_of_std() || of.is_wrapper() || of.holds(part) || verdict == Verdict::No {
@@ -396,7 +397,8 @@ impl Judge {
         }
     }
 
-    /// Whether the fields of a struct or variant are those that are shown, and whole.
+    /// Whether the fields of a struct or variant are those that `Debug` shows, with nothing left
+    /// out.
     fn fields(
         &mut self,
         fields: &[(&'static str, Option<Node>)],
@@ -423,14 +425,14 @@ impl Judge {
             all = all.and(match node {
                 Some(node) => self.part(of, node, shown),
                 None if shown.is_usual() => Verdict::This,
-                // A condition of its own may leave out several values.
+                // A condition of the type's own may leave out several values.
                 None => self.refuse(missing(Some(name))),
             });
         }
         all
     }
 
-    /// A value that is serialised in a way of its own: it has to be shown alike, each time anew.
+    /// A value with a custom `Serialize`: its text is compared with the `Debug` text each time.
     fn same_or_not(&mut self, node: &Node, shown: &Shown<'_>) -> Verdict {
         if same(node, shown.content(node.name())) {
             return Verdict::This;
@@ -571,13 +573,13 @@ impl Judge {
     }
 }
 
-/// A name as it would be in any case.
+/// A name without punctuation and in lower case, to compare names in any convention.
 fn plain(name: &str) -> String {
     let letters = name.chars().filter(|c| c.is_alphanumeric());
     letters.flat_map(char::to_lowercase).collect()
 }
 
-/// Whether a value is shown as it was serialised, down to the letters of each number and text.
+/// Whether a value's `Debug` text equals what was serialised, character by character.
 fn same(node: &Node, shown: &Shown<'_>) -> bool {
     fn pairs<'n, 's>(
         nodes: impl ExactSizeIterator<Item = &'n Node>,
@@ -615,8 +617,8 @@ fn same(node: &Node, shown: &Shown<'_>) -> bool {
     }
 }
 
-/// Whether what was serialised is what is shown: the same letters, the text of what shows itself
-/// without quotes (`"1.5"` and `1.5`), or the bytes of what shows itself in hexadecimal.
+/// Whether both texts are the same: equal, equal without the quotes (`"1.5"` and `1.5`), or bytes
+/// and their hexadecimal form.
 fn is_text_of(text: &str, shown: &str) -> bool {
     if text == shown {
         return true;
@@ -639,7 +641,7 @@ fn is_text_of(text: &str, shown: &str) -> bool {
 }
 
 impl<'a> Shown<'a> {
-    /// What a struct of one field holds, if this is that struct.
+    /// The contents of a struct of one field, if this is that struct.
     fn content(&self, name: &str) -> &Shown<'a> {
         match &self.form {
             Form::Tuple(items) if self.name == name && items.len() == 1 => {
@@ -661,24 +663,26 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// Whether this is what a field is usually skipped for. A type has at most one such value.
+    /// Whether this is a value that fields are usually skipped for. A type has at most one such
+    /// value.
     fn is_usual(&self) -> bool {
         ["None", "[]", "{}", "\"\"", "0", "0.0", "false", "()"].contains(&self.raw)
     }
 }
 
 impl Fields {
-    /// Those that have a value.
+    /// The fields that have a value.
     fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.all.iter().filter_map(|(_, node)| node.as_ref())
     }
 
-    /// Whether this value left none out.
+    /// Whether no field was left out.
     fn is_complete(&self) -> bool {
         self.len == self.all.len() && self.all.iter().all(|(_, node)| node.is_some())
     }
 
-    /// The variant's name, if the first field is one: serde writes it as a `str`, which no field is.
+    /// The variant's name, if the first field is one: serde writes it as a `str`, which fields are
+    /// not.
     fn tag(&self, shown: usize) -> Option<&str> {
         let (_, Some(first)) = self.all.first()? else {
             return None;
@@ -692,7 +696,7 @@ impl Fields {
     }
 }
 
-/// Crates whose types write all that tells their values apart.
+/// Crates whose types serialise everything that distinguishes their values.
 const TRUSTED: &[&str] = &[
     "alloc",
     "arcstr",
@@ -727,7 +731,7 @@ const PRIMITIVES: &[&str] = &[
 ];
 
 impl Node {
-    /// Whether all of the type's name is of trusted crates and of the language.
+    /// Whether the type's name contains only types of trusted crates and of the language.
     fn is_trusted(&self) -> bool {
         let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
         self.ty.split(|c| !is_part(c)).all(|path| {
@@ -756,15 +760,15 @@ impl Node {
         }
     }
 
-    /// Whether the value stands behind a pointer, so that its size is not known, or in a wrapper of
-    /// serde's.
+    /// Whether the value is behind a pointer, so that its size is not known, or in a wrapper of
+    /// serde.
     fn is_wrapper(&self) -> bool {
         bare(self.ty).len() != self.ty.len()
             || self.ty.contains("__SerializeWith")
             || self.ty.contains("__AdjacentlyTagged")
     }
 
-    /// The name of the type behind references and boxes, as `Debug` would write it.
+    /// The name of the type behind references and boxes, in the form of `Debug`.
     fn name(&self) -> &'static str {
         let ty = bare(self.ty);
         let path = ty.split('<').next().unwrap_or(ty);

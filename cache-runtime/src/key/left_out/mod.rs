@@ -1,23 +1,24 @@
-//! Finds what an argument's `Serialize` leaves out.
+//! Finds parts of an argument that its `Serialize` leaves out.
 //!
-//! A key is made of what is serialised. A field under `#[serde(skip)]`, variants of an untagged enum
-//! that look alike, or a `Serialize` that rounds, give two different arguments one key. serde does
-//! not tell a serialiser of it, so this compares with two things that know more:
+//! A key is made of what is serialised. So two different arguments get one key if they differ in a
+//! field under `#[serde(skip)]`, in variants of an untagged enum that look alike, or in digits that
+//! a `Serialize` rounds off. serde does not tell a serialiser about any of these. So this module
+//! compares the serialised value with two other sources:
 //!
 //! - The text of `Debug`, if the type has it: `derive(Debug)` writes each field and the variant's
-//!   name. Where it shows more than was serialised, a hash of the text tells the entries apart
+//!   name. If it shows more than was serialised, a hash of the text distinguishes the entries
 //!   ([`Finding::Apart`]).
-//! - The size of each value, which no trait is needed for. The fields of a struct fill it but for
-//!   its alignment. If the fields that were serialised do not, one is missing. Without a `Debug` to
-//!   tell its values apart, a hash of `Hash` does; without either the call bypasses the cache
+//! - The size of the value, which needs no trait. A struct's fields fill it, except for alignment.
+//!   If the serialised fields don't, one is missing. If the type has no `Debug`, a hash by `Hash`
+//!   distinguishes the values. If it has neither, the call bypasses the cache
 //!   ([`Finding::Unknown`]).
 //!
-//! A hash of the text becomes part of the entry's fingerprint, and never of its key: writes and
-//! manual operations name the key alone. So arguments that differ in what is left out replace each
-//! other's entries, and never get each other's values.
+//! The hash of the text becomes a part of the entry's fingerprint, but not of its key, because
+//! writes and manual operations know only the key. So two such arguments replace each other's
+//! entries, and never get each other's values.
 //!
-//! Most types are looked at once: what holds for all values of a type, or of a variant, is kept
-//! in [`facts`]. Later calls walk over a value only to see which types and variants it has.
+//! Most types are examined once: what holds for all values of a type, or of a variant, is kept in
+//! [`facts`]. Later calls only check which types and variants a value contains.
 
 mod debug_text;
 mod facts;
@@ -38,7 +39,7 @@ use self::hash::hash64;
 use self::judge::{Judge, Reason};
 use self::record::Node;
 
-/// An argument of a call, with what its type tells of itself beside `Serialize`.
+/// An argument of a call, with the information that its type provides besides `Serialize`.
 pub struct Argument<'a, T: ?Sized> {
     pub(crate) value: &'a T,
     text: Option<fn(&T, &mut fmt::Formatter<'_>) -> fmt::Result>,
@@ -46,7 +47,7 @@ pub struct Argument<'a, T: ?Sized> {
     elements: Option<Elements<T>>,
 }
 
-/// Hands out the elements of a list.
+/// Calls a function for each element of a list.
 type Elements<T> = fn(&T, &mut dyn FnMut(Node));
 
 impl<T: ?Sized> fmt::Debug for Argument<'_, T> {
@@ -55,9 +56,9 @@ impl<T: ?Sized> fmt::Debug for Argument<'_, T> {
     }
 }
 
-/// The first link of a chain whose method `known` is found by what the type of `value` implements:
-/// `Debug`, else `Hash`, else neither. The elements of a list are looked at one by one: serde hands
-/// out references to them, which have another size.
+/// The start of a chain of methods named `known`. The compiler chooses one by the traits of
+/// `value`: `Debug`, else `Hash`, else neither. The elements of a list are examined one by one,
+/// because serde hands out references to them, which have another size.
 pub fn argument<T: ?Sized>(value: &T) -> ByText<'_, T> {
     ByText(ByHashes(ByHash(Plains(Plain(value)))))
 }
@@ -90,7 +91,7 @@ links! {
 pub struct Plain<'a, T: ?Sized>(&'a T);
 
 impl<'a, T: fmt::Debug + ?Sized> ByText<'a, T> {
-    /// With the text of its `Debug`.
+    /// With the text of `Debug`.
     #[must_use]
     pub fn known(&self) -> Argument<'a, T> {
         Argument {
@@ -123,7 +124,7 @@ impl<'a, X: Hash + Serialize> ByHashes<'a, Vec<X>> {
 }
 
 impl<'a, T: Hash + ?Sized> ByHash<'a, T> {
-    /// With its `Hash`.
+    /// With the hash by `Hash`.
     #[must_use]
     pub fn known(&self) -> Argument<'a, T> {
         Argument {
@@ -156,7 +157,7 @@ impl<'a, X: Serialize> Plains<'a, Vec<X>> {
 }
 
 impl<'a, T: ?Sized> Plain<'a, T> {
-    /// With its `Serialize` only.
+    /// With `Serialize` only.
     #[must_use]
     pub fn known(&self) -> Argument<'a, T> {
         Argument {
@@ -168,19 +169,19 @@ impl<'a, T: ?Sized> Plain<'a, T> {
     }
 }
 
-/// What was found of an argument.
+/// The result for one argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// Nothing that tells it apart is left out, as far as can be seen.
+    /// Nothing is left out, as far as can be seen.
     Whole,
-    /// Something may be left out; this hash covers it. With a text if a field is known to be.
+    /// Something may be left out; this hash covers it. The text says which field, if it is certain.
     Apart(u64, Option<String>),
-    /// Something is left out, and nothing tells its values apart.
+    /// Something is left out, and no hash covers it. The text says what.
     Unknown(String),
 }
 
 impl<T: Serialize + ?Sized> Argument<'_, T> {
-    /// Compares what is serialised with what else the type tells.
+    /// Compares what is serialised with the other information.
     #[inline]
     pub(crate) fn check(&self) -> Finding {
         let has_text = self.text.is_some();
@@ -212,7 +213,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
 
     fn compare(&self, text: Text) -> Finding {
         let Some(node) = record::record(self.value) else {
-            // It can't be serialised, which the key says, or is nested too deeply to look at.
+            // It can't be serialised, which the key reports, or is nested too deeply.
             return match text {
                 Text::Of(text) => Finding::Apart(hash64(text.as_bytes()), None),
                 Text::None => Finding::Unknown(not_looked_at::<T>("is nested too deeply")),
@@ -250,7 +251,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
             judge.reason,
             Some(Reason::Field { .. } | Reason::Variant { .. })
         );
-        // Neither the text nor what is serialised has it.
+        // Neither the text nor the serialised value contains it.
         if !shows_more {
             let mut sizes = Judge::of_a_hint();
             sizes.by_size(&node);
@@ -264,7 +265,7 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         }
     }
 
-    /// What `Debug` writes.
+    /// The text of `Debug`.
     fn text(&self) -> Text {
         let Some(write) = self.text else {
             return Text::None;
@@ -281,13 +282,13 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
 /// The text of a value's `Debug`.
 enum Text {
     Of(String),
-    /// There is none, or it fails.
+    /// There is none, or writing it failed.
     None,
     TooLong,
 }
 
-/// More than this of a `Debug` is not looked at: a field that is left out may be megabytes long, and
-/// each call would have to read it.
+/// A longer text is not examined: a field that is left out may have megabytes, and each call would
+/// have to read it.
 const LONGEST_TEXT: usize = 256 * 1024;
 const TOO_LONG: &str = "shows more than 256 KiB of itself";
 
@@ -313,7 +314,7 @@ impl fmt::Write for Limited {
     }
 }
 
-/// Writes a value as `Debug` does, or as its function says.
+/// Writes a value with `Debug`, or with the function.
 struct Show<'a, T: ?Sized>(&'a T, fn(&T, &mut fmt::Formatter<'_>) -> fmt::Result);
 
 impl<T: ?Sized> fmt::Display for Show<'_, T> {
@@ -322,8 +323,8 @@ impl<T: ?Sized> fmt::Display for Show<'_, T> {
     }
 }
 
-/// Whether a struct, or one inside of it, has a field that is not serialised: as far as its size shows
-/// it, or the text of its `Debug`.
+/// Whether a struct, or one inside it, has a field that is not serialised, judging by its size or
+/// the text of its `Debug`.
 pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -> bool {
     let Some(node) = record::record(value) else {
         return false;
@@ -340,7 +341,7 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
 }
 
-/// A hash of what `Debug` writes, in which the order of sets and maps does not count.
+/// A hash of a `Debug` text that ignores the order of sets and maps.
 pub(crate) fn text_hash(text: &str) -> u64 {
     Shown::parse(text).hash()
 }

@@ -1,4 +1,4 @@
-//! Records what a value serialises to, with the type, size and place in memory of each part.
+//! Records what a value serialises to, with the type, size and address of each part.
 
 use serde::ser::{self, Serialize, Serializer};
 
@@ -9,7 +9,7 @@ use super::facts::Subject;
 pub(super) struct Node {
     /// The name of the value's type.
     pub(super) ty: &'static str,
-    /// The type, among those that have a `Debug` and among those that have none.
+    /// The type, in the facts from `Debug` and in those from sizes.
     pub(super) subjects: [Subject; 2],
     pub(super) start: usize,
     pub(super) size: usize,
@@ -18,13 +18,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// A type without a value, which `Debug` shows and serde may skip.
+    /// Whether this is a type without a value (`PhantomData`), which `Debug` shows and serde may
+    /// skip.
     fn is_phantom(&self) -> bool {
         self.ty.starts_with("core::marker::PhantomData<")
     }
 }
 
-/// What a value was serialised as. A tuple's number is how many parts its type said that it has.
+/// What a value was serialised as. A tuple's number is the number of parts that its type announced.
 #[derive(Debug)]
 pub(super) enum Data {
     /// `size` is that of a number's or flag's type; 0 for texts.
@@ -51,15 +52,15 @@ pub(super) enum Data {
 /// The fields of a struct.
 #[derive(Debug)]
 pub(super) struct Fields {
-    /// How many the type said that it would serialise.
+    /// How many fields the type announced.
     pub(super) said: usize,
-    /// The same without those that have no value.
+    /// The same without fields of types that have no value.
     pub(super) len: usize,
     /// `None` for a field that this value leaves out.
     pub(super) all: Vec<(&'static str, Option<Node>)>,
 }
 
-/// Deeper values are not looked at.
+/// Deeper values are not examined.
 const DEEPEST: usize = 64;
 
 /// Records a value. `None` if it can't be serialised, or is nested too deeply.

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::*;
 
-/// What is found at first, and once types are known.
+/// The results at first, and once the types are known.
 macro_rules! found {
     ($value:expr) => {{
         let value = $value;
@@ -119,7 +119,7 @@ fn so_it_does_inside_of_others() {
     );
     assert_eq!(found!(Variants::Nothing), Finding::Whole);
     let tagged = |by| Tagged::B { id: 1, by };
-    // Nothing that was known before stands for the variant beside it.
+    // The known facts are not applied to the other variant.
     assert_eq!(found!(Tagged::A { id: 1 }), Finding::Whole);
     assert_apart(&found!(tagged(1)), &found!(tagged(2)));
     assert_eq!(found!(Tagged::C), Finding::Whole);
@@ -178,7 +178,7 @@ struct SkipsIf {
     n: u8,
 }
 
-/// A struct whose `Serialize` makes a part of its own.
+/// A struct whose `Serialize` creates a part.
 #[derive(Debug)]
 struct Lowers {
     name: String,
@@ -566,7 +566,7 @@ proptest::proptest! {
     }
 }
 
-/// What `#[repr(C)]` puts between fields is no field.
+/// Padding in a `#[repr(C)]` struct is not a field.
 #[test]
 fn room_that_alignment_needs_is_none_of_a_field() {
     #[derive(Serialize)]
@@ -603,7 +603,7 @@ fn room_that_alignment_needs_is_none_of_a_field() {
     assert_eq!(found!(wide), Finding::Whole);
 }
 
-/// A field that is left out is more than alignment needs, in either order of fields.
+/// A field that is left out is larger than alignment needs, in either order of fields.
 #[test]
 fn room_that_alignment_does_not_need_is_a_field() {
     #[derive(Serialize)]
@@ -648,7 +648,7 @@ fn room_that_alignment_does_not_need_is_a_field() {
     unknown(found!(First { tenant: 1, id: 2 }), "8 bytes");
 }
 
-/// serde writes a variant whose only field is skipped as one without fields.
+/// serde writes a variant whose only field is skipped like one without fields.
 #[test]
 fn what_a_variant_without_serialised_fields_holds() {
     #[derive(Serialize)]
@@ -671,7 +671,7 @@ fn what_a_variant_without_serialised_fields_holds() {
     assert_eq!(found!(Variants::Nothing), Finding::Whole);
 }
 
-/// What a type without `Debug` and `Hash` may hide bypasses the cache.
+/// A value that may hide something, without `Debug` and `Hash`, bypasses the cache.
 #[test]
 fn without_a_text_what_no_size_shows_is_unknown() {
     #[derive(Serialize, Clone)]
@@ -790,7 +790,7 @@ fn without_a_text_what_no_size_shows_is_unknown() {
     }
 }
 
-/// A newtype of another crate's type, which shows itself as it is written, or in hexadecimal.
+/// A newtype of another crate's type whose `Debug` is its text or hexadecimal.
 #[test]
 fn what_shows_itself_without_quotes_or_in_hexadecimal_is_whole() {
     struct Written(&'static str);

@@ -1,8 +1,10 @@
-//! Encoded values that are compressed in the store: `codec = "json+zstd"`, and `CACHE_COMPRESS_OVER`.
+//! Encoded values that are compressed in the store: `codec = "json+zstd"`, and
+//! `CACHE_COMPRESS_OVER`.
 //!
-//! A header says of a compressed payload which codec is inside. A value is compressed when it has been encoded and checked,
-//! and decompressed before it is decoded, so codecs know nothing of it. One that would not become smaller stays as it is. An
-//! instance that was built without the feature `zstd` finds a miss in it.
+//! The header of a compressed payload names the codec inside. A value is compressed after it has
+//! been encoded and checked, and decompressed before it is decoded, so the codecs need not know. A
+//! value that would not become smaller is stored uncompressed. For a process that was built without
+//! the feature `zstd`, a compressed entry is a miss.
 
 use bytes::Bytes;
 
@@ -10,11 +12,11 @@ use bytes::Bytes;
 use super::MOST_BYTES;
 use crate::protocol::codec_id::CodecId;
 
-/// zstd's own default: three times as fast as gzip, and smaller.
+/// zstd's own default level: three times as fast as gzip, and smaller.
 #[cfg(feature = "zstd")]
 const LEVEL: i32 = 3;
 
-/// The payload as it is stored, and how it is encoded then.
+/// The payload as it is stored, and its codec.
 pub(crate) fn compress(codec: CodecId, bytes: Bytes, over: Option<usize>) -> (CodecId, Bytes) {
     #[cfg(feature = "zstd")]
     if over.is_some_and(|over| bytes.len() > over)
@@ -45,11 +47,12 @@ pub(crate) fn decompress(codec: CodecId, bytes: &Bytes) -> Option<(CodecId, Byte
     None
 }
 
-/// How long the encoded value is.
+/// The length of the encoded value.
 pub(crate) fn length(codec: CodecId, bytes: &[u8]) -> usize {
     #[cfg(feature = "zstd")]
     if codec.is_compressed() {
-        // It is written in front; where it is not, nobody knows before it is read.
+        // zstd writes the length at the start. If it is missing, the length is unknown before
+        // decompression.
         let size = zstd::zstd_safe::get_frame_content_size(bytes);
         let size = size.ok().flatten().map(usize::try_from);
         return size.and_then(Result::ok).unwrap_or(MOST_BYTES);

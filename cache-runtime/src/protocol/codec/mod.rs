@@ -28,11 +28,11 @@ pub(crate) use self::verify::{AsEncoded, AsEqual, AsShown, AsText, Compare, Trus
 use crate::base::error::{Error, ErrorKind};
 use crate::protocol::codec_id::CodecId;
 
-/// The longest encoded value that is read: no instance stores more.
+/// The longest encoded value that is read: no process stores more.
 #[cfg(feature = "zstd")]
 const MOST_BYTES: usize = crate::base::policy::MOST_VALUE_BYTES;
 
-/// Stands for a codec whose feature is off.
+/// Takes the place of a codec whose feature is off.
 #[derive(Debug)]
 pub struct NotBuiltIn;
 
@@ -180,7 +180,7 @@ pub(crate) fn decode<V: DeserializeOwned>(codec: CodecId, bytes: &[u8]) -> Optio
             let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
             rest.is_empty().then_some(value)
         }
-        // Also what is compressed, which is opened before.
+        // Also for compressed values, which have been decompressed before.
         _ => None,
     }
 }

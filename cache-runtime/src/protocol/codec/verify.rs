@@ -122,8 +122,8 @@ pub(crate) fn verify<V: Cacheable, C: Compare<V>>(
     ))
 }
 
-/// Whether `Debug` shows the decoded value as it does `value`. It shows what serde skips. Of a type
-/// whose text is another one each time, it says nothing.
+/// Whether `Debug` shows the decoded value like `value`. It also shows fields that serde skips. If
+/// the text of a type is different each time, it proves nothing.
 fn is_shown_alike<V: Cacheable, C: Compare<V>>(codec: CodecId, value: &V, bytes: &Bytes) -> bool {
     if crate::base::mutation::is_active("texts-not-compared") {
         return true;
@@ -197,7 +197,8 @@ impl Trust {
         self.0.lock().fills == 1
     }
 
-    /// Notes that a value did not come back unchanged, or that one may not: each is decoded again from now on.
+    /// Notes that a value did not come back unchanged, or may not have: every value is decoded
+    /// again from now on.
     pub(crate) fn loses(&self) {
         self.0.lock().has_lost = true;
     }

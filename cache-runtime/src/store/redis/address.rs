@@ -1,8 +1,8 @@
-//! Which servers a name leads to.
+//! Resolves the server's name.
 //!
-//! A name may have several addresses, and other ones from time to time. All processes try them in one order, so that as
-//! long as the first can be reached, nobody uses another server than the others do; what answers as a replica is passed
-//! over. A connection outlives the address that it was made to, so the name is resolved again once a minute.
+//! A name may have several addresses, and they may change. All processes try them in the same
+//! order, and skip replicas. So as long as the first address can be reached, all processes use the
+//! same server. A connection may outlive its address, so the name is resolved again once a minute.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,16 +13,17 @@ use redis::io::AsyncDNSResolver;
 use crate::base::error::Error;
 use crate::config::RedisConfig;
 
-/// How often a name is resolved while a connection lasts.
+/// How often the name is resolved while a connection lasts.
 pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long that may take.
+/// How long resolving may take.
 pub(super) const BUDGET: Duration = Duration::from_secs(5);
 
-/// The addresses of the configured name, in the order in which everybody tries them.
+/// The addresses of the configured name, in the order in which all processes try them.
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the name can't be resolved, or has no address.
+/// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the name can't be resolved, or has
+/// no address.
 pub(super) async fn of(config: &RedisConfig) -> Result<Vec<SocketAddr>, Error> {
     let RedisConfig { host, port, .. } = config;
     let resolved = match given::of(host) {
@@ -43,7 +44,7 @@ pub(super) async fn of(config: &RedisConfig) -> Result<Vec<SocketAddr>, Error> {
     Ok(addresses)
 }
 
-/// Resolves every name to one address.
+/// A resolver that returns this address for every name.
 pub(super) struct To(pub(super) SocketAddr);
 
 impl AsyncDNSResolver for To {
@@ -58,7 +59,7 @@ impl AsyncDNSResolver for To {
     }
 }
 
-/// Names of tests, in place of those of the system.
+/// Names that tests define, instead of those of the system.
 #[cfg(feature = "testing")]
 pub(crate) mod given {
     use std::collections::HashMap;
@@ -80,7 +81,7 @@ pub(crate) mod given {
         NAMES.borrow().get(name).cloned()
     }
 
-    /// Waits for the time to look again, or until a name is given.
+    /// Waits for this time, or until a test defines a name.
     pub(in crate::store::redis) async fn changed_or(time: impl Future<Output = ()>) {
         let mut names = NAMES.subscribe();
         tokio::select! {

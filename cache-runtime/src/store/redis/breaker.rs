@@ -1,4 +1,5 @@
-//! The circuit breaker: when a store that does not answer is no longer asked, and when it is tried again.
+//! The circuit breaker: decides when a store that does not answer is no longer asked, and when it
+//! is tried again.
 //!
 //! ```text
 //! closed ──5 commands in a row unanswered, or the connection lost──▶ open ──pause──▶ half-open ──answered──▶ closed
@@ -6,14 +7,15 @@
 //!                                                                     └──pause doubles──┘
 //! ```
 //!
-//! While it is open because the server answers reads and refuses writes, it says `reads-only`, and the server is tried
-//! every half second.
+//! While the server answers reads and refuses writes, the state is `reads-only` instead of `open`,
+//! and the server is tried every half second.
 //!
-//! A connection that is lost after it has lasted for a moment is made again at once. While invalidations wait the pause is
-//! short, since what they concern may be served out of date elsewhere.
+//! If a connection is lost that had lasted for a while, a new one is made at once. While
+//! invalidations wait the pauses are short, since other processes may serve stale data until they
+//! are delivered.
 //!
-//! The pattern is Michael Nygard's (*Release It!*, 2007). Here no caller is the probe: the connection is tried by the
-//! cache's own task, and calls cost nothing until that has succeeded.
+//! The pattern is Michael Nygard's (*Release It!*, 2007). Here no caller's command tests the store:
+//! the supervisor does that, and calls don't wait until it has succeeded.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,54 +25,54 @@ use parking_lot::Mutex;
 use crate::base::clock::Instant;
 use crate::store::Circuit;
 
-/// So many commands in a row without an answer open the circuit.
+/// This many commands in a row without an answer open the circuit.
 pub(crate) const FAILURES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// The same while invalidations wait.
+/// The shorter pauses while invalidations wait.
 const FIRST_SHORT_PAUSE: Duration = Duration::from_millis(5);
 const LAST_SHORT_PAUSE: Duration = Duration::from_millis(100);
-/// A connection that is lost sooner is not made again at once, or one that is lost as soon as it is made would be made
-/// again without end.
+/// A connection that is lost sooner than this is not replaced at once. Otherwise connections that
+/// fail right away would be made without end.
 const SHORT_LIVED: Duration = Duration::from_millis(50);
 
-/// How there comes to be no connection.
+/// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was closed, by the server or on the way.
+    /// It was closed, by the server or on the network.
     Lost,
-    /// The runtime that drove it has ended. The next one is driven by the cache's own.
+    /// The runtime that drove it has ended. The cache's own runtime drives the next one.
     Abandoned,
-    /// The name of its server leads to other ones.
+    /// The host name now leads to other servers.
     Moved,
-    /// It is not used any more: the server does not answer, or not as it should.
+    /// It was closed by us: the server does not answer, or not correctly.
     GivenUp,
-    /// The server answers, and takes no writes.
+    /// The server answers, and refuses writes.
     RefusesWrites,
     /// It could not be made.
     Failed,
 }
 
-/// How long to wait before the store is tried again.
+/// The pause before the store is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pause {
     pub(crate) usual: Duration,
-    /// While invalidations wait, at most.
+    /// The longest pause while invalidations wait.
     pub(crate) wanted: Duration,
 }
 
-/// The state of one store's circuit. It is changed by the task that keeps the connection and read by anyone.
+/// The state of one store's circuit. The supervisor changes it; anyone may read it.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: Mutex<State>,
-    /// How often it has opened: many times are over before anybody looks.
+    /// How often it has opened. It may close again before its state is read.
     openings: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
     circuit: Circuit,
-    /// Since when it is closed, or was the last time.
+    /// When it was closed the last time.
     closed: Option<Instant>,
     pause: Duration,
     /// Whether the server answers, and refuses writes.
@@ -79,7 +81,7 @@ struct State {
 }
 
 impl Default for Breaker {
-    /// A store is tried before it is used.
+    /// A store is tested before it is used.
     fn default() -> Self {
         let state = State {
             circuit: Circuit::HalfOpen,
@@ -121,10 +123,10 @@ impl Breaker {
         state.closed = Some(now);
     }
 
-    /// It failed, tried or used; returns how long to wait before it is tried again.
+    /// The store failed, while it was tested or used. Returns the pause before the next test.
     ///
-    /// A store that had been working for a while is tried at once: most outages are a restart, which is over already, or
-    /// the loss of this one connection.
+    /// A store that had worked for a while is tested at once: most outages are a restart, which is
+    /// over already, or the loss of this one connection.
     pub(crate) fn open(&self, now: Instant, end: End) -> Pause {
         let mut state = self.state.lock();
         let was = std::mem::replace(&mut state.circuit, Circuit::Open);
@@ -157,7 +159,7 @@ impl Breaker {
         };
         state.reads_only = end == End::RefusesWrites;
         if state.reads_only {
-            // It answers at once, so that to ask costs little.
+            // The server answers at once, so a test costs little.
             return Pause {
                 usual: FIRST_PAUSE,
                 wanted: LAST_SHORT_PAUSE,
@@ -175,7 +177,7 @@ impl Breaker {
         Pause {
             usual,
             wanted: match end {
-                // Each attempt costs those who read then their whole budget.
+                // Each test would cost the reads that start then their whole budget.
                 End::GivenUp => LAST_SHORT_PAUSE,
                 End::Lost | End::Abandoned | End::Moved | End::RefusesWrites | End::Failed => short,
             },
@@ -183,19 +185,19 @@ impl Breaker {
     }
 }
 
-/// Counts commands without an answer.
+/// Counts commands in a row without an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(AtomicU32);
 
 impl Failures {
     pub(crate) fn answered(&self) {
-        // Read first: all who use a connection share this, and hardly ever is there anything to write.
+        // Read first: all users of a connection share this memory, and it rarely has to be written.
         if self.0.load(Ordering::Relaxed) != 0 {
             self.0.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether that was one too many.
+    /// Counts one; returns whether that opens the circuit.
     pub(crate) fn unanswered(&self) -> bool {
         self.0.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES
     }

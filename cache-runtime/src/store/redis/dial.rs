@@ -1,4 +1,4 @@
-//! Making a connection: the socket, the login, and who the server is.
+//! Makes a connection: opens the socket, logs in, and identifies the server.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,20 +23,20 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
 use crate::config::RedisConfig;
 
-/// After so long without traffic the peer is asked whether it is there, and so often.
+/// After this idle time keep-alive probes are sent, at the interval below.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// For so long data may be unacknowledged by the peer's machine.
+/// How long sent data may stay unacknowledged by the peer's machine.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(5);
 
-/// Connects and logs in; says whether the server speaks RESP3. `on_push` hears what such a server says by itself, and of the
-/// end.
+/// Connects and logs in; returns whether the server speaks RESP3. `on_push` gets push messages,
+/// which only RESP3 has, and the end of the connection.
 ///
 /// # Errors
-/// What a person is to be told.
+/// A text for the operator.
 pub(super) async fn dial(
     config: &RedisConfig,
     address: SocketAddr,
@@ -48,7 +48,8 @@ pub(super) async fn dial(
         dial_with(config, address, Some(move |push| on_push(push))).await
     };
     let mut attempt = dial_resp3().await;
-    // Some servers hang up when they are asked for RESP3, and all do now and then.
+    // Some servers close the connection when they are asked for RESP3, and any server does so now
+    // and then.
     if attempt
         .as_ref()
         .is_err_and(RedisError::is_connection_dropped)
@@ -68,7 +69,7 @@ pub(super) async fn dial(
     }
 }
 
-/// Speaks RESP3 if somebody hears what the server says by itself.
+/// Speaks RESP3 if there is a handler for push messages.
 async fn dial_with(
     config: &RedisConfig,
     address: SocketAddr,
@@ -88,7 +89,8 @@ async fn dial_with(
     }
     #[cfg(feature = "redis-tls")]
     if config.tls {
-        // The client panics without a provider. An error means that the program has chosen one already.
+        // The client panics without a provider. An error means that the program has installed one
+        // already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let named = if config.tls {
@@ -121,12 +123,12 @@ async fn dial_with(
         .await
 }
 
-/// How the socket is set up.
+/// The socket's options.
 ///
-/// - Without `TCP_NODELAY` (the client's default) Nagle's algorithm holds a small command back until the one before it
-///   has been acknowledged, up to 40 ms on a real network (redis-rs#2195).
-/// - Keep-alive, and a bound on unacknowledged data, end a connection whose peer has gone without a word (a failed
-///   machine, a firewall that forgot the connection) also while nothing is asked.
+/// - Without `TCP_NODELAY` (the client's default) Nagle's algorithm delays a small command until
+///   the one before it has been acknowledged, up to 40 ms on a real network (redis-rs#2195).
+/// - Keep-alive and a limit on unacknowledged data end a connection whose peer has disappeared (a
+///   failed machine, a firewall that forgot the connection), even if no command is sent.
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
@@ -139,14 +141,14 @@ fn tcp_settings() -> TcpSettings {
     settings
 }
 
-/// Who the server is and what its clock reads, asked before the connection's first use.
+/// Asks for the server's identity and clock, before the connection's first use.
 pub(super) async fn identify(
     connection: &mut MultiplexedConnection,
     trust_restart: bool,
     is_node: bool,
 ) -> Result<Identity, Error> {
     let info = redis::cmd("INFO").query_async::<String>(connection).await;
-    // First: a Sentinel has no TIME.
+    // First, since a Sentinel has no `TIME`.
     match info.as_deref().map(Mode::of) {
         Ok(Mode::Sentinel) => return Err(sentinel(connection).await),
         Ok(Mode::Cluster) if !is_node => {
@@ -173,7 +175,7 @@ pub(super) async fn identify(
     };
     let info: String = match info {
         Ok(info) => info,
-        // Then a replica is found out by its refusing the first write.
+        // A replica is then noticed when it refuses the first write.
         Err(_) if trust_restart => return Ok(known(Nonce::NONE)),
         Err(error) => {
             let hint = "; its run_id is needed to tell a restarted server, allow INFO or set CACHE_TRUST_RESTART";
@@ -204,15 +206,15 @@ pub(super) async fn identify(
     }
 }
 
-/// Who a server is.
+/// The identity of a server.
 pub(super) struct Identity {
     pub(super) server: Nonce,
-    /// Of a node of a cluster; else 0.
+    /// The epoch of a node of a cluster; otherwise 0.
     pub(super) epoch: u64,
     pub(super) clock: RemoteClock,
 }
 
-/// The epoch of a primary of a cluster, which rises when it gains a slot.
+/// The epoch of a primary in a cluster. It rises when the primary gains a slot.
 async fn epoch(connection: &mut MultiplexedConnection) -> Result<u64, Error> {
     let mut nodes = redis::cmd("CLUSTER");
     nodes.arg("NODES");
@@ -222,18 +224,18 @@ async fn epoch(connection: &mut MultiplexedConnection) -> Result<u64, Error> {
         .ok_or_else(|| Error::new(ErrorKind::Store, NO_PRIMARY))
 }
 
-/// What is said of a node of a cluster.
+/// The error for a node of a cluster.
 const CLUSTER: &str = "this is a node of a cluster, which has only some of the keys";
 
-/// Marks the error of a node of a cluster that was taken for a server of its own.
+/// Marks the error of a node of a cluster that was taken for a single server.
 #[derive(Debug, thiserror::Error)]
 #[error("a node of a cluster")]
 pub(super) struct IsCluster;
 
-/// What is said of a peer that ends the connection for a command of every server.
+/// The error for a peer that closes the connection at a command that every server has.
 const HUNG_UP: &str = "the peer hung up when it was asked who it is (INFO), as proxies such as twemproxy do; connect to Redis itself, since a proxy may read from any replica and can't tell a restarted server";
 
-/// What is said of a Sentinel, with the names of the primaries that it knows.
+/// The error for a Sentinel, with the names of the primaries that it knows.
 async fn sentinel(connection: &mut MultiplexedConnection) -> Error {
     let mut masters = redis::cmd("SENTINEL");
     masters.arg("MASTERS");

@@ -1,4 +1,4 @@
-//! What an error of the client says of the server and the connection, and how a person reads it.
+//! Classifies errors of the client, and turns them into texts for operators.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use redis::{ErrorKind as RedisErrorKind, RedisError};
 
 use crate::base::error::{Error, ErrorKind, shortened};
 
-/// Whether a replica refused to write. A primary that is demoted keeps its connections, so this is how they learn
-/// of it; Redis 6.2 wraps the refusal where a script ran into it.
+/// Whether a replica refused to write. A demoted primary keeps its connections, so this is how a
+/// process notices. Redis 6.2 wraps the error if a script caused it.
 pub(super) fn is_read_only(error: &RedisError) -> bool {
     let is_wrapped = || {
         error
@@ -18,16 +18,17 @@ pub(super) fn is_read_only(error: &RedisError) -> bool {
         && !crate::base::mutation::is_active("demoted-primary-kept")
 }
 
-/// Whether the server refuses all writes at the moment, whatever they are: it could not save to its disk, or has too few
-/// replicas. (Over its memory limit it still takes invalidations, which the scripts see to.)
+/// Whether the server refuses all writes at the moment: it could not save to its disk, or has too
+/// few replicas. (A server over its memory limit still takes invalidations; the scripts make sure
+/// of that.)
 pub(super) fn is_write_refused(error: &RedisError) -> bool {
     let is_one = |text: &str| text.starts_with("MISCONF") || text.starts_with("NOREPLICAS");
-    // Redis 6.2 wraps the refusal where a script ran into it.
+    // Redis 6.2 wraps the error if a script caused it.
     let in_script = |text: &str| text.contains("-MISCONF") || text.contains("-NOREPLICAS");
     error.code().is_some_and(is_one) || error.detail().is_some_and(in_script)
 }
 
-/// Whether what came can't be the answer to the command: it is of another type, or no RESP.
+/// Whether the reply can't be the answer to the command: it has another type, or is not RESP.
 pub(super) fn is_no_answer(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -35,14 +36,14 @@ pub(super) fn is_no_answer(error: &RedisError) -> bool {
     )
 }
 
-/// Whether a user may not do this to one of the keys that the command names.
+/// Whether the user lacks permission for one of the command's keys.
 pub(super) fn is_forbidden(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     let source = source.and_then(|source| source.downcast_ref::<RedisError>());
     source.is_some_and(|source| source.code() == Some("NOPERM"))
 }
 
-/// What to do about a certificate that is not trusted.
+/// The fix for a certificate that is not trusted.
 pub(super) fn certificate_hint(text: &str) -> &'static str {
     if text.contains("CaUsedAsEndEntity") {
         "; it is an authority's own certificate: sign one for the server with it, and name the authority's in SSL_CERT_FILE"
@@ -57,7 +58,7 @@ pub(super) fn certificate_hint(text: &str) -> &'static str {
     }
 }
 
-/// The client's error as a person should read it: without the number that the system gave it.
+/// The client's error as an operator should read it, without the system's error number.
 pub(super) fn described(error: RedisError) -> Error {
     let text = match error.kind() {
         RedisErrorKind::Io => {
@@ -81,15 +82,15 @@ pub(super) fn described(error: RedisError) -> Error {
     Error::new(kind, text).with_source(error)
 }
 
-/// What is said of a server that is no primary.
+/// The error for a server that is not the primary.
 pub(super) const NO_PRIMARY: &str = "this is a replica; the cache needs the primary";
 
-/// What is said of a server that takes no invalidations.
+/// The error for a server that takes no invalidations.
 pub(super) fn refused(reason: &str) -> String {
     format!("Redis answers reads and refuses writes, so nothing is served from it: {reason}")
 }
 
-/// What is said of a command that has used up its budget.
+/// The error for a command that has used up its budget.
 pub(super) fn unanswered(budget: Duration) -> Error {
     let budget = budget.as_millis();
     Error::unavailable(format!("Redis did not answer within {budget} ms"))

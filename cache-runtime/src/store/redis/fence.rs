@@ -1,12 +1,13 @@
-//! Slots whose former owner may still answer.
+//! Delays acknowledgements while a slot's former owner may still answer.
 //!
-//! When a slot has another owner, the former one goes on answering reads until it has heard of that: milliseconds, or longer for
-//! one that was stopped and resumes. A process that has not heard either is served what was invalidated at the new owner. So an
-//! invalidation is sent at once and acknowledged only when the former owner takes itself for the owner no more, or refuses
-//! connections, or some time has passed by when every process has asked again who owns what.
+//! When a slot gets another owner, the former one goes on answering reads until it learns of the
+//! change: for milliseconds, or longer if it was stopped and resumes. A process that has not learnt
+//! of it either would be served entries that were invalidated at the new owner. So an invalidation
+//! is sent at once, and acknowledged only when the former owner no longer claims the slot, refuses
+//! connections, or some time has passed in which every process has asked for the owners again.
 //!
-//! Most fences stand for milliseconds, which the invalidation waits for. While one stands for longer, what lies in its slots is
-//! handed back as undone, so that it holds up nothing else.
+//! Most fences last for milliseconds, and the invalidation waits for them. If one lasts longer, the
+//! part of the invalidation in its slots is returned as undone, so that it delays no other part.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,11 +19,11 @@ use tokio::sync::Notify;
 use super::slots::SlotSet;
 use crate::base::clock::{self, Instant};
 
-/// How long an invalidation of several slots waits for a fence: less than those who wait for it do, and longer than a former
-/// owner takes that hears of the change by itself (measured: 65 ms at most).
+/// How long an invalidation of several slots waits for a fence: less than its callers wait, and
+/// longer than a former owner needs to learn of the change by itself (measured: at most 65 ms).
 const PATIENCE: Duration = Duration::from_millis(70);
 
-/// The fences that stand.
+/// The active fences.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     count: AtomicUsize,
@@ -36,7 +37,7 @@ struct Standing {
     since: Instant,
 }
 
-/// Stands until it is dropped.
+/// One fence. It is active until it is dropped.
 pub(super) struct Fence {
     fences: Arc<Fences>,
     slots: Arc<SlotSet>,
@@ -64,7 +65,7 @@ impl Drop for Fence {
 }
 
 impl Fences {
-    /// Nothing is acknowledged in these slots until what is returned is dropped.
+    /// Adds a fence: no invalidation in these slots is acknowledged until it is dropped.
     pub(super) fn put_up(self: &Arc<Self>, slots: SlotSet) -> Fence {
         let slots = Arc::new(slots);
         let mut standing = self.standing.lock();
@@ -79,7 +80,7 @@ impl Fences {
         }
     }
 
-    /// In which of these slots one stands that is older than [`PATIENCE`]; younger ones are waited for.
+    /// Those of these slots that have a fence older than [`PATIENCE`]. Waits for younger ones.
     pub(super) async fn standing(&self, slots: &[u16]) -> Vec<u16> {
         while self.count.load(Ordering::Acquire) > 0 {
             let ended = self.ended.notified();
@@ -99,7 +100,7 @@ impl Fences {
         Vec::new()
     }
 
-    /// In which of these slots one stands, and since when the youngest of them.
+    /// Those of these slots that have a fence, and when the youngest of these fences began.
     fn fenced(&self, slots: &[u16]) -> (Vec<u16>, Option<Instant>) {
         if crate::base::mutation::is_active("fence-not-waited") {
             return (Vec::new(), None);
@@ -112,10 +113,10 @@ impl Fences {
         (fenced, fences.iter().map(|fence| fence.since).max())
     }
 
-    /// Returns when none stands in one of these slots.
+    /// Returns when none of these slots has an active fence.
     pub(super) async fn passed(&self, slots: &[u16]) {
         while self.count.load(Ordering::Acquire) > 0 {
-            // Made first, so that an end between the look and the wait is not lost.
+            // Created first, so that a fence that ends between the check and the wait is noticed.
             let ended = self.ended.notified();
             if self.fenced(slots).0.is_empty() {
                 return;

@@ -1,10 +1,11 @@
-//! Whether a server can be served from: it takes writes, and it is the primary.
+//! Checks whether a server may be used: it takes writes, and it is the primary.
 //!
-//! A server that answers reads and refuses writes takes no invalidations, so what it serves may be stale for as long as
-//! it does: after a full disk (`MISCONF`), without enough replicas (`NOREPLICAS`), while `CLIENT PAUSE WRITE` lasts, or
-//! for a user without the permission. A primary that was demoted keeps its connections and goes on answering. So each
-//! process *writes* once a second over the path of an invalidation, and asks for the role with it. The key that it
-//! writes is its own, lies among the generations, and goes by itself when the process has gone.
+//! A server that answers reads and refuses writes takes no invalidations, so its entries may be
+//! stale. This happens with a full disk (`MISCONF`), with too few replicas (`NOREPLICAS`), during
+//! `CLIENT PAUSE WRITE`, or for a user without the permission. A demoted primary keeps its
+//! connections and goes on answering. So each process *writes* once a second, with the script of an
+//! invalidation, and asks for the role. It writes a key of its own among the generations. The key
+//! expires after the process has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,39 +22,40 @@ use super::switches::SwitchList;
 use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 
-/// How long after one question the next is asked. With the time that an answer may take it is a second.
+/// The pause between an answer and the next check. Together with the time of an answer it is a
+/// second.
 pub(super) const INTERVAL: Duration = Duration::from_millis(750);
 
 /// How long an answer may take, unless commands may take longer.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
 
-/// How long the key lives after the last question.
+/// The TTL of the key that is written.
 const TIME_TO_LIVE: Duration = Duration::from_secs(60);
 
-/// The question, and what it is asked with.
+/// The check, and what it needs.
 #[derive(Debug, Clone)]
 pub(super) struct Health {
-    /// The key that this process writes; none where there is nothing that it could write, as on a node of a cluster none of
-    /// whose slots is used.
+    /// The key that this process writes. `None` if there is no key that it could write, as on a
+    /// node of a cluster none of whose slots is used.
     key: Arc<ArcSwapOption<String>>,
     budget: Duration,
-    /// Read with each question: what operators have switched off for all processes.
+    /// Read with each check: the reads that operators have switched off for all processes.
     switches: Arc<SwitchList>,
 }
 
-/// Why a server can't be served from.
+/// Why a server can't be used.
 #[derive(Debug)]
 pub(super) enum Ailment {
     /// It answers, and refuses writes.
     RefusesWrites(String),
-    /// It runs no scripts in this way.
+    /// It runs no scripts in this mode.
     RunsNoScripts(String),
-    /// It is no primary, or did not answer.
+    /// It is not the primary, or did not answer.
     Unusable(String),
 }
 
 impl Health {
-    /// `key` is the start of the key that is written: what tells processes apart is added to it.
+    /// `key` is the prefix of the key that is written; a random suffix tells processes apart.
     pub(super) fn new(key: &str, command_budget: Duration, switches: Arc<SwitchList>) -> Self {
         Self {
             key: Arc::new(ArcSwapOption::from_pointee(format!(
@@ -65,12 +67,12 @@ impl Health {
         }
     }
 
-    /// Of a node of a cluster, before it is known which slots it has.
+    /// For a node of a cluster, before its slots are known.
     pub(super) fn of_node(command_budget: Duration, of_cluster: &Self) -> Self {
         Self {
             key: Arc::default(),
             budget: ANSWER_BUDGET.max(command_budget),
-            // The node that has the list tells; the others refer to it, which is no answer.
+            // Only the node that has the list answers; the others redirect, which is no answer.
             switches: Arc::clone(&of_cluster.switches),
         }
     }
@@ -87,13 +89,13 @@ impl Health {
         self.key.load_full()
     }
 
-    /// Reads what operators have switched off. Without an answer it stays as it was.
+    /// Reads the list of switches. If there is no answer, the list stays as it was.
     pub(super) async fn learn(&self, connection: &mut MultiplexedConnection) {
         let read = self.switches.read(connection);
         let _ = tokio::time::timeout(self.budget, read).await;
     }
 
-    /// Asks once.
+    /// Checks once.
     pub(super) async fn check(
         &self,
         connection: &mut MultiplexedConnection,
@@ -105,7 +107,7 @@ impl Health {
         }
         match tokio::time::timeout(self.budget, self.write(connection, scripts)).await {
             Ok(Ok(())) => {}
-            // The slot has moved to another node, which says nothing of this one.
+            // The slot has moved to another node, which says nothing about this one.
             Ok(Err(error)) if is_elsewhere(&error) => {}
             Ok(Err(error)) => {
                 let is_demoted = error.code() == Some("READONLY");
@@ -126,7 +128,7 @@ impl Health {
         }
         match tokio::time::timeout(self.budget, role(connection)).await {
             Ok(Some(role)) if role != "master" => Err(Ailment::Unusable(NO_PRIMARY.into())),
-            // Where nobody may ask, the write above has told.
+            // Without permission to ask for the role, the write above has to be enough.
             Ok(_) => Ok(()),
             Err(_) => {
                 let budget = self.budget.as_millis();
@@ -136,7 +138,7 @@ impl Health {
         }
     }
 
-    /// As an invalidation does it, by the same script.
+    /// Writes with the script of an invalidation.
     async fn write(
         &self,
         connection: &mut MultiplexedConnection,
@@ -159,8 +161,8 @@ pub(super) fn is_elsewhere(error: &RedisError) -> bool {
     matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
 }
 
-/// `master`, or what else the server calls itself (`slave`, and `replica` in other implementations); `None` where nobody
-/// may ask.
+/// The role as the server names it: `master`, `slave`, or `replica` in other implementations;
+/// `None` without permission to ask.
 async fn role(connection: &mut MultiplexedConnection) -> Option<String> {
     if crate::base::mutation::is_active("role-not-asked") {
         return None;

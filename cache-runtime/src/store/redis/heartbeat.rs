@@ -14,15 +14,16 @@ use super::tracking::{Tracker, Tracking, track};
 use crate::base::error::Error;
 use crate::local::Beat;
 
-/// How long the key of a heartbeat lies in Redis. One that comes back later covers nothing.
+/// The TTL of a heartbeat's key in Redis. A heartbeat that returns later proves nothing.
 const BEAT_TTL_MS: u64 = 1_000;
 
 impl Tracker {
-    /// Sends a heartbeat: a key is read, so that it is tracked, and then written, so that it is pushed. Returns it if
-    /// the server has done so.
+    /// Sends a heartbeat: reads a key, so that it is tracked, and then writes it, so that a push
+    /// message is sent. Returns the heartbeat if the server has done so.
     ///
-    /// To a node of a cluster it is one question more, which slots it has. What it pushes proves nothing for those that have
-    /// left. Its push has been handled before its answer is: both come over one connection, in this order.
+    /// A node of a cluster is also asked for its slots, since its push messages prove nothing for
+    /// slots that have left it. The push message is handled before the answer: both arrive over one
+    /// connection, in this order.
     async fn beat(&self, link: &Link, budget: Duration) -> Option<Beat> {
         let beat = self.local().beat(self.session)?;
         let mut commands = redis::pipe();
@@ -45,11 +46,11 @@ impl Tracker {
         let mut answers = answers.ok()?;
         if self.is_node() {
             let nodes = redis::from_redis_value::<String>(answers.pop()?.ok()?);
-            // One that is no primary any more proves nothing.
+            // A node that is no longer a primary proves nothing.
             self.has_slots(own_slots(&nodes.ok()?)?);
         }
         if let Some(error) = answers.into_iter().find_map(Result::err) {
-            // Where its slot has moved on it gets another key.
+            // If its slot has moved to another node, the next heartbeat uses another key.
             if !is_elsewhere(&error) {
                 let error = link.failed(error);
                 if error.kind() == crate::ErrorKind::Store {
@@ -68,15 +69,17 @@ impl Tracker {
         Some(beat)
     }
 
-    /// Whether this heartbeat, which the server has answered, was not pushed: then it tracks nothing, whoever told it so.
+    /// Whether a heartbeat that the server has answered was not pushed. Then the server does not
+    /// track the connection.
     fn is_deaf(&self, answered: Option<Beat>) -> bool {
         answered.is_some_and(|beat| self.local().is_missing(self.session, beat))
     }
 
-    /// Begins anew. What was read meanwhile is not tracked, and so it is forgotten.
+    /// Turns tracking on again. Reads made meanwhile were not tracked, so all local entries are
+    /// dropped.
     async fn restart(&self, link: &Link, budget: Duration) -> Result<(), Error> {
         match self.is_node() {
-            // It stays in use, and without a heartbeat of it nothing is served.
+            // The connection stays in use. Without a heartbeat of it no local entry is served.
             true => link.state.opens(),
             false => self.lost(),
         }
@@ -88,7 +91,7 @@ impl Tracker {
     }
 }
 
-/// Sends heartbeats for as long as there is a connection that tracks.
+/// Sends heartbeats as long as there is a tracked connection.
 pub(super) async fn keep_beating(
     links: Arc<Links>,
     tracking: Tracking,
@@ -96,12 +99,12 @@ pub(super) async fn keep_beating(
     mut closing: watch::Receiver<bool>,
 ) {
     let local = tracking.local();
-    // The last heartbeat that was answered, and how many in a row were not pushed.
+    // The last answered heartbeat, and how many in a row were not pushed.
     let (mut answered, mut unheard) = (None, 0u32);
     loop {
         tokio::select! {
             () = tokio::time::sleep(local.heartbeat()) => {}
-            // The first one covers what is read from now on.
+            // The first heartbeat covers reads that start from now on.
             () = tracking.opened() => answered = None,
             _ = closing.wait_for(|closing| *closing) => return,
         }
@@ -123,7 +126,7 @@ pub(super) async fn keep_beating(
             continue;
         }
         answered = None;
-        // Where it fails, the next round tries again.
+        // If it fails, the next round tries again.
         let _ = tracker.restart(&link, budget).await;
     }
 }

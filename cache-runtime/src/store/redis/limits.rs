@@ -1,4 +1,4 @@
-//! How much one command or one step takes.
+//! Limits on the size of one command or one step.
 
 use std::time::Duration;
 
@@ -6,31 +6,35 @@ use crate::base::clock::Millis;
 use crate::config::MOST_VALUE_BYTES;
 use crate::protocol::entry::Header;
 
-/// How many keys one step of a big read or invalidation takes: enough to be quick, few enough that nobody waits behind it.
+/// The number of keys in one step of a large read or invalidation: enough to be fast, few enough
+/// not to delay other commands.
 pub(super) const STEP: usize = 256;
 
-/// The same of a walk over the keyspace, of which the server looks at each key, and of the entries that one step of it
-/// removes: 0.06 and 0.12 ms of the server's time, as measured.
+/// The same for a walk over the keyspace, in which the server looks at each key, and for the
+/// entries that one of its steps removes: 0.06 and 0.12 ms of the server's time, as measured.
 pub(super) const WALK_STEP: usize = 128;
 
-/// The same of a walk that somebody waits for: fewer round trips, 0.4 ms of the server's time each.
+/// The same for a walk that a caller waits for: fewer round trips, 0.4 ms of the server's time
+/// each.
 pub(super) const WAITED_WALK_STEP: usize = 1_000;
 
 pub(super) const REMOVE_STEP: usize = 64;
 
-/// The same where the server tracks what this connection reads: it then remembers all keys of a script once for each read
-/// in the script, so that the cost grows with the square (Redis 7.0: 7.6 ms for 256 keys in place of 1 ms).
+/// The same if the server tracks this connection. It then remembers all keys of a script once for
+/// each read in the script, so the cost grows with the square (Redis 7.0: 7.6 ms for 256 keys
+/// instead of 1 ms).
 pub(super) const TRACKED_REMOVE_STEP: usize = 24;
 
-/// One for whom nobody waits rests after so much work for as long as it took: half of the server's time at most is its own.
+/// A walk that no caller waits for pauses after this much work, for as long as the work took: it
+/// uses at most half of the server's time.
 pub(super) const STRETCH: Duration = Duration::from_millis(1);
 
-/// An entry larger than this is not decoded: no instance of ours can have stored it under its own limit.
+/// An entry larger than this is not decoded: no process can have stored it under its own limit.
 pub(super) const READ_LIMIT: usize = MOST_VALUE_BYTES + Header::LEN;
 
-/// How the value of a key begins that holds write intents in place of an entry; each follows as in a generation.
-/// The letter stands where an entry has its kind.
+/// The start of a value that holds intents instead of an entry. Each intent follows as in a
+/// generation. The letter is at the position of an entry's kind.
 pub(super) const INTENTS: &str = "CRT1 i";
 
-/// Stands in a header where the script writes the server's time.
+/// In a header: the script writes the server's time here.
 pub(super) const SCRIPT_SETS_IT: Millis = Millis(0);

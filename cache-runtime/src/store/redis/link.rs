@@ -1,9 +1,8 @@
-//! The connection: made again for ever, and known by the server it leads to.
+//! One connection together with the identity of its server.
 //!
-//! A [`Link`] is one connection with the identity of its server. When it breaks it is never mended under the
-//! hand of a command: a command that began on one link ends on it or fails, so that an entry and the
-//! generations it is compared with come from one server. That is why this is not the client library's own
-//! connection manager, which reconnects unseen.
+//! A [`Link`] never reconnects. A command that began on one link ends on it or fails, so that an
+//! entry and the generations that it is compared with come from one server. The connection manager
+//! of the client library reconnects unseen, so it is not used here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,17 +34,17 @@ use crate::store::Word;
 /// One connection to one server.
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
-    /// Names the server and its history: its `run_id` and `master_replid`.
+    /// Identifies the server and its history: its `run_id` and `master_replid`.
     pub(super) server: Nonce,
-    /// Of a node of a cluster.
+    /// The node's epoch in a cluster; otherwise 0.
     pub(super) epoch: AtomicU64,
     pub(super) clock: RemoteClock,
     pub(super) capabilities: Capabilities,
-    /// Where the server was found.
+    /// The address of the server.
     pub(super) address: SocketAddr,
     pub(super) state: Arc<LinkState>,
     pub(super) health: Health,
-    /// How long an answer takes at best.
+    /// The shortest round trip that was measured.
     pub(super) round_trip: Duration,
     /// The runtime that drives the connection.
     pub(super) home: Handle,
@@ -54,16 +53,16 @@ pub(super) struct Link {
 #[derive(Default)]
 pub(super) struct LinkState {
     pub(super) broken: AtomicBool,
-    /// Why it was given up.
+    /// Why the connection was closed.
     pub(super) reason: Mutex<Option<(End, String)>>,
     pub(super) failures: Failures,
     pub(super) changed: Notify,
     pub(super) batcher: Batcher,
-    /// Those who wait for another process's load.
+    /// Readers that wait for another process's load.
     pub(super) listeners: Listeners,
-    /// What the local tier learns over this connection, if there is one.
+    /// Reports key changes to the local tier, if there is one.
     pub(super) tracker: Option<Tracker>,
-    /// What this and earlier connections have answered for keys that were not its own.
+    /// Entries that this and earlier connections have returned for a wrong key.
     pub(super) misplaced: Arc<Misplaced>,
     pub(super) set_aside: Arc<SetAside>,
 }
@@ -77,7 +76,7 @@ impl LinkState {
         if !self.broken.swap(true, Ordering::AcqRel) {
             *self.reason.lock() = Some((end, reason()));
         }
-        // Only now: who begins to read in the next epoch does not read over this connection.
+        // Only now: a read that starts in the next epoch does not use this connection.
         if let Some(tracker) = &self.tracker {
             tracker.lost();
         }
@@ -86,7 +85,8 @@ impl LinkState {
         self.changed.notify_one();
     }
 
-    /// What is read over the connection is tracked from now on, unless it has ended already.
+    /// Marks the connection as tracked for reads that start from now on, unless it has ended
+    /// already.
     pub(super) fn opens(&self) {
         if let Some(tracker) = &self.tracker {
             tracker.open();
@@ -96,7 +96,7 @@ impl LinkState {
         }
     }
 
-    /// What becomes of what the server says by itself.
+    /// Returns the handler of the server's push messages.
     pub(super) fn hears(self: &Arc<Self>) -> impl Fn(PushInfo) + Send + Sync + 'static {
         let state = Arc::clone(self);
         move |push| match push.kind {
@@ -123,12 +123,12 @@ impl LinkState {
     }
 }
 
-/// A command on its way. Whoever gives up waiting for it before the budget is over, because the call it is a part of has
-/// used up its own, has learnt the same of the server as one who waits to the end.
+/// A command in flight. If its caller gives up before the budget is over, because its call has used
+/// up its own budget, the command still counts as unanswered.
 struct OnItsWay<'a> {
     state: &'a LinkState,
     budget: Duration,
-    /// By the clock of the system: the caller may have Tokio's time paused.
+    /// The system's clock: the caller may have paused Tokio's time.
     sent: std::time::Instant,
     is_over: bool,
 }
@@ -171,11 +171,12 @@ impl Link {
         }
     }
 
-    /// What a command's error means, for the connection too.
+    /// Translates a command's error, and closes the connection if the error is about the
+    /// connection.
     pub(super) fn failed(&self, error: RedisError) -> Error {
         let is_over = error.is_connection_dropped() || error.is_io_error();
         let is_demoted = is_read_only(&error);
-        // The answer of another command, or no Redis at all.
+        // The answer belongs to another command, or the peer is no Redis.
         let is_amiss = is_no_answer(&error);
         let takes_no_writes = is_write_refused(&error);
         let error = described(error);
@@ -191,8 +192,8 @@ impl Link {
         error
     }
 
-    /// Names the server and its history. A node of a cluster has another name since it has gained a slot: what lies there may
-    /// be from before it had lost that.
+    /// Identifies the server and its history. A node of a cluster gets a new identity when it gains
+    /// a slot, since the slot may hold entries from before the node had lost it.
     pub(super) fn identity(&self) -> Nonce {
         if crate::base::mutation::is_active("epoch-not-in-identity") {
             return self.server;
@@ -201,7 +202,7 @@ impl Link {
         Nonce(self.server.0.wrapping_add(epoch.into()))
     }
 
-    /// Takes over a node's epoch.
+    /// Stores a node's epoch.
     pub(super) fn set_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Release);
     }
@@ -210,12 +211,12 @@ impl Link {
         self.connection.clone()
     }
 
-    /// Gives the connection up, since the server takes no invalidations.
+    /// Closes the connection, since the server takes no invalidations.
     pub(super) fn refuses_writes(&self, reason: &str) {
         self.state.end(End::RefusesWrites, || refused(reason));
     }
 
-    /// Writes, and asks for the role; a connection whose answer is no is given up.
+    /// Writes, and asks for the role. Closes the connection if the server can't be used.
     pub(super) async fn check_health(&self) -> Result<(), Error> {
         let scripts = self.capabilities.scripts;
         let mut connection = self.connection();
@@ -251,7 +252,7 @@ impl Link {
         self.state.give_up(reason);
     }
 
-    /// Gives the connection up, since the name of the server leads to other ones.
+    /// Closes the connection, since the host name now leads to other servers.
     pub(super) fn has_moved(&self, name: &str) {
         let reason = || format!("`{name}` no longer leads to {}", self.address);
         self.state.end(End::Moved, reason);
@@ -262,14 +263,15 @@ impl Link {
         self.state.end(End::Abandoned, reason);
     }
 
-    /// Gives the connection up for an answer that can't be that of the command.
+    /// Closes the connection after an answer that can't belong to the command.
     pub(super) fn answers_amiss(&self, error: Error) -> Error {
         self.state.end(End::Lost, || error.to_string());
         error
     }
 
-    /// Whether an entry of another key under this one is a reason to give the connection up, which is done then: the
-    /// first time that it is seen. Seen again on the next connection, it does lie there.
+    /// Whether to close the connection because it returned an entry of another key. It is closed
+    /// the first time that the entry is seen. If the next connection returns it again, it really is
+    /// stored under this key.
     pub(super) fn is_off_by_others(&self, key: &str, stamp: Stamp) -> bool {
         let is_news = self.state.misplaced.is_news(key, stamp);
         if is_news {
@@ -281,7 +283,7 @@ impl Link {
         is_news
     }
 
-    /// Asks for word of a key's next change; `None` if the server sends none.
+    /// Asks to be notified of a key's next change; `None` if the server does not notify.
     pub(super) async fn listen(&self, key: &str, budget: Duration) -> Result<Option<Word>, Error> {
         let listeners = &self.state.listeners;
         let opts_in = listeners.opts_in();

@@ -1,7 +1,8 @@
-//! Word of single keys, for those who wait for another process's load.
+//! Notifies readers that wait for another process's load of changes to single keys.
 //!
-//! A connection without copies has the server track what it is told to and nothing else (`CLIENT TRACKING ON OPTIN`), so
-//! that usual reads are remembered nowhere. Where that is refused nobody is told, and those who wait look from time to time.
+//! Without a local tier the server tracks only the keys that it is told to (`CLIENT TRACKING ON
+//! OPTIN`), so that other reads take no memory there. If the server refuses that, nobody is
+//! notified, and waiting readers poll.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,26 +14,26 @@ use tokio::sync::oneshot;
 
 use crate::store::Word;
 
-/// With fewer keys than this, those are not looked for that nobody waits for any more.
+/// Below this number of keys, keys without a waiting reader are not removed.
 const FEW: usize = 256;
 
-/// Those who wait for word, by key. Word is that their sender is dropped.
+/// The waiting readers, by key. They are notified by dropping their sender.
 #[derive(Default)]
 pub(super) struct Listeners {
     by_key: Mutex<ByKey>,
-    /// Whether the server tracks what it is told to.
+    /// Whether the server tracks the keys that it is told to.
     opts_in: AtomicBool,
 }
 
 #[derive(Default)]
 struct ByKey {
     senders: HashMap<Vec<u8>, Vec<oneshot::Sender<()>>>,
-    /// How many there may be before those that nobody waits for are dropped.
+    /// The number of keys at which keys without a waiting reader are removed.
     limit: usize,
 }
 
 impl Listeners {
-    /// Asks the server to track what it is told to.
+    /// Turns tracking of single keys on.
     pub(super) async fn start(&self, connection: &mut MultiplexedConnection) {
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg("TRACKING").arg("ON").arg("OPTIN");
@@ -44,7 +45,7 @@ impl Listeners {
         self.opts_in.load(Ordering::Acquire)
     }
 
-    /// To be asked for before the server is told to track the key.
+    /// Has to be called before the server is told to track the key.
     pub(super) fn listen(&self, key: &str) -> Word {
         let (sender, word) = oneshot::channel();
         let mut by_key = self.by_key.lock();
@@ -61,12 +62,12 @@ impl Listeners {
         }
         senders.push(sender);
         Word::new(async {
-            // Nothing is ever sent.
+            // Nothing is ever sent; the sender is dropped.
             let _ = word.await;
         })
     }
 
-    /// Tells the server to track a key. Where it refuses to be told, it is not told any more.
+    /// Tells the server to track a key. If the server refuses, it is not asked any more.
     pub(super) async fn track(
         &self,
         connection: &mut MultiplexedConnection,
@@ -86,11 +87,11 @@ impl Listeners {
             }
             return Err(error);
         }
-        // That this key may not be read says nothing of others.
+        // A missing permission for this key says nothing about others.
         answers.next().transpose().map(drop)
     }
 
-    /// A push: names of keys that have changed, or nothing for all of them.
+    /// Handles a push message: the names of changed keys, or none for all keys.
     pub(super) fn pushed(&self, data: &[Value]) {
         let [Value::Array(keys)] = data else {
             return self.tell_all();
@@ -103,13 +104,13 @@ impl Listeners {
         }
     }
 
-    /// Nobody is to wait for what will not come.
+    /// Notifies everyone, since no message will come any more.
     pub(super) fn tell_all(&self) {
         self.by_key.lock().senders.clear();
     }
 }
 
-/// Whether the server will refuse it again, and not for a moment, as while it loads its data.
+/// Whether the server will refuse it again, and not only for a moment, as while it loads its data.
 fn is_refused(error: &RedisError) -> bool {
     use redis::{ErrorKind, ServerErrorKind};
 

@@ -1,4 +1,4 @@
-//! Reads of many keys with one command, with oversized values left where they are.
+//! Reads many keys with one command, without transferring oversized values.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::link::Link;
 use super::reply::{miscounted, text};
 use crate::base::error::{Error, ErrorKind};
 
-/// Asks for the values under these keys.
+/// Reads the values of these keys.
 pub(super) async fn mget(
     link: &Link,
     budget: Duration,
@@ -43,12 +43,12 @@ pub(super) async fn mget(
     Ok(values)
 }
 
-/// Dropped without an answer after a good part of the budget, it leaves the keys as suspects: the value of one of them may be
-/// what has taken so long.
+/// If it is dropped without an answer after a good part of the budget, the keys become suspects:
+/// the value of one of them may be too large.
 struct Unanswered<'l, 'k, K: Iterator<Item = &'k str> + Clone> {
     link: &'l Link,
     keys: K,
-    /// By the clock of the system: the caller may have Tokio's time paused.
+    /// The system's clock: the caller may have paused Tokio's time.
     sent: std::time::Instant,
     budget: Duration,
     is_over: bool,
@@ -62,8 +62,8 @@ impl<'k, K: Iterator<Item = &'k str> + Clone> Drop for Unanswered<'_, 'k, K> {
     }
 }
 
-/// The same as [`mget`], but for the keys that are set aside: those are asked for their length first, and what is larger than
-/// anything of ours stays where it is.
+/// Like [`mget`], but for keys that are set aside it asks for the length first. A value that is
+/// larger than the cache stores is not read.
 pub(super) async fn mget_checked(
     link: &Link,
     budget: Duration,
@@ -72,19 +72,19 @@ pub(super) async fn mget_checked(
     let aside = link.set_aside().among(keys.clone());
     match aside.is_empty() {
         true => mget(link, budget, keys).await,
-        // A hit has no part in it, and is not to carry it about.
+        // Boxed, so that the future of a hit does not hold memory for it.
         false => Box::pin(mget_aside(link, budget, keys, aside)).await,
     }
 }
 
-/// Some of the keys are set aside.
+/// The read if some of the keys are set aside.
 pub(super) async fn mget_aside<'k>(
     link: &Link,
     budget: Duration,
     keys: impl Iterator<Item = &'k str> + Clone,
     aside: Vec<&'k str>,
 ) -> Result<Vec<Value>, Error> {
-    // The byte behind the longest that is ours. A length would need one permission more.
+    // Reads the byte behind the longest allowed value. `STRLEN` would need one more permission.
     let mut lengths = redis::pipe();
     for key in &aside {
         let command = lengths.cmd("GETRANGE").arg(key);
@@ -118,7 +118,7 @@ pub(super) async fn mget_aside<'k>(
     }
     let mut values = values.into_iter();
     let value_of = |key| match oversized.contains(&key) {
-        // As foreign as what is there.
+        // Handled like any other foreign value.
         true => Value::BulkString(Vec::new()),
         false => values.next().unwrap_or(Value::Nil),
     };

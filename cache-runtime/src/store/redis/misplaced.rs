@@ -1,8 +1,9 @@
-//! Entries that were answered for a key which is not their own.
+//! Entries that were returned for another key than their own.
 //!
-//! That is either a connection whose answers belong to other commands, or an entry that somebody has copied or
-//! renamed in Redis. The first needs another connection. The second would need one after the other, and is found
-//! again under the same key on the next one; then it is dead content like any other.
+//! Either the connection returns answers of other commands, or somebody has copied or renamed the
+//! entry in Redis. In the first case the connection is replaced. In the second case replacing would
+//! never end: so if the next connection returns the same entry under the same key, it counts as a
+//! dead entry.
 
 use std::collections::VecDeque;
 
@@ -11,10 +12,10 @@ use parking_lot::Mutex;
 use crate::base::nonce::hash128;
 use crate::protocol::entry::Stamp;
 
-/// So many are remembered. Forgetting one costs one more connection.
+/// How many are remembered. Forgetting one costs one more connection.
 const REMEMBERED: usize = 256;
 
-/// The last of them, by key and stamp.
+/// The most recent ones, by key and stamp.
 #[derive(Debug, Default)]
 pub(super) struct Misplaced(Mutex<VecDeque<(u128, Stamp)>>);
 

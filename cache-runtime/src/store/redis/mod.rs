@@ -75,17 +75,18 @@ use crate::protocol::glob;
 /// Entries and generations in Redis.
 pub struct RedisStore {
     links: Arc<Links>,
-    /// Set once the server is known to be a node of a cluster, or is configured as one: then this is used in place of `links`.
+    /// Set once the server is known to be a node of a cluster, or is configured as one. From then
+    /// on it is used instead of `links`.
     cluster: Arc<OnceLock<Arc<Cluster>>>,
     local: Option<Arc<Local>>,
     budget: Duration,
     default_generation_ttl: Duration,
     closing: watch::Sender<bool>,
     redis: RedisConfig,
-    /// What another primary may not know, where Sentinels name one.
+    /// Recent invalidations that a new primary may not know; only with Sentinels.
     recent: Option<Arc<Recent>>,
     switches: Arc<SwitchList>,
-    /// The beginning of the keys that say for which loads a load waits.
+    /// The prefix of the keys that record for which loads a load waits (see `WAIT`).
     waits: String,
 }
 
@@ -101,8 +102,8 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Starts to connect, and returns after the first attempt whether or not it succeeded. The connection is
-    /// kept, and made again for ever, by a task on `background`.
+    /// Starts to connect, and returns after the first attempt, successful or not. A task on
+    /// `background` keeps the connection and replaces it whenever it is lost.
     pub async fn connect(redis: &RedisConfig, config: &CacheConfig, background: &Handle) -> Self {
         let (closing, on_closing) = watch::channel(false);
         let (attempted, mut first_attempt) = watch::channel(false);
@@ -183,13 +184,14 @@ impl RedisStore {
         self.cluster.get()
     }
 
-    /// The copies in this process, if there are any.
+    /// The local tier of this process, if there is one.
     pub(crate) fn local(&self) -> Option<Arc<Local>> {
         self.local.clone()
     }
 
-    /// What this process has changed, as the server has just acknowledged. It takes effect on the copies here before
-    /// anybody is told; the server's push of it comes at any time.
+    /// Applies changes of this process that the server has just acknowledged. They take effect on
+    /// the local entries before the caller is told; the server's push message about them may arrive
+    /// at any time.
     fn changed<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
         if let Some(local) = &self.local
             && !crate::base::mutation::is_active("own-write-waits-for-the-push")
@@ -212,7 +214,8 @@ impl RedisStore {
         .await
     }
 
-    /// In steps: of many rows each is announced before the last has answered, and none twice.
+    /// In steps: the next step is sent before the last one has been answered, and no row is
+    /// announced twice.
     async fn announce(&self, mode: &str, intent: &Intent) -> Result<Intended, Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.announce(mode, intent).await;
@@ -274,10 +277,12 @@ impl RedisStore {
         })
     }
 
-    /// Returns when what was changed over this connection may be acknowledged: when no former primary is used any more.
+    /// Returns once a change made over this connection may be acknowledged: no former primary is in
+    /// use any more.
     ///
     /// # Errors
-    /// If Sentinels name the primary and the connection was given up meanwhile: it may have been one to a former primary.
+    /// If Sentinels name the primary and the connection was closed meanwhile: it may have led to a
+    /// former primary.
     async fn confirmed(&self, link: &Link) -> Result<(), Error> {
         self.links.fences.passed(&[0]).await;
         let is_left = self.recent.is_some() && !link.is_usable();
@@ -288,7 +293,7 @@ impl RedisStore {
     }
 }
 
-/// What the task that connects goes by.
+/// The settings of the connecting task.
 #[derive(Clone)]
 struct Start {
     links: Arc<Links>,
@@ -300,8 +305,8 @@ struct Start {
 }
 
 impl Start {
-    /// Keeps the connection, or those to the primaries of a cluster: where one is configured, or the server is found to be a
-    /// node of one.
+    /// Keeps the connection to the server. If a cluster is configured, or the server turns out to
+    /// be a node of one, keeps the connections to all primaries.
     async fn run(self) {
         let redis = &self.keeper.config;
         let mut seeds = redis.cluster.clone();
@@ -420,7 +425,7 @@ impl Store for RedisStore {
         length: Duration,
     ) -> Result<bool, Error> {
         if self.cluster().is_some() {
-            // The edges would be on several servers.
+            // The records of waiting loads would be on several servers.
             return Ok(false);
         }
         let link = self.links.current()?;
@@ -513,7 +518,8 @@ impl Store for RedisStore {
                 Some((_, error)) => Err(error),
             };
         }
-        // First, so that whoever does it again at the next primary knows of it.
+        // First, so that a task that repeats recent invalidations at the next primary includes this
+        // one.
         if let Some(recent) = &self.recent {
             recent.remember(invalidation);
         }
@@ -529,7 +535,7 @@ impl Store for RedisStore {
             at: Millis(0),
             removed: 0,
         };
-        // Without any it is one round all the same.
+        // Without tokens there is still one round.
         let rounds = withdraws.len().div_ceil(STEP).max(1);
         for round in 0..rounds {
             let withdraws = withdraws.iter().skip(round * STEP).take(STEP);
@@ -598,7 +604,8 @@ impl Store for RedisStore {
                 removed += self
                     .script::<u64>(&link, &scripts::REMOVE, keys.clone(), args)
                     .await?;
-                // A sweep leaves what lives, and what it removes is dead by its generations already; the server says so, too.
+                // A sweep removes only entries that are dead by their generations, and the server
+                // reports the removal too.
                 if matching.stored_before.is_none()
                     || crate::base::mutation::is_active("sweep-ends-copies")
                 {
@@ -618,7 +625,8 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.invalidate_namespace(namespace).await;
         }
-        // First, so that whoever does it again at the next primary knows of it.
+        // First, so that a task that repeats recent invalidations at the next primary includes this
+        // one.
         if let Some(recent) = &self.recent {
             recent.remember_everything();
         }
@@ -636,7 +644,7 @@ impl Store for RedisStore {
         Ok(done)
     }
 
-    /// Asks by writing: who asks is about to invalidate something.
+    /// Checks by writing, since the caller is about to invalidate.
     async fn ping(&self) -> Result<(), Error> {
         if let Some(cluster) = self.cluster() {
             return cluster.ping().await;

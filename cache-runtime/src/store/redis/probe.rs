@@ -1,8 +1,10 @@
-//! What a server can do, found out before a connection to it is used.
+//! Finds out what a server can do, before a connection to it is used.
 //!
-//! Many servers and services speak Redis's protocol, and each leaves out something else. One that can't keep what the cache
-//! promises is refused, with what to do about it; one that lacks what only a part of the cache needs is used without that part,
-//! and [`Capabilities::missing`] says so for the log and for [`Cache::checkup`](crate::Cache::checkup).
+//! Many servers and services speak Redis's protocol, and each leaves out different commands. A
+//! server that can't keep the cache's promises is refused, and the error names the fix. If only a
+//! part of the cache needs a missing command, the server is used without that part, and
+//! [`Capabilities::missing`] reports it to the log and to
+//! [`Cache::checkup`](crate::Cache::checkup).
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
@@ -10,15 +12,15 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use super::reply::info_field;
 use super::scripts::ScriptMode;
 
-/// What was found out about a server.
+/// The capabilities of a server.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Capabilities {
     pub(super) scripts: ScriptMode,
-    /// A line for each capability that it lacks: what the cache does without it, and the fix.
+    /// One line for each missing capability: what does not work without it, and the fix.
     pub(super) missing: Vec<String>,
 }
 
-/// What kind of server answers.
+/// The kind of server that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Standalone,
@@ -28,7 +30,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// As `INFO` tells.
+    /// Reads it from the answer to `INFO`.
     pub(super) fn of(info: &str) -> Self {
         let mode = info_field(info, "redis_mode").or_else(|| info_field(info, "server_mode"));
         match mode {
@@ -40,7 +42,7 @@ impl Mode {
     }
 }
 
-/// Whether the server does not have the command, be it that its operator has renamed it.
+/// Whether the server does not know the command, for instance because its operator has renamed it.
 pub(super) fn is_unknown_command(error: &RedisError) -> bool {
     error
         .detail()
@@ -52,11 +54,11 @@ pub(super) fn refuses_resp3(error: &RedisError) -> bool {
     error.kind() == ErrorKind::RESP3NotSupported
         || error.code() == Some("NOPROTO")
         || is_unknown_command(error)
-        // Proxies such as twemproxy end the connection for a command that they don't know.
+        // Proxies such as twemproxy close the connection at a command that they don't know.
         || (error.is_connection_dropped() && !error.is_connection_refusal())
 }
 
-/// Whether a command that runs a script was refused, and not one that the script runs.
+/// Whether a command that runs a script was refused, and not a command inside the script.
 pub(super) fn refuses_scripts(error: &RedisError) -> bool {
     let names_it = |detail: &str| {
         let detail = detail.to_ascii_lowercase();
@@ -69,7 +71,7 @@ pub(super) fn refuses_scripts(error: &RedisError) -> bool {
     is_no_script || (is_refused && error.detail().is_some_and(names_it))
 }
 
-/// Looks for what only parts of the cache need.
+/// Checks the commands that only parts of the cache need.
 pub(super) async fn examine(
     connection: &mut MultiplexedConnection,
     scripts: ScriptMode,

@@ -1,4 +1,4 @@
-//! How a read is sent: by itself, or in a batch.
+//! Chooses how a read is sent: alone, or in a batch.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use crate::store::Probe;
 
 /// How a read is sent.
 pub(super) enum ReadPath {
-    /// By itself.
+    /// Alone.
     Direct(DirectRead),
-    /// In a batch, queued then. It is answered within the budget, if only by the sender being dropped.
+    /// In a batch, in whose queue it is already. It is answered within the budget, or its sender is
+    /// dropped.
     Batched(oneshot::Receiver<Answer>, Instant),
 }
 
-/// A read that was sent by itself; it counts for as long as this is held.
+/// A read that was sent alone. It counts as in flight while this is held.
 pub(super) struct DirectRead(Arc<Link>);
 
 impl DirectRead {
@@ -38,7 +39,7 @@ impl Drop for DirectRead {
     }
 }
 
-/// Decides how a read is sent, and queues it if it is batched.
+/// Chooses how a read is sent, and queues it if it is batched.
 pub(super) fn read_path(link: &Arc<Link>, probe: &Probe) -> ReadPath {
     let batcher = link.batcher();
     if batcher.is_quiet() || link.set_aside().concerns(probe) {

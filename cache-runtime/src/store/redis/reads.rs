@@ -1,4 +1,4 @@
-//! Reads: an entry and its generations in one round trip, and what the answer means.
+//! Reads an entry and its generations in one round trip, and interprets the answer.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use crate::protocol::generation::{Dep, Generation};
 use crate::store::{Look, Probe};
 
 impl RedisStore {
-    /// Reads one entry: with a command of its own while few are on their way, else in a batch. Which of them is
-    /// decided here and now, so that a read in a batch is a small future.
+    /// Reads one entry: with a command of its own while few reads are in flight, otherwise in a
+    /// batch. The choice is made when this is called, so that the future of a batched read is
+    /// small.
     pub(super) fn look_at<'l>(&'l self, probe: &'l Probe) -> BoxFuture<'l, Result<Look, Error>> {
         match self.links.using(|link| read_path(link, probe)) {
             Ok(ReadPath::Direct(alone)) => {
@@ -30,7 +31,7 @@ impl RedisStore {
                 let answer = answer
                     .await
                     .unwrap_or_else(|_| Err(unanswered(self.budget)));
-                // Over before anything else is waited for: what comes would have to hold it.
+                // Handled before anything else is awaited, so that the future does not hold it.
                 if let Some(look) = answer? {
                     return Ok(look);
                 }
@@ -40,7 +41,7 @@ impl RedisStore {
         }
     }
 
-    /// In the time that is left.
+    /// Reads once more in the time that is left.
     async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
         let alone = self.links.using(DirectRead::on)?;
         let look = self.look_alone(alone.link(), probe);
@@ -89,7 +90,7 @@ impl RedisStore {
         looks.collect()
     }
 
-    /// The generations as they are in `values`, those that are missing or are none made.
+    /// The generations in `values`. Those that are missing or invalid are created.
     async fn generations(
         &self,
         link: &Link,
@@ -99,13 +100,14 @@ impl RedisStore {
         if let Some(generations) = values.iter().map(generation).collect() {
             return Ok(generations);
         }
-        // A hit has no part in it, and is not to carry it about.
+        // Boxed, so that the future of a hit does not hold memory for it.
         Box::pin(self.ensure(link, deps)).await
     }
 
-    /// The generations, those that are missing made.
+    /// The generations; missing ones are created.
     async fn ensure(&self, link: &Link, deps: &[Arc<Dep>]) -> Result<Vec<Generation>, Error> {
-        // What was there is read again with what is made: one answer, at one time.
+        // Existing generations are read again with the new ones, so that all are from one point in
+        // time.
         let ttl = millis(self.default_generation_ttl);
         let nonce = || match crate::base::mutation::is_active("missing-is-as-before") {
             true => Nonce(1),

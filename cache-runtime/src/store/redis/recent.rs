@@ -1,9 +1,10 @@
-//! What was invalidated a moment ago, to be done again where another server takes over.
+//! Remembers recent invalidations, to repeat them when another server becomes the primary.
 //!
-//! A primary that has been replaced goes on taking writes until it has heard of that, and so does a process that uses it. What
-//! it acknowledged then is unknown to the new primary, at which others may have stored what was to be invalidated. So what was
-//! acknowledged within the last seconds is invalidated again at the new one: a stale entry there lasts for as long as it takes to
-//! hear of the change, and not until its time to live ends.
+//! A primary that has been replaced goes on taking writes until it learns of that, and a process
+//! goes on using it. The new primary does not know the invalidations that were acknowledged in that
+//! time, and other processes may have stored stale entries there. So the invalidations of the last
+//! seconds are repeated at the new primary. A stale entry there lasts until this process learns of
+//! the change, and not until its TTL ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use crate::store::Invalidation;
 
 /// How long an invalidation is remembered: longer than a replaced primary is used.
 const KEPT: Duration = Duration::from_secs(5);
-/// How many keys and generations are remembered; past that it is all of the namespace.
+/// How many keys and generations are remembered. Beyond it, the whole namespace is invalidated
+/// instead.
 const MOST: usize = 20_000;
 
-/// What was invalidated of late.
+/// The recent invalidations.
 #[derive(Debug, Default)]
 pub(super) struct Recent(Mutex<Remembered>);
 
@@ -28,11 +30,12 @@ pub(super) struct Recent(Mutex<Remembered>);
 struct Remembered {
     kills: HashMap<String, Instant>,
     bumps: HashMap<Arc<Dep>, Instant>,
-    /// How many there may be before the old ones are forgotten.
+    /// The number of keys at which old ones are removed.
     limit: usize,
-    /// When there were too many, or all was invalidated.
+    /// When there were too many of them, or everything was invalidated.
     overflowed: Option<Instant>,
-    /// When the server was left that acknowledged it: what was recent then is recent until the next one knows of it.
+    /// When the connection to the server that acknowledged them ended. Invalidations that were
+    /// recent then are kept until the next server knows them.
     left: Option<Instant>,
 }
 
@@ -43,7 +46,7 @@ impl Remembered {
     }
 }
 
-/// What is to be done again.
+/// What has to be repeated.
 #[derive(Debug)]
 pub(super) enum Again {
     Nothing,
@@ -52,7 +55,7 @@ pub(super) enum Again {
 }
 
 impl Recent {
-    /// This was acknowledged.
+    /// Remembers an acknowledged invalidation.
     pub(super) fn remember(&self, invalidation: &Invalidation) {
         let now = clock::now();
         let mut it = self.0.lock();
@@ -76,22 +79,23 @@ impl Recent {
         }
     }
 
-    /// All of the namespace was.
+    /// Remembers that the whole namespace was invalidated.
     pub(super) fn remember_everything(&self) {
         self.0.lock().overflowed = Some(clock::now());
     }
 
-    /// The connection to the server that acknowledged it is over. From now on nothing is forgotten for its age.
+    /// The connection to the server that acknowledged them has ended. From now on none is removed
+    /// because of its age.
     pub(super) fn left(&self) {
         self.0.lock().left.get_or_insert(clock::now());
     }
 
-    /// The server in use knows of all of it.
+    /// The current server knows all of them.
     pub(super) fn is_known(&self) {
         self.0.lock().left = None;
     }
 
-    /// What another server may not know.
+    /// The invalidations that another server may not know.
     pub(super) fn again(&self) -> Again {
         let it = self.0.lock();
         let is_recent = it.is_recent(clock::now());

@@ -1,4 +1,4 @@
-//! Does again at a new primary what was invalidated of late, where Sentinels name one.
+//! Repeats recent invalidations at a new primary, if Sentinels name it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::base::error::Error;
 use crate::base::nonce::Nonce;
 use crate::protocol::glob;
 
-/// After how long it is tried again.
+/// The pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the task goes by.
+/// The data of the task.
 #[derive(Clone)]
 pub(super) struct Replay {
     pub(super) links: Arc<Links>,
@@ -30,7 +30,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Each time that another server has become the primary.
+    /// Runs each time another server has become the primary.
     pub(super) async fn run(self, mut closing: watch::Receiver<bool>) {
         let mut changes = self.links.changes.subscribe();
         loop {

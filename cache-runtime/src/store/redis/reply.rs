@@ -1,4 +1,4 @@
-//! What answers of the server are made of.
+//! Helpers that read answers of the server.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) fn millis(duration: Duration) -> Vec<u8> {
     duration.as_millis().to_string().into_bytes()
 }
 
-/// What `TIME` answers: seconds, and microseconds.
+/// The answer to `TIME`: seconds, and microseconds.
 pub(super) fn reading((seconds, micros): (u64, u64)) -> Millis {
     Millis(seconds.saturating_mul(1000).saturating_add(micros / 1000))
 }

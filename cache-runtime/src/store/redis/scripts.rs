@@ -1,7 +1,8 @@
-//! What Redis does atomically: comparisons and the changes they allow, in Lua.
+//! The operations that Redis has to run atomically, as Lua scripts: comparisons, and the changes
+//! that they allow.
 //!
-//! Only Lua judges time, with the server's own clock. The scripts need Redis 5 or later, where a script that
-//! asks for the time may write.
+//! Only the scripts compare times, with the server's own clock. They need Redis 5 or later, in
+//! which a script that asks for the time may write.
 
 use std::sync::LazyLock;
 
@@ -13,7 +14,7 @@ use crate::base::nonce::Nonce;
 use crate::protocol::entry::{MAGIC, layout};
 use crate::protocol::generation::Dep;
 
-/// What all scripts begin with: the layout of an entry, and the functions that they share.
+/// The start of every script: the layout of an entry, and shared functions.
 fn prelude() -> String {
     use layout::{
         CONTENT, DEADLINE, FINGERPRINT, FINGERPRINT_LEN, KIND, LEN, STALE, STAMP, STORED, TIME_LEN,
@@ -53,10 +54,10 @@ fn script(body: &str) -> Lua {
 /// How a server runs scripts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum ScriptMode {
-    /// By their hash (`EVALSHA`).
+    /// By hash (`EVALSHA`).
     #[default]
     ByHash,
-    /// It refuses that, and takes their text each time (`EVAL`).
+    /// The server refuses `EVALSHA`: the text is sent each time (`EVAL`).
     ByText,
 }
 
@@ -74,11 +75,11 @@ impl Lua {
         }
     }
 
-    /// Has the server know it by its hash.
+    /// Loads the script into the server, to call it by its hash.
     ///
     /// # Errors
-    /// [`ErrorKind::UnexpectedReturnType`] where another hash comes back, so what came is no answer to this. The client's
-    /// own `load_async` panics then in a debug build.
+    /// [`ErrorKind::UnexpectedReturnType`] if another hash is returned, so the answer belongs to
+    /// another command. The client's own `load_async` panics in a debug build then.
     pub(super) async fn load(
         &self,
         connection: &mut MultiplexedConnection,
@@ -93,7 +94,7 @@ impl Lua {
         Err((kind, "SCRIPT LOAD was answered with another script's hash").into())
     }
 
-    /// Runs it; loads it first where the server does not know it any more.
+    /// Runs it. If the server does not know it any more, loads it first.
     pub(super) async fn run<'k, T: FromRedisValue>(
         &self,
         connection: &mut MultiplexedConnection,
@@ -112,7 +113,7 @@ impl Lua {
         }
     }
 
-    /// The command that runs it, for a pipeline; by hash it needs to be loaded.
+    /// The command that runs it, for a pipeline. By hash, it has to be loaded already.
     pub(super) fn command(
         &self,
         mode: ScriptMode,
@@ -135,7 +136,8 @@ impl Lua {
     }
 }
 
-/// The same with a technique taken out, where one is; see [`crate::base::mutation`].
+/// The same script with a technique taken out, if a mutation is active; see
+/// [`crate::base::mutation`].
 fn mutated(mut script: String) -> String {
     for (mutation, with, without) in [
         (
@@ -182,7 +184,8 @@ fn mutated(mut script: String) -> String {
     script
 }
 
-/// All of them, to be loaded before a connection is used: a call that finds one missing pays for three commands.
+/// All scripts. They are loaded before a connection is used, since a call whose script is missing
+/// sends three commands.
 pub(super) fn all() -> [&'static Lua; 12] {
     [
         &ENSURE,
@@ -200,61 +203,68 @@ pub(super) fn all() -> [&'static Lua; 12] {
     ]
 }
 
-/// The next value of a generation, as [`INVALIDATE`] takes it: where nobody depends on a row, there is nothing to write.
+/// The next value of a generation, as [`INVALIDATE`] takes it. If nothing depends on a row, nothing
+/// is written.
 pub(super) fn fresh_nonce(dep: &Dep) -> Vec<u8> {
     let mark = if dep.is_of_row() { "?" } else { "" };
     format!("{mark}{}", Nonce::fresh()).into_bytes()
 }
 
-/// `KEYS` generations; `ARGV` time to live in ms, then a nonce each. Creates those that are missing, replaces
-/// what is none, and returns all of them.
+/// `KEYS` generations; `ARGV` their TTL in ms, then a nonce each. Creates the missing ones,
+/// replaces values that are no generation, and returns all of them.
 pub(super) static ENSURE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/ensure.lua")));
 
-/// `KEYS` entries; `ARGV` the leases' length in ms, then for each mode (`nothing`, `entry`, `past`, `leased`, `anything`),
-/// the header seen and the lease's header. Returns for each nothing if granted, else the header that is there, `foreign` or
-/// `intended`.
+/// `KEYS` entries; `ARGV` the leases' length in ms, then for each entry the mode (`nothing`,
+/// `entry`, `past`, `leased`, `anything`), the header that was read and the lease's header. Returns
+/// for each entry nothing if the lease was granted, otherwise the header that is stored, `foreign`
+/// or `intended`.
 pub(super) static LEASE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/lease.lua")));
 
-/// `KEYS` entries; `ARGV` length in ms, then a token each. Returns for each whether the lease was there.
+/// `KEYS` entries; `ARGV` the length in ms, then a token each. Returns for each whether the lease
+/// was found.
 pub(super) static RENEW: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/renew.lua")));
 
-/// `KEYS` entry; `ARGV` token. Gives the lease back; content that was kept under it stays.
+/// `KEYS` an entry; `ARGV` a token. Gives the lease back; content that was kept under it stays.
 pub(super) static RELEASE: LazyLock<Lua> =
     LazyLock::new(|| script(include_str!("lua/release.lua")));
 
-/// `KEYS` entries, then the generations of all of them; `ARGV` how many entries, the time to live of the generations in
-/// ms, then for each token, header, payload, how long it is fresh and how long it is kept after that, in ms. Stores those
-/// whose key still holds the lease; returns for each whether it did.
+/// `KEYS` entries, then the generations of all of them; `ARGV` the number of entries, the TTL of
+/// the generations in ms, then for each entry the token, header, payload, how long it is fresh and
+/// how long it is kept after that, in ms. Stores the entries whose key still holds the lease;
+/// returns for each whether it was stored.
 pub(super) static FILL: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/fill.lua")));
 
-/// `KEYS` generations; `ARGV` a time to live in ms. Extends those that have less than half of it left.
+/// `KEYS` generations; `ARGV` a TTL in ms. Extends those that have less than half of it left.
 pub(super) static TOUCH: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/touch.lua")));
 
-/// `KEYS` entries to remove, then generations; `ARGV` how many entries, the generations' time to live in ms, the tokens
-/// of intents that end, a nonce each. Other intents that have not expired stay. Behind a `?` the nonce
-/// is for a generation that is left alone where there is none. Returns the time, and how many entries there were.
+/// `KEYS` entries to remove, then generations; `ARGV` the number of entries, the generations' TTL
+/// in ms, the tokens of the intents to end, then a nonce for each generation. Other live intents
+/// stay. A nonce after a `?` is for a generation that must not be created if it is missing. Returns
+/// the time, and how many entries were removed.
 pub(super) static INVALIDATE: LazyLock<Lua> =
     LazyLock::new(|| script(include_str!("lua/invalidate.lua")));
 
-/// `KEYS` entries of rows, as many generations of their resources, then more generations; `ARGV` how many rows, the
-/// generations' time to live in ms, the token, the intent's length in ms, `intend` or `renew`, a nonce for each generation.
-/// Returns the time, and whether the intent stands on a resource in place of a row.
+/// `KEYS` entries of rows, as many generations of their resources, then more generations; `ARGV`
+/// the number of rows, the generations' TTL in ms, the token, the intent's length in ms, `intend`
+/// or `renew`, then a nonce for each generation. Returns the time, and whether the intent was put
+/// on a resource instead of a row.
 pub(super) static INTEND: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/intend.lua")));
 
-/// `KEYS` an entry, then generations; `ARGV` the generations' time to live in ms, a nonce each. Ends intents whose time
-/// is over.
+/// `KEYS` an entry, then generations; `ARGV` the generations' TTL in ms, then a nonce each. Removes
+/// expired intents.
 pub(super) static PRUNE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/prune.lua")));
 
-/// `KEYS` the list of what is switched off for all processes, one name a line; `ARGV` a name, and
-/// `1` to switch it on or `0` to switch it off. Returns the list. It has no time to live: what an
-/// operator has switched off stays off until somebody switches it on.
+/// `KEYS` the list of reads that are switched off for all processes, one name per line; `ARGV` a
+/// name, and `1` to switch it on or `0` to switch it off. Returns the list. It has no TTL: reads
+/// that an operator has switched off stay off until somebody switches them on.
 pub(super) static SWITCH: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/switch.lua")));
 
-/// `KEYS` entries; `ARGV` `derived` or `all`, stored-before in ms or an empty string. Removes those of this
-/// framework that fit; returns how many. One that was stored later than now was stored before the clock was set back.
+/// `KEYS` entries; `ARGV` `derived` or `all`, and stored-before in ms or an empty string. Removes
+/// those entries of this framework that match; returns how many. An entry with a time in the future
+/// was stored before the clock was set back.
 pub(super) static REMOVE: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/remove.lua")));
 
-/// `KEYS` what the caller's loads wait for; `ARGV` the beginning of such keys, the token of the lease that they wait for, for
-/// how long in ms, their own tokens. Adds the one to the others', and returns whether the load under that lease waits for one
-/// of them, directly or through others.
+/// `KEYS` the records of the caller's loads; `ARGV` the prefix of such keys, the token of the lease
+/// that they wait for, for how long in ms, then their own tokens. Records that they wait for it.
+/// Returns whether the load under that lease waits for one of them, directly or through others.
 pub(super) static WAIT: LazyLock<Lua> = LazyLock::new(|| script(include_str!("lua/wait.lua")));

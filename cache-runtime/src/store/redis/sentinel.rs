@@ -1,7 +1,8 @@
-//! Sentinels: which server is the primary, and that it still is.
+//! Asks Sentinels which server is the primary, and watches that it still is.
 //!
-//! All of them are asked, and the answer with the highest epoch counts: the first usable one may be of a Sentinel that was cut
-//! off. Without an answer of the majority nothing is served, since a failover may have taken place on the other side.
+//! All of them are asked, and the answer with the highest epoch counts: the first usable one may
+//! come from a Sentinel that was cut off. Without answers of the majority nothing is served, since
+//! a failover may have taken place on the other side.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,30 +24,30 @@ use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::{RedisConfig, SentinelConfig};
 
-/// How long after one round the next begins. With the time that an answer may take it is a second.
+/// The pause between two rounds. Together with the time of an answer it is a second.
 const INTERVAL: Duration = Duration::from_millis(750);
 /// How long an answer may take.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
-/// For how long the majority may be missing before nothing is served any more.
+/// How long the majority may be missing before nothing is served any more.
 const MINORITY: Duration = Duration::from_secs(2);
-/// For how long former primaries are looked after that don't answer.
+/// How long former primaries are watched that don't answer.
 const FENCE: Duration = Duration::from_secs(4);
 const FENCE_PAUSE: Duration = Duration::from_millis(10);
-/// What a Sentinel says when another server has become the primary.
+/// The message of a Sentinel when another server has become the primary.
 const SWITCHED: &str = "+switch-master";
 
-/// What the Sentinels say together.
+/// The combined answer of the Sentinels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) host: String,
     pub(super) port: u16,
-    /// How many failovers there were.
+    /// The number of failovers.
     pub(super) epoch: u64,
-    /// The other servers, one of which may have been the primary.
+    /// The other servers. One of them may have been the primary.
     pub(super) others: Vec<(String, u16)>,
 }
 
-/// Connections to all Sentinels, made as they are needed.
+/// Connections to all Sentinels, made when they are needed.
 pub(super) struct Sentinels {
     config: RedisConfig,
     sentinel: SentinelConfig,
@@ -111,7 +112,8 @@ impl Sentinels {
         latest.ok_or_else(|| Error::unavailable("no Sentinel is named"))
     }
 
-    /// Gives the connection up once another server is the primary, or the majority of the Sentinels is away.
+    /// Closes the connection once another server is the primary, or the majority of the Sentinels
+    /// is away.
     pub(super) async fn watch(mut self, link: &Link, epoch: u64) -> Infallible {
         let mut missing: Option<Instant> = None;
         loop {
@@ -136,7 +138,7 @@ impl Sentinels {
     }
 }
 
-/// Of one Sentinel, over its connection.
+/// Asks one Sentinel over its connection.
 async fn answer(
     connection: &mut Option<MultiplexedConnection>,
     config: &RedisConfig,
@@ -202,7 +204,7 @@ async fn connect(
         match dial(config, address, on_push).await {
             Ok((mut connection, is_resp3)) => {
                 if is_resp3 {
-                    // Without it the next round hears of a failover.
+                    // If this fails, the next round learns of a failover.
                     let _ = connection.subscribe(SWITCHED).await;
                 }
                 return Ok(connection);
@@ -213,7 +215,8 @@ async fn connect(
     Err(last)
 }
 
-/// Holds a fence until the server there is no primary, or can't answer anybody, or the time is up.
+/// Holds a fence until the server is no primary any more, can't answer anybody, or the time is
+/// over.
 pub(super) async fn look_after(config: RedisConfig, fence: Fence) {
     let end = clock::now() + FENCE;
     while clock::now() < end {
@@ -243,7 +246,7 @@ async fn role_at(config: &RedisConfig) -> Result<String, Error> {
     Err(last)
 }
 
-/// Whether nobody can connect there: the process is gone, or it is loading and answers no reads.
+/// Whether nobody can connect: the process is gone, or it is loading its data and answers no reads.
 fn is_refusal(error: &Error) -> bool {
     let text = error.to_string().to_ascii_lowercase();
     text.contains("connection refused") || text.starts_with("loading")

@@ -1,8 +1,9 @@
-//! Keys that are read by themselves, after a look at how long their value is.
+//! Keys that are read alone, after their length has been checked.
 //!
-//! A value of another program may be so large that its transfer keeps the connection busy for longer than commands may
-//! take, and everybody behind it gets no answer. So a key whose value was larger than any of ours is read no more while it
-//! is that large; and each key of a command that had no answer is asked for its length before it is read again.
+//! A value of another program may be so large that its transfer takes longer than the time limit of
+//! a command, and all commands behind it get no answer. So a key whose value was larger than the
+//! cache stores is not read while its value is that large. After a command without an answer, the
+//! length of each of its keys is checked before it is read again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,8 @@ use crate::base::clock::{self, Instant};
 use crate::base::nonce::hash128;
 use crate::store::Probe;
 
-/// How long a key is remembered after it was last seen to be too large, or to be in a command without an answer.
+/// How long a key is remembered after it was last seen to be too large, or to be in a command
+/// without an answer.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// How many are remembered of each kind. Forgetting one costs the transfer of its value.
 const MOST: usize = 1024;
@@ -22,23 +24,25 @@ const MOST: usize = 1024;
 /// The keys of a store that are set aside.
 #[derive(Debug, Default)]
 pub(super) struct SetAside {
-    /// How many there are, to spare reads the lock.
+    /// Their number, so that a read usually needs no lock.
     count: AtomicUsize,
     keys: Mutex<Keys>,
 }
 
 #[derive(Debug, Default)]
 struct Keys {
-    /// An outage adds many suspects at once, and they are not to push out what is known.
+    /// Apart from the suspects: an outage adds many suspects at once, which must not evict known
+    /// keys.
     oversized: Recent,
     suspects: Recent,
 }
 
-/// The last keys, by hash, and until when each is remembered.
+/// The latest keys, by hash, and until when each is remembered.
 #[derive(Debug, Default)]
 struct Recent {
     until: HashMap<u128, Instant>,
-    /// In the order of their times. One that was forgotten, or has a later time by now, is not in `until` with this one.
+    /// In the order of their times. An element is outdated if `until` has no time, or a later one,
+    /// for its key.
     order: VecDeque<(u128, Instant)>,
 }
 
@@ -59,7 +63,7 @@ impl SetAside {
         })
     }
 
-    /// Those among these keys that are set aside.
+    /// The keys among these that are set aside.
     pub(super) fn among<'k>(&self, asked: impl Iterator<Item = &'k str>) -> Vec<&'k str> {
         if self.is_empty() || crate::base::mutation::is_active("oversized-not-set-aside") {
             return Vec::new();
@@ -67,7 +71,7 @@ impl SetAside {
         self.change(|keys| asked.filter(|key| keys.hold(hash(key))).collect())
     }
 
-    /// These were in a command that had no answer.
+    /// Adds the keys of a command that got no answer.
     pub(super) fn suspect<'k>(&self, asked: impl Iterator<Item = &'k str>) {
         self.change(|keys| {
             for key in asked {
@@ -79,7 +83,7 @@ impl SetAside {
         });
     }
 
-    /// The value under this key is larger than any of ours.
+    /// Adds a key whose value is too large.
     pub(super) fn is_oversized(&self, key: &str) {
         self.change(|keys| {
             let key = hash(key);
@@ -88,7 +92,7 @@ impl SetAside {
         });
     }
 
-    /// It is not.
+    /// Removes a key whose value is not too large.
     pub(super) fn is_ordinary(&self, key: &str) {
         self.change(|keys| {
             let key = hash(key);
@@ -97,7 +101,7 @@ impl SetAside {
         });
     }
 
-    /// What is over leaves first, so that reads are spared the lock again some time after an outage.
+    /// Expired keys are removed first, so that some time after an outage reads need no lock again.
     fn change<T>(&self, change: impl FnOnce(&mut Keys) -> T) -> T {
         let mut keys = self.keys.lock();
         let now = clock::now();
@@ -119,7 +123,7 @@ impl Keys {
 impl Recent {
     fn remember(&mut self, key: u128) {
         let now = clock::now();
-        // Each read of an oversized key says so; its time is moved when half of it is over.
+        // Each read of an oversized key reports it; its time is extended when half of it is over.
         if let Some(until) = self.until.get(&key)
             && *until > now + REMEMBERED / 2
         {
@@ -128,7 +132,7 @@ impl Recent {
         let until = now + REMEMBERED;
         self.until.insert(key, until);
         self.order.push_back((key, until));
-        // Keys that are forgotten and come again leave more than one place behind.
+        // A key that is removed and added again leaves more than one element.
         while self.until.len() > MOST || self.order.len() > 2 * MOST {
             self.forget_first();
         }
@@ -188,14 +192,14 @@ mod tests {
         }
         assert!(aside.keys.lock().suspects.order.len() <= 2 * MOST);
 
-        // Seen again, it is remembered for longer, however often.
+        // Each new report extends the time.
         tokio::time::advance(REMEMBERED / 2).await;
         (0..100).for_each(|_| aside.is_oversized("users:1"));
         assert_eq!(aside.keys.lock().oversized.order.len(), 2);
         tokio::time::advance(REMEMBERED / 2).await;
         assert!(holds(&aside, "users:1") && !holds(&aside, "teams:1500"));
 
-        // What is over leaves also where nothing new comes.
+        // Expired keys are removed even if no new key is added.
         tokio::time::advance(REMEMBERED).await;
         assert!(!holds(&aside, "users:1"));
         assert!(aside.is_empty());

@@ -1,4 +1,4 @@
-//! Slots: which one a key lies in, and which node has it.
+//! Slots of a cluster: which slot a key belongs to, and which node has it.
 //!
 //! The rules are those of the [cluster specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
 
@@ -34,7 +34,8 @@ fn crc16(bytes: &[u8]) -> u16 {
     })
 }
 
-/// What decides a key's slot: what is between its first `{` and the next `}`, if there is anything, else all of it.
+/// The part of a key that decides its slot: the text between the first `{` and the next `}`, if
+/// there is any, otherwise the whole key.
 fn hashed(key: &str) -> &str {
     tag(key).unwrap_or(key)
 }
@@ -51,13 +52,14 @@ pub(super) fn slot_of(key: &str) -> u16 {
     crc16(hashed(key).as_bytes()) % SLOTS
 }
 
-/// What stands between a namespace and the name of what a generation is of.
+/// The text between a namespace and a generation's name.
 const GENERATION: &str = "@gen:";
 
-/// The key of a generation in a cluster: with a hash tag around the resource or the tag, so that both generations of a resource
-/// lie in one slot. Where the namespace has a hash tag, all keys lie in one slot, and the key stays as it is.
+/// The key of a generation in a cluster. It has a hash tag around the resource or tag, so that both
+/// generations of a resource are in one slot. If the namespace has a hash tag, all keys are in one
+/// slot, and the key stays unchanged.
 pub(super) fn tagged(key: &str) -> String {
-    // Ids are escaped, so that the last one is ours.
+    // Ids are escaped, so the last occurrence is ours.
     let Some(at) = key.rfind(GENERATION).map(|at| at + GENERATION.len()) else {
         return key.to_owned();
     };
@@ -65,7 +67,7 @@ pub(super) fn tagged(key: &str) -> String {
     if tag(before).is_some() || name.is_empty() || name.contains('{') {
         return key.to_owned();
     }
-    // A tag's name begins with the sign that stands before `derived`.
+    // A tag's name begins with `~`, the character before `derived`.
     let end = name
         .char_indices()
         .skip(1)
@@ -80,7 +82,8 @@ pub(super) fn tagged(key: &str) -> String {
     format!("{before}{{{of}}}{rest}")
 }
 
-/// The key of a generation as it is outside of a cluster, from the one in a cluster; `None` for all other keys.
+/// The key of a generation outside of a cluster, from the one in a cluster; `None` for all other
+/// keys.
 pub(super) fn untagged(key: &[u8]) -> Option<String> {
     let key = std::str::from_utf8(key).ok()?;
     let at = key.rfind(GENERATION)? + GENERATION.len();
@@ -90,7 +93,8 @@ pub(super) fn untagged(key: &[u8]) -> Option<String> {
     (tagged(&plain) == key).then_some(plain)
 }
 
-/// The slots that a node says it has, and its epoch (`CLUSTER NODES`), to be compared; `None` if it is no primary.
+/// The slots that a node claims, and its epoch (`CLUSTER NODES`), for comparison; `None` if it is
+/// no primary.
 pub(super) fn own_slots(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
@@ -100,7 +104,7 @@ pub(super) fn own_slots(text: &str) -> Option<String> {
             return None;
         }
         let epoch = fields.nth(3)?;
-        // Not what is on its way: whose a slot is changes with its last step.
+        // Without slots that are being moved: the owner changes with the last step.
         let slots = fields.skip(1).filter(|slot| !slot.starts_with('['));
         Some(
             std::iter::once(epoch)
@@ -111,23 +115,23 @@ pub(super) fn own_slots(text: &str) -> Option<String> {
     })
 }
 
-/// What a node says of itself and of the others (`CLUSTER NODES`).
+/// A node's view of itself and of the others (`CLUSTER NODES`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct View {
     /// The node's own id.
     pub(super) id: String,
-    /// All of them, with itself.
+    /// All nodes, itself included.
     pub(super) nodes: Vec<Seen>,
 }
 
-/// A node as one of them sees it.
+/// One node in such a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) id: String,
-    /// Where it is; empty where a node does not know its own.
+    /// Its address; empty if a node does not know its own.
     pub(super) host: String,
     pub(super) port: u16,
-    /// The name that it was given, for certificates.
+    /// Its configured host name, for certificates.
     pub(super) name: Option<String>,
     pub(super) is_primary: bool,
     /// The primary of a replica.
@@ -187,7 +191,7 @@ impl View {
         self.own().filter(|own| own.is_primary).map(|own| own.epoch)
     }
 
-    /// Whether it takes itself for the owner of one of these slots.
+    /// Whether it claims one of these slots.
     pub(super) fn owns_any(&self, slots: &SlotSet) -> bool {
         let own = self.own().filter(|own| own.is_primary);
         own.is_some_and(|own| {
@@ -200,17 +204,17 @@ impl View {
     }
 }
 
-/// `0-5460` or `5461`; slots on their way, in brackets, are the business of their owner.
+/// `0-5460` or `5461`. Slots that are being moved, in brackets, are left out.
 fn range(text: &str) -> Option<Range<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
     (first <= last && last < SLOTS).then(|| first..last + 1)
 }
 
-/// Who owns which slot, from what all nodes say that answered, by id.
+/// The owner of each slot, from the answers of all nodes, by id.
 ///
-/// What a node says of itself counts; what others say of it counts where it has not answered. Where two claim a slot, the one
-/// with the later epoch has it.
+/// A node's statement about itself counts. Statements of others count if it has not answered. If
+/// two nodes claim a slot, the one with the later epoch has it.
 pub(super) fn owners(views: &[View]) -> Vec<Option<&Seen>> {
     let mut owners: Vec<Option<&Seen>> = vec![None; SLOTS.into()];
     let has_answered = |id: &str| views.iter().any(|view| view.id == id);
@@ -349,7 +353,7 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001 myself,master - 0
     fn a_node_speaks_for_itself_and_the_later_epoch_wins() {
         let a = view("a", &[("a", 1, 0..10), ("b", 2, 10..20)]);
         let b = view("b", &[("a", 1, 0..9), ("b", 3, 9..20)]);
-        // Only one of them has heard of the move.
+        // Only one of them has learnt of the move.
         assert_eq!(owner(&[a.clone(), b.clone()], 9).as_deref(), Some("b"));
         assert_eq!(owner(std::slice::from_ref(&a), 9).as_deref(), Some("a"));
         // The former owner knows, and the new one has not answered; a third is behind.

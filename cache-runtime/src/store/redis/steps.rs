@@ -1,4 +1,4 @@
-//! Scripts for many keys at once: as many as fit into one step, so that nobody else waits behind it.
+//! Scripts for many keys: sent in steps, so that each step delays other commands only a little.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ impl RedisStore {
             let header = fill.header(probe.kind, SCRIPT_SETS_IT);
             let payload = match fill.payload {
                 Payload::Encoded(bytes) => Vec::from(bytes),
-                // For people who look: an absence reads as one.
+                // For readers with `redis-cli`: an absence is shown as null.
                 Payload::Empty => b"null".to_vec(),
                 Payload::Decoded(_) => {
                     return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));

@@ -1,4 +1,4 @@
-//! What lies under the keys of a read, decoded.
+//! Decodes the values of the keys that a read has asked for.
 
 use bytes::{Buf, Bytes};
 pub(super) use redis::Value;
@@ -11,12 +11,12 @@ use crate::protocol::entry::{Content, Header, Stamp};
 use crate::protocol::generation::{Generation, StampBase, last_deadline};
 use crate::store::{Found, Look, Payload};
 
-/// What a generation's key holds; `None` if it holds nothing, or something else.
+/// The generation in a value; `None` if there is none, or something else.
 pub(super) fn generation(value: &Value) -> Option<Generation> {
     Generation::parse(text(value)?)
 }
 
-/// What the generations say that one or more entries depend on.
+/// The generations that one or more entries depend on.
 pub(super) struct GenerationSet {
     base: StampBase,
     /// The last deadline of the intents on them.
@@ -24,7 +24,7 @@ pub(super) struct GenerationSet {
 }
 
 impl GenerationSet {
-    /// Of generations that lie on several servers.
+    /// From generations of several servers.
     pub(super) fn new(base: StampBase, intended: Option<Millis>) -> Self {
         Self { base, intended }
     }
@@ -40,11 +40,11 @@ impl GenerationSet {
     }
 }
 
-/// What lies under an entry's key.
+/// The value of an entry's key.
 #[derive(Clone)]
 pub(super) struct StoredValue {
     found: Found,
-    /// The last deadline of the intents in its place.
+    /// The last deadline of the intents that are stored instead of an entry.
     intended: Option<Millis>,
 }
 
@@ -52,7 +52,7 @@ impl StoredValue {
     pub(super) fn of(value: Value) -> Self {
         match value {
             Value::BulkString(bytes) => Self::of_bytes(bytes),
-            // Nothing, or something that is not a string; the lease will tell them apart.
+            // Nothing, or a value that is not a string; the lease script tells them apart.
             _ => Self {
                 found: Found::Nothing,
                 intended: None,
@@ -85,7 +85,7 @@ impl StoredValue {
         }
     }
 
-    /// How many bytes the value has.
+    /// The length of the value in bytes.
     pub(super) fn len(&self) -> usize {
         match &self.found {
             Found::Entry(_, payload) => Header::LEN + payload.len(),
@@ -93,8 +93,8 @@ impl StoredValue {
         }
     }
 
-    /// What there is to see under this key; `None` if an entry of another key was answered, and the connection was given
-    /// up for it.
+    /// What the read has found under this key. `None` if an entry of another key was returned, and
+    /// the connection was closed because of it.
     pub(super) fn look(
         self,
         key: &str,
@@ -117,9 +117,9 @@ impl StoredValue {
     }
 }
 
-/// The last deadline of the intents that stand in the place of an entry.
+/// The last deadline of the intents that are stored instead of an entry.
 fn intents(bytes: &[u8]) -> Option<Millis> {
     let intents = bytes.strip_prefix(INTENTS.as_bytes())?;
-    // What is damaged is for the server to prune.
+    // Damaged intents are left for the server to prune.
     Some(last_deadline(intents).unwrap_or(Millis(0)))
 }

@@ -1,4 +1,4 @@
-//! Keeps a connection: makes it, watches it, and makes it again, for ever.
+//! Keeps a connection: makes it, watches it, and replaces it whenever it is lost.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -36,36 +36,38 @@ use crate::base::nonce::Nonce;
 use crate::config::RedisConfig;
 use crate::store::{Circuit, ConnectionWatch};
 
-/// How long making a connection may take: longer than a command, since nobody waits for it.
+/// How long connecting may take. It may take longer than a command, since no caller waits for it.
 const CONNECT_BUDGET: Duration = Duration::from_secs(1);
 
-/// More reasons than these are not said of one outage.
+/// At most this many reasons are logged for one outage.
 const REASONS: usize = 8;
 
-/// How many times it is tried, to know how long an answer takes at best.
+/// How many round trips are measured, to know the shortest.
 const PROBES: usize = 3;
 
-/// How often the server's clock is read: for as long as this, readers don't know that it was set.
+/// How often the server's clock is read. A change of the clock goes unnoticed for at most this
+/// time.
 const TIME_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the application's runtime may take to have made one; it polls nothing while its threads are blocked.
+/// How long the application's runtime may take to connect. It polls nothing while its threads are
+/// blocked.
 const ANSWER_BUDGET: Duration = CONNECT_BUDGET.saturating_mul(2);
 
-/// The link in use, replaced by the task of [`keep`].
+/// The current connection, which the task of [`keep`] replaces.
 pub(super) struct Links {
     current: ArcSwapOption<Link>,
     breaker: Breaker,
-    /// For those who wait for the next one.
+    /// For tasks that wait for the next connection.
     pub(super) connection: ConnectionWatch,
-    /// Why there was none, the last time.
+    /// Why there was no connection, the last time.
     failure: Mutex<Option<String>>,
     /// Turns true after the first attempt to connect.
     attempted: watch::Sender<bool>,
-    /// In front of acknowledgements, while a former primary may still answer.
+    /// Delays acknowledgements while a former primary may still answer.
     pub(super) fences: Arc<Fences>,
-    /// Which servers were the primary, for what has to be told to the next one.
+    /// Counts the servers that have been the primary, for invalidations that have to be repeated.
     pub(super) changes: watch::Sender<u64>,
-    /// What the next primary may not know, where Sentinels name one.
+    /// Recent invalidations that the next primary may not know; only with Sentinels.
     pub(super) recent: Option<Arc<Recent>>,
 }
 
@@ -91,7 +93,7 @@ impl Links {
         self.using(Arc::clone)
     }
 
-    /// The same without a count, which all threads would write to.
+    /// Like `current`, without a reference count, which all threads would write to.
     pub(super) fn using<T>(&self, using: impl FnOnce(&Arc<Link>) -> T) -> Result<T, Error> {
         let link = self.current.load();
         let link = link.as_ref().filter(|link| link.is_usable());
@@ -105,7 +107,7 @@ impl Links {
 
     pub(super) fn circuit(&self) -> Circuit {
         match self.breaker.circuit() {
-            // Given up, and the task that keeps it has not heard of it yet.
+            // It was closed, and the supervisor has not noticed yet.
             Circuit::Closed if !self.is_connected() => Circuit::Open,
             circuit => circuit,
         }
@@ -124,18 +126,18 @@ impl Links {
     }
 }
 
-/// What is said of a server that runs no scripts.
+/// The error for a server that runs no scripts.
 const NO_SCRIPTS: &str = "the server runs no scripts by EVALSHA or EVAL, which every change of the cache is made of; permit them (`+evalsha +script|load`), don't rename them, or use another server";
 
-/// What is said of a peer whose answers are not those to what it was asked.
+/// The error for a peer whose answers belong to other commands.
 const OUT_OF_STEP: &str = "the peer's answers are not those to what it was asked";
 
-/// Marks the error of a server that answers and takes no writes.
+/// Marks the error of a server that answers reads and takes no writes.
 #[derive(Debug, thiserror::Error)]
 #[error("writes are refused")]
 struct RefusesWrites;
 
-/// What the task that keeps the link needs to know.
+/// The settings of the supervisor.
 #[derive(Clone)]
 pub(super) struct Keeper {
     pub(super) config: RedisConfig,
@@ -144,16 +146,17 @@ pub(super) struct Keeper {
     pub(super) tracking: Option<Tracking>,
     pub(super) misplaced: Arc<Misplaced>,
     pub(super) set_aside: Arc<SetAside>,
-    /// For one command.
+    /// The budget of one command.
     pub(super) budget: Duration,
-    /// The application's runtime, if it has worker threads that poll on their own: a connection driven there
-    /// answers without waking another thread. When that runtime ends, the next link is driven here.
+    /// The application's runtime, if it has worker threads that poll on their own. A connection
+    /// that it drives answers without waking another thread. When that runtime ends, the cache's
+    /// own drives the next connection.
     pub(super) application: Option<Handle>,
-    /// Whether it is a node of a cluster, which says more of its own.
+    /// Whether the server is a node of a cluster, whose messages are logged by other code.
     pub(super) is_node: bool,
 }
 
-/// Why a connection is kept no longer.
+/// Why a connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {
     /// The cache is closed, or the node has no slots any more.
@@ -162,22 +165,24 @@ pub(super) enum Kept {
     IsCluster,
 }
 
-/// The runtime to drive connections on: the caller's, if it does not depend on somebody blocking on it.
+/// The runtime that drives connections: the caller's, if its threads poll without a caller that
+/// blocks on it.
 pub(super) fn driving_runtime() -> Option<Handle> {
     Handle::try_current()
         .ok()
         .filter(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
-/// Connects, and connects again, until `closing` says so, or the server is found to be a node of a cluster.
+/// Connects, and connects again, until `closing` is set, or the server turns out to be a node of a
+/// cluster.
 pub(super) async fn keep(
     links: Arc<Links>,
     mut keeper: Keeper,
     mut closing: watch::Receiver<bool>,
 ) -> Kept {
-    // Why there is no connection, as far as it was said.
+    // The reasons that were logged in this outage.
     let mut said = Vec::new();
-    // What its server lacks, as far as it was said.
+    // The missing capabilities that were logged.
     let mut lacking: Vec<String> = Vec::new();
     let mut former = None;
     loop {
@@ -193,19 +198,21 @@ pub(super) async fn keep(
                 for number in 0..WORKERS {
                     let way = link.round_trip;
                     let worker = Worker::new(Arc::clone(&link), number, way, keeper.budget);
-                    // On that very runtime: what wakes them need not wake another thread.
+                    // On the same runtime, so that waking the workers need not wake another thread.
                     link.home.spawn(worker.drive());
                 }
                 if let Some(Found { named, .. }) = &found {
                     hold_acknowledgements(&links, &keeper.config, named);
                 }
-                // Before anything is read over it: in the epoch of the others that would be kept.
+                // Before anything is read over it. Otherwise a read would be kept in the epoch of
+                // an earlier connection.
                 link.state.opens();
                 links.set(Some(Arc::clone(&link)));
                 if let Some(tracker) = link.tracker() {
                     tracker.is_ready();
                 }
-                // The address as well: where servers don't say who they are, all have one identity.
+                // With the address, since servers that don't identify themselves all have the same
+                // identity.
                 let server = (link.server, link.address);
                 match former.replace(server) {
                     Some(former) if former != server => {
@@ -229,7 +236,8 @@ pub(super) async fn keep(
                     }
                 }
                 links.attempted.send_replace(true);
-                // Of a worker that does not get to it: its runtime's threads are all blocked.
+                // A worker that does not get to run, because all threads of its runtime are
+                // blocked.
                 let overdue = || link.state.unanswered(keeper.budget);
                 tokio::select! {
                     () = link.state.changed.notified() => {}
@@ -263,7 +271,8 @@ pub(super) async fn keep(
             links.connection.failed();
         }
         links.attempted.send_replace(true);
-        // Each reason once in an outage: the connection that was closed may be refused now for another.
+        // Each reason once in an outage. A connection that was closed for one reason may be refused
+        // now for another.
         if said.len() < REASONS && !said.contains(&reason) {
             let RedisConfig { host, port, .. } = &keeper.config;
             match keeper.is_node {
@@ -287,7 +296,7 @@ pub(super) async fn keep(
     Kept::ToTheEnd
 }
 
-/// Reads the server's clock again from time to time.
+/// Reads the server's clock again at intervals.
 async fn keep_time(link: &Link) -> Infallible {
     loop {
         tokio::time::sleep(TIME_INTERVAL).await;
@@ -310,7 +319,8 @@ async fn connect(keeper: &mut Keeper) -> Result<(Link, Option<Found>), Error> {
             }
             // That runtime has ended.
             Ok(Err(_)) => keeper.application = None,
-            // Its threads are all blocked, perhaps by one who waits for this. The next link may be driven there.
+            // Its threads are all blocked, perhaps by a caller that waits for this. It may drive
+            // the next connection.
             Err(_) => attempt.abort(),
         }
     }
@@ -340,7 +350,7 @@ async fn open(mut keeper: Keeper) -> Result<(Link, Option<Found>), Error> {
     Ok((open_server(keeper).await?, found))
 }
 
-/// Watches what the Sentinels say, where there are any.
+/// Watches the answers of the Sentinels, if there are any.
 async fn watch_sentinels(link: &Link, found: Option<Found>) -> Infallible {
     match found {
         Some(Found {
@@ -350,8 +360,8 @@ async fn watch_sentinels(link: &Link, found: Option<Found>) -> Infallible {
     }
 }
 
-/// Nothing is acknowledged until none of the other servers takes itself for the primary: one that was goes on answering, and
-/// taking writes, until it has heard of the change.
+/// Delays acknowledgements until no other server claims to be the primary. A former primary goes on
+/// answering, and taking writes, until it learns of the change.
 fn hold_acknowledgements(links: &Links, config: &RedisConfig, named: &Named) {
     for (host, port) in &named.others {
         let mut slots = SlotSet::default();
@@ -364,7 +374,7 @@ fn hold_acknowledgements(links: &Links, config: &RedisConfig, named: &Named) {
 async fn open_server(keeper: Keeper) -> Result<Link, Error> {
     let opened = tokio::time::timeout(CONNECT_BUDGET, async {
         let addresses = address::of(&keeper.config).await?;
-        // One that does not answer leaves time for the others.
+        // The time is divided, so that one server that does not answer leaves time for the others.
         let budget = CONNECT_BUDGET / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let mut first_error = None;
         for address in &addresses {
@@ -407,7 +417,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         epoch,
         clock,
     } = identify(&mut connection, *trust_restart, keeper.is_node).await?;
-    // A server that is loading, or lets us log in but not read, is not one to send reads to.
+    // A server that is loading its data, or accepts the login but no reads, must not be used.
     let probe = match health.key() {
         Some(key) => redis::cmd("MGET").arg(key.as_str()).clone(),
         None => redis::cmd("PING"),
@@ -417,7 +427,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         let sent = clock::now();
         match probe.query_async::<Value>(&mut connection).await {
             Ok(_) => {}
-            // The slot has just moved, which says nothing of the server.
+            // The slot has just moved, which says nothing about the server.
             Err(error) if keeper.is_node && error.code() == Some("MOVED") => {}
             Err(error) => return Err(described(error)),
         }
@@ -428,7 +438,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         let mut connection = connection.clone();
         async move { script.load(&mut connection).await }
     });
-    // Who may not load them may not run them, and is told so by each.
+    // A user that may not load scripts may not run them, and each script that is run reports that.
     let out_of_step = |loaded| matches!(loaded, Err(error) if is_no_answer(&error));
     if join_all(loads).await.into_iter().any(out_of_step) {
         return Err(Error::unavailable(OUT_OF_STEP));
@@ -445,7 +455,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
             return Err(Error::new(ErrorKind::Store, refused(&reason)).with_source(RefusesWrites));
         }
         Err(Ailment::RunsNoScripts(reason)) => {
-            // It answers reads, and takes no invalidations: its state is `reads-only`.
+            // The server answers reads and takes no invalidations: the state is `reads-only`.
             let text = format!("{NO_SCRIPTS} ({reason})");
             return Err(Error::new(ErrorKind::Store, text).with_source(RefusesWrites));
         }
@@ -474,7 +484,7 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
     })
 }
 
-/// Where another server than the one in use answers under the same name, and of which addresses that is not known.
+/// Other servers that answer under the same name, and the addresses that did not answer.
 pub(super) async fn others(
     link: &Link,
     config: &RedisConfig,
@@ -493,7 +503,7 @@ pub(super) async fn others(
             Ok(Ok(_)) if link.server == Nonce::NONE => silent.push(address),
             Ok(Ok(it)) if it.server == link.server => {}
             Ok(Ok(_)) => others.push(address),
-            // A replica is passed over when a connection is made.
+            // A replica is skipped when a connection is made.
             Ok(Err(error)) if error.to_string() == NO_PRIMARY => {}
             _ => silent.push(address),
         }
@@ -501,19 +511,20 @@ pub(super) async fn others(
     Ok((others, silent))
 }
 
-/// Asks again and again whether the server takes writes and is the primary, and gives the
-/// connection up when the answer is no.
+/// Checks again and again whether the server takes writes and is the primary. Closes the connection
+/// if not.
 async fn watch_health(link: &Link) -> Infallible {
     loop {
         tokio::time::sleep(health::INTERVAL).await;
-        // The link is given up by this where the answer says so.
+        // This closes the connection if the answer is no.
         if link.check_health().await.is_ok() {
             link.health.learn(&mut link.connection()).await;
         }
     }
 }
 
-/// Gives the connection up once its name no longer leads to its server. Where the name can't be resolved it is kept.
+/// Closes the connection when its name no longer leads to its server. If the name can't be
+/// resolved, the connection stays.
 async fn watch_address(link: &Link, config: &RedisConfig) -> Infallible {
     if config.host.parse::<IpAddr>().is_ok() {
         return std::future::pending().await;

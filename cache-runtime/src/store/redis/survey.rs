@@ -1,7 +1,8 @@
-//! How the server is set up, found out by commands that change nothing and that the cache sends anyway.
+//! Finds out how the server is set up, with commands that change nothing and that the cache sends
+//! anyway.
 //!
-//! `ACL DRYRUN` would say what is permitted, but only to a user who is permitted more than the cache needs, and only
-//! from Redis 7.0 on. So the commands themselves are tried, on a key that is not there.
+//! `ACL DRYRUN` would tell which commands are permitted. But it needs more permissions than the
+//! cache does, and Redis 7.0. So the commands themselves are tried, on a key that does not exist.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,29 +18,29 @@ use super::{RedisStore, glob, supervisor};
 use crate::base::error::{Error, ErrorKind};
 use crate::store::{Inquiry, Survey};
 
-/// No more steps of a scan than these: a sample, in a big database.
+/// The most steps of a scan: a sample, in a large database.
 const STEPS: usize = 16;
-/// No more keys than these are looked into.
+/// The most keys whose values are checked.
 const SAMPLE: usize = 256;
-/// So many foreign keys are named.
+/// The most foreign keys that are named.
 const NAMED: usize = 3;
-/// What follows the resource in the key that commands are tried on; an id would have it escaped.
+/// Follows the resource in the key that commands are tried on. In an id it would be escaped.
 const PROBE: &str = "@probe";
-/// As much of a value as tells what it is.
+/// The length of a value's start that tells what the value is.
 const HEAD: usize = 40;
 
-/// `KEYS` one that is not there. Tries what the scripts do with a key, and returns command and error by turns where
-/// there is one. Each of them changes nothing while the key is missing.
+/// `KEYS` one that does not exist. Tries the commands that the scripts use on a key, and returns
+/// each command that failed with its error. Each of them changes nothing while the key is missing.
 static TRY: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("lua/try.lua").to_owned()));
 
-/// `KEYS` to look into; `ARGV` how far. Returns how each value begins, `!` for what is no string, and nothing for what is
-/// not there.
+/// `KEYS` to check; `ARGV` how many bytes. Returns the start of each value, `!` if it is no string,
+/// and nothing if it does not exist.
 static HEADS: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("lua/heads.lua").to_owned()));
 
 impl RedisStore {
     pub(super) async fn surveyed(&self, inquiry: &Inquiry) -> Result<Survey, Error> {
         let link = match self.cluster() {
-            // Of one of its nodes, which are set up alike.
+            // One of its nodes, which are all set up alike.
             Some(cluster) => cluster.any_link()?,
             None => self
                 .links
@@ -50,7 +51,7 @@ impl RedisStore {
             missing: link.capabilities.missing.clone(),
             ..Survey::default()
         };
-        // Where INFO is not permitted, the operator has vouched for what it would say.
+        // If INFO is not permitted, the operator has vouched for the answer.
         if let Permitted::Yes(info) = self.try_command::<String>(&link, &["INFO"]).await? {
             let number = |name| info_field(&info, name).and_then(|value| value.parse().ok());
             survey.version = info_field(&info, "redis_version").map(str::to_owned);
@@ -59,7 +60,8 @@ impl RedisStore {
         }
         let (others, silent) = match self.cluster() {
             Some(_) => (Vec::new(), Vec::new()),
-            // Its address comes from the Sentinels, and not from a name that may lead to several.
+            // The address comes from the Sentinels, not from a name that may lead to several
+            // servers.
             None if self.redis.sentinel.is_some() => (Vec::new(), Vec::new()),
             None => supervisor::others(&link, &self.redis).await?,
         };
@@ -90,7 +92,7 @@ impl RedisStore {
         }
     }
 
-    /// The beginnings of keys that may be used; those that may not are noted.
+    /// The prefixes of keys that may be used; those that may not are recorded.
     async fn usable_keys(
         &self,
         link: &Arc<Link>,
@@ -145,7 +147,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Looks into the generations of the resources, and into a sample of all keys.
+    /// Checks the generations of the resources, and a sample of all keys.
     async fn look_for_foreign_values(
         &self,
         link: &Arc<Link>,
@@ -224,9 +226,9 @@ impl RedisStore {
 
 enum Permitted<T> {
     Yes(T),
-    /// The command, where the server names it.
+    /// The command, if the error names it.
     No(Option<String>),
-    /// The server does not have it, which was found out before the connection was used.
+    /// The server does not have it; this was found out before the connection was used.
     Unknown,
 }
 
@@ -241,7 +243,7 @@ fn permitted<T>(answer: Result<T, Error>) -> Result<Permitted<T>, Error> {
     }
 }
 
-/// Whether an error says that the user may not do this, in the words of Redis 6.2, 7.0 or later.
+/// Whether an error means a missing permission, in the texts of Redis 6.2, 7.0 and later.
 fn is_refusal(error: &str) -> bool {
     [
         "NOPERM",
@@ -259,7 +261,7 @@ fn named(error: &str) -> Option<String> {
     Some(rest.split_once('\'')?.0.to_lowercase())
 }
 
-/// Of whatever version.
+/// An entry of any format version.
 fn is_entry(head: &[u8]) -> bool {
     matches!(head, [b'C', b'R', b'T', version, b' ', ..] if version.is_ascii_digit())
 }

@@ -1,11 +1,11 @@
-//! What operators have switched off for all processes: a key with one name a line.
+//! The reads that operators have switched off for all processes: a key with one name per line.
 //!
-//! It is read when a connection is made, and with each question for the server's health, so every
-//! process knows of a change within a second and nothing else is sent for it.
+//! It is read when a connection is made, and with each health check. So every process learns of a
+//! change within a second, at no extra cost.
 //!
-//! Once something was switched off the key stays, empty where all is on again. So a key that is gone was
-//! lost, in a flush, a restart or a failover, and a process that knows what was off writes it back:
-//! what operators have switched off stays off until they switch it on.
+//! Once reads have been switched off, the key stays, even if everything is on again: then it is
+//! empty. So a missing key was lost in a flush, a restart or a failover, and a process that
+//! remembers the list writes it back. Reads stay off until an operator switches them on.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ impl SwitchList {
     }
 
     pub(super) async fn read(&self, connection: &mut MultiplexedConnection) {
-        // A value of another kind is an error, and leaves the switches as they are.
+        // A value of another type is an error, and leaves the switches unchanged.
         let read = redis::cmd("GET")
             .arg(&self.key)
             .query_async::<Option<String>>(connection)
@@ -51,7 +51,7 @@ impl SwitchList {
         }
     }
 
-    /// The key is gone. If anything was off it is written again, unless somebody else was faster.
+    /// The key is missing. Writes the list back, unless it is empty or another process was faster.
     async fn write_back(&self, connection: &mut MultiplexedConnection) {
         let names: Vec<String> = self.off.borrow().iter().cloned().collect();
         if names.is_empty() || crate::base::mutation::is_active("switches-lost-with-their-key") {
@@ -59,7 +59,7 @@ impl SwitchList {
         }
         let mut set = redis::cmd("SET");
         set.arg(&self.key).arg(names.join("\n")).arg("NX");
-        // Where it is refused, what is off stays off here, and it is tried again.
+        // If Redis refuses it, the reads stay off in this process, and the next check tries again.
         let _ = set.query_async::<Option<String>>(connection).await;
     }
 

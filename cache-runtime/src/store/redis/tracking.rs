@@ -1,8 +1,9 @@
-//! What the server says of changes (`CLIENT TRACKING`), and that it still says so.
+//! Receives the server's reports of key changes (`CLIENT TRACKING`).
 //!
-//! Reads are tracked on the connection they go over, in the default mode: the server remembers which keys were read, and
-//! pushes the name of one that changes. The client handles pushes in their order, by a call in the task that reads the
-//! connection; answers are handed to the tasks that wait for them, and so are handled at any time after that.
+//! Reads are tracked on the connection that they use, in the default mode: the server remembers
+//! which keys were read, and pushes the name of a key that changes. The client handles push
+//! messages in order, by a call in the task that reads the connection. Answers are passed to the
+//! tasks that wait for them, and may be handled at any time after that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,15 +17,15 @@ use super::slots::untagged;
 use crate::base::nonce::Nonce;
 use crate::local::{Beat, Local, Session};
 
-/// What each connection's tracker is made of.
+/// What the tracker of each connection is made of.
 #[derive(Clone)]
 pub(super) struct Tracking {
     local: Arc<Local>,
-    /// How the names of the heartbeats' keys begin, which nobody else uses; a number follows.
+    /// The prefix of the heartbeats' keys, which nobody else uses; a number follows.
     beats: Arc<str>,
-    /// Told when a connection has come into use.
+    /// Notified when a connection has come into use.
     opened: Arc<Notify>,
-    /// Whether it is of one primary of a cluster, among others.
+    /// Whether it belongs to one primary of a cluster.
     is_node: bool,
 }
 
@@ -38,7 +39,7 @@ impl Tracking {
         }
     }
 
-    /// That of one primary of a cluster.
+    /// The same for one primary of a cluster.
     pub(super) fn of_node(&self) -> Self {
         Self {
             opened: Arc::default(),
@@ -56,7 +57,7 @@ impl Tracking {
         self.opened.notified().await;
     }
 
-    /// For a connection that is about to be made.
+    /// The tracker of a connection that is about to be made.
     pub(super) fn tracker(&self) -> Tracker {
         Tracker {
             session: self.local.announce(),
@@ -68,15 +69,15 @@ impl Tracking {
     }
 }
 
-/// What the local tier learns over one connection.
+/// Passes key changes from one connection to the local tier.
 pub(super) struct Tracker {
     tracking: Tracking,
     pub(super) session: Session,
-    /// Whether the server has agreed.
+    /// Whether the server has agreed to track.
     is_on: AtomicBool,
-    /// Of a node of a cluster: the last heartbeat that was pushed.
+    /// The last heartbeat that was pushed; only for a node of a cluster.
     heard: AtomicU64,
-    /// Of a node of a cluster: the slots that it had at the last heartbeat, with its epoch.
+    /// The slots and the epoch at the last heartbeat; only for a node of a cluster.
     slots: Mutex<Option<String>>,
 }
 
@@ -94,7 +95,7 @@ impl Tracker {
         self.tracking.is_node
     }
 
-    /// The key of a heartbeat: in a slot of the node, where there are several.
+    /// The key of a heartbeat; on a node of a cluster it is in one of the node's slots.
     pub(super) fn key(&self, beat: Beat, tag: Option<&str>) -> String {
         let beats = &self.tracking.beats;
         match tag {
@@ -108,8 +109,9 @@ impl Tracker {
         self.heard.load(Ordering::Acquire) >= beat
     }
 
-    /// Takes over which slots a node has. Where they are other ones than before, or its epoch is, everything is dropped: a
-    /// slot has left, and whoever has it now reports its changes, or it has left and come back.
+    /// Stores the slots of a node. If they or its epoch have changed, all local entries are
+    /// dropped: a slot has left, and its new owner reports its changes, or it has left and come
+    /// back.
     pub(super) fn has_slots(&self, slots: String) {
         if crate::base::mutation::is_active("beat-ignores-slots") {
             return;
@@ -121,7 +123,8 @@ impl Tracker {
         }
     }
 
-    /// Asks the server to track what is read. Where it refuses, every read goes to it, as without a local tier.
+    /// Asks the server to track reads. If it refuses, every read is sent to it, as without a local
+    /// tier.
     pub(super) async fn start(&self, connection: &mut MultiplexedConnection) {
         match track(connection).await {
             Ok(()) => self.is_on.store(true, Ordering::Release),
@@ -129,12 +132,13 @@ impl Tracker {
         }
     }
 
-    /// The server can't track what is read.
+    /// Reports that the server can't track reads.
     pub(super) fn refuse(&self, why: &str) {
         self.local().warn(why);
     }
 
-    /// Reads go over the connection from now on. One to a node counts also where it does not track: nothing is served then.
+    /// Reads use the connection from now on. For a node this also counts if it does not track: then
+    /// no local entry is served.
     pub(super) fn open(&self) {
         match self.is_node() {
             true => self.local().open_beside(self.session),
@@ -148,12 +152,12 @@ impl Tracker {
         self.tracking.opened.notify_one();
     }
 
-    /// The connection is not used any more.
+    /// The connection is no longer used.
     pub(super) fn lost(&self) {
         self.local().close(self.session);
     }
 
-    /// A push: names of keys that have changed, or nothing for all of them.
+    /// Handles a push message: the names of changed keys, or none for all keys.
     pub(super) fn pushed(&self, data: &[Value]) {
         match data {
             [Value::Array(keys)] => {
@@ -185,7 +189,7 @@ impl Tracker {
     }
 }
 
-/// The number that a heartbeat's key ends with, but for a hash tag.
+/// The number at the end of a heartbeat's key, before a hash tag.
 fn number(beat: &[u8]) -> Option<Beat> {
     let beat = std::str::from_utf8(beat).ok()?;
     let (number, _) = beat.split_once('{').unwrap_or((beat, ""));

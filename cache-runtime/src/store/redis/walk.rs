@@ -1,4 +1,4 @@
-//! Walks over the keys of one server, and what it says of itself.
+//! Walks over the keys of one server, and its `INFO`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::reply::info_field;
 use crate::base::error::Error;
 use crate::store::ServerFacts;
 
-/// The next step of a walk over the keys that match; `None` when it is over. A step may be empty.
+/// The next step of a walk over the matching keys; `None` when it is over. A step may be empty.
 pub(super) async fn scan(
     link: &Link,
     budget: Duration,
@@ -44,10 +44,10 @@ pub(super) async fn db_size(link: &Link, budget: Duration) -> Result<u64, Error>
     .await
 }
 
-/// What one server says of itself.
+/// The facts about one server.
 pub(super) async fn facts_of(link: &Link, budget: Duration) -> Result<ServerFacts, Error> {
     let total_keys = db_size(link, budget).await?;
-    // Where INFO is not permitted there is less to say.
+    // If INFO is not permitted, they are unknown.
     let info: String = link
         .ask(budget, async |connection| {
             redis::cmd("INFO").query_async(connection).await

@@ -1,11 +1,13 @@
 //! Batches of reads (auto-pipelining, as in rueidis and ioredis).
 //!
-//! While few reads are in flight, one more is sent by itself: no other task has a hand in it. Past that, reads are queued,
-//! and workers take turns to send what is in the queue with a single `MGET`, each key in it once; so the more there is to
-//! read, the less each read costs both ends. A worker lets the tasks that are ready run first, above all those that it has
-//! just answered: they are the ones that read next. In either case the command is sent after the read began.
+//! While few reads are in flight, a read is sent alone, without another task in between. Further
+//! reads are queued. Workers take turns to send the queue with a single `MGET` that contains each
+//! key once. So the more reads there are, the less each of them costs client and server. Before a
+//! worker sends, it lets the ready tasks run, above all those that it has just answered, since they
+//! are likely to read next. In either case the command is sent after the read began.
 //!
-//! Other clients only pipeline; here the commands are merged as well, which spares the server the generations.
+//! Other clients only pipeline commands. Here they are also merged, so that the server reads each
+//! generation once per batch.
 
 mod plan;
 mod reply;
@@ -30,63 +32,67 @@ use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, Notify, time};
 use crate::store::{Look, Probe};
 
-/// How many batches are in flight at once: while one is answered, the next is read by the server. Where the way is
-/// long there are more, one for each so much of it: nobody is to wait for a good part of a round trip before it begins.
+/// The number of batches in flight: while one is answered, the server reads the next. If the round
+/// trip is long there are more, one for each [`WAY_OF_ONE`], so that a read waits for only a small
+/// part of a round trip before it is sent.
 pub(super) const FEWEST_AT_ONCE: usize = WORKERS;
 
 pub(super) const MOST_AT_ONCE: usize = 64;
 
 pub(super) const WAY_OF_ONE: Duration = Duration::from_micros(500);
 
-/// The tasks that send them.
+/// The tasks that send batches.
 pub(super) const WORKERS: usize = 2;
 
-/// How many reads are in a batch, how many keys they ask for, and how many bytes are expected to come back, at most.
+/// The limits of a batch: the number of reads, of their keys, and of the expected bytes of the
+/// answer.
 const MAX_READS: usize = 256;
 
 const MAX_KEYS: usize = 2 * MAX_READS;
 
 const MAX_BYTES: usize = 4 << 20;
 
-/// How many are batched before it is known how large the entries are.
+/// The limit on reads in a batch before the size of the entries is known.
 const FIRST_READS: usize = 64;
 
-/// What one more command costs both ends together. As many go alone as fit into a round trip: below that the processors
-/// wait for the network anyway, and queueing would only add to it.
+/// The cost of one more command for client and server together. As many reads are sent alone as fit
+/// into a round trip. Below that number the processors wait for the network anyway, and queueing
+/// would only add to the time.
 const COMMAND: Duration = Duration::from_micros(10);
 
 const FEWEST_ALONE: usize = 8;
 
 const MOST_ALONE: usize = 64;
 
-/// In how many parts of the budget those who wait are looked after.
+/// Waiting reads are checked this many times per budget.
 const ROUNDS: u32 = 8;
 
-/// `None` for a read that has to be repeated alone.
+/// `None` if the read has to be repeated alone.
 pub(super) type Answer = Result<Option<Look>, Error>;
 
 /// The reads of one connection.
 pub(super) struct Batcher {
     pub(super) alone: AtomicUsize,
-    /// How many may go alone.
+    /// The limit on reads that are sent alone.
     width: AtomicUsize,
-    /// Batches that are queued, in flight or have just been answered. Written under the lock of the queue.
+    /// Batches that are queued, in flight or have just been answered. Written under the queue's
+    /// lock.
     together: AtomicUsize,
     queue: Mutex<BatchQueue>,
     queued: Notify,
     /// The batches in flight, by slot.
     sent: Box<[Mutex<SentBatch>]>,
-    /// Whether somebody looks after those who wait.
+    /// Whether a task checks the waiting reads.
     is_watched: AtomicBool,
     arrived: Notify,
 }
 
-/// The batches that have not been sent, in the order in which they will be. Only the last takes more requests.
+/// The batches that have not been sent, in order. Only the last one takes more requests.
 struct BatchQueue {
     batches: VecDeque<PendingBatch>,
-    /// How many bytes an entry has, of late.
+    /// The recent size of an entry, in bytes.
     usual: usize,
-    /// The size of the last one that left; the next is likely to become as large.
+    /// The size of the last batch; the next is likely to become as large.
     last: Size,
     is_over: bool,
 }
@@ -133,7 +139,7 @@ impl PendingBatch {
 #[derive(Default)]
 pub(crate) struct Waiters {
     pub(super) requests: VecDeque<Request>,
-    /// How many in front of them have been given up.
+    /// How many requests at the front have timed out.
     pub(super) gone: usize,
 }
 
@@ -143,7 +149,7 @@ pub(crate) struct Request {
 }
 
 impl Waiters {
-    /// Moves those who came by that time into `late`; says whether all have.
+    /// Moves the requests from before this time into `late`; returns whether these were all.
     fn give_up(&mut self, by: Instant, late: &mut Vec<Request>) -> bool {
         let is_late = |request: &Request| request.since <= by;
         while self.requests.front().is_some_and(is_late) {
@@ -153,7 +159,7 @@ impl Waiters {
         self.requests.is_empty()
     }
 
-    /// Whether nobody wants the answer any more.
+    /// Whether no request is left.
     pub(super) fn is_abandoned(&self) -> bool {
         self.requests
             .iter()
@@ -166,17 +172,17 @@ impl Waiters {
 struct SentBatch {
     waiters: Waiters,
     sent: Option<Instant>,
-    /// How often it has been overdue.
+    /// How often the batch has been overdue.
     overdue: u32,
 }
 
 /// How a batch has ended.
 pub(crate) enum BatchOutcome {
-    /// It was answered with so many entries, of so many bytes.
+    /// It was answered, with this many entries of this many bytes.
     Brought { entries: usize, bytes: usize },
     /// It was not answered in time, or not at all.
     Unanswered { reads: usize },
-    /// It was refused, or has not been sent.
+    /// It was refused, or was not sent.
     Empty,
 }
 
@@ -196,7 +202,7 @@ impl Default for Batcher {
 }
 
 impl Batcher {
-    /// The round trip of a command while there is nothing else to do.
+    /// Sets the round trip of a command on an idle connection.
     pub(super) fn set_round_trip(&self, round_trip: Duration) {
         let fit = round_trip.as_nanos() / COMMAND.as_nanos();
         let fit = usize::try_from(fit).unwrap_or(MOST_ALONE);
@@ -204,14 +210,15 @@ impl Batcher {
         self.width.store(width, Ordering::Relaxed);
     }
 
-    /// Whether so few reads are in flight that one more may be sent by itself. It may turn out to be a few more.
+    /// Whether so few reads are in flight that another one may be sent alone. A few more may get
+    /// through.
     pub(super) fn is_quiet(&self) -> bool {
-        // Whoever comes while a batch is in flight need not wait longer than for that one.
+        // A read that comes while a batch is in flight waits for that batch at most.
         self.together.load(Ordering::Relaxed) == 0
             && self.alone.load(Ordering::Relaxed) < self.width.load(Ordering::Relaxed)
     }
 
-    /// `None` when the connection has been given up.
+    /// `None` if the connection was closed.
     pub(super) fn join(&self, probe: &Probe, since: Instant) -> Option<oneshot::Receiver<Answer>> {
         let (answer, receiver) = oneshot::channel();
         let request = Request { answer, since };
@@ -224,7 +231,7 @@ impl Batcher {
         Some(receiver)
     }
 
-    /// Says whether it is the first of its batch.
+    /// Returns whether the request is the first of its batch.
     fn enqueue(&self, probe: &Probe, request: Request) -> Option<bool> {
         let mut queue = self.queue.lock();
         if queue.is_over {
@@ -246,16 +253,18 @@ impl Batcher {
         Some(is_first)
     }
 
-    /// The plan of the next batch, whose requests now wait in this slot; `None` when the connection is given up.
+    /// The plan of the next batch, whose requests now wait in this slot; `None` if the connection
+    /// is closed.
     pub(super) async fn next_batch(&self, slot: usize) -> Option<BatchPlan> {
         loop {
-            // Made first: a notification that comes after the look at the queue is not lost.
+            // Created first, so that a notification after the check of the queue is not lost.
             let queued = self.queued.notified();
             if let Some(plan) = self.take(slot)? {
                 return Some(plan);
             }
             queued.await;
-            // The first request has woken this task, which would run next, and send that one alone.
+            // The first request has woken this task. Without this it would run next, and send that
+            // request alone.
             others_first().await;
         }
     }
@@ -269,7 +278,8 @@ impl Batcher {
             return Some(None);
         };
         queue.last = plan.size();
-        // Under the lock of the queue: whoever looks for requests finds them in one of the two.
+        // Under the queue's lock, so that anyone who looks for the requests finds them in one of
+        // the two places.
         *self.sent.get(slot)?.lock() = SentBatch {
             waiters,
             sent: Some(clock::now()),
@@ -278,20 +288,20 @@ impl Batcher {
         Some(Some(plan))
     }
 
-    /// Whether there is nobody to send a batch for.
+    /// Whether no request of this batch is left.
     pub(super) fn is_abandoned(&self, slot: usize) -> bool {
         let sent = self.sent.get(slot);
         sent.is_none_or(|sent_batch| sent_batch.lock().waiters.is_abandoned())
     }
 
-    /// The requests that still wait, now that their batch has ended.
+    /// The requests that still wait when their batch ends.
     pub(super) fn complete(&self, slot: usize, outcome: &BatchOutcome) -> Waiters {
         let mut queue = self.queue.lock();
         match *outcome {
             BatchOutcome::Brought { entries, bytes } => {
                 queue.usual = (3 * queue.usual + bytes / entries.max(1)) / 4;
             }
-            // It may have been too much.
+            // The batch may have been too large.
             BatchOutcome::Unanswered { reads } => {
                 let least = MAX_BYTES / reads.max(1);
                 queue.usual = (2 * queue.usual).clamp(least, MAX_BYTES.max(least));
@@ -307,7 +317,7 @@ impl Batcher {
         })
     }
 
-    /// A batch that has ended is no reason any more to queue.
+    /// After a batch has ended, reads need not be queued because of it.
     pub(super) fn retire(&self) {
         let queue = self.queue.lock();
         if !queue.is_over {
@@ -315,8 +325,9 @@ impl Batcher {
         }
     }
 
-    /// Sees to it that nobody waits longer than the budget, whatever keeps the workers: one timer for all of them. Calls
-    /// `overdue` for each budget that a batch is late, since the worker who should end it does not.
+    /// Ensures that no read waits longer than the budget, even if a worker does not run. There is
+    /// one timer for all reads. Calls `overdue` for each budget by which a batch is late, since its
+    /// worker does not end it.
     pub(super) async fn watch(&self, budget: Duration, overdue: impl Fn()) -> Infallible {
         let round = (budget / ROUNDS).max(Duration::from_millis(1));
         loop {
@@ -332,12 +343,12 @@ impl Batcher {
     }
 
     fn is_busy(&self) -> bool {
-        // First, so that whoever is queued after the look at the counter says so.
+        // First, so that a read that is queued after the check of the counter notices it.
         self.is_watched.store(false, Ordering::SeqCst);
         self.together.load(Ordering::SeqCst) > 0
     }
 
-    /// Ends the waiting of those who have waited for so long.
+    /// Times out the reads that have waited this long.
     fn give_up_after(&self, time: Duration) {
         let Some(by) = clock::now().checked_sub(time) else {
             return;
@@ -358,7 +369,7 @@ impl Batcher {
         }
     }
 
-    /// Whether a batch has been in flight for one more budget than it may.
+    /// Whether a batch is late by one more budget.
     fn is_overdue(&self, budget: Duration, round: Duration) -> bool {
         let now = clock::now();
         let mut is_overdue = false;
@@ -373,7 +384,7 @@ impl Batcher {
         is_overdue
     }
 
-    /// The connection is given up: those who wait are told, and later reads are sent by themselves.
+    /// The connection is closed: waiting reads are told, and later reads are sent alone.
     pub(super) fn end(&self) {
         let mut left = Vec::new();
         let queued = {
@@ -390,8 +401,8 @@ impl Batcher {
     }
 }
 
-/// Returns when the tasks that are ready on this thread have run: behind them, and without asking the network first, as the
-/// runtime's own way to yield does.
+/// Returns when the ready tasks of this thread have run. It runs after them, and does not poll the
+/// network first, as the runtime's own `yield_now` does.
 pub(super) async fn others_first() {
     let mut has_waited = false;
     poll_fn(|context| {

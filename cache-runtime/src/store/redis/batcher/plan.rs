@@ -1,4 +1,4 @@
-//! Which keys a batch asks for, and where in the answer each read finds its own.
+//! The keys of a batch, and where each read finds its values in the answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,32 +6,33 @@ use std::sync::Arc;
 use crate::protocol::generation::Dep;
 use crate::store::Probe;
 
-/// Among so many lists of dependencies the same one is looked for: all reads of a function have it, unless they have tags.
+/// The number of recent lists of dependencies that are compared. All reads of a function have the
+/// same list, unless they have tags.
 const LATE_LISTS: usize = 8;
 
 /// The reads of one batch.
 #[derive(Default)]
 pub(crate) struct BatchPlan {
-    /// The entries' keys, one behind the other.
+    /// The entries' keys, concatenated.
     keys: String,
     reads: Vec<Read>,
     lists: Vec<Arc<[Arc<Dep>]>>,
-    /// How many dependencies there are in all lists.
+    /// The number of dependencies in all lists.
     dependencies: usize,
 }
 
-/// How much room a plan takes.
+/// The size of a plan.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Size {
     pub(super) reads: usize,
-    /// The lengths of their keys.
+    /// The total length of the keys.
     bytes: usize,
 }
 
 struct Read {
     /// Where its key ends.
     end: usize,
-    /// The place of its dependencies.
+    /// The index of its list of dependencies.
     list: usize,
 }
 
@@ -55,7 +56,7 @@ impl BatchPlan {
         self.reads.len()
     }
 
-    /// How many keys are asked for at most, each counted as often as it was named.
+    /// An upper bound on the number of keys: each is counted as often as it was named.
     pub(super) fn keys(&self) -> usize {
         self.reads.len() + self.dependencies
     }
@@ -89,7 +90,7 @@ impl BatchPlan {
         self.keys.get(self.start(at)..end).unwrap_or_default()
     }
 
-    /// What is asked for: each key once.
+    /// The keys of the command, each once.
     pub(crate) fn batch_keys(&self) -> BatchKeys<'_> {
         let mut batch_keys = BatchKeys {
             entries: Vec::with_capacity(self.len()),
@@ -123,19 +124,19 @@ impl BatchPlan {
     }
 }
 
-/// The keys of a batch's command, and whose they are.
+/// The keys of a batch's command, and the reads that they belong to.
 pub(crate) struct BatchKeys<'r> {
     pub(crate) entries: Vec<Entry<'r>>,
     pub(crate) deps: Vec<&'r Arc<Dep>>,
-    /// For each read, the places of its entry and of its list.
+    /// For each read, the indexes of its entry and of its list.
     pub(crate) reads: Vec<(usize, usize)>,
-    /// The places of each list's dependencies.
+    /// For each list, the indexes of its dependencies.
     pub(crate) lists: Vec<Vec<usize>>,
 }
 
 pub(crate) struct Entry<'r> {
     pub(crate) key: &'r str,
-    /// How many reads are yet to be answered with it.
+    /// How many reads still need it.
     pub(crate) readers: usize,
 }
 

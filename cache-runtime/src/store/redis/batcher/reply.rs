@@ -1,4 +1,4 @@
-//! The answer to a batch, handed out to its reads.
+//! Distributes the answer to a batch to its reads.
 
 use super::super::link::Link;
 use super::super::reads::Value;
@@ -14,14 +14,14 @@ use crate::store::Look;
 pub(super) struct BatchReply<'r> {
     batch_keys: BatchKeys<'r>,
     sightings: Vec<Option<StoredValue>>,
-    /// By list; `None` where a generation is missing, which whoever reads alone makes.
+    /// By list. `None` if a generation is missing; a read that is repeated alone creates it.
     standings: Vec<Option<GenerationSet>>,
     link: &'r Link,
     now: Millis,
 }
 
 impl BatchReply<'_> {
-    /// How much has come.
+    /// What the batch has returned.
     pub(super) fn outcome(&self) -> BatchOutcome {
         BatchOutcome::Brought {
             entries: self.sightings.len(),
@@ -29,8 +29,9 @@ impl BatchReply<'_> {
         }
     }
 
-    /// What the next read sees; `None` if it has to be repeated alone. In the order in which they were added, and once for
-    /// each: what has come is handed on, and copied only where several have read the same.
+    /// The result of the next read; `None` if it has to be repeated alone. Has to be called in the
+    /// order in which the reads were added, once for each. Values are moved, and copied only if
+    /// several reads asked for the same key.
     pub(super) fn look(&mut self, read: usize) -> Option<Look> {
         let (entry, list) = *self.batch_keys.reads.get(read)?;
         let Entry { key, readers } = self.batch_keys.entries.get_mut(entry)?;

@@ -15,14 +15,14 @@ use super::plan::BatchPlan;
 use super::{BatchOutcome, FEWEST_AT_ONCE, MOST_AT_ONCE, WAY_OF_ONE, Waiters, others_first};
 use crate::base::error::{Error, ErrorKind};
 
-/// How many batches are in flight at once over a connection whose answers take that long.
+/// The number of batches in flight on a connection with this round trip.
 pub(super) fn at_once(round_trip: Duration) -> usize {
     let ways = round_trip.as_nanos() / WAY_OF_ONE.as_nanos();
     let ways = usize::try_from(ways).unwrap_or(MOST_AT_ONCE);
     ways.clamp(FEWEST_AT_ONCE, MOST_AT_ONCE)
 }
 
-/// Sends what is queued. However it ends, nobody waits for it any more.
+/// Sends queued batches. However it ends, no read goes on waiting for it.
 pub(crate) struct Worker {
     link: Arc<Link>,
     /// The slots of its batches.
@@ -37,7 +37,7 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    /// One of [`WORKERS`], on a connection whose answers take that long.
+    /// Creates one of [`WORKERS`], on a connection with this round trip.
     pub(crate) fn new(
         link: Arc<Link>,
         number: usize,
@@ -73,13 +73,14 @@ impl Worker {
     /// Sends a batch; returns its slot, which is free again.
     async fn run(&self, slot: usize, plan: BatchPlan) -> usize {
         self.send(slot, plan).await;
-        // They read again, most likely: each by itself, if the batch were gone by then.
+        // The callers are likely to read again. If the batch were retired by then, each read would
+        // be sent alone.
         others_first().await;
         self.link.batcher().retire();
         slot
     }
 
-    /// Sends the command, and hands the answers to the requests.
+    /// Sends the command, and answers the requests.
     async fn send(&self, slot: usize, plan: BatchPlan) {
         let link = &self.link;
         let batcher = link.batcher();
@@ -96,7 +97,7 @@ impl Worker {
                     reply.look(at);
                 }
                 for (at, request) in requests.into_iter().enumerate() {
-                    // Whoever has given up wants no answer.
+                    // A request that has timed out wants no answer.
                     let _ = request.answer.send(Ok(reply.look(gone + at)));
                 }
             }
@@ -107,7 +108,7 @@ impl Worker {
                 };
                 for request in batcher.complete(slot, &outcome).requests {
                     let _ = request.answer.send(match is_forbidden(&error) {
-                        // It is the fault of one key, and perhaps of another one than this.
+                        // One key caused the error, and perhaps not this read's.
                         true => Ok(None),
                         false => Err(Error::new(error.kind(), error.to_string())),
                     });

@@ -1,9 +1,10 @@
 //! Batches of reads, over all nodes.
 //!
-//! They are queued as those of one server are, whatever node they are for. A batch asks each node for its entries, by an `MGET`
-//! each, since a command has keys of one slot only, and for its generations, by an `MGET` for each slot; and for each key
-//! once. What goes to one node is one pipeline. A read is answered when its own parts have come: a node that is slow keeps
-//! those who ask it, and the next batch does not wait for it.
+//! They are queued like those of one server, whatever node they are for. A batch asks each node for
+//! its entries, with one `MGET` per entry, since the keys of a command must be in one slot, and for
+//! its generations, with one `MGET` per slot. Each key is asked for once. All commands for one node
+//! are one pipeline. A read is answered when its own parts have arrived. So a slow node delays only
+//! the reads that need it, and the next batch does not wait for it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,13 +34,13 @@ use crate::base::error::{Error, ErrorKind};
 use crate::protocol::generation::Generation;
 use crate::store::{Look, Probe};
 
-/// How many batches each worker has in flight whose nodes are not late.
+/// The number of batches in flight per worker, without those whose nodes are late.
 const AT_ONCE: usize = 1;
 /// How long nodes may take, after the batch was sent or one of them has answered, before the next
 /// batch is sent without them.
 const GRACE: Duration = Duration::from_millis(1);
 
-/// A read that was sent by itself; it counts for as long as this is held.
+/// A read that was sent alone. It counts as in flight while this is held.
 struct Alone<'c>(&'c Batcher);
 
 impl Drop for Alone<'_> {
@@ -49,7 +50,7 @@ impl Drop for Alone<'_> {
 }
 
 impl Cluster {
-    /// Reads one entry: by itself while few reads are on their way, else in a batch.
+    /// Reads one entry: alone while few reads are in flight, otherwise in a batch.
     pub(in crate::store::redis) fn look_at<'l>(
         &'l self,
         probe: &'l Probe,
@@ -63,8 +64,8 @@ impl Cluster {
             return Box::pin(self.look_alone(probe));
         };
         Box::pin(async move {
-            // With a limit of its own: once one node has answered, the batch counts as answered, and
-            // nobody watches those that wait for another.
+            // With a time limit of its own. Once one node has answered, the batch counts as
+            // answered, and nobody checks the reads that wait for another node.
             let rest = self.budget.saturating_sub(since.elapsed());
             let answer = match tokio::time::timeout(rest, answer).await {
                 Ok(Ok(answer)) => answer,
@@ -84,7 +85,7 @@ impl Cluster {
         looks.pop().ok_or_else(miscounted)
     }
 
-    /// In the time that is left.
+    /// Reads once more in the time that is left.
     async fn look_again(&self, since: Instant, probe: &Probe) -> Result<Look, Error> {
         let rest = self.budget.saturating_sub(since.elapsed());
         match tokio::time::timeout(rest, self.look_alone(probe)).await {
@@ -94,8 +95,8 @@ impl Cluster {
     }
 }
 
-/// Sends batches until the cluster is closed: on the application's runtime if there is one, since the connections are driven
-/// there, and here when that has ended.
+/// Sends batches until the cluster is closed: on the application's runtime if there is one, since
+/// it drives the connections; on this one when that has ended.
 pub(super) async fn keep_sending(
     cluster: Arc<Cluster>,
     number: usize,
@@ -114,13 +115,13 @@ struct Worker {
     cluster: Arc<Cluster>,
     /// The slots of its batches.
     slots: Range<usize>,
-    /// How many of them have nodes that are not late.
+    /// The number of batches whose nodes are not late.
     prompt: AtomicUsize,
-    /// That one is late.
+    /// Notified when a batch is late.
     is_late: Notify,
 }
 
-/// A batch that others are not to be sent beside, until its nodes have answered or are late.
+/// A batch that blocks the next one until its nodes have answered or are late.
 struct Prompt<'w>(Option<&'w Worker>);
 
 impl<'w> Prompt<'w> {
@@ -143,7 +144,8 @@ impl Drop for Prompt<'_> {
     }
 }
 
-/// A batch, as far as the queue goes by it; however it ends, it is no reason any more to queue.
+/// A batch that counts in the queue. However it ends, reads need not be queued because of it any
+/// more.
 struct Counted<'b>(&'b Batcher);
 
 impl Drop for Counted<'_> {
@@ -188,7 +190,8 @@ impl Worker {
     async fn run(&self, slot: usize, plan: BatchPlan, mut prompt: Prompt<'_>) -> usize {
         let _counted = Counted(&self.cluster.batcher);
         self.send(slot, &plan, &mut prompt).await;
-        // They read again, most likely: each by itself, if the batch were gone by then.
+        // The callers are likely to read again. If the batch were retired by then, each read would
+        // be sent alone.
         others_first().await;
         slot
     }
@@ -207,7 +210,7 @@ impl Worker {
         let mut asked: FuturesUnordered<_> = asked.collect();
         let mut waiters: Option<Vec<Option<Waiter>>> = None;
         loop {
-            // Also before the first answer: it may be that of a node that is late.
+            // Also before the first answer, which may come from a node that is late.
             let next = match prompt.0.is_some() && !asked.is_empty() {
                 false => asked.next().await,
                 true => match tokio::time::timeout(GRACE, asked.next()).await {
@@ -235,25 +238,25 @@ impl Worker {
     }
 }
 
-/// What has come of one key.
+/// What has arrived for one key.
 enum Part<T> {
     Awaited,
     Come(T),
-    /// Whoever needs it reads alone: the slot has moved, or a generation is missing.
+    /// The read has to be repeated alone: the slot has moved, or a generation is missing.
     Again,
     Failed(Error),
 }
 
-/// A batch, its keys, and what has come of them.
+/// A batch, its keys, and what has arrived for them.
 struct Batch<'p> {
     keys: BatchKeys<'p>,
-    /// By entry: over which connection it is asked for, and what came.
+    /// By entry: the connection that it is asked over, and what arrived.
     entries: Vec<(Option<Arc<Link>>, Part<StoredValue>)>,
     /// By dependency.
     deps: Vec<(Option<Arc<Link>>, Part<Generation>)>,
-    /// The places of the dependencies in each group, as they were asked for.
+    /// The indexes of the dependencies in each group, in the order in which they were asked for.
     groups: Vec<Vec<usize>>,
-    /// By list and the entries' connection.
+    /// By list and by the connection of the entry.
     standings: Vec<(usize, Arc<Link>, GenerationSet)>,
 }
 
@@ -269,7 +272,7 @@ impl<'p> Batch<'p> {
         }
     }
 
-    /// The commands for each node. What no node can be asked for has failed.
+    /// The commands for each node. Keys without a reachable node have failed.
     fn requests(&mut self, cluster: &Cluster) -> Vec<NodeRequest> {
         let map = cluster.map.load();
         let link = |slot| match map.nodes().is_empty() {
@@ -311,7 +314,7 @@ impl<'p> Batch<'p> {
         requests
     }
 
-    /// Takes in what a node has answered.
+    /// Stores a node's answers.
     fn take_in(&mut self, request: &NodeRequest, answers: Result<Answers, Error>) {
         let link = &request.link;
         let (answers, error) = match answers {
@@ -371,7 +374,7 @@ impl<'p> Batch<'p> {
         }
     }
 
-    /// How much has come.
+    /// What the batch has returned.
     fn outcome(&self) -> BatchOutcome {
         let come = self.entries.iter().filter_map(|(_, part)| match part {
             Part::Come(value) => Some(value.len()),
@@ -391,20 +394,20 @@ impl<'p> Batch<'p> {
         }
     }
 
-    /// Answers those whose parts have all come.
+    /// Answers the reads whose parts have all arrived.
     fn answer(&mut self, waiters: &mut [Option<Waiter>]) {
         for (read, waiter) in waiters.iter_mut().enumerate() {
             if waiter.is_some()
                 && let Some(answer) = self.look(read)
                 && let Some(waiter) = waiter.take()
             {
-                // Whoever has given up wants no answer.
+                // A read that has timed out wants no answer.
                 let _ = waiter.answer.send(answer);
             }
         }
     }
 
-    /// What a read sees; `None` while parts of it are awaited.
+    /// The result of a read; `None` while parts of it are missing.
     fn look(&mut self, read: usize) -> Option<Result<Option<Look>, Error>> {
         let (at, list) = *self.keys.reads.get(read)?;
         let (entry_link, entry) = self.entries.get(at)?;
@@ -461,16 +464,16 @@ impl<'p> Batch<'p> {
             _ => return Some(Ok(None)),
         };
         let is_off = |key: &str, stamp| link.is_off_by_others(key, stamp);
-        // Where an entry of another key has come it is read again, over another connection.
+        // If an entry of another key was returned, it is read again over another connection.
         Some(Ok(value.look(asked.key, set, is_off, link.clock.now())))
     }
 }
 
-/// What an error says of the reads that need the key.
+/// The effect of an error on the reads that need the key.
 fn refused(link: &Link, error: RedisError) -> Part<Value> {
     match fault(link, error) {
         Fault::Moved | Fault::Moving(_) | Fault::Split => Part::Again,
-        // It is the fault of one key, and perhaps of another one of the same command.
+        // One key caused the error, and perhaps another one of the same command.
         Fault::Failed(error) if is_forbidden(&error) => Part::Again,
         Fault::Failed(error) => Part::Failed(error),
     }

@@ -1,4 +1,4 @@
-//! Changes: scripts over single keys, each sent to the node that has its slot.
+//! Changes in a cluster: scripts over single keys, each sent to the node that has the slot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,19 +26,20 @@ use crate::store::{
     PartlyInvalidated, Payload, Probe, Seen,
 };
 
-/// How many generations are remembered as seen to.
+/// The number of generations whose last extension is remembered.
 const TOUCHED: usize = 4_096;
 
-/// What came of a step: the value, and the connection that it came over.
+/// The result of a step: its value, and the connection that it came over.
 type Done = Result<(Value, Arc<Link>), Error>;
 
-/// How a step fares where the slot is on its way to another node and the key is not at its old one.
+/// What to do with a step if the slot is being moved and the key is not at its old node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnItsWay {
-    /// It takes place at the new one. Only for what removes: nothing that is to be read may be stored there before the node
-    /// owns the slot, since a move that is broken off and begun again would bring it back.
+    /// Run it at the new node. Only for steps that remove: a value that will be read must not be
+    /// stored there before the node owns the slot, since a move that is aborted and started again
+    /// would bring it back.
     Follow,
-    /// It fails.
+    /// Fail.
     Fail,
 }
 
@@ -53,7 +54,7 @@ fn typed<T: FromRedisValue>(done: Done) -> Result<(T, Arc<Link>), Error> {
     }
 }
 
-/// The same of a script that answers for each of its keys, and has one.
+/// The same for a script that answers for each key, and has one key.
 fn only<T: FromRedisValue>(done: Done) -> Result<T, Error> {
     let (mut values, _) = typed::<Vec<T>>(done)?;
     values.pop().ok_or_else(miscounted)
@@ -104,7 +105,7 @@ impl Cluster {
         .await
     }
 
-    /// At the node that has been told to expect the slot.
+    /// Runs a step at the node that the slot is being moved to.
     async fn send_asking(
         &self,
         address: &str,
@@ -113,7 +114,7 @@ impl Cluster {
         let map = self.map.load_full();
         let known = map.nodes().iter().find(|node| node.address() == address);
         let Some(node) = known else {
-            // One that has no slots yet, or goes by another name here.
+            // A node that has no slots yet, or has another name here.
             let value = self.send_asking_stranger(address, step).await?;
             let link = map.link(step.slot).map_err(Fault::Failed)?;
             return Ok((value, link));
@@ -148,7 +149,8 @@ impl Cluster {
         }
     }
 
-    /// The same at a node that there is no connection to: over one of its own, with the script's text.
+    /// The same at a node without a connection: over a connection of its own, with the script's
+    /// text.
     async fn send_asking_stranger(&self, address: &str, step: &Step<'_>) -> Result<Value, Fault> {
         let unknown = || {
             let text = format!("the key's slot is on its way to {address}, which can't be reached");
@@ -174,7 +176,8 @@ impl Cluster {
         answer.ok().flatten().ok_or_else(unknown)
     }
 
-    /// Runs all steps, those of different nodes at once; each answer in the place of its step.
+    /// Runs all steps, those of different nodes at the same time. The answers are in the order of
+    /// the steps.
     pub(super) async fn run(&self, steps: &[Step<'_>], on_its_way: OnItsWay) -> Vec<Done> {
         let deadline = clock::now() + self.budget;
         let mut done: Vec<Option<Done>> = steps.iter().map(|_| None).collect();
@@ -227,7 +230,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Sends each of these steps once. Returns those that another node has to be asked for, and those whose slot is on its way.
+    /// Sends each of these steps once. Returns the steps that another node has to run, and those
+    /// whose slot is being moved.
     async fn run_once(
         &self,
         steps: &[Step<'_>],
@@ -355,7 +359,7 @@ impl Cluster {
             let header = fill.header(probe.kind, SCRIPT_SETS_IT);
             let payload = match fill.payload {
                 Payload::Encoded(bytes) => Vec::from(bytes),
-                // For people who look: an absence reads as one.
+                // For readers with `redis-cli`: an absence is shown as null.
                 Payload::Empty => b"null".to_vec(),
                 Payload::Decoded(_) => {
                     return Err(Error::new(ErrorKind::Unstorable, "Redis keeps bytes only"));
@@ -389,7 +393,8 @@ impl Cluster {
         Ok(filled)
     }
 
-    /// Sees to it from time to time that generations outlive the entries that depend on them. Where it fails those are cold.
+    /// Extends the generations at intervals, so that they outlive the entries that depend on them.
+    /// If it fails, those entries become misses.
     async fn touch(&self, deps: &[Arc<Dep>], ttl: Duration) {
         let now = clock::now();
         let mut due = Vec::new();
@@ -426,7 +431,8 @@ impl Cluster {
         drop(self.run(&steps, OnItsWay::Fail).await);
     }
 
-    /// All is announced at once. Where a foreign value lies under a row's key, the whole resource is announced in a second step.
+    /// Announces everything at once. If a row's key holds a foreign value, a second step announces
+    /// the whole resource.
     pub(in crate::store::redis) async fn announce(
         &self,
         mode: &str,
@@ -440,7 +446,7 @@ impl Cluster {
                 rows.to_string().into_bytes(),
                 millis(self.default_generation_ttl),
                 intent.token.to_string().into_bytes(),
-                // Deadlines are by the clocks of several nodes, which may differ by a second.
+                // Deadlines follow the clocks of several nodes, which may differ by a second.
                 millis(intent.length + Duration::from_secs(1)),
                 mode.into(),
             ];
@@ -486,7 +492,7 @@ impl Cluster {
         let keys = of_wholes
             .iter()
             .flat_map(|group| group.deps.iter().map(|(key, _)| (group.slot, *key)));
-        // Each by itself, since its slot may be on its way.
+        // One step per key, since the slot may be moving.
         apart.extend(keys.map(|(slot, key)| step_of(slot, vec![key], 0)));
         if !apart.is_empty() {
             let done = self.run(&apart, OnItsWay::Follow).await;
@@ -508,7 +514,7 @@ impl Cluster {
         let ttl = millis(self.default_generation_ttl);
         let groups = groups(probe.deps.iter());
         let on_deps = groups.iter().map(|group| {
-            // The first key is looked at as an entry, which a generation is not.
+            // The script reads the first key as an entry, and a generation is not an entry.
             let first = group.deps.first().map(|(key, _)| *key);
             let nonces = group
                 .deps
@@ -532,7 +538,7 @@ impl Cluster {
         &self,
         invalidation: &Invalidation,
     ) -> PartlyInvalidated {
-        // First, so that whoever does it again at a new owner knows of it.
+        // First, so that a task that repeats recent invalidations at a new owner includes this one.
         self.recent.remember(invalidation);
         self.invalidate_again(invalidation).await
     }
@@ -557,7 +563,7 @@ impl Cluster {
             parts.extend(kills.chain(bumps));
         }
         let mut done = self.run_parts(invalidation, &withdraws, &parts).await;
-        // Where a slot is on its way, its keys may lie on two nodes: then each goes by itself.
+        // If a slot is being moved, its keys may be on two nodes: then each gets a step of its own.
         let apart: Vec<_> = done
             .extract_if(.., |(_, done)| done.as_ref().is_err_and(is_apart))
             .collect();
@@ -612,14 +618,15 @@ impl Cluster {
         }
     }
 
-    /// Invalidates each of these parts. Each of them comes back with what was answered, once for each round of tokens.
+    /// Invalidates each of these parts. Each is returned with its answers, one for each round of
+    /// tokens.
     async fn run_parts<'i>(
         &self,
         invalidation: &'i Invalidation,
         withdraws: &[String],
         parts: &[Part<'i>],
     ) -> Vec<(Part<'i>, Done)> {
-        // Without any it is one round all the same.
+        // Without tokens there is still one round.
         let rounds = withdraws.len().div_ceil(STEP).max(1);
         let mut steps = Vec::with_capacity(parts.len() * rounds);
         let mut concerned = Vec::with_capacity(parts.len() * rounds);
@@ -650,7 +657,7 @@ impl Cluster {
     }
 }
 
-/// A part of an invalidation: its slot, and which entries and which generations are concerned.
+/// A part of an invalidation: its slot, and the indexes of its entries and generations.
 type Part<'i> = (u16, &'i [usize], &'i [usize]);
 
 /// A step over one entry.

@@ -1,4 +1,4 @@
-//! Reads: an entry from its node and its generations from theirs, in one round trip.
+//! Reads in a cluster: an entry from its node and its generations from theirs, in one round trip.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::base::nonce::Nonce;
 use crate::protocol::generation::{Generation, StampBase};
 use crate::store::{Look, Probe};
 
-/// What is asked of one node.
+/// The commands for one node.
 pub(super) struct NodeRequest {
     pub(super) link: Arc<Link>,
     commands: Pipeline,
@@ -42,7 +42,7 @@ impl NodeRequest {
         }
     }
 
-    /// Asks for an entry. `MGET` answers nothing where `GET` refuses something of another type.
+    /// Asks for an entry. With a value of another type `MGET` returns nothing, and `GET` an error.
     pub(super) fn entry(&mut self, at: usize, key: &str) {
         self.commands.cmd("MGET").arg(key);
         self.wanted.push(Wanted::Entry(at));
@@ -54,7 +54,7 @@ impl NodeRequest {
     }
 }
 
-/// What was answered for an entry; `None` if it is no answer to that.
+/// The answer for an entry; `None` if it is no such answer.
 pub(super) fn entry_of(answer: Value) -> Option<Value> {
     match answer {
         Value::Array(values) => <[Value; 1]>::try_from(values).ok().map(|[value]| value),
@@ -62,13 +62,13 @@ pub(super) fn entry_of(answer: Value) -> Option<Value> {
     }
 }
 
-/// A generation, and the connection over which it came.
+/// A generation, and the connection that it came over.
 pub(super) struct Sourced {
     pub(super) generation: Generation,
     pub(super) link: Arc<Link>,
 }
 
-/// The commands for one node, with those that it has already.
+/// The request for one node, to which commands are added.
 pub(super) fn request_of<'r>(
     requests: &'r mut Vec<NodeRequest>,
     link: &Arc<Link>,
@@ -92,8 +92,9 @@ impl Cluster {
             match self.try_look(probes).await {
                 Ok(looks) => return Ok(looks),
                 Err(Fault::Moved) => Box::pin(self.refreshed(deadline)).await?,
-                // A slot on its way has keys in two places, and nothing is read from the new one before it owns the slot:
-                // what lies there may be from an earlier attempt to move it.
+                // The keys of a slot that is being moved are in two places. Nothing is read from
+                // the new node before it owns the slot: its values may be from an earlier attempt
+                // to move it.
                 Err(Fault::Moving(_) | Fault::Split) => {
                     return Err(Error::unavailable("the key's slot is being moved"));
                 }
@@ -153,7 +154,7 @@ impl Cluster {
             let read: Option<Vec<_>> = values.iter().map(generation).collect();
             let read = match read {
                 Some(read) => read,
-                // A hit has no part in it, and is not to carry it about.
+                // Boxed, so that the future of a hit does not hold memory for it.
                 None => Box::pin(self.ensure(link, group)).await?,
             };
             for ((_, at), generation) in group.deps.iter().zip(read) {
@@ -192,7 +193,7 @@ impl Cluster {
         }
     }
 
-    /// The generations of one slot, those that are missing made.
+    /// The generations of one slot; missing ones are created.
     async fn ensure(&self, link: &Arc<Link>, group: &Group<'_>) -> Result<Vec<Generation>, Fault> {
         let ttl = millis(self.default_generation_ttl);
         let nonces = group
@@ -223,8 +224,8 @@ fn miscounted(link: &Link) -> Fault {
     Fault::Failed(link.answers_amiss(reply::miscounted()))
 }
 
-/// What the generations say of an entry that came over this connection: with the identities of all servers concerned, unless
-/// they are one.
+/// The generation set of an entry that came over this connection. It contains the identities of all
+/// servers concerned, unless there is only one.
 pub(super) fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
     let own = match crate::base::mutation::is_active("entry-node-not-in-stamp") {
         true => Nonce::NONE,
@@ -240,7 +241,7 @@ pub(super) fn standing(entry: &Link, generations: &[Sourced]) -> GenerationSet {
         true => StampBase::of(own, nonces),
         false => StampBase::split(own, nonces.zip(generations.iter().map(identity))),
     };
-    // Each deadline is by the clock of its node.
+    // Each deadline follows the clock of its node.
     let intended = generations.iter().filter_map(|it| {
         let until = it.generation.intended?;
         Some(entry.clock.here_to(it.link.clock.to_here(until)))

@@ -1,11 +1,14 @@
-//! A cluster: entries over all slots, generations in slots of their own, and a connection to each primary.
+//! A Redis Cluster: entries in all slots, generations in slots of their own, and a connection to
+//! each primary.
 //!
-//! Each node is kept as the server without a cluster is: a [`Links`] with its own supervisor, breaker and health. What is new is
-//! above them: which slot a key lies in, who owns it ([`topology`]), and that an entry and its generations come from several
-//! servers, all of which are named in its stamp. Nothing needs to be atomic across nodes: each acknowledged bump precedes the
-//! read of that generation, and an entry is removed with its lease by one script at its own node.
+//! Each node is handled like a single server: a [`Links`] with its own supervisor, breaker and
+//! health check. This module adds which slot a key belongs to and which node owns it
+//! ([`topology`]). An entry and its generations may come from several servers, so the stamp covers
+//! all of them. Nothing needs to be atomic across nodes: a generation is read after each
+//! acknowledged change of it, and an entry is removed with its lease by one script at its own node.
 //!
-//! The client library's own cluster client is not used: it reconnects and retries unseen, and does not say who has answered.
+//! The client library's own cluster client is not used: it reconnects and retries unseen, and does
+//! not tell which node has answered.
 
 mod batches;
 mod changes;

@@ -1,4 +1,4 @@
-//! The primaries, each with its own connection, and who owns which slot.
+//! The primaries, each with its own connection, and the owner of each slot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::base::error::Error;
 
 /// One primary.
 pub(super) struct Node {
-    /// As the cluster calls it.
+    /// Its id in the cluster.
     pub(super) id: String,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) links: Arc<Links>,
     pub(super) health: Health,
-    /// Ends its connection, and the tasks that keep it.
+    /// Closes its connection, and ends the tasks that keep it.
     pub(super) closing: watch::Sender<bool>,
     /// Turns true after the first attempt to connect.
     pub(super) attempted: watch::Receiver<bool>,
@@ -40,10 +40,10 @@ impl Node {
     }
 }
 
-/// Nobody's.
+/// The owner of a slot without an owner.
 const NOBODY: u16 = u16::MAX;
 
-/// Who owns which slot.
+/// The owner of each slot.
 #[derive(Debug)]
 pub(super) struct SlotMap {
     owners: Box<[u16]>,
@@ -60,7 +60,7 @@ impl Default for SlotMap {
 }
 
 impl SlotMap {
-    /// With a node for each slot, by its place among the nodes.
+    /// `owners` has the index of a node for each slot.
     pub(super) fn new(nodes: Vec<Arc<Node>>, owners: impl Iterator<Item = Option<usize>>) -> Self {
         let owners = owners.map(|owner| {
             let owner = owner.and_then(|owner| u16::try_from(owner).ok());

@@ -1,4 +1,4 @@
-//! Where keys lie, and what is sent there.
+//! The slots of keys, and the steps that are sent there.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::super::scripts::Lua;
 use super::super::slots::{slot_of, tagged};
 use crate::protocol::generation::Dep;
 
-/// The key of a generation here, and its slot.
+/// The key of a generation in the cluster, and its slot.
 pub(super) fn routed(dep: &Dep) -> (&str, u16) {
     let (key, slot) = dep.routed(|key| {
         let key = tagged(key);
@@ -19,7 +19,7 @@ pub(super) fn routed(dep: &Dep) -> (&str, u16) {
 /// The generations of one slot.
 pub(super) struct Group<'p> {
     pub(super) slot: u16,
-    /// The key of each, and its place among the dependencies.
+    /// The key of each, and its index among the dependencies.
     pub(super) deps: Vec<(&'p str, usize)>,
 }
 
@@ -29,7 +29,7 @@ impl Group<'_> {
     }
 }
 
-/// The dependencies, by slot.
+/// Groups the dependencies by slot.
 pub(super) fn groups<'p>(deps: impl IntoIterator<Item = &'p Arc<Dep>>) -> Vec<Group<'p>> {
     let mut groups: Vec<Group<'p>> = Vec::with_capacity(1);
     for (at, dep) in deps.into_iter().enumerate() {
@@ -45,7 +45,7 @@ pub(super) fn groups<'p>(deps: impl IntoIterator<Item = &'p Arc<Dep>>) -> Vec<Gr
     groups
 }
 
-/// One run of a script, over keys of one slot.
+/// One call of a script, over keys of one slot.
 pub(super) struct Step<'k> {
     pub(super) slot: u16,
     pub(super) script: &'static Lua,

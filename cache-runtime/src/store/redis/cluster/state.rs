@@ -1,4 +1,4 @@
-//! What all parts of a cluster's store share.
+//! State that all parts of a cluster's store share.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,7 +24,7 @@ use crate::config::{CacheConfig, RedisConfig};
 use crate::local::Local;
 use crate::store::{Circuit, ConnectionWatch, Word};
 
-/// How long after a redirection that led nowhere the next attempt is made.
+/// The pause after a redirection that led nowhere.
 pub(super) const REDIRECT_PAUSE: Duration = Duration::from_millis(2);
 
 /// Entries and generations in a cluster.
@@ -32,23 +32,23 @@ pub(in crate::store::redis) struct Cluster {
     pub(super) map: ArcSwap<SlotMap>,
     pub(super) fences: Arc<Fences>,
     pub(super) connection: ConnectionWatch,
-    /// For the task that asks who owns what.
+    /// Wakes the task that asks for the owners.
     pub(super) wake: Notify,
-    /// How many times it has begun to ask, and to which of these it has the answer.
+    /// How many times it has started to ask, and the last of these that was answered.
     pub(super) rounds: watch::Sender<Rounds>,
     pub(super) budget: Duration,
     pub(super) default_generation_ttl: Duration,
-    /// Why there is no map.
+    /// Why there is no slot map.
     pub(super) failure: Mutex<Option<String>>,
-    /// What another primary may not know.
+    /// Recent invalidations that another primary may not know.
     pub(super) recent: Recent,
-    /// When generations were last seen to, by hash of the key.
+    /// When generations were last extended, by hash of the key.
     pub(super) touched: Mutex<HashMap<u128, Instant>>,
-    /// The copies in this process, if there are any.
+    /// The local tier of this process, if there is one.
     local: Option<Arc<Local>>,
     /// The login of all nodes.
     pub(super) redis: RedisConfig,
-    /// Reads of all nodes.
+    /// The reads of all nodes.
     pub(super) batcher: Batcher,
 }
 
@@ -66,35 +66,36 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// What is wrong with one command.
+/// The fault of one command.
 pub(super) enum Fault {
     /// Another node has the slot; the command was not executed.
     Moved,
-    /// The slot is on its way to another node, and the key may be there.
+    /// The slot is being moved to another node, and the key may be there.
     Moving(Option<String>),
-    /// The slot is on its way to another node, and some of the keys may be there: each has to be asked for by itself.
+    /// The slot is being moved to another node, and some of the keys may be there: each has to be
+    /// asked for separately.
     Split,
     Failed(Error),
 }
 
-/// Marks the error of a step whose keys lie on two nodes.
+/// Marks the error of a step whose keys are on two nodes.
 #[derive(Debug, thiserror::Error)]
 #[error("its keys lie on two nodes")]
 pub(super) struct KeysApart;
 
-/// Whether the step can be done key by key.
+/// Whether the step can be repeated key by key.
 pub(super) fn is_apart(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|it| it.is::<KeysApart>())
 }
 
-/// What an error says of the command, and of the connection.
+/// What an error says about the command, and about the connection.
 pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
     use ServerErrorKind as Server;
     match error.kind() {
         RedisErrorKind::Server(Server::Moved) => Fault::Moved,
         RedisErrorKind::Server(Server::Ask) => {
             let node = error.redirect_node().map(|(node, _)| node);
-            // Some servers leave the host out where it is the same.
+            // Some servers omit the host if it is the same.
             let node = node.map(|node| match node.strip_prefix(':') {
                 Some(port) => format!("{}:{port}", link.address.ip()),
                 None => node.to_owned(),
@@ -102,7 +103,8 @@ pub(super) fn fault(link: &Link, error: RedisError) -> Fault {
             Fault::Moving(node)
         }
         RedisErrorKind::Server(Server::TryAgain) => Fault::Split,
-        // A script has removed a key to write it anew, and a new key belongs to where the slot goes. The next attempt is sent there.
+        // A script has removed a key to write it again, and a new key belongs to the node that the
+        // slot moves to. The next attempt is sent there.
         RedisErrorKind::Server(_) if is_on_its_way(&error) => Fault::Moving(None),
         RedisErrorKind::Server(Server::ClusterDown | Server::MasterDown | Server::BusyLoading) => {
             let text = described(error).to_string();
@@ -144,8 +146,9 @@ impl Cluster {
         }
     }
 
-    /// What this process has changed, as the nodes have just answered. It takes effect on the copies here before anybody is
-    /// told; the nodes' pushes of it come at any time.
+    /// Applies changes of this process that the nodes have just acknowledged. They take effect on
+    /// the local entries before the caller is told; the push messages about them may arrive at any
+    /// time.
     pub(super) fn changed(&self, steps: &[Step<'_>]) {
         let Some(local) = &self.local else {
             return;
@@ -161,17 +164,17 @@ impl Cluster {
         }
     }
 
-    /// Waits until it has been asked again who owns what, and somebody may try again.
+    /// Waits until the owners have been asked for again, so that the caller may try again.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the time is up.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the time is over.
     pub(super) async fn refreshed(&self, deadline: Instant) -> Result<(), Error> {
         let mut rounds = self.rounds.subscribe();
         let wanted = rounds.borrow_and_update().begun + 1;
         self.wake.notify_one();
         let refreshed = async {
             let _ = rounds.wait_for(|rounds| rounds.done >= wanted).await;
-            // Nodes don't hear of a change all at once.
+            // Nodes don't learn of a change all at once.
             tokio::time::sleep(REDIRECT_PAUSE).await;
         };
         let limit = deadline.saturating_duration_since(clock::now());
@@ -189,7 +192,7 @@ impl Cluster {
         }
     }
 
-    /// Why it is not asked, or one of its nodes is not.
+    /// Why the cluster, or one of its nodes, is not asked.
     pub(in crate::store::redis) fn reason(&self) -> Option<String> {
         let map = self.map.load();
         let reasons = map.nodes().iter().filter_map(|node| {
@@ -214,11 +217,11 @@ impl Cluster {
 
     pub(in crate::store::redis) async fn listen(&self, key: &str) -> Result<Option<Word>, Error> {
         let link = self.map.load().link(slot_of(key))?;
-        // Where the slot has just moved, the key is looked at from time to time.
+        // If the slot has just moved, the reader polls.
         Ok(link.listen(key, self.budget).await.unwrap_or(None))
     }
 
-    /// Asks all primaries, since nobody says which of them the write concerns.
+    /// Asks all primaries, since it is not known which of them the write concerns.
     pub(in crate::store::redis) async fn ping(&self) -> Result<(), Error> {
         let map = self.map.load_full();
         if map.nodes().is_empty() {

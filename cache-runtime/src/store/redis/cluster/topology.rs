@@ -1,7 +1,9 @@
-//! Who owns what: asked of every primary once a second, and at once when one of them sends a command elsewhere.
+//! Asks for the owner of each slot: every primary once a second, and at once when one of them
+//! redirects a command.
 //!
-//! A node's answer tells its epoch too, which is a part of its identity. It is taken over before the node is used for a slot that
-//! it has gained: a slot may have come back to it, with entries from before, and its epoch has risen with that.
+//! A node's answer also contains its epoch, which is part of its identity. The epoch is stored
+//! before the node is used for a slot that it has gained. The slot may have come back to the node,
+//! with entries from before, and its epoch has risen with that.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,30 +32,32 @@ use crate::base::error::{Error, ErrorKind};
 use crate::config::RedisConfig;
 use crate::key::KeySpace;
 
-/// How long after one round the next begins. With the time that an answer may take it is a second.
+/// The pause between two rounds. Together with the time of an answer it is a second.
 const INTERVAL: Duration = Duration::from_millis(750);
 /// How long an answer may take.
 const ANSWER_BUDGET: Duration = Duration::from_millis(500);
-/// How long a round waits for the connection to a node that is new.
+/// How long a round waits for the connection to a new node.
 const CONNECT_BUDGET: Duration = Duration::from_millis(500);
-/// For how long a former owner is looked after that does not answer: by then every process has asked again.
+/// How long a former owner is watched that does not answer: by then every process has asked for the
+/// owners again.
 const FENCE: Duration = Duration::from_secs(2);
-/// How often, and after which pause, what was invalidated of late is invalidated again where a node is away.
+/// How often, and with which pause, recent invalidations are repeated if a node is away.
 const AGAIN: usize = 50;
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 const FENCE_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the task goes by.
+/// The settings of the task.
 #[derive(Clone)]
 pub(in crate::store::redis) struct Plan {
-    /// As for a server without a cluster: each node's differs in its address and its health's key.
+    /// As for a single server; for each node the address and the health check's key are replaced.
     pub(in crate::store::redis) keeper: Keeper,
-    /// Where it is asked first.
+    /// The nodes that are asked first.
     pub(in crate::store::redis) seeds: Vec<(String, u16)>,
     pub(in crate::store::redis) space: KeySpace,
 }
 
-/// Keeps the map and the connections, until `closing` says so. `attempted` turns true after the first attempt.
+/// Keeps the slot map and the connections, until `closing` is set. `attempted` turns true after the
+/// first attempt.
 pub(in crate::store::redis) async fn run(
     cluster: Arc<Cluster>,
     plan: Plan,
@@ -70,7 +74,7 @@ pub(in crate::store::redis) async fn run(
     tokio::spawn(supervised("batches' time", move || {
         let cluster = Arc::clone(&watched);
         async move {
-            // That a worker does not get to it is the business of the connections, which are watched for it.
+            // If a worker does not get to run, the connections notice it.
             match cluster.batcher.watch(budget, || {}).await {}
         }
     }));
@@ -81,7 +85,7 @@ pub(in crate::store::redis) async fn run(
         said: None,
     };
     let at_work = async {
-        // Once more, since one node may not have heard of what others have.
+        // Once more, since one node may not have learnt what others know.
         topology.round().await;
         topology.round().await;
         attempted.send_replace(true);
@@ -107,9 +111,9 @@ pub(in crate::store::redis) async fn run(
 struct Topology {
     cluster: Arc<Cluster>,
     plan: Plan,
-    /// Where nodes were seen, replicas among them.
+    /// The addresses of all known nodes, replicas included.
     known: HashSet<(String, u16)>,
-    /// Why there is no map, as far as it was said.
+    /// The reason that was logged.
     said: Option<String>,
 }
 
@@ -138,7 +142,7 @@ impl Topology {
         self.cluster.connection.failed();
     }
 
-    /// What the primaries say; where none of them answers, what others say that were seen.
+    /// The answers of the primaries; if none answers, those of other known nodes.
     async fn views(&self) -> Result<Vec<View>, Error> {
         let map = self.cluster.map.load_full();
         let asked = map.nodes().iter().map(|node| async {
@@ -185,7 +189,7 @@ impl Topology {
         }
     }
 
-    /// Takes over what the nodes say.
+    /// Applies the answers of the nodes.
     async fn adopt(&mut self, views: &[View]) {
         let before = self.cluster.map.load_full();
         let owners = owners(views);
@@ -278,7 +282,7 @@ impl Topology {
         }
     }
 
-    /// Where a node is found: by its name, where certificates are checked and it has one.
+    /// The address of a node: by name if certificates are checked and it has one.
     fn host_of(&self, node: &Seen) -> String {
         match &node.name {
             Some(name) if self.plan.keeper.config.tls => name.clone(),
@@ -335,7 +339,7 @@ impl Topology {
         }));
     }
 
-    /// A key for the health's writes that lies in one of the node's slots.
+    /// A key for the health check that is in one of the node's slots.
     fn health_key(&self, map: &SlotMap, node: &Node) -> Option<String> {
         let is_own = |key: &String| {
             map.owner(slot_of(key))
@@ -346,13 +350,13 @@ impl Topology {
         }
         let key = |n: u32| self.plan.space.generation(&format!("{{probe-{n}}}"));
         if tag(&self.plan.space.namespace).is_some() {
-            // All keys lie in one slot, and nothing else of the node is used.
+            // All keys are in one slot, and no other part of the node is used.
             return Some(key(0)).filter(is_own);
         }
         (0..8 * u32::from(SLOTS)).map(key).find(is_own)
     }
 
-    /// In front of the slots that have another owner: until the former one knows.
+    /// The fences in front of slots with a new owner, until the former one knows of the change.
     fn fences(&self, before: &SlotMap, map: &SlotMap) -> Vec<(RedisConfig, Fence)> {
         let mut fences = Vec::new();
         for node in before.nodes() {
@@ -378,8 +382,8 @@ impl Topology {
         fences
     }
 
-    /// Of what was before the process began nothing is known: each replica may have been the primary, and each primary without
-    /// slots may have had any.
+    /// Nothing is known about the time before the process started: each replica may have been the
+    /// primary, and each primary without slots may have owned any.
     fn fences_at_start(&self, views: &[View], map: &SlotMap) -> Vec<(RedisConfig, Fence)> {
         let mut seen = HashSet::new();
         let mut fences = Vec::new();
@@ -407,7 +411,8 @@ impl Topology {
     }
 }
 
-/// Invalidates again what was invalidated of late: slots have other owners, and a former one may have acknowledged it.
+/// Repeats recent invalidations: slots have new owners, and a former owner may have acknowledged
+/// them.
 async fn do_again(cluster: Arc<Cluster>, namespace: String) {
     for _ in 0..AGAIN {
         let is_done = match cluster.recent.again() {
@@ -431,7 +436,7 @@ async fn ask(
         .await
 }
 
-/// A node's answer, in which it may leave out where it is itself.
+/// Reads a node's answer, which may omit the node's own address.
 fn read(text: &str, host: &str) -> Result<View, Error> {
     let view = View::parse(text);
     let mut view = view.ok_or_else(|| {
@@ -448,7 +453,7 @@ fn read(text: &str, host: &str) -> Result<View, Error> {
     Ok(view)
 }
 
-/// Asks a node over a connection of its own.
+/// Asks a node over a separate connection.
 async fn view_at(config: &RedisConfig) -> Result<View, Error> {
     let asked = async {
         let mut last = Error::unavailable("it has no address");
@@ -484,7 +489,8 @@ async fn view_at(config: &RedisConfig) -> Result<View, Error> {
         })
 }
 
-/// Holds a fence until the former owner takes itself for the owner no more, or can't answer anybody, or the time is up.
+/// Holds a fence until the former owner no longer claims the slots, can't answer anybody, or the
+/// time is over.
 async fn look_after(config: RedisConfig, fence: Fence) {
     let end = clock::now() + FENCE;
     while clock::now() < end {
@@ -499,7 +505,7 @@ async fn look_after(config: RedisConfig, fence: Fence) {
     drop(fence);
 }
 
-/// Whether nobody can connect there: the process is gone, or it is loading and answers no reads.
+/// Whether nobody can connect: the process is gone, or it is loading its data and answers no reads.
 fn is_refusal(error: &Error) -> bool {
     let text = error.to_string();
     text.contains("refused") && text.to_ascii_lowercase().contains("connection refused")

@@ -1,4 +1,4 @@
-//! Walks over the keys of all primaries, and what they say of themselves.
+//! Walks over the keys of all primaries, and their `INFO`.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::base::nonce::Nonce;
 use crate::protocol::glob;
 use crate::store::{Matching, NodeFacts, ServerFacts};
 
-/// How often a walk begins again because slots have moved meanwhile.
+/// How often a walk starts again because slots have moved meanwhile.
 const ATTEMPTS: usize = 3;
 
 /// Primaries, each with its connection.
@@ -73,8 +73,8 @@ impl Cluster {
             false => "all",
         };
         let before = matching.stored_before;
-        // The clocks of the nodes are taken for one: where they differ, a live entry may go with the dead, or a dead one stay
-        // until its time is over.
+        // The clocks of the nodes are treated as one. If they differ, a live entry may be removed,
+        // or a dead one stay until its TTL ends.
         let before = before.map_or(String::new(), |at| at.0.to_string());
         let args = [Vec::from(which), before.into_bytes()];
         let mut removed = 0;
@@ -88,7 +88,7 @@ impl Cluster {
             for keys in keys.chunks(step) {
                 let steps = steps_over(&scripts::REMOVE, keys, &args);
                 let done = self.run(&steps, OnItsWay::Follow).await;
-                // A sweep leaves what lives; what it removes is dead by its generations already.
+                // A sweep removes only entries that are dead by their generations.
                 if matching.stored_before.is_none()
                     || crate::base::mutation::is_active("sweep-ends-copies")
                 {
@@ -110,7 +110,7 @@ impl Cluster {
         &self,
         namespace: &str,
     ) -> Result<Millis, Error> {
-        // First, so that whoever does it again at a new owner knows of it.
+        // First, so that a task that repeats recent invalidations at a new owner includes this one.
         self.recent.remember_everything();
         self.invalidate_all_again(namespace).await
     }
@@ -138,7 +138,7 @@ impl Cluster {
         Ok(began)
     }
 
-    /// Replaces generations, each by one of its own.
+    /// Replaces generations, each with a nonce of its own.
     async fn rotate(&self, keys: &[String]) -> Result<(), Error> {
         let ttl = millis(self.default_generation_ttl);
         let mut steps = Vec::with_capacity(keys.len());
@@ -156,7 +156,7 @@ impl Cluster {
         done.into_iter().try_for_each(|done| done.map(drop))
     }
 
-    /// The sums, and each node's own.
+    /// The sums, and the facts of each node.
     pub(in crate::store::redis) async fn facts(&self) -> Result<ServerFacts, Error> {
         let map = self.map.load_full();
         if map.nodes().is_empty() {
@@ -176,7 +176,7 @@ impl Cluster {
             };
             sum.total_keys = plus(sum.total_keys, facts.total_keys);
             sum.connected_clients = plus(sum.connected_clients, facts.connected_clients);
-            // Since when all of them have been up.
+            // The time for which all of them have been up.
             sum.uptime_seconds = [sum.uptime_seconds, facts.uptime_seconds]
                 .into_iter()
                 .flatten()
@@ -204,7 +204,7 @@ impl Cluster {
         }
     }
 
-    /// The connection to one of the primaries, for what is the same of all of them.
+    /// The connection to any primary, for facts that are the same on all of them.
     pub(in crate::store::redis) fn any_link(&self) -> Result<Arc<Link>, Error> {
         let mut links = self.links()?;
         links
