@@ -5,8 +5,8 @@ use quote::ToTokens;
 
 /// The mistakes found so far.
 ///
-/// Every stage adds to the same list and carries on as well as it can, so that one compilation shows all of
-/// them.
+/// Every stage adds to the same list and continues as well as it can, so that one compilation shows
+/// all mistakes.
 #[derive(Default)]
 pub(crate) struct Errors(Vec<syn::Error>);
 
@@ -34,8 +34,8 @@ impl Errors {
         }
     }
 
-    /// All mistakes, followed by the function as it was written: its callers still find it, so the compiler
-    /// reports what is wrong and not what follows from it.
+    /// All mistakes, followed by the function as it was written. Its callers still find it, so the
+    /// compiler reports only the mistakes and no errors that follow from them.
     pub(crate) fn beside(self, item: TokenStream) -> TokenStream {
         let mut tokens: TokenStream = self.0.iter().map(syn::Error::to_compile_error).collect();
         tokens.extend(item);

@@ -354,7 +354,8 @@ impl Env {
         }
     }
 
-    /// The method that starts a call, and its first argument: the cache, unless it is the process-wide one.
+    /// The method that starts a call, and its first argument: the cache, unless it is the
+    /// process-wide one.
     fn method(&self, name: &str) -> (syn::Ident, Option<TokenStream>) {
         match &self.cache {
             Some(instance) => {

@@ -1,7 +1,8 @@
 //! Metrics through the [`metrics`](https://docs.rs/metrics) facade: names, labels and units.
 //!
-//! With the feature `metrics` each cache publishes its figures once a second, and when
-//! [`Cache::publish_metrics`](crate::Cache::publish_metrics) is called, to whatever recorder the program has installed:
+//! With the feature `metrics` each cache publishes its figures to the recorder that the program has
+//! installed: once a second, and when [`Cache::publish_metrics`](crate::Cache::publish_metrics) is
+//! called:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -12,13 +13,13 @@
 //! # }
 //! ```
 //!
-//! A call never talks to the recorder: it adds to the cache's own atomic counters, with or without
-//! this feature, and a collector hands over what has come since the last time. So a hit costs the
-//! same with the feature, and with any recorder; and a recorder that is installed late gets all.
+//! A call never uses the recorder. It adds to the cache's own atomic counters, with or without this
+//! feature, and a background task publishes the differences. So a hit costs the same with the
+//! feature and with any recorder, and a recorder that is installed later gets all figures.
 //!
-//! Durations are in seconds and sizes in bytes, and names end as Prometheus wants them; they are what
-//! OpenTelemetry's rules make of `cache.lookup.duration` and the like. OpenTelemetry has no
-//! conventions for caches yet. Histograms hold values to one eighth.
+//! Durations are in seconds and sizes in bytes. Names follow Prometheus; they are the form that
+//! OpenTelemetry's rules give `cache.lookup.duration` and so on. OpenTelemetry has no conventions
+//! for caches yet. Histograms have a resolution of one eighth.
 //!
 //! Labels, where a metric has them:
 //!
@@ -199,8 +200,8 @@ metrics! {
         "Tasks of the cache's own that have panicked and were started again.";
 }
 
-/// Tells the installed recorder what the metrics say and in which units. The caches of the program do
-/// this by themselves when they first publish.
+/// Describes the metrics and their units to the installed recorder. The caches of the program do
+/// this when they first publish.
 pub fn describe() {
     with_recorder(describe_to);
 }

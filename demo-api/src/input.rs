@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::error::Invalid;
 
-/// Fields that responses carry and writes do not take. They are ignored, so that a client may send back
-/// what it was given.
+/// Fields that responses contain and writes ignore, so that a client may send back what it
+/// received.
 pub const READ_ONLY: [&str; 2] = ["id", "created_at"];
 
 /// The longest text accepted where nothing shorter is asked for.
@@ -116,7 +116,7 @@ impl Fields {
     /// Checks that nothing is left: a misspelt field would otherwise be dropped unseen.
     ///
     /// # Errors
-    /// Names the first field that nobody took.
+    /// Names the first field that is left.
     pub fn finish(self) -> Result<(), Invalid> {
         match self
             .0

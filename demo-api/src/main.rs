@@ -271,8 +271,8 @@ fn log(default: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Resolves at Ctrl-C, or at SIGTERM from a service manager. From the moment this returns, neither ends the
-/// process by itself.
+/// Resolves at Ctrl-C, or at SIGTERM from a service manager. Once this has returned, neither ends
+/// the process by itself.
 #[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};

@@ -1,5 +1,5 @@
-//! Products: an update or a delete makes the cache forget that row, every list and every filter, and
-//! leaves the other rows cached.
+//! Products: an update or a delete invalidates that row, every list and every filter, and leaves
+//! the other rows cached.
 
 use poem_openapi::Object;
 use serde::{Deserialize, Serialize};

@@ -63,8 +63,8 @@ impl PurchaseService {
         Self { pool }
     }
 
-    /// Takes what is bought from the stock and makes the buyer an active user, or neither. Both are invalidated after the
-    /// commit, and not where it is rolled back.
+    /// Takes the products from the stock and makes the buyer an active user, or neither. Both are
+    /// invalidated after the commit, and not if it is rolled back.
     ///
     /// # Errors
     /// When there is no such user or product, there are fewer of it, or the database fails.

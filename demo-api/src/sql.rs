@@ -44,8 +44,8 @@ impl From<Value> for sea_query::Value {
 
 /// Runs a statement to its end and returns its rows.
 ///
-/// Writes with `RETURNING` come here too: `fetch_one` would stop at the first row, and an error that
-/// SQLite reports only at the end of the statement would be lost.
+/// Statements with `RETURNING` need this: `fetch_one` would stop at the first row, and an error
+/// that SQLite reports only at the end of the statement would be lost.
 ///
 /// # Errors
 /// What the database says.
@@ -116,8 +116,8 @@ pub fn get_time(row: &AnyRow, column: &str) -> Result<OffsetDateTime, sqlx::Erro
 
 /// A moment as it is stored: microseconds since 1970, PostgreSQL's own resolution.
 ///
-/// `TIMESTAMPTZ` is beyond sqlx's `Any` driver, and SQLite has no such type; an integer is equal, and
-/// ordered alike, in both.
+/// sqlx's `Any` driver can't read `TIMESTAMPTZ`, and SQLite has no such type. An integer is equal
+/// and ordered alike in both.
 #[must_use]
 pub fn to_micros(moment: OffsetDateTime) -> i64 {
     // A four-digit year is at most 2.6e17 microseconds away.

@@ -1,4 +1,4 @@
-//! Users: every write makes the cache forget all of `users:*`.
+//! Users: every write invalidates all of `users:*`.
 
 use poem_openapi::Object;
 use serde::{Deserialize, Serialize};
@@ -121,7 +121,7 @@ impl Input for UserInput {
     }
 }
 
-/// Matches what [`email`] takes: one `@`, a dot within what comes after it, no white space or control character.
+/// Matches what [`email`] accepts: one `@`, a dot after it, no white space or control character.
 const EMAIL: &str = {
     macro_rules! but {
         ($not:literal) => {

@@ -80,7 +80,7 @@ impl Cache {
     ///
     /// The block begins the transaction, calls the functions that take part in it, and commits. An
     /// error of the block may hide a commit, so the invalidations then take place at once, and once
-    /// more at the uncertainty deadline. Blocks nest: the invalidations of an inner block take
+    /// more at the end of the in-doubt window. Blocks nest: the invalidations of an inner block take
     /// place when the outermost one ends. Calls in tasks that the block spawns are not part of it.
     ///
     /// ```
@@ -113,7 +113,7 @@ impl Cache {
     ///
     /// # Cancel safety
     /// If dropped while the block runs, nobody knows whether it has committed. What it wrote is not
-    /// cached until the uncertainty deadline, and is invalidated once more then.
+    /// cached until the end of the in-doubt window, and is invalidated once more then.
     pub async fn after_commit<T, E>(
         &self,
         block: impl Future<Output = Result<T, E>>,

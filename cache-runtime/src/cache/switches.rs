@@ -74,7 +74,8 @@ impl Cache {
         self.switch_everywhere(target, false).await
     }
 
-    /// Switches reads on again that [`disable_everywhere`](Self::disable_everywhere) has switched off.
+    /// Switches reads on again that [`disable_everywhere`](Self::disable_everywhere) has switched
+    /// off.
     ///
     /// # Errors
     /// As [`disable_everywhere`](Self::disable_everywhere).

@@ -148,8 +148,8 @@ impl Collected {
         collected.withdrawals.extend(self.withdrawals);
     }
 
-    /// Enqueues the invalidations. Those in doubt are enqueued for the uncertainty deadline too.
-    /// Returns the receipts.
+    /// Enqueues the invalidations. Those in doubt are enqueued for the end of the in-doubt window
+    /// too. Returns the receipts.
     fn enqueue(self, cache: &Handle, ending: Ending) -> impl Iterator<Item = Receipt> + use<> {
         let everything = self.everything.then(|| cache.delivery.enqueue_namespace());
         if self.everything && ending == Ending::Unknown {
@@ -359,7 +359,7 @@ impl Drop for Open {
         if let Some(outer) = self.outer() {
             return collected.into_block(&outer);
         }
-        // The intents stand until the uncertainty deadline. Nothing withdraws them.
+        // The intents last until the end of the in-doubt window. Nothing withdraws them.
         for intent in collected.intents.drain(..) {
             let length = cache.config.uncertainty;
             drop(announce(cache, Intent { length, ..intent }, Vec::new()));
@@ -370,7 +370,7 @@ impl Drop for Open {
     }
 }
 
-/// Puts an intent for a write in doubt until the uncertainty deadline, and enqueues one more
+/// Puts an intent for a write in doubt until the end of the in-doubt window, and enqueues one more
 /// invalidation for that deadline. The receipt is for the intent.
 pub(crate) fn leave_uncertain(cache: &Handle, write: Planned, token: Nonce) -> Receipt {
     let uncertainty = cache.config.uncertainty;

@@ -1,4 +1,5 @@
-//! Cached values as responses of the axum framework. Its layer is [`tower::CacheLayer`](crate::tower::CacheLayer).
+//! Cached values as responses of the axum framework. Its layer is that of tower,
+//! [`CacheLayer`](crate::tower::CacheLayer).
 
 use ::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 use axum_core::body::Body;

@@ -59,9 +59,9 @@ use crate::call::transaction::Ending;
 /// | `body` | the database | the cache |
 /// |---|---|---|
 /// | returned `Ok` | committed | invalidated, before the caller gets the value |
-/// | returned `Ok` | no answer to the commit | invalidated at once, and once more at the uncertainty deadline |
+/// | returned `Ok` | no answer to the commit | invalidated at once, and once more at the end of the in-doubt window |
 /// | returned `Err` | rolled back | untouched |
-/// | panicked, or was dropped | rolled back, or not known | not cached until the uncertainty deadline, then invalidated |
+/// | panicked, or was dropped | rolled back, or not known | not cached until the end of the in-doubt window, then invalidated |
 ///
 /// With an [outbox](crate::CacheConfig::outbox) in the same database, it also writes rows to the
 /// outbox in the transaction, right before the commit. Then committed writes are invalidated even if

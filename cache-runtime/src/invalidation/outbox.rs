@@ -1,4 +1,5 @@
-//! The state that the relay of the database's outbox shares with writers of rows and the statistics.
+//! State that the relay of the database's outbox shares with the writers of rows and the
+//! statistics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use crate::stats::OutboxStats;
 
 /// Past this many, the ids of own rows are dropped: the relays find the rows when they are due.
 const MOST_DONE: usize = 10_000;
-/// For so long they are collected, so that one statement deletes those of many transactions. It is less than the time for which
-/// they are their writer's.
+/// For how long they are collected, so that one statement deletes those of many transactions. It is
+/// shorter than the time during which rows belong to their writer.
 const COLLECTED: Duration = Duration::from_millis(100);
 const UNKNOWN: u64 = u64::MAX;
 
@@ -140,7 +141,7 @@ impl OutboxLink {
     /// Returns some time after there are rows to delete.
     ///
     /// # Cancel safety
-    /// Dropped, it may not return for rows that are there: look at [`take_done`](Self::take_done) then.
+    /// If dropped, it may not return for rows that exist: call [`take_done`](Self::take_done) then.
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
         tokio::time::sleep(COLLECTED).await;

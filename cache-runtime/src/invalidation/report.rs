@@ -37,7 +37,7 @@ pub(super) fn lost(telemetry: &Telemetry, lost: &Lost) {
     telemetry.invalidations.lost.add(count);
 }
 
-/// Remembers the span in which an invalidation is asked for, so that its delivery can be linked to it.
+/// Remembers the span that asks for an invalidation, so that its delivery can link to it.
 pub(super) fn link_to_current(order: &mut Order) {
     if is_on() {
         let current = Span::current();

@@ -49,7 +49,8 @@ struct Held {
     connection: Option<ConnectionWatch>,
     /// Whether a refusal means that the connection was lost, and that there is a new one already.
     reconnects: AtomicBool,
-    /// It has several servers, and the one that has what is to be invalidated is away. Intents are of another.
+    /// It has several servers. The one for the invalidation is down, the ones for the intents are
+    /// not.
     is_partly_away: AtomicBool,
 }
 

@@ -168,7 +168,8 @@ impl Worker {
                         .map(|(name, derived)| (Some(name), derived));
                     self.sweeper.request(resources.chain(namespace), at);
                 }
-                // The store is away: trying the intents would only take as long again. Of a split store it may be a part.
+                // The store is down: trying the intents would take as long again. A split store may
+                // be down in parts.
                 Err(error) if is_away(&error) && !self.store.is_split() => return Err(error),
                 Err(error) => outcome = Err(error),
             }

@@ -1,8 +1,9 @@
 //! The outbox in a file of SQLite, which the processes of one machine share.
 //!
-//! SQLite has no notifications, no statement-level triggers and no snapshots that can be asked for, and needs none of them:
-//! a read of one table by its key is cheap enough for every 20 ms, and writers follow one another, so that ids are in
-//! the order of commits. [The triggers](super::Triggers::sqlite_sql) run for each row.
+//! SQLite has no notifications, no statement-level triggers and no snapshot functions, and needs
+//! none of them. Reading one table by its key is cheap enough to do it every 20 ms. Only one
+//! transaction writes at a time, so ids are in the order of commits. [The
+//! triggers](super::Triggers::sqlite_sql) run for each row.
 //!
 //! - With Redis each process delivers the rows that it finds, and deletes them when Redis has
 //!   acknowledged. Nobody holds the file's lock meanwhile, so two processes may deliver the same

@@ -20,8 +20,8 @@ const OWN_MS: u32 = 500;
 
 /// The outbox for writers: its rows are committed with the caller's transaction, or not at all.
 ///
-/// [`sqlx::transaction`](crate::sqlx::transaction) writes the rows of the annotated functions in it by itself.
-/// This is for writers that have no annotation, also in programs without a cache.
+/// [`sqlx::transaction`](crate::sqlx::transaction) writes the rows of annotated functions by
+/// itself. This is for writers without an annotation, also in programs without a cache.
 ///
 /// ```no_run
 /// use cache_runtime::outbox::{Outbox, OutboxConfig};

@@ -54,7 +54,8 @@ impl CallSite {
         }
     }
 
-    /// What this instance of the function is of, if there may be others of it.
+    /// The type or trait that this instance of the function belongs to, if other instances may
+    /// exist.
     pub(super) fn instance_of(&self, instance: Instance) -> Option<&'static str> {
         instance.of((self.declared?)())
     }
@@ -70,7 +71,7 @@ impl CallSite {
         }
     }
 
-    /// Logs that the `Serialize` of an argument leaves out what tells calls apart, once.
+    /// Logs once that the `Serialize` of an argument leaves out a part that distinguishes calls.
     #[cold]
     pub(crate) fn report_left_out(&self, text: &str, is_bypassed: bool) {
         if self.left_out.set(text.to_owned()).is_ok() {
@@ -146,12 +147,12 @@ impl CallSite {
         self.place
     }
 
-    /// What is not serialised of an argument.
+    /// What an argument's `Serialize` leaves out.
     pub(crate) fn left_out(&self) -> Option<&str> {
         self.left_out.get().map(String::as_str)
     }
 
-    /// Why a value was not stored that its codec would have lost.
+    /// Why a value was not stored: its codec would have lost a part of it.
     pub(crate) fn lost(&self) -> Option<&str> {
         self.lost.get().map(String::as_str)
     }

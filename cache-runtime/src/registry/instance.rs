@@ -54,7 +54,7 @@ pub(super) fn version_of(name: &str) -> u32 {
     (hash128(&[0; 16], name.as_bytes()) as u32).max(1)
 }
 
-/// What a function stands in: its name without its own, its parameters, and the closures in it.
+/// The path of a function without its own name, its parameters, and the closures in it.
 fn surroundings(mut name: &str) -> &str {
     while let Some(around) = name.strip_suffix("::{{closure}}") {
         name = around;

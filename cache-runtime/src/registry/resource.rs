@@ -25,7 +25,7 @@ pub(crate) struct ResourceSettings {
     /// Wins over the attribute's `ttl`.
     pub(crate) operator_ttl: Option<Duration>,
     pub(crate) grace: Grace,
-    /// What its keys need from around a call.
+    /// The context that its keys need.
     pub(crate) contexts: Box<[Box<str>]>,
     /// Which part of the hits is audited.
     pub(crate) audit: u32,
@@ -51,19 +51,20 @@ pub(crate) struct Resource {
     row_prefix: Box<str>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) operator_ttl: Option<Duration>,
-    /// What its keys need from around a call.
+    /// The context that its keys need.
     pub(crate) contexts: Box<[Box<str>]>,
     /// The configured policy for slow and failing loads.
     pub(crate) grace: Grace,
     /// Which part of the hits is audited, as it is configured.
     pub(crate) audit: u32,
     claims: RwLock<HashMap<&'static str, Claim>>,
-    /// What is counted of each function: by its address, and by its op, which may differ where a macro wrote several.
+    /// The counters of each function, by its address and op. The op may differ if a macro wrote
+    /// several functions.
     functions: RwLock<HashMap<(usize, &'static str), Arc<FunctionStats>>>,
-    /// The instances of each function that are named alike: the first one, by function, types and
-    /// what the function is of.
+    /// The first instance of each function of one name, by function and types, and the type or
+    /// trait it belongs to.
     instances: RwLock<HashMap<(usize, u64), TypeId>>,
-    /// What the first function of each op is of: access by hand means its entries.
+    /// What the first function of each op belongs to. Manual operations use its entries.
     by_hand: RwLock<HashMap<&'static str, u32>>,
     id_form: OnceLock<(IdForm, TypeId, &'static CallSite)>,
     /// The results of each function's fills, by the function's address (0: manual operations), type
@@ -123,7 +124,7 @@ impl Resource {
         known.unwrap_or_else(|| Arc::clone(self.trust.write().entry(key).or_default()))
     }
 
-    /// What is counted of a function.
+    /// The counters of a function.
     pub(crate) fn function(
         &self,
         site: &'static CallSite,
@@ -139,12 +140,12 @@ impl Resource {
         })
     }
 
-    /// What is counted of all functions that were called.
+    /// The counters of all functions that were called.
     pub(crate) fn functions(&self) -> Vec<Arc<FunctionStats>> {
         self.functions.read().values().cloned().collect()
     }
 
-    /// What is counted of the resource: its own figures, and the hits of its functions.
+    /// The counters of the resource: its own, and the hits of its functions.
     pub(crate) fn snapshot(&self) -> CounterSnapshot {
         let mut snapshot = self.counters.snapshot();
         for function in self.functions.read().values() {
@@ -172,13 +173,13 @@ impl Resource {
         Dep::new(format!("{}{op}", self.op_prefix))
     }
 
-    /// `users~ops`: what depends on everything of the resource, and is written by `op`. Most writes
-    /// replace `users~derived`; one that names single ops replaces this instead.
+    /// `users~ops`: entries that depend on everything of the resource depend on it. Most writes
+    /// replace `users~derived`; a write that names single ops replaces this instead.
     pub(crate) fn any_op(&self) -> Arc<Dep> {
         Arc::clone(&self.any_op)
     }
 
-    /// `users~row:1`: what depends on this row, beside the row's own entry, which has a key.
+    /// `users~row:1`: entries that depend on this row. The row's own entry has a key of its own.
     pub(crate) fn row(&self, id: &str) -> Arc<Dep> {
         Dep::of_row(format!("{}{id}", self.row_prefix))
     }
@@ -225,11 +226,11 @@ impl Resource {
         false
     }
 
-    /// What tells the entries of this instance of a function from those of others that have their
-    /// keys; 0 for a function that is no part of a trait or a generic type.
+    /// Distinguishes the entries of this instance of a function from those of other instances with
+    /// the same keys; 0 for a function that belongs to no trait and no generic type.
     ///
-    /// It follows from the name of what the function is of, which is the same in all processes. Two
-    /// types of one name are told apart within a process: the first has the name for itself.
+    /// It is derived from the name of that trait or type, which is the same in all processes. If
+    /// two types have one name, the second gets another number within the process.
     pub(super) fn version_of(
         &self,
         site: &'static CallSite,
@@ -264,7 +265,8 @@ impl Resource {
         }
     }
 
-    /// What access by hand to the entries of this op has to know of the function that stores them.
+    /// The number that manual operations on the entries of this op need, from the function that
+    /// stores them.
     pub(crate) fn version_by_hand(&self, op: Option<&str>) -> u32 {
         let versions = self.by_hand.read();
         versions.get(op.unwrap_or(ENTITY)).copied().unwrap_or(0)
@@ -285,8 +287,8 @@ impl Resource {
             }
             return true;
         };
-        // What two values of one type have in common in a key is told apart by what else the type
-        // shows, in `key/left_out`.
+        // Two values of one type whose texts in a key are equal are distinguished by other means,
+        // in `key/left_out`.
         if known.fits(form) || *first_type == of {
             return true;
         }

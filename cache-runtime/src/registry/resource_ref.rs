@@ -18,7 +18,7 @@ use crate::telemetry::function::FunctionStats;
 #[derive(Debug, Clone)]
 pub(crate) enum ResourceRef {
     Known(&'static Known),
-    /// With what is counted of the function, once that is known; never for a call by hand.
+    /// Includes the counters of the function, once they are known; not for manual operations.
     Own(Arc<Resource>, Option<Arc<FunctionStats>>),
 }
 
@@ -51,7 +51,7 @@ impl ResourceRef {
         matches!(self, Self::Known(own) if std::ptr::eq(*own, known))
     }
 
-    /// What an entry of this kind and `op` depends on, beside what its function adds.
+    /// The dependencies of an entry of this kind and `op`, besides those that its function adds.
     #[inline]
     pub(crate) fn deps(
         &self,
@@ -79,7 +79,7 @@ impl ResourceRef {
         }
     }
 
-    /// What is counted of the function; `None` for a call by hand.
+    /// The counters of the function; `None` for a manual operation.
     #[inline]
     pub(crate) fn function(&self) -> Option<&Arc<FunctionStats>> {
         match self {
@@ -106,8 +106,8 @@ impl ResourceRef {
         }
     }
 
-    /// What tells the entries of this instance of the function from those of other instances.
-    /// `types` is a hash of the names of the types that tell calls apart already.
+    /// Distinguishes the entries of this instance of the function from those of other instances.
+    /// `types` is a hash of the names of the types that are already part of the key.
     #[inline]
     pub(crate) fn version_of(
         &self,
@@ -155,7 +155,7 @@ pub(crate) struct Known {
     pub(super) deps: Arc<[Arc<Dep>]>,
     pub(super) function: Arc<FunctionStats>,
     pub(super) fingerprint: OnceLock<(TypeId, u32, Fingerprint)>,
-    /// Its first instance: a hash of the types that tell calls apart, its type, its version.
+    /// Its first instance: a hash of the types in the key, its type, its version.
     pub(super) instance: OnceLock<(u64, TypeId, u32)>,
 }
 

@@ -1,4 +1,4 @@
-//! Where an annotated function stands, and what is known of it.
+//! The place of an annotated function, and what is known of it.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -11,8 +11,8 @@ use crate::key::EntryKind;
 #[derive(Debug)]
 pub struct Site {
     at: CallSite,
-    /// What the first calls found out, to spare the others the registry's locks: those in as many caches, or of as many
-    /// resources, as there are places.
+    /// What the first calls found out, so that later ones need not lock the registry. There is a
+    /// place for each of a few caches or resources.
     known: [OnceLock<Known>; PLACES],
 }
 
@@ -32,13 +32,13 @@ impl Deref for Site {
     }
 }
 
-/// Every annotated function of the program: the linker puts them side by side.
+/// Every annotated function of the program; the linker places them next to each other.
 #[cfg(feature = "map")]
 #[linkme::distributed_slice]
 pub static SITES: [Site];
 
 impl Site {
-    /// At the caller's place.
+    /// A site at the caller's source location.
     #[track_caller]
     pub(crate) const fn new(role: Role, function: &'static str, words: &'static str) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Site {
         }
     }
 
-    /// With the name of a closure's type that stands in the function's static.
+    /// Adds the name of a closure's type in the function's static.
     pub(crate) const fn declared(mut self, name: fn() -> &'static str) -> Self {
         self.at.declared = Some(name);
         self

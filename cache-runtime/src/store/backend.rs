@@ -49,7 +49,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// Why the store is not asked now, in words; `None` while it is, and where there is no more to say.
+    /// Why the store is not asked now, as text; `None` while it is asked, or if there is no known
+    /// reason.
     fn reason(&self) -> Option<String> {
         None
     }

@@ -147,8 +147,8 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl MemoryStore {
-    /// A store that holds up to `max_bytes`, by the length of the encoded values, their keys, and a fixed
-    /// overhead per entry.
+    /// A store that holds up to `max_bytes`: the lengths of the encoded values and their keys, and
+    /// a fixed overhead per entry.
     #[must_use]
     pub fn new(max_bytes: u64) -> Self {
         Self {

@@ -23,8 +23,8 @@ const MAX_BODY: u64 = 2 << 20;
 /// If it sends even more, the connection is closed.
 const MAX_DISCARDED: u64 = 64 << 20;
 
-/// How long a client may take for the whole of a body, wherever it is read. A limit between two pieces
-/// would let a client hold the connection with a byte now and then.
+/// How long a client may take to send a whole body. A limit for each piece would let a client hold
+/// the connection by sending a byte now and then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyTimeout(pub(super) Duration);
 

@@ -89,8 +89,8 @@ impl Methods {
     }
 }
 
-/// A path of the document, or a pattern of Poem's, without the names of its parameters: `/users/{}`.
-/// poem-openapi gives Poem other names than it documents.
+/// A path of the document or a pattern of Poem's, without the names of its parameters: `/users/{}`.
+/// poem-openapi uses other names in Poem than in the document.
 fn nameless(path: &str) -> String {
     let segments = path.trim_end_matches('/').split('/');
     let segments = segments.map(|segment| match segment.as_bytes().first() {

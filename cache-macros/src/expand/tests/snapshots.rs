@@ -1,7 +1,7 @@
-//! Whole expansions, against those that `tests/expand` keeps.
+//! Compares whole expansions with those in `tests/expand`.
 //!
-//! `SNAPSHOTS=overwrite cargo test --workspace --lib snapshots` writes them anew. That what they show compiles is for
-//! the other tests: no compiler runs here.
+//! `SNAPSHOTS=overwrite cargo test --workspace --lib snapshots` writes them again. Other tests
+//! compile them; these don't.
 
 use std::fs;
 use std::path::PathBuf;
@@ -120,11 +120,11 @@ fn snapshots_are_as_they_were() {
     }
 }
 
-/// More than this is not read at a glance: something belongs into the runtime.
+/// Longer expansions are hard to read: a part of them belongs in the runtime.
 const MOST_LINES: usize = 15;
-/// What two options add: a body that may outlive its caller has to say what it keeps, and one that is given its load
-/// context what it calls that. An argument that is looked at makes the plan too long for one line, and a long name the
-/// site.
+/// How many lines options add. A body that may outlive its caller has to list what it keeps, and
+/// one with a load context names it. An argument that is examined makes the plan too long for one
+/// line, and so does a long name for the site.
 const MORE_LINES: [(&str, usize); 4] = [
     ("run_detached", 9),
     ("LoadContext", 2),

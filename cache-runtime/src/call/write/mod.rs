@@ -3,9 +3,9 @@
 //! | the body | the cache |
 //! |---|---|
 //! | returned `Ok`, or a plain value | invalidated at once, before the caller gets the value |
-//! | returned `Err` | the same, and once more at the uncertainty deadline: an error may hide a commit |
+//! | returned `Err` | the same, and once more at the end of the in-doubt window: an error may hide a commit |
 //! | returned an `Err` that wrote nothing (`rejected`, `on = ok`) | nothing |
-//! | was dropped, or panicked | a guard puts an intent until the uncertainty deadline, so that nothing is stored; invalidated once more then |
+//! | was dropped, or panicked | a guard puts an intent until the end of the in-doubt window, so that nothing is stored; invalidated once more then |
 //! | is `crash_safe` | an intent stands before the body runs, and ends with the invalidation |
 
 mod guard;
@@ -139,7 +139,7 @@ where
     ///
     /// # Cancel safety
     /// If dropped while the body runs, the future enqueues an intent, so that nothing is stored
-    /// until the uncertainty deadline, and one more invalidation for that deadline. If dropped
+    /// until the end of the in-doubt window, and one more invalidation for that deadline. If dropped
     /// later, nothing changes, because the invalidation is already enqueued.
     // This body is compiled once for each annotated function, so the steps are elsewhere.
     #[inline]

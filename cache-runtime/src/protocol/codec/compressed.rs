@@ -29,7 +29,8 @@ pub(crate) fn compress(codec: CodecId, bytes: Bytes, over: Option<usize>) -> (Co
     (codec, bytes)
 }
 
-/// The encoded value in a payload, and its codec; `None` if it is damaged, or this build can't read it.
+/// The encoded value in a payload, and its codec; `None` if it is damaged or this build can't read
+/// it.
 pub(crate) fn decompress(codec: CodecId, bytes: &Bytes) -> Option<(CodecId, Bytes)> {
     if !codec.is_compressed() {
         return Some((codec, bytes.clone()));
