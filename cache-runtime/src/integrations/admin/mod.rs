@@ -369,8 +369,8 @@ fn switched(target: &str, enabled: bool, scope: &str) -> Response {
     Response::json(200, &json!({ "said": said }))
 }
 
-/// Where reads were switched; and what the program knows of the name, if it knows none like it. It may be
-/// another program's.
+/// Where reads were switched, with a hint if the program does not know the name. Another program
+/// that shares Redis may have it.
 fn scope(cache: &Cache, target: &str, scope: &str) -> String {
     match cache.is_switchable(target) {
         true => scope.to_owned(),
