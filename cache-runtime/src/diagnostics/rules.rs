@@ -146,7 +146,7 @@ fn memory(checkup: &mut Checkup, program: &Program, survey: &Survey) {
     } else if policy == "noeviction" {
         checkup.advise(
             AdviceKind::NoEviction,
-            format!("Redis has `maxmemory-policy noeviction`, so once full it stores nothing new and every call runs its function; set {replacement}"),
+            format!("Redis has `maxmemory-policy noeviction`, so once full it stores nothing new, and what is not stored yet is loaded each time; set {replacement}"),
         );
     }
     if policy == "volatile-ttl" && program.has_crash_safe() {

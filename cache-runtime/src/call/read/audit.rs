@@ -14,6 +14,7 @@ use super::audited::Audited;
 use super::call::{Call, arrived, load_result, value_of};
 use crate::auditor::{Cleared, Draw, Identity, Suspicion};
 use crate::base::clock::{self, Instant};
+use crate::base::error::Error;
 use crate::call::returns::{Gathered, Loaded, Returns};
 use crate::coalesce::single_flight::LoadResult;
 use crate::engine::Handle;
@@ -200,7 +201,10 @@ impl Call {
 
     async fn look_again(&self, function: &Arc<FunctionStats>, difference: &Difference) {
         let suspect = self.suspect(function);
-        let standing = suspect.standing().await;
+        let Ok(standing) = suspect.standing().await else {
+            // Nobody can say what it was.
+            return function.audit.doubtful.add(u64::from(difference.is_random));
+        };
         // If the entry of the hit has been replaced, the difference says nothing about the current
         // one.
         let is_of_another = |it: &Standing| {
@@ -265,26 +269,28 @@ struct Suspect {
 
 impl Suspect {
     /// The entry under the key, and its age; `None` if there is no valid one.
-    async fn standing(&self) -> Option<Standing> {
-        let look = self.cache.store.look(&self.probe).await.ok()?;
+    async fn standing(&self) -> Result<Option<Standing>, Error> {
+        let look = self.cache.store.look(&self.probe).await?;
         let Found::Entry(header, payload) = look.found else {
-            return None;
+            return Ok(None);
         };
         let is_valid = header.stamp == look.stamp && look.intended.is_none();
         // The holder of a lease is about to replace it.
-        (is_valid && !header.is_leased()).then(|| Standing {
+        Ok((is_valid && !header.is_leased()).then(|| Standing {
             identity: (header.stamp, header.stored),
             age: look.now.since(header.stored),
             header,
             payload,
-        })
+        }))
     }
 
     async fn confirm_at(self, due: Instant, identity: Identity) {
         tokio::time::sleep_until(due).await;
         match self.standing().await {
-            Some(now) if now.identity == identity => self.confirm(now.age),
-            _ => {
+            Ok(Some(now)) if now.identity == identity => self.confirm(now.age),
+            // Nothing is known, and its hits stay undecided.
+            Err(_) => drop(self.cache.auditor.clear(&self.probe.key)),
+            Ok(_) => {
                 if let Some(cleared) = self.cache.auditor.clear(&self.probe.key) {
                     self.function.audit.decide(Verdict::Changed, cleared.drawn);
                 }
@@ -304,7 +310,8 @@ impl Suspect {
                 return;
             }
             let standing = self.standing().await;
-            if standing.is_none_or(|it| it.identity != identity) {
+            let is_gone = |it: Option<Standing>| it.is_none_or(|it| it.identity != identity);
+            if standing.is_ok_and(is_gone) {
                 break;
             }
         }

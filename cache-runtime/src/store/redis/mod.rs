@@ -673,7 +673,12 @@ impl Store for RedisStore {
             Some(cluster) => cluster.link_of(self.switches.key())?,
             None => self.links.current()?,
         };
-        let args = [target.as_bytes().to_vec(), vec![b'0' + u8::from(enabled)]];
+        let known = self.switches.known().into_bytes();
+        let args = [
+            target.as_bytes().to_vec(),
+            vec![b'0' + u8::from(enabled)],
+            known,
+        ];
         let keys = [self.switches.key()];
         let list: String = self.script(&link, &scripts::SWITCH, keys, args).await?;
         self.switches.learn(&list);

@@ -38,6 +38,12 @@ impl SwitchList {
         self.off.subscribe()
     }
 
+    /// The list as it was last read.
+    pub(super) fn known(&self) -> String {
+        let names: Vec<String> = self.off.borrow().iter().cloned().collect();
+        names.join("\n")
+    }
+
     pub(super) async fn read(&self, connection: &mut MultiplexedConnection) {
         // A value of another type is an error, and leaves the switches unchanged.
         let read = redis::cmd("GET")
@@ -53,12 +59,12 @@ impl SwitchList {
 
     /// The key is missing. Writes the list back, unless it is empty or another process was faster.
     async fn write_back(&self, connection: &mut MultiplexedConnection) {
-        let names: Vec<String> = self.off.borrow().iter().cloned().collect();
+        let names = self.known();
         if names.is_empty() || crate::base::mutation::is_active("switches-lost-with-their-key") {
             return self.learn("");
         }
         let mut set = redis::cmd("SET");
-        set.arg(&self.key).arg(names.join("\n")).arg("NX");
+        set.arg(&self.key).arg(names).arg("NX");
         // If Redis refuses it, the reads stay off in this process, and the next check tries again.
         let _ = set.query_async::<Option<String>>(connection).await;
     }

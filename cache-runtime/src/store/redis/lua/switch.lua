@@ -1,4 +1,5 @@
-local names, list = {}, redis.call('GET', KEYS[1]) or ''
+-- Where the list was lost, it is what the caller knew of it.
+local names, list = {}, redis.call('GET', KEYS[1]) or ARGV[3]
 for name in list:gmatch('[^\n]+') do
   if name ~= ARGV[1] then names[#names + 1] = name end
 end
