@@ -17,6 +17,7 @@
 //! spawns are not part of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::marks::{self, Marks};
 use crate::base::nonce::Nonce;
@@ -36,6 +37,9 @@ pub(crate) struct Frame {
     /// [`Engine::id`]. Calls in other caches are not affected.
     cache: u64,
     body: Body,
+    /// Whether what a load makes may hold what a write around it has not committed: it read past the
+    /// cache for that reason, or learnt that it depends on what the write invalidates.
+    has_seen_own_write: AtomicBool,
     outer: Option<Arc<Self>>,
 }
 
@@ -72,6 +76,7 @@ impl Frame {
         Arc::new(Self {
             cache: cache.id,
             body,
+            has_seen_own_write: AtomicBool::new(false),
             outer: INNERMOST.try_with(Arc::clone).ok(),
         })
     }
@@ -79,6 +84,20 @@ impl Frame {
     /// Polls the body with this frame set.
     pub(crate) fn run<T>(self: &Arc<Self>, poll: impl FnOnce() -> T) -> T {
         marks::under(Marks::BODY, || INNERMOST.sync_scope(Arc::clone(self), poll))
+    }
+
+    /// Whether its value must not be kept for others; see the field.
+    pub(crate) fn has_seen_own_write(&self) -> bool {
+        self.has_seen_own_write.load(Ordering::Relaxed)
+            && !crate::base::mutation::is_active("own-write-stored-by-a-load-around")
+    }
+
+    /// Marks the loads from `inner` to this write, which they run inside of.
+    fn is_seen_by(&self, inner: &Self) {
+        let loads = std::iter::successors(Some(inner), |frame| frame.outer.as_deref());
+        for load in loads.take_while(|frame| !std::ptr::eq(*frame, self)) {
+            load.has_seen_own_write.store(true, Ordering::Relaxed);
+        }
     }
 
     fn bars(&self, probe: &Probe) -> Option<BypassReason> {
@@ -104,6 +123,7 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
             Some(BypassReason::OwnWrite)
                 if !crate::base::mutation::is_active("own-write-not-bypassed") =>
             {
+                frame.is_seen_by(&around);
                 return Some(BypassReason::OwnWrite);
             }
             Some(BypassReason::OwnLoad)
@@ -115,6 +135,22 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
         }
     }
     barred
+}
+
+/// The load that is running learns that its value depends on these. If a write around it invalidates one
+/// of them, the value must not be kept: what it read may never be committed.
+pub(crate) fn learns(cache: &Engine, learnt: &[Arc<Dep>]) {
+    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
+        return;
+    };
+    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+    for frame in frames.filter(|frame| frame.cache == cache.id) {
+        if let Body::Write(_, deps) = &frame.body
+            && learnt.iter().any(|dep| deps.contains(dep))
+        {
+            return frame.is_seen_by(&around);
+        }
+    }
 }
 
 /// Whether a load of this cache is running around this call.

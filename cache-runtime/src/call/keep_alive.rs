@@ -74,6 +74,13 @@ pub(crate) struct KeepAlive {
 }
 
 impl KeepAlive {
+    /// Whether the body may have read what a write around it has not committed.
+    pub(crate) fn has_seen_own_write(&self) -> bool {
+        self.frame
+            .as_ref()
+            .is_some_and(|frame| frame.has_seen_own_write())
+    }
+
     pub(crate) fn new(frame: Arc<Frame>, renewal: Option<Renewal>) -> Self {
         Self {
             renewal,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::slips::NAMES;
 use super::url::{MASTER, SENTINEL_PORT, addresses, from_url, host_name, service_link};
 use super::{
     CacheConfig, RedisConfig, SHORTEST_STALENESS, SentinelConfig, normalised, slips, terminated,
@@ -23,10 +24,25 @@ impl CacheConfig {
     /// # Errors
     /// Lists all values that can't be used: the variable, what it held, what it may hold.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_vars(std::env::vars_os().filter_map(|(name, value)| {
+        let mut unreadable = Vec::new();
+        let vars = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
-            Some((name, value.to_string_lossy().into_owned()))
-        }))
+            match value.into_string() {
+                Ok(value) => Some((name, value)),
+                // A password in which a letter was replaced would be another password.
+                Err(_) => {
+                    unreadable.extend(NAMES.contains(&name.as_str()).then_some(name));
+                    None
+                }
+            }
+        });
+        let vars: Vec<_> = vars.collect();
+        let problem = |name: String| format!("{name} is not UTF-8; it may hold UTF-8 text");
+        let unreadable: Vec<_> = unreadable.into_iter().map(problem).collect();
+        match unreadable.is_empty() {
+            true => Self::from_vars(vars),
+            false => Err(ConfigError::of(unreadable)),
+        }
     }
 
     /// Like [`from_env`](Self::from_env), from these variables instead of the process's
@@ -126,7 +142,9 @@ impl CacheConfig {
             config.compress_over = Some(bytes);
         }
         let size = "bytes, 512k or 1m, up to 8m, since a larger value is not read back";
-        if let Some(limit) = vars.take("CACHE_VALUE_LIMIT", size, bytes) {
+        if let Some(limit) = vars.take("CACHE_VALUE_LIMIT", size, |text| {
+            bytes(text).filter(|it| *it > 0)
+        }) {
             config.value_limit = limit;
         }
         if let Some(part) = vars.take("CACHE_AUDIT", "a number, 0 to 1", number_to(1.0)) {
@@ -157,6 +175,16 @@ fn bytes(text: &str) -> Option<usize> {
     (bytes <= super::MOST_VALUE_BYTES).then_some(bytes)
 }
 
+/// Whether Kubernetes has set this for a service: `CACHE_TTL_PORT=tcp://10.0.0.5:80` for one that is named
+/// `cache-ttl`.
+fn is_of_a_service(name: &str, value: &str) -> bool {
+    let is_link = value.starts_with("tcp://") || value.starts_with("udp://");
+    let is_address = value.parse::<std::net::IpAddr>().is_ok();
+    let is_protocol = name.ends_with("_PROTO") && ["tcp", "udp"].contains(&value);
+    let is_port = name.ends_with("_SERVICE_PORT") || name.ends_with("_TCP_PORT");
+    is_link || is_address || is_protocol || is_port
+}
+
 const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
 const SECONDS: &str = "whole seconds, 1 or more";
 const SECONDS_OR_0: &str = "whole seconds, 0 for never";
@@ -184,8 +212,15 @@ impl Vars {
     fn new(vars: impl IntoIterator<Item = (String, String)>) -> Self {
         let values = vars
             .into_iter()
-            .map(|(name, value)| (name, value.trim().to_owned()))
-            .filter(|(_, value)| !value.is_empty())
+            .filter(|(_, value)| !value.trim().is_empty())
+            .map(|(name, value)| {
+                // Spaces may be part of a secret; the end of its file's last line is not.
+                let value = match SECRETS.contains(&name.as_str()) {
+                    true => value.trim_end_matches(['\r', '\n']),
+                    false => value.trim(),
+                };
+                (name, value.to_owned())
+            })
             .collect();
         Self {
             values,
@@ -200,7 +235,7 @@ impl Vars {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
         debug_assert!(
-            slips::NAMES.contains(&name) || name.starts_with("CACHE_TTL_"),
+            NAMES.contains(&name) || name.starts_with("CACHE_TTL_"),
             "{name} would be called a slip"
         );
         let value = self.values.get(name)?.clone();
@@ -276,10 +311,12 @@ impl Vars {
         names
             .into_iter()
             .filter_map(|name| {
-                Some((
-                    name.clone(),
-                    name.strip_prefix(prefix)?.to_ascii_lowercase(),
-                ))
+                let resource = name.strip_prefix(prefix)?.to_ascii_lowercase();
+                let is_link = self
+                    .values
+                    .get(name)
+                    .is_some_and(|it| is_of_a_service(name, it));
+                (!is_link).then(|| (name.clone(), resource))
             })
             .filter(|(_, resource)| is_resource(resource))
             .collect()
@@ -805,6 +842,38 @@ mod tests {
         assert_eq!(
             config.operator_ttl("user_notes"),
             Some(Duration::from_secs(7))
+        );
+    }
+
+    #[test]
+    fn a_host_has_no_port_and_a_secret_keeps_its_spaces() {
+        let error = config(&[("REDIS_ENABLED", "1"), ("REDIS_HOST", "redis:6379")]);
+        let error = error.expect_err("a port").to_string();
+        assert!(error.contains("REDIS_HOST is `redis:6379`"), "{error}");
+        let there = config(&[("REDIS_ENABLED", "1"), ("REDIS_HOST", "::1")]);
+        assert!(there.is_ok());
+        let secret = [("REDIS_ENABLED", "1"), ("REDIS_PASSWORD", " s3cret \n")];
+        let redis = config(&secret).expect("right").redis.expect("on");
+        assert_eq!(redis.password.as_deref(), Some(" s3cret "));
+    }
+
+    #[test]
+    fn a_service_named_cache_ttl_stops_nobody() {
+        let config = config(&[
+            ("CACHE_TTL_PORT", "tcp://10.0.0.5:80"),
+            ("CACHE_TTL_PORT_80_TCP_ADDR", "10.0.0.5"),
+            ("CACHE_TTL_PORT_80_TCP_PROTO", "tcp"),
+            ("CACHE_TTL_PORT_80_TCP_PORT", "80"),
+            ("CACHE_TTL_SERVICE_HOST", "10.0.0.5"),
+            ("CACHE_TTL_SERVICE_PORT", "80"),
+            ("CACHE_TTL_USERS", "7"),
+        ]);
+        let config = config.expect("right");
+        assert_eq!(
+            config.ttl_by_resource.len(),
+            1,
+            "{:?}",
+            config.ttl_by_resource
         );
     }
 

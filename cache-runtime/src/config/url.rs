@@ -7,6 +7,8 @@
 //! part of the URL, and the rest of the password would be taken for an address (redis-rs#411). No
 //! error text shows any part of the URL.
 
+use std::net::Ipv6Addr;
+
 use url::{ParseError, Url};
 
 use super::{RedisConfig, SentinelConfig};
@@ -16,10 +18,13 @@ use super::{RedisConfig, SentinelConfig};
 /// # Errors
 /// What is wrong with it. The text shows nothing that may be part of a password.
 pub(super) fn from_url(text: &str) -> Result<RedisConfig, String> {
-    let scheme = text.split_once("://").map(|(scheme, rest)| {
+    let scheme = text.split_once("://");
+    let scheme = scheme.map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+    let scheme = scheme.as_ref().map(|(scheme, rest)| {
         let sentinel = ["-sentinel", "+sentinel"].into_iter();
         let of_sentinels = sentinel.filter_map(|end| scheme.strip_suffix(end)).next();
-        (of_sentinels.unwrap_or(scheme), of_sentinels.is_some(), rest)
+        let is_sentinels = of_sentinels.is_some();
+        (of_sentinels.unwrap_or(scheme), is_sentinels, *rest)
     });
     let (tls, names_sentinels, rest) = match scheme {
         Some(("redis" | "valkey", names_sentinels, rest)) => (false, names_sentinels, rest),
@@ -256,10 +261,14 @@ pub(super) fn service_link(text: &str) -> Option<(String, u16)> {
     Some((host, port))
 }
 
-/// A valid host name or address.
+/// A valid host name or address, without a port. What has a colon is an IPv6 address.
 pub(super) fn host_name(text: &str) -> Option<String> {
-    let fits = |c: char| c.is_alphanumeric() || ".:-_".contains(c);
-    text.chars().all(fits).then(|| text.to_owned())
+    let fits = |c: char| c.is_alphanumeric() || ".-_".contains(c);
+    let is_host = match text.contains(':') {
+        true => text.parse::<Ipv6Addr>().is_ok(),
+        false => text.chars().all(fits),
+    };
+    is_host.then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -277,6 +286,7 @@ mod tests {
         assert_eq!(from_url("redis://h:7/"), at("h", 7));
         assert_eq!(from_url("redis://[::1]:7/0"), at("::1", 7));
         assert_eq!(from_url("redis://[::1]"), at("::1", 6379));
+        assert_eq!(from_url("REDIS://h"), at("h", 6379));
         let db = |db| at("h", 6379).map(|redis| redis.db(db));
         assert_eq!(from_url("redis://h/3"), db(3));
         assert_eq!(from_url("redis://h?db=3"), db(3));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::acknowledgement::Acknowledgement;
@@ -118,6 +119,7 @@ impl Delivery {
             acknowledged,
             ticket,
             began: clock::now(),
+            is_answered: false,
         }
     }
 
@@ -200,6 +202,8 @@ pub(crate) struct Receipt {
     ticket: Ticket,
     /// When it was handed in.
     began: Instant,
+    /// Whether the caller knows what became of it.
+    is_answered: bool,
 }
 
 impl Receipt {
@@ -212,15 +216,42 @@ impl Receipt {
         acknowledgement
     }
 
-    async fn wait(self, patience: Duration) -> Acknowledgement {
+    async fn wait(mut self, patience: Duration) -> Acknowledgement {
+        let told = self.told(patience).await;
+        self.is_answered = true;
+        told
+    }
+
+    async fn told(&mut self, patience: Duration) -> Acknowledgement {
         // The write has taken place, so this must not panic on a runtime without a timer.
         if tokio::runtime::Handle::try_current().is_err() {
-            return self.acknowledged.await.unwrap_or(Acknowledgement::Lost);
+            let told = (&mut self.acknowledged).await;
+            return told.unwrap_or(Acknowledgement::Lost);
         }
         let _held = self.shared.hold(patience);
-        match tokio::time::timeout(patience, self.acknowledged).await {
+        match tokio::time::timeout(patience, &mut self.acknowledged).await {
             Ok(acknowledgement) => acknowledgement.unwrap_or(Acknowledgement::Lost),
             Err(_) => self.shared.change(|queue| queue.lose_patience(self.ticket)),
+        }
+    }
+
+    /// Nothing was written, so nobody needs to know whether it is delivered.
+    pub(crate) fn forget(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Receipt {
+    /// Nobody waits any more: the caller has hung up or panicked. Reads of this process must not find
+    /// what it wrote out of date until it is delivered, just as after [`Acknowledgement::Pending`]. The
+    /// worker may get to it only after the next read, since both may be tasks of one thread.
+    fn drop(&mut self) {
+        if self.is_answered || crate::base::mutation::is_active("hung-up-is-served-meanwhile") {
+            return;
+        }
+        // Otherwise it was acknowledged, or the queue is closed.
+        if let Err(TryRecvError::Empty) = self.acknowledged.try_recv() {
+            let _pending = self.shared.change(|queue| queue.lose_patience(self.ticket));
         }
     }
 }

@@ -578,8 +578,9 @@ async fn a_lost_connection_is_waited_for_and_the_next_one_is_used_at_once() {
         tokio::time::sleep(15 * MS).await;
         // The caller hangs up.
         drop(dropped);
+        // What it wrote is out of date here until it is delivered, and nobody waits for that.
+        assert!(delivery.is_degraded(), "reads go past the cache");
         tokio::time::sleep(15 * MS).await;
-        assert!(!delivery.is_degraded(), "nobody was told anything");
         store.connect();
     };
     let receipt = delivery.enqueue(order("users"));

@@ -73,6 +73,80 @@ async fn every_form_of_return_is_compared() {
     lost!(Tiers::new().await, plain optional shared fallible all_of_it listed);
 }
 
+/// Neither `PartialEq` nor `Debug`.
+#[derive(Clone, Serialize, Deserialize)]
+struct Blind {
+    id: u8,
+    #[serde(skip)]
+    secret: String,
+}
+
+/// The same, and all of it is written.
+#[derive(Clone, Serialize, Deserialize)]
+struct Seen {
+    id: u8,
+    name: String,
+    of: Option<Box<Self>>,
+}
+
+#[cached(resource = "blind", cache = cache, skip(cache))]
+async fn blind(cache: &Cache) -> Blind {
+    let secret = "hash".into();
+    Blind { id: 1, secret }
+}
+
+#[cached(resource = "seen", cache = cache, skip(cache))]
+async fn seen(cache: &Cache) -> Vec<Seen> {
+    let name = |id: u8| id.to_string();
+    let of = Seen {
+        id: 2,
+        name: name(2),
+        of: None,
+    };
+    vec![Seen {
+        id: 1,
+        name: name(1),
+        of: Some(Box::new(of)),
+    }]
+}
+
+/// Empty at first, so that nothing shows.
+#[cached(resource = "grows", cache = cache, key(n))]
+async fn grows(cache: &Cache, n: u8) -> Vec<User> {
+    match n {
+        0..20 => Vec::new(),
+        _ => vec![user(1.0, "hash")],
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_can_compare_is_not_kept() {
+    for (tier, cache) in Tiers::new().await.all() {
+        for _ in 0..2 {
+            let (kept, value) = status(blind(&cache)).await;
+            assert_eq!(value.secret, "hash", "{tier}");
+            assert_eq!(kept, NOT_STORED, "{tier}");
+        }
+        assert_eq!(status(seen(&cache)).await.0, STORED, "{tier}");
+        assert!(is_hit(status(seen(&cache)).await.0), "{tier}");
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_comes_later_is_looked_at() {
+    for (tier, cache) in Tiers::new().await.all() {
+        for n in (0..20).chain(20..60) {
+            for _ in 0..2 {
+                let value = grows(&cache, n).await;
+                assert!(
+                    value.iter().all(|user| user.secret == "hash"),
+                    "{n} on {tier}"
+                );
+            }
+        }
+    }
+}
+
 /// No `PartialEq`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Shown {

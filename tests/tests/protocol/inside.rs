@@ -1,5 +1,6 @@
 //! Calls inside bodies: a write sees what it has written, and a load does not wait for itself.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ over_each_store! {
     what_a_write_has_read_and_taken_back_is_seen_by_nobody;
     a_body_bars_nobody_beside_it;
     a_write_inside_a_write_bars_for_both;
+    what_a_load_inside_a_write_has_made_is_kept_for_nobody;
+    nothing_old_is_served_right_after_a_write_was_dropped;
 }
 
 struct Desk<'s>(&'s Shop);
@@ -81,6 +84,45 @@ impl Desk<'_> {
         assert_eq!(self.0.name(id).await, "new");
     }
 
+    #[invalidates("users", id = id, cache = self.cache())]
+    async fn rename_and_never_end(&self, id: i64, name: &str) {
+        self.0.commit(id, name);
+        std::future::pending::<()>().await;
+    }
+
+    /// It names what it depends on while it runs.
+    #[cached(resource = "cards", ttl = 300, context = load, cache = self.cache())]
+    async fn card(&self, id: i64) -> String {
+        load.depends_on("users", id);
+        self.0.committed(id)
+    }
+
+    /// It reads what it does not say to depend on.
+    #[cached(resource = "badges", ttl = 300, cache = self.cache())]
+    async fn badge(&self, id: i64) -> String {
+        self.0.name(id).await
+    }
+
+    #[cached(resource = "badges", ttl = 300, batch = ids, cache = self.cache())]
+    async fn badges(&self, ids: &[i64]) -> BTreeMap<i64, String> {
+        let mut badges = BTreeMap::new();
+        for id in ids {
+            badges.insert(*id, self.0.name(*id).await);
+        }
+        badges
+    }
+
+    #[invalidates("users", id = id, rejected = |error| *error == DbError::Refused, cache = self.cache())]
+    async fn show_and_roll_back(&self, id: i64) -> Result<(), DbError> {
+        let before = self.0.committed(id);
+        self.0.commit(id, "99");
+        assert_eq!(self.card(id).await, "99");
+        assert_eq!(self.badge(id).await, "99");
+        assert_eq!(self.badges(&[id]).await[&id], "99");
+        self.0.commit(id, &before);
+        Err(DbError::Refused)
+    }
+
     #[invalidates("pages", cache = self.cache())]
     async fn rename_with_pages(&self, id: i64) {
         self.0.rename(id, "inner").await.expect("written");
@@ -122,6 +164,39 @@ async fn what_a_write_has_read_and_taken_back_is_seen_by_nobody(pair: Pair) {
         assert_eq!(shop.name(1).await, "user 1");
         assert_eq!(other.name(1).await, "user 1");
         pair.a.delete("users:1").await.expect("deleted");
+    }
+}
+
+async fn what_a_load_inside_a_write_has_made_is_kept_for_nobody(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let other = shop.node(&pair.b);
+    let refused = Desk(&shop).show_and_roll_back(1).await;
+    assert_eq!(refused, Err(DbError::Refused));
+    for desk in [Desk(&shop), Desk(&other)] {
+        assert_eq!(desk.card(1).await, "user 1");
+        assert_eq!(desk.badge(1).await, "user 1");
+        assert_eq!(desk.badges(&[1]).await[&1], "user 1");
+    }
+}
+
+async fn nothing_old_is_served_right_after_a_write_was_dropped(pair: Pair) {
+    let shop = Shop::new(&pair.a);
+    let desk = Desk(&shop);
+    for _ in 0..2 {
+        assert_eq!(shop.name(1).await, "user 1");
+    }
+    let mut write = Box::pin(desk.rename_and_never_end(1, "new"));
+    while shop.committed(1) != "new" {
+        tokio::select! {
+            biased;
+            () = &mut write => unreachable!("it never ends"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    drop(write);
+    // Before any other task had its turn.
+    for _ in 0..4 {
+        assert_eq!(shop.name(1).await, "new");
     }
 }
 

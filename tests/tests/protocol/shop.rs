@@ -155,6 +155,11 @@ impl Shop {
         user
     }
 
+    /// What the database has now.
+    pub(crate) fn committed(&self, id: i64) -> String {
+        self.db.rows.lock().expect("sound")[&id].name.clone()
+    }
+
     pub(crate) fn loads(&self) -> u32 {
         self.db.loads.load(Ordering::SeqCst)
     }

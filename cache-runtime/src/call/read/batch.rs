@@ -252,6 +252,7 @@ where
         };
         let mut returned = kept_alive.await;
         drop(loading);
+        let is_private = keep_alive.has_seen_own_write();
         if let Some((_, first)) = calls.first() {
             first.loaded_for(began.elapsed(), returned.has_failed());
         }
@@ -266,7 +267,7 @@ where
                 (call, compare_one(hit, call, &returned, id))
             })
             .collect();
-        let stored = store::<R, S, K, U>(calls, permits, &returned, &unless).await;
+        let stored = store::<R, S, K, U>(calls, permits, &returned, &unless, is_private).await;
         conclude(compared).await;
         if is_audit && returned.has_failed() {
             // If the body fails, the hits that were audited are returned.
@@ -782,6 +783,7 @@ fn store<'c, R: Gathered<S, Id = K>, S, K, U>(
     permits: Vec<Permit>,
     returned: &R,
     unless: &U,
+    is_private: bool,
 ) -> impl Future<Output = Vec<&'c Call>> + use<'c, R, S, K, U>
 where
     for<'u> &'u U: Unless<R::Value>,
@@ -797,7 +799,8 @@ where
         let Some((id, call)) = by_key.get(permit.key()) else {
             continue;
         };
-        if returned.has_failed() {
+        // What a write around it has not committed is nobody else's.
+        if is_private || returned.has_failed() {
             permit.leader.complete(|| Some(LoadResult::Failure));
             continue;
         }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::deps::{all_of, tag_dep};
 use super::known::MOST;
 use crate::base::policy::{IntoTtl, MAX_TTL};
-use crate::call::{ambient, tag};
+use crate::call::{ambient, enclosing, tag};
 use crate::engine::Handle;
 use crate::key::{KeyPart, KeyWriter};
 use crate::protocol::generation::Dep;
@@ -129,13 +129,15 @@ impl LoadContext {
         let fits = form.is_ok_and(|form| resource.fits(form, typeid::of::<T>(), site));
         // Written like the row's writers write it. If no writer would name the row by this id, the
         // entry depends on all rows.
-        match ambient::front(&resource.contexts) {
+        let learnt: Vec<_> = match ambient::front(&resource.contexts) {
             Ok(front) if fits => {
                 let row = resource.row(&format!("{front}{}", key.text()));
-                self.0.lock().adds([Arc::clone(&resource.whole), row]);
+                vec![Arc::clone(&resource.whole), row]
             }
-            _ => self.0.lock().adds(all_of(&resource)),
-        }
+            _ => all_of(&resource).into_iter().collect(),
+        };
+        enclosing::learns(&cache, &learnt);
+        self.0.lock().adds(learnt);
     }
 
     /// Makes the entry depend on a tag, which is known only during the load, as with
@@ -145,7 +147,9 @@ impl LoadContext {
         let tag = tag::written(tag);
         let load = self.0.lock().load.clone();
         if let (Some((cache, _)), Some(tag)) = (load, tag) {
-            self.0.lock().adds([tag_dep(&cache, &tag)]);
+            let learnt = [tag_dep(&cache, &tag)];
+            enclosing::learns(&cache, &learnt);
+            self.0.lock().adds(learnt);
         }
     }
 

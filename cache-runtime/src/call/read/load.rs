@@ -199,9 +199,26 @@ impl Load {
         load.place = None;
         let (mut is_kept, mut named) = (None, None);
         let call = Arc::clone(&load.call);
+        let is_private = load.keep_alive.has_seen_own_write();
         let audited = load.audited.take();
         let compared = audited.map(|it| compare::<R, S>(it, &call, returned));
         let new_entry = match std::mem::replace(&mut load.part, LoadRole::Alone) {
+            // It may be of what is never committed: those who wait load by themselves.
+            LoadRole::Leader(permit) if is_private => {
+                permit.leader.complete(|| Some(LoadResult::Failure));
+                load.part = LoadRole::Leader(permit);
+                None
+            }
+            LoadRole::Runner(run) if is_private => {
+                run.complete(|| Some(LoadResult::Failure));
+                load.part = LoadRole::Runner(run);
+                None
+            }
+            LoadRole::InProcess(kept) if is_private => {
+                kept.0.complete(|| Some(LoadResult::Failure));
+                is_kept = Some(false);
+                None
+            }
             LoadRole::Leader(permit) => {
                 let has_failed = matches!(returned.loaded(), Loaded::Failed);
                 let list = (!has_failed).then(|| call.names_anew()).flatten();

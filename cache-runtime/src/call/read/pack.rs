@@ -160,11 +160,16 @@ impl Call {
         if !is_wanted && !self.cache.verifies_all && !V::schema().guesses {
             return Ok(());
         }
-        match encode().and_then(|bytes| codec::verify::<V, C>(self.codec.plain(), value, &bytes)) {
+        let is_news = trust.is_news(footprint);
+        let verified =
+            encode().and_then(|bytes| codec::verify::<V, C>(self.codec.plain(), value, &bytes));
+        match verified
+            .and_then(|()| is_comparable::<V, C>(value, is_news || self.cache.verifies_all))
+        {
             Ok(()) => {
                 trust.keeps(footprint);
-                // A field that serde skips may have its default in the first values.
-                if trust.is_first() && value.leaves_out(C::text(value).as_deref()) {
+                // A field that serde skips may have its default in these values.
+                if is_news && value.leaves_out(C::text(value).as_deref()) {
                     trust.loses();
                 }
                 Ok(())
@@ -181,4 +186,19 @@ impl Call {
         registry::report_loss(self.site, &self.resource.name, TypeId::of::<V>(), &refusal);
         refusal.into()
     }
+}
+
+/// Encoding a value again can't show what was left out of both. So a value with a field that is not
+/// serialised, and whose type has neither `PartialEq` nor `Debug`, is not known to come back.
+fn is_comparable<V: Cacheable, C: Compare<V>>(value: &V, is_asked: bool) -> Result<(), Refusal> {
+    let is_blind = || C::equal(value, value).is_none() && C::text(value).is_none();
+    if !is_asked || !is_blind() || !value.leaves_out(None) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        String::new(),
+        "has a field that is not serialised, and its type has neither `PartialEq` nor `Debug`, so \
+         nobody can see whether that is lost",
+        "derive one of them",
+    ))
 }

@@ -312,8 +312,11 @@ impl Drop for Guard {
         match self.state {
             State::Over => {}
             State::Before => {
-                // No caller waits for the receipt.
-                drop(self.withdrawal().map(|order| delivery.enqueue(order)));
+                // No caller waits for the receipt, and nothing was written.
+                let withdrawal = self.withdrawal();
+                if let Some(receipt) = withdrawal.map(|order| delivery.enqueue(order)) {
+                    receipt.forget();
+                }
             }
             State::Running => {
                 memo::forget();

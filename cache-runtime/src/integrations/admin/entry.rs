@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::base::error::Error;
 use crate::cache::Cache;
 use crate::call::read::Call;
 use crate::engine::Handle;
@@ -29,39 +30,27 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
             "That is no key: it begins with a resource, as `users:1` or `users:list:<hash>`.",
         );
     };
-    if let Some(answer) = without_an_entry(&handle, resource, rest).await {
-        return answer;
-    }
+    let kind = match stored_kind(&handle, resource, rest).await {
+        Ok(kind) => kind,
+        Err(answer) => return answer,
+    };
     let mut best = None;
     for extras in dependencies(&handle, resource) {
-        for kind in [EntryKind::Entity, EntryKind::Derived] {
-            let key = Key::rendered(resource, rest, kind, extras.clone(), 0);
-            let call = Call::manual(handle.clone(), &key, None);
-            let look = match call.look_at_all().await {
-                Ok(look) => look,
-                Err(error) => return nothing("unknown", &format!("The store says: {error}.")),
-            };
-            match &look.found {
-                Found::Nothing => {
-                    return nothing("nothing", "Nothing lies under this key in the store.");
-                }
-                Found::Foreign => {
-                    return nothing(
-                        "foreign",
-                        "A value of another program lies here: it is never served, overwritten or removed.",
-                    );
-                }
-                Found::Entry(header, _) if header.kind == kind => {
-                    let is_alive = header.stamp == look.stamp;
-                    if is_alive || best.is_none() {
-                        best = Some((call, look));
-                    }
-                    if is_alive {
-                        break;
-                    }
-                }
-                Found::Entry(..) => {}
-            }
+        let key = Key::rendered(resource, rest, kind, extras, 0);
+        let call = Call::manual(handle.clone(), &key, None);
+        let look = match call.look_at_all().await {
+            Ok(look) => look,
+            Err(error) => return unknown(&error),
+        };
+        let Found::Entry(header, _) = &look.found else {
+            continue;
+        };
+        let is_alive = header.stamp == look.stamp;
+        if is_alive || best.is_none() {
+            best = Some((call, look));
+        }
+        if is_alive {
+            break;
         }
     }
     match best {
@@ -70,29 +59,36 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     }
 }
 
-/// The answer if no entry of ours is stored under the key. It reads no generations, because reading
-/// a missing generation creates it, and a page for reading must not write.
-async fn without_an_entry(handle: &Handle, resource: &str, rest: &str) -> Option<Value> {
+/// The kind of the entry under the key.
+///
+/// It reads no generations, because reading a missing generation creates it, and a page for reading
+/// must not write.
+///
+/// # Errors
+/// The answer, if no entry of ours is stored there.
+async fn stored_kind(handle: &Handle, resource: &str, rest: &str) -> Result<EntryKind, Value> {
     let key = Key::rendered(resource, rest, EntryKind::Entity, Vec::new(), 0);
     let call = Call::manual(handle.clone(), &key, None);
     let probe = Probe {
         deps: [].into(),
         ..call.probe().clone()
     };
-    match handle.store.look(&probe).await {
-        Err(error) => Some(nothing("unknown", &format!("The store says: {error}."))),
-        Ok(look) => match look.found {
-            Found::Nothing => Some(nothing(
-                "nothing",
-                "Nothing lies under this key in the store.",
-            )),
-            Found::Foreign => Some(nothing(
-                "foreign",
-                "A value of another program lies here: it is never served, overwritten or removed.",
-            )),
-            Found::Entry(..) => None,
-        },
+    let look = handle.store.look(&probe).await;
+    match look.map_err(|error| unknown(&error))?.found {
+        Found::Entry(header, _) => Ok(header.kind),
+        Found::Nothing => Err(nothing(
+            "nothing",
+            "Nothing lies under this key in the store.",
+        )),
+        Found::Foreign => Err(nothing(
+            "foreign",
+            "A value of another program lies here: it is never served, overwritten or removed.",
+        )),
     }
+}
+
+fn unknown(error: &Error) -> Value {
+    nothing("unknown", &format!("The store says: {error}."))
 }
 
 fn nothing(found: &str, words: &str) -> Value {

@@ -192,9 +192,11 @@ impl Trust {
         self.0.lock().verified.add(footprint);
     }
 
-    /// Whether this is the function's first value.
-    pub(crate) fn is_first(&self) -> bool {
-        self.0.lock().fills == 1
+    /// Whether this is the function's first value, or has a part that none had before. A field that is
+    /// not serialised shows only in values that have it.
+    pub(crate) fn is_news(&self, footprint: &Footprint) -> bool {
+        let record = self.0.lock();
+        record.fills == 1 || !footprint.is_within(&record.verified)
     }
 
     /// Notes that a value did not come back unchanged, or may not have: every value is decoded
