@@ -43,6 +43,7 @@ mod shared;
 #[cfg(feature = "outbox-sqlite")]
 pub mod sqlite;
 mod triggers;
+mod walk;
 mod write;
 
 pub use self::install::{Status, install, remove, status};

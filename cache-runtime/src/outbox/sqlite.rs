@@ -18,14 +18,14 @@ use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::followed::{Horizons, MOST_READ, start_cold};
 use super::install::Status;
-use super::relay::{CONNECT, EACH, Lost, MOST_SET_ASIDE, Relay, SURVEY, within};
-use super::row::{LONGEST_VALUE, Row, meaning};
+use super::relay::{CONNECT, EACH, Lost, MOST_SET_ASIDE, Relay, within};
+use super::row::{LONGEST_VALUE, Row, lossy, meaning};
 use super::shared::{BATCH, changed, deliver, lag_of};
 use super::triggers::Triggers;
+use super::walk::SURVEY;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
-use crate::invalidation::outbox::Survey;
 use crate::local::{Cover, Moment, Session};
 use crate::store::Circuit;
 
@@ -321,6 +321,7 @@ impl Reader<'_> {
             self.delete(&done).await?;
             // After a full batch there may be more.
             while self.take().await? {}
+            relay.link.read();
             self.survey(&mut surveyed).await?;
             tokio::select! {
                 () = tokio::time::sleep(relay.poll) => {}
@@ -381,6 +382,7 @@ impl Reader<'_> {
             let beat = freshness.beat(session, Moment::now());
             let read = self.read(position).await?;
             position = Some(read);
+            relay.link.read();
             if let Some(beat) = beat {
                 freshness.returned(session, beat);
             }
@@ -509,12 +511,10 @@ impl Reader<'_> {
         );
         let read = self.rows(sql, "").await?;
         let read = read.first().ok_or(Lost::Closed)?;
-        self.relay.link.surveyed(Survey {
-            depth: natural(read.try_get(0)?),
-            oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
-            set_aside: natural(read.try_get(2)?),
-            dropped: natural(read.try_get(3)?),
-        });
+        let oldest = read.try_get::<Option<i64>, _>(1)?.map(natural);
+        let link = &self.relay.link;
+        link.walked(natural(read.try_get(0)?), oldest, None);
+        link.set_aside(natural(read.try_get(2)?), natural(read.try_get(3)?));
         if read.try_get::<i64, _>(4)? != 0 {
             self.drop_set_aside().await?;
         }
@@ -544,8 +544,4 @@ fn row_at(row: &SqliteRow, at: usize) -> Result<Option<Row>, ::sqlx::Error> {
             .and_then(|value| String::from_utf8(value).ok()),
         age_ms: row.try_get(at + 4)?,
     }))
-}
-
-fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
 }
