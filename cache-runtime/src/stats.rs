@@ -98,6 +98,9 @@ pub struct OutboxStats {
     /// Rows that were dropped from the set-aside table past these limits, by any process, since
     /// the outbox was installed.
     pub set_aside_dropped: u64,
+    /// Whether a failover of the database goes unnoticed, since the relay's user may not ask which
+    /// server this is. With Redis only; without it each new connection starts cold.
+    pub failovers_unknown: bool,
     /// How often the relay has connected.
     pub connections: u64,
     /// How often this process has emptied its cache, since it may have missed rows.

@@ -45,8 +45,10 @@ pub(crate) struct OutboxLink {
     cold_starts: AtomicU64,
     /// Rows of this process whose invalidation the store has acknowledged already.
     done: Mutex<Vec<i64>>,
-    /// The database's identity: its cluster and timeline.
+    /// Which server the database was: its cluster and timeline.
     server: Mutex<Option<String>>,
+    /// Whether the relay's user may not ask that.
+    failovers_unknown: AtomicBool,
     wake: Notify,
 }
 
@@ -73,6 +75,7 @@ impl OutboxLink {
             cold_starts: AtomicU64::new(0),
             done: Mutex::default(),
             server: Mutex::default(),
+            failovers_unknown: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -117,10 +120,15 @@ impl OutboxLink {
         self.lag_ms.store(lag_ms, Ordering::Relaxed);
     }
 
-    /// Whether the database was another server when this was asked last.
+    /// Whether this process has known the database as another server.
     pub(crate) fn is_another_server(&self, server: &str) -> bool {
         let last = self.server.lock().replace(server.to_owned());
         last.is_some_and(|last| last != server)
+    }
+
+    /// Records that a failover of the database will not be noticed; true for the first time.
+    pub(crate) fn failovers_unknown(&self) -> bool {
+        !self.failovers_unknown.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn cold_start(&self) {
@@ -195,6 +203,7 @@ impl OutboxLink {
             slow: self.slow.load(Ordering::Relaxed),
             set_aside: self.set_aside.load(Ordering::Relaxed),
             set_aside_dropped: self.dropped.load(Ordering::Relaxed),
+            failovers_unknown: self.failovers_unknown.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
             cold_starts: self.cold_starts.load(Ordering::Relaxed),
         }

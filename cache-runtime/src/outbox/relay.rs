@@ -156,6 +156,8 @@ pub(super) fn relay_options(
         ("default_transaction_isolation", "read committed"),
         // A plan that is made while the table is empty is kept when it is not.
         ("enable_seqscan", "off"),
+        // It would take a statement of such a plan for an expensive one, and compile it.
+        ("jit", "off"),
     ])
 }
 
@@ -188,7 +190,7 @@ impl Relay {
         format!(
             "SELECT {columns} FROM {outbox} AS r WHERE r.xid >= pg_snapshot_xmax($1::pg_snapshot)
             UNION ALL
-            SELECT {columns} FROM pg_snapshot_xip($1::pg_snapshot) AS open(xid) JOIN {outbox} AS r ON r.xid = open.xid"
+            SELECT {columns} FROM {outbox} AS r WHERE r.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::pg_snapshot)))"
         )
     }
 

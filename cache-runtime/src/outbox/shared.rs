@@ -154,29 +154,57 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
     std::future::pending().await
 }
 
-/// After a failover, commits may be lost that entries were loaded from. Then everything is
-/// invalidated.
+/// After a failover commits may be gone that entries were loaded after: then everything is invalidated. Which server this was is in
+/// the database, and so on a standby, too: processes that start later find it there. Whoever finds another one invalidates first, and
+/// says then which one it is.
 async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
-    // The timeline is in the first digits of a segment's name, and changes with the promotion.
-    let sql = "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
-    let server: String = match connection.rows(sql, &[]).await {
-        Ok(read) => read.first().ok_or(Lost::Closed)?.try_get(0)?,
-        // Some providers don't permit everybody to ask.
-        Err(Lost::Database(::sqlx::Error::Database(_))) => return Ok(()),
-        Err(lost) => return Err(lost),
+    let state = relay.table().beside("_state");
+    // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
+    let sql = format!(
+        "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8), (SELECT server FROM {state})
+        FROM pg_control_system()"
+    );
+    let read = match connection.rows(&sql, &[]).await {
+        // Some providers don't let everybody ask.
+        Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+            if relay.link.failovers_unknown() {
+                tracing::warn!(
+                    table = relay.table().channel(),
+                    %error,
+                    "a failover of the database will not be noticed: the relay's user needs EXECUTE on pg_control_system()"
+                );
+            }
+            return Ok(());
+        }
+        read => read?,
     };
-    let is_another = relay.link.is_another_server(&server);
-    if is_another && !crate::base::mutation::is_active("outbox-failover-ignored") {
-        tracing::warn!(
-            "the database has failed over: everything is invalidated, since commits may be lost"
-        );
-        let cache = relay.cache()?;
-        relay.link.cold_start();
-        let receipt = cache.delivery.enqueue_namespace();
-        // If the store is away, the queue keeps it.
-        let _ = receipt.acknowledged(ACKNOWLEDGEMENT).await;
+    let read = read.first().ok_or(Lost::Closed)?;
+    let (server, told): (String, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
+    let is_new = told.as_deref() != Some(&server);
+    // The standby may have been behind what the state said.
+    let is_known_otherwise = relay.link.is_another_server(&server);
+    let told = told.filter(|_| !crate::base::mutation::is_active("outbox-failover-forgotten"));
+    let is_another = (told.is_some() && is_new || is_known_otherwise)
+        && !crate::base::mutation::is_active("outbox-failover-ignored");
+    if is_another && !forget(relay).await? {
+        // This process's queue keeps it. If that is gone before it takes place, the next one finds the state as it is.
+        return Ok(());
     }
-    Ok(())
+    if !is_new {
+        return Ok(());
+    }
+    let sql = format!("UPDATE {state} SET server = $1");
+    connection.rows(&sql, &[&server]).await.map(drop)
+}
+
+/// Whether the store has acknowledged that everything is invalidated.
+async fn forget(relay: &Relay) -> Result<bool, Lost> {
+    tracing::warn!(
+        "the database has failed over: everything is invalidated, since commits may be lost"
+    );
+    relay.link.cold_start();
+    let receipt = relay.cache()?.delivery.enqueue_namespace();
+    Ok(receipt.acknowledged(ACKNOWLEDGEMENT).await == Acknowledgement::Delivered)
 }
 
 /// Delivers those rows of a batch that can be taken, and returns the ids of those that are left; `None` if the store has not
