@@ -57,6 +57,8 @@ struct Position {
 #[derive(Debug, Default)]
 struct Known {
     position: Option<Position>,
+    /// Reads in a row that were too slow.
+    slow: u32,
     horizons: Horizons,
     walks: Walks,
     set_aside: SetAside,
@@ -74,6 +76,13 @@ pub(super) async fn run(
     delete_old(relay, connection, "0").await?;
     loop {
         let done = known.turn(relay, connection, freshness, session).await;
+        if matches!(done, Err(Lost::Busy(_))) {
+            known.slow += 1;
+        }
+        if known.slow >= MOST_SLOW {
+            // What there is to read may be too much for the time that a read has.
+            known.position = None;
+        }
         relay.unless_busy(done)?;
         relay.wait(connection).await?;
     }
@@ -96,7 +105,7 @@ impl Known {
         };
         // The state has forgotten this process's time: the others are told again.
         let is_told = read.retention >= relay.config.retention;
-        self.position = Some(read);
+        (self.position, self.slow) = (Some(read), 0);
         if let Some(beat) = beat {
             freshness.returned(session, beat);
         }

@@ -81,7 +81,7 @@ CREATE TABLE IF NOT EXISTS {state} (
     -- Rows that were set aside, and dropped past the limit.
     dropped INTEGER NOT NULL DEFAULT 0
 );
-INSERT INTO {state} (version) VALUES ({VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION};
+INSERT INTO {state} (only_row, version) VALUES (1, {VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION};
 "
     )
 }

@@ -156,6 +156,7 @@ async fn a_foreign_table_is_refused() {
 #[derive(Debug, Clone, Serialize)]
 struct Uuid(String);
 
+#[allow(dead_code, reason = "only the signatures are looked at")]
 impl Node {
     #[cached(resource = "tokens", cache = self.cache)]
     async fn token(&self, id: String) -> String {

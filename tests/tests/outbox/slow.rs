@@ -175,7 +175,7 @@ async fn figures_are_unknown_without_a_connection() {
     let url = database(&postgres, [users()]).await;
     let node = Node::new(shared(&redis), &url).await;
     eventually(PATIENCE, async || node.stats().await.depth == Some(0)).await;
-    postgres.stop();
+    postgres.shut_down();
     eventually(PATIENCE, async || !node.stats().await.connected).await;
     let stats = node.stats().await;
     assert_eq!(
@@ -204,7 +204,9 @@ async fn a_text_that_cannot_be_sent_holds_nobody_up() {
             &postgres.url(),
             &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"),
         );
-        let url = postgres.url().replace("/postgres", &format!("/{name}"));
+        let url = postgres.url();
+        let (server, _) = url.rsplit_once('/').expect("a URL");
+        let url = format!("{server}/{name}");
         run(
             &url,
             "CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL, team_id bigint, note json); INSERT INTO users VALUES (1, 'old', 1)",

@@ -467,13 +467,14 @@ async fn the_triggers_of_another_outbox_are_left_alone() {
         .fetch_one(&mut connection)
         .await
         .expect("read");
-    assert_eq!(rows, 1);
+    assert!(rows > 0);
 }
 
 /// As the type of the crate of that name looks in a signature.
 #[derive(Debug, Clone, serde::Serialize)]
 struct Uuid(String);
 
+#[allow(dead_code, reason = "only its signature is looked at")]
 #[cached(resource = "parcels")]
 async fn parcel(id: Uuid) -> String {
     id.0
