@@ -30,6 +30,9 @@ use crate::local::{Cover, Moment, Session};
 /// More new rows are not read at once: the cache is emptied instead.
 pub(super) const MOST_READ: usize = 10_000;
 
+/// So many reads in a row are too slow before everything is forgotten, and reading begins anew.
+const MOST_SLOW: u32 = 10;
+
 /// Empties the memory of this process, since it can't be told what has changed.
 pub(super) async fn start_cold(relay: &Relay, cache: &Handle, reason: &str) -> Result<(), Lost> {
     tracing::debug!(reason, "everything in the process is forgotten");
