@@ -183,13 +183,19 @@ metrics! {
     OUTBOX_LAG = "cache_outbox_lag_seconds", Gauge, "seconds", [],
         "How old the oldest row of the last batch was when it was carried out.";
     OUTBOX_ROWS = "cache_outbox_rows", Gauge, "", [],
-        "Rows in the outbox, up to 100,000; with Redis they wait to be carried out.";
+        "Rows in the outbox, up to 100,000; with Redis they wait to be carried out. NaN while it is not known.";
     OUTBOX_OLDEST = "cache_outbox_oldest_row_seconds", Gauge, "seconds", [],
-        "How long the oldest row has waited to be carried out; 0 if none waits, and without Redis.";
+        "How long the oldest row has waited to be carried out; 0 if none waits, and without Redis. NaN while it is not known.";
+    OUTBOX_UNREAD = "cache_outbox_unread_seconds", Gauge, "seconds", [],
+        "How long ago this process last read the outbox, or was started.";
+    OUTBOX_DEAD = "cache_outbox_dead_rows", Gauge, "", [],
+        "Deleted rows of the outbox that can't be cleaned up yet; many if a transaction is open for long. NaN while it is not known.";
+    OUTBOX_SLOW = "cache_outbox_slow_statements_total", Counter, "", [],
+        "Statements of this process's relay that the database did not finish in time, and that were tried again.";
     OUTBOX_SET_ASIDE = "cache_outbox_set_aside_rows", Gauge, "", [],
         "Rows of the outbox that could not be read, and are kept: 1,000 of the last 7 days at most.";
-    OUTBOX_DROPPED = "cache_outbox_set_aside_dropped_total", Counter, "", [],
-        "Rows that could not be read and are kept no more, of all processes.";
+    OUTBOX_DROPPED = "cache_outbox_set_aside_dropped_rows", Gauge, "", [],
+        "Rows that could not be read and are kept no more, as the database counts them for all processes.";
     OUTBOX_DELIVERED = "cache_outbox_delivered_total", Counter, "", [],
         "Rows of the outbox that this process has carried out.";
     OUTBOX_CONNECTIONS = "cache_outbox_connections_total", Counter, "", [],
@@ -499,13 +505,22 @@ impl Publication<'_> {
     fn outbox(&mut self, outbox: &OutboxStats) {
         let is_heard = outbox.connected && outbox.serving != Some(false);
         self.gauge(OUTBOX_CONNECTED, &[], f64::from(u8::from(is_heard)));
-        self.gauge(OUTBOX_LAG, &[], outbox.lag_ms.unwrap_or(0) as f64 / 1000.0);
-        self.gauge(OUTBOX_ROWS, &[], outbox.depth.unwrap_or(0) as f64);
+        // What is not known is no number: an alert must not take it for nothing.
+        let known = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
+        self.gauge(OUTBOX_LAG, &[], known(outbox.lag_ms) / 1000.0);
+        self.gauge(OUTBOX_ROWS, &[], known(outbox.depth));
         // Where each process reads all rows they stay for a while, and wait for nothing.
-        let oldest = outbox.oldest_ms.filter(|_| outbox.shared).unwrap_or(0);
-        self.gauge(OUTBOX_OLDEST, &[], oldest as f64 / 1000.0);
+        let oldest = match (outbox.shared, outbox.depth) {
+            (true, None) => None,
+            (true, Some(_)) => Some(outbox.oldest_ms.unwrap_or(0)),
+            (false, _) => Some(0),
+        };
+        self.gauge(OUTBOX_OLDEST, &[], known(oldest) / 1000.0);
+        self.gauge(OUTBOX_UNREAD, &[], outbox.unread_ms as f64 / 1000.0);
+        self.gauge(OUTBOX_DEAD, &[], known(outbox.dead));
+        self.counter(OUTBOX_SLOW, &[], outbox.slow);
         self.gauge(OUTBOX_SET_ASIDE, &[], outbox.set_aside as f64);
-        self.counter(OUTBOX_DROPPED, &[], outbox.set_aside_dropped);
+        self.gauge(OUTBOX_DROPPED, &[], outbox.set_aside_dropped as f64);
         self.counter(OUTBOX_DELIVERED, &[], outbox.delivered);
         self.counter(OUTBOX_CONNECTIONS, &[], outbox.connections);
         self.counter(OUTBOX_COLD_STARTS, &[], outbox.cold_starts);

@@ -81,16 +81,26 @@ pub struct OutboxStats {
     /// The age of the oldest row of the last batch at its delivery, in milliseconds.
     pub lag_ms: Option<u64>,
     /// Rows in the table a few seconds ago, counted up to 100,000. With Redis, they wait to be
-    /// delivered.
+    /// delivered. `None` while it is not known: before the first count, and without a connection.
     pub depth: Option<u64>,
-    /// The age of the oldest row, in milliseconds.
+    /// The age of the oldest row, in milliseconds. `None` if there is none, or as `depth`.
     pub oldest_ms: Option<u64>,
+    /// Rows that are deleted and that the database can't clean up yet, as far as it knows. Many of
+    /// them are the sign of a transaction that has been open for long.
+    pub dead: Option<u64>,
+    /// How long ago the relay last read the table, or the cache was made, in milliseconds.
+    pub unread_ms: u64,
+    /// Statements of the relay that the database did not finish in time; they were tried again.
+    pub slow: u64,
     /// Rows that could not be read and are in the set-aside table: 1,000 of the last 7 days at
     /// most.
     pub set_aside: u64,
     /// Rows that were dropped from the set-aside table past these limits, by any process, since
     /// the outbox was installed.
     pub set_aside_dropped: u64,
+    /// Whether a failover of the database goes unnoticed, since the relay's user may not ask which
+    /// server this is. With Redis only; without it each new connection starts cold.
+    pub failovers_unknown: bool,
     /// How often the relay has connected.
     pub connections: u64,
     /// How often this process has emptied its cache, since it may have missed rows.

@@ -47,7 +47,8 @@ pub fn sql(database_url: &str) -> Result<String, cache_runtime::Error> {
         }
         false => {
             let migration = outbox::migration(outbox::DEFAULT_TABLE)?;
-            format!("BEGIN;\n{migration}{triggers}COMMIT;\n")
+            // The outbox comes last: each writer of a followed table needs it.
+            format!("BEGIN;\nSET LOCAL lock_timeout = '2s';\n{triggers}{migration}COMMIT;\n")
         }
     })
 }
@@ -68,7 +69,7 @@ pub async fn install(database_url: &str) -> Result<(), Failure> {
     Ok(connection.close().await?)
 }
 
-/// The same, unless it is installed already: replacing triggers waits for running writes.
+/// The same, unless all of it is there, as this version writes it: a process that serves need not own the tables.
 ///
 /// # Errors
 /// When the database can't be reached or refuses.
@@ -78,9 +79,11 @@ pub async fn install_if_missing(database_url: &str) -> Result<(), Failure> {
         true => i32::try_from(sqlite::VERSION)?,
         false => outbox::VERSION,
     };
+    let is_followed = |name: &&str| status.followed.iter().any(|table| table == *name);
     let is_there = status.version == Some(version)
         && status.not_followed.is_empty()
-        && status.followed.len() >= RESOURCES.len();
+        && status.older.is_empty()
+        && RESOURCES.iter().all(|name| is_followed(&name));
     if is_there {
         return Ok(());
     }

@@ -212,6 +212,9 @@ fn foreign(checkup: &mut Checkup, config: &CacheConfig, survey: &Survey) {
 /// How long a row may wait, in milliseconds. One is taken within two seconds if all is well.
 const LONGEST_WAIT_MS: u64 = 60_000;
 
+/// More deleted rows than this that are still there are the sign of a transaction that is open for long.
+const MOST_DEAD: u64 = 500_000;
+
 /// The rules about the outbox of a database.
 pub(super) fn outbox(checkup: &mut Checkup, outbox: &OutboxStats) {
     let OutboxStats { table, .. } = outbox;
@@ -224,6 +227,16 @@ pub(super) fn outbox(checkup: &mut Checkup, outbox: &OutboxStats) {
     } else if outbox.serving == Some(false) {
         advise(format!(
             "nothing is served from the cache, since nothing was heard from the outbox {table} for too long; look whether its database answers in time"
+        ));
+    }
+    if outbox.failovers_unknown {
+        advise(format!(
+            "a failover of the database of the outbox {table} will not be noticed, and entries may be left that were loaded after commits that are gone; let the relay's user run pg_control_system()"
+        ));
+    }
+    if let Some(dead) = outbox.dead.filter(|dead| *dead > MOST_DEAD) {
+        advise(format!(
+            "{dead} deleted rows of the outbox {table} can't be cleaned up; look in pg_stat_activity for a transaction that has been open for long"
         ));
     }
     if outbox.set_aside > 0 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::base::clock::{self, Instant};
 use crate::stats::OutboxStats;
 
 /// Past this many, the ids of own rows are dropped: the relays find the rows when they are due.
@@ -31,25 +32,24 @@ pub(crate) struct OutboxLink {
     lag_ms: AtomicU64,
     depth: AtomicU64,
     oldest_ms: AtomicU64,
+    /// Deleted rows that can't be vacuumed yet, as far as the database knows.
+    dead: AtomicU64,
+    /// When the table was last read, or else when the cache was made.
+    read: Mutex<Instant>,
+    /// Statements that were too slow and are tried again.
+    slow: AtomicU64,
+    is_slow: AtomicBool,
     set_aside: AtomicU64,
     dropped: AtomicU64,
     connections: AtomicU64,
     cold_starts: AtomicU64,
     /// Rows of this process whose invalidation the store has acknowledged already.
     done: Mutex<Vec<i64>>,
-    /// The database's identity: its cluster and timeline.
+    /// Which server the database was: its cluster and timeline.
     server: Mutex<Option<String>>,
+    /// Whether the relay's user may not ask that.
+    failovers_unknown: AtomicBool,
     wake: Notify,
-}
-
-/// The state of the table.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Survey {
-    pub(crate) depth: u64,
-    pub(crate) oldest_ms: Option<u64>,
-    pub(crate) set_aside: u64,
-    /// Of these, dropped past the limit.
-    pub(crate) dropped: u64,
 }
 
 impl OutboxLink {
@@ -65,12 +65,17 @@ impl OutboxLink {
             lag_ms: unknown(),
             depth: unknown(),
             oldest_ms: unknown(),
+            dead: unknown(),
+            read: Mutex::new(clock::now()),
+            slow: AtomicU64::new(0),
+            is_slow: AtomicBool::new(false),
             set_aside: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             cold_starts: AtomicU64::new(0),
             done: Mutex::default(),
             server: Mutex::default(),
+            failovers_unknown: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -79,11 +84,24 @@ impl OutboxLink {
     pub(crate) fn connected(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.connected.store(true, Ordering::Relaxed);
+        self.is_slow.store(false, Ordering::Relaxed);
         self.usable.store(true, Ordering::Release);
     }
 
     pub(crate) fn disconnected(&self) {
         self.connected.store(false, Ordering::Relaxed);
+        self.not_walked();
+    }
+
+    /// Records that the table has been read.
+    pub(crate) fn read(&self) {
+        *self.read.lock() = clock::now();
+    }
+
+    /// Records that a statement was too slow; true for the first one of a connection.
+    pub(crate) fn slow(&self) -> bool {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+        !self.is_slow.swap(true, Ordering::Relaxed)
     }
 
     /// Returns true if the table is known to exist.
@@ -102,22 +120,43 @@ impl OutboxLink {
         self.lag_ms.store(lag_ms, Ordering::Relaxed);
     }
 
-    /// Whether the database was another server when this was asked last.
+    /// Whether this process has known the database as another server.
     pub(crate) fn is_another_server(&self, server: &str) -> bool {
         let last = self.server.lock().replace(server.to_owned());
         last.is_some_and(|last| last != server)
+    }
+
+    /// Records that a failover of the database will not be noticed; true for the first time.
+    pub(crate) fn failovers_unknown(&self) -> bool {
+        !self.failovers_unknown.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn cold_start(&self) {
         self.cold_starts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn surveyed(&self, survey: Survey) {
-        self.depth.store(survey.depth, Ordering::Relaxed);
-        let oldest = survey.oldest_ms.unwrap_or(UNKNOWN);
-        self.oldest_ms.store(oldest, Ordering::Relaxed);
-        self.set_aside.store(survey.set_aside, Ordering::Relaxed);
-        self.dropped.store(survey.dropped, Ordering::Relaxed);
+    /// Records how many rows are in the table, and the age of the oldest.
+    pub(crate) fn walked(&self, depth: u64, oldest_ms: Option<u64>, dead: Option<u64>) {
+        self.depth.store(depth, Ordering::Relaxed);
+        let known = |value: Option<u64>| value.unwrap_or(UNKNOWN);
+        self.oldest_ms.store(known(oldest_ms), Ordering::Relaxed);
+        self.dead.store(known(dead), Ordering::Relaxed);
+    }
+
+    /// Forgets these figures: nobody can say any more whether they are right.
+    pub(crate) fn not_walked(&self) {
+        if crate::base::mutation::is_active("outbox-figures-kept") {
+            return;
+        }
+        for figure in [&self.depth, &self.oldest_ms, &self.dead] {
+            figure.store(UNKNOWN, Ordering::Relaxed);
+        }
+    }
+
+    /// Records how many rows are set aside, and how many of them have been dropped.
+    pub(crate) fn set_aside(&self, rows: u64, dropped: u64) {
+        self.set_aside.store(rows, Ordering::Relaxed);
+        self.dropped.store(dropped, Ordering::Relaxed);
     }
 
     /// The store has what these rows of this process say: the relay is to delete them.
@@ -159,8 +198,12 @@ impl OutboxLink {
             lag_ms: known(&self.lag_ms),
             depth: known(&self.depth),
             oldest_ms: known(&self.oldest_ms),
+            dead: known(&self.dead),
+            unread_ms: u64::try_from(self.read.lock().elapsed().as_millis()).unwrap_or(u64::MAX),
+            slow: self.slow.load(Ordering::Relaxed),
             set_aside: self.set_aside.load(Ordering::Relaxed),
             set_aside_dropped: self.dropped.load(Ordering::Relaxed),
+            failovers_unknown: self.failovers_unknown.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
             cold_starts: self.cold_starts.load(Ordering::Relaxed),
         }

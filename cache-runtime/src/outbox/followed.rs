@@ -1,10 +1,9 @@
 //! Without Redis: each process reads all rows and keeps its own memory current.
 //!
-//! Rows have ids and transaction ids, and neither is in the order of commits: a process that
-//! remembered the largest one would skip a transaction that began earlier and commits later. So the
-//! position is the database's *snapshot*: a read takes the rows that are visible now and were not
-//! in the snapshot of the last read. PostgreSQL knows both exactly. The scan of the index starts at
-//! the snapshot's horizon, `pg_snapshot_xmin`: all older transactions had ended by then.
+//! Rows carry ids and transaction ids, and neither is in the order of commits: who remembers the largest one skips a
+//! transaction that began earlier and commits later. So the position is the database's *snapshot*: a read takes the rows
+//! that are visible now and were not in the snapshot of the last read, both of which PostgreSQL knows exactly: those of
+//! transactions that have begun since, and of those that were open then.
 //!
 //! Each read is also a heartbeat: everything that was committed before it was sent is applied when
 //! it is done. So entries are served for
@@ -22,6 +21,7 @@ use ::sqlx::postgres::PgRow;
 use super::relay::{ACKNOWLEDGEMENT, Connection, EACH, Lost, Relay};
 use super::row::{Row, meaning};
 use super::shared::{deliver, lag_of};
+use super::walk::{SetAside, Walks};
 use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::invalidation::Acknowledgement;
@@ -29,6 +29,9 @@ use crate::local::{Cover, Moment, Session};
 
 /// More new rows are not read at once: the cache is emptied instead.
 pub(super) const MOST_READ: usize = 10_000;
+
+/// So many reads in a row are too slow before everything is forgotten, and reading begins anew.
+const MOST_SLOW: u32 = 10;
 
 /// Empties the memory of this process, since it can't be told what has changed.
 pub(super) async fn start_cold(relay: &Relay, cache: &Handle, reason: &str) -> Result<(), Lost> {
@@ -53,6 +56,17 @@ struct Position {
     last_id: i64,
 }
 
+/// What a process knows of the rows, over one connection.
+#[derive(Debug, Default)]
+struct Known {
+    position: Option<Position>,
+    /// Reads in a row that were too slow.
+    slow: u32,
+    horizons: Horizons,
+    walks: Walks,
+    set_aside: SetAside,
+}
+
 /// Reads rows until the connection is lost.
 pub(super) async fn run(
     relay: &Relay,
@@ -60,27 +74,53 @@ pub(super) async fn run(
     freshness: &Cover,
     session: Session,
 ) -> Result<Infallible, Lost> {
-    let (mut position, mut horizons, mut surveyed) = (None, Horizons::default(), None);
-    // Rows of another database cluster's transactions, which came with a dump. They are deleted
-    // first, and so never read.
+    let mut known = Known::default();
+    // Those of another cluster's transactions, which came with a dump: to delete them first is to read them never.
     delete_old(relay, connection, "0").await?;
     loop {
+        let done = known.turn(relay, connection, freshness, session).await;
+        if matches!(done, Err(Lost::Busy(_))) {
+            known.slow += 1;
+        }
+        if known.slow >= MOST_SLOW {
+            // What there is to read may be too much for the time that a read has.
+            known.position = None;
+        }
+        relay.unless_busy(done)?;
+        relay.wait(connection).await?;
+    }
+}
+
+impl Known {
+    async fn turn(
+        &mut self,
+        relay: &Relay,
+        connection: &mut Connection,
+        freshness: &Cover,
+        session: Session,
+    ) -> Result<(), Lost> {
         let beat = freshness.beat(session, Moment::now());
-        let (read, horizon) = read(relay, connection, position.as_ref()).await?;
-        // Other processes may need the rows for longer.
+        let (read, horizon) = read(relay, connection, self.position.as_ref()).await?;
+        // Others may need the rows for longer.
         let retention = match crate::base::mutation::is_active("outbox-own-retention") {
             true => relay.config.retention,
             false => relay.config.retention.max(read.retention),
         };
-        position = Some(read);
+        // The state has forgotten this process's time: the others are told again.
+        let is_told = read.retention >= relay.config.retention;
+        (self.position, self.slow) = (Some(read), 0);
         if let Some(beat) = beat {
             freshness.returned(session, beat);
         }
-        if let Some(old) = horizons.note(horizon, retention) {
+        relay.link.read();
+        if !is_told {
+            relay.claim(connection).await?;
+        }
+        if let Some(old) = self.horizons.note(horizon, retention) {
             delete_old(relay, connection, &old).await?;
         }
-        relay.survey(connection, &mut surveyed).await?;
-        relay.wait(connection).await?;
+        self.walks.next(relay, connection).await?;
+        self.set_aside.look(relay, connection).await
     }
 }
 
@@ -92,24 +132,33 @@ async fn read(
     last: Option<&Position>,
 ) -> Result<(Position, String), Lost> {
     let (outbox, state) = (relay.table().quoted(), relay.table().beside("_state"));
-    let is_new = match last {
-        None => "false AND $1 = ''".to_owned(),
+    let columns = Row::columns();
+    let rows_where =
+        |condition: &str| format!("SELECT {columns} FROM {outbox} AS r WHERE {condition}");
+    let unseen = match last {
+        None => rows_where("false AND $1 = ''"),
         Some(last) if crate::base::mutation::is_active("outbox-horizon-ignored") => {
-            format!("r.id > {} AND $1 <> ''", last.last_id)
+            rows_where(&format!("r.id > {} AND $1 <> ''", last.last_id))
         }
-        Some(_) => "r.xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(r.xid, $1::pg_snapshot)".to_owned(),
+        Some(_) => relay.unseen_sql(&columns),
+    };
+    // The largest id only for that mutation: to look for it goes past all that was deleted.
+    let last_id = match crate::base::mutation::is_active("outbox-horizon-ignored") {
+        true => format!("(SELECT max(id) FROM {outbox})"),
+        false => "0::bigint".to_owned(),
     };
     let sql = format!(
         "SELECT now.snapshot::text, pg_snapshot_xmin(now.snapshot)::text,
-            (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (SELECT max(id) FROM {outbox}), (SELECT relay FROM {state}), new.*
+            (extract(epoch FROM clock_timestamp()) * 1000)::bigint, {last_id}, (SELECT relay FROM {state}), new.*
         FROM (SELECT pg_current_snapshot() AS snapshot) AS now
-        LEFT JOIN (SELECT {} FROM {outbox} AS r WHERE {is_new} LIMIT {}) AS new ON true",
-        Row::columns(),
-        MOST_READ + 1,
+        LEFT JOIN ({unseen} LIMIT {limit}) AS new(id, resource, kind, value, age_ms) ON true",
+        limit = MOST_READ + 1,
     );
     let snapshot = last.map_or("", |last| &last.snapshot);
     let read = connection.rows(&sql, &[snapshot]).await?;
-    let (position, horizon) = position_of(read.first().ok_or(Lost::Closed)?)?;
+    let first = read.first().ok_or(Lost::Closed)?;
+    relay.is_shared_alike(first.try_get(4)?)?;
+    let (position, horizon) = position_of(first)?;
     let rows = read.iter().map(|row| Row::read(row, 5));
     let rows: Vec<Row> = rows
         .filter_map(Result::transpose)

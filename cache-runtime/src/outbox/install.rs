@@ -6,22 +6,28 @@ use std::time::Duration;
 use ::sqlx::postgres::{PgConnection, PgRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
-use super::migration::{migration_of, removal_of};
-use super::relay::EACH;
+use super::migration::{migration_of, removal_of, reset_of};
+use super::relay::{EACH, NAME};
 use super::row::Row;
-use super::triggers::{Triggers, removal_of_triggers, trigger_names};
-use crate::config::outbox::OutboxConfig;
+use super::triggers::{Triggers, removal_of_triggers, signature, trigger_names};
+use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
 
-/// Two processes that install at the same time do so one after the other.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('cache-runtime outbox', 0))";
+/// Two processes that install at the same time do so in turn. Whoever holds a lock on a table for long is not waited for, since all
+/// later ones would wait behind the installation.
+const BEGIN: &str = "SELECT pg_advisory_xact_lock(hashtextextended('cache-runtime outbox', 0));
+SET LOCAL lock_timeout = '2s';
+";
 
 /// Runs the [migration](super::migration), and the triggers if there are any, in one transaction.
 /// The triggers write to the outbox of this configuration. Triggers of tables that have left the
 /// list stay.
 ///
+/// What is there already is left as it is, and takes no lock. A new trigger waits for the transactions that write to its table, but
+/// not for those that read it: for 2 s at most.
+///
 /// # Errors
-/// The database's error: a table or column is missing, the user lacks a permission, or a part of
-/// the outbox belongs to another user.
+/// What the database says: a table or column is missing, the user lacks a permission, a part of the outbox belongs to
+/// another user, or a table is in use for too long (`55P03`, with the table's name).
 ///
 /// # Cancel safety
 /// If dropped, everything is installed or nothing is.
@@ -32,11 +38,24 @@ pub async fn install(
 ) -> Result<(), ::sqlx::Error> {
     let triggers = triggers.map(|it| it.install_into(&config.table));
     let triggers = triggers.unwrap_or_default();
-    run(
-        connection,
-        format!("{LOCK};\n{}{triggers}", migration_of(&config.table)),
-    )
-    .await
+    // The outbox comes last: each writer of a followed table needs it, and each relay.
+    let sql = format!("{BEGIN}{triggers}{}", migration_of(&config.table));
+    run(connection, sql).await
+}
+
+/// Lets the relays share the rows in another way than before: with Redis in place of without, or under another namespace. Whoever
+/// connects first says how. Start no process of the old kind afterwards.
+///
+/// # Errors
+/// What the database says.
+///
+/// # Cancel safety
+/// Dropped, it has taken place or not.
+pub async fn reset(
+    connection: &mut PgConnection,
+    config: &OutboxConfig,
+) -> Result<(), ::sqlx::Error> {
+    run(connection, reset_of(&config.table)).await
 }
 
 /// Removes the outbox and all triggers that write to it, including those of tables that have left
@@ -55,11 +74,8 @@ pub async fn remove(
     let triggers = triggers.map(|it| it.remove_from(&config.table));
     let triggers = triggers.unwrap_or_default();
     let all = removal_of_triggers(&config.table);
-    run(
-        connection,
-        format!("{LOCK};\n{triggers}{all}{}", removal_of(&config.table)),
-    )
-    .await
+    let sql = format!("{BEGIN}{triggers}{all}{}", removal_of(&config.table));
+    run(connection, sql).await
 }
 
 async fn run(connection: &mut PgConnection, sql: String) -> Result<(), ::sqlx::Error> {
@@ -91,12 +107,20 @@ pub struct Status {
     pub set_aside_dropped: u64,
     /// Connections of relays. SQLite does not know them: always 0.
     pub relays: u64,
+    /// Of these, how many have been at one statement for more than a second.
+    pub slow_relays: u64,
     knows_relays: bool,
+    /// Rows that are deleted and can't be cleaned up yet, as far as PostgreSQL knows.
+    pub dead: u64,
+    /// For how long the oldest transaction has been open that keeps them; `None` also if the user may not know.
+    pub oldest_transaction: Option<Duration>,
     /// Tables whose changes are followed.
     pub followed: Vec<String>,
     /// Partitions of these tables that are not followed: a statement that names one of them writes
     /// nothing to the outbox. Also tables some of whose triggers are missing or switched off.
     pub not_followed: Vec<String>,
+    /// Followed tables whose triggers another version of this crate has written: install again.
+    pub older: Vec<String>,
 }
 
 impl Status {
@@ -111,9 +135,13 @@ impl Status {
             set_aside: 0,
             set_aside_dropped: 0,
             relays: 0,
+            slow_relays: 0,
+            dead: 0,
+            oldest_transaction: None,
             knows_relays: false,
             followed: Vec::new(),
             not_followed: Vec::new(),
+            older: Vec::new(),
         }
     }
 }
@@ -138,15 +166,20 @@ pub async fn status(
         return Ok(status);
     }
     let sql = format!(
-        "SELECT version, relay,
-            (SELECT count(*) FROM {outbox}),
-            (SELECT {} FROM {outbox} AS r ORDER BY id LIMIT 1),
-            (SELECT count(*) FROM {}),
-            (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox' AND datname = current_database()),
-            (to_jsonb(state) ->> 'dropped')::bigint
+        "SELECT version, relay, (SELECT count(*) FROM {outbox}),
+            (SELECT {age} FROM {outbox} AS r ORDER BY id LIMIT 1),
+            (SELECT count(*) FROM {set_aside}),
+            (SELECT count(*) FROM {relays}),
+            (to_jsonb(state) ->> 'dropped')::bigint,
+            (SELECT count(*) FROM {relays} AND state = 'active' AND query_start < clock_timestamp() - interval '1 s'),
+            pg_stat_get_dead_tuples({outbox_text}::regclass),
+            (SELECT (extract(epoch FROM max(clock_timestamp() - xact_start)) * 1000)::bigint
+                FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid())
         FROM {state} AS state WHERE $1 IS NOT NULL",
-        Row::AGE_MS,
-        table.beside("_set_aside")
+        age = Row::AGE_MS,
+        set_aside = table.beside("_set_aside"),
+        outbox_text = quote_text(&outbox),
+        relays = format_args!("pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database()"),
     );
     let row = one(connection, &sql, "").await?;
     let natural = |n: i64| u64::try_from(n).unwrap_or(0);
@@ -159,10 +192,24 @@ pub async fn status(
     status.relays = natural(row.try_get(5)?);
     // Version 1 has no such column.
     status.set_aside_dropped = natural(row.try_get::<Option<i64>, _>(6)?.unwrap_or(0));
+    status.slow_relays = natural(row.try_get(7)?);
+    status.dead = natural(row.try_get::<Option<i64>, _>(8)?.unwrap_or(0));
+    let oldest: Option<i64> = row.try_get(9)?;
+    status.oldest_transaction = oldest.map(|ms| Duration::from_millis(natural(ms)));
+    tables_of(connection, table, &mut status).await?;
+    Ok(status)
+}
 
+/// Which tables are followed, and which are not and should be.
+async fn tables_of(
+    connection: &mut PgConnection,
+    table: &OutboxTable,
+    status: &mut Status,
+) -> Result<(), ::sqlx::Error> {
     // A table of which one event is not followed counts as not followed.
     let followed = "WITH RECURSIVE known AS (
-            SELECT t.tgrelid AS oid, count(*) FILTER (WHERE t.tgenabled <> 'D') AS events
+            SELECT t.tgrelid AS oid, count(*) FILTER (WHERE t.tgenabled <> 'D') AS events,
+                bool_or(obj_description(p.oid, 'pg_proc') IS DISTINCT FROM $4) AS is_older
             FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
             WHERE t.tgname::text = ANY ($1) AND n.nspname = $2 AND starts_with(p.proname::text, $3)
             GROUP BY 1
@@ -172,8 +219,9 @@ pub async fn status(
             SELECT oid FROM known
             UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
         )
-        SELECT tree.oid::regclass::text, tree.oid IN (SELECT oid FROM followed)
-        FROM tree JOIN pg_class c ON c.oid = tree.oid WHERE c.relkind <> 'f' ORDER BY 1";
+        SELECT tree.oid::regclass || CASE c.relkind WHEN 'f' THEN ' (a foreign table)' ELSE '' END,
+            tree.oid IN (SELECT oid FROM followed), coalesce((SELECT is_older FROM known WHERE known.oid = tree.oid), false)
+        FROM tree JOIN pg_class c ON c.oid = tree.oid ORDER BY 1";
     for row in ::sqlx::query(followed)
         // As they are in the database's catalog, without quotes.
         .bind(
@@ -183,16 +231,20 @@ pub async fn status(
         )
         .bind(table.schema())
         .bind(format!("{}_", table.name()))
+        .bind(signature())
         .fetch_all(connection)
         .await?
     {
         let table: String = row.try_get(0)?;
+        if row.try_get(2)? {
+            status.older.push(table.clone());
+        }
         match row.try_get(1)? {
             true => status.followed.push(table),
             false => status.not_followed.push(table),
         }
     }
-    Ok(status)
+    Ok(())
 }
 
 async fn one(connection: &mut PgConnection, sql: &str, text: &str) -> Result<PgRow, ::sqlx::Error> {
@@ -215,7 +267,23 @@ impl fmt::Display for Status {
         };
         writeln!(f, "Table:      {}, version {version}; {relay}", self.table)?;
         if self.knows_relays {
-            writeln!(f, "Relays:     {}", self.relays)?;
+            write!(f, "Relays:     {}", self.relays)?;
+            match self.slow_relays {
+                0 => writeln!(f)?,
+                slow => writeln!(
+                    f,
+                    ", of which {slow} wait for the database for more than 1 s"
+                )?,
+            }
+            write!(f, "Dead rows:  {}", self.dead)?;
+            match self.oldest_transaction {
+                Some(age) if self.dead > 0 => writeln!(
+                    f,
+                    "; the oldest open transaction keeps what was deleted for {:.0} s",
+                    age.as_secs_f64()
+                )?,
+                _ => writeln!(f)?,
+            }
         }
         let oldest = self.oldest.map_or_else(String::new, |it| {
             format!(", the oldest for {:.1} s", it.as_secs_f64())
@@ -234,6 +302,10 @@ impl fmt::Display for Status {
         if !self.not_followed.is_empty() {
             let names = names(&self.not_followed);
             writeln!(f, "NOT followed, install again: {names}")?;
+        }
+        if !self.older.is_empty() {
+            let names = names(&self.older);
+            writeln!(f, "Of another version, install again: {names}")?;
         }
         Ok(())
     }

@@ -4,16 +4,17 @@ use crate::base::error::Error;
 use crate::config::outbox::{OutboxTable, quote_text};
 
 /// The version of the table that this crate reads and writes.
-pub const VERSION: i32 = 2;
+pub const VERSION: i32 = 3;
 
-/// The SQL that creates the outbox, for a migration. It can be run again, and stores the
-/// [version](VERSION) in the table `.._state`. Needs PostgreSQL 13 or later.
+/// The SQL that creates the outbox, for a migration, or brings one of an earlier version up to date. It says the
+/// [version](VERSION) in the table `.._state`. It can be run again: what is there stays, how the relays share the rows included,
+/// and nobody waits. Needs PostgreSQL 13 or later.
 ///
 /// | table | what is in it |
 /// |---|---|
 /// | `cache_outbox` | what is to be invalidated |
 /// | `cache_outbox_set_aside` | the last 1,000 rows of the last 7 days that no relay could read, with the reason |
-/// | `cache_outbox_state` | one row: the version, how the relays share the rows, and how many rows that were set aside have been dropped |
+/// | `cache_outbox_state` | one row: the version, how the relays share the rows, how many rows that were set aside have been dropped, and which server this was when a relay last looked |
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if `table` is not `schema.name`.
@@ -38,10 +39,19 @@ pub(super) fn migration_of(table: &OutboxTable) -> String {
     );
     let (notify, channel) = (table.beside("_notify"), quote_text(&table.channel()));
     let (index, trigger) = (table.bare("_xid"), table.bare("_notify"));
+    let (trigger_text, index_text) = (
+        quote_text(&format!("{}_notify", table.name())),
+        quote_text(&table.beside("_xid")),
+    );
+    let (outbox_text, state_text) = (quote_text(&outbox), quote_text(&state));
     let objects = [&outbox, &set_aside, &state]
         .map(|it| quote_text(it))
         .join("), (");
     let notify_text = quote_text(&notify);
+    let forgotten = match crate::base::mutation::is_active("outbox-migration-forgets") {
+        true => reset_of(table),
+        false => String::new(),
+    };
     format!(
         "-- The outbox of cache-runtime, version {VERSION}.
 CREATE TABLE IF NOT EXISTS {outbox} (
@@ -57,7 +67,6 @@ CREATE TABLE IF NOT EXISTS {outbox} (
     -- Before this time its writer invalidates by itself, and deletes it.
     due timestamptz NOT NULL DEFAULT '-infinity'
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-CREATE INDEX IF NOT EXISTS {index} ON {outbox} (xid);
 CREATE TABLE IF NOT EXISTS {set_aside} (
     id bigint PRIMARY KEY,
     kind text,
@@ -70,11 +79,12 @@ CREATE TABLE IF NOT EXISTS {state} (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     version integer NOT NULL,
     -- How the relays share the rows; the first one that connects says it.
-    relay text
+    relay text,
+    -- Since version 2: how many rows that were set aside have been dropped past the limit.
+    dropped bigint NOT NULL DEFAULT 0,
+    -- Since version 3: the cluster and its timeline. A standby has it too, so whoever finds another one knows of the failover.
+    server text
 );
--- Since version 2: rows that were set aside, and dropped past the limit.
-ALTER TABLE {state} ADD COLUMN IF NOT EXISTS dropped bigint NOT NULL DEFAULT 0;
-INSERT INTO {state} (version) VALUES ({VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION}, relay = NULL;
 CREATE OR REPLACE FUNCTION {notify}() RETURNS trigger LANGUAGE plpgsql AS $cache_outbox$
 BEGIN
     IF EXISTS (SELECT FROM new_rows WHERE due <= pg_catalog.clock_timestamp()) THEN
@@ -83,10 +93,29 @@ BEGIN
     RETURN NULL;
 END
 $cache_outbox$;
-DROP TRIGGER IF EXISTS {trigger} ON {outbox};
-CREATE TRIGGER {trigger} AFTER INSERT ON {outbox} REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION {notify}();
-ALTER TABLE {outbox} ENABLE ALWAYS TRIGGER {trigger};
+-- What is there is left alone: to touch it would wait for those who write, and make others wait.
+DO $cache_outbox$
+BEGIN
+    IF to_regclass({index_text}) IS NULL THEN
+        CREATE INDEX {index} ON {outbox} (xid);
+    END IF;
+    IF (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = {state_text}::pg_catalog.regclass
+            AND attname IN ('dropped', 'server') AND NOT attisdropped) < 2 THEN
+        ALTER TABLE {state} ADD COLUMN IF NOT EXISTS dropped bigint NOT NULL DEFAULT 0,
+            ADD COLUMN IF NOT EXISTS server text;
+    END IF;
+    IF NOT EXISTS (SELECT FROM {state} WHERE version = {VERSION}) THEN
+        INSERT INTO {state} (version) VALUES ({VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION};
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = {outbox_text}::pg_catalog.regclass
+            AND tgname = {trigger_text} AND tgfoid = ({notify_text} || '()')::pg_catalog.regprocedure) THEN
+        DROP TRIGGER IF EXISTS {trigger} ON {outbox};
+        CREATE TRIGGER {trigger} AFTER INSERT ON {outbox} REFERENCING NEW TABLE AS new_rows
+            FOR EACH STATEMENT EXECUTE FUNCTION {notify}();
+        ALTER TABLE {outbox} ENABLE ALWAYS TRIGGER {trigger};
+    END IF;
+END
+$cache_outbox$;
 -- The triggers of followed tables run with the rights of who installs them, and write here.
 DO $cache_outbox$
 DECLARE
@@ -106,8 +135,13 @@ BEGIN
     END IF;
 END
 $cache_outbox$;
-"
+{forgotten}"
     )
+}
+
+/// The SQL after which the relays may share the rows in another way than before: whoever connects first says how.
+pub(super) fn reset_of(table: &OutboxTable) -> String {
+    format!("UPDATE {} SET relay = NULL;\n", table.beside("_state"))
 }
 
 pub(super) fn removal_of(table: &OutboxTable) -> String {

@@ -43,9 +43,10 @@ mod shared;
 #[cfg(feature = "outbox-sqlite")]
 pub mod sqlite;
 mod triggers;
+mod walk;
 mod write;
 
-pub use self::install::{Status, install, remove, status};
+pub use self::install::{Status, install, remove, reset, status};
 pub use self::migration::{VERSION, migration, removal};
 pub(crate) use self::session::start as start_relay;
 pub use self::triggers::{Columns, Table, Triggers, table, triggers};

@@ -1,37 +1,48 @@
 //! The relay: one connection to the database in each process, as long as the cache exists.
 //!
-//! The same connection listens and reads. So its loss is noticed by the next read, after at most
-//! half a second, and a new connection begins with a read. A notification only means that there may
-//! be rows: the next poll finds the rows of a lost one.
+//! The same connection listens and reads, so to lose it is noticed by the next read, half a second later at most, and to
+//! get a new one begins with a read. A notification only says that there may be rows: what is missed is read with
+//! the next poll.
+//!
+//! A statement that is slow ends at the server, frees its rows there, and is tried again over the same connection. Only one
+//! that gets no answer at all, not even that, is a sign of a lost connection.
+//!
+//! What is new is found by the database's *snapshot*: rows that are visible now and were not in the snapshot of the last read,
+//! both of which PostgreSQL knows exactly. Such a read costs in proportion to what is new. A walk over the whole table does not:
+//! while any transaction is open for long, all that was deleted since it began is still in the way.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::sqlx::postgres::{PgConnection, PgListener, PgPoolOptions, PgRow};
+use ::sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions, PgRow};
 use ::sqlx::{Acquire, AssertSqlSafe, Row as _};
 
-use crate::base::clock::{self, Instant};
 use crate::config::outbox::{OutboxConfig, OutboxTable, Place};
 use crate::engine::{Handle, WeakHandle};
-use crate::invalidation::outbox::{OutboxLink, Survey};
+use crate::invalidation::outbox::OutboxLink;
 use crate::local::Cover;
 use crate::outbox::migration::VERSION;
 use crate::outbox::row::Row;
 
-/// How long a query may take before the connection counts as lost.
-const QUERY: Duration = Duration::from_secs(1);
-/// How long connecting may take.
+/// How long the server works on a statement before it ends it.
+const STATEMENT: Duration = Duration::from_millis(750);
+/// How long a query may go without an answer before the connection counts as lost. By then the server has said that it is slow.
+const QUERY: Duration = Duration::from_secs(2);
+/// How long a connection may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
-/// How often the table's size is read.
-pub(super) const SURVEY: Duration = Duration::from_secs(5);
-/// The most rows of a batch that are logged because they can't be read.
+/// How long a process that stands still in the middle of a batch holds its rows. This and the others' poll are less than the
+/// 1.5 s that are promised.
+const IDLE: &str = "750ms";
+/// What the connections of relays are called.
+pub(super) const NAME: &str = "cache-runtime outbox";
+/// Of so many rows of a batch that can't be read each is logged.
 const LOGGED: usize = 10;
 /// How many rows that can't be read are kept, and for how many days; the oldest are deleted first.
 /// They show a writer's mistake. Everything that they may have meant has been invalidated.
 pub(super) const MOST_SET_ASIDE: usize = 1_000;
-const TOO_OLD: &str = "set_aside < clock_timestamp() - interval '7 days'";
-/// In the state table: each process reads the rows. The retention time in milliseconds follows.
+pub(super) const TOO_OLD: &str = "set_aside < clock_timestamp() - interval '7 days'";
+/// How the state says that each process reads the rows; behind it, for how many milliseconds they stay.
 pub(super) const EACH: &str = "each/";
 /// How long a batch, which holds the locks of its rows, may wait for the store.
 pub(super) const ACKNOWLEDGEMENT: Duration = Duration::from_millis(600);
@@ -50,7 +61,10 @@ pub(super) struct Relay {
 #[derive(Debug)]
 pub(super) enum Lost {
     Database(::sqlx::Error),
-    /// A query was not answered in time.
+    /// The server has ended a statement that took too long or met another one. The connection is as good as before, and the
+    /// statement is to be tried again.
+    Busy(::sqlx::Error),
+    /// A query was not answered at all.
     TimedOut,
     /// The connection was closed.
     Closed,
@@ -64,14 +78,20 @@ pub(super) enum Lost {
 
 impl From<::sqlx::Error> for Lost {
     fn from(error: ::sqlx::Error) -> Self {
-        Self::Database(error)
+        let code = error.as_database_error().and_then(|it| it.code());
+        // Canceled by a limit, a lock that is not available, and the class of conflicts between transactions.
+        let is_busy = code.is_some_and(|it| it == "57014" || it == "55P03" || it.starts_with("40"));
+        match is_busy && !crate::base::mutation::is_active("outbox-slow-is-lost") {
+            true => Self::Busy(error),
+            false => Self::Database(error),
+        }
     }
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Database(error) => write!(f, "{error}"),
+            Self::Database(error) | Self::Busy(error) => write!(f, "{error}"),
             Self::TimedOut => write!(f, "no answer within {} s", QUERY.as_secs()),
             Self::Closed => f.write_str("the connection was closed"),
             Self::Unusable(what) => f.write_str(what),
@@ -121,7 +141,59 @@ pub(super) async fn within<T>(query: impl Future<Output = Result<T, Lost>>) -> R
     }
 }
 
+/// A connection with the relay's own settings. They are options of its start: a pooler would hand a `SET` on to whoever has the
+/// server's connection next, and refuses these.
+pub(super) fn relay_options(
+    options: &PgConnectOptions,
+    name: &str,
+    statement: Duration,
+) -> PgConnectOptions {
+    let statement = format!("{}ms", statement.as_millis());
+    options.clone().application_name(name).options([
+        ("statement_timeout", statement.as_str()),
+        ("idle_in_transaction_session_timeout", IDLE),
+        // Each statement sees what is committed, whatever the role's own setting.
+        ("default_transaction_isolation", "read committed"),
+        // A plan that is made while the table is empty is kept when it is not.
+        ("enable_seqscan", "off"),
+        // It would take a statement of such a plan for an expensive one, and compile it.
+        ("jit", "off"),
+    ])
+}
+
 impl Relay {
+    /// A statement that is to be tried again is counted, and ends nothing else.
+    pub(super) fn unless_busy(&self, done: Result<(), Lost>) -> Result<(), Lost> {
+        let Err(Lost::Busy(error)) = done else {
+            return done;
+        };
+        if self.link.slow() {
+            tracing::warn!(
+                table = self.table().channel(),
+                %error,
+                "a statement of the outbox's relay was too slow, and is tried again"
+            );
+        }
+        Ok(())
+    }
+
+    /// What is visible now and was not in the snapshot `$1`, from the row `r`. It is of a transaction that has begun since, or
+    /// that was open then: both are found by the index, whatever has been deleted.
+    pub(super) fn unseen_sql(&self, columns: &str) -> String {
+        let outbox = self.table().quoted();
+        if crate::base::mutation::is_active("outbox-reads-from-the-horizon") {
+            return format!(
+                "SELECT {columns} FROM {outbox} AS r WHERE r.xid >= pg_snapshot_xmin($1::pg_snapshot)
+                    AND NOT pg_visible_in_snapshot(r.xid, $1::pg_snapshot)"
+            );
+        }
+        format!(
+            "SELECT {columns} FROM {outbox} AS r WHERE r.xid >= pg_snapshot_xmax($1::pg_snapshot)
+            UNION ALL
+            SELECT {columns} FROM {outbox} AS r WHERE r.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::pg_snapshot)))"
+        )
+    }
+
     pub(super) fn table(&self) -> &OutboxTable {
         &self.config.table
     }
@@ -140,7 +212,7 @@ impl Relay {
             #[cfg(feature = "outbox-sqlite")]
             Place::Sqlite(_) => return Err(Lost::Unusable("the outbox is in SQLite".into())),
         };
-        let options = options.clone().application_name("cache-runtime outbox");
+        let options = relay_options(options, NAME, STATEMENT);
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(CONNECT)
@@ -154,10 +226,6 @@ impl Relay {
         // Before the first read, so that later commits are notified.
         listener.listen(&self.table().channel()).await?;
         let mut connection = Connection { listener };
-        // A process that is stopped in the middle of a batch must not keep its rows locked. This
-        // time and the poll of the others add up to less than the promised 1.5 s.
-        let settings = "SET idle_in_transaction_session_timeout = '750ms'";
-        connection.rows(settings, &[]).await?;
         self.check(&mut connection).await?;
         Ok(connection)
     }
@@ -166,13 +234,13 @@ impl Relay {
     /// the other relays share the rows in the same way.
     async fn check(&self, connection: &mut Connection) -> Result<(), Lost> {
         let (outbox, state) = (self.table().quoted(), self.table().beside("_state"));
-        let facts = connection
-            .rows(
-                "SELECT pg_is_in_recovery(), to_regclass($1) IS NOT NULL",
-                &[&state],
-            )
-            .await?;
+        let facts = "SELECT pg_is_in_recovery(), to_regclass($1) IS NOT NULL, current_setting('idle_in_transaction_session_timeout')";
+        let facts = connection.rows(facts, &[&state]).await?;
         let facts = facts.first().ok_or(Lost::Closed)?;
+        if facts.try_get::<String, _>(2)? != IDLE {
+            let text = "the settings of the connection did not reach the server; a relay needs a direct connection, without a pooler in between";
+            return Err(Lost::Unusable(text.into()));
+        }
         if facts.try_get(0)? {
             let text =
                 "the database is a replica, which lags behind; the outbox is read on the primary";
@@ -183,26 +251,7 @@ impl Relay {
                 format!("there is no table {outbox}; the migration of the outbox creates it");
             return Err(Lost::Unusable(text));
         }
-        let mine = match &self.freshness {
-            None => format!("redis/{}", self.cache()?.space.namespace),
-            // Before the first read: rows that were deleted earlier had been committed by then.
-            Some(_) => format!("{EACH}{}", self.config.retention.as_millis()),
-        };
-        let is_longer = format!(
-            "left(relay, {}) = '{EACH}' AND substr(relay, {})::numeric < $2::numeric",
-            EACH.len(),
-            EACH.len() + 1,
-        );
-        let told = connection
-            .rows(
-                &format!(
-                    "UPDATE {state} SET relay = $1
-                        WHERE relay IS NULL OR CASE WHEN $2 <> '' THEN {is_longer} ELSE false END RETURNING 1"
-                ),
-                &[&mine, mine.strip_prefix(EACH).unwrap_or_default()],
-            )
-            .await?;
-        drop(told);
+        self.claim(connection).await?;
         let read = connection
             .rows(&format!("SELECT version, relay FROM {state}"), &[])
             .await?;
@@ -213,17 +262,46 @@ impl Relay {
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
-        let is_shared_alike = match relay.as_deref() {
-            Some(theirs) if self.freshness.is_some() => theirs.starts_with(EACH),
-            theirs => theirs == Some(&mine),
+        self.is_shared_alike(relay.as_deref())
+    }
+
+    /// How this process shares the rows, as the state says it.
+    pub(super) fn mine(&self) -> Result<String, Lost> {
+        Ok(match &self.freshness {
+            None => format!("redis/{}", self.cache()?.space.namespace),
+            Some(_) => format!("{EACH}{}", self.config.retention.as_millis()),
+        })
+    }
+
+    /// Says in the state how the rows are shared, if nobody has said so, and how long they stay, if nobody needs them for longer. Before the
+    /// first read: what was deleted earlier had been committed by then.
+    pub(super) async fn claim(&self, connection: &mut Connection) -> Result<(), Lost> {
+        let sql = format!(
+            "UPDATE {state} SET relay = $1 WHERE relay IS NULL OR CASE
+                WHEN $2 <> '' AND left(relay, {length}) = '{EACH}'
+                THEN substr(relay, {length} + 1)::numeric < $2::numeric ELSE false END",
+            state = self.table().beside("_state"),
+            length = EACH.len(),
+        );
+        let mine = self.mine()?;
+        let retention = mine.strip_prefix(EACH).unwrap_or_default();
+        connection.rows(&sql, &[&mine, retention]).await.map(drop)
+    }
+
+    /// Refuses to read what others share in another way: they would delete rows that this process has not read, or it theirs.
+    pub(super) fn is_shared_alike(&self, theirs: Option<&str>) -> Result<(), Lost> {
+        let (mine, theirs) = (self.mine()?, theirs.unwrap_or_default());
+        let is_alike = match self.freshness {
+            Some(_) => theirs.starts_with(EACH),
+            None => theirs == mine,
         };
-        if !is_shared_alike {
-            let theirs = relay.unwrap_or_default();
-            return Err(Lost::Unusable(format!(
-                "the table {outbox} is read by processes that share its rows as `{theirs}`, and this one would as `{mine}`; give it a table of its own, or run the migration again if the others have been changed, too"
-            )));
+        if is_alike {
+            return Ok(());
         }
-        Ok(())
+        let outbox = self.table().quoted();
+        Err(Lost::Unusable(format!(
+            "the table {outbox} is read by processes that share its rows as `{theirs}`, and this one would as `{mine}`; give it a table of its own, or reset the outbox if the others have been changed, too"
+        )))
     }
 
     /// Waits until there may be rows to read.
@@ -249,44 +327,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Reads the table's size at intervals.
-    pub(super) async fn survey(
-        &self,
-        connection: &mut Connection,
-        last: &mut Option<Instant>,
-    ) -> Result<(), Lost> {
-        if last.is_some_and(|last| last.elapsed() < SURVEY) {
-            return Ok(());
-        }
-        *last = Some(clock::now());
-        let sql = format!(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM {outbox} LIMIT 100000) AS counted),
-                (SELECT {} FROM {outbox} AS r ORDER BY id LIMIT 1),
-                (SELECT count(*) FROM (SELECT 1 FROM {set_aside} LIMIT 100000) AS counted),
-                (SELECT dropped FROM {state}),
-                EXISTS (SELECT FROM {set_aside} WHERE {TOO_OLD})",
-            Row::AGE_MS,
-            outbox = self.table().quoted(),
-            set_aside = self.table().beside("_set_aside"),
-            state = self.table().beside("_state"),
-        );
-        let read = connection.rows(&sql, &[]).await?;
-        let read = read.first().ok_or(Lost::Closed)?;
-        let natural = |n: i64| u64::try_from(n).unwrap_or(0);
-        self.link.surveyed(Survey {
-            depth: natural(read.try_get(0)?),
-            oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
-            set_aside: natural(read.try_get(2)?),
-            dropped: natural(read.try_get::<Option<i64>, _>(3)?.unwrap_or(0)),
-        });
-        if read.try_get(4)? {
-            self.drop_set_aside(connection).await?;
-        }
-        Ok(())
-    }
-
-    /// The statement that writes rows to the set-aside table. If each process reads all rows, a
-    /// later process does not write a row again that has been deleted there.
+    /// The statement that puts rows into the table beside. Where each process reads all rows, one that comes later does not put
+    /// back what has been dropped.
     pub(super) fn set_aside_sql(&self) -> String {
         let set_aside = self.table().beside("_set_aside");
         let is_kept = match self.freshness {

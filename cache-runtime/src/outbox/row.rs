@@ -35,7 +35,7 @@ pub(super) struct Row {
     pub(super) id: i64,
     pub(super) resource: Option<String>,
     pub(super) kind: String,
-    /// `None` also if it is too long.
+    /// `None` also if it is too long, or not UTF-8.
     pub(super) value: Option<String>,
     pub(super) age_ms: i64,
 }
@@ -45,12 +45,24 @@ impl Row {
     pub(super) const AGE_MS: &'static str = "CASE WHEN isfinite(r.created) \
         THEN (extract(epoch FROM clock_timestamp() - r.created) * 1000)::bigint ELSE 0 END";
 
-    /// The columns that [`read`](Self::read) needs, of the row `r`.
+    /// The columns that [`read`](Self::read) takes, of the row `r`. Texts are bytes: in a database of the encoding `SQL_ASCII` one may
+    /// be none of UTF-8, and PostgreSQL would refuse to send it, with all the others.
     pub(super) fn columns() -> String {
+        let bytes = |text: &str| {
+            if crate::base::mutation::is_active("outbox-texts-sent-as-such") {
+                return format!("{text}::text");
+            }
+            let encoding =
+                "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END";
+            format!("convert_to({text}, ({encoding})::name)")
+        };
         format!(
-            "r.id, left(r.resource, 200), left(r.kind, 20), \
-             CASE WHEN octet_length(r.value) <= {LONGEST_VALUE} THEN r.value END, {}",
-            Self::AGE_MS
+            "r.id, {resource}, {kind}, \
+             CASE WHEN octet_length(r.value) <= {LONGEST_VALUE} THEN {value} END, {age}",
+            resource = bytes("left(r.resource, 200)"),
+            kind = bytes("left(r.kind, 20)"),
+            value = bytes("r.value"),
+            age = Self::AGE_MS,
         )
     }
 
@@ -59,17 +71,23 @@ impl Row {
         let Some(id) = row.try_get(at)? else {
             return Ok(None);
         };
+        let bytes = |at: usize| row.try_get_unchecked::<Option<Vec<u8>>, _>(at);
         Ok(Some(Self {
             id,
-            resource: row.try_get(at + 1)?,
-            kind: row.try_get(at + 2)?,
-            value: row.try_get(at + 3)?,
+            resource: bytes(at + 1)?.map(lossy),
+            kind: bytes(at + 2)?.map(lossy).unwrap_or_default(),
+            value: bytes(at + 3)?.and_then(|value| String::from_utf8(value).ok()),
             age_ms: row.try_get(at + 4)?,
         }))
     }
 }
 
-/// The combined meaning of many rows.
+/// A text for people, whatever its encoding.
+pub(super) fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What many rows mean together.
 #[derive(Debug, Default)]
 pub(super) struct Meaning {
     pub(super) order: Order,
@@ -110,7 +128,9 @@ pub(super) fn meaning(cache: &Handle, rows: Vec<Row>) -> Meaning {
                 Id::Plain(_) | Id::Unclear(_) => Err("a tag is no text".to_owned()),
             }),
             (_, None, Some(name), _) => Err(format!("`{}` is no resource", shortened(name))),
-            ("row" | "tag", _, _, None) => Err("it has no value, or one of over 64 KiB".to_owned()),
+            ("row" | "tag", _, _, None) => {
+                Err("it has no value, one of over 64 KiB, or one that is not UTF-8".to_owned())
+            }
             ("row", None, None, _) => Err("it names no resource".to_owned()),
             (kind, ..) => Err(format!("`{}` is no kind", shortened(kind))),
         };

@@ -1,15 +1,16 @@
 //! The triggers of SQLite, which run for each row that a statement changes.
 //!
-//! An UPDATE writes its row whether or not it changes something: a list of columns to compare would
-//! miss columns that are added later. Columns have no binding types. A value that is neither a
-//! whole number nor text, whose text in a key may differ, invalidates the whole resource.
+//! An UPDATE writes its row whether or not it changes something: a list of the columns to compare would not hold those that
+//! are added later, unless the table names [those that matter](super::Table::columns). Columns have no types that are binding, so
+//! a value whose text in a key may be another one, by its own type and that of the ids in the program, invalidates the
+//! whole resource.
 //!
 //! The rows are plain INSERTs, and no constraint can conflict with them: the conflict clause of the
 //! statement that fires a trigger, such as `INSERT OR IGNORE`, replaces those in the trigger.
 
 use std::fmt::Write as _;
 
-use super::triggers::{Followed, Part, Tag, Triggers};
+use super::triggers::{Followed, IdKind, Part, Tag, Triggers};
 use crate::config::outbox::{OutboxTable, quote_name, quote_text};
 
 impl Triggers {
@@ -45,15 +46,19 @@ fn write(sql: &mut String, followed: &Followed, outbox: &OutboxTable) {
         let name = outbox.bare(&suffix);
         let _ = write!(
             sql,
-            "DROP TRIGGER IF EXISTS {name};\nCREATE TRIGGER {name} AFTER {event} ON {} BEGIN\n",
-            quote_name(table)
+            "DROP TRIGGER IF EXISTS {name};\nCREATE TRIGGER {name} AFTER {event} ON {table}{condition} BEGIN\n",
+            table = quote_name(table),
+            condition = match event {
+                "UPDATE" => compared(followed),
+                _ => String::new(),
+            },
         );
         for side in sides {
             // The old values only if they differ.
             let is_again = *side == "OLD" && event == "UPDATE";
             for (resource, id) in &followed.table.resources {
-                let is_plain = followed.plain.contains(resource);
-                sql.push_str(&row(outbox, resource, id, is_plain, side, is_again));
+                let kind = followed.plain.get(resource).copied();
+                sql.push_str(&row(outbox, resource, id, kind, side, is_again));
             }
             for tag in &followed.tags {
                 sql.push_str(&tagged(outbox, tag, side, is_again));
@@ -71,6 +76,41 @@ fn are(columns: &[String], side: &str, types: &str) -> String {
     tests.collect::<Vec<_>>().join(" AND ")
 }
 
+/// Whether the value of an id has the text in a key that it has in the column.
+fn fits(id: &[String], kind: Option<IdKind>, side: &str) -> String {
+    let kind = kind.filter(|_| !crate::base::mutation::is_active("outbox-types-not-compared"));
+    match kind {
+        Some(IdKind::Integer) => are(id, side, "'integer', 'null'"),
+        Some(IdKind::Text) => are(id, side, "'text', 'null'"),
+        // Lower case and with hyphens; as bytes or without them it is the same id, and another text.
+        Some(IdKind::Uuid) => {
+            let shape = [8, 4, 4, 4, 12].map(|length| "[0-9a-f]".repeat(length));
+            let shape = shape.join("-");
+            let tests = id.iter().map(|column| {
+                let column = format!("{side}.{}", quote_name(column));
+                format!("coalesce({column} GLOB '{shape}', true)")
+            });
+            tests.collect::<Vec<_>>().join(" AND ")
+        }
+        Some(IdKind::Mixed) => "false".to_owned(),
+        Some(IdKind::Unread) | None => are(id, side, "'integer', 'text', 'null'"),
+    }
+}
+
+/// On what condition an UPDATE is looked at.
+fn compared(followed: &Followed) -> String {
+    match &followed.table.compared {
+        None => String::new(),
+        Some(compared) => {
+            let columns = [&compared[..], &followed.columns[..]].concat();
+            match columns.is_empty() {
+                true => String::new(),
+                false => format!(" WHEN {}", changes(&columns)),
+            }
+        }
+    }
+}
+
 /// Whether an UPDATE has changed one of these columns.
 fn changes(columns: &[String]) -> String {
     let tests = columns.iter().map(|column| {
@@ -84,7 +124,7 @@ fn row(
     outbox: &OutboxTable,
     resource: &str,
     id: &[String],
-    is_plain: bool,
+    kind: Option<IdKind>,
     side: &str,
     is_again: bool,
 ) -> String {
@@ -105,11 +145,11 @@ fn row(
         [_] => format!("json_quote({columns})"),
         _ => format!("json_array({columns})"),
     };
-    let json = match is_plain {
-        true => json,
-        false => format!("json_object('id', {json})"),
+    let json = match kind {
+        Some(_) => json,
+        None => format!("json_object('id', {json})"),
     };
-    let is_known = are(id, side, "'integer', 'text', 'null'");
+    let is_known = fits(id, kind, side);
     let condition = match is_again {
         true => format!(" WHERE {}", changes(id)),
         false => String::new(),

@@ -1,12 +1,16 @@
 //! With Redis: any process takes rows, invalidates in Redis, and deletes the rows when Redis has
 //! acknowledged.
 //!
-//! The rows of a batch are deleted in a transaction that is committed after the acknowledgement.
-//! Until then they are locked and not lost. `SKIP LOCKED` lets the relays of several processes work
-//! at the same time. There is no position to remember, so a transaction that commits late loses
-//! nothing: its rows are there once it has committed. Delivering a row twice is harmless. The order
-//! does not matter: an invalidation sets new nonces, and contains no values.
+//! The rows of a batch are deleted in a transaction that is committed after the acknowledgement, so until then they are
+//! locked and there. `SKIP LOCKED` lets the relays of several processes work side by side. What is
+//! delivered twice is harmless. The order does not matter: an invalidation puts new nonces, and says nothing of values.
+//!
+//! At each notification and each poll a relay asks which rows are new to it. So a transaction that commits late loses nothing: its
+//! rows are new when it has committed. What it has heard of and can't take yet (another relay has locked it, or it is its
+//! writer's) is remembered by its id and tried again at each poll, until it is gone. What was there before it connected, or is more than it
+//! can remember, is found by a [walk](super::walk) over the table.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use ::sqlx::postgres::PgConnection;
@@ -15,6 +19,8 @@ use tokio::sync::watch;
 
 use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay, rows, within};
 use super::row::{Row, meaning};
+use super::walk::{MOST_TOLD, SetAside, Walks};
+use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::invalidation::{Acknowledgement, Order};
 use crate::outbox::row::Meaning;
@@ -23,21 +29,118 @@ use crate::store::{Circuit, ConnectionStatus};
 /// The most rows of one batch.
 pub(super) const BATCH: usize = 1_000;
 
+/// The most ids that are remembered.
+const MOST_LEFT: usize = MOST_TOLD;
+
+/// What a relay knows of the rows, over one connection.
+#[derive(Debug, Default)]
+struct Known {
+    /// The snapshot of the last read.
+    position: Option<String>,
+    /// Rows that it has heard of and that may still be there.
+    left: BTreeSet<i64>,
+    tried: Option<Instant>,
+    walks: Walks,
+    set_aside: SetAside,
+}
+
 /// Takes rows until the connection is lost.
 pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<Infallible, Lost> {
-    let mut surveyed = None;
+    let mut known = Known::default();
     let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
     forget_if_another(relay, connection).await?;
     loop {
-        delete_done(relay, connection).await?;
-        // After a full batch there may be more.
-        while take(relay, connection).await? {}
-        relay.survey(connection, &mut surveyed).await?;
+        let done = known.turn(relay, connection).await;
+        relay.unless_busy(done)?;
+        if known.walks.goes_on() {
+            continue;
+        }
         tokio::select! {
             waited = relay.wait(connection) => waited?,
-            // Rows that have waited for Redis are taken at once.
-            () = changed(&mut store) => {}
+            // What has waited for Redis is taken at once.
+            () = changed(&mut store) => known.tried = None,
         }
+    }
+}
+
+impl Known {
+    async fn turn(&mut self, relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
+        delete_done(relay, connection).await?;
+        let new = self.notice(relay, connection).await?;
+        relay.link.read();
+        self.take(relay, connection, new).await?;
+        let is_due = self.tried.is_none_or(|last| last.elapsed() >= relay.poll);
+        let found = self.walks.next(relay, connection).await?;
+        if is_due || !found.is_empty() {
+            self.tried = Some(clock::now());
+            let left = self.left.iter().copied().chain(found).collect();
+            self.take(relay, connection, left).await?;
+        }
+        self.set_aside.look(relay, connection).await
+    }
+
+    /// The ids of rows that have been committed since the last read.
+    async fn notice(
+        &mut self,
+        relay: &Relay,
+        connection: &mut Connection,
+    ) -> Result<Vec<i64>, Lost> {
+        let unseen = match self.position {
+            _ if crate::base::mutation::is_active("outbox-walks-each-time") => format!(
+                "SELECT r.id FROM {} AS r WHERE $1 IS NOT NULL ORDER BY r.id",
+                relay.table().quoted()
+            ),
+            Some(_) => relay.unseen_sql("r.id"),
+            None => "SELECT 1::bigint WHERE $1 IS NULL".to_owned(),
+        };
+        let sql = format!(
+            "SELECT pg_current_snapshot()::text, (SELECT relay FROM {state}), new.id
+            FROM (SELECT 1) AS one LEFT JOIN ({unseen} LIMIT {limit}) AS new(id) ON true",
+            state = relay.table().beside("_state"),
+            limit = MOST_LEFT + 1,
+        );
+        let position = self.position.as_deref().unwrap_or_default();
+        let read = connection.rows(&sql, &[position]).await?;
+        let first = read.first().ok_or(Lost::Closed)?;
+        relay.is_shared_alike(first.try_get(1)?)?;
+        let ids = read.iter().map(|row| row.try_get::<Option<i64>, _>(2));
+        let ids: Vec<i64> = ids
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
+        self.position = Some(first.try_get(0)?);
+        if ids.len() > MOST_LEFT {
+            self.walks.ask();
+        }
+        Ok(ids)
+    }
+
+    /// Takes those of these rows that can be taken. From here on they are known, whatever happens.
+    async fn take(
+        &mut self,
+        relay: &Relay,
+        connection: &mut Connection,
+        ids: Vec<i64>,
+    ) -> Result<(), Lost> {
+        self.left.extend(&ids);
+        let cache = relay.cache()?;
+        for batch in ids.chunks(BATCH) {
+            // While the store is away they wait where they are.
+            if cache.store.circuit() != Circuit::Closed {
+                break;
+            }
+            let Some(rest) = take(relay, connection, &cache, batch).await? else {
+                break;
+            };
+            for id in batch {
+                self.left.remove(id);
+            }
+            self.left.extend(rest);
+        }
+        while self.left.len() > MOST_LEFT {
+            self.left.pop_last();
+            self.walks.ask();
+        }
+        Ok(())
     }
 }
 
@@ -51,58 +154,84 @@ pub(super) async fn changed(store: &mut Option<watch::Receiver<ConnectionStatus>
     std::future::pending().await
 }
 
-/// After a failover, commits may be lost that entries were loaded from. Then everything is
-/// invalidated.
+/// After a failover commits may be gone that entries were loaded after: then everything is invalidated. Which server this was is in
+/// the database, and so on a standby, too: processes that start later find it there. Whoever finds another one invalidates first, and
+/// says then which one it is.
 async fn forget_if_another(relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
-    // The timeline is in the first digits of a segment's name, and changes with the promotion.
-    let sql = "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()";
-    let server: String = match connection.rows(sql, &[]).await {
-        Ok(read) => read.first().ok_or(Lost::Closed)?.try_get(0)?,
-        // Some providers don't permit everybody to ask.
-        Err(Lost::Database(::sqlx::Error::Database(_))) => return Ok(()),
-        Err(lost) => return Err(lost),
+    let state = relay.table().beside("_state");
+    // The timeline is in the first digits of a segment's name, and is another one from the promotion on.
+    let sql = format!(
+        "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8), (SELECT server FROM {state})
+        FROM pg_control_system()"
+    );
+    let read = match connection.rows(&sql, &[]).await {
+        // Some providers don't let everybody ask.
+        Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+            if relay.link.failovers_unknown() {
+                tracing::warn!(
+                    table = relay.table().channel(),
+                    %error,
+                    "a failover of the database will not be noticed: the relay's user needs EXECUTE on pg_control_system()"
+                );
+            }
+            return Ok(());
+        }
+        read => read?,
     };
-    let is_another = relay.link.is_another_server(&server);
-    if is_another && !crate::base::mutation::is_active("outbox-failover-ignored") {
-        tracing::warn!(
-            "the database has failed over: everything is invalidated, since commits may be lost"
-        );
-        let cache = relay.cache()?;
-        relay.link.cold_start();
-        let receipt = cache.delivery.enqueue_namespace();
-        // If the store is away, the queue keeps it.
-        let _ = receipt.acknowledged(ACKNOWLEDGEMENT).await;
+    let read = read.first().ok_or(Lost::Closed)?;
+    let (server, told): (String, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
+    let is_new = told.as_deref() != Some(&server);
+    // The standby may have been behind what the state said.
+    let is_known_otherwise = relay.link.is_another_server(&server);
+    let told = told.filter(|_| !crate::base::mutation::is_active("outbox-failover-forgotten"));
+    let is_another = (told.is_some() && is_new || is_known_otherwise)
+        && !crate::base::mutation::is_active("outbox-failover-ignored");
+    if is_another && !forget(relay).await? {
+        // This process's queue keeps it. If that is gone before it takes place, the next one finds the state as it is.
+        return Ok(());
     }
-    Ok(())
+    if !is_new {
+        return Ok(());
+    }
+    let sql = format!("UPDATE {state} SET server = $1");
+    connection.rows(&sql, &[&server]).await.map(drop)
 }
 
-/// Delivers a batch; returns whether there may be more to take at once.
-async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> {
-    let cache = relay.cache()?;
-    if cache.store.circuit() != Circuit::Closed {
-        // The rows wait in the table.
-        return Ok(false);
-    }
-    let outbox = relay.table().quoted();
-    // Materialised, so that the limit holds with any query plan.
-    let taken = format!(
-        "WITH taken AS MATERIALIZED (
-            SELECT id FROM {outbox} WHERE due <= clock_timestamp() ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED
-        ) DELETE FROM {outbox} AS r USING taken WHERE r.id = taken.id RETURNING {}",
-        Row::columns()
+/// Whether the store has acknowledged that everything is invalidated.
+async fn forget(relay: &Relay) -> Result<bool, Lost> {
+    tracing::warn!(
+        "the database has failed over: everything is invalidated, since commits may be lost"
     );
+    relay.link.cold_start();
+    let receipt = relay.cache()?.delivery.enqueue_namespace();
+    Ok(receipt.acknowledged(ACKNOWLEDGEMENT).await == Acknowledgement::Delivered)
+}
+
+/// Delivers those rows of a batch that can be taken, and returns the ids of those that are left; `None` if the store has not
+/// acknowledged them.
+async fn take(
+    relay: &Relay,
+    connection: &mut Connection,
+    cache: &Handle,
+    ids: &[i64],
+) -> Result<Option<Vec<i64>>, Lost> {
     let mut transaction = connection.begin().await?;
-    let read = within(rows(&mut transaction, &taken, &[])).await?;
-    let batch = read.iter().map(|row| Row::read(row, 0));
-    let batch: Vec<Row> = batch
-        .filter_map(Result::transpose)
-        .collect::<Result<_, _>>()?;
+    let texts = [list_of(ids), relay.mine()?];
+    let texts = texts.each_ref().map(String::as_str);
+    let read = within(rows(&mut transaction, &take_sql(relay), &texts)).await?;
+    let (mut batch, mut rest) = (Vec::new(), Vec::new());
+    for row in &read {
+        match Row::read(row, 1)? {
+            Some(row) => batch.push(row),
+            None => rest.push(row.try_get(0)?),
+        }
+    }
     let (number, lag) = (batch.len(), lag_of(&batch));
     if number == 0 {
         within(async { Ok(transaction.rollback().await?) }).await?;
-        return Ok(false);
+        return Ok(Some(rest));
     }
-    let meaning = meaning(&cache, batch);
+    let meaning = meaning(cache, batch);
     let has_poison = !meaning.poison.is_empty();
     if has_poison {
         let report = relay.report(&meaning.poison);
@@ -110,19 +239,50 @@ async fn take(relay: &Relay, connection: &mut Connection) -> Result<bool, Lost> 
     }
     if crate::base::mutation::is_active("outbox-deleted-before-acknowledged") {
         within(async { Ok(transaction.commit().await?) }).await?;
-        let _ = deliver(&cache, meaning).await;
-        return Ok(number == BATCH);
+        let _ = deliver(cache, meaning).await;
+        return Ok(Some(rest));
     }
-    if !deliver(&cache, meaning).await {
+    if !deliver(cache, meaning).await {
         within(async { Ok(transaction.rollback().await?) }).await?;
-        return Ok(false);
+        return Ok(None);
     }
     within(async { Ok(transaction.commit().await?) }).await?;
     relay.link.delivered(number, lag);
     if has_poison {
         relay.drop_set_aside(connection).await?;
     }
-    Ok(number == BATCH)
+    Ok(Some(rest))
+}
+
+/// Deletes the rows `$1` that are due and that nobody else has locked. Each row that was there comes with its id, and with what
+/// it says if it was deleted. A time that is further away than any writer asks for is a clock's, or somebody's mistake. Processes that
+/// share the rows in another way than `$2` must not lose them.
+fn take_sql(relay: &Relay) -> String {
+    let is_due = match crate::base::mutation::is_active("outbox-due-believed") {
+        true => "true",
+        false => "due <= clock_timestamp() + interval '5 s'",
+    };
+    format!(
+        "WITH taken AS MATERIALIZED (
+            SELECT id FROM {outbox} WHERE id = ANY ($1::bigint[])
+                AND NOT (due > clock_timestamp() AND {is_due})
+                AND (SELECT relay FROM {state}) = $2
+            ORDER BY id FOR UPDATE SKIP LOCKED
+        ), deleted(id, resource, kind, value, age_ms) AS (
+            DELETE FROM {outbox} AS r USING taken WHERE r.id = taken.id RETURNING {columns}
+        )
+        SELECT seen.id, deleted.* FROM {outbox} AS seen LEFT JOIN deleted ON deleted.id = seen.id
+        WHERE seen.id = ANY ($1::bigint[])",
+        outbox = relay.table().quoted(),
+        state = relay.table().beside("_state"),
+        columns = Row::columns(),
+    )
+}
+
+/// An array of PostgreSQL.
+fn list_of(ids: &[i64]) -> String {
+    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+    format!("{{{}}}", ids.join(","))
 }
 
 /// Copies rows that can't be read to the set-aside table. In a savepoint, so that the batch
@@ -157,8 +317,10 @@ pub(super) async fn deliver(cache: &Handle, meaning: Meaning) -> bool {
     } = meaning;
     let everything = everything.then(|| cache.delivery.enqueue_namespace());
     let order = (!Order::is_empty(&order)).then(|| cache.delivery.enqueue(order));
+    let until = clock::now() + ACKNOWLEDGEMENT;
     for receipt in everything.into_iter().chain(order) {
-        if receipt.acknowledged(ACKNOWLEDGEMENT).await != Acknowledgement::Delivered {
+        let left = until.saturating_duration_since(clock::now());
+        if receipt.acknowledged(left).await != Acknowledgement::Delivered {
             return false;
         }
     }
@@ -171,10 +333,7 @@ async fn delete_done(relay: &Relay, connection: &mut Connection) -> Result<(), L
     if done.is_empty() {
         return Ok(());
     }
-    let ids = serde_json::Value::from(done).to_string();
-    let sql = format!(
-        "DELETE FROM {} WHERE id IN (SELECT value::bigint FROM json_array_elements_text($1::json))",
-        relay.table().quoted()
-    );
-    connection.rows(&sql, &[&ids]).await.map(drop)
+    let outbox = relay.table().quoted();
+    let sql = format!("DELETE FROM {outbox} WHERE id = ANY ($1::bigint[])");
+    connection.rows(&sql, &[&list_of(&done)]).await.map(drop)
 }

@@ -18,14 +18,14 @@ use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::followed::{Horizons, MOST_READ, start_cold};
 use super::install::Status;
-use super::relay::{CONNECT, EACH, Lost, MOST_SET_ASIDE, Relay, SURVEY, within};
-use super::row::{LONGEST_VALUE, Row, meaning};
+use super::relay::{CONNECT, Lost, MOST_SET_ASIDE, Relay, within};
+use super::row::{LONGEST_VALUE, Row, lossy, meaning};
 use super::shared::{BATCH, changed, deliver, lag_of};
 use super::triggers::Triggers;
+use super::walk::SURVEY;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
-use crate::invalidation::outbox::Survey;
 use crate::local::{Cover, Moment, Session};
 use crate::store::Circuit;
 
@@ -81,7 +81,7 @@ CREATE TABLE IF NOT EXISTS {state} (
     -- Rows that were set aside, and dropped past the limit.
     dropped INTEGER NOT NULL DEFAULT 0
 );
-INSERT INTO {state} (version) VALUES ({VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION}, relay = NULL;
+INSERT INTO {state} (only_row, version) VALUES (1, {VERSION}) ON CONFLICT (only_row) DO UPDATE SET version = {VERSION};
 "
     )
 }
@@ -118,7 +118,22 @@ pub async fn install(
     .await
 }
 
-/// Removes the outbox and all triggers that write to it, in one transaction.
+/// Lets the relays share the rows in another way than before, as [`reset`](super::reset()) does.
+///
+/// # Errors
+/// What the database says.
+///
+/// # Cancel safety
+/// Dropped, it has taken place or not.
+pub async fn reset(
+    connection: &mut SqliteConnection,
+    config: &OutboxConfig,
+) -> Result<(), ::sqlx::Error> {
+    let (_, _, state) = names(&config.table);
+    run(connection, format!("UPDATE {state} SET relay = NULL;\n")).await
+}
+
+/// Takes the outbox away and all triggers that write to it, in one transaction.
 ///
 /// # Errors
 /// The database's error.
@@ -162,8 +177,26 @@ async fn triggers_of(
     let rows = ::sqlx::query(AssertSqlSafe(sql))
         .fetch_all(connection)
         .await?;
-    let named = |row: &SqliteRow| Ok((row.try_get(0)?, row.try_get(1)?));
-    rows.iter().map(named).collect()
+    let named = |row: &SqliteRow| Ok::<_, ::sqlx::Error>((row.try_get(0)?, row.try_get(1)?));
+    let named: Vec<(String, String)> = rows.iter().map(named).collect::<Result<_, _>>()?;
+    Ok(named
+        .into_iter()
+        .filter(|(name, _)| is_trigger_of(name, table.name()))
+        .collect())
+}
+
+/// Whether a trigger writes to the outbox of this name, and not to one whose name goes on: a shown part, a hash, and the event.
+fn is_trigger_of(trigger: &str, outbox: &str) -> bool {
+    if crate::base::mutation::is_active("outbox-sqlite-others-taken-away") {
+        return true;
+    }
+    let parts = trigger.strip_prefix(outbox).map(|rest| rest.split('_'));
+    let parts: Vec<&str> = parts.into_iter().flatten().collect();
+    let ["", shown, hash, "insert" | "update" | "delete"] = parts[..] else {
+        return false;
+    };
+    let is_hash = hash.len() == 8 && hash.bytes().all(|it| it.is_ascii_hexdigit());
+    is_hash && shown.bytes().all(|it| it.is_ascii_alphanumeric())
 }
 
 async fn exists(
@@ -281,34 +314,29 @@ impl Reader<'_> {
                 "there is no table {outbox}; the migration of the outbox creates it"
             )));
         }
-        let mine = match &self.relay.freshness {
-            None => format!("redis/{}", self.relay.cache()?.space.namespace),
-            Some(_) => format!("{EACH}{}", self.relay.config.retention.as_millis()),
-        };
         let told = format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL");
-        self.rows(told, &mine).await?;
-        let read = self
-            .rows(
-                format!("SELECT version, relay FROM {state} WHERE $1 = ''"),
-                "",
-            )
-            .await?;
+        self.rows(told, &self.relay.mine()?).await?;
+        let read = format!("SELECT version, relay FROM {state} WHERE $1 = ''");
+        let read = self.rows(read, "").await?;
         let read = read.first().ok_or(Lost::Closed)?;
         let (version, relay): (i64, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
-        let theirs = relay.unwrap_or_default();
         if version != VERSION {
             return Err(Lost::Unusable(format!(
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
             )));
         }
-        // The state says which rows were deleted, so retention times may differ.
-        let is_alike = theirs == mine || theirs.starts_with(EACH) && mine.starts_with(EACH);
-        if !is_alike {
-            return Err(Lost::Unusable(format!(
-                "the table {outbox} is read by processes that share its rows as `{theirs}`, and this one would as `{mine}`; give it a table of its own, or run the migration again if the others have been changed, too"
-            )));
-        }
-        Ok(())
+        // What has been deleted by time is known, so how long rows stay may differ.
+        self.relay.is_shared_alike(relay.as_deref())
+    }
+
+    /// Whether others share the rows in the same way still.
+    async fn is_shared_alike(&mut self) -> Result<(), Lost> {
+        let (_, _, state) = names(&self.relay.config.table);
+        let read = format!("SELECT relay FROM {state} WHERE $1 = ''");
+        let read = self.rows(read, "").await?;
+        let read = read.first().ok_or(Lost::Closed)?;
+        let theirs: Option<String> = read.try_get(0)?;
+        self.relay.is_shared_alike(theirs.as_deref())
     }
 
     /// With Redis.
@@ -319,8 +347,10 @@ impl Reader<'_> {
         loop {
             let done = relay.link.take_done();
             self.delete(&done).await?;
-            // After a full batch there may be more.
+            self.is_shared_alike().await?;
+            // A full batch may not have been all.
             while self.take().await? {}
+            relay.link.read();
             self.survey(&mut surveyed).await?;
             tokio::select! {
                 () = tokio::time::sleep(relay.poll) => {}
@@ -338,12 +368,14 @@ impl Reader<'_> {
             // The rows wait in the table.
             return Ok(false);
         }
-        let (outbox, ..) = names(&self.relay.config.table);
+        let (outbox, _, state) = names(&self.relay.config.table);
+        // A time that is further away than any writer asks for is a clock's, or somebody's mistake.
         let sql = format!(
-            "SELECT {} FROM {outbox} AS r WHERE due <= {NOW} AND $1 = '' ORDER BY id LIMIT {BATCH}",
+            "SELECT {} FROM {outbox} AS r WHERE due NOT BETWEEN {NOW} + 1 AND {NOW} + 5000
+                AND (SELECT relay FROM {state}) = $1 ORDER BY id LIMIT {BATCH}",
             columns()
         );
-        let read = self.rows(sql, "").await?;
+        let read = self.rows(sql, &self.relay.mine()?).await?;
         let batch = read.iter().map(|row| row_at(row, 0));
         let batch: Vec<Row> = batch
             .filter_map(Result::transpose)
@@ -381,6 +413,7 @@ impl Reader<'_> {
             let beat = freshness.beat(session, Moment::now());
             let read = self.read(position).await?;
             position = Some(read);
+            relay.link.read();
             if let Some(beat) = beat {
                 freshness.returned(session, beat);
             }
@@ -397,7 +430,7 @@ impl Reader<'_> {
         let relay = self.relay;
         let (outbox, _, state) = names(&relay.config.table);
         let sql = format!(
-            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = {}), 0), state.deleted, new.*
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = {}), 0), state.deleted, state.relay, new.*
                 FROM {state} AS state
                 LEFT JOIN (SELECT {} FROM {outbox} AS r WHERE r.id > {} ORDER BY id LIMIT {}) AS new ON $1 = ''",
             quote_text(relay.config.table.name()),
@@ -408,7 +441,8 @@ impl Reader<'_> {
         let read = self.rows(sql, "").await?;
         let first = read.first().ok_or(Lost::Closed)?;
         let (position, deleted): (i64, i64) = (first.try_get(0)?, first.try_get(1)?);
-        let rows = read.iter().map(|row| row_at(row, 2));
+        relay.is_shared_alike(first.try_get(2)?)?;
+        let rows = read.iter().map(|row| row_at(row, 3));
         let rows: Vec<Row> = rows
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
@@ -509,12 +543,10 @@ impl Reader<'_> {
         );
         let read = self.rows(sql, "").await?;
         let read = read.first().ok_or(Lost::Closed)?;
-        self.relay.link.surveyed(Survey {
-            depth: natural(read.try_get(0)?),
-            oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
-            set_aside: natural(read.try_get(2)?),
-            dropped: natural(read.try_get(3)?),
-        });
+        let oldest = read.try_get::<Option<i64>, _>(1)?.map(natural);
+        let link = &self.relay.link;
+        link.walked(natural(read.try_get(0)?), oldest, None);
+        link.set_aside(natural(read.try_get(2)?), natural(read.try_get(3)?));
         if read.try_get::<i64, _>(4)? != 0 {
             self.drop_set_aside().await?;
         }
@@ -544,8 +576,4 @@ fn row_at(row: &SqliteRow, at: usize) -> Result<Option<Row>, ::sqlx::Error> {
             .and_then(|value| String::from_utf8(value).ok()),
         age_ms: row.try_get(at + 4)?,
     }))
-}
-
-fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
 }

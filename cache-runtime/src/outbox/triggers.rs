@@ -6,8 +6,9 @@
 //! changed, by its old id or by its new one. This needs no primary key, and its cost is
 //! proportional to the rows, whatever plan is chosen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
+use std::sync::LazyLock;
 
 use super::row::MOST_ROWS;
 use crate::base::error::{Error, ErrorKind, shortened};
@@ -24,6 +25,7 @@ pub fn table(name: &str) -> Table {
         schema: None,
         resources: Vec::new(),
         tags: Vec::new(),
+        compared: None,
         problem: None,
     }
 }
@@ -49,6 +51,8 @@ pub struct Table {
     schema: Option<String>,
     pub(super) resources: Vec<(String, Vec<String>)>,
     tags: Vec<String>,
+    /// The columns that an UPDATE is looked at for; `None` are all of them.
+    pub(super) compared: Option<Vec<String>>,
     problem: Option<&'static str>,
 }
 
@@ -82,6 +86,22 @@ impl Table {
     /// `}}` are literal braces.
     pub fn tag(mut self, tag: &str) -> Self {
         self.tags.push(tag.to_owned());
+        self
+    }
+
+    /// Looks only at these columns, and at those of ids and tags, to tell whether an `UPDATE` has changed a row: those that cached
+    /// functions read. Without it all columns are compared, which costs much where they are large. A column that cached functions
+    /// read and that is not named here makes them stale, also one that is added later.
+    ///
+    /// ```
+    /// use cache_runtime::outbox::table;
+    ///
+    /// // `body` has megabytes, and no cached function reads it:
+    /// let documents = table("documents").resource("documents").id("id").columns(["title", "owner"]);
+    /// ```
+    pub fn columns(mut self, columns: impl Into<Columns>) -> Self {
+        let Columns(columns) = columns.into();
+        self.compared = Some(columns);
         self
     }
 
@@ -160,9 +180,10 @@ impl Triggers {
         Ok(self)
     }
 
-    /// The SQL that installs the triggers, or replaces earlier ones. Run it in one transaction,
-    /// after the [migration](super::migration) of the outbox. It raises an error if a column is
-    /// missing, or has a type whose text may differ from the text in a program's keys.
+    /// The SQL that installs the triggers, or those that are missing. It belongs in one transaction with the
+    /// [migration](super::migration) of the outbox. It raises an error if a column is missing, or of a type whose text may
+    /// differ from what a program has in its keys. A new trigger waits for the transactions that write to its table, and later
+    /// ones wait behind it: set a `lock_timeout`.
     #[must_use]
     pub fn install_sql(&self) -> String {
         self.install_into(&self.outbox)
@@ -170,8 +191,11 @@ impl Triggers {
 
     pub(super) fn install_into(&self, outbox: &OutboxTable) -> String {
         let mut sql = self.twice_sql();
-        for followed in &self.followed {
-            followed.write_install(&mut sql, outbox);
+        // Always in the same order, so that two installations don't wait for each other.
+        let mut followed: Vec<&Followed> = self.followed.iter().collect();
+        followed.sort_by_key(|it| it.table.quoted());
+        for followed in followed {
+            sql.push_str(&followed.install_sql(outbox));
         }
         sql
     }
@@ -258,11 +282,56 @@ pub fn triggers(
 #[derive(Debug, Clone)]
 pub(super) struct Followed {
     pub(super) table: Table,
-    /// The columns of all ids and tags, each once.
-    columns: Vec<String>,
-    /// The resources whose ids are the same text in keys and in the database.
-    pub(super) plain: BTreeSet<String>,
+    /// The columns that ids and tags are made of, each once.
+    pub(super) columns: Vec<String>,
+    /// The resources whose ids look alike in keys and in the database, if their column is of a type that fits.
+    pub(super) plain: BTreeMap<String, IdKind>,
     pub(super) tags: Vec<Tag>,
+}
+
+/// What the ids of a resource are in a program, where their text in a key is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IdKind {
+    Integer,
+    Text,
+    Uuid,
+    /// One function takes them as this, another as that: no column fits both.
+    Mixed,
+    /// No function reads rows, so none of them is in a key.
+    Unread,
+}
+
+impl IdKind {
+    /// By the type's name in the program.
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" => Some(Self::Integer),
+            "String" | "str" | "&str" => Some(Self::Text),
+            "Uuid" => Some(Self::Uuid),
+            _ => None,
+        }
+    }
+
+    /// The types of columns whose text is that in a key, as a list in SQL.
+    fn column_types(self) -> &'static str {
+        match self {
+            Self::Integer => "'int8'::regtype, 'int4'::regtype, 'int2'::regtype",
+            Self::Text => "'text'::regtype, 'varchar'::regtype",
+            Self::Uuid => "'uuid'::regtype",
+            Self::Mixed | Self::Unread => "NULL::regtype",
+        }
+    }
+
+    /// In words, for people.
+    fn shown(self) -> &'static str {
+        match self {
+            Self::Integer => "whole numbers",
+            Self::Text => "texts",
+            Self::Uuid => "UUIDs",
+            Self::Mixed => "of several types",
+            Self::Unread => "read by nobody",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -301,11 +370,11 @@ impl Followed {
             ));
         }
         let mut columns: BTreeSet<String> = BTreeSet::new();
-        let mut plain = BTreeSet::new();
+        let mut plain = BTreeMap::new();
         for (resource, id) in &table.resources {
             check_resource(resource, id, catalog).map_err(&refuse)?;
-            if has_plain_ids(resource, catalog) {
-                plain.insert(resource.clone());
+            if let Some(kind) = plain_ids(resource, catalog) {
+                plain.insert(resource.clone(), kind);
             }
             columns.extend(id.iter().cloned());
         }
@@ -319,7 +388,9 @@ impl Followed {
             }));
             tags.push(Tag { parts, resources });
         }
-        if let Some(column) = columns.iter().find(|it| it.is_empty() || it.contains('\0')) {
+        let compared = table.compared.iter().flatten();
+        let mut named = columns.iter().chain(compared);
+        if let Some(column) = named.find(|it| it.is_empty() || it.contains('\0')) {
             return Err(refuse(format!("`{}` is no column", shortened(column))));
         }
         let columns = columns.into_iter().collect();
@@ -336,83 +407,131 @@ impl Followed {
         format!("c{}", at.unwrap_or_default())
     }
 
-    fn write_install(&self, sql: &mut String, outbox: &OutboxTable) {
-        let (target, function) = (
-            self.table.quoted(),
-            outbox.beside(&self.table.function_suffix()),
-        );
+    /// The SQL of the function, and of the triggers where they are missing.
+    fn install_sql(&self, outbox: &OutboxTable) -> String {
+        let target = self.table.quoted();
         let shown: String = target.chars().filter(|it| !it.is_control()).collect();
-        let (quoted_target, names) = (quote_text(&target), trigger_names(outbox));
-        let checks = self
-            .columns
-            .iter()
-            .map(|column| format!("({})", quote_text(column)));
-        let checks: Vec<String> = checks.collect();
-        let mut block = String::new();
-        let _ = write!(
-            block,
-            "DECLARE\n    target pg_catalog.regclass;\n    wrong text;\nBEGIN\n"
-        );
-        if !checks.is_empty() {
-            let _ = write!(
-                block,
-                "    SELECT string_agg(format('column %I %s', asked.name, coalesce('is of type ' || format_type(a.atttypid, a.atttypmod) || coalesce(' with a collation in which different texts are equal' || nullif(c.collisdeterministic, true)::text, ''), 'does not exist')), ', ') INTO wrong
-    FROM (VALUES {}) AS asked(name)
-    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = {quoted_target}::pg_catalog.regclass
+        format!(
+            "-- Changes of {shown}.
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 AS {body};
+REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
+COMMENT ON FUNCTION {function}() IS {signature};
+DO {block};\n",
+            function = self.function(outbox),
+            body = dollars(&self.body(outbox)),
+            signature = quote_text(signature()),
+            block = dollars(&self.install_block(outbox)),
+        )
+    }
+
+    fn function(&self, outbox: &OutboxTable) -> String {
+        outbox.beside(&self.table.function_suffix())
+    }
+
+    /// What is to be looked at before, and the triggers of the table and its partitions.
+    fn install_block(&self, outbox: &OutboxTable) -> String {
+        let function = quote_text(&self.function(outbox));
+        let triggers = trigger_names(outbox);
+        let triggers = triggers.iter().zip(EVENTS);
+        let triggers = triggers.map(|(name, event)| trigger_sql(name, event, &function));
+        format!(
+            "DECLARE
+    target pg_catalog.regclass;
+    mine CONSTANT oid := ({function} || '()')::pg_catalog.regprocedure;
+    wrong text;
+BEGIN
+    IF (SELECT relkind FROM pg_catalog.pg_class WHERE oid = {target}::pg_catalog.regclass) = 'f' THEN
+        RAISE EXCEPTION '% is a foreign table: its changes are not seen here', {target}
+            USING HINT = 'follow it in the database that it is in';
+    END IF;
+{columns}{fits}    SELECT pg_get_userbyid(proowner) INTO wrong FROM pg_catalog.pg_proc
+    WHERE oid = mine
+        AND proowner <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user);
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the trigger function of % belongs to %', {target}, wrong
+            USING HINT = 'install it as its owner, or drop it';
+    END IF;
+    FOR target IN
+        WITH RECURSIVE tree AS (
+            SELECT {target}::pg_catalog.regclass::oid AS oid
+            UNION ALL SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
+        ) SELECT tree.oid::pg_catalog.regclass FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+        WHERE c.relkind <> 'f'
+    LOOP
+{triggers}    END LOOP;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'the triggers of % are not installed: a transaction that is open holds it for more than %',
+        {target}, current_setting('lock_timeout')
+        USING ERRCODE = 'lock_not_available', HINT = 'end that transaction, which pg_stat_activity shows, or install later';
+END
+",
+            target = quote_text(&self.table.quoted()),
+            columns = self.check_columns(),
+            fits = self.check_fits(),
+            triggers = triggers.collect::<String>(),
+        )
+    }
+
+    /// Refuses columns that are missing, and ids and tags of a type whose text may differ from the one in a key.
+    fn check_columns(&self) -> String {
+        let listed = |columns: &[String], is_text: bool| {
+            let listed = columns
+                .iter()
+                .map(|it| format!("({}, {is_text})", quote_text(it)));
+            listed.collect::<Vec<_>>()
+        };
+        let mut asked = listed(&self.columns, true);
+        asked.extend(listed(
+            self.table.compared.as_deref().unwrap_or_default(),
+            false,
+        ));
+        if asked.is_empty() {
+            return String::new();
+        }
+        format!(
+            "    SELECT string_agg(DISTINCT format('column %I %s', asked.name, CASE WHEN a.attname IS NULL THEN 'does not exist'
+            WHEN c.collisdeterministic = false THEN format('is of type %s with a collation in which different texts are equal', format_type(a.atttypid, a.atttypmod))
+            ELSE format('is of type %s', format_type(a.atttypid, a.atttypmod)) END), ', ') INTO wrong
+    FROM (VALUES {asked}) AS asked(name, is_text)
+    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = {target}::pg_catalog.regclass
         AND a.attname = asked.name AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
-    WHERE a.attname IS NULL OR c.collisdeterministic = false
+    WHERE a.attname IS NULL OR asked.is_text AND (c.collisdeterministic = false
         OR coalesce(nullif(t.typbasetype, 0), t.oid) NOT IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype,
-            'text'::regtype, 'varchar'::regtype, 'uuid'::regtype, 'bool'::regtype);
+            'text'::regtype, 'varchar'::regtype, 'uuid'::regtype, 'bool'::regtype));
     IF wrong IS NOT NULL THEN
-        RAISE EXCEPTION '%: %', {quoted_target}, wrong USING HINT = 'an id or a tag of the cache is made of whole numbers, text, uuid or boolean; leave the id out to invalidate the whole resource';
+        RAISE EXCEPTION '%: %', {target}, wrong USING HINT = 'an id or a tag of the cache is made of whole numbers, text, uuid or boolean; leave the id out to invalidate the whole resource';
     END IF;\n",
-                checks.join(", "),
-            );
-        }
-        let _ = write!(
-            block,
-            "    SELECT pg_get_userbyid(proowner) INTO wrong FROM pg_catalog.pg_proc
-    WHERE oid = ({} || '()')::pg_catalog.regprocedure AND proowner <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user);
+            asked = asked.join(", "),
+            target = quote_text(&self.table.quoted()),
+        )
+    }
+
+    /// Says which ids are of another type in the program than their column.
+    fn check_fits(&self) -> String {
+        let ids = self.table.resources.iter().filter_map(|(resource, id)| {
+            let (kind, [column]) = (self.plain.get(resource)?, &id[..]) else {
+                return None;
+            };
+            (*kind != IdKind::Unread).then(|| format!(
+                "    SELECT format_type(a.atttypid, a.atttypmod) INTO wrong
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = {target}::pg_catalog.regclass AND a.attname = {column}
+        AND (coalesce(nullif(t.typbasetype, 0), t.oid) IN ({types})) IS NOT true;
     IF wrong IS NOT NULL THEN
-        RAISE EXCEPTION 'the trigger function of % belongs to %', {quoted_target}, wrong USING HINT = 'install it as its owner, or drop it';
+        RAISE WARNING 'each change of % invalidates all of %: its ids are {shown} in the program, and column % is of type %',
+            {target}, {resource}, {column}, wrong;
     END IF;\n",
-            quote_text(&function),
-        );
-        let _ = write!(
-            block,
-            "    FOR target IN
-        WITH RECURSIVE tree AS (
-            SELECT {quoted_target}::pg_catalog.regclass::oid AS oid
-            UNION ALL SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
-        ) SELECT tree.oid::pg_catalog.regclass FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind <> 'f'
-    LOOP\n"
-        );
-        let function_text = quote_text(&function);
-        for (name, (event, rows)) in names.iter().zip(EVENTS) {
-            let name = quote_text(name);
-            let rows = quote_text(rows);
-            let event = quote_text(event);
-            let _ = write!(
-                block,
-                "        EXECUTE format('DROP TRIGGER IF EXISTS %s ON %s', {name}, target);
-        EXECUTE format('CREATE TRIGGER %s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', {name}, {event}, target, {rows}, {function_text});
-        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', target, {name});\n"
-            );
-        }
-        block.push_str("    END LOOP;\nEND\n");
-        let body = self.body(outbox);
-        let _ = write!(
-            sql,
-            "-- Changes of {shown}.
-CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 AS {};
-REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
-DO {};\n",
-            dollars(&body),
-            dollars(&block),
-        );
+                target = quote_text(&self.table.quoted()),
+                column = quote_text(column),
+                types = kind.column_types(),
+                shown = kind.shown(),
+                resource = quote_text(resource),
+            ))
+        });
+        ids.collect()
     }
 
     fn write_remove(&self, sql: &mut String, outbox: &OutboxTable) {
@@ -446,146 +565,258 @@ DO {};\n",
 
     /// The body of the function.
     fn body(&self, outbox: &OutboxTable) -> String {
-        let selected = |side: &str, rows: &str| {
-            let columns = self.columns.iter().enumerate();
-            let columns: String = columns
-                .map(|(at, column)| format!(", r.{} AS c{at}", quote_name(column)))
-                .collect();
-            format!("SELECT {side}{columns} FROM {rows} r")
-        };
-        let columns: String = (0..self.columns.len())
-            .map(|at| format!(", c{at}"))
+        let own = self.table.resources.iter().map(|(resource, _)| resource);
+        let wholes: BTreeSet<&String> = own
+            .chain(self.tags.iter().flat_map(|tag| &tag.resources))
             .collect();
-        let difference = format!(
-            "SELECT 1 AS c{columns} FROM ({} UNION ALL {}) AS sides\n            GROUP BY image{columns} HAVING sum(side) <> 0",
-            selected("1 AS side, (r.*)::text AS image", "old_rows"),
-            selected("-1 AS side, (r.*)::text AS image", "new_rows"),
-        );
-        let difference = match crate::base::mutation::is_active("outbox-old-ids-not-written") {
-            true => selected("1 AS c", "new_rows"),
-            false => difference,
-        };
-        let wholes: BTreeSet<&str> = self
-            .table
-            .resources
-            .iter()
-            .map(|(resource, _)| resource.as_str())
-            .chain(
-                self.tags
-                    .iter()
-                    .flat_map(|tag| tag.resources.iter().map(String::as_str)),
-            )
-            .collect();
-        let wholes: Vec<String> = wholes
+        let wholes = wholes
             .into_iter()
-            .map(|resource| format!("('all', {})", quote_text(resource)))
-            .collect();
+            .map(|resource| format!("('all', {})", quote_text(resource)));
         format!(
             "
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        {}
+        {inserted}
     ELSIF TG_OP = 'UPDATE' THEN
-        {}
+        {updated}
     ELSIF TG_OP = 'DELETE' THEN
-        {}
+        {deleted}
     ELSE
-        INSERT INTO {} (kind, resource) VALUES {};
+        INSERT INTO {outbox} (kind, resource) VALUES {wholes};
     END IF;
     RETURN NULL;
 END
 ",
-            self.insert(outbox, &selected("1 AS c", "new_rows")),
-            self.insert(outbox, &difference),
-            self.insert(outbox, &selected("1 AS c", "old_rows")),
-            outbox.quoted(),
-            wholes.join(", "),
+            inserted = self.insert(outbox, &self.selected("1 AS c", "new_rows")),
+            updated = self.insert(outbox, &self.difference()),
+            deleted = self.insert(outbox, &self.selected("1 AS c", "old_rows")),
+            outbox = outbox.quoted(),
+            wholes = wholes.collect::<Vec<_>>().join(", "),
+        )
+    }
+
+    /// The columns that ids and tags are made of, of some rows, behind something else.
+    fn selected(&self, first: &str, rows: &str) -> String {
+        let columns = self.columns.iter().enumerate();
+        let columns: String = columns
+            .map(|(at, column)| format!(", r.{} AS c{at}", quote_name(column)))
+            .collect();
+        format!("SELECT {first}{columns} FROM {rows} r")
+    }
+
+    /// What an UPDATE has changed, as it was and as it is.
+    fn difference(&self) -> String {
+        if crate::base::mutation::is_active("outbox-old-ids-not-written") {
+            return self.selected("1 AS c", "new_rows");
+        }
+        let image = match &self.table.compared {
+            None => "(r.*)::text".to_owned(),
+            Some(compared) => {
+                let columns = compared.iter().map(|it| format!("r.{}", quote_name(it)));
+                format!("ROW({})::text", columns.collect::<Vec<_>>().join(", "))
+            }
+        };
+        let columns = (0..self.columns.len()).map(|at| format!(", c{at}"));
+        format!(
+            "SELECT 1 AS c{columns} FROM ({old} UNION ALL {new}) AS sides
+            GROUP BY image{columns} HAVING sum(side) <> 0",
+            columns = columns.collect::<String>(),
+            old = self.selected(&format!("1 AS side, {image} AS image"), "old_rows"),
+            new = self.selected(&format!("-1 AS side, {image} AS image"), "new_rows"),
         )
     }
 
     /// Writes the rows for the changed ones.
     fn insert(&self, outbox: &OutboxTable, changed: &str) -> String {
-        let (mut names, mut rows) = (String::new(), Vec::new());
-        let mut wholes = Vec::new();
-        let mut listed = |value: String,
-                          condition: String,
-                          kind: &str,
-                          resource: &str,
-                          fallback: Vec<String>| {
-            let at = rows.len() + wholes.len();
-            let _ = write!(
-                names,
-                ",\n        n{at} AS MATERIALIZED (SELECT DISTINCT {value} AS v FROM changed{condition} LIMIT {})",
-                MOST_ROWS + 1
-            );
-            rows.push(format!(
-                "SELECT '{kind}', {resource}, v FROM n{at} WHERE (SELECT count(*) FROM n{at}) <= {MOST_ROWS}"
-            ));
-            for resource in fallback {
-                wholes.push(format!(
-                    "SELECT 'all', {resource}, NULL WHERE (SELECT count(*) FROM n{at}) > {MOST_ROWS}"
-                ));
+        let mut written = Written::default();
+        for (resource, id) in &self.table.resources {
+            match (&id[..], self.plain.get(resource)) {
+                ([], _) | (_, Some(IdKind::Mixed)) => written.whole(resource),
+                (id, kind) => written.row(
+                    resource,
+                    &self.value_of(id, kind.is_some()),
+                    self.fits(id, kind),
+                ),
             }
-        };
-        let mut plain = Vec::new();
-        for (name, id) in &self.table.resources {
-            let resource = quote_text(name);
-            let value = match &id[..] {
-                [] => {
-                    plain.push(format!(
-                        "SELECT 'all', {resource}, NULL WHERE EXISTS (SELECT FROM changed)"
-                    ));
-                    continue;
-                }
-                [column] => format!("coalesce(to_jsonb({}), 'null')", self.column(column)),
-                columns => {
-                    let columns: Vec<String> = columns.iter().map(|it| self.column(it)).collect();
-                    format!("jsonb_build_array({})", columns.join(", "))
-                }
-            };
-            let value = match self.plain.contains(name) {
-                true => format!("{value}::text"),
-                false => format!("jsonb_build_object('id', {value})::text"),
-            };
-            listed(
-                value,
-                String::new(),
-                "row",
-                &resource,
-                vec![resource.clone()],
-            );
         }
         for tag in &self.tags {
-            let parts = tag.parts.iter().map(|part| match part {
-                Part::Text(text) => quote_text(text),
-                Part::Column(column) => format!("{}::text", self.column(column)),
-            });
-            let parts: Vec<String> = parts.collect();
-            let present = tag.parts.iter().filter_map(|part| match part {
-                Part::Column(column) => Some(format!("{} IS NOT NULL", self.column(column))),
-                Part::Text(_) => None,
-            });
-            let present: Vec<String> = present.collect();
-            let condition = match present.is_empty() {
-                true => String::new(),
-                false => format!(" WHERE {}", present.join(" AND ")),
-            };
-            let fallback = tag.resources.iter().map(|it| quote_text(it)).collect();
-            let value = format!("to_jsonb(({})::text)::text", parts.join(" || "));
-            listed(value, condition, "tag", "NULL", fallback);
+            let (value, condition) = self.tag_of(tag);
+            written.tag(&value, &condition, &tag.resources);
         }
-        rows.extend(plain);
-        rows.extend(wholes);
+        let Written { names, selects } = written;
         format!(
-            "INSERT INTO {} (kind, resource, value)
+            "INSERT INTO {outbox} (kind, resource, value)
         WITH changed AS MATERIALIZED (
             {changed}
         ){names}
-        SELECT * FROM (\n            {}\n        ) AS written(kind, resource, value);",
-            outbox.quoted(),
-            rows.join("\n            UNION ALL ")
+        SELECT * FROM (
+            {selects}
+        ) AS written(kind, resource, value);",
+            outbox = outbox.quoted(),
+            selects = selects.join("\n            UNION ALL "),
         )
     }
+
+    /// The JSON of an id. One whose text in keys is not known is marked.
+    fn value_of(&self, id: &[String], is_plain: bool) -> String {
+        let columns: Vec<String> = id.iter().map(|it| self.column(it)).collect();
+        let value = match &columns[..] {
+            [column] => format!("coalesce(to_jsonb({column}), 'null')"),
+            columns => format!("jsonb_build_array({})", columns.join(", ")),
+        };
+        match is_plain {
+            true => format!("{value}::text"),
+            false => format!("jsonb_build_object('id', {value})::text"),
+        }
+    }
+
+    /// Whether the column's type is that of the ids in the program, so that a text in the one is that in the other. Looked at each
+    /// time: the column may have been altered since. A domain is what it is made of.
+    fn fits(&self, id: &[String], kind: Option<&IdKind>) -> Option<String> {
+        let (kind, [column]) = (kind?, id) else {
+            return None;
+        };
+        if *kind == IdKind::Unread || crate::base::mutation::is_active("outbox-types-not-compared")
+        {
+            return None;
+        }
+        Some(format!(
+            "CASE WHEN pg_typeof({column}) IN ({types}) THEN true
+                ELSE coalesce((SELECT typbasetype IN ({types}) FROM pg_type WHERE oid = pg_typeof({column})), false) END",
+            column = self.column(column),
+            types = kind.column_types(),
+        ))
+    }
+
+    /// The JSON of a tag, and on what condition there is one.
+    fn tag_of(&self, tag: &Tag) -> (String, String) {
+        let parts = tag.parts.iter().map(|part| match part {
+            Part::Text(text) => quote_text(text),
+            Part::Column(column) => format!("{}::text", self.column(column)),
+        });
+        let parts: Vec<String> = parts.collect();
+        let present = tag.parts.iter().filter_map(|part| match part {
+            Part::Column(column) => Some(format!("{} IS NOT NULL", self.column(column))),
+            Part::Text(_) => None,
+        });
+        let present: Vec<String> = present.collect();
+        let condition = match present.is_empty() {
+            true => String::new(),
+            false => format!(" WHERE {}", present.join(" AND ")),
+        };
+        let value = format!("to_jsonb(({})::text)::text", parts.join(" || "));
+        (value, condition)
+    }
+}
+
+/// The parts of the statement that writes to the outbox.
+#[derive(Debug, Default)]
+struct Written {
+    names: String,
+    selects: Vec<String>,
+}
+
+impl Written {
+    /// Names the distinct values of something, up to one more than are written; returns the name.
+    fn values(&mut self, value: &str, condition: &str) -> String {
+        let name = format!("n{}", self.names.matches(" AS MATERIALIZED").count());
+        let _ = write!(
+            self.names,
+            ",\n        {name} AS MATERIALIZED (SELECT DISTINCT {value} AS v FROM changed{condition} LIMIT {limit})",
+            limit = MOST_ROWS + 1
+        );
+        name
+    }
+
+    /// A resource as a whole, if anything has changed.
+    fn whole(&mut self, resource: &str) {
+        self.selects.push(format!(
+            "SELECT 'all', {resource}, NULL WHERE EXISTS (SELECT FROM changed)",
+            resource = quote_text(resource)
+        ));
+    }
+
+    /// Rows, or the whole resource if they are too many, or if their ids don't fit.
+    fn row(&mut self, resource: &str, value: &str, fits: Option<String>) {
+        let name = self.values(value, "");
+        let (mut is_row, mut is_whole) = (String::new(), String::new());
+        if let Some(fits) = fits {
+            let known = format!("f{name}");
+            let _ = write!(
+                self.names,
+                ",\n        {known} AS MATERIALIZED (SELECT {fits} AS fits FROM changed LIMIT 1)"
+            );
+            is_row = format!(" AND (SELECT fits FROM {known})");
+            is_whole = format!(" OR NOT (SELECT fits FROM {known})");
+        }
+        let resource = quote_text(resource);
+        self.selects.push(format!(
+            "SELECT 'row', {resource}, v FROM {name} WHERE (SELECT count(*) FROM {name}) <= {MOST_ROWS}{is_row}"
+        ));
+        self.selects.push(format!(
+            "SELECT 'all', {resource}, NULL WHERE (SELECT count(*) FROM {name}) > {MOST_ROWS}{is_whole}"
+        ));
+    }
+
+    /// Tags, or the resources that carry them if they are too many.
+    fn tag(&mut self, value: &str, condition: &str, carriers: &BTreeSet<String>) {
+        let name = self.values(value, condition);
+        self.selects.push(format!(
+            "SELECT 'tag', NULL, v FROM {name} WHERE (SELECT count(*) FROM {name}) <= {MOST_ROWS}"
+        ));
+        for resource in carriers {
+            self.selects.push(format!(
+                "SELECT 'all', {resource}, NULL WHERE (SELECT count(*) FROM {name}) > {MOST_ROWS}",
+                resource = quote_text(resource)
+            ));
+        }
+    }
+}
+
+/// One trigger of the table `target`, in a block of PL/pgSQL. One that is there stays: to replace it would wait for all who read
+/// the table, and make others wait.
+fn trigger_sql(name: &str, (event, rows): (&str, &str), function: &str) -> String {
+    let bare = name.trim_matches('"').replace("\"\"", "\"");
+    let (is_there, is_another) = match crate::base::mutation::is_active("outbox-installs-anew") {
+        true => ("false", "true"),
+        false => ("t.tgfoid = mine AND t.tgenabled = 'A'", "t.tgfoid <> mine"),
+    };
+    format!(
+        "        IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {bare} AND {is_there}) THEN
+            EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', target);
+            IF EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {bare} AND {is_another}) THEN
+                EXECUTE format('DROP TRIGGER %s ON %s', {name}, target);
+            END IF;
+            IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = target AND t.tgname = {bare}) THEN
+                EXECUTE format('CREATE TRIGGER %s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', {name}, {event}, target, {rows}, {function});
+            END IF;
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', target, {name});
+        END IF;\n",
+        bare = quote_text(&bare),
+        name = quote_text(name),
+        event = quote_text(event),
+        rows = quote_text(rows),
+    )
+}
+
+/// What the functions' comments say: which words of this crate they are made of.
+pub(super) fn signature() -> &'static str {
+    static SIGNATURE: LazyLock<String> = LazyLock::new(|| {
+        let tag = Tag {
+            parts: vec![Part::Text("t".into()), Part::Column("c".into())],
+            resources: BTreeSet::from(["r".into()]),
+        };
+        let any = Followed {
+            table: table("t").resource("r").id("c").resource("w"),
+            columns: vec!["c".into()],
+            plain: BTreeMap::from([("r".into(), IdKind::Integer)]),
+            tags: vec![tag],
+        };
+        let body = any.body(&OutboxTable::default());
+        let hash = hash128(b"cache-runtime 20", body.as_bytes()) as u32;
+        format!("cache-runtime outbox {hash:08x}")
+    });
+    &SIGNATURE
 }
 
 /// The events, and which of their rows a trigger sees.
@@ -802,14 +1033,28 @@ fn check_resource(resource: &str, id: &[String], catalog: &CacheMap) -> Result<(
     Ok(())
 }
 
-/// Whether all functions that read rows of the resource have ids of a type whose text in a key
-/// equals that of the column. For any other type, only a process that has called such a function
-/// knows the text.
-fn has_plain_ids(resource: &str, catalog: &CacheMap) -> bool {
+/// What the ids of a resource are, if all functions that read its rows take them as a type whose text in a key is known.
+/// Of any other only a process that has called such a function knows what it looks like.
+fn plain_ids(resource: &str, catalog: &CacheMap) -> Option<IdKind> {
+    if catalog.readers().iter().any(|it| is_constant(&it.resource)) {
+        return None;
+    }
     let readers = catalog.readers().iter();
-    let mut of_rows = readers.filter(|it| it.resource == resource && it.is_entity());
-    of_rows.all(|reader| parts_of_id(&reader.key) == Some(1))
-        && !catalog.readers().iter().any(|it| is_constant(&it.resource))
+    let of_rows = readers.filter(|it| it.resource == resource && it.is_entity());
+    let mut kinds = of_rows.map(|reader| IdKind::of(type_of_id(&reader.key)?));
+    let Some(first) = kinds.next() else {
+        return Some(IdKind::Unread);
+    };
+    kinds.try_fold(first?, |known, kind| {
+        let is_same = kind? == known;
+        Some(if is_same { known } else { IdKind::Mixed })
+    })
+}
+
+/// The type of an id that is a parameter; `None` for any other expression.
+fn type_of_id(key: &str) -> Option<&str> {
+    let inside = key.strip_prefix('{')?.strip_suffix('}')?;
+    inside.rsplit_once(": ").map(|(_, kind)| kind.trim())
 }
 
 /// The number of parts of an id that is written as a tuple; 1 for a plain parameter, `None` for any
@@ -819,10 +1064,7 @@ fn parts_of_id(key: &str) -> Option<usize> {
     let kind = inside.rsplit_once(": ").map(|(_, kind)| kind);
     let text = kind.unwrap_or(inside).trim();
     let Some(tuple) = text.strip_prefix('(').and_then(|it| it.strip_suffix(')')) else {
-        let plain = [
-            "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "String", "str", "&str", "Uuid",
-        ];
-        return kind.filter(|kind| plain.contains(kind)).map(|_| 1);
+        return IdKind::of(kind?).map(|_| 1);
     };
     let (mut depth, mut parts) = (0u32, 1);
     for letter in tuple.trim_end_matches([',', ' ']).chars() {

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache_tests::{Demo, Mode, Postgres, Proxy, RedisServer, eventually};
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::Connection;
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 
 use crate::PATIENCE;
 use crate::demo::{heard, start};
@@ -161,192 +162,274 @@ enum Fault {
     Redis,
     Hang,
     Failover,
+    /// A transaction is begun and left open, or ended.
+    Long,
+    /// Many rows are committed at once.
+    Bulk,
+}
+
+const ALL: [Fault; 9] = [
+    Fault::Long,
+    Fault::Kill,
+    Fault::Bulk,
+    Fault::Stop,
+    Fault::Relays,
+    Fault::Redis,
+    Fault::Hang,
+    Fault::Database,
+    Fault::Failover,
+];
+
+/// So long an attempt to connect may wait.
+const RECONNECT: Duration = Duration::from_millis(1_100);
+
+async fn pause(from: u64, to: u64) {
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(from..to))).await;
+}
+
+/// The servers and processes, and what was done to them.
+struct World {
+    postgres: Postgres,
+    redis: Option<RedisServer>,
+    proxy: Proxy,
+    url: String,
+    demos: Vec<Demo>,
+    urls: Arc<Mutex<Vec<String>>>,
+    history: Arc<History>,
+    long: Option<PgConnection>,
+    faults: BTreeMap<Fault, u32>,
+    /// Acknowledged writes that the database has lost.
+    lost: usize,
+}
+
+impl World {
+    async fn new(with_redis: bool) -> Self {
+        let postgres = Postgres::start();
+        let redis = with_redis.then(RedisServer::start);
+        let proxy = Proxy::start(postgres.port());
+        let url = postgres.database().replace(
+            &format!(":{}/", postgres.port()),
+            &format!(":{}/", proxy.port()),
+        );
+        let demos: Vec<Demo> = (0..PROCESSES)
+            .map(|_| start(&url, redis.as_ref()))
+            .collect();
+        for demo in &demos {
+            heard(demo).await;
+        }
+        postgres.psql(&url, "UPDATE users SET age = 0");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let urls = demos.iter().map(|demo| demo.url("")).collect();
+        Self {
+            postgres,
+            redis,
+            proxy,
+            url,
+            demos,
+            urls: Arc::new(Mutex::new(urls)),
+            history: Arc::new(History {
+                is_excused: with_redis,
+                ..History::default()
+            }),
+            long: None,
+            faults: BTreeMap::new(),
+            lost: 0,
+        }
+    }
+
+    async fn strike(&mut self, fault: Fault) {
+        let of = fastrand::usize(..PROCESSES);
+        match fault {
+            Fault::Kill => self.kill(of),
+            Fault::Stop => {
+                self.demos[of].pause();
+                pause(300, 2_500).await;
+                self.demos[of].resume();
+            }
+            Fault::Database => self.restart().await,
+            Fault::Relays => {
+                let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox'";
+                self.postgres.psql(&self.url, ended);
+            }
+            Fault::Redis if self.redis.is_none() => return,
+            Fault::Redis => self.without_redis().await,
+            Fault::Hang => {
+                let from = Instant::now();
+                self.proxy.set(Mode::Hold);
+                pause(300, 2_500).await;
+                self.proxy.cut_then(Mode::Pass);
+                self.history.excuse(from, Instant::now() + RECONNECT);
+            }
+            Fault::Failover => self.fail_over().await,
+            Fault::Long => self.begin_or_end().await,
+            Fault::Bulk => {
+                // Of rows that nobody reads, so that they say nothing of those that are read.
+                let rows = "INSERT INTO cache_outbox (kind, resource, value)
+                    SELECT 'row', 'users', n::text FROM generate_series(100001, 120000) n";
+                self.postgres.psql(&self.url, rows);
+            }
+        }
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    fn kill(&mut self, of: usize) {
+        self.demos[of].kill();
+        let demo = start(&self.url, self.redis.as_ref());
+        self.urls.lock().expect("sound")[of] = demo.url("");
+        self.demos[of] = demo;
+    }
+
+    async fn restart(&mut self) {
+        let from = Instant::now();
+        self.postgres.shut_down();
+        pause(100, 1_500).await;
+        self.postgres.start_again();
+        // A relay that has waited longest tries again within a second.
+        self.history.excuse(from, Instant::now() + RECONNECT);
+        self.forget_lost();
+    }
+
+    async fn without_redis(&mut self) {
+        let from = Instant::now();
+        let redis = self.redis.as_mut().expect("asked before");
+        if fastrand::bool() {
+            redis.pause();
+            pause(200, 2_000).await;
+            redis.resume();
+        } else {
+            redis.stop();
+            pause(200, 1_000).await;
+            redis.restart();
+        }
+        self.history.excuse(from, Instant::now() + RECONNECT);
+    }
+
+    async fn fail_over(&mut self) {
+        let standby = self.postgres.standby();
+        let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+        let own = self.postgres.url();
+        eventually(PATIENCE, async || self.postgres.psql(&own, streams) == "1").await;
+        let from = Instant::now();
+        // It sends all that was committed before it ends.
+        self.postgres.shut_down();
+        standby.promote();
+        self.proxy.lead_to(standby.port());
+        self.postgres = standby;
+        self.history.excuse(from, Instant::now() + RECONNECT);
+        self.forget_lost();
+    }
+
+    /// A transaction that keeps what is deleted. It goes on through the next faults, until its connection is lost.
+    async fn begin_or_end(&mut self) {
+        if self.long.take().is_some() {
+            return;
+        }
+        let Ok(mut long) = PgConnection::connect(&self.url).await else {
+            return;
+        };
+        let begun = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()";
+        if sqlx::raw_sql(begun).execute(&mut long).await.is_ok() {
+            self.long = Some(long);
+        }
+    }
+
+    fn forget_lost(&mut self) {
+        let asked = Instant::now();
+        let ids: Vec<i64> = IDS.collect();
+        let sql =
+            "SELECT string_agg(age::text, ',' ORDER BY id) FROM users WHERE id BETWEEN 1 AND 6";
+        let ages = self.postgres.psql(&self.url, sql);
+        let ages = ages.split(',').map(|age| age.parse().expect("a version"));
+        self.lost += self
+            .history
+            .forget_lost(&ids, &ages.collect::<Vec<i64>>(), asked);
+    }
+
+    /// In the end all show the same.
+    async fn agree(&self) {
+        for id in IDS {
+            let sql = format!("SELECT age FROM users WHERE id = {id}");
+            let version = self.postgres.psql(&self.url, &sql);
+            let version: i64 = version.parse().expect("a version");
+            for demo in &self.demos {
+                eventually(PATIENCE, async || {
+                    demo.get(&format!("/users/{id}")).await.json()["age"].as_i64() == Some(version)
+                })
+                .await;
+            }
+        }
+    }
+
+    /// Says what was seen, and looks whether a read was staler than is promised.
+    fn judge(&self, seed: u64) {
+        let mut ages = self.history.ages();
+        ages.sort();
+        let (reads, hits) = {
+            let reads = self.history.reads.lock().expect("sound");
+            (reads.len(), reads.iter().filter(|read| read.is_hit).count())
+        };
+        let writes: usize = {
+            let written = self.history.written.lock().expect("sound");
+            written.values().map(Vec::len).sum()
+        };
+        let at = |part: usize| {
+            let at = (ages.len() * part / 1_000).min(ages.len().saturating_sub(1));
+            ages.get(at).copied().unwrap_or_default()
+        };
+        let largest = ages.last().copied().unwrap_or_default();
+        let with_redis = self.redis.is_some();
+        let promised = if with_redis { POLLED } else { FOLLOWED };
+        let past = ages.iter().filter(|age| **age > promised).count();
+        println!(
+            "Redis {with_redis}, seed {seed}: {reads} reads ({hits} hits, {failed} failed), {writes} writes ({lost} lost by the database), faults {faults:?}; stale {stale} (p50 {p50:?}, p99 {p99:?}, largest {largest:?}), past {promised:?}: {past}",
+            failed = self.history.failed.load(Ordering::Relaxed),
+            lost = self.lost,
+            faults = self.faults,
+            stale = ages.len(),
+            p50 = at(500),
+            p99 = at(990),
+        );
+        assert!(hits > 100 && writes > 50, "nothing was tried");
+        let bound = match with_redis && setting("OUTBOX_STRICT", 0) == 0 {
+            true => promised + SLACK,
+            false => promised,
+        };
+        assert!(largest <= bound, "stale for {largest:?}");
+    }
 }
 
 async fn run(with_redis: bool) {
     let (seconds, seed) = (setting("OUTBOX_SECONDS", 15), setting("OUTBOX_SEED", 7));
     fastrand::seed(seed);
-    let mut postgres = Postgres::start();
-    let mut redis = with_redis.then(RedisServer::start);
-    let proxy = Proxy::start(postgres.port());
-    let url = postgres.database();
-    let url = url.replace(
-        &format!(":{}/", postgres.port()),
-        &format!(":{}/", proxy.port()),
-    );
-    let mut demos: Vec<Demo> = (0..PROCESSES)
-        .map(|_| start(&url, redis.as_ref()))
-        .collect();
-    for demo in &demos {
-        heard(demo).await;
-    }
-    postgres.psql(&url, "UPDATE users SET age = 0");
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let history = Arc::new(History {
-        is_excused: with_redis,
-        ..History::default()
-    });
+    let mut world = World::new(with_redis).await;
     let over = Arc::new(AtomicBool::new(false));
-    let urls = Arc::new(Mutex::new(
-        demos.iter().map(|demo| demo.url("")).collect::<Vec<_>>(),
-    ));
     let pool = PgPoolOptions::new()
         .max_connections(4)
         .acquire_timeout(Duration::from_secs(1));
-    let pool = pool.connect(&url).await.expect("connects");
+    let pool = pool.connect(&world.url).await.expect("connects");
     let mut tasks = Vec::new();
     for _ in 0..2 {
-        tasks.push(tokio::spawn(write(
-            Arc::clone(&history),
-            pool.clone(),
-            Arc::clone(&over),
-        )));
+        let (history, over) = (Arc::clone(&world.history), Arc::clone(&over));
+        tasks.push(tokio::spawn(write(history, pool.clone(), over)));
     }
     for _ in 0..6 {
-        tasks.push(tokio::spawn(read(
-            Arc::clone(&history),
-            Arc::clone(&urls),
-            Arc::clone(&over),
-        )));
+        let (history, urls) = (Arc::clone(&world.history), Arc::clone(&world.urls));
+        tasks.push(tokio::spawn(read(history, urls, Arc::clone(&over))));
     }
-    let mut faults: BTreeMap<Fault, u32> = BTreeMap::new();
-    let pause = async |from: u64, to: u64| {
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(from..to))).await;
-    };
     let end = Instant::now() + Duration::from_secs(seconds);
-    let all = [
-        Fault::Kill,
-        Fault::Stop,
-        Fault::Database,
-        Fault::Relays,
-        Fault::Redis,
-        Fault::Hang,
-        Fault::Failover,
-    ];
-    let (mut next, mut lost) = (0, 0);
-    while Instant::now() < end || next < all.len() {
+    let mut faults = ALL.iter().cycle();
+    let mut struck = 0;
+    while Instant::now() < end || struck < ALL.len() {
         pause(300, 1_500).await;
-        let fault = all[next % all.len()];
-        next += 1;
-        let of = fastrand::usize(..PROCESSES);
-        let from = Instant::now();
-        match (fault, &mut redis) {
-            (Fault::Kill, redis) => {
-                demos[of].kill();
-                let demo = start(&url, redis.as_ref());
-                urls.lock().expect("sound")[of] = demo.url("");
-                demos[of] = demo;
-            }
-            (Fault::Stop, _) => {
-                demos[of].pause();
-                pause(300, 2_500).await;
-                demos[of].resume();
-            }
-            (Fault::Database, _) => {
-                postgres.shut_down();
-                pause(100, 1_500).await;
-                postgres.start_again();
-                // A relay that has waited longest tries again within a second.
-                history.excuse(from, Instant::now() + Duration::from_millis(1_100));
-            }
-            (Fault::Relays, _) => {
-                let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'cache-runtime outbox'";
-                postgres.psql(&url, ended);
-            }
-            (Fault::Redis, Some(redis)) => {
-                if fastrand::bool() {
-                    redis.pause();
-                    pause(200, 2_000).await;
-                    redis.resume();
-                } else {
-                    redis.stop();
-                    pause(200, 1_000).await;
-                    redis.restart();
-                }
-                // So long the next attempt to connect may wait.
-                history.excuse(from, Instant::now() + Duration::from_millis(1_100));
-            }
-            (Fault::Redis, None) => continue,
-            (Fault::Hang, _) => {
-                proxy.set(Mode::Hold);
-                pause(300, 2_500).await;
-                proxy.cut_then(Mode::Pass);
-                history.excuse(from, Instant::now() + Duration::from_millis(1_100));
-            }
-            (Fault::Failover, _) => {
-                let standby = postgres.standby();
-                let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
-                let own = postgres.url();
-                eventually(PATIENCE, async || postgres.psql(&own, streams) == "1").await;
-                let from = Instant::now();
-                // It sends all that was committed before it ends.
-                postgres.shut_down();
-                standby.promote();
-                proxy.lead_to(standby.port());
-                postgres = standby;
-                history.excuse(from, Instant::now() + Duration::from_millis(1_100));
-            }
-        }
-        if matches!(fault, Fault::Database | Fault::Failover) {
-            let asked = Instant::now();
-            let ids: Vec<i64> = IDS.collect();
-            let sql =
-                "SELECT string_agg(age::text, ',' ORDER BY id) FROM users WHERE id BETWEEN 1 AND 6";
-            let ages = postgres.psql(&url, sql);
-            let ages = ages.split(',').map(|age| age.parse().expect("a version"));
-            lost += history.forget_lost(&ids, &ages.collect::<Vec<i64>>(), asked);
-        }
-        *faults.entry(fault).or_default() += 1;
+        world.strike(*faults.next().expect("for ever")).await;
+        struck += 1;
     }
     over.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await.expect("no panic");
     }
-    let mut ages = history.ages();
-    ages.sort();
-    let (reads, hits) = {
-        let reads = history.reads.lock().expect("sound");
-        (reads.len(), reads.iter().filter(|read| read.is_hit).count())
-    };
-    let writes: usize = history
-        .written
-        .lock()
-        .expect("sound")
-        .values()
-        .map(Vec::len)
-        .sum();
-    let at = |part: usize| {
-        let at = (ages.len() * part / 1_000).min(ages.len().saturating_sub(1));
-        ages.get(at).copied().unwrap_or_default()
-    };
-    let largest = ages.last().copied().unwrap_or_default();
-    let promised = if with_redis { POLLED } else { FOLLOWED };
-    let past = ages.iter().filter(|age| **age > promised).count();
-    println!(
-        "Redis {with_redis}, seed {seed}: {} reads ({hits} hits, {} failed), {writes} writes ({lost} lost by the database), faults {faults:?}; stale {} (p50 {:?}, p99 {:?}, largest {largest:?}), past {promised:?}: {past}",
-        reads,
-        history.failed.load(Ordering::Relaxed),
-        ages.len(),
-        at(500),
-        at(990),
-    );
-    assert!(hits > 100 && writes > 50, "nothing was tried");
-    let bound = match with_redis && setting("OUTBOX_STRICT", 0) == 0 {
-        true => promised + SLACK,
-        false => promised,
-    };
-    assert!(largest <= bound, "stale for {largest:?}");
-    // In the end all show the same.
-    for id in IDS {
-        let sql = format!("SELECT age FROM users WHERE id = {id}");
-        let version: i64 = postgres.psql(&url, &sql).parse().expect("a version");
-        for demo in &demos {
-            eventually(PATIENCE, async || {
-                demo.get(&format!("/users/{id}")).await.json()["age"].as_i64() == Some(version)
-            })
-            .await;
-        }
-    }
+    world.judge(seed);
+    world.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

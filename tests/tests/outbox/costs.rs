@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::{CacheConfig, RedisConfig, invalidates};
 use cache_tests::{Postgres, RedisServer};
+use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::{Node, database, users};
@@ -146,6 +147,53 @@ async fn how_soon_a_commit_is_read() {
             at(900),
             at(990),
             at(1_000)
+        );
+    }
+}
+
+/// How soon a commit is read while a transaction keeps `OUTBOX_DEAD` deleted rows of the outbox, a million by default.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn how_soon_a_commit_is_read_behind_dead_rows() {
+    let dead = std::env::var("OUTBOX_DEAD").unwrap_or_else(|_| "1000000".into());
+    let dead: u32 = dead.parse().expect("a number");
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let shared = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    for (what, config) in [
+        ("with Redis", shared),
+        ("without Redis", CacheConfig::default().local_mb(4)),
+    ] {
+        let url = database(postgres, [users()]).await;
+        let mut open = PgConnection::connect(&url).await.expect("connects");
+        let begun = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()";
+        let begun = sqlx::raw_sql(begun).execute(&mut open).await;
+        begun.expect("begun");
+        for from in (0..dead).step_by(100_000) {
+            let rows = format!(
+                "INSERT INTO cache_outbox (kind, resource, value) SELECT 'row', 'other', n::text FROM generate_series({from}, {from} + 99999) n"
+            );
+            postgres.psql(&url, &rows);
+        }
+        postgres.psql(&url, "DELETE FROM cache_outbox");
+        let node = Node::new(config, &url).await;
+        let pool = PgPool::connect(&url).await.expect("connects");
+        let mut times = Vec::new();
+        for round in 0..200 {
+            node.warm(1).await;
+            let name = format!("name {round}");
+            let update = sqlx::query("UPDATE users SET name = $1 WHERE id = 1").bind(&name);
+            update.execute(&pool).await.expect("written");
+            let committed = Instant::now();
+            while node.name(1).await.0 != name {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+            times.push(committed.elapsed());
+        }
+        times.sort();
+        let stats = node.stats().await;
+        println!(
+            "{what}, {dead} dead rows: p50 {:?}, p99 {:?}, largest {:?}; connections {}, slow {}, dead {:?}",
+            times[100], times[198], times[199], stats.connections, stats.slow, stats.dead
         );
     }
 }

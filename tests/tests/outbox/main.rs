@@ -9,8 +9,10 @@ mod chaos;
 mod costs;
 mod demo;
 mod followed;
+mod installing;
 mod rows;
 mod shared;
+mod slow;
 mod sqlite;
 mod triggers;
 

@@ -452,9 +452,19 @@ async fn a_relay_that_does_not_know_the_ids_invalidates_the_resource() {
     eventually(PATIENCE, async || read().await == "newer").await;
 }
 
-/// A standby that was behind becomes the primary: commits are gone that entries were loaded after.
+/// A standby that was behind becomes the primary: commits are gone that entries were loaded after. Also where no process is left that
+/// knew the old one.
 #[tokio::test]
 async fn after_a_failover_everything_is_invalidated() {
+    fail_over(false).await;
+}
+
+#[tokio::test]
+async fn after_a_failover_processes_that_start_then_invalidate_everything() {
+    fail_over(true).await;
+}
+
+async fn fail_over(is_restarted: bool) {
     let (mut primary, redis) = (Postgres::start(), RedisServer::start());
     let url = database(&primary, [users()]).await;
     let standby = primary.standby();
@@ -474,6 +484,8 @@ async fn after_a_failover_everything_is_invalidated() {
     );
     let node = Node::new(config(&redis), &through).await;
     assert_eq!(node.warm(1).await, "old");
+    let server = "SELECT server IS NOT NULL FROM cache_outbox_state";
+    eventually(PATIENCE, async || standby.psql(&at_standby, server) == "t").await;
 
     // From here on the standby hears nothing.
     standby.psql(&at_standby, "ALTER SYSTEM SET primary_conninfo = ''");
@@ -491,8 +503,18 @@ async fn after_a_failover_everything_is_invalidated() {
     proxy.lead_to(standby.port());
     eventually(PATIENCE, async || !node.stats().await.connected).await;
     // A replica is not read.
-    standby.promote();
-    node.heard().await;
+    let node = match is_restarted {
+        true => {
+            drop(node);
+            standby.promote();
+            Node::new(config(&redis), &through).await
+        }
+        false => {
+            standby.promote();
+            node.heard().await;
+            node
+        }
+    };
     node.shows(1, "old").await;
     assert_eq!(node.stats().await.cold_starts, 1);
 }

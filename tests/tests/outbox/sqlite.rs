@@ -441,6 +441,103 @@ async fn a_row_that_cannot_be_read_is_set_aside_within_limits() {
     }
 }
 
+/// Two programs that share no cache have an outbox each, in one file: to take one away leaves the other.
+#[tokio::test]
+async fn the_triggers_of_another_outbox_are_left_alone() {
+    let file = File::new().await;
+    let mut connection = SqliteConnection::connect(&file.url())
+        .await
+        .expect("connects");
+    let other = file
+        .outbox()
+        .table("main.cache_outbox_crm")
+        .expect("a table");
+    let installed = sqlite::install(&mut connection, &other, Some(&followed())).await;
+    installed.expect("installed");
+    for outbox in [&file.outbox(), &other] {
+        let status = sqlite::status(&mut connection, outbox).await;
+        assert_eq!(status.expect("read").followed, ["guests"]);
+    }
+    let removed = sqlite::remove(&mut connection, &file.outbox()).await;
+    removed.expect("removed");
+    let status = sqlite::status(&mut connection, &other).await;
+    assert_eq!(status.expect("read").followed, ["guests"]);
+    file.run("UPDATE guests SET name = 'x' WHERE id = 1").await;
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_outbox_crm")
+        .fetch_one(&mut connection)
+        .await
+        .expect("read");
+    assert!(rows > 0);
+}
+
+/// As the type of the crate of that name looks in a signature.
+#[derive(Debug, Clone, serde::Serialize)]
+struct Uuid(String);
+
+#[allow(dead_code, reason = "only its signature is looked at")]
+#[cached(resource = "parcels")]
+async fn parcel(id: Uuid) -> String {
+    id.0
+}
+
+/// A column's type binds nothing here, so each value is looked at.
+#[tokio::test]
+async fn ids_of_another_type_than_their_value_invalidate_the_whole_resource() {
+    let file = File::new().await;
+    file.run("CREATE TABLE parcels (id TEXT, name TEXT); CREATE TABLE numbers (id, name TEXT)")
+        .await;
+    let tables = [
+        table("parcels").resource("parcels").id("id"),
+        table("numbers")
+            .resource("guests")
+            .id("id")
+            .columns(["name"]),
+    ];
+    let followed = triggers(&cache_runtime::map(), tables).expect("triggers");
+    let mut connection = SqliteConnection::connect(&file.url())
+        .await
+        .expect("connects");
+    let installed = sqlite::install(&mut connection, &file.outbox(), Some(&followed)).await;
+    installed.expect("installed");
+    for (insert, is_row) in [
+        (
+            "INSERT INTO parcels VALUES ('5f9b8c2e-0000-4000-8000-00000000abcd', 'x')",
+            true,
+        ),
+        (
+            "INSERT INTO parcels VALUES ('5f9b8c2e00004000800000000000abcd', 'x')",
+            false,
+        ),
+        (
+            "INSERT INTO parcels VALUES ('5F9B8C2E-0000-4000-8000-00000000ABCD', 'x')",
+            false,
+        ),
+        (
+            "INSERT INTO parcels VALUES (x'5f9b8c2e00004000800000000000abcd', 'x')",
+            false,
+        ),
+        ("INSERT INTO numbers VALUES (7, 'x')", true),
+        ("INSERT INTO numbers VALUES ('007', 'x')", false),
+        ("UPDATE numbers SET name = 'y' WHERE id = 7", true),
+    ] {
+        file.run("DELETE FROM cache_outbox").await;
+        file.run(insert).await;
+        let kinds: Vec<String> = sqlx::query_scalar("SELECT kind FROM cache_outbox")
+            .fetch_all(&mut connection)
+            .await
+            .expect("read");
+        assert_eq!(kinds, [if is_row { "row" } else { "all" }], "{insert}");
+    }
+    // Of the columns that matter none has changed.
+    file.run("DELETE FROM cache_outbox; UPDATE numbers SET name = name")
+        .await;
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_outbox")
+        .fetch_one(&mut connection)
+        .await
+        .expect("read");
+    assert_eq!(rows, 0);
+}
+
 /// Two processes of the demo on one file, and a writer beside them.
 #[tokio::test]
 async fn two_demos_on_one_file_show_what_is_written_beside_them() {

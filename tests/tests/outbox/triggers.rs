@@ -486,7 +486,10 @@ async fn the_status_knows_what_is_not_followed() {
     };
     assert_eq!(
         status().await,
-        (followed(&["users", "users_1"]), followed(&[]))
+        (
+            followed(&["users", "users_1"]),
+            followed(&["users_2 (a foreign table)"])
+        )
     );
     postgres.psql(
         &url,
@@ -494,6 +497,13 @@ async fn the_status_knows_what_is_not_followed() {
     );
     assert_eq!(
         status().await,
-        (followed(&["users"]), followed(&["users_1"]))
+        (
+            followed(&["users"]),
+            followed(&["users_1", "users_2 (a foreign table)"])
+        )
     );
+    // Installed again, it is switched on.
+    install(&url, [users()]).await.expect("installed");
+    let followed_again = status().await.0;
+    assert_eq!(followed_again, followed(&["users", "users_1"]));
 }

@@ -1,0 +1,237 @@
+//! The walk over the whole table, from its beginning: for its size, and for rows that were there before.
+//!
+//! It costs in proportion to the rows and to what has been deleted and can't be vacuumed yet, which is millions while a
+//! transaction is open for hours. So it is no part of what carries new rows out: it comes every few seconds, less often where it takes
+//! long, and over a connection of its own as soon as it takes long enough to be in the way.
+
+use std::time::Duration;
+
+use ::sqlx::Row as _;
+use ::sqlx::postgres::{PgConnection, PgRow};
+use ::sqlx::{ConnectOptions as _, Connection as _};
+use tokio::task::JoinSet;
+
+use super::relay::{Connection, Lost, NAME, Relay, TOO_OLD, relay_options, rows};
+use super::row::Row;
+use crate::base::clock::{self, Instant};
+use crate::config::outbox::{Place, quote_text};
+
+/// How often the table is walked over, if that is quick.
+pub(super) const SURVEY: Duration = Duration::from_secs(5);
+/// A walk of so much longer is in the way of what is new.
+const QUICK: Duration = Duration::from_millis(100);
+/// How long a walk over a connection of its own may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of its time it is under way for one part in so many.
+const SHARE: u32 = 20;
+/// Rows are counted up to this many.
+const MOST_COUNTED: usize = 100_000;
+/// So many ids are told; the rest is for the next walk, which goes on behind them.
+pub(super) const MOST_TOLD: usize = 10_000;
+
+/// What a walk has seen.
+#[derive(Debug, Default)]
+struct Walked {
+    depth: u64,
+    oldest_ms: Option<u64>,
+    dead: Option<u64>,
+    ids: Vec<i64>,
+    took: Duration,
+}
+
+/// The walks of one session.
+#[derive(Debug, Default)]
+pub(super) struct Walks {
+    last: Option<Instant>,
+    pause: Duration,
+    /// Over a connection of its own.
+    beside: JoinSet<Result<Walked, Lost>>,
+    is_slow: bool,
+    /// Where the next one begins: behind what the last one has told.
+    from: i64,
+    has_failed: bool,
+}
+
+impl Walks {
+    /// Asks for a walk soon, since more is left than can be remembered.
+    pub(super) fn ask(&mut self) {
+        self.pause = self.pause.min(SURVEY / 10);
+    }
+
+    /// Whether the last walk had more to tell.
+    pub(super) fn goes_on(&self) -> bool {
+        self.from > 0 && self.beside.is_empty()
+    }
+
+    /// Walks if it is time to, and returns the ids of rows that are there.
+    pub(super) async fn next(
+        &mut self,
+        relay: &Relay,
+        connection: &mut Connection,
+    ) -> Result<Vec<i64>, Lost> {
+        if let Some(done) = self.beside.try_join_next() {
+            return Ok(match done {
+                Ok(Ok(walked)) => self.done(relay, walked),
+                Ok(Err(error)) => self.failed(relay, &error),
+                Err(_) => self.failed(relay, &Lost::Closed),
+            });
+        }
+        let is_due = self.last.is_none_or(|last| last.elapsed() >= self.pause);
+        if !self.beside.is_empty() || !is_due && !self.goes_on() {
+            return Ok(Vec::new());
+        }
+        self.last = Some(clock::now());
+        if !self.is_slow {
+            match walk(relay, connection, self.from).await {
+                Ok(walked) => return Ok(self.done(relay, walked)),
+                Err(Lost::Busy(_)) => {}
+                Err(lost) => return Err(lost),
+            }
+        }
+        self.is_slow = true;
+        let (relay, from) = (relay.clone(), self.from);
+        self.beside
+            .spawn(async move { walk_beside(&relay, from).await });
+        Ok(Vec::new())
+    }
+
+    fn done(&mut self, relay: &Relay, walked: Walked) -> Vec<i64> {
+        if self.from == 0 {
+            relay
+                .link
+                .walked(walked.depth, walked.oldest_ms, walked.dead);
+        }
+        self.is_slow = walked.took > QUICK;
+        self.pause = SURVEY.max(walked.took * SHARE);
+        self.last = Some(clock::now());
+        self.from = match walked.ids.last() {
+            Some(last) if walked.ids.len() == MOST_TOLD => *last,
+            _ => 0,
+        };
+        walked.ids
+    }
+
+    /// What can't be counted is not known, and that is all.
+    fn failed(&mut self, relay: &Relay, error: &Lost) -> Vec<i64> {
+        relay.link.not_walked();
+        (self.pause, self.last, self.from) = (PATIENCE, Some(clock::now()), 0);
+        if !std::mem::replace(&mut self.has_failed, true) {
+            tracing::warn!(
+                table = relay.table().channel(),
+                %error,
+                "the outbox could not be walked over: how many rows wait in it is not known"
+            );
+        }
+        Vec::new()
+    }
+}
+
+fn sql(relay: &Relay, from: i64) -> String {
+    let told = match relay.freshness {
+        None => MOST_TOLD,
+        // Each process reads what is new, and nothing else.
+        Some(_) => 0,
+    };
+    let outbox = relay.table().quoted();
+    format!(
+        "SELECT count(*), max(age), (array_agg(id ORDER BY id))[1:{told}]::text, pg_stat_get_dead_tuples({name}::regclass)
+        FROM (SELECT r.id, {age} AS age FROM {outbox} AS r WHERE r.id > {from} ORDER BY r.id LIMIT {MOST_COUNTED}) AS walked",
+        name = quote_text(&outbox),
+        age = Row::AGE_MS,
+    )
+}
+
+async fn walk(relay: &Relay, connection: &mut Connection, from: i64) -> Result<Walked, Lost> {
+    let begun = clock::now();
+    let read = connection.rows(&sql(relay, from), &[]).await?;
+    walked(&read, begun)
+}
+
+async fn walk_beside(relay: &Relay, from: i64) -> Result<Walked, Lost> {
+    #[allow(
+        clippy::infallible_destructuring_match,
+        reason = "with SQLite there is another place"
+    )]
+    let options = match &relay.config.place {
+        Place::Postgres(options) => options,
+        #[cfg(feature = "outbox-sqlite")]
+        Place::Sqlite(_) => return Err(Lost::Closed),
+    };
+    let name = format!("{NAME}, beside");
+    let reading = async {
+        let options = relay_options(options, &name, PATIENCE);
+        let mut connection: PgConnection = options.connect().await?;
+        let begun = clock::now();
+        let read = rows(&mut connection, &sql(relay, from), &[]).await?;
+        let walked = walked(&read, begun)?;
+        connection.close().await?;
+        Ok(walked)
+    };
+    match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(walked) => walked,
+        Err(_) => Err(Lost::TimedOut),
+    }
+}
+
+fn walked(read: &[PgRow], begun: Instant) -> Result<Walked, Lost> {
+    let read = read.first().ok_or(Lost::Closed)?;
+    let natural = |n: i64| u64::try_from(n).unwrap_or(0);
+    let ids: Option<String> = read.try_get(2)?;
+    let ids = ids.unwrap_or_default();
+    let ids = ids.trim_matches(['{', '}']).split(',');
+    Ok(Walked {
+        depth: natural(read.try_get(0)?),
+        oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
+        ids: ids.filter_map(|id| id.parse().ok()).collect(),
+        dead: read.try_get::<Option<i64>, _>(3)?.map(natural),
+        took: begun.elapsed(),
+    })
+}
+
+/// Looks from time to time at the rows that were set aside. They are few.
+#[derive(Debug, Default)]
+pub(super) struct SetAside {
+    last: Option<Instant>,
+    has_failed: bool,
+}
+
+impl SetAside {
+    pub(super) async fn look(
+        &mut self,
+        relay: &Relay,
+        connection: &mut Connection,
+    ) -> Result<(), Lost> {
+        if self.last.is_some_and(|last| last.elapsed() < SURVEY) {
+            return Ok(());
+        }
+        self.last = Some(clock::now());
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM (SELECT FROM {set_aside} LIMIT 100000) AS counted),
+                coalesce((SELECT dropped FROM {state}), 0), EXISTS (SELECT FROM {set_aside} WHERE {TOO_OLD})",
+            set_aside = relay.table().beside("_set_aside"),
+            state = relay.table().beside("_state"),
+        );
+        let read = match connection.rows(&sql, &[]).await {
+            Err(Lost::Database(error @ ::sqlx::Error::Database(_))) => {
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    tracing::warn!(
+                        table = relay.table().channel(),
+                        %error,
+                        "how many rows of the outbox were set aside is not known"
+                    );
+                }
+                return Ok(());
+            }
+            read => read?,
+        };
+        let read = read.first().ok_or(Lost::Closed)?;
+        let natural = |n: i64| u64::try_from(n).unwrap_or(0);
+        relay
+            .link
+            .set_aside(natural(read.try_get(0)?), natural(read.try_get(1)?));
+        match read.try_get(2)? {
+            true => relay.drop_set_aside(connection).await,
+            false => Ok(()),
+        }
+    }
+}
