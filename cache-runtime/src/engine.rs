@@ -175,9 +175,6 @@ impl Engine {
         self.store.close().await;
         self.background.close();
         self.telemetry.events.close();
-        // What was counted since the last time, above all what is lost now.
-        #[cfg(feature = "metrics")]
-        crate::metrics::publish(self);
     }
 }
 

@@ -261,6 +261,9 @@ impl Cache {
     pub async fn shutdown(&self) {
         if let Some(engine) = &self.0.engine {
             engine.close().await;
+            // What was counted since the last time, above all what is lost now.
+            #[cfg(feature = "metrics")]
+            crate::metrics::publish(engine);
         }
     }
 }
