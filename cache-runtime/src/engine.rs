@@ -119,7 +119,7 @@ impl Engine {
     #[cfg(feature = "outbox-postgres")]
     pub(crate) fn with_outbox(mut self) -> Self {
         if let Some(outbox) = &self.config.outbox {
-            let is_shared = self.config.redis.is_some();
+            let is_shared = self.config.is_shared();
             let link =
                 crate::invalidation::outbox::OutboxLink::new(outbox.table.quoted(), is_shared);
             self.outbox = Some(Arc::new(link));
@@ -175,9 +175,6 @@ impl Engine {
         self.store.close().await;
         self.background.close();
         self.telemetry.events.close();
-        // What was counted since the last time, above all what is lost now.
-        #[cfg(feature = "metrics")]
-        crate::metrics::publish(self);
     }
 }
 

@@ -135,11 +135,15 @@ pub use cache_macros::{cache_defaults, cached, invalidates};
 pub use crate::base::counters::CounterSnapshot;
 pub use crate::base::error::{Error, ErrorKind};
 pub use crate::base::policy::IntoTtl;
-pub use crate::cache::{Cache, FunctionFigures, Latency, Lease, Lookup, SwitchedOff, cache, init};
+pub use crate::cache::{
+    Cache, FunctionFigures, Latency, Lease, Loader, Lookup, SwitchedOff, cache, init,
+};
 pub use crate::call::observe::{BypassReason, Outcome, Outcomes, StaleReason, Status, observe};
 pub use crate::call::read::{AuditFigures, AuditReport, LoadContext};
 pub use crate::call::scope::{bypass, key_of, refresh};
-pub use crate::config::{CacheConfig, ConfigError, RedisConfig, ResourceConfig, SentinelConfig};
+pub use crate::config::{
+    CacheConfig, ConfigError, MemcachedConfig, RedisConfig, ResourceConfig, SentinelConfig,
+};
 pub use crate::diagnostics::{Advice, AdviceKind, Checkup};
 #[cfg(feature = "actix")]
 pub use crate::integrations::actix;

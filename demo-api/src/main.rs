@@ -203,8 +203,9 @@ fn unusable(config: &Config, error: &sqlx::Error) -> ConfigError {
 /// on, with Redis or without.
 fn cache_config() -> Result<CacheConfig, Failure> {
     let config = CacheConfig::from_env()?.map(demo_api::cache_map());
-    let unset = std::env::var("CACHE_LOCAL_MB").map_or(true, |value| value.trim().is_empty());
-    Ok(if unset {
+    let is_unset = |name| std::env::var(name).map_or(true, |value| value.trim().is_empty());
+    // Memcached tells of no changes, so there is no tier beside it.
+    Ok(if is_unset("CACHE_LOCAL_MB") && is_unset("MEMCACHED_URL") {
         config.local_mb(LOCAL_MB)
     } else {
         config

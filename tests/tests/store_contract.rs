@@ -1,9 +1,9 @@
 //! One contract, every store.
 
-use cache_runtime::store::{MemoryStore, RedisStore, Store};
+use cache_runtime::store::{MemcachedStore, MemoryStore, RedisStore, Store};
 use cache_runtime::testing::check_store;
-use cache_runtime::{CacheConfig, RedisConfig};
-use cache_tests::RedisServer;
+use cache_runtime::{CacheConfig, MemcachedConfig, RedisConfig};
+use cache_tests::{MemcachedServer, RedisServer};
 use tokio::runtime::Handle;
 
 #[tokio::test]
@@ -23,5 +23,14 @@ async fn redis() {
     assert!(word.is_some(), "the server tells of changes");
     // Scripts that the server has forgotten are loaded again.
     server.cli(&["SCRIPT", "FLUSH"]);
+    check_store(&store).await;
+}
+
+#[tokio::test]
+async fn memcached() {
+    let server = MemcachedServer::start();
+    let memcached = MemcachedConfig::at("127.0.0.1", server.port());
+    let config = CacheConfig::default().command_budget(std::time::Duration::from_secs(5));
+    let store = MemcachedStore::connect(&memcached, &config, &Handle::current()).await;
     check_store(&store).await;
 }

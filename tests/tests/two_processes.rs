@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_tests::{Answer, Demo, Postgres, RedisServer, eventually};
+use cache_tests::{Answer, Demo, MemcachedServer, Postgres, RedisServer, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -10,16 +10,15 @@ const ROUNDS: usize = 200;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Both processes and what they share.
-struct Pair {
+struct Pair<S = RedisServer> {
     demos: [Demo; 2],
-    redis: RedisServer,
+    server: S,
     _database: Option<TempDir>,
 }
 
 impl Pair {
     fn on_sqlite() -> Self {
-        let directory = tempfile::tempdir().expect("a directory for the database");
-        let url = format!("sqlite://{}/shared.db?mode=rwc", directory.path().display());
+        let (url, directory) = sqlite();
         Self::start(&url, Some(directory))
     }
 
@@ -45,11 +44,39 @@ impl Pair {
         });
         Self {
             demos,
-            redis,
+            server: redis,
             _database: directory,
         }
     }
+}
 
+impl Pair<MemcachedServer> {
+    fn on_memcached() -> Self {
+        let (url, directory) = sqlite();
+        let server = MemcachedServer::start();
+        let memcached = server.url();
+        let demos = [(); 2].map(|()| {
+            Demo::start([
+                ("DATABASE_URL", url.as_str()),
+                ("MEMCACHED_URL", &memcached),
+                ("CACHE_TIMEOUT_MS", "5000"),
+            ])
+        });
+        Self {
+            demos,
+            server,
+            _database: Some(directory),
+        }
+    }
+}
+
+fn sqlite() -> (String, TempDir) {
+    let directory = tempfile::tempdir().expect("a directory for the database");
+    let url = format!("sqlite://{}/shared.db?mode=rwc", directory.path().display());
+    (url, directory)
+}
+
+impl<S> Pair<S> {
     /// Reads one user, a list, a filter and a page through `demo`.
     async fn reads(&self, demo: usize, id: i64) -> [Answer; 4] {
         let demo = &self.demos[demo];
@@ -173,13 +200,35 @@ async fn redis_goes_and_comes_back() {
     pair.rounds(0..10).await;
     for cycle in 1..=3 {
         let _cached = (pair.reads(0, 1).await, pair.reads(1, 1).await);
-        pair.redis.stop();
+        pair.server.stop();
         for round in cycle * 100..cycle * 100 + 5 {
             pair.round(round).await;
         }
-        pair.redis.restart();
+        pair.server.restart();
         // While one process is connected and the other is not, a write of the other is `Pending`,
         // and the first may be served older data (docs/guarantees.md). Here all is answered.
+        eventually(SOON, async || pair.shares_entries().await).await;
+        pair.rounds(cycle * 100 + 5..cycle * 100 + 15).await;
+    }
+}
+
+#[tokio::test]
+async fn the_next_read_through_the_other_process_shows_a_write_memcached() {
+    Pair::on_memcached().rounds(0..ROUNDS / 2).await;
+}
+
+/// Memcached is killed and comes back, empty, between rounds.
+#[tokio::test]
+async fn memcached_goes_and_comes_back() {
+    let mut pair = Pair::on_memcached();
+    pair.rounds(0..10).await;
+    for cycle in 1..=3 {
+        let _cached = (pair.reads(0, 1).await, pair.reads(1, 1).await);
+        pair.server.stop();
+        for round in cycle * 100..cycle * 100 + 5 {
+            pair.round(round).await;
+        }
+        pair.server.restart();
         eventually(SOON, async || pair.shares_entries().await).await;
         pair.rounds(cycle * 100 + 5..cycle * 100 + 15).await;
     }
@@ -193,14 +242,14 @@ async fn a_snapshot_from_before_a_write_is_not_believed() {
     for cycle in 0..4 {
         let (writer, reader) = (cycle % 2, 1 - cycle % 2);
         eventually(SOON, async || pair.shares_entries().await).await;
-        pair.redis.cli(&["SAVE"]);
+        pair.server.cli(&["SAVE"]);
         let mut user = pair.demos[writer].get("/users/2").await.json();
         user["age"] = json!(30 + cycle);
         let updated = pair.demos[writer].put("/users/2", &user).await;
         assert_eq!(updated.status, 200, "{updated:?}");
-        pair.redis.restart();
+        pair.server.restart();
         assert_ne!(
-            pair.redis.cli(&["EXISTS", "users:2"]),
+            pair.server.cli(&["EXISTS", "users:2"]),
             "0",
             "a snapshot of the entry"
         );

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The store answered with an error.
     Store,
+    /// The store can't do this at all.
+    Unsupported,
     /// A setting can't be used; the text names it, its value and the allowed values.
     InvalidConfig,
 }
@@ -34,6 +36,7 @@ impl ErrorKind {
             Self::Superseded => "superseded",
             Self::Unavailable => "unavailable",
             Self::Store => "store",
+            Self::Unsupported => "unsupported",
             Self::InvalidConfig => "invalid_config",
         }
     }

@@ -45,7 +45,9 @@ impl Cache {
     pub async fn new(config: CacheConfig) -> Self {
         config.report_problems();
         if !config.is_enabled() {
-            tracing::info!("no cache: neither REDIS_ENABLED nor CACHE_LOCAL_MB turns a tier on");
+            tracing::info!(
+                "no cache: none of REDIS_ENABLED, MEMCACHED_URL and CACHE_LOCAL_MB turns a tier on"
+            );
             return Self(Arc::new(Inner {
                 config,
                 engine: None,
@@ -159,6 +161,7 @@ impl Cache {
         let connected = facts.is_some();
         let facts = facts.unwrap_or_default();
         let redis = config.redis.as_ref();
+        let memcached = config.memcached.as_ref();
         let resources: std::collections::BTreeMap<_, _> = engine
             .iter()
             .flat_map(|engine| engine.registry.snapshot())
@@ -180,8 +183,12 @@ impl Cache {
         Stats {
             enabled: engine.is_some(),
             connected,
-            host: redis.map(|redis| redis.host.clone()),
-            port: redis.map(|redis| redis.port),
+            host: redis
+                .map(|redis| redis.host.clone())
+                .or(memcached.map(|memcached| memcached.host.clone())),
+            port: redis
+                .map(|redis| redis.port)
+                .or(memcached.map(|memcached| memcached.port)),
             db: redis.map(|redis| redis.db),
             total_keys: facts.total_keys,
             used_memory: facts.used_memory,
@@ -254,6 +261,9 @@ impl Cache {
     pub async fn shutdown(&self) {
         if let Some(engine) = &self.0.engine {
             engine.close().await;
+            // What was counted since the last time, above all what is lost now.
+            #[cfg(feature = "metrics")]
+            crate::metrics::publish(engine);
         }
     }
 }
@@ -268,6 +278,15 @@ async fn store(
         let store = crate::store::RedisStore::connect(redis, config, background.handle()).await;
         let local = store.local();
         return (Arc::new(store), local);
+    }
+    #[cfg(feature = "memcached")]
+    if let Some(memcached) = &config.memcached {
+        let runtime = background.handle();
+        let store = crate::store::MemcachedStore::connect(memcached, config, runtime).await;
+        if config.local_bytes > 0 {
+            tracing::warn!("CACHE_LOCAL_MB has no effect, since Memcached tells of no changes");
+        }
+        return (Arc::new(store), None);
     }
     let _ = background;
     tracing::info!(

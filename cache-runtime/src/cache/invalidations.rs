@@ -207,6 +207,9 @@ impl Cache {
     /// of all keys. To invalidate a resource, use [`invalidate_all`](Self::invalidate_all), whose
     /// cost does not depend on the number of entries.
     ///
+    /// A store that can't list its keys (Memcached) invalidates the whole resource that the pattern
+    /// begins with, or everything, and the result is 0.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidKey`] for an empty pattern. [`ErrorKind::Unavailable`] or
     /// [`ErrorKind::Store`] if the store failed on the way; some entries may be left then.
@@ -225,6 +228,9 @@ impl Cache {
         };
         memo::forget();
         cache.registry.others.invalidations.add_one();
+        if !cache.store.lists_keys() {
+            return invalidate_around(&cache, pattern).await;
+        }
         let matching = Matching::all(&cache.space.namespace, pattern);
         let walk = || cache.store.remove_matching(&matching);
         cache.delivery.persist(walk).await
@@ -270,6 +276,30 @@ impl Cache {
                 "the store could not be reached; everything will be invalidated when it can",
             )),
         }
+    }
+}
+
+/// Invalidates at least what a pattern matches, where no entries can be found by it.
+async fn invalidate_around(cache: &Handle, pattern: &str) -> Result<u64, Error> {
+    // Up to the first character with a meaning, a pattern is the text itself.
+    let literal = pattern.split(['*', '?', '[', '\\']).next();
+    let resource = literal.and_then(|literal| literal.split_once(':'));
+    let acknowledged = match resource.filter(|(resource, _)| is_resource(resource)) {
+        Some((resource, _)) => {
+            let whole = WritePlan::new(cache, None).known(cache.visitor(resource));
+            let receipt = cache.delivery.enqueue(whole.finish().into_order());
+            receipt.acknowledged(ACK_TIMEOUT).await
+        }
+        None => {
+            let owed = cache.delivery.owe_everything();
+            owed.acknowledged(ACK_TIMEOUT).await
+        }
+    };
+    match acknowledged {
+        Acknowledgement::Delivered => Ok(0),
+        _ => Err(Error::unavailable(
+            "the store could not be reached; what the pattern matches will be invalidated when it can",
+        )),
     }
 }
 

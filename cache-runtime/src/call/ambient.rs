@@ -23,6 +23,21 @@ struct Ambient {
     outer: Option<Arc<Self>>,
 }
 
+/// All that is set around the current task, to be compared.
+#[derive(Debug, Clone)]
+pub(crate) struct AmbientId(Arc<Ambient>);
+
+impl PartialEq for AmbientId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// What is set around the current task, if anything is.
+pub(crate) fn current() -> Option<AmbientId> {
+    INNERMOST.try_with(Arc::clone).ok().map(AmbientId)
+}
+
 /// The value of a name, as a call sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {

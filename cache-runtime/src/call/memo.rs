@@ -20,6 +20,21 @@ tokio::task_local! {
     static REQUEST: Arc<Request>;
 }
 
+/// Which request the current task is part of.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(Arc<Request>);
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The request around the current task.
+pub(crate) fn current() -> Option<RequestId> {
+    REQUEST.try_with(Arc::clone).ok().map(RequestId)
+}
+
 /// The identity of a call: the engine, the key, the type and its version.
 type CallId = (u64, String, TypeId, u32);
 

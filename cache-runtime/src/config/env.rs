@@ -7,7 +7,8 @@ use super::error::ConfigError;
 use super::slips::NAMES;
 use super::url::{MASTER, SENTINEL_PORT, addresses, from_url, host_name, service_link};
 use super::{
-    CacheConfig, RedisConfig, SHORTEST_STALENESS, SentinelConfig, normalised, slips, terminated,
+    CacheConfig, MemcachedConfig, RedisConfig, SHORTEST_STALENESS, SentinelConfig, normalised,
+    slips, terminated,
 };
 use crate::base::policy::MAX_TTL;
 use crate::key::is_resource;
@@ -15,7 +16,8 @@ use crate::key::is_resource;
 impl CacheConfig {
     /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`,
     /// `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`,
-    /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `CACHE_TTL`,
+    /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `MEMCACHED_URL`,
+    /// `CACHE_TTL`,
     /// `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`,
     /// `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
     /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`, `CACHE_COMPRESS_OVER`,
@@ -76,6 +78,22 @@ impl CacheConfig {
             );
         }
 
+        if let Some(memcached) = vars.take("MEMCACHED_URL", MEMCACHED, MemcachedConfig::parse) {
+            if enabled {
+                vars.report(
+                    "MEMCACHED_URL",
+                    &memcached.to_string(),
+                    "nothing while REDIS_ENABLED is true, because there is one shared tier",
+                );
+            } else if !cfg!(feature = "memcached") {
+                vars.report(
+                    "MEMCACHED_URL",
+                    &memcached.to_string(),
+                    "nothing, because this program was built without the feature `memcached`",
+                );
+            }
+            config.memcached = Some(memcached);
+        }
         if let Some(ttl) = vars.take("CACHE_TTL", SECONDS, seconds) {
             config.default_ttl = ttl;
         }
@@ -185,6 +203,7 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
     is_link || is_address || is_protocol || is_port
 }
 
+const MEMCACHED: &str = "the address of one server: memcached://host:port or unix:///path";
 const TRUE_OR_FALSE: &str = "true or false (1/0, yes/no, on/off)";
 const SECONDS: &str = "whole seconds, 1 or more";
 const SECONDS_OR_0: &str = "whole seconds, 0 for never";

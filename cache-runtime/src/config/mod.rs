@@ -3,6 +3,7 @@
 mod bounds;
 mod env;
 mod error;
+mod memcached;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
 mod slips;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use self::bounds::LONGEST;
 pub use self::error::ConfigError;
+pub use self::memcached::MemcachedConfig;
 use crate::base::error::shortened;
 use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
@@ -214,6 +216,7 @@ impl fmt::Debug for RedisConfig {
 #[derive(Clone)]
 pub struct CacheConfig {
     pub(crate) redis: Option<RedisConfig>,
+    pub(crate) memcached: Option<MemcachedConfig>,
     pub(crate) local_bytes: u64,
     pub(crate) local_max_staleness: Duration,
     pub(crate) default_ttl: Duration,
@@ -283,6 +286,7 @@ impl Default for CacheConfig {
     fn default() -> Self {
         Self {
             redis: None,
+            memcached: None,
             local_bytes: 0,
             local_max_staleness: Duration::from_secs(1),
             default_ttl: Duration::from_secs(300),
@@ -320,6 +324,7 @@ impl fmt::Debug for CacheConfig {
         // matters.
         f.debug_struct("CacheConfig")
             .field("redis", &self.redis)
+            .field("memcached", &self.memcached)
             .field("local_bytes", &self.local_bytes)
             .field("default_ttl", &self.default_ttl)
             .field("ttl_by_resource", &self.ttl_by_resource)
@@ -333,7 +338,38 @@ impl CacheConfig {
     #[must_use]
     pub fn redis(mut self, redis: RedisConfig) -> Self {
         self.redis = Some(redis);
+        self.memcached = None;
         self
+    }
+
+    /// Turns the Memcached tier on, in place of Redis. It needs the feature `memcached`; without
+    /// it this is an error of the configuration, see [`check`](Self::check), and no tier is on.
+    ///
+    /// Memcached can do less than Redis: see the book's page about it.
+    ///
+    /// ```
+    /// use cache_runtime::{CacheConfig, MemcachedConfig};
+    ///
+    /// let config = CacheConfig::default().memcached(MemcachedConfig::at("localhost", 11211));
+    /// assert_eq!(config.is_enabled(), cfg!(feature = "memcached"));
+    /// ```
+    #[must_use]
+    pub fn memcached(mut self, memcached: MemcachedConfig) -> Self {
+        self.redis = None;
+        if cfg!(feature = "memcached") {
+            self.memcached = Some(memcached);
+        } else {
+            self.problems.push(format!(
+                "memcached is `{memcached}`; it may hold nothing, because this program was built \
+                 without the feature `memcached`"
+            ));
+        }
+        self
+    }
+
+    /// Whether other processes share what is cached.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.redis.is_some() || self.memcached.is_some()
     }
 
     /// Gives the local tier this many megabytes; 0 turns it off. With Redis on, it holds local
@@ -609,7 +645,7 @@ impl CacheConfig {
     /// Whether any tier is on.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        self.redis.is_some() || self.local_bytes > 0
+        self.is_shared() || self.local_bytes > 0
     }
 
     pub(crate) fn key_space(&self) -> KeySpace {

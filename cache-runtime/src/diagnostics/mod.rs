@@ -41,6 +41,9 @@ pub(crate) async fn checkup(
             rules::server(&mut checkup, &program, config, redis, &survey);
         }
         (Some(redis), Err(error)) => rules::unreachable(&mut checkup, redis, &error.to_string()),
+        (None, survey) if config.memcached.is_some() => {
+            rules::memcached(&mut checkup, &program, config, &survey);
+        }
         (None, _) => checkup.not_checked.push("Redis, because it is off".into()),
     }
     if let Some(outbox) = outbox {

@@ -45,6 +45,8 @@ pub enum AdviceKind {
     NoMemoryLimit,
     /// Redis stores nothing new once its memory is full.
     NoEviction,
+    /// The store can't do what Redis can; there is nothing to mend but to know of it.
+    StoreLimit,
     /// A value is kept for a day or longer, and no function invalidates it.
     LongTtl,
 }
@@ -65,6 +67,7 @@ impl AdviceKind {
             Self::EvictsIntents => "evicts_intents",
             Self::NoMemoryLimit => "no_memory_limit",
             Self::NoEviction => "no_eviction",
+            Self::StoreLimit => "store_limit",
             Self::LongTtl => "long_ttl",
         }
     }
@@ -72,7 +75,10 @@ impl AdviceKind {
     /// Returns true if ignoring the advice costs only memory or freshness, which the operator may
     /// accept.
     pub(super) fn is_a_hint(self) -> bool {
-        matches!(self, Self::NoMemoryLimit | Self::NoEviction | Self::LongTtl)
+        matches!(
+            self,
+            Self::NoMemoryLimit | Self::NoEviction | Self::StoreLimit | Self::LongTtl
+        )
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::program::Program;
 use super::report::{AdviceKind, Checkup};
+use crate::base::error::Error;
 use crate::config::{CacheConfig, RedisConfig};
 use crate::stats::OutboxStats;
 use crate::store::Survey;
@@ -207,6 +208,56 @@ fn foreign(checkup: &mut Checkup, config: &CacheConfig, survey: &Survey) {
             if names.len() == 1 { "is" } else { "are" },
         ),
     );
+}
+
+/// The rules about a Memcached.
+pub(super) fn memcached(
+    checkup: &mut Checkup,
+    program: &Program,
+    config: &CacheConfig,
+    survey: &Result<Survey, Error>,
+) {
+    let Some(address) = &config.memcached else {
+        return;
+    };
+    let survey = match survey {
+        Ok(survey) => survey,
+        Err(error) => {
+            checkup.advise(
+                AdviceKind::Unreachable,
+                format!(
+                    "Memcached at {address} can't be used ({error}); start it, or correct MEMCACHED_URL"
+                ),
+            );
+            let what = "how Memcached is set up, because it can't be asked";
+            checkup.not_checked.push(what.into());
+            return;
+        }
+    };
+    checkup.checked.push("the addresses of Memcached".into());
+    if let (Some(used), Some(others)) = (&survey.address, survey.other_servers.first()) {
+        checkup.advise(
+            AdviceKind::SeveralServers,
+            format!(
+                "`{}` leads to several addresses: {used}, which is in use here, and {others}; a process that uses another server than the rest hears of none of their invalidations: name one server",
+                address.host
+            ),
+        );
+    }
+    if let Some(version) = &survey.version {
+        let what = format!("the version of Memcached ({version})");
+        checkup.checked.push(what);
+    }
+    if program.has_crash_safe() {
+        checkup.advise(
+            AdviceKind::EvictsIntents,
+            "Memcached may evict the announcement of a `crash_safe` write when its memory is full, and then forgets it; give it enough memory (`-m`), or use Redis".into(),
+        );
+    }
+    checkup.checked.push("what the server can do".into());
+    for missing in &survey.missing {
+        checkup.advise(AdviceKind::StoreLimit, format!("Memcached lacks {missing}"));
+    }
 }
 
 /// How long a row may wait, in milliseconds. One is taken within two seconds if all is well.

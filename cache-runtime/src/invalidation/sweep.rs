@@ -72,7 +72,10 @@ impl Sweeper {
         loop {
             self.wake.notified().await;
             let next_round = clock::now() + INTERVAL;
-            let requested = std::mem::take(&mut *self.requested.lock());
+            let mut requested = std::mem::take(&mut *self.requested.lock());
+            if !store.lists_keys() {
+                requested.clear();
+            }
             for (
                 scope,
                 Request {

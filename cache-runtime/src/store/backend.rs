@@ -190,6 +190,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether the store finds keys by a pattern. One that can't refuses
+    /// [`remove_matching`](Store::remove_matching) with [`ErrorKind::Unsupported`]: then dead entries stay until their time
+    /// is over, and an invalidation by pattern becomes one of the whole resource.
+    fn lists_keys(&self) -> bool {
+        true
+    }
+
     /// Removes entries of this framework by pattern, in bounded steps; returns how many.
     async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error>;
 

@@ -6,6 +6,8 @@
 
 mod backend;
 mod connection;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -15,6 +17,8 @@ mod word;
 pub use self::backend::Store;
 pub(crate) use self::connection::ConnectionStatus;
 pub use self::connection::ConnectionWatch;
+#[cfg(feature = "memcached")]
+pub use self::memcached::MemcachedStore;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;

@@ -115,6 +115,10 @@ macro_rules! verbs {
                 self.store.form()
             }
 
+            fn lists_keys(&self) -> bool {
+                self.store.lists_keys()
+            }
+
             fn circuit(&self) -> Circuit {
                 match self.faults.get() {
                     Some(Fault::Away) => Circuit::Open,

@@ -11,7 +11,7 @@ use cache_runtime::{
 use cache_tests::RedisServer;
 
 use crate::shop::Gate;
-use crate::{Pair, bounded, over, over_each_store, patient};
+use crate::{Pair, bounded, over, over_each_store, over_memcached, patient};
 
 over_each_store! {
     no_more_loads_than_that_run_at_a_time;
@@ -259,9 +259,10 @@ async fn an_entry_past_its_time_is_served_in_place_of_waiting() {
 
 /// The same stores with the resource declared to need a tenant.
 async fn declared(pair: &Pair) -> Cache {
-    let config = match &pair._server {
-        Some(server) => over(server),
-        None => patient().local_mb(16),
+    let config = match (&pair._server, &pair.memcached) {
+        (Some(server), _) => over(server),
+        (None, Some(server)) => over_memcached(server.port()),
+        (None, None) => patient().local_mb(16),
     };
     Cache::new(config.resource("orders").context("tenant")).await
 }

@@ -11,8 +11,10 @@ mod clock;
 mod health;
 mod inside;
 mod learnt;
+mod loader;
 mod loads;
 mod manual;
+mod memcached;
 mod outage;
 mod oversized;
 mod parts;
@@ -25,8 +27,8 @@ mod switches;
 mod transactions;
 mod writes;
 
-use cache_runtime::{Cache, CacheConfig, RedisConfig};
-use cache_tests::RedisServer;
+use cache_runtime::{Cache, CacheConfig, MemcachedConfig, RedisConfig};
+use cache_tests::{MemcachedServer, RedisServer};
 use std::time::Duration;
 
 /// Commands get longer than in production: the machine that runs the tests may be slow, and that is not what
@@ -39,11 +41,16 @@ fn over(server: &RedisServer) -> CacheConfig {
     patient().redis(RedisConfig::at("127.0.0.1", server.port()))
 }
 
+fn over_memcached(port: u16) -> CacheConfig {
+    patient().memcached(MemcachedConfig::at("127.0.0.1", port))
+}
+
 /// Two handles that share one store: over Redis two caches, as in two processes; in memory one cache twice.
 struct Pair {
     a: Cache,
     b: Cache,
     _server: Option<RedisServer>,
+    memcached: Option<MemcachedServer>,
 }
 
 impl Pair {
@@ -53,6 +60,7 @@ impl Pair {
             b: a.clone(),
             a,
             _server: None,
+            memcached: None,
         }
     }
 
@@ -64,6 +72,7 @@ impl Pair {
             b: a.clone(),
             a,
             _server: Some(server),
+            memcached: None,
         }
     }
 
@@ -77,6 +86,19 @@ impl Pair {
             a,
             b,
             _server: Some(server),
+            memcached: None,
+        }
+    }
+
+    async fn memcached() -> Self {
+        let server = MemcachedServer::start();
+        let over = || over_memcached(server.port());
+        let (a, b) = (Cache::new(over()).await, Cache::new(over()).await);
+        Self {
+            a,
+            b,
+            _server: None,
+            memcached: Some(server),
         }
     }
 }
@@ -105,6 +127,13 @@ macro_rules! over_each_store {
             #[tokio::test]
             async fn $test() {
                 crate::bounded(super::$test(crate::Pair::redis().await)).await;
+            })*
+        }
+        mod memcached {
+            $($(#[$meta])*
+            #[tokio::test]
+            async fn $test() {
+                crate::bounded(super::$test(crate::Pair::memcached().await)).await;
             })*
         }
         mod both {

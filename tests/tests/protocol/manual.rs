@@ -142,11 +142,12 @@ async fn a_pattern_removes_what_it_matches(pair: Pair) {
             .invalidate_pattern("users:list:*")
             .await
             .expect("reached"),
-        2
+        // Memcached can't list its keys: there it is the whole resource.
+        pair.memcached.as_ref().map_or(2, |_| 0)
     );
     shop.name(1).await;
     shop.list(0, 1).await.expect("read");
-    assert_eq!(shop.loads(), 4);
+    assert_eq!(shop.loads(), pair.memcached.as_ref().map_or(4, |_| 5));
     assert_eq!(
         pair.b
             .invalidate_pattern("")
@@ -265,7 +266,7 @@ async fn clear_all_leaves_nothing(pair: Pair) {
     shop.commit(1, "past the cache");
     assert_eq!(
         pair.b.clear_all().await.expect("reached"),
-        1,
+        pair.memcached.as_ref().map_or(1, |_| 0),
         "a lease is no entry"
     );
     gate.open();

@@ -1,0 +1,327 @@
+//! A data loader: single loads of one moment become one batch.
+//!
+//! The idea is that of Facebook's DataLoader. A caller that finds no batch begins one, and lets all
+//! that is ready run before it closes the batch and loads it, in its own task. Whoever calls
+//! meanwhile joins. A batch that was closed takes nobody in: so a load that begins after an
+//! invalidation is never answered by one that began before it. Nothing is remembered here.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::scoped;
+use crate::base::marks::Marks;
+use crate::call::{ambient, memo};
+
+/// How many ids one batch has at most, unless [`Loader::max_batch`] says otherwise: as many as the
+/// cache reads with one command.
+const MAX_BATCH: usize = 256;
+
+/// Collects the single loads of one moment, and loads them together: `N+1` queries become two.
+///
+/// Inside [`Cache::request`](crate::Cache::request), calls of [`load`](Self::load) that are ready
+/// at the same time become one call of the function that loads many. That is usually one with
+/// `#[cached(.., batch = ids)]`, so what is cached is read with one command, and only the rest is
+/// loaded. The loader itself remembers nothing: each load sees the writes and invalidations before
+/// it.
+///
+/// Only calls of one request, and under the same [`with_key`](crate::Cache::with_key) and
+/// [`scope`](crate::Cache::scope), share a batch. Outside of a request, in a transaction, in the
+/// body of an annotated function, and under `strict`, `bypass` and `refresh`, each call loads by
+/// itself.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use std::collections::HashMap;
+/// use std::convert::Infallible;
+/// use cache_runtime::{Cache, CacheConfig, Loader, cached};
+///
+/// struct Users { cache: Cache }
+///
+/// impl Users {
+///     #[cached(resource = "users", batch = ids, cache = self.cache)]
+///     async fn get_many(&self, ids: &[i64]) -> Result<HashMap<i64, String>, Infallible> {
+///         // SELECT .. WHERE id IN (..)
+///         Ok(ids.iter().map(|id| (*id, format!("user {id}"))).collect())
+///     }
+/// }
+///
+/// let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+/// let users = &Users { cache: cache.clone() };
+/// let by_id = Loader::new(|ids: Vec<i64>| async move { users.get_many(&ids).await });
+/// cache.request(async {
+///     // One call of `get_many`, with 1 and 2.
+///     let (one, two) = tokio::join!(by_id.load(1), by_id.load(2));
+///     assert_eq!(one.unwrap().as_deref(), Some("user 1"));
+///     assert_eq!(two.unwrap().as_deref(), Some("user 2"));
+/// }).await;
+/// # }
+/// ```
+pub struct Loader<K, V, E, F> {
+    load_many: F,
+    max_batch: usize,
+    /// The batches that still take ids: one for each context.
+    open: Mutex<Vec<Arc<Batch<K, V, E>>>>,
+}
+
+impl<K, V, E, F> fmt::Debug for Loader<K, V, E, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loader")
+            .field("max_batch", &self.max_batch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What two calls have to have in common.
+#[derive(Debug)]
+struct Context {
+    request: memo::RequestId,
+    keys: Option<ambient::AmbientId>,
+    cache: Option<super::Cache>,
+}
+
+impl Context {
+    /// The context of the current task; `None` where a call loads by itself.
+    fn now() -> Option<Self> {
+        let alone = Marks::MODE
+            .and(Marks::STRICT)
+            .and(Marks::TRANSACTION)
+            .and(Marks::BODY);
+        if Marks::now().has(alone) {
+            return None;
+        }
+        Some(Self {
+            request: memo::current()?,
+            keys: ambient::current(),
+            cache: scoped::in_scope(),
+        })
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let caches = match (&self.cache, &other.cache) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one.0, &other.0),
+            (None, None) => true,
+            _ => false,
+        };
+        caches && self.request == other.request && self.keys == other.keys
+    }
+}
+
+struct Batch<K, V, E> {
+    context: Context,
+    state: Mutex<State<K, V, E>>,
+    /// Somebody is to look at the state again.
+    changed: Notify,
+}
+
+struct State<K, V, E> {
+    /// How many callers want each id. One that hangs up before the batch is loaded takes its id out.
+    wanted: HashMap<K, usize>,
+    /// The ids in the order in which they were first asked for.
+    order: Vec<K>,
+    /// Whether one of the callers has taken the loading on.
+    is_led: bool,
+    /// What was loaded.
+    loaded: Option<Loaded<K, V, E>>,
+}
+
+type Loaded<K, V, E> = Result<HashMap<K, V>, Arc<E>>;
+
+impl<K, V, E, F, Loads> Loader<K, V, E, F>
+where
+    K: Clone + Eq + Hash,
+    V: Clone,
+    F: Fn(Vec<K>) -> Loads,
+    Loads: Future<Output = Result<HashMap<K, V>, E>>,
+{
+    /// Creates a loader over a function that loads many values: those that it does not return are
+    /// not there. Create one for each request, or one for the whole program.
+    #[must_use]
+    pub fn new(load_many: F) -> Self {
+        Self {
+            load_many,
+            max_batch: MAX_BATCH,
+            open: Mutex::default(),
+        }
+    }
+
+    /// The most ids of one batch, 256 by default; at least one.
+    #[must_use]
+    pub fn max_batch(mut self, ids: usize) -> Self {
+        self.max_batch = ids.max(1);
+        self
+    }
+
+    /// Loads the value of an id, together with the others that are asked for at the same time.
+    /// `None` if there is none.
+    ///
+    /// # Errors
+    /// The error of the function, which all callers of the batch share. The next batch tries again.
+    ///
+    /// # Cancel safety
+    /// If it is dropped before the batch is loaded, its id is not asked for. If it is dropped while
+    /// it loads the batch, another caller of the batch loads it.
+    pub async fn load(&self, id: K) -> Result<Option<V>, Arc<E>> {
+        let Some(context) = Context::now() else {
+            let found = (self.load_many)(vec![id.clone()]).await;
+            return found.map(|mut found| found.remove(&id)).map_err(Arc::new);
+        };
+        let seat = Seat {
+            loader: self,
+            batch: self.join(context, &id),
+            id,
+            leads: false,
+        };
+        seat.value().await
+    }
+
+    /// Loads many values, also together with the others. Ids without a value are not in the result.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load): the first error counts.
+    ///
+    /// # Cancel safety
+    /// As [`load`](Self::load).
+    pub async fn load_many(
+        &self,
+        ids: impl IntoIterator<Item = K>,
+    ) -> Result<HashMap<K, V>, Arc<E>> {
+        let ids: HashSet<K> = ids.into_iter().collect();
+        let loads = ids.into_iter().map(|id| async move {
+            let value = self.load(id.clone()).await?;
+            Ok::<_, Arc<E>>(value.map(|value| (id, value)))
+        });
+        let loaded = futures_util::future::join_all(loads).await;
+        let loaded: Result<Vec<Option<(K, V)>>, Arc<E>> = loaded.into_iter().collect();
+        Ok(loaded?.into_iter().flatten().collect())
+    }
+
+    /// Joins the batch of this context that still takes ids, or begins one.
+    fn join(&self, context: Context, id: &K) -> Arc<Batch<K, V, E>> {
+        let mut open = self.open.lock();
+        let found = open.iter().position(|batch| batch.context.is(&context));
+        let at = found.unwrap_or_else(|| {
+            open.push(Arc::new(Batch {
+                context,
+                state: Mutex::new(State {
+                    wanted: HashMap::new(),
+                    order: Vec::new(),
+                    is_led: false,
+                    loaded: None,
+                }),
+                changed: Notify::new(),
+            }));
+            open.len() - 1
+        });
+        let batch = Arc::clone(&open[at]);
+        let is_full = {
+            let mut state = batch.state.lock();
+            let wanted = state.wanted.entry(id.clone()).or_insert(0);
+            *wanted += 1;
+            if *wanted == 1 {
+                state.order.push(id.clone());
+            }
+            state.wanted.len() >= self.max_batch
+        };
+        if is_full {
+            open.swap_remove(at);
+        }
+        batch
+    }
+
+    /// Closes a batch: whoever calls from here on is in another one.
+    fn close(&self, batch: &Arc<Batch<K, V, E>>) {
+        if !crate::base::mutation::is_active("loader-joined-while-it-loads") {
+            self.open.lock().retain(|open| !Arc::ptr_eq(open, batch));
+        }
+    }
+}
+
+/// A caller's place in a batch.
+struct Seat<'l, K: Clone + Eq + Hash, V, E, F> {
+    loader: &'l Loader<K, V, E, F>,
+    batch: Arc<Batch<K, V, E>>,
+    id: K,
+    /// Whether this caller has taken the loading on, and has not done it yet.
+    leads: bool,
+}
+
+impl<K: Clone + Eq + Hash, V, E, F> Drop for Seat<'_, K, V, E, F> {
+    fn drop(&mut self) {
+        let is_empty = {
+            let mut state = self.batch.state.lock();
+            if let Some(wanted) = state.wanted.get_mut(&self.id) {
+                *wanted -= 1;
+                if *wanted == 0 {
+                    state.wanted.remove(&self.id);
+                    if state.loaded.is_none() {
+                        let id = &self.id;
+                        state.order.retain(|other| other != id);
+                    }
+                }
+            }
+            if self.leads {
+                state.is_led = false;
+            }
+            state.wanted.is_empty()
+        };
+        if is_empty {
+            let mut open = self.loader.open.lock();
+            open.retain(|batch| !Arc::ptr_eq(batch, &self.batch));
+        } else if self.leads {
+            self.batch.changed.notify_one();
+        }
+    }
+}
+
+impl<K, V, E, F, Loads> Seat<'_, K, V, E, F>
+where
+    K: Clone + Eq + Hash,
+    V: Clone,
+    F: Fn(Vec<K>) -> Loads,
+    Loads: Future<Output = Result<HashMap<K, V>, E>>,
+{
+    async fn value(mut self) -> Result<Option<V>, Arc<E>> {
+        loop {
+            let changed = self.batch.changed.notified();
+            {
+                let mut state = self.batch.state.lock();
+                if let Some(loaded) = &state.loaded {
+                    return match loaded {
+                        Ok(values) => Ok(values.get(&self.id).cloned()),
+                        Err(error) => Err(Arc::clone(error)),
+                    };
+                }
+                self.leads = !std::mem::replace(&mut state.is_led, true);
+            }
+            if self.leads {
+                drop(changed);
+                self.lead().await;
+                continue;
+            }
+            changed.await;
+        }
+    }
+
+    async fn lead(&mut self) {
+        // All that is ready runs first, and joins: until nobody has come for two turns.
+        let mut known = 0;
+        let mut quiet = 0;
+        while quiet < 2 {
+            tokio::task::yield_now().await;
+            let wanted = self.batch.state.lock().wanted.len();
+            quiet = if wanted == known { quiet + 1 } else { 0 };
+            known = wanted;
+        }
+        self.loader.close(&self.batch);
+        let ids = self.batch.state.lock().order.clone();
+        let loaded = (self.loader.load_many)(ids).await;
+        self.batch.state.lock().loaded = Some(loaded.map_err(Arc::new));
+        self.leads = false;
+        self.batch.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,317 @@
+//! One connection to a server, and the operations that the store is made of.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use async_memcached::{AsciiProtocol, Client, Error, ErrorKind, MetaProtocol, MetaValue, Status};
+
+use super::clock::ServerClock;
+use super::text::{identity, number};
+use crate::base::error::{Error as CacheError, ErrorKind as CacheErrorKind, shortened};
+use crate::base::nonce::Nonce;
+use crate::config::MemcachedConfig;
+
+/// What kept an operation from being done.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection is lost, or the server could not be reached.
+    Lost(String),
+    /// What came is no answer to what was asked.
+    NoAnswer(String),
+    /// The server has answered with an error.
+    Refused(String),
+    /// The value is larger than the server takes.
+    TooLarge,
+    /// Another server than the others answers at this address.
+    OtherServer,
+}
+
+impl Failure {
+    pub(super) fn described(self) -> CacheError {
+        match self {
+            Self::Lost(text) => CacheError::unavailable(text),
+            Self::NoAnswer(text) => CacheError::new(
+                CacheErrorKind::Store,
+                format!("what came is no answer of Memcached ({text})"),
+            ),
+            Self::Refused(text) => CacheError::new(CacheErrorKind::Store, text),
+            Self::TooLarge => CacheError::new(
+                CacheErrorKind::Unstorable,
+                "the value is larger than Memcached takes; raise its limit with `-I 8m`",
+            ),
+            Self::OtherServer => {
+                CacheError::unavailable("another Memcached answers than the one in use")
+            }
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Connect(error) | Error::Io(error) => {
+                let text = error.to_string();
+                let text = text.split(" (os error").next().unwrap_or_default();
+                Self::Lost(shortened(text))
+            }
+            Error::ConnectionClosed => Self::Lost("the connection was closed".into()),
+            Error::ParseError(error) => Self::NoAnswer(format!("{error:?}")),
+            Error::Protocol(Status::Error(error)) => match error {
+                ErrorKind::Server(text) if text.contains("too large") => Self::TooLarge,
+                ErrorKind::Server(text) | ErrorKind::Client(text) => {
+                    Self::Refused(shortened(&text))
+                }
+                ErrorKind::NonexistentCommand => Self::Refused(
+                    "it does not know the command; the cache needs Memcached 1.6 or later".into(),
+                ),
+                ErrorKind::KeyTooLong => Self::Refused("a key is too long".into()),
+                other => Self::NoAnswer(shortened(&other.to_string())),
+            },
+            Error::Protocol(status) => Self::NoAnswer(status.to_string()),
+        }
+    }
+}
+
+/// The server that is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    Tcp(SocketAddr),
+    Unix(String),
+}
+
+impl Target {
+    fn dsn(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("tcp://{address}"),
+            Self::Unix(path) => format!("unix://{path}"),
+        }
+    }
+}
+
+/// The addresses of a server's name: in the same order in all processes, so that all use the same
+/// one. The client connects by IPv4 alone.
+pub(super) async fn targets(config: &MemcachedConfig) -> Result<Vec<Target>, Failure> {
+    if let Some(path) = &config.socket {
+        return Ok(vec![Target::Unix(path.clone())]);
+    }
+    let (host, port) = (config.host.as_str(), config.port);
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.map_err(|error| Failure::from(Error::Connect(error)))?;
+    let mut addresses: Vec<_> = found
+        .filter(|address| matches!(address.ip(), IpAddr::V4(_)))
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(Failure::Lost(format!(
+            "`{}` has no IPv4 address",
+            shortened(host)
+        )));
+    }
+    Ok(addresses.into_iter().map(Target::Tcp).collect())
+}
+
+/// A connection. It is used by one caller at a time; dropped in the middle of an operation, it
+/// closes itself.
+pub(super) struct Connection {
+    client: Client,
+    /// The identity of the server, learnt before the connection is used.
+    pub(super) server: Nonce,
+}
+
+/// What is under a key, with what a change of it has to name.
+pub(super) struct Item {
+    pub(super) bytes: Vec<u8>,
+    pub(super) version: u64,
+}
+
+/// What is known of a key without its value.
+pub(super) struct Shape {
+    pub(super) flags: u32,
+    pub(super) version: u64,
+}
+
+/// What a store replaces.
+#[derive(Clone, Copy)]
+pub(super) enum Over {
+    /// Nothing.
+    Nothing,
+    /// The value of this version.
+    Version(u64),
+}
+
+impl Connection {
+    /// Connects, and asks the server who it is.
+    pub(super) async fn open(target: &Target, clock: &ServerClock) -> Result<Self, Failure> {
+        let client = Client::new(target.dsn()).await?;
+        let mut connection = Self {
+            client,
+            server: Nonce::NONE,
+        };
+        connection.server = connection.ask_who(clock).await?;
+        Ok(connection)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Asks the server who it is and what time it has.
+    pub(super) async fn ask_who(&mut self, clock: &ServerClock) -> Result<Nonce, Failure> {
+        let sent = Instant::now();
+        let stats = self.stats().await?;
+        let told = (
+            number(stats.get("pid")),
+            number(stats.get("time")),
+            number(stats.get("uptime")),
+        );
+        let (Some(pid), Some(time), Some(uptime)) = told else {
+            return Err(Failure::NoAnswer(
+                "`stats` does not tell pid, time and uptime".into(),
+            ));
+        };
+        clock.learn(time, sent, Instant::now());
+        Ok(identity(pid, time.saturating_sub(uptime)))
+    }
+
+    pub(super) async fn stats(&mut self) -> Result<HashMap<String, String>, Failure> {
+        Ok(self.client.stats().await?.into_iter().collect())
+    }
+
+    /// Whether the server knows the commands that the cache uses.
+    pub(super) async fn try_commands(&mut self) -> Result<(), Failure> {
+        let key = "cache-runtime@probe";
+        self.get_many(&[key.to_owned()]).await.map(drop)
+    }
+
+    /// Reads many keys in one round trip: `None` for those that hold nothing.
+    pub(super) async fn get_many(&mut self, keys: &[String]) -> Result<Vec<Option<Item>>, Failure> {
+        let items = self.client.meta_get_multi(keys, Some(&["v", "c"])).await?;
+        in_order(keys, items, |item| {
+            Some(Item {
+                version: item.cas?,
+                bytes: item.data.unwrap_or_default(),
+            })
+        })
+    }
+
+    pub(super) async fn get(&mut self, key: &String) -> Result<Option<Item>, Failure> {
+        let items = self.get_many(std::slice::from_ref(key)).await?;
+        Ok(items.into_iter().next().flatten())
+    }
+
+    /// The same without the values.
+    pub(super) async fn shapes(&mut self, keys: &[String]) -> Result<Vec<Option<Shape>>, Failure> {
+        let items = self.client.meta_get_multi(keys, Some(&["f", "c"])).await?;
+        in_order(keys, items, |item| {
+            Some(Shape {
+                flags: item.flags?,
+                version: item.cas?,
+            })
+        })
+    }
+
+    /// Stores a value; `false` if something else is there than what it is to replace.
+    pub(super) async fn put(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        flags: u32,
+        ttl: &str,
+        over: Over,
+    ) -> Result<bool, Failure> {
+        let mode = match over {
+            Over::Nothing => "ME".to_owned(),
+            Over::Version(version) => format!("C{version}"),
+        };
+        let flags = format!("F{flags}");
+        let options = [flags.as_str(), ttl, mode.as_str()];
+        let stored = self
+            .client
+            .meta_set(key, value, false, None, Some(&options));
+        match stored.await {
+            Ok(_) => Ok(true),
+            Err(Error::Protocol(Status::Exists | Status::NotFound | Status::NotStored)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores values where there are none, in one round trip; says for each whether it is stored.
+    pub(super) async fn add_many(
+        &mut self,
+        items: &[(String, Vec<u8>)],
+        flags: u32,
+        ttl: &str,
+    ) -> Result<Vec<bool>, Failure> {
+        let flags = format!("F{flags}");
+        let options = [flags.as_str(), ttl, "ME"];
+        let values: Vec<_> = items
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_slice()))
+            .collect();
+        let refused = self.client.meta_set_multi(&values, Some(&options)).await?;
+        let keys: Vec<_> = items.iter().map(|(key, _)| key.clone()).collect();
+        let refused = in_order(&keys, refused, |_| Some(()))?;
+        Ok(refused
+            .into_iter()
+            .map(|refused| refused.is_none())
+            .collect())
+    }
+
+    /// Deletes the value of this version; `false` if another one is there.
+    pub(super) async fn delete(&mut self, key: &str, version: u64) -> Result<bool, Failure> {
+        let version = format!("C{version}");
+        let options = [version.as_str()];
+        let deleted = self.client.meta_delete(key, false, None, Some(&options));
+        match deleted.await {
+            Ok(_) | Err(Error::Protocol(Status::NotFound)) => Ok(true),
+            Err(Error::Protocol(Status::Exists)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes whatever is there.
+    pub(super) async fn delete_any(&mut self, key: &str) -> Result<(), Failure> {
+        match self.client.delete(key).await {
+            Ok(()) | Err(Error::Protocol(Status::NotFound)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives what is under these keys another time to live.
+    pub(super) async fn touch(&mut self, keys: &[String], ttl: &str) -> Result<(), Failure> {
+        let touched = self.client.meta_get_multi(keys, Some(&[ttl])).await?;
+        in_order(keys, touched, |_| Some(())).map(drop)
+    }
+}
+
+/// The answers in the order of the keys that were asked for. The server leaves out what it does not
+/// have; whatever was not asked for is the answer to something else.
+fn in_order<T>(
+    keys: &[String],
+    items: Vec<MetaValue>,
+    read: impl Fn(MetaValue) -> Option<T>,
+) -> Result<Vec<Option<T>>, Failure> {
+    let mut items = items.into_iter().peekable();
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        let is_its = |item: &MetaValue| item.key.as_deref() == Some(key.as_bytes());
+        found.push(match items.next_if(is_its) {
+            Some(item) => {
+                Some(read(item).ok_or_else(|| unexpected("a value without its version"))?)
+            }
+            None => None,
+        });
+    }
+    match items.next() {
+        None => Ok(found),
+        Some(_) => Err(unexpected("a value that was not asked for")),
+    }
+}
+
+fn unexpected(text: &str) -> Failure {
+    Failure::NoAnswer(text.into())
+}
