@@ -821,10 +821,12 @@ impl Store for MemcachedStore {
         });
         let stats = stats.await?;
         let (target, others) = self.link.server();
-        let mut survey = Survey::default();
-        survey.version = stats.get("version").cloned();
-        survey.memory_limit = text::number(stats.get("limit_maxbytes"));
-        survey.missing = MISSING.iter().map(|line| (*line).to_owned()).collect();
+        let mut survey = Survey {
+            version: stats.get("version").cloned(),
+            memory_limit: text::number(stats.get("limit_maxbytes")),
+            missing: MISSING.iter().map(|line| (*line).to_owned()).collect(),
+            ..Survey::default()
+        };
         if let (Some(Target::Tcp(address)), 1..) = (target, others) {
             survey.address = Some(address.to_string());
             survey.other_servers = vec![format!("{others} more")];
