@@ -83,7 +83,7 @@ pub async fn install_if_missing(database_url: &str) -> Result<(), Failure> {
     let is_there = status.version == Some(version)
         && status.not_followed.is_empty()
         && status.older.is_empty()
-        && RESOURCES.iter().all(|name| is_followed(&name));
+        && RESOURCES.iter().all(is_followed);
     if is_there {
         return Ok(());
     }
