@@ -198,9 +198,11 @@ fn bytes(text: &str) -> Option<usize> {
 fn is_of_a_service(name: &str, value: &str) -> bool {
     let is_link = value.starts_with("tcp://") || value.starts_with("udp://");
     let is_address = value.parse::<std::net::IpAddr>().is_ok();
-    let is_protocol = name.ends_with("_PROTO") && ["tcp", "udp"].contains(&value);
-    let is_port = name.ends_with("_SERVICE_PORT") || name.ends_with("_TCP_PORT");
-    is_link || is_address || is_protocol || is_port
+    let is_protocol = ["tcp", "udp"].contains(&value);
+    let ends_in = |ends: [&str; 2]| ends.iter().any(|end| name.ends_with(end));
+    (is_link && (name.ends_with("_PORT") || name.contains("_PORT_")))
+        || (is_address && ends_in(["_SERVICE_HOST", "_ADDR"]))
+        || (is_protocol && name.ends_with("_PROTO"))
 }
 
 const MEMCACHED: &str = "the address of one server: memcached://host:port or unix:///path";
@@ -888,12 +890,8 @@ mod tests {
             ("CACHE_TTL_USERS", "7"),
         ]);
         let config = config.expect("right");
-        assert_eq!(
-            config.ttl_by_resource.len(),
-            1,
-            "{:?}",
-            config.ttl_by_resource
-        );
+        let users = Duration::from_secs(7);
+        assert_eq!(config.ttl_by_resource.get("users"), Some(&users));
     }
 
     #[test]

@@ -263,10 +263,14 @@ impl World {
             Fault::Failover => self.fail_over().await,
             Fault::Long => self.begin_or_end().await,
             Fault::Bulk => {
-                // Of rows that nobody reads, so that they say nothing of those that are read.
-                let rows = "INSERT INTO cache_outbox (kind, resource, value)
-                    SELECT 'row', 'users', n::text FROM generate_series(100001, 120000) n";
-                self.postgres.psql(&self.url, rows);
+                // Of rows that nobody reads, so that they say nothing of those that are read. What stands behind
+                // them waits for as long as the relay takes for them: 20,000 took a debug build some seconds.
+                let rows = format!(
+                    "INSERT INTO cache_outbox (kind, resource, value)
+                    SELECT 'row', 'users', n::text FROM generate_series(100001, 100000 + {}) n",
+                    setting("OUTBOX_BULK", 2_000)
+                );
+                self.postgres.psql(&self.url, &rows);
             }
         }
         *self.faults.entry(fault).or_default() += 1;
