@@ -39,14 +39,70 @@ impl KeyError {
 ///
 /// A serializer does not see the type of a value. But sets go through `Serializer::collect_seq`,
 /// and the type of that iterator is the set's.
+///
+/// It is the collection itself that counts, and not its elements: a list of maps has an order.
 pub(super) fn is_unordered<I>() -> bool {
-    let name = std::any::type_name::<I>();
-    let modules = ["HashSet", "hash::set::", "hash::map::", "hashbrown::"];
-    modules.iter().any(|module| name.contains(module))
+    let mut name = std::any::type_name::<I>();
+    loop {
+        name = name
+            .trim_start_matches(['&', ' '])
+            .trim_start_matches("mut ");
+        // A slice or a tuple.
+        if name.starts_with(['[', '(']) {
+            return false;
+        }
+        let (path, rest) = name.split_once('<').unwrap_or((name, ""));
+        // An iterator over another one, `set.iter().map(..)`, has the order of that one.
+        if path.starts_with("core::iter::") && !rest.is_empty() {
+            name = rest;
+            continue;
+        }
+        return path.ends_with("HashSet")
+            || path.starts_with("hashbrown::")
+            || [
+                "::hash::set::",
+                "::hash::map::",
+                "::hash_set::",
+                "::hash_map::",
+            ]
+            .iter()
+            .any(|module| path.contains(module));
+    }
 }
 
 impl serde::ser::Error for KeyError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self(Cow::Owned(message.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap, HashSet};
+
+    use super::*;
+
+    struct HashSetId;
+
+    #[test]
+    fn only_the_collection_itself_may_have_no_order() {
+        fn of<I: IntoIterator>(_: &I) -> bool {
+            is_unordered::<I>()
+        }
+        let (set, map) = (HashSet::from([vec![1]]), HashMap::from([(1, 2)]));
+        assert!(of(&&set) && of(&set.iter()) && of(&set.iter().map(Vec::len)));
+        assert!(of(&map.keys()) && of(&map.values()) && of(&map.iter()));
+        assert!(is_unordered::<&others::AHashSet>());
+        assert!(!is_unordered::<&Vec<HashMap<u8, u8>>>());
+        assert!(!is_unordered::<&[HashSet<u8>]>());
+        assert!(!is_unordered::<Vec<(u8, HashMap<u8, u8>)>>());
+        assert!(!is_unordered::<BTreeMap<u8, HashSet<u8>>>());
+        assert!(!is_unordered::<&Vec<HashSetId>>());
+        let list = [HashSet::from([1])];
+        assert!(!of(&list.iter().map(HashSet::len)));
+    }
+
+    mod others {
+        pub(super) struct AHashSet;
     }
 }

@@ -778,3 +778,33 @@ async fn a_block_from_a_macro_is_a_body() {
         })
         .await;
 }
+
+#[cached(resource = "rows-of-maps", cache = cache, key(rows))]
+async fn first_key(cache: &Cache, rows: Vec<HashMap<String, u8>>) -> Option<String> {
+    rows.first()?.keys().next().cloned()
+}
+
+#[cached(resource = "rows-of-sets", cache = cache, key(rows))]
+async fn first_member(cache: &Cache, rows: &[HashSet<u8>]) -> Option<u8> {
+    rows.first()?.iter().next().copied()
+}
+
+/// The maps have no order; the list has.
+#[tokio::test]
+async fn a_list_of_maps_or_sets_keeps_its_order() {
+    let cache = TestCache::new();
+    let map = |key: &str| HashMap::from([(key.to_owned(), 1)]);
+    let rows = vec![map("a"), map("b")];
+    let back: Vec<_> = rows.iter().rev().cloned().collect();
+    for _ in 0..2 {
+        assert_eq!(first_key(&cache, rows.clone()).await.as_deref(), Some("a"));
+        assert_eq!(first_key(&cache, back.clone()).await.as_deref(), Some("b"));
+    }
+    assert!(is_hit(status(first_key(&cache, rows)).await));
+    let sets = [HashSet::from([1]), HashSet::from([2])];
+    let back = [sets[1].clone(), sets[0].clone()];
+    for _ in 0..2 {
+        assert_eq!(first_member(&cache, &sets).await, Some(1));
+        assert_eq!(first_member(&cache, &back).await, Some(2));
+    }
+}
