@@ -145,9 +145,15 @@ pub(crate) fn invalidates(
     );
     let mut writes_through = Vec::new();
     if args.after_commit.value() != Some(&true) {
-        let parts = transactions::parts(&item, &args.autocommit);
+        let parts = transactions::parts(&item, &args.autocommit, |_| false);
         transactions::refuse_writes(&parts, errors);
-        writes_through = transactions::to_ask(&item, &args.autocommit);
+        let ids = args.targets.iter().filter_map(|target| target.id.value());
+        let ids: Vec<_> = ids
+            .chain(args.targets.iter().filter_map(|target| target.ids.value()))
+            .filter_map(only_ident)
+            .cloned()
+            .collect();
+        writes_through = transactions::to_ask(&item, &args.autocommit, &ids);
     } else if let Some(autocommit) = args.autocommit.key() {
         let message = "`autocommit` has no place beside `after_commit`, which is for functions inside a transaction; keep one of them";
         errors.on(autocommit, message);
@@ -217,8 +223,10 @@ pub(crate) fn invalidates(
 /// Data that a caller's transaction has not committed must not be cached for others.
 fn uncommitted(args: &CachedArgs, item: &Item, errors: &mut Errors) {
     let (bindings, _) = item.bindings();
-    transactions::named(&args.autocommit, &args.skip, &bindings, false, errors);
-    let parts = transactions::parts(item, &args.autocommit);
+    let has_self = item.sig.receiver().is_some();
+    transactions::named(&args.autocommit, &args.skip, &bindings, has_self, errors);
+    let is_in_key = |name: &Ident| !is_left_out(args, name);
+    let parts = transactions::parts(item, &args.autocommit, is_in_key);
     transactions::refuse_reads(&parts, errors);
     // With these two options mutable borrows are refused elsewhere.
     if args.swr.is_absent() && args.timeout.is_absent() {
@@ -383,6 +391,14 @@ fn absence(cache_none: Setting<bool>, none_ttl: Setting<Ttl>, errors: &mut Error
     none_ttl
         .into_value()
         .map_or(Absence::ByDefault, Absence::KeptFor)
+}
+
+/// The name that an expression is, if it is nothing else.
+fn only_ident(value: &Expr) -> Option<&Ident> {
+    match value {
+        Expr::Path(path) => path.path.get_ident(),
+        _ => None,
+    }
 }
 
 fn target(

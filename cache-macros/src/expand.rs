@@ -18,8 +18,8 @@ use syn::{Expr, ExprReference, Token, Type};
 use crate::args::{Name, Tag, Ttl};
 use crate::item::{Form, Item, is_plain, ungrouped};
 use crate::model::{
-    Absence, AfterResult, Batch, BatchBy, CachedFn, Copies, Depends, Env, InvalidatesFn, Key, On,
-    Op, Part, Rows, Target, Typing,
+    Absence, AfterResult, Asked, AskedOf, Batch, BatchBy, CachedFn, Copies, Depends, Env,
+    InvalidatesFn, Key, On, Op, Part, Rows, Target, Typing,
 };
 use crate::words;
 
@@ -86,10 +86,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         .map(|context| quote_spanned!(mixed()=> .context(&#context)));
     let context =
         context.map(|context| quote_spanned!(mixed()=> let #context = __crt::LoadContext::new();));
-    let checks = reads_through.iter().map(|value| {
-        let place = mixed().located_at(value.span());
-        quote_spanned!(place=> __crt::through(#value).committed();)
-    });
+    let checks = reads_through.iter().map(|it| it.check("committed"));
     let before = checks.chain(context).collect::<TokenStream>();
     let call = quote_spanned! {mixed().located_at(item.output_place())=>
         #shape.#read(#cache &__CRT, #resource, #ids |__p| __p #plan) #unless #says
@@ -113,6 +110,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
 //     use ::cache_runtime::__private as __crt;
 //     #[used] ..
 //     static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
+//     __crt::through_type::<NewUser>().settled();
 //     __crt::Shape::<Result<User, DbError>>::OF
 //         .write(&__CRT, |__p| __p.resource("users").resource("teams"))
 //         .rejected(|e| matches!(e, DbError::Conflict))
@@ -134,10 +132,7 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
         result,
         on,
     } = function;
-    let checks = writes_through.iter().map(|value| {
-        let place = mixed().located_at(value.span());
-        quote_spanned!(place=> __crt::through(#value).settled();)
-    });
+    let checks = writes_through.iter().map(|it| it.check("settled"));
     let checks: TokenStream = checks.collect();
     let tags: TokenStream = tags.iter().map(Tag::call).collect();
     let known_before = targets.iter().map(Target::before);
@@ -161,6 +156,27 @@ pub(crate) fn invalidates(function: InvalidatesFn) -> TokenStream {
     };
     let run = inline(&item, "run", None);
     function_around(&item, &env, "invalidates", &words, Some(checks), call, run)
+}
+
+impl Asked {
+    /// Asks the compiler, which refuses the type or accepts it by `method`.
+    fn check(&self, method: &str) -> TokenStream {
+        let Asked { cfg, what } = self;
+        let place = match what {
+            AskedOf::Value(value) => value.span(),
+            AskedOf::Type(ty) => ty.span(),
+        };
+        let place = mixed().located_at(place);
+        let method = syn::Ident::new(method, place);
+        match what {
+            AskedOf::Value(value) => {
+                quote_spanned!(place=> #(#cfg)* __crt::through(#value).#method();)
+            }
+            AskedOf::Type(ty) => {
+                quote_spanned!(place=> #(#cfg)* __crt::through_type::<#ty>().#method();)
+            }
+        }
+    }
 }
 
 /// `run(body)`, for a body that lives no longer than the call.

@@ -209,8 +209,9 @@ use crate::item::Item;
 /// parameter is refused if its type or trait bound is named like a transaction, a connection or an
 /// executor of SQLx, SeaORM, Diesel or a driver (`Transaction`, `&mut PgConnection`,
 /// `PoolConnection`, `impl PgExecutor<'_>`, `C: ConnectionTrait`), or if it is a `&mut` that is not
-/// in the key, except for types such as `String` and `Vec`. A pool by reference is allowed, with
-/// `skip(pool)`. Nothing checks what callers pass.
+/// in the key, except for types such as `String` and `Vec`. With the feature `sqlx` the compiler
+/// also looks behind aliases and the program's own traits, into containers and locks, and at
+/// `self`. A pool by reference is allowed, with `skip(pool)`. Nothing checks what callers pass.
 ///
 /// ```
 /// # use cache_runtime::cached;
@@ -881,7 +882,8 @@ pub fn cache_defaults(args: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// `autocommit(executor)`, or several names: declares that no caller passes a transaction in this
 /// parameter, or a connection that is in one. Each statement commits by itself before the function
-/// returns. Nothing checks that.
+/// returns. Nothing checks that. `autocommit(self)` declares it of a connection that `self` is or
+/// holds.
 ///
 /// ```
 /// # use cache_runtime::invalidates;

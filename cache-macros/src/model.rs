@@ -3,7 +3,7 @@
 //! Its values can't contradict each other, so `expand` has no errors to report.
 
 use proc_macro2::Span;
-use syn::{Expr, Ident, LitStr, Path, Token, Type};
+use syn::{Attribute, Expr, Ident, LitStr, Path, Token, Type};
 
 use crate::args::{Codec, Name, Tag, Ttl};
 use crate::item::{Binding, Item};
@@ -37,7 +37,22 @@ pub(crate) struct CachedFn {
     /// The values around the call that the key contains.
     pub(crate) include_context: Vec<LitStr>,
     /// Parameters that may be a connection under an unknown name.
-    pub(crate) reads_through: Vec<Expr>,
+    pub(crate) reads_through: Vec<Asked>,
+}
+
+/// What may be a connection under an unknown name. The compiler is asked for its type.
+#[derive(PartialEq)]
+pub(crate) struct Asked {
+    /// The conditions of the parameter.
+    pub(crate) cfg: Vec<Attribute>,
+    pub(crate) what: AskedOf,
+}
+
+/// How the compiler is asked: by a value if its type can't be written.
+#[derive(PartialEq)]
+pub(crate) enum AskedOf {
+    Value(Expr),
+    Type(Type),
 }
 
 /// A further dependency of a value.
@@ -104,7 +119,7 @@ pub(crate) struct InvalidatesFn {
     /// Whether the function takes part in its caller's transaction.
     pub(crate) after_commit: bool,
     /// Parameters, borrowed, that may be a connection. The compiler knows their types.
-    pub(crate) writes_through: Vec<Expr>,
+    pub(crate) writes_through: Vec<Asked>,
     /// Given if some target's rows are [`Rows::OfResult`].
     pub(crate) result: Option<AfterResult>,
     pub(crate) on: On,

@@ -5,7 +5,9 @@ pub use crate::call::each::each;
 pub use crate::call::read::{Batch, LoadContext, Read, ReadPlan};
 pub use crate::call::tag::part;
 pub use crate::call::write::{Write, WritePlan};
-pub use crate::integrations::settled::{CommitsByItself, ReadsWhatIsCommitted, through};
+pub use crate::integrations::settled::{
+    CommitsByItself, Holds, ReadsWhatIsCommitted, through, through_type,
+};
 pub use crate::key::{Argument, argument};
 use crate::registry::Role;
 #[cfg(feature = "map")]

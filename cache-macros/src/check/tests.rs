@@ -657,6 +657,10 @@ fn transactions_connections_and_executors_are_known_by_type_and_bound() {
             "PgConnection",
         ),
         ("", "e: impl AsMut<PgConnection>", "", "PgConnection"),
+        ("", "all: Vec<&mut PgConnection>", "", "PgConnection"),
+        ("", "all: &mut [PgConnection]", "", "PgConnection"),
+        ("", "all: [&mut PgConnection; 2]", "", "PgConnection"),
+        ("", "tx: State<Transaction<'_, Db>>", "", "Transaction"),
         ("<'e, E: Executor<'e>>", "e: E", "", "E"),
         ("<C: ConnectionTrait>", "e: &C", "", "C"),
         (
@@ -712,12 +716,32 @@ fn pools_and_data_are_no_transactions() {
         ("", "client: &tokio_postgres::Client"),
         ("", "tx: &Tx"),
         ("", "tx: mpsc::Sender<Transaction>"),
+        ("", "paid: Vec<Transaction>"),
+        ("", "paid: &mut Vec<BankTransaction>"),
+        ("", "paid: Page<Transaction>"),
         ("", "connection: &ConnectionInfo"),
         ("<T: Serialize>", "value: T"),
         ("", "by: impl AsRef<str>"),
     ] {
         assert_mistakes(&beside_the_key(generics, parameter, ""), &[]);
     }
+}
+
+#[test]
+fn data_in_the_key_is_no_transaction_because_of_its_name() {
+    let item = "async fn report(of: BankTransaction, to: &Transaction) -> User { x }";
+    signature(item, &[]);
+    cached(
+        "key(of)",
+        item,
+        &[(
+            "Transaction",
+            "what is read through a transaction may never be committed, and would be served to everybody; \
+         read from the pool or, if no caller is in a transaction, add `autocommit(to)`",
+        )],
+    );
+    let item = "async fn report(of: &mut Tx, to: DatabaseTransaction) -> User { x }";
+    assert_eq!(cached_mistakes(USERS, item).len(), 2);
 }
 
 #[test]

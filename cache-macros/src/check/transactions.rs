@@ -7,18 +7,20 @@
 //! connection. A pool is none of these: each of its statements commits by itself.
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
+use quote::ToTokens as _;
 use syn::ext::IdentExt as _;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{
-    Expr, FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, PathSegment, Token,
-    Type, TypeParamBound, WherePredicate, parse_quote_spanned,
+    Expr, FnArg, GenericArgument, GenericParam, Ident, Pat, PathArguments, PathSegment,
+    ReceiverKind, Token, Type, TypeParamBound, TypePath, WherePredicate, parse_quote_spanned,
 };
 
 use super::values::no_such_parameter;
 use crate::args::Setting;
 use crate::diag::Errors;
-use crate::item::{Binding, Item, is_builtin};
+use crate::item::{Binding, Item, bindings_of, is_builtin, ungrouped};
+use crate::model::{Asked, AskedOf};
 
 /// A parameter that may be part of a transaction.
 pub(super) struct Part {
@@ -29,8 +31,13 @@ pub(super) struct Part {
     what: &'static str,
 }
 
-/// All such parameters, except those that `autocommit` names.
-pub(super) fn parts(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Part> {
+/// All such parameters, except those that `autocommit` names. `is_in_key` tells those that are in
+/// the key, which are data.
+pub(super) fn parts(
+    item: &Item,
+    autocommit: &Setting<Vec<Ident>>,
+    is_in_key: impl Fn(&Ident) -> bool,
+) -> Vec<Part> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
     for input in &item.sig.inputs {
@@ -45,7 +52,11 @@ pub(super) fn parts(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Part> 
             let mut permitted = permitted.iter();
             permitted.any(|permitted| permitted.unraw() == name.unraw())
         });
-        if !is_permitted && let Some((place, what)) = found(&parameter.ty, false, item) {
+        let at = Place {
+            is_exclusive: false,
+            is_data: name.is_some_and(&is_in_key),
+        };
+        if !is_permitted && let Some((place, what)) = found(&parameter.ty, at, item) {
             parts.push(Part {
                 parameter: name.cloned(),
                 place,
@@ -105,40 +116,14 @@ pub(super) fn refuse_writes(parts: &[Part], errors: &mut Errors) {
     }
 }
 
-/// `#[invalidates]`: the arguments that may be a connection under an unknown name, an alias or a
-/// trait of the program. The compiler is asked for their types.
-pub(super) fn to_ask(item: &Item, autocommit: &Setting<Vec<Ident>>) -> Vec<Expr> {
+/// `#[invalidates]`: what may be a connection under an unknown name, an alias or a trait of the
+/// program. The compiler is asked for the types. `rows` are the parameters that are ids: an id is
+/// no connection.
+pub(super) fn to_ask(item: &Item, autocommit: &Setting<Vec<Ident>>, rows: &[Ident]) -> Vec<Asked> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
-    let mut asked = Vec::new();
-    for input in &item.sig.inputs {
-        if let FnArg::Typed(parameter) = input
-            && let Pat::Ident(pat) = &*parameter.pat
-            && pat.by_ref.is_none()
-            && parameter
-                .attrs
-                .iter()
-                .all(|attr| !attr.path().is_ident("cfg"))
-            && !permitted
-                .iter()
-                .any(|name| name.unraw() == pat.ident.unraw())
-        {
-            let name = &pat.ident;
-            match &*parameter.ty {
-                Type::Reference(reference)
-                    if reference.mutability.is_some() && !is_plain(&reference.elem)
-                        || may_execute(&reference.elem, item) =>
-                {
-                    let place = reference.elem.span();
-                    asked.push(parse_quote_spanned!(place=> &*#name));
-                }
-                ty if borrows(ty) || may_execute(ty, item) => {
-                    asked.push(parse_quote_spanned!(ty.span()=> &#name));
-                }
-                _ => {}
-            }
-        }
-    }
-    if !permitted.iter().any(|name| name == "self") {
+    let mut asked = of_parameters(item, permitted, |name| !rows.contains(name));
+    if !names_self(permitted) {
+        asked.extend(of_receiver(item));
         asked.extend(of_self(item));
     }
     asked
@@ -150,79 +135,241 @@ pub(super) fn to_ask_of_reads(
     item: &Item,
     autocommit: &Setting<Vec<Ident>>,
     is_left_out: impl Fn(&Ident) -> bool,
-) -> Vec<Expr> {
+) -> Vec<Asked> {
     let permitted = autocommit.value().map(Vec::as_slice).unwrap_or_default();
-    let is_asked = |name: &Ident| is_left_out(name) && !permitted.contains(name);
-    let mut asked = Vec::new();
+    let mut asked = of_parameters(item, permitted, is_left_out);
+    if !names_self(permitted) {
+        asked.extend(of_receiver(item));
+    }
+    asked
+}
+
+fn names_self(names: &[Ident]) -> bool {
+    names.iter().any(|name| name == "self")
+}
+
+/// What to ask about the parameters that `concerns` selects, each type once.
+fn of_parameters(
+    item: &Item,
+    permitted: &[Ident],
+    concerns: impl Fn(&Ident) -> bool,
+) -> Vec<Asked> {
+    let mut asked: Vec<Asked> = Vec::new();
     for input in &item.sig.inputs {
-        if let FnArg::Typed(parameter) = input
-            && let Pat::Ident(pat) = &*parameter.pat
-            && is_asked(&pat.ident)
-            && found(&parameter.ty, false, item).is_none()
-            && !parameter.attrs.iter().any(|it| it.path().is_ident("cfg"))
-        {
-            let name = &pat.ident;
-            match &*parameter.ty {
-                Type::Reference(reference)
-                    if reference.mutability.is_some() || may_execute(&reference.elem, item) =>
-                {
-                    let place = reference.elem.span();
-                    asked.push(parse_quote_spanned!(place=> &*#name));
+        let FnArg::Typed(parameter) = input else {
+            continue;
+        };
+        let attrs = parameter.attrs.iter();
+        let when: Vec<_> = attrs.filter(|it| it.path().is_ident("cfg")).collect();
+        for (pat, ty) in parts_of(&parameter.pat, &parameter.ty) {
+            let names = bindings_of(pat);
+            let is_permitted = names
+                .iter()
+                .any(|name| permitted.iter().any(|permitted| name.is(permitted)));
+            if is_permitted || !names.iter().any(|name| concerns(&name.ident)) {
+                continue;
+            }
+            let mut add = |what| {
+                let cfg = when.iter().map(|attr| (*attr).clone()).collect();
+                let new = Asked { cfg, what };
+                if !asked.contains(&new) {
+                    asked.push(new);
                 }
-                ty if borrows(ty) || may_execute(ty, item) || may_be_an_alias(ty) => {
-                    asked.push(parse_quote_spanned!(ty.span()=> &#name));
-                }
-                _ => {}
+            };
+            if let Some(value) = with_bounds(pat, ty) {
+                add(AskedOf::Value(value));
+                continue;
+            }
+            let mut leaves = Vec::new();
+            aliases(ty, item, &mut leaves);
+            for leaf in leaves {
+                add(AskedOf::Type(leaf.clone()));
             }
         }
     }
     asked
 }
 
-/// Whether a type's name may be an alias. Those of pools and pointers are not.
-fn may_be_an_alias(ty: &Type) -> bool {
-    let Type::Path(path) = ty else {
-        return false;
-    };
-    path.path.segments.last().is_some_and(|last| {
-        let name = last.ident.to_string();
-        last.arguments.is_empty() && !name.ends_with("Pool") && !is_plain(ty)
-    })
-}
-
-/// Whether a type has a lifetime, like a transaction.
-fn borrows(ty: &Type) -> bool {
-    let Type::Path(path) = ty else {
-        return false;
-    };
-    path.path.segments.last().is_some_and(|last| {
-        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
-            return false;
-        };
-        let mut arguments = arguments.args.iter();
-        last.ident != "Cow" && arguments.any(|it| matches!(it, GenericArgument::Lifetime(_)))
-    })
-}
-
-/// Whether a type has trait bounds, one of which may be that of an executor.
-fn may_execute(ty: &Type, item: &Item) -> bool {
-    match ty {
-        Type::ImplTrait(bounded) => any_unknown(&bounded.bounds),
-        Type::Path(path) => path.path.get_ident().is_some_and(|name| {
-            let generics = &item.sig.generics;
-            let declared = generics.params.iter().filter_map(|param| match param {
-                GenericParam::Type(param) if param.ident == *name => Some(&param.bounds),
-                _ => None,
-            });
-            let predicates = generics.where_clause.iter().flat_map(|w| &w.predicates);
-            let conditions = predicates.filter_map(|predicate| match predicate {
-                WherePredicate::Type(of) if is_of(&of.bounded_ty, name) => Some(&of.bounds),
-                _ => None,
-            });
-            declared.chain(conditions).any(any_unknown)
-        }),
-        _ => false,
+/// A pattern and its type, or the elements of a tuple of patterns with theirs.
+fn parts_of<'a>(pat: &'a Pat, ty: &'a Type) -> Vec<(&'a Pat, &'a Type)> {
+    match (pat, ungrouped(ty)) {
+        (Pat::Paren(paren), ty) => parts_of(&paren.pat, ty),
+        (Pat::Tuple(pats), Type::Tuple(types))
+            if pats.elems.len() == types.elems.len()
+                && !pats.elems.iter().any(|pat| matches!(pat, Pat::Rest(_))) =>
+        {
+            let elems = pats.elems.iter().zip(&types.elems);
+            elems.flat_map(|(pat, ty)| parts_of(pat, ty)).collect()
+        }
+        (_, ty) => vec![(pat, ty)],
     }
+}
+
+/// The value to ask about if its type is `impl Trait`, which can't be written elsewhere.
+fn with_bounds(pat: &Pat, ty: &Type) -> Option<Expr> {
+    let Pat::Ident(pat) = pat else {
+        return None;
+    };
+    let name = (pat.by_ref.is_none() && pat.subpat.is_none()).then_some(&pat.ident)?;
+    let (bounded, value): (_, Expr) = match ty {
+        Type::Reference(reference) => {
+            let place = reference.elem.span();
+            (&*reference.elem, parse_quote_spanned!(place=> &*#name))
+        }
+        ty => (ty, parse_quote_spanned!(ty.span()=> &#name)),
+    };
+    match ungrouped(bounded) {
+        Type::ImplTrait(bounded) if any_unknown(&bounded.bounds) => Some(value),
+        _ => None,
+    }
+}
+
+/// The types in a type that may be aliases of a connection, or parameters that stand for one.
+/// References and the usual containers are looked into; the names of standard types and of pools
+/// are no aliases.
+fn aliases<'a>(ty: &'a Type, item: &Item, found: &mut Vec<&'a Type>) {
+    match ty {
+        // As a whole, since a bound may be that of a reference: `&'e mut C: Executor<'e>`.
+        Type::Reference(reference)
+            if reference.mutability.is_some() && is_alias(&reference.elem, item) =>
+        {
+            found.push(ty);
+        }
+        Type::Reference(reference) => aliases(&reference.elem, item, found),
+        Type::Paren(paren) => aliases(&paren.elem, item, found),
+        Type::Group(group) => aliases(&group.elem, item, found),
+        Type::Slice(slice) => aliases(&slice.elem, item, found),
+        Type::Array(array) => aliases(&array.elem, item, found),
+        Type::Tuple(tuple) => tuple.elems.iter().for_each(|ty| aliases(ty, item, found)),
+        Type::Path(path) => {
+            if is_alias(ty, item) {
+                found.push(ty);
+            }
+            let last = path.path.segments.last();
+            let is_pool = |last: &&PathSegment| last.ident.to_string().ends_with("Pool");
+            for ty in last
+                .filter(|it| !is_pool(it))
+                .into_iter()
+                .flat_map(types_in)
+            {
+                aliases(ty, item, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether a type's name may be an alias of a connection.
+fn is_alias(ty: &Type, item: &Item) -> bool {
+    let Type::Path(path) = ungrouped(ty) else {
+        return false;
+    };
+    let Some(last) = path.path.segments.last() else {
+        return false;
+    };
+    let name = last.ident.to_string();
+    !name.ends_with("Pool")
+        && !STANDARD.contains(&name.as_str())
+        && !is_plain(ty)
+        && !is_bounded_by_known(path, item)
+        && !mentions_impl(ty)
+}
+
+/// The types among the generic arguments of a path's last part.
+fn types_in(segment: &PathSegment) -> impl Iterator<Item = &Type> {
+    let arguments = match &segment.arguments {
+        PathArguments::AngleBracketed(arguments) => Some(&arguments.args),
+        _ => None,
+    };
+    let arguments = arguments.into_iter().flatten();
+    arguments.filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    })
+}
+
+/// The names of generic standard types, which are no aliases themselves.
+const STANDARD: [&str; 21] = [
+    "Arc",
+    "BinaryHeap",
+    "Box",
+    "Cell",
+    "Cow",
+    "Duration",
+    "LinkedList",
+    "ManuallyDrop",
+    "Mutex",
+    "MutexGuard",
+    "OnceCell",
+    "Option",
+    "PhantomData",
+    "Pin",
+    "Rc",
+    "RefCell",
+    "RefMut",
+    "Result",
+    "RwLock",
+    "Uuid",
+    "Weak",
+];
+
+/// Whether a type is a parameter of the function itself, and has no bound but known ones. The
+/// bounds of a block's parameters can't be seen here.
+fn is_bounded_by_known(path: &TypePath, item: &Item) -> bool {
+    path.path.get_ident().is_some_and(|name| {
+        item.type_params().any(|param| param == name)
+            && bounds_of(name, item).all(|bounds| !any_unknown(bounds))
+    })
+}
+
+/// The bounds of a type parameter of the function: at its declaration, and in the `where` clause,
+/// where they may be those of a reference to it.
+fn bounds_of<'a>(
+    name: &'a Ident,
+    item: &'a Item,
+) -> impl Iterator<Item = &'a Punctuated<TypeParamBound, Token![+]>> {
+    let generics = &item.sig.generics;
+    let declared = generics.params.iter().filter_map(move |param| match param {
+        GenericParam::Type(param) if param.ident == *name => Some(&param.bounds),
+        _ => None,
+    });
+    let predicates = generics.where_clause.iter().flat_map(|w| &w.predicates);
+    let conditions = predicates.filter_map(move |predicate| match predicate {
+        WherePredicate::Type(of) if is_of(&of.bounded_ty, name) => Some(&of.bounds),
+        _ => None,
+    });
+    declared.chain(conditions)
+}
+
+/// Whether `impl Trait` is somewhere in a type, which then can't be written elsewhere.
+fn mentions_impl(ty: &Type) -> bool {
+    fn any(tokens: TokenStream) -> bool {
+        tokens.into_iter().any(|token| match token {
+            TokenTree::Ident(word) => word == "impl",
+            TokenTree::Group(group) => any(group.stream()),
+            _ => false,
+        })
+    }
+    any(ty.to_token_stream())
+}
+
+/// The type of `self`, if it can be used as a connection: behind `&mut`, or by value.
+fn of_receiver(item: &Item) -> Option<Asked> {
+    let receiver = item.sig.receiver()?;
+    let place = receiver.self_token.span;
+    let ty = match &receiver.kind {
+        ReceiverKind::Value => parse_quote_spanned!(place=> Self),
+        ReceiverKind::Reference(_, _, Some(_)) => parse_quote_spanned!(place=> &mut Self),
+        ReceiverKind::Typed(_, ty) => match ungrouped(ty) {
+            ty @ Type::Reference(reference) if reference.mutability.is_some() => ty.clone(),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(Asked {
+        cfg: Vec::new(),
+        what: AskedOf::Type(ty),
+    })
 }
 
 /// Whether one of the traits is neither a standard one nor one of serde.
@@ -265,9 +412,9 @@ fn any_unknown(bounds: &Punctuated<TypeParamBound, Token![+]>) -> bool {
     })
 }
 
-/// The fields of `self` that the body uses and that are named like a connection.
-fn of_self(item: &Item) -> Vec<Expr> {
-    const NAMES: [&str; 9] = [
+/// The fields of `self` that the body uses and whose names end like that of a connection.
+fn of_self(item: &Item) -> impl Iterator<Item = Asked> {
+    const ENDINGS: [&str; 11] = [
         "tx",
         "txn",
         "trx",
@@ -277,7 +424,14 @@ fn of_self(item: &Item) -> Vec<Expr> {
         "executor",
         "link",
         "session",
+        "db",
+        "database",
     ];
+    fn is_like_one(field: &Ident) -> bool {
+        let name = field.to_string();
+        let last = name.rsplit('_').next();
+        last.is_some_and(|last| ENDINGS.contains(&last))
+    }
     fn collect(tokens: TokenStream, found: &mut Vec<(Ident, Ident)>) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let is_dot = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(dot)) if dot.as_char() == '.');
@@ -288,7 +442,7 @@ fn of_self(item: &Item) -> Vec<Expr> {
                         if group.delimiter() == Delimiter::Parenthesis);
                     if let Some(TokenTree::Ident(field)) = tokens.get(at + 2)
                         && !called
-                        && NAMES.iter().any(|name| field == name)
+                        && is_like_one(field)
                         && !found.iter().any(|(_, known)| known == field)
                     {
                         found.push((this.clone(), field.clone()));
@@ -299,17 +453,18 @@ fn of_self(item: &Item) -> Vec<Expr> {
             }
         }
     }
-    if !matches!(item.sig.inputs.first(), Some(FnArg::Receiver(_))) {
-        return Vec::new();
-    }
     let mut found = Vec::new();
-    collect(item.body.stream(), &mut found);
-    let field = |(this, field): &(Ident, Ident)| parse_quote_spanned!(field.span()=> &#this.#field);
-    found.iter().map(field).collect()
+    if item.sig.receiver().is_some() {
+        collect(item.body.stream(), &mut found);
+    }
+    found.into_iter().map(|(this, field)| Asked {
+        cfg: Vec::new(),
+        what: AskedOf::Value(parse_quote_spanned!(field.span()=> &#this.#field)),
+    })
 }
 
-/// Whether the names in `autocommit(..)` are those of parameters. In a write, `self` is allowed
-/// too, for a connection that `self` holds.
+/// Whether the names in `autocommit(..)` are those of parameters. `self` is allowed too, for a
+/// connection that `self` is or holds.
 pub(super) fn named(
     autocommit: &Setting<Vec<Ident>>,
     skip: &Setting<Vec<Ident>>,
@@ -348,19 +503,41 @@ const TRANSACTION: &str = "a transaction";
 const CONNECTION: &str = "a connection";
 const EXECUTOR: &str = "an executor";
 
+/// What is known of a place in a parameter's type.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Behind a `&mut` or in a lock.
+    is_exclusive: bool,
+    /// Part of the key, or one of several in a collection: more likely data of the program, such as
+    /// the transactions of a bank.
+    is_data: bool,
+}
+
+impl Place {
+    const ONE_OF_MANY: Self = Self {
+        is_exclusive: false,
+        is_data: true,
+    };
+}
+
 /// The part of a type that may be in a transaction: its place, and its name in messages.
-/// `is_exclusive` if it is behind a `&mut` or in a lock.
-fn found(ty: &Type, is_exclusive: bool, item: &Item) -> Option<(Span, &'static str)> {
+fn found(ty: &Type, at: Place, item: &Item) -> Option<(Span, &'static str)> {
     match ty {
-        Type::Reference(reference) => {
-            let is_exclusive = is_exclusive || reference.mutability.is_some();
-            found(&reference.elem, is_exclusive, item)
+        Type::Reference(reference) if reference.mutability.is_some() => {
+            let at = Place {
+                is_exclusive: true,
+                ..at
+            };
+            found(&reference.elem, at, item)
         }
-        Type::Paren(paren) => found(&paren.elem, is_exclusive, item),
-        Type::Group(group) => found(&group.elem, is_exclusive, item),
+        Type::Reference(reference) => found(&reference.elem, at, item),
+        Type::Paren(paren) => found(&paren.elem, at, item),
+        Type::Group(group) => found(&group.elem, at, item),
+        Type::Slice(slice) => found(&slice.elem, Place::ONE_OF_MANY, item),
+        Type::Array(array) => found(&array.elem, Place::ONE_OF_MANY, item),
         Type::Tuple(tuple) => {
             let mut elems = tuple.elems.iter();
-            elems.find_map(|elem| found(elem, is_exclusive, item))
+            elems.find_map(|elem| found(elem, at, item))
         }
         Type::ImplTrait(bounded) => of_bounds(&bounded.bounds),
         Type::TraitObject(bounded) => of_bounds(&bounded.bounds),
@@ -370,20 +547,19 @@ fn found(ty: &Type, is_exclusive: bool, item: &Item) -> Option<(Span, &'static s
             if let Some(what) = generic.and_then(|name| of_parameter(name, item)) {
                 return Some((last.ident.span(), what));
             }
-            if let Some(what) = of_type(last, is_exclusive) {
+            if let Some(what) = of_type(last, at) {
                 return Some((last.ident.span(), what));
             }
-            inside(last).and_then(|(is_lock, mut types)| {
-                types.find_map(|ty| found(ty, is_exclusive || is_lock, item))
-            })
+            let (at, mut types) = inside(last, at)?;
+            types.find_map(|ty| found(ty, at, item))
         }
         _ => None,
     }
 }
 
-/// The types inside a type that gives access to its content, and whether that access is mutable. A
-/// pool is no such type.
-fn inside(segment: &PathSegment) -> Option<(bool, impl Iterator<Item = &Type>)> {
+/// The types inside a type that may give access to its content, and what is known of their place.
+/// A pool and a channel are no such types.
+fn inside(segment: &PathSegment, at: Place) -> Option<(Place, impl Iterator<Item = &Type>)> {
     let name = segment.ident.to_string();
     let is_lock = [
         "Mutex",
@@ -398,28 +574,36 @@ fn inside(segment: &PathSegment) -> Option<(bool, impl Iterator<Item = &Type>)> 
     ]
     .contains(&name.as_str());
     let is_wrapper = ["Option", "Box", "Arc", "Rc", "Pin", "Cow"].contains(&name.as_str());
-    let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
-        return None;
+    let gives_none = ["Pool", "Sender", "Receiver", "PhantomData", "Manager", "Fn"]
+        .iter()
+        .any(|ending| name.ends_with(ending));
+    let at = match (is_lock, is_wrapper) {
+        (true, _) => Place {
+            is_exclusive: true,
+            ..at
+        },
+        (_, true) => at,
+        _ => Place::ONE_OF_MANY,
     };
-    let types = arguments.args.iter().filter_map(|argument| match argument {
-        GenericArgument::Type(ty) => Some(ty),
-        _ => None,
-    });
-    (is_lock || is_wrapper).then_some((is_lock, types))
+    (!gives_none).then(|| (at, types_in(segment)))
 }
 
 /// The name in messages for a type of this name.
-fn of_type(segment: &PathSegment, is_exclusive: bool) -> Option<&'static str> {
+fn of_type(segment: &PathSegment, at: Place) -> Option<&'static str> {
+    const DRIVERS: [&str; 6] = ["Pg", "Sqlite", "MySql", "Mysql", "Mssql", "Any"];
     let name = segment.ident.to_string();
-    if name.ends_with("Transaction") {
+    // With a lifetime it borrows from its connection; without one it may be any data.
+    let borrows = matches!(&segment.arguments, PathArguments::AngleBracketed(arguments)
+        if arguments.args.iter().any(|argument| matches!(argument, GenericArgument::Lifetime(_))));
+    let is_exclusive = at.is_exclusive;
+    if let Some(of) = name.strip_suffix("Transaction")
+        && (!at.is_data || is_exclusive || borrows || of == "Database" || DRIVERS.contains(&of))
+    {
         return Some(TRANSACTION);
     }
     if name.ends_with("Executor") && (is_exclusive || name.starts_with("Database")) {
         return Some(EXECUTOR);
     }
-    // With a lifetime it borrows from its connection; without one it may be any data.
-    let borrows = matches!(&segment.arguments, PathArguments::AngleBracketed(arguments)
-        if arguments.args.iter().any(|argument| matches!(argument, GenericArgument::Lifetime(_))));
     if ["Tx", "Txn", "Trx"]
         .iter()
         .any(|short| name.ends_with(short))
@@ -428,12 +612,11 @@ fn of_type(segment: &PathSegment, is_exclusive: bool) -> Option<&'static str> {
         return Some(TRANSACTION);
     }
     // SeaORM's `DatabaseConnection` is a pool, and a shared connection can't begin a transaction.
-    let drivers = ["Pg", "Sqlite", "MySql", "Mysql", "Mssql", "Any"];
     let pooled = ["Pool", "Pooled"];
     let is_known = name
         .strip_suffix("Connection")
         .map(|driver| driver.strip_prefix("Async").unwrap_or(driver))
-        .is_some_and(|driver| drivers.contains(&driver) || pooled.contains(&driver));
+        .is_some_and(|driver| DRIVERS.contains(&driver) || pooled.contains(&driver));
     let is_like_one = (name.ends_with("Connection") && name != "DatabaseConnection")
         || name.ends_with("Conn")
         || ["Db", "DB", "Database", "ClientSession"].contains(&name.as_str())
@@ -458,18 +641,7 @@ fn holds_a_connection(segment: &PathSegment) -> bool {
 /// The name in messages for a type parameter, from its bounds, which may be in a `where` clause and
 /// be those of a reference to it.
 fn of_parameter(name: &Ident, item: &Item) -> Option<&'static str> {
-    let generics = &item.sig.generics;
-    let declared = generics.params.iter().find_map(|param| match param {
-        GenericParam::Type(param) if param.ident == *name => Some(param),
-        _ => None,
-    })?;
-    let predicates = generics.where_clause.iter().flat_map(|w| &w.predicates);
-    let conditions = predicates.filter_map(|predicate| match predicate {
-        WherePredicate::Type(of) if is_of(&of.bounded_ty, name) => Some(&of.bounds),
-        _ => None,
-    });
-    std::iter::once(&declared.bounds)
-        .chain(conditions)
+    bounds_of(name, item)
         .find_map(of_bounds)
         .map(|(_, what)| what)
 }
@@ -542,11 +714,15 @@ fn of_target(bound: &PathSegment) -> Option<(Span, &'static str)> {
             return None;
         };
         let last = path.path.segments.last()?;
-        of_type(last, is_exclusive).map(|what| (last.ident.span(), what))
+        let at = Place {
+            is_exclusive,
+            is_data: false,
+        };
+        of_type(last, at).map(|what| (last.ident.span(), what))
     })
 }
 
-/// The `&mut` in front of a type that may be a connection's, or of an `Option` with one.
+/// The `&mut` in front of a type that may be a connection's, or inside a type.
 fn mutable(ty: &Type) -> Option<Span> {
     match ty {
         Type::Reference(reference) => match &reference.mutability {
@@ -555,10 +731,10 @@ fn mutable(ty: &Type) -> Option<Span> {
         },
         Type::Paren(paren) => mutable(&paren.elem),
         Type::Group(group) => mutable(&group.elem),
-        Type::Path(path) => {
-            let (_, mut types) = inside(path.path.segments.last()?)?;
-            types.find_map(mutable)
-        }
+        Type::Slice(slice) => mutable(&slice.elem),
+        Type::Array(array) => mutable(&array.elem),
+        Type::Tuple(tuple) => tuple.elems.iter().find_map(mutable),
+        Type::Path(path) => types_in(path.path.segments.last()?).find_map(mutable),
         _ => None,
     }
 }

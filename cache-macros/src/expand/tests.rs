@@ -75,6 +75,7 @@ fn an_invalidating_function_is_the_one_in_the_design() {
         r#"async fn create(&self, new: NewUser) -> Result<User, DbError> {
     use ::cache_runtime::__private as __crt;
     static __CRT: __crt::Site = __crt::invalidates("create", "users:{result.id}, teams");
+    __crt::through_type::<NewUser>().settled();
     __crt::Shape::<Result<User, DbError>>::OF
         .write(&__CRT, |__p| __p.resource("users").resource("teams"))
         .rejected(|e| matches!(e, DbError::Conflict))
@@ -205,33 +206,64 @@ fn a_type_that_may_leave_something_out_is_looked_at() {
     );
 }
 
+/// What the compiler is asked about: types, and values after `&`.
+fn asked(expanded: &str, method: &str) -> Vec<String> {
+    let compact: String = expanded.split_whitespace().collect();
+    let end = format!(").{method}();");
+    compact
+        .split("__crt::through")
+        .skip(1)
+        .map(|rest| {
+            let asked = rest.split(&end).next().unwrap_or_default();
+            match asked.strip_prefix("_type::<") {
+                Some(ty) => ty.strip_suffix(">(").unwrap_or(ty).to_owned(),
+                None => asked.trim_start_matches('(').to_owned(),
+            }
+        })
+        .collect()
+}
+
 #[test]
 fn a_reader_is_asked_for_the_types_of_what_is_not_in_its_key() {
-    let asked = |options: &str, signature: &str| {
-        let item = format!("async fn {signature} -> User {{ x }}");
-        let expanded: String = cached(&format!("resource = \"users\"{options}"), &item)
-            .split_whitespace()
-            .collect();
-        let asked = expanded.split("__crt::through(").skip(1);
-        let asked = asked.map(|rest| rest.split(").committed();").next().unwrap_or_default());
-        asked.map(str::to_owned).collect::<Vec<_>>()
-    };
     for (options, signature, expected) in [
         (
             ", skip(work)",
             "get(mut work: Work<'_>, id: i64)",
-            &["&work"][..],
+            &["Work<'_>"][..],
         ),
-        (", skip(link)", "get(link: Link, id: i64)", &["&link"]),
+        (", skip(link)", "get(link: Link, id: i64)", &["Link"]),
         (", skip(db)", "get(db: impl Db, id: i64)", &["&db"]),
-        (", skip(db)", "get<D: Db>(db: &D, id: i64)", &["&*db"]),
+        (", skip(db)", "get<D: Db>(db: &D, id: i64)", &["D"]),
+        (", skip(db)", "get(db: E, id: i64)", &["E"]),
+        (
+            ", skip(db)",
+            "get(db: &Arc<Mutex<Link>>, id: i64)",
+            &["Link"],
+        ),
+        (
+            ", skip(db)",
+            "get(db: State<Link>, id: i64)",
+            &["State<Link>", "Link"],
+        ),
+        (", skip(db)", "get(db: &[Mutex<Link>], id: i64)", &["Link"]),
+        (", key(id)", "get((id, db): (i64, Arc<Link>))", &["Link"]),
+        (
+            ", key(id)",
+            "get(Both(id, db): Both<Link>)",
+            &["Both<Link>", "Link"],
+        ),
         (", skip(pool)", "get(pool: PgPool, id: i64)", &[]),
         (", skip(pool)", "get(pool: &PgPool, id: i64)", &[]),
-        (", skip(db)", "get(db: &Db, id: i64)", &[]),
+        (", skip(pool)", "get(pool: &Pool<Link>, id: i64)", &[]),
+        (", skip(f)", "get<F: Fn() -> i64>(f: F, id: i64)", &[]),
+        (", skip(log)", "get(log: &mut Vec<String>, id: i64)", &[]),
         (", autocommit(link)", "get(link: Link, id: i64)", &[]),
         ("", "get(&self, id: UserId)", &[]),
     ] {
-        assert_eq!(asked(options, signature), expected, "{options} {signature}");
+        let item = format!("async fn {signature} -> User {{ x }}");
+        let expanded = cached(&format!("resource = \"users\"{options}"), &item);
+        let asked = asked(&expanded, "committed");
+        assert_eq!(asked, expected, "{options} {signature}");
     }
 }
 
@@ -239,30 +271,37 @@ fn a_reader_is_asked_for_the_types_of_what_is_not_in_its_key() {
 fn what_may_be_a_connection_is_asked_for_its_type() {
     let asked = |args: &str, signature: &str, body: &str| {
         let item = format!("async fn {signature} {{ {body} }}");
-        let expanded: String = invalidates(&format!("\"users\"{args}"), &item)
-            .split_whitespace()
-            .collect();
-        let asked = expanded.split("__crt::through(").skip(1);
-        asked
-            .map(|rest| {
-                rest.split(").settled();")
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned()
-            })
-            .collect::<Vec<_>>()
+        asked(&invalidates(&format!("\"users\"{args}"), &item), "settled")
     };
     let signature =
-        "w(&self, link: &mut Link, db: &impl Db, of: Of<'_>, rows: &mut Vec<u8>, new: NewUser)";
-    assert_eq!(asked("", signature, ""), ["&*link", "&*db", "&of"]);
-    assert_eq!(asked(", autocommit(link, of)", signature, ""), ["&*db"]);
+        "w(&self, link: &mut Link, db: &impl Db, of: Of<'_>, rows: &mut Vec<u8>, id: UserId)";
+    let all = ["&mutLink", "&*db", "Of<'_>", "UserId"];
+    assert_eq!(asked("", signature, ""), all);
+    assert_eq!(asked(", id = id", signature, ""), all[..3]);
+    assert_eq!(asked(", autocommit(link, of, id)", signature, ""), ["&*db"]);
     assert_eq!(asked(", after_commit", signature, "self.tx"), [""; 0]);
-    let body = "q(\"..\").execute(&mut *self.tx).await; self.tx.x; self.conn(); self.name";
-    assert_eq!(asked("", "w(&mut self)", body), ["&self.tx"]);
+    let body = "q(\"..\").execute(&mut *self.tx).await; self.open_tx.x; self.conn(); self.name";
+    assert_eq!(asked("", "w(&self)", body), ["&self.tx", "&self.open_tx"]);
+    assert_eq!(asked("", "w(&mut self)", ""), ["&mutSelf"]);
+    assert_eq!(asked("", "w(self)", ""), ["Self"]);
+    assert_eq!(asked("", "w(self: &mut Link)", ""), ["&mutLink"]);
+    assert_eq!(asked("", "w(self: Arc<Self>)", ""), [""; 0]);
     assert_eq!(asked(", autocommit(self)", "w(&mut self)", body), [""; 0]);
     assert_eq!(
-        asked("", "w<T: Db>(t: T, s: impl Into<String>)", ""),
-        ["&t"]
+        asked(
+            "",
+            "w<T: Db>(t: T, s: impl Into<String>, all: Vec<&mut Link>)",
+            ""
+        ),
+        ["T", "&mutLink"]
+    );
+    assert_eq!(
+        asked(
+            "",
+            "w((pool, link): (&PgPool, &mut Link), same: &mut Link)",
+            ""
+        ),
+        ["&mutLink"]
     );
 }
 

@@ -3,7 +3,8 @@
 //! The macro recognises connections and transactions by the names of their types and bounds. An
 //! alias (`type Link = PgConnection`) or a trait of the program's own (`trait Db:
 //! Executor<'static>`) has another name. So the generated code also asks the compiler, with a chain
-//! of inherent methods as in [`Shape`](crate::shape). For SQLx's connections and transactions the
+//! of inherent methods as in [`Shape`](crate::shape); containers and locks are looked into three levels
+//! deep. For SQLx's connections and transactions the
 //! method has a bound that no type meets, so that the compiler refuses the call with the bound's
 //! message.
 
@@ -58,7 +59,13 @@ links! {
     ConnectionsMut => Transactions;
     Transactions => Pooled;
     Pooled => Pools;
-    Pools => Executors;
+    Pools => Held;
+    Held => HeldBehind;
+    HeldBehind => HeldTwice;
+    HeldTwice => HeldTwiceBehind;
+    HeldTwiceBehind => HeldThrice;
+    HeldThrice => HeldThriceBehind;
+    HeldThriceBehind => Executors;
     Executors => Others;
     Others;
 }
@@ -68,130 +75,167 @@ pub fn through<T: ?Sized>(_: &T) -> Connections<T> {
     Connections(PhantomData)
 }
 
-#[cfg(feature = "sqlx")]
-impl<C: Connection> Connections<C> {
-    /// Does not compile: no type meets the bound.
-    pub fn settled(&self)
-    where
-        C: CommitsByItself,
-    {
-    }
-
-    /// Does not compile: no type meets the bound.
-    pub fn committed(&self)
-    where
-        C: ReadsWhatIsCommitted,
-    {
-    }
+/// The start of the chain for a type.
+pub fn through_type<T: ?Sized>() -> Connections<T> {
+    Connections(PhantomData)
 }
 
-#[cfg(feature = "sqlx")]
-impl<'a, C: Connection> ConnectionsMut<&'a mut C> {
-    /// Does not compile: no type meets the bound.
-    pub fn settled(&self)
-    where
-        &'a mut C: CommitsByItself,
-    {
-    }
-
-    /// Does not compile: no type meets the bound.
-    pub fn committed(&self)
-    where
-        &'a mut C: ReadsWhatIsCommitted,
-    {
-    }
+/// A type that gives access to one inside it.
+pub trait Holds {
+    /// The type inside.
+    type Inside;
 }
 
-#[cfg(feature = "sqlx")]
-impl<'a, 'c, DB: Database> Transactions<&'a mut Transaction<'c, DB>> {
-    /// Does not compile: no type meets the bound.
-    pub fn settled(&self)
-    where
-        &'a mut Transaction<'c, DB>: CommitsByItself,
-    {
-    }
-
-    /// Does not compile: no type meets the bound.
-    pub fn committed(&self)
-    where
-        &'a mut Transaction<'c, DB>: ReadsWhatIsCommitted,
-    {
-    }
+macro_rules! holds {
+    ($($holder:ty),* $(,)?) => {$(
+        impl<T> Holds for $holder {
+            type Inside = T;
+        }
+    )*};
 }
 
-#[cfg(feature = "sqlx")]
-impl<'c, DB: Database> Transactions<Transaction<'c, DB>> {
-    /// Does not compile: no type meets the bound.
-    pub fn settled(&self)
-    where
-        Transaction<'c, DB>: CommitsByItself,
-    {
-    }
-
-    /// Does not compile: no type meets the bound.
-    pub fn committed(&self)
-    where
-        Transaction<'c, DB>: ReadsWhatIsCommitted,
-    {
-    }
+holds! {
+    Option<T>, Box<T>, Vec<T>, &[T], &mut [T], &T, &mut T,
+    std::rc::Rc<T>, std::sync::Arc<T>, std::pin::Pin<Box<T>>, std::mem::ManuallyDrop<T>,
+    std::cell::RefCell<T>, std::cell::Cell<T>, std::cell::RefMut<'_, T>,
+    std::sync::Mutex<T>, std::sync::MutexGuard<'_, T>,
+    std::sync::RwLock<T>, std::sync::RwLockWriteGuard<'_, T>,
+    tokio::sync::Mutex<T>, tokio::sync::MutexGuard<'_, T>, tokio::sync::OwnedMutexGuard<T>,
+    tokio::sync::RwLock<T>, tokio::sync::RwLockWriteGuard<'_, T>,
+    tokio::sync::OwnedRwLockWriteGuard<T>,
 }
 
-#[cfg(feature = "sqlx")]
-impl<DB: Database> Pooled<PoolConnection<DB>> {
-    /// Does not compile: no type meets the bound.
-    pub fn settled(&self)
-    where
-        PoolConnection<DB>: CommitsByItself,
-    {
-    }
+/// The methods of a link whose types may be in a transaction.
+macro_rules! refused {
+    ($(<$($param:tt),*> $link:ident<$of:ty> where [$($bounds:tt)+];)*) => {$(
+        #[cfg(feature = "sqlx")]
+        impl<$($param),*> $link<$of> where $($bounds)+ {
+            /// Does not compile: no type meets the bound.
+            pub fn settled(&self)
+            where
+                $of: CommitsByItself,
+            {
+            }
 
-    /// Does not compile: no type meets the bound.
-    pub fn committed(&self)
-    where
-        PoolConnection<DB>: ReadsWhatIsCommitted,
-    {
-    }
+            /// Does not compile: no type meets the bound.
+            pub fn committed(&self)
+            where
+                $of: ReadsWhatIsCommitted,
+            {
+            }
+
+            /// Whether the type is refused.
+            pub fn is_refused(&self) -> bool {
+                true
+            }
+        }
+    )*};
 }
 
-#[cfg(feature = "sqlx")]
-impl<DB: Database> Pools<Pool<DB>> {
-    /// Each statement through a pool commits by itself.
-    pub fn settled(&self) {}
-
-    /// A pool reads committed data only.
-    pub fn committed(&self) {}
+refused! {
+    <C> Connections<C> where [C: Connection];
+    <'a, C> ConnectionsMut<&'a mut C> where [C: Connection];
+    <'a, 'c, DB> Transactions<&'a mut Transaction<'c, DB>> where [DB: Database];
+    <'c, DB> Transactions<Transaction<'c, DB>> where [DB: Database];
+    <'a, DB> Pooled<&'a mut PoolConnection<DB>> where [DB: Database];
+    <DB> Pooled<PoolConnection<DB>> where [DB: Database];
+    // Transactions and the connections of a pool dereference to a connection.
+    <W> Held<W> where [W: Holds<Inside: Connection>];
+    <W> HeldBehind<W> where [W: Holds<Inside: Deref<Target: Connection>>];
+    <W> HeldTwice<W> where [W: Holds<Inside: Holds<Inside: Connection>>];
+    <W> HeldTwiceBehind<W> where [W: Holds<Inside: Holds<Inside: Deref<Target: Connection>>>];
+    <W> HeldThrice<W> where [W: Holds<Inside: Holds<Inside: Holds<Inside: Connection>>>];
+    <W> HeldThriceBehind<W>
+        where [W: Holds<Inside: Holds<Inside: Holds<Inside: Deref<Target: Connection>>>>];
+    <'e, E> Executors<E> where [E: Executor<'e>];
 }
 
-#[cfg(feature = "sqlx")]
-impl<DB: Database> Pools<&Pool<DB>> {
-    /// Each statement through a pool commits by itself.
-    pub fn settled(&self) {}
+/// The methods of a link whose types may not.
+macro_rules! accepted {
+    ($($(#[$when:meta])? <$($param:tt),*> $link:ident<$of:ty> where [$($bounds:tt)+];)*) => {$(
+        $(#[$when])?
+        impl<$($param),*> $link<$of> where $($bounds)+ {
+            /// Each statement commits by itself.
+            pub fn settled(&self) {}
 
-    /// A pool reads committed data only.
-    pub fn committed(&self) {}
+            /// What is read is committed.
+            pub fn committed(&self) {}
+
+            /// Whether the type is refused.
+            pub fn is_refused(&self) -> bool {
+                false
+            }
+        }
+    )*};
 }
 
-#[cfg(feature = "sqlx")]
-impl<'e, E: Executor<'e>> Executors<E> {
-    /// Does not compile: no type meets the bound.
-    pub fn settled(&self)
-    where
-        E: CommitsByItself,
-    {
+accepted! {
+    #[cfg(feature = "sqlx")]
+    <DB> Pools<Pool<DB>> where [DB: Database];
+    #[cfg(feature = "sqlx")]
+    <'a, DB> Pools<&'a Pool<DB>> where [DB: Database];
+    <T> Others<T> where [T: ?Sized];
+}
+
+#[cfg(all(test, feature = "sqlx"))]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use sqlx::{Executor, PgConnection, Pool, Postgres, Transaction, pool::PoolConnection};
+    use tokio::sync::Mutex;
+
+    use super::through_type;
+
+    type Link = PgConnection;
+    type Work<'a> = &'a mut Transaction<'a, Postgres>;
+    type Shared = Arc<Mutex<Option<Transaction<'static, Postgres>>>>;
+
+    trait Db: Executor<'static> {}
+
+    impl Db for &'static mut PgConnection {}
+
+    fn of_a_bound<E: Db>() -> bool {
+        through_type::<E>().is_refused()
     }
 
-    /// Does not compile: no type meets the bound.
-    pub fn committed(&self)
+    fn of_a_reference<C>() -> bool
     where
-        E: ReadsWhatIsCommitted,
+        for<'e> &'e mut C: Executor<'e>,
     {
+        through_type::<&mut C>().is_refused()
     }
-}
 
-impl<T: ?Sized> Others<T> {
-    /// Any other type is accepted.
-    pub fn settled(&self) {}
+    #[test]
+    fn connections_are_found_behind_aliases_and_inside_of_containers() {
+        assert!(through_type::<Link>().is_refused());
+        assert!(through_type::<&mut Link>().is_refused());
+        assert!(through_type::<Work<'_>>().is_refused());
+        assert!(through_type::<Transaction<'_, Postgres>>().is_refused());
+        assert!(through_type::<PoolConnection<Postgres>>().is_refused());
+        assert!(through_type::<&mut PoolConnection<Postgres>>().is_refused());
+        assert!(through_type::<Option<Link>>().is_refused());
+        assert!(through_type::<Option<Work<'_>>>().is_refused());
+        assert!(through_type::<Mutex<Link>>().is_refused());
+        assert!(through_type::<Mutex<PoolConnection<Postgres>>>().is_refused());
+        assert!(through_type::<Arc<Mutex<Link>>>().is_refused());
+        assert!(through_type::<RefCell<Option<PoolConnection<Postgres>>>>().is_refused());
+        assert!(through_type::<Shared>().is_refused());
+        assert!(through_type::<Vec<&mut Link>>().is_refused());
+        assert!(of_a_reference::<Link>());
+        assert!(of_a_bound::<&mut Link>());
+        assert!(through_type::<&mut [Link]>().is_refused());
+    }
 
-    /// Any other type is accepted.
-    pub fn committed(&self) {}
+    // A pool whose statements are each committed, and data.
+    #[test]
+    fn pools_and_data_are_accepted() {
+        assert!(!through_type::<Pool<Postgres>>().is_refused());
+        assert!(!through_type::<&Pool<Postgres>>().is_refused());
+        assert!(!through_type::<Option<Pool<Postgres>>>().is_refused());
+        assert!(!through_type::<Arc<Pool<Postgres>>>().is_refused());
+        assert!(!through_type::<String>().is_refused());
+        assert!(!through_type::<str>().is_refused());
+        assert!(!through_type::<Vec<Option<i64>>>().is_refused());
+    }
 }

@@ -35,6 +35,53 @@
 //! }
 //! ```
 //!
+//! It holds inside of containers and locks, for parameters of the `impl` block, and where `self` is
+//! the connection:
+//!
+//! ```compile_fail
+//! type Shared = std::sync::Arc<tokio::sync::Mutex<Option<sqlx::Transaction<'static, sqlx::Any>>>>;
+//!
+//! #[cache_runtime::invalidates("users")]
+//! async fn rename(shared: Shared) {}
+//! ```
+//!
+//! ```compile_fail
+//! struct Users<E>(E);
+//!
+//! impl<'e, E: sqlx::Executor<'e>> Users<E> {
+//!     #[cache_runtime::invalidates("users")]
+//!     async fn rename(&self, with: E) {}
+//! }
+//! ```
+//!
+//! ```compile_fail
+//! trait Users { async fn rename(&mut self); }
+//!
+//! impl Users for sqlx::AnyConnection {
+//!     #[cache_runtime::invalidates("users")]
+//!     async fn rename(&mut self) {}
+//! }
+//! ```
+//!
+//! ```
+//! type Shared = std::sync::Arc<tokio::sync::Mutex<Option<sqlx::Transaction<'static, sqlx::Any>>>>;
+//! struct Users<E>(E);
+//! trait Renames { async fn rename(&mut self); }
+//!
+//! #[cache_runtime::invalidates("users", autocommit(shared))]
+//! async fn rename(shared: Shared) {}
+//!
+//! impl<'e, E: sqlx::Executor<'e>> Users<E> {
+//!     #[cache_runtime::invalidates("users", autocommit(with))]
+//!     async fn rename(&self, with: E) {}
+//! }
+//!
+//! impl Renames for sqlx::AnyConnection {
+//!     #[cache_runtime::invalidates("users", autocommit(self))]
+//!     async fn rename(&mut self) {}
+//! }
+//! ```
+//!
 //! ```
 //! trait Db {}
 //! impl Db for sqlx::AnyPool {}
