@@ -116,8 +116,13 @@ impl OutboxLink {
 
     /// Records that rows were delivered, and how long ago the oldest of them was written.
     pub(crate) fn delivered(&self, rows: usize, lag_ms: u64) {
-        self.delivered.fetch_add(rows as u64, Ordering::Relaxed);
+        self.covered(rows);
         self.lag_ms.store(lag_ms, Ordering::Relaxed);
+    }
+
+    /// Counts rows that an earlier invalidation stands for.
+    pub(crate) fn covered(&self, rows: usize) {
+        self.delivered.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     /// Whether this process has known the database as another server.

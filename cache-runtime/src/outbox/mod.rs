@@ -31,6 +31,7 @@
 //! The technique is the transactional outbox (<https://microservices.io/patterns/data/transactional-outbox.html>); the
 //! chapter "The database invalidates" of the book has the promises, the cost and how to remove it.
 
+mod bulk;
 mod followed;
 mod install;
 mod migration;

@@ -48,14 +48,6 @@ impl Row {
     /// The columns that [`read`](Self::read) takes, of the row `r`. Texts are bytes: in a database of the encoding `SQL_ASCII` one may
     /// be none of UTF-8, and PostgreSQL would refuse to send it, with all the others.
     pub(super) fn columns() -> String {
-        let bytes = |text: &str| {
-            if crate::base::mutation::is_active("outbox-texts-sent-as-such") {
-                return format!("{text}::text");
-            }
-            let encoding =
-                "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END";
-            format!("convert_to({text}, ({encoding})::name)")
-        };
         format!(
             "r.id, {resource}, {kind}, \
              CASE WHEN octet_length(r.value) <= {LONGEST_VALUE} THEN {value} END, {age}",
@@ -63,6 +55,15 @@ impl Row {
             kind = bytes("left(r.kind, 20)"),
             value = bytes("r.value"),
             age = Self::AGE_MS,
+        )
+    }
+
+    /// The columns `id`, `resource` and `kind` of the row `r`, the texts as bytes.
+    pub(super) fn group_columns() -> String {
+        format!(
+            "r.id, {resource} AS resource, {kind} AS kind",
+            resource = bytes("left(r.resource, 200)"),
+            kind = bytes("left(r.kind, 20)"),
         )
     }
 
@@ -80,6 +81,15 @@ impl Row {
             age_ms: row.try_get(at + 4)?,
         }))
     }
+}
+
+/// The bytes of a text, in SQL.
+fn bytes(text: &str) -> String {
+    if crate::base::mutation::is_active("outbox-texts-sent-as-such") {
+        return format!("{text}::text");
+    }
+    let encoding = "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END";
+    format!("convert_to({text}, ({encoding})::name)")
 }
 
 /// A text for people, whatever its encoding.

@@ -9,6 +9,9 @@
 //! rows are new when it has committed. What it has heard of and can't take yet (another relay has locked it, or it is its
 //! writer's) is remembered by its id and tried again at each poll, until it is gone. What was there before it connected, or is more than it
 //! can remember, is found by a [walk](super::walk) over the table.
+//!
+//! New rows come first: of what is tried again, of what a walk has found, and of what a
+//! [bulk write](super::bulk) leaves over, one batch is taken between two looks at what is new.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -17,6 +20,7 @@ use ::sqlx::postgres::PgConnection;
 use ::sqlx::{Connection as _, Row as _};
 use tokio::sync::watch;
 
+use super::bulk::{self, Bulk, MANY};
 use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay, rows, within};
 use super::row::{Row, meaning};
 use super::walk::{MOST_TOLD, SetAside, Walks};
@@ -39,6 +43,10 @@ struct Known {
     position: Option<String>,
     /// Rows that it has heard of and that may still be there.
     left: BTreeSet<i64>,
+    /// Those of them, and of what a walk has found, that are still to be tried this time.
+    retry: BTreeSet<i64>,
+    /// Rows that say nothing more, since their resource has been invalidated as a whole.
+    covered: Vec<i64>,
     tried: Option<Instant>,
     walks: Walks,
     set_aside: SetAside,
@@ -52,7 +60,7 @@ pub(super) async fn run(relay: &Relay, connection: &mut Connection) -> Result<In
     loop {
         let done = known.turn(relay, connection).await;
         relay.unless_busy(done)?;
-        if known.walks.goes_on() {
+        if known.walks.goes_on() || !known.retry.is_empty() || !known.covered.is_empty() {
             continue;
         }
         tokio::select! {
@@ -69,14 +77,61 @@ impl Known {
         let new = self.notice(relay, connection).await?;
         relay.link.read();
         self.take(relay, connection, new).await?;
-        let is_due = self.tried.is_none_or(|last| last.elapsed() >= relay.poll);
-        let found = self.walks.next(relay, connection).await?;
-        if is_due || !found.is_empty() {
-            self.tried = Some(clock::now());
-            let left = self.left.iter().copied().chain(found).collect();
-            self.take(relay, connection, left).await?;
-        }
+        self.retry(relay, connection).await?;
+        self.delete_covered(relay, connection).await?;
         self.set_aside.look(relay, connection).await
+    }
+
+    /// Takes one batch of what is tried again, and begins anew when that is done and it is time to.
+    async fn retry(&mut self, relay: &Relay, connection: &mut Connection) -> Result<(), Lost> {
+        if self.retry.is_empty() {
+            let is_due = self.tried.is_none_or(|last| last.elapsed() >= relay.poll);
+            let found = self.walks.next(relay, connection).await?;
+            if is_due || !found.is_empty() {
+                self.tried = Some(clock::now());
+                self.retry = self.left.iter().copied().chain(found).collect();
+            }
+        }
+        let batch = self.retry.iter().copied().take(BATCH).collect::<Vec<_>>();
+        for id in &batch {
+            self.retry.remove(id);
+        }
+        self.take(relay, connection, batch).await
+    }
+
+    /// Deletes one batch of the rows that say nothing more.
+    async fn delete_covered(
+        &mut self,
+        relay: &Relay,
+        connection: &mut Connection,
+    ) -> Result<(), Lost> {
+        let from = self.covered.len().saturating_sub(BATCH);
+        let batch = self.covered.split_off(from);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let cache = relay.cache()?;
+        let rest = take(relay, connection, &cache, &batch, Saying::Nothing).await?;
+        self.left.extend(rest.unwrap_or(batch));
+        Ok(())
+    }
+
+    /// Invalidates the resources with very many rows as a whole, and returns the rows that are to be
+    /// taken one by one.
+    async fn take_bulk(&mut self, relay: &Relay, bulk: Bulk) -> Result<Vec<i64>, Lost> {
+        if bulk.has_more {
+            self.walks.ask();
+        }
+        let cache = relay.cache()?;
+        let lag = lag_of(&bulk.whole);
+        let mut ids = bulk.others;
+        if deliver(&cache, meaning(&cache, bulk.whole)).await {
+            relay.link.delivered(0, lag);
+            self.covered.extend(bulk.covered);
+        } else {
+            ids.extend(bulk.covered);
+        }
+        Ok(ids)
     }
 
     /// The ids of rows that have been committed since the last read.
@@ -107,7 +162,16 @@ impl Known {
         let ids: Vec<i64> = ids
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
-        self.position = Some(first.try_get(0)?);
+        let now: String = first.try_get(0)?;
+        // Before the position moves on: if this fails, the rows are seen again.
+        let bulk = match &self.position {
+            Some(position) if ids.len() > MANY => bulk::divide(relay, connection, position).await?,
+            _ => None,
+        };
+        self.position = Some(now);
+        if let Some(bulk) = bulk {
+            return self.take_bulk(relay, bulk).await;
+        }
         if ids.len() > MOST_LEFT {
             self.walks.ask();
         }
@@ -128,7 +192,7 @@ impl Known {
             if cache.store.circuit() != Circuit::Closed {
                 break;
             }
-            let Some(rest) = take(relay, connection, &cache, batch).await? else {
+            let Some(rest) = take(relay, connection, &cache, batch, Saying::All).await? else {
                 break;
             };
             for id in batch {
@@ -207,6 +271,15 @@ async fn forget(relay: &Relay) -> Result<bool, Lost> {
     Ok(receipt.acknowledged(ACKNOWLEDGEMENT).await == Acknowledgement::Delivered)
 }
 
+/// What rows are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saying {
+    /// What they say is delivered.
+    All,
+    /// It has been delivered.
+    Nothing,
+}
+
 /// Delivers those rows of a batch that can be taken, and returns the ids of those that are left; `None` if the store has not
 /// acknowledged them.
 async fn take(
@@ -214,6 +287,7 @@ async fn take(
     connection: &mut Connection,
     cache: &Handle,
     ids: &[i64],
+    saying: Saying,
 ) -> Result<Option<Vec<i64>>, Lost> {
     let mut transaction = connection.begin().await?;
     let texts = [list_of(ids), relay.mine()?];
@@ -231,7 +305,10 @@ async fn take(
         within(async { Ok(transaction.rollback().await?) }).await?;
         return Ok(Some(rest));
     }
-    let meaning = meaning(cache, batch);
+    let mut meaning = meaning(cache, batch);
+    if saying == Saying::Nothing {
+        (meaning.order, meaning.everything) = Default::default();
+    }
     let has_poison = !meaning.poison.is_empty();
     if has_poison {
         let report = relay.report(&meaning.poison);
@@ -247,7 +324,10 @@ async fn take(
         return Ok(None);
     }
     within(async { Ok(transaction.commit().await?) }).await?;
-    relay.link.delivered(number, lag);
+    match saying {
+        Saying::All => relay.link.delivered(number, lag),
+        Saying::Nothing => relay.link.covered(number),
+    }
     if has_poison {
         relay.drop_set_aside(connection).await?;
     }

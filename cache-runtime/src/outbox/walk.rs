@@ -11,6 +11,7 @@ use ::sqlx::postgres::{PgConnection, PgRow};
 use ::sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinSet;
 
+use super::bulk::ids_of;
 use super::relay::{Connection, Lost, NAME, Relay, TOO_OLD, relay_options, rows};
 use super::row::Row;
 use crate::base::clock::{self, Instant};
@@ -177,12 +178,10 @@ fn walked(read: &[PgRow], begun: Instant) -> Result<Walked, Lost> {
     let read = read.first().ok_or(Lost::Closed)?;
     let natural = |n: i64| u64::try_from(n).unwrap_or(0);
     let ids: Option<String> = read.try_get(2)?;
-    let ids = ids.unwrap_or_default();
-    let ids = ids.trim_matches(['{', '}']).split(',');
     Ok(Walked {
         depth: natural(read.try_get(0)?),
         oldest_ms: read.try_get::<Option<i64>, _>(1)?.map(natural),
-        ids: ids.filter_map(|id| id.parse().ok()).collect(),
+        ids: ids_of(&ids.unwrap_or_default()),
         dead: read.try_get::<Option<i64>, _>(3)?.map(natural),
         took: begun.elapsed(),
     })

@@ -109,7 +109,8 @@ impl History {
     /// How late each stale read was, without the time that is excused.
     fn ages(&self) -> Vec<Duration> {
         let written = self.written.lock().expect("sound");
-        let away = self.away.lock().expect("sound");
+        let mut away = self.away.lock().expect("sound").clone();
+        away.sort();
         let reads = self.reads.lock().expect("sound");
         // By version, with when this one or a later one was acknowledged first.
         let mut missed: BTreeMap<i64, Vec<(i64, Instant)>> = written.clone();
@@ -124,12 +125,15 @@ impl History {
             let next = versions.partition_point(|(version, _)| *version <= read.version);
             let (_, since) = *versions.get(next)?;
             let age = read.begun.checked_duration_since(since)?;
-            let away = away.iter().filter(|_| self.is_excused);
-            let excused = away.map(|(from, to)| {
-                let (from, to) = ((*from).max(since), (*to).min(read.begun));
-                to.saturating_duration_since(from)
-            });
-            Some(age.saturating_sub(excused.sum()))
+            // In order of their begin. Where they overlap, the time counts once.
+            let mut excused = Duration::ZERO;
+            let mut from = since;
+            for (begun, over) in away.iter().filter(|_| self.is_excused) {
+                let until = (*over).min(read.begun);
+                excused += until.saturating_duration_since((*begun).max(from));
+                from = from.max(until);
+            }
+            Some(age.saturating_sub(excused))
         };
         reads.iter().filter_map(age).collect()
     }
@@ -263,12 +267,11 @@ impl World {
             Fault::Failover => self.fail_over().await,
             Fault::Long => self.begin_or_end().await,
             Fault::Bulk => {
-                // Of rows that nobody reads, so that they say nothing of those that are read. What stands behind
-                // them waits for as long as the relay takes for them: 20,000 took a debug build some seconds.
+                // Of rows that nobody reads. With so many their resource is invalidated as a whole.
                 let rows = format!(
                     "INSERT INTO cache_outbox (kind, resource, value)
                     SELECT 'row', 'users', n::text FROM generate_series(100001, 100000 + {}) n",
-                    setting("OUTBOX_BULK", 2_000)
+                    setting("OUTBOX_BULK", 20_000)
                 );
                 self.postgres.psql(&self.url, &rows);
             }

@@ -86,6 +86,36 @@ async fn dead_rows_are_not_in_the_way_of_new_ones() {
     );
 }
 
+/// A row behind very many others is delivered while nearly all of those are still there.
+#[tokio::test]
+async fn a_bulk_write_holds_nobody_up() {
+    const BULK: u64 = 50_000;
+    let (postgres, redis) = (Postgres::shared(), RedisServer::start());
+    let url = database(postgres, [users()]).await;
+    let node = Node::new(shared(&redis), &url).await;
+    assert_eq!(node.warm(1).await, "old");
+    assert_eq!(node.order("a:b", 1).await.expect("read"), "old");
+    run(
+        &url,
+        "BEGIN;
+        UPDATE orders SET text = 'new';
+        INSERT INTO cache_outbox (kind, resource, value) SELECT 'row', 'orders', n::text FROM generate_series(1, 50000) n;
+        UPDATE users SET name = 'new' WHERE id = 1;
+        COMMIT",
+    )
+    .await;
+    node.shows(1, "new").await;
+    let count = "SELECT count(*) FROM cache_outbox";
+    let left: u64 = postgres.psql(&url, count).parse().expect("a number");
+    assert!(left > BULK / 2, "{left} rows were left");
+    // The bulk itself is delivered as a whole.
+    eventually(PATIENCE, async || {
+        node.order("a:b", 1).await.expect("read") == "new"
+    })
+    .await;
+    eventually(PATIENCE, async || postgres.psql(&url, count) == "0").await;
+}
+
 /// Rows are found that were there before the relay connected. How soon a million of them are passed is measured in `costs.rs`.
 #[tokio::test]
 async fn rows_from_before_are_found_behind_dead_ones() {
