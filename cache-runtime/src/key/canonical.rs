@@ -3,37 +3,31 @@
 //!
 //! Every value starts with a tag, strings carry their length, and sequences end with a mark that
 //! starts no value. So the encoding is prefix-free: two different lists of arguments never have the
-//! same bytes. Equal meanings are encoded alike: integers by value whatever their width, `-0.0` as
-//! `0.0`, map entries sorted. Fields and variants are written by name, so two versions of a program
-//! that order a filter's fields differently never read each other's entries by mistake.
+//! same bytes. Equal meanings are encoded alike: integers by value whatever their width, entries of
+//! maps without an order sorted. Fields and variants are written by name, so two versions of a
+//! program that order a filter's fields differently never read each other's entries by mistake.
+//!
+//! What is equal and not the same has the same bytes, and is in [`Apart`]: `-0.0`, variants that are
+//! renamed alike, and the order of a map whose type nobody sees (`serde_json::Map`, `flatten`).
 
 use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
+use super::apart::Apart;
+use super::error::Order;
 
-/// Appends the canonical bytes of `value` to `sink`.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, sink: &mut Vec<u8>) -> Result<(), KeyError> {
-    value.serialize(Encoder(sink, keeps_order::<T>()))
+/// Appends the canonical bytes of `value` to `sink`, and what they don't show to `apart`.
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    sink: &mut Vec<u8>,
+    apart: &mut Apart,
+) -> Result<(), KeyError> {
+    value.serialize(Encoder(sink, apart))
 }
 
 const END: &[u8] = b"e";
 
-/// Writes to a list of bytes. The flag says whether the order of a map's entries is part of the
-/// value.
-struct Encoder<'a>(&'a mut Vec<u8>, bool);
-
-/// Whether a map of this type keeps the order of insertion, which then may change the answer:
-/// `order_by` as an `IndexMap`, for example.
-fn keeps_order<T: ?Sized>() -> bool {
-    let mut name = std::any::type_name::<T>();
-    let pointers = ["&", "mut ", "alloc::boxed::Box<", "alloc::sync::Arc<"];
-    while let Some(inner) = pointers.iter().find_map(|it| name.strip_prefix(it)) {
-        name = inner;
-    }
-    ["indexmap::map::", "linked_hash_map::", "hashlink::"]
-        .iter()
-        .any(|module| name.starts_with(module))
-}
+struct Encoder<'a>(&'a mut Vec<u8>, &'a mut Apart);
 
 impl Encoder<'_> {
     fn varint(&mut self, mut n: u128) {
@@ -68,7 +62,8 @@ impl Encoder<'_> {
         }
     }
 
-    fn variant(&mut self, name: &str) {
+    fn variant(&mut self, index: u32, name: &str) {
+        self.1.variant(index);
         self.0.extend_from_slice(b"v");
         self.text(name.as_bytes());
     }
@@ -90,7 +85,7 @@ impl<'a> Serializer for Encoder<'a> {
     type SerializeTuple = Encoder<'a>;
     type SerializeTupleStruct = Encoder<'a>;
     type SerializeTupleVariant = Encoder<'a>;
-    type SerializeMap = SortedMap<'a>;
+    type SerializeMap = Entries<'a>;
     type SerializeStruct = Encoder<'a>;
     type SerializeStructVariant = Encoder<'a>;
 
@@ -124,6 +119,7 @@ impl<'a> Serializer for Encoder<'a> {
         if v.is_nan() {
             return Err(KeyError::not_a_number());
         }
+        self.1.float(v);
         // `-0.0 + 0.0` is `0.0`; every other number stays the same.
         self.0.extend_from_slice(b"d");
         self.0.extend_from_slice(&(v + 0.0).to_bits().to_le_bytes());
@@ -168,10 +164,10 @@ impl<'a> Serializer for Encoder<'a> {
     fn serialize_unit_variant(
         mut self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
     ) -> Result<(), KeyError> {
-        self.variant(variant);
+        self.variant(index, variant);
         self.serialize_unit()
     }
 
@@ -180,17 +176,17 @@ impl<'a> Serializer for Encoder<'a> {
         _: &'static str,
         value: &T,
     ) -> Result<(), KeyError> {
-        encode(value, self.0)
+        encode(value, self.0, self.1)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         mut self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         value: &T,
     ) -> Result<(), KeyError> {
-        self.variant(variant);
+        self.variant(index, variant);
         value.serialize(self)
     }
 
@@ -199,26 +195,47 @@ impl<'a> Serializer for Encoder<'a> {
     where
         I: IntoIterator<Item: Serialize>,
     {
-        let sink = self.0;
+        let Self(sink, apart) = self;
         sink.extend_from_slice(b"l");
-        if super::error::is_unordered::<I>()
+        if Order::of::<I>() == Order::None
             && !crate::base::mutation::is_active("sets-in-their-own-order")
         {
             let mut sorted = Vec::new();
             for element in elements {
                 let mut bytes = Vec::new();
-                encode(&element, &mut bytes)?;
-                sorted.push(bytes);
+                let mut apart = Apart::default();
+                encode(&element, &mut bytes, &mut apart)?;
+                sorted.push((bytes, apart));
             }
-            sorted.sort_unstable();
-            sink.extend(sorted.into_iter().flatten());
+            sorted.sort_unstable_by(|(a, one), (b, other)| {
+                a.cmp(b).then_with(|| one.version().cmp(&other.version()))
+            });
+            for (bytes, part) in sorted {
+                sink.extend(bytes);
+                apart.part(part);
+            }
         } else {
             for element in elements {
-                encode(&element, sink)?;
+                encode(&element, sink, apart)?;
             }
         }
         sink.extend_from_slice(END);
         Ok(())
+    }
+
+    /// Most maps come this way, and show what their order is worth.
+    fn collect_map<K, V, I>(self, entries: I) -> Result<(), KeyError>
+    where
+        K: Serialize,
+        V: Serialize,
+        I: IntoIterator<Item = (K, V)>,
+    {
+        let Self(sink, apart) = self;
+        let mut map = Entries::new(sink, apart, Some(Order::of::<I>()));
+        for (key, value) in entries {
+            ser::SerializeMap::serialize_entry(&mut map, &key, &value)?;
+        }
+        ser::SerializeMap::end(map)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Self, KeyError> {
@@ -237,20 +254,19 @@ impl<'a> Serializer for Encoder<'a> {
     fn serialize_tuple_variant(
         mut self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         len: usize,
     ) -> Result<Self, KeyError> {
-        self.variant(variant);
+        self.variant(index, variant);
         self.serialize_seq(Some(len))
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<SortedMap<'a>, KeyError> {
-        Ok(SortedMap {
-            sink: self.0,
-            keeps_order: self.1,
-            entries: Vec::new(),
-        })
+    /// A map that is written by hand, or a struct of which a part is flattened: whether its order
+    /// counts is not seen.
+    fn serialize_map(self, _: Option<usize>) -> Result<Entries<'a>, KeyError> {
+        let Self(sink, apart) = self;
+        Ok(Entries::new(sink, apart, None))
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, KeyError> {
@@ -261,11 +277,11 @@ impl<'a> Serializer for Encoder<'a> {
     fn serialize_struct_variant(
         mut self,
         name: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         len: usize,
     ) -> Result<Self, KeyError> {
-        self.variant(variant);
+        self.variant(index, variant);
         self.serialize_struct(name, len)
     }
 }
@@ -277,7 +293,7 @@ macro_rules! elements {
             type Error = KeyError;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
-                encode(value, self.0)
+                encode(value, self.0, self.1)
             }
 
             fn end(self) -> Result<(), KeyError> {
@@ -309,7 +325,16 @@ macro_rules! fields {
                 // The mark tells a name's length from the end of the struct.
                 self.0.extend_from_slice(b".");
                 self.text(name.as_bytes());
-                encode(value, self.0)
+                encode(value, self.0, self.1)
+            }
+
+            /// Two fields of one name are told apart by which of them is there.
+            fn skip_field(&mut self, name: &'static str) -> Result<(), KeyError> {
+                if !crate::base::mutation::is_active("skipped-fields-keep-no-place") {
+                    self.0.extend_from_slice(b"-");
+                    self.text(name.as_bytes());
+                }
+                Ok(())
             }
 
             fn end(self) -> Result<(), KeyError> {
@@ -325,47 +350,95 @@ fields! {
     SerializeStructVariant;
 }
 
-/// Collects the encoded entries of a map, to write them sorted by key whatever the map's own order.
+/// The entries of a map.
+///
+/// If their order may be a part of the value, they are written as they come. Otherwise they are
+/// collected and sorted by key. If nothing tells which, they are sorted, and the order is in
+/// [`Apart`]: equal maps still have one key.
 ///
 /// A struct with `flatten` is a map too, and may have one key twice. The order of those two tells
 /// their values apart, so the sort is stable.
-struct SortedMap<'a> {
+struct Entries<'a> {
     sink: &'a mut Vec<u8>,
-    /// Whether the order of the entries is part of the value.
-    keeps_order: bool,
-    /// Each entry with the length of its key.
-    entries: Vec<(Vec<u8>, usize)>,
+    apart: &'a mut Apart,
+    /// `None`: not known.
+    order: Option<Order>,
+    collected: Vec<Entry>,
 }
 
-impl ser::SerializeMap for SortedMap<'_> {
+/// One entry that is collected.
+#[derive(Default)]
+struct Entry {
+    bytes: Vec<u8>,
+    /// The length of the key's bytes.
+    key: usize,
+    apart: Apart,
+    /// The entry's position.
+    at: usize,
+}
+
+impl Entry {
+    fn key(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.key)
+    }
+}
+
+impl<'a> Entries<'a> {
+    fn new(sink: &'a mut Vec<u8>, apart: &'a mut Apart, order: Option<Order>) -> Self {
+        sink.extend_from_slice(b"m");
+        Self {
+            sink,
+            apart,
+            order,
+            collected: Vec::new(),
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.order == Some(Order::Kept)
+    }
+}
+
+impl ser::SerializeMap for Entries<'_> {
     type Ok = ();
     type Error = KeyError;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), KeyError> {
-        let mut entry = Vec::new();
-        encode(key, &mut entry)?;
-        let key = entry.len();
-        self.entries.push((entry, key));
+        if self.is_kept() {
+            return encode(key, self.sink, self.apart);
+        }
+        let mut entry = Entry {
+            at: self.collected.len(),
+            ..Entry::default()
+        };
+        encode(key, &mut entry.bytes, &mut entry.apart)?;
+        entry.key = entry.bytes.len();
+        self.collected.push(entry);
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), KeyError> {
-        match self.entries.last_mut() {
-            Some((entry, _)) => encode(value, entry),
+        if self.is_kept() {
+            return encode(value, self.sink, self.apart);
+        }
+        match self.collected.last_mut() {
+            Some(entry) => encode(value, &mut entry.bytes, &mut entry.apart),
             None => Err(ser::Error::custom("a map's value came before its key")),
         }
     }
 
     fn end(mut self) -> Result<(), KeyError> {
-        fn key((entry, key): &(Vec<u8>, usize)) -> Option<&[u8]> {
-            entry.get(..*key)
+        self.collected.sort_by(|a, b| a.key().cmp(&b.key()));
+        let is_sorted = self.collected.is_sorted_by_key(|entry| entry.at);
+        for entry in &self.collected {
+            self.sink.extend_from_slice(&entry.bytes);
+            self.apart.part(entry.apart);
         }
-        if !self.keeps_order {
-            self.entries.sort_by(|a, b| key(a).cmp(&key(b)));
-        }
-        self.sink.extend_from_slice(b"m");
-        for (entry, _) in &self.entries {
-            self.sink.extend_from_slice(entry);
+        if self.order.is_none() {
+            for entry in &self.collected {
+                let place = if is_sorted { 0 } else { entry.at as u64 + 1 };
+                self.apart.add(place);
+            }
         }
         self.sink.extend_from_slice(END);
         Ok(())
@@ -383,7 +456,7 @@ mod tests {
 
     fn bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
         let mut out = Vec::new();
-        encode(value, &mut out).expect("encodes");
+        encode(value, &mut out, &mut Apart::default()).expect("encodes");
         out
     }
 
@@ -457,8 +530,15 @@ mod tests {
 
     #[test]
     fn nan_is_refused() {
-        assert!(encode(&f32::NAN, &mut Vec::new()).is_err());
-        assert!(encode(&Some(vec![f64::NAN]), &mut Vec::new()).is_err());
+        assert!(encode(&f32::NAN, &mut Vec::new(), &mut Apart::default()).is_err());
+        assert!(
+            encode(
+                &Some(vec![f64::NAN]),
+                &mut Vec::new(),
+                &mut Apart::default()
+            )
+            .is_err()
+        );
     }
 
     #[derive(Debug, Clone, PartialEq, Serialize)]

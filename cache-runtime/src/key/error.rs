@@ -35,38 +35,63 @@ impl KeyError {
     }
 }
 
-/// Whether a collection is a set with no fixed order of iteration.
-///
-/// A serializer does not see the type of a value. But sets go through `Serializer::collect_seq`,
-/// and the type of that iterator is the set's.
-///
-/// It is the collection itself that counts, and not its elements: a list of maps has an order.
-pub(super) fn is_unordered<I>() -> bool {
-    let mut name = std::any::type_name::<I>();
-    loop {
-        name = name
-            .trim_start_matches(['&', ' '])
-            .trim_start_matches("mut ");
-        // A slice or a tuple.
-        if name.starts_with(['[', '(']) {
-            return false;
+/// What the order of a collection's elements is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It is arbitrary: a `HashMap`, a `HashSet`.
+    None,
+    /// It follows from the elements: a `BTreeMap`, a `BTreeSet`.
+    Sorted,
+    /// It may be a part of the value: any other type, such as a `Vec` or an `IndexMap`.
+    Kept,
+}
+
+/// Types whose order is arbitrary, by the beginnings of their paths. A type's own name says
+/// nothing: a `LinkedHashSet` has an order.
+const UNORDERED: &[&str] = &[
+    "std::collections::hash::",
+    "hashbrown::",
+    "im::hash::",
+    "imbl::hash::",
+    "papaya::",
+    "flurry::",
+    "scc::hash_",
+];
+
+/// Iterators that hand on the elements of another one, one for one and in its order. Of two
+/// iterators in one (`chain`, `zip`), and of lists in a map (`flatten`), some have an order.
+const ADAPTERS: &[&str] = &[
+    "core::iter::adapters::cloned::Cloned",
+    "core::iter::adapters::copied::Copied",
+    "core::iter::adapters::filter::Filter",
+    "core::iter::adapters::filter_map::FilterMap",
+    "core::iter::adapters::map::Map",
+];
+
+impl Order {
+    /// The order of a collection, or of an iterator over one.
+    ///
+    /// A serializer does not see the type of a value. But sets and maps go through
+    /// `Serializer::collect_seq` and `collect_map`, and the type of that iterator is the set's. It is
+    /// the collection itself that counts, and not its elements: a list of maps has an order.
+    pub(crate) fn of<I>() -> Self {
+        let mut name = std::any::type_name::<I>();
+        loop {
+            name = name
+                .trim_start_matches(['&', ' '])
+                .trim_start_matches("mut ");
+            let (path, rest) = name.split_once('<').unwrap_or((name, ""));
+            if ADAPTERS.contains(&path) {
+                name = rest;
+                continue;
+            }
+            let is_of = |modules: &[&str]| modules.iter().any(|module| path.starts_with(module));
+            return match () {
+                () if is_of(UNORDERED) => Self::None,
+                () if is_of(&["alloc::collections::btree::"]) => Self::Sorted,
+                () => Self::Kept,
+            };
         }
-        let (path, rest) = name.split_once('<').unwrap_or((name, ""));
-        // An iterator over another one, `set.iter().map(..)`, has the order of that one.
-        if path.starts_with("core::iter::") && !rest.is_empty() {
-            name = rest;
-            continue;
-        }
-        return path.ends_with("HashSet")
-            || path.starts_with("hashbrown::")
-            || [
-                "::hash::set::",
-                "::hash::map::",
-                "::hash_set::",
-                "::hash_map::",
-            ]
-            .iter()
-            .any(|module| path.contains(module));
     }
 }
 
@@ -82,27 +107,33 @@ mod tests {
 
     use super::*;
 
-    struct HashSetId;
-
     #[test]
     fn only_the_collection_itself_may_have_no_order() {
-        fn of<I: IntoIterator>(_: &I) -> bool {
-            is_unordered::<I>()
+        fn order<I>(_: &I) -> Order {
+            Order::of::<I>()
+        }
+        fn of<I>(collection: &I) -> bool {
+            order(collection) == Order::None
         }
         let (set, map) = (HashSet::from([vec![1]]), HashMap::from([(1, 2)]));
         assert!(of(&&set) && of(&set.iter()) && of(&set.iter().map(Vec::len)));
         assert!(of(&map.keys()) && of(&map.values()) && of(&map.iter()));
-        assert!(is_unordered::<&others::AHashSet>());
-        assert!(!is_unordered::<&Vec<HashMap<u8, u8>>>());
-        assert!(!is_unordered::<&[HashSet<u8>]>());
-        assert!(!is_unordered::<Vec<(u8, HashMap<u8, u8>)>>());
-        assert!(!is_unordered::<BTreeMap<u8, HashSet<u8>>>());
-        assert!(!is_unordered::<&Vec<HashSetId>>());
+        assert!(!of(&vec![map.clone()]) && !of(&vec![(1, map.clone())]));
+        let pair = [set.clone(), set.clone()];
+        assert!(!of(&pair) && !of(&&pair[..]));
+        let sorted = BTreeMap::from([(1, set.clone())]);
+        assert_eq!(order(&sorted), Order::Sorted);
+        assert_eq!(order(&sorted.keys()), Order::Sorted);
+        assert_eq!(order(&&vec![1]), Order::Kept);
+        assert_eq!(order(&&others::LinkedHashSet), Order::Kept);
+        // Two in one.
+        assert!(!of(&set.iter().chain(&set)) && !of(&set.iter().zip([1])));
+        assert!(!of(&set.iter().flatten()) && !of(&set.iter().enumerate()));
         let list = [HashSet::from([1])];
         assert!(!of(&list.iter().map(HashSet::len)));
     }
 
     mod others {
-        pub(super) struct AHashSet;
+        pub(super) struct LinkedHashSet;
     }
 }

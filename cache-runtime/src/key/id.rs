@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
+use super::apart::Apart;
+use super::error::Order;
 
 /// The types that an id is made of, in order. All variants of an enum have one form, and so have
 /// lists of any length: a form describes the type, as far as a value shows it.
@@ -19,6 +21,8 @@ pub(crate) struct IdForm {
     /// The forms of the first parts of a tuple, 0 for an absent one. Parts that both ids have must
     /// agree.
     parts: [u16; 8],
+    /// What the text does not show.
+    apart: Apart,
 }
 
 impl IdForm {
@@ -46,6 +50,12 @@ impl IdForm {
         form.map_or(0, |form| form.hash ^ u64::from(form.open))
     }
 
+    /// The part of the entry's version that tells ids apart which are written alike.
+    #[inline]
+    pub(crate) fn version(&self) -> u32 {
+        self.apart.version()
+    }
+
     /// Whether a part of the id was absent, so that it fits any form.
     #[inline]
     pub(crate) fn is_open(self) -> bool {
@@ -66,12 +76,15 @@ impl IdForm {
 /// Appends `id` to `key`, escaped.
 pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<IdForm, KeyError> {
     let mut form = IdForm::default();
+    let mut apart = Apart::default();
     id.serialize(Renderer {
         out: key,
         form: &mut form,
+        apart: &mut apart,
         nested: false,
         mixed: is_any_value::<T>(),
     })?;
+    form.apart = apart;
     Ok(form)
 }
 
@@ -117,6 +130,7 @@ fn needs_mark(text: &str) -> bool {
 struct Renderer<'a> {
     out: &'a mut String,
     form: &'a mut IdForm,
+    apart: &'a mut Apart,
     nested: bool,
     /// Whether this is inside a list or a variant.
     mixed: bool,
@@ -155,6 +169,7 @@ impl<'a> Renderer<'a> {
         Parts {
             out: self.out,
             form: Some(self.form),
+            apart: self.apart,
             brackets,
             mixed: self.mixed,
             number: 0,
@@ -168,6 +183,7 @@ impl<'a> Renderer<'a> {
         Parts {
             out: self.out,
             form: None,
+            apart: self.apart,
             brackets: true,
             mixed: true,
             number: 0,
@@ -222,6 +238,7 @@ impl<'a> Serializer for Renderer<'a> {
             return Err(KeyError::not_a_number());
         }
         self.form.add(b'f');
+        self.apart.float(v);
         write_to(self.out, format_args!("{:?}", v + 0.0));
         Ok(())
     }
@@ -281,9 +298,10 @@ impl<'a> Serializer for Renderer<'a> {
     fn serialize_unit_variant(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
     ) -> Result<(), KeyError> {
+        self.apart.variant(index);
         self.form.add(b'v');
         self.text(variant);
         Ok(())
@@ -300,10 +318,11 @@ impl<'a> Serializer for Renderer<'a> {
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         value: &T,
     ) -> Result<(), KeyError> {
+        self.apart.variant(index);
         escape(variant, self.out);
         let mut parts = self.varying_parts(b'v');
         parts.part(value)?;
@@ -320,7 +339,7 @@ impl<'a> Serializer for Renderer<'a> {
     where
         I: IntoIterator<Item: Serialize>,
     {
-        if super::error::is_unordered::<I>() {
+        if Order::of::<I>() == Order::None {
             return Err(KeyError::unordered());
         }
         let mut parts = self.varying_parts(b'l');
@@ -342,10 +361,11 @@ impl<'a> Serializer for Renderer<'a> {
     fn serialize_tuple_variant(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Parts<'a>, KeyError> {
+        self.apart.variant(index);
         escape(variant, self.out);
         Ok(self.varying_parts(b'v'))
     }
@@ -363,10 +383,11 @@ impl<'a> Serializer for Renderer<'a> {
     fn serialize_struct_variant(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Parts<'a>, KeyError> {
+        self.apart.variant(index);
         escape(variant, self.out);
         Ok(self.varying_parts(b'v'))
     }
@@ -382,6 +403,7 @@ fn is_any_value<T: ?Sized>() -> bool {
 struct Parts<'a> {
     out: &'a mut String,
     form: Option<&'a mut IdForm>,
+    apart: &'a mut Apart,
     brackets: bool,
     mixed: bool,
     number: usize,
@@ -396,6 +418,7 @@ impl Parts<'_> {
         value.serialize(Renderer {
             out: self.out,
             form: &mut part,
+            apart: &mut *self.apart,
             nested: true,
             mixed: self.mixed || is_any_value::<T>(),
         })?;

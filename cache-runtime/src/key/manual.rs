@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use super::apart::Apart;
 use super::bound::{self, ARGUMENT_LIMIT, ID_LIMIT, LONGEST_ID, NAME_LIMIT};
 use super::canonical;
 use super::error::TOO_LONG;
@@ -58,6 +59,8 @@ pub struct Key {
     rest: Rest,
     extras: Vec<Dependency>,
     version: u32,
+    /// What the id or the arguments don't show, of those that are hashed.
+    apart: Apart,
     /// Whether the id or an argument has a field that is not in the key, so that another one would
     /// have the same key. Manual operations neither read nor store such an entry.
     is_ambiguous: bool,
@@ -97,8 +100,15 @@ impl Key {
                 shortened(&op)
             )));
         }
-        let (op, canonical) = (Some(op), arguments(args)?);
-        Self::of(args, resource.into(), Rest::Args { op, canonical })
+        let (canonical, apart) = arguments(args)?;
+        let rest = Rest::Args {
+            op: Some(op),
+            canonical,
+        };
+        Ok(Self {
+            apart,
+            ..Self::of(args, resource.into(), rest)?
+        })
     }
 
     /// An entry under a name of your own, `name:hash`; `name` is its resource.
@@ -107,8 +117,15 @@ impl Key {
     /// [`ErrorKind::InvalidKey`] if the name is not `[a-z0-9_-]+`, or an argument can't be in a
     /// key.
     pub fn named(name: impl Into<String>, args: &impl KeyPart) -> Result<Self, Error> {
-        let (op, canonical) = (None, arguments(args)?);
-        Self::of(args, name.into(), Rest::Args { op, canonical })
+        let (canonical, apart) = arguments(args)?;
+        let rest = Rest::Args {
+            op: None,
+            canonical,
+        };
+        Ok(Self {
+            apart,
+            ..Self::of(args, name.into(), rest)?
+        })
     }
 
     /// Makes the entry depend on a tag too, so that
@@ -153,6 +170,7 @@ impl Key {
             },
             extras,
             version,
+            apart: Apart::default(),
             is_ambiguous: false,
         }
     }
@@ -193,7 +211,8 @@ impl Key {
     }
 
     pub(crate) fn type_version(&self) -> u32 {
-        self.version
+        let id = self.id_form().map_or(0, |form| form.version());
+        self.version ^ self.apart.version() ^ id
     }
 
     pub(crate) fn id_form(&self) -> Option<IdForm> {
@@ -238,6 +257,7 @@ impl Key {
                 rest,
                 extras: Vec::new(),
                 version: 0,
+                apart: Apart::default(),
                 is_ambiguous: false,
             })
         } else {
@@ -252,26 +272,28 @@ impl Key {
 
 /// The canonical bytes of a tuple's elements, one after the other, as an annotated function writes
 /// them.
-fn arguments(args: &impl KeyPart) -> Result<Vec<u8>, Error> {
+fn arguments(args: &impl KeyPart) -> Result<(Vec<u8>, Apart), Error> {
     let mut bytes = Vec::new();
-    canonical::encode(args, &mut bytes).map_err(|e| invalid(e.to_string()))?;
+    let mut apart = Apart::default();
+    canonical::encode(args, &mut bytes, &mut apart).map_err(|e| invalid(e.to_string()))?;
     if bytes.len() > ARGUMENT_LIMIT {
         return Err(invalid(TOO_LONG.into()));
     }
     // A tuple is encoded as a list: the elements stand between its tag and its end mark.
-    Ok(match bytes.as_slice() {
+    let elements = match bytes.as_slice() {
         [b'l', elements @ .., b'e'] => elements.to_vec(),
         // `()` is the tuple without elements.
         b"_" => Vec::new(),
         _ => bytes,
-    })
+    };
+    Ok((elements, apart))
 }
 
 /// The canonical bytes of one argument.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn canonical_bytes(arg: &impl KeyPart) -> Result<Vec<u8>, super::error::KeyError> {
     let mut bytes = Vec::new();
-    canonical::encode(arg, &mut bytes)?;
+    canonical::encode(arg, &mut bytes, &mut Apart::default())?;
     Ok(bytes)
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::apart::Apart;
 use super::bound::{self, ARGUMENT_LIMIT, LONGEST_ID, push_hash};
 use super::canonical;
 use super::error::KeyError;
@@ -15,6 +16,8 @@ pub(crate) struct KeyWriter {
     pub(super) text: String,
     /// The canonical bytes of the arguments, hashed together at the end.
     pub(crate) args: Vec<u8>,
+    /// What these don't show.
+    apart: Apart,
 }
 
 impl KeyWriter {
@@ -29,6 +32,7 @@ impl KeyWriter {
     #[inline]
     pub(crate) fn begin(&mut self, prefix: &str) {
         self.args.clear();
+        self.apart = Apart::default();
         self.text.clear();
         self.text.reserve(prefix.len() + 48);
         self.text.push_str(prefix);
@@ -69,13 +73,19 @@ impl KeyWriter {
     }
 
     pub(crate) fn arg<T: Serialize + ?Sized>(&mut self, arg: &T) -> Result<(), KeyError> {
-        let encoded = canonical::encode(arg, &mut self.args);
+        let encoded = canonical::encode(arg, &mut self.args, &mut self.apart);
         if self.args.len() > ARGUMENT_LIMIT {
             // The arguments won't be hashed, and their memory is not kept.
             self.args = Vec::new();
             return Err(KeyError::too_long());
         }
         encoded
+    }
+
+    /// The part of the entry's version that tells arguments apart which are written alike.
+    #[inline]
+    pub(crate) fn version(&self) -> u32 {
+        self.apart.version()
     }
 
     /// Ends the key with the hash of the arguments (there may be none).

@@ -1,5 +1,6 @@
 //! A call is known by everything that tells it apart: two calls that differ never share an entry.
 
+mod alike;
 mod apart;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

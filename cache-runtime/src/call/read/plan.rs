@@ -14,7 +14,7 @@ use crate::call::observe::BypassReason;
 use crate::call::{ambient, tag};
 use crate::engine::{Engine, Handle};
 use crate::key::{
-    Argument, Dependency, EntryKind, Finding, KeyPart, KeyWriter, RowOf, is_resource,
+    Argument, Dependency, EntryKind, Finding, IdForm, KeyPart, KeyWriter, RowOf, is_resource,
 };
 use crate::protocol::codec::BuiltIn;
 use crate::registry::{Instance, ResourceRef, Site};
@@ -83,7 +83,10 @@ impl ReadPlan {
         match start.key.id(id, &start.resource.hash_key) {
             // Only entities share their keys with writers that name an id. Those are checked once
             // the key is whole.
-            Ok(form) => start.id = Some((form, typeid::of::<T>())),
+            Ok(form) => {
+                start.options.version ^= form.version();
+                start.id = Some((form, typeid::of::<T>()));
+            }
             Err(error) => start.refuse_key(&error),
         }
         self
@@ -400,15 +403,17 @@ impl ReadPlan {
         let calls = ids.iter().enumerate().map(|(at, id)| {
             let mut key = KeyWriter::new(&cache.space, &resource.name);
             key.front(&front);
-            let problem = match key.id(id, &resource.hash_key) {
+            let form = key.id(id, &resource.hash_key);
+            let declared = options.version ^ form.as_ref().map_or(0, IdForm::version);
+            let problem = match form {
                 Ok(form) if resource.fits(form, typeid::of::<K>(), Some(site)) => None,
                 Ok(_) => Some(BypassReason::Claimed),
                 Err(_) => Some(BypassReason::Unkeyable),
             };
             let left_out = left_out.next_if(|(of, _)| *of == at);
             let (version, unknown) = match left_out {
-                Some((_, left_out)) => version_apart(site, options.version, left_out, 0),
-                None => (options.version, false),
+                Some((_, left_out)) => version_apart(site, declared, left_out, 0),
+                None => (declared, false),
             };
             let problem = problem.or(unknown.then_some(BypassReason::Unkeyable));
             let own = Probe {

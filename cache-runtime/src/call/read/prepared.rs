@@ -244,6 +244,7 @@ impl PreparedCall {
                 self.op(self.site.function());
             }
             self.key.end_hashed(&cache.space);
+            self.options.version ^= self.key.version();
         }
     }
 

@@ -53,32 +53,40 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// A hash of the text that ignores the order of sets and maps.
-    pub(super) fn hash(&self) -> u64 {
+    /// Where the value begins in the memory of the text.
+    pub(super) fn place(&self) -> usize {
+        self.raw.as_ptr().addr()
+    }
+
+    /// A hash of the text that ignores the order of sets and maps without one.
+    pub(super) fn hash(&self, is_unordered: &dyn Fn(&Shown<'_>) -> bool) -> u64 {
+        let hash = |shown: &Shown<'_>| shown.hash(is_unordered);
         let mut parts = vec![hash64(self.name.as_bytes())];
         match &self.form {
             Form::Leaf | Form::Word => return hash64(self.raw.as_bytes()),
             Form::List(items) => {
                 parts.push(1);
-                parts.extend(items.iter().map(Shown::hash));
+                parts.extend(items.iter().map(hash));
             }
             Form::Tuple(items) => {
                 parts.push(2);
-                parts.extend(items.iter().map(Shown::hash));
+                parts.extend(items.iter().map(hash));
             }
             Form::Fields(fields) => {
                 parts.push(3);
                 for (name, value) in fields {
-                    parts.extend([hash64(name.as_bytes()), value.hash()]);
+                    parts.extend([hash64(name.as_bytes()), hash(value)]);
                 }
             }
             Form::Braces(entries) => {
                 parts.push(4);
                 let entry = |(key, value): &(Shown<'_>, Option<Shown<'_>>)| {
-                    (key.hash(), value.as_ref().map(Shown::hash))
+                    (hash(key), value.as_ref().map(hash))
                 };
                 let mut entries: Vec<_> = entries.iter().map(entry).collect();
-                entries.sort_unstable();
+                if is_unordered(self) {
+                    entries.sort_unstable();
+                }
                 for (key, value) in entries {
                     parts.extend([key, value.unwrap_or_default()]);
                 }

@@ -23,8 +23,6 @@ pub(super) enum Fact {
 #[repr(u8)]
 pub(super) enum Kind {
     Struct,
-    /// A struct whose first field names the variant.
-    Tagged,
     TupleStruct,
     Newtype,
     UnitStruct,
@@ -79,14 +77,6 @@ impl Subject {
         Self(mix(self.0 ^ name, (kind as u64 + 2) << 32 | len as u64))
     }
 
-    /// A tagged struct, by the hash of its tag.
-    pub(super) fn tagged(self, tag: u64, len: usize) -> Self {
-        Self(mix(
-            self.0 ^ tag,
-            (Kind::Tagged as u64 + 2) << 32 | len as u64,
-        ))
-    }
-
     /// A value of this type, by the hash of its `Debug`.
     pub(super) fn shown(self, text: u64) -> Self {
         Self(mix(self.0 ^ text, text))
@@ -97,6 +87,12 @@ impl Subject {
     fn entry(self) -> u64 {
         self.0 & !1 | 2
     }
+}
+
+/// The number of a variant's fields, with the variant's position: two variants may have one name.
+#[inline]
+pub(super) fn of_variant(index: u32, len: usize) -> usize {
+    len | (index as usize) << 16
 }
 
 /// Folded multiplication, as in wyhash.

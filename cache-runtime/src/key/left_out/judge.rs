@@ -1,8 +1,7 @@
 //! Compares what was serialised of a value with its `Debug` text, or with its size.
 
 use super::debug_text::{Form, Shown};
-use super::facts::{Fact, Kind, Subject, keep};
-use super::hash::hash64;
+use super::facts::{Fact, Kind, Subject, keep, of_variant};
 use super::record::{Data, Fields, Node};
 
 /// What is left out.
@@ -18,8 +17,12 @@ pub(super) enum Reason {
     Room { ty: String, bytes: usize },
     /// A value is larger than the number or text that is serialised.
     Larger { ty: String, bytes: usize },
-    /// The size is not known, or is that of another variant.
+    /// The size is not known, or is that of another variant, or the value has its own form.
     Hidden { ty: String },
+    /// It is behind a `dyn`, and nothing shows its type.
+    Type { ty: String },
+    /// The type neither serialises all that it holds nor shows it.
+    Blind { ty: String },
 }
 
 impl Reason {
@@ -43,7 +46,9 @@ impl Reason {
             Self::Variant { .. }
             | Self::Otherwise { .. }
             | Self::Larger { .. }
-            | Self::Hidden { .. } => None,
+            | Self::Hidden { .. }
+            | Self::Type { .. }
+            | Self::Blind { .. } => None,
         }
     }
 
@@ -56,7 +61,15 @@ impl Reason {
             ),
             Self::Hidden { ty } => format!(
                 "whether `{ty}` is serialised as a whole can't be seen without its `Debug`, and \
-                 calls that differ in what is not would share a key"
+                 calls that differ in what is not would share a key; derive `Debug` for it"
+            ),
+            Self::Type { ty } => format!(
+                "the type of the value behind `{ty}` is not in the key, and values of two types may \
+                 look alike; take an enum or a type parameter in its place"
+            ),
+            Self::Blind { ty } => format!(
+                "`{ty}` neither serialises nor shows all that it holds, and calls that differ in \
+                 the rest would share a key; name what tells them apart with `key(..)`"
             ),
             Self::Field { ty, .. } | Self::Variant { ty } | Self::Otherwise { ty } => format!(
                 "a part of `{ty}` is not serialised, and calls that differ in it alone would share \
@@ -69,6 +82,16 @@ impl Reason {
     /// enum.
     pub(super) fn is_of_a_struct(&self) -> bool {
         matches!(self, Self::Room { .. })
+    }
+
+    /// Whether a hash by `Hash` covers what is left out.
+    pub(super) fn is_hashed(&self) -> bool {
+        match self {
+            Self::Type { .. } => false,
+            // A time with its zone is hashed as a point in time.
+            Self::Blind { ty } => !ty.starts_with(TIME_WITH_ZONE),
+            _ => true,
+        }
     }
 }
 
@@ -197,20 +220,22 @@ impl Judge {
                 self.keep(node, Kind::Some, "", 1, Verdict::This);
                 self.all_of(node, inside)
             }
-            (Data::Items(all), Form::List(items)) if node.is_of_std() => {
+            (Data::Items(all, _), Form::List(items)) if node.is_of_std() => {
                 let inside = self.each(all, items, node);
                 self.items(node, Kind::Items, inside, all.is_empty())
             }
-            (Data::Items(all), Form::Tuple(items)) if node.is_of_std() && shown.name.is_empty() => {
+            (Data::Items(all, _), Form::Tuple(items))
+                if node.is_of_std() && shown.name.is_empty() =>
+            {
                 let inside = self.each(all, items, node);
                 self.items(node, Kind::Items, inside, all.is_empty())
             }
-            (Data::Items(all), Form::Braces(entries)) if node.is_of_std() => {
+            (Data::Items(all, _), Form::Braces(entries)) if node.is_of_std() => {
                 let items = entries.iter().map(|(item, _)| item);
                 let inside = self.each(all, items, node);
                 self.items(node, Kind::Items, inside, all.is_empty())
             }
-            (Data::Map(all), Form::Braces(entries)) if node.is_of_std() => {
+            (Data::Map(all, _), Form::Braces(entries)) if node.is_of_std() => {
                 let nodes = all.iter().flat_map(|(key, value)| [key, value]);
                 let parts = entries
                     .iter()
@@ -241,39 +266,45 @@ impl Judge {
                 self.keep(node, Kind::UnitStruct, serde_name, 0, Verdict::All);
                 Verdict::This
             }
-            (Data::UnitVariant(variant), Form::Word) => {
-                self.keep(node, Kind::UnitVariant, variant, 0, Verdict::All);
+            (Data::UnitVariant(it), Form::Word) => {
+                let len = of_variant(it.index, 0);
+                self.keep(node, Kind::UnitVariant, it.name, len, Verdict::All);
                 Verdict::This
             }
-            (Data::NewtypeVariant(variant, inner), Form::Tuple(items)) => {
+            // `SocketAddr::V4` is shown as what it holds.
+            (Data::NewtypeVariant(it, inner), Form::Leaf) if node.is_of_std() => {
+                let inside = self.compare(inner, shown);
+                let len = of_variant(it.index, 1);
+                self.keep(node, Kind::NewtypeVariant, it.name, len, inside);
+                inside.this()
+            }
+            (Data::NewtypeVariant(it, inner), Form::Tuple(items)) => {
                 let inside = self.each([&**inner], items, node);
                 if items.len() == 1 {
-                    self.keep(node, Kind::NewtypeVariant, variant, 1, inside);
+                    let len = of_variant(it.index, 1);
+                    self.keep(node, Kind::NewtypeVariant, it.name, len, inside);
                 }
                 inside.this()
             }
-            (Data::TupleVariant(variant, said, all), Form::Tuple(items)) => {
+            (Data::TupleVariant(it, said, all), Form::Tuple(items)) => {
                 let inside = self.each(all, items, node);
                 if all.len() == items.len() {
-                    self.keep(node, Kind::TupleVariant, variant, *said, inside);
+                    let len = of_variant(it.index, *said);
+                    self.keep(node, Kind::TupleVariant, it.name, len, inside);
                 }
                 inside.this()
             }
-            (Data::StructVariant(variant, fields), Form::Fields(parts)) => {
+            (Data::StructVariant(it, fields), Form::Fields(parts)) => {
                 let inside = self.fields(&fields.all, parts, node);
                 if fields.all.len() == parts.len() && fields.is_complete() {
-                    self.keep(node, Kind::StructVariant, variant, fields.said, inside);
+                    let len = of_variant(it.index, fields.said);
+                    self.keep(node, Kind::StructVariant, it.name, len, inside);
                 }
                 inside.this()
             }
-            (Data::StructVariant(variant, fields), Form::Word) if fields.all.is_empty() => {
-                self.keep(
-                    node,
-                    Kind::StructVariant,
-                    variant,
-                    fields.said,
-                    Verdict::All,
-                );
+            (Data::StructVariant(it, fields), Form::Word) if fields.all.is_empty() => {
+                let len = of_variant(it.index, fields.said);
+                self.keep(node, Kind::StructVariant, it.name, len, Verdict::All);
                 Verdict::This
             }
             _ => self.same_or_not(node, shown),
@@ -307,19 +338,15 @@ impl Judge {
                     .unwrap_or_else(|| self.same_or_not(node, shown));
             }
         };
-        if let Some(tag) = fields.tag(parts.len()) {
-            let rest = fields.all.get(1..).unwrap_or_default();
-            let inside = self.fields(rest, parts, node);
-            if rest.len() == parts.len() && fields.is_complete() && inside > Verdict::Once {
-                let tag = hash64(tag.as_bytes());
-                let fact = if inside == Verdict::All {
-                    Fact::All
-                } else {
-                    Fact::Itself
-                };
-                self.learn(node, |of| of.tagged(tag, fields.said), fact);
+        if fields.has_tag() {
+            // Nothing else says which variant it is: the tag is a text without a position.
+            let tag = fields.tag(parts.len());
+            if tag.is_none_or(|tag| usual_name(tag) != shown.name) {
+                let ty = node.ty.to_owned();
+                return self.refuse(Reason::Variant { ty });
             }
-            return inside.this();
+            let rest = fields.all.get(1..).unwrap_or_default();
+            return self.fields(rest, parts, node).this();
         }
         if shown.name != node.name() {
             return self.adjacent(fields, shown).unwrap_or_else(|| {
@@ -352,7 +379,9 @@ impl Judge {
         // serde's own wrapper for several fields.
         let is_wrapped = content.ty.contains("__AdjacentlyTagged");
         let inside = match (&content.data, &shown.form) {
-            (Data::Items(all), Form::Tuple(items)) if is_wrapped => self.each(all, items, content),
+            (Data::Items(all, _), Form::Tuple(items)) if is_wrapped => {
+                self.each(all, items, content)
+            }
             (Data::Struct(_, inner), Form::Fields(parts)) if is_wrapped => {
                 self.fields(&inner.all, parts, content)
             }
@@ -445,7 +474,7 @@ impl Judge {
                 | Data::Unit
                 | Data::UnitVariant(_)
                 | Data::Newtype(..)
-                | Data::Items(_),
+                | Data::Items(..),
             ) => {
                 let ty = node.ty.to_owned();
                 self.refuse(Reason::Variant { ty })
@@ -474,16 +503,6 @@ impl Judge {
         let is_sized = node.parts().is_some();
         match &node.data {
             Data::Leaf { size, .. } => {
-                let most = if *size == 0 {
-                    3 * size_of::<usize>()
-                } else {
-                    *size
-                };
-                let bytes = node.size.saturating_sub(most);
-                if bytes > 0 && !node.is_of_std() && !node.is_wrapper() {
-                    let ty = node.ty.to_owned();
-                    return self.refuse(Reason::Larger { ty, bytes });
-                }
                 self.keep(node, Kind::Leaf, "", *size, Verdict::All);
                 Verdict::This
             }
@@ -492,8 +511,9 @@ impl Judge {
                 self.refuse(Reason::Larger { ty, bytes })
             }
             Data::Unit => Verdict::This,
-            Data::UnitVariant(variant) => {
-                self.keep(node, Kind::UnitVariant, variant, 0, Verdict::All);
+            Data::UnitVariant(it) => {
+                let len = of_variant(it.index, 0);
+                self.keep(node, Kind::UnitVariant, it.name, len, Verdict::All);
                 Verdict::This
             }
             Data::UnitStruct(name) => {
@@ -520,9 +540,10 @@ impl Judge {
                     false => inside.this(),
                 }
             }
-            Data::NewtypeVariant(name, inner) => {
+            Data::NewtypeVariant(it, inner) => {
                 let inside = self.size(inner);
-                self.keep(node, Kind::NewtypeVariant, name, 1, inside);
+                let len = of_variant(it.index, 1);
+                self.keep(node, Kind::NewtypeVariant, it.name, len, inside);
                 inside.this()
             }
             Data::TupleStruct(name, said, all) => {
@@ -530,9 +551,10 @@ impl Judge {
                 self.keep(node, Kind::TupleStruct, name, *said, inside);
                 inside.this()
             }
-            Data::TupleVariant(name, said, all) => {
+            Data::TupleVariant(it, said, all) => {
                 let inside = self.sizes(all);
-                self.keep(node, Kind::TupleVariant, name, *said, inside);
+                let len = of_variant(it.index, *said);
+                self.keep(node, Kind::TupleVariant, it.name, len, inside);
                 inside.this()
             }
             Data::Struct(name, fields) => {
@@ -540,21 +562,22 @@ impl Judge {
                 self.keep(node, Kind::Struct, name, fields.said, inside);
                 inside.this()
             }
-            Data::StructVariant(name, fields) => {
+            Data::StructVariant(it, fields) => {
                 let inside = self.sizes(fields.all.iter().filter_map(|(_, node)| node.as_ref()));
                 if fields.is_complete() {
-                    self.keep(node, Kind::StructVariant, name, fields.said, inside);
+                    let len = of_variant(it.index, fields.said);
+                    self.keep(node, Kind::StructVariant, it.name, len, inside);
                 }
                 inside.this()
             }
-            Data::Items(all) => {
+            Data::Items(all, _) => {
                 let inside = self.sizes(all);
                 match node.is_of_std() {
                     true => self.items(node, Kind::Items, inside, all.is_empty()),
                     false => inside.this(),
                 }
             }
-            Data::Map(all) => {
+            Data::Map(all, _) => {
                 let inside = self.sizes(all.iter().flat_map(|(key, value)| [key, value]));
                 match node.is_of_std() {
                     true => self.items(node, Kind::Map, inside, all.is_empty()),
@@ -573,8 +596,25 @@ impl Judge {
     }
 }
 
+/// The name that a variant of this tag usually has: `user_id`, `userId` and `USER-ID` are `UserId`.
+/// There is one for each tag, so two variants never have the same.
+pub(super) fn usual_name(tag: &str) -> String {
+    let is_upper = !tag.contains(char::is_lowercase);
+    let mut is_first = true;
+    let mut name = String::new();
+    for c in tag.chars() {
+        match c {
+            '_' | '-' => is_first = true,
+            _ if std::mem::take(&mut is_first) => name.extend(c.to_uppercase()),
+            _ if is_upper => name.extend(c.to_lowercase()),
+            _ => name.push(c),
+        }
+    }
+    name
+}
+
 /// A name without punctuation and in lower case, to compare names in any convention.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let letters = name.chars().filter(|c| c.is_alphanumeric());
     letters.flat_map(char::to_lowercase).collect()
 }
@@ -594,15 +634,15 @@ fn same(node: &Node, shown: &Shown<'_>) -> bool {
         (Data::Some(inner), Form::Tuple(items)) => {
             shown.name == "Some" && pairs([&**inner].into_iter(), items.iter())
         }
-        (Data::Items(all), Form::List(items)) => pairs(all.iter(), items.iter()),
-        (Data::Items(all), Form::Tuple(items)) => {
+        (Data::Items(all, _), Form::List(items)) => pairs(all.iter(), items.iter()),
+        (Data::Items(all, _), Form::Tuple(items)) => {
             shown.name.is_empty() && pairs(all.iter(), items.iter())
         }
-        (Data::Items(all), Form::Braces(entries)) => {
+        (Data::Items(all, _), Form::Braces(entries)) => {
             let are_items = entries.iter().all(|(_, value)| value.is_none());
             are_items && pairs(all.iter(), entries.iter().map(|(item, _)| item))
         }
-        (Data::Map(all), Form::Braces(entries)) => {
+        (Data::Map(all, _), Form::Braces(entries)) => {
             let entry =
                 |((key, value), (k, v)): (&(Node, Node), &(Shown<'_>, Option<Shown<'_>>))| {
                     same(key, k) && v.as_ref().is_some_and(|v| same(value, v))
@@ -672,7 +712,7 @@ impl<'a> Shown<'a> {
 
 impl Fields {
     /// The fields that have a value.
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.all.iter().filter_map(|(_, node)| node.as_ref())
     }
 
@@ -681,8 +721,13 @@ impl Fields {
         self.len == self.all.len() && self.all.iter().all(|(_, node)| node.is_some())
     }
 
-    /// The variant's name, if the first field is one: serde writes it as a `str`, which fields are
+    /// Whether the first field is the variant's name: serde writes it as a `str`, which fields are
     /// not.
+    fn has_tag(&self) -> bool {
+        matches!(self.all.first(), Some((_, Some(first))) if first.ty == "str")
+    }
+
+    /// The variant's name, if as many fields are shown as there are.
     fn tag(&self, shown: usize) -> Option<&str> {
         let (_, Some(first)) = self.all.first()? else {
             return None;
@@ -701,7 +746,6 @@ const TRUSTED: &[&str] = &[
     "alloc",
     "arcstr",
     "arrayvec",
-    "bigdecimal",
     "bytes",
     "chrono",
     "compact_str",
@@ -713,7 +757,6 @@ const TRUSTED: &[&str] = &[
     "jiff",
     "num_bigint",
     "ordered_float",
-    "rust_decimal",
     "semver",
     "serde_json",
     "smallvec",
@@ -725,6 +768,13 @@ const TRUSTED: &[&str] = &[
     "uuid",
 ];
 
+/// Has a zone, of which only the offset is written and shown.
+const TIME_WITH_ZONE: &str = "chrono::datetime::DateTime<chrono_tz::";
+
+/// Types that neither serialise all that they hold nor show it. An address of IPv6 has a scope and
+/// a flow.
+const BLIND: &[&str] = &["core::net::socket_addr::SocketAddrV6", TIME_WITH_ZONE];
+
 const PRIMITIVES: &[&str] = &[
     "bool", "char", "f32", "f64", "i128", "i16", "i32", "i64", "i8", "isize", "str", "u128", "u16",
     "u32", "u64", "u8", "usize", "mut",
@@ -734,6 +784,9 @@ impl Node {
     /// Whether the type's name contains only types of trusted crates and of the language.
     fn is_trusted(&self) -> bool {
         let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        if is_unsure(self.ty) {
+            return false;
+        }
         self.ty.split(|c| !is_part(c)).all(|path| {
             let path = path.trim_matches(':');
             match path.split_once("::") {
@@ -788,7 +841,7 @@ impl Node {
             Data::TupleStruct(_, _, all) => all.iter().collect(),
             Data::Newtype(_, inner) => vec![inner],
             // The fields of a struct of which one is flattened.
-            Data::Map(all) => all.iter().map(|(_, value)| value).collect(),
+            Data::Map(all, _) => all.iter().map(|(_, value)| value).collect(),
             _ => return None,
         };
         parts.iter().all(|part| self.holds(part)).then_some(parts)
@@ -832,24 +885,23 @@ impl Node {
             return true;
         }
         if self.is_of_std() {
-            return false;
+            return matches!(self.data, Data::Leaf { .. }) && is_unsure(bare(self.ty));
         }
         match &self.data {
             Data::Struct(_, fields) => {
-                let is_tagged = fields.all.first().is_some_and(|(_, first)| {
-                    first.as_ref().is_some_and(|first| first.ty == "str")
-                });
-                !is_tagged && fields.is_complete() && !self.is_within(fields.nodes())
+                // Two variants may have one tag, and any of them may leave a field out.
+                fields.has_tag() || fields.is_complete() && !self.is_within(fields.nodes())
             }
             Data::TupleStruct(_, _, all) => !self.is_within(all),
             Data::Newtype(_, inner) => !self.is_within([&**inner]),
-            Data::Map(all) => !self.is_within(all.iter().map(|(_, value)| value)),
-            Data::Items(all) => match all.is_empty() || !self.is_within(all) {
-                true => self.size > size_of::<Vec<()>>(),
-                // Behind the number of a variant, say.
-                false => self.unexplained(&all.iter().collect::<Vec<_>>()).is_some(),
-            },
-            Data::Some(inner) => self.size > inner.size + self.align,
+            Data::Map(all, _) => !self.is_within(all.iter().map(|(_, value)| value)),
+            // A list of its own form, which may have rounded its elements.
+            Data::Items(all, _) => {
+                all.is_empty()
+                    || !self.is_within(all)
+                    || self.unexplained(&all.iter().collect::<Vec<_>>()).is_some()
+            }
+            Data::Some(inner) => self.size > inner.size + self.align || !self.is_within([&**inner]),
             Data::None => true,
             // Its number, and nothing else.
             Data::UnitVariant(_) => self.size > 1,
@@ -858,8 +910,51 @@ impl Node {
             Data::StructVariant(_, fields) => {
                 !self.is_filled_by(&fields.nodes().collect::<Vec<_>>())
             }
-            Data::Leaf { .. } | Data::Unit | Data::UnitStruct(_) => false,
+            // A number or text of its own form, which may be rounded.
+            Data::Leaf { .. } => self.is_wrapper() || self.size > 0,
+            Data::Unit | Data::UnitStruct(_) => false,
         }
+    }
+
+    /// What makes it impossible to tell values like this one apart, in it or in its parts.
+    pub(super) fn blind(&self) -> Option<Reason> {
+        let ty = bare(self.ty);
+        let holds_any = ty.contains("dyn ")
+            && self.is_of_std()
+            && !matches!(
+                self.data,
+                Data::Items(..) | Data::Map(..) | Data::Some(_) | Data::None
+            );
+        if ty.starts_with("dyn ") || holds_any {
+            let ty = ty.trim_end_matches('>').to_owned();
+            return Some(Reason::Type { ty });
+        }
+        if BLIND.iter().any(|blind| ty.starts_with(blind)) {
+            let ty = ty.to_owned();
+            return Some(Reason::Blind { ty });
+        }
+        let parts: &mut dyn Iterator<Item = &Self> = match &self.data {
+            Data::Some(inner) | Data::Newtype(_, inner) | Data::NewtypeVariant(_, inner) => {
+                return inner.blind();
+            }
+            Data::Struct(_, fields) | Data::StructVariant(_, fields) => &mut fields.nodes(),
+            Data::TupleStruct(_, _, all) | Data::TupleVariant(_, _, all) | Data::Items(all, _) => {
+                &mut all.iter()
+            }
+            Data::Map(all, _) => &mut all.iter().flat_map(|(key, value)| [key, value]),
+            Data::Leaf { .. }
+            | Data::Unit
+            | Data::UnitStruct(_)
+            | Data::None
+            | Data::UnitVariant(_) => return None,
+        };
+        for part in parts {
+            let found = part.blind();
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 
     /// Whether all parts are in this value's memory, whose size is known.
@@ -917,6 +1012,27 @@ impl Gaps {
         }
         gaps
     }
+}
+
+/// Whether a type of trusted crates alone may hold what is not serialised. A time with an offset is
+/// written with the minutes of its offset, which may have seconds.
+pub(super) fn is_unsure(ty: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let mut paths = ty
+        .split(|c| !is_part(c))
+        .filter(|path| !path.is_empty())
+        .peekable();
+    while let Some(path) = paths.next() {
+        let is_it = match path {
+            "chrono::datetime::DateTime" => paths.peek() != Some(&"chrono::offset::utc::Utc"),
+            "core::net::socket_addr::SocketAddr" => true,
+            path => BLIND.contains(&path),
+        };
+        if is_it {
+            return true;
+        }
+    }
+    false
 }
 
 /// A type's name behind references and the pointers of the standard library.

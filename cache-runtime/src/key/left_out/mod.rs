@@ -11,7 +11,11 @@
 //! - The size of the value, which needs no trait. A struct's fields fill it, except for alignment.
 //!   If the serialised fields don't, one is missing. If the type has no `Debug`, a hash by `Hash`
 //!   distinguishes the values. If it has neither, the call bypasses the cache
-//!   ([`Finding::Unknown`]).
+//!   ([`Finding::Unknown`]). So does a value without both whose `Serialize` may have rounded it: one
+//!   that is written as a number, text or list of its own form.
+//!
+//! Two kinds of values can't be compared: what is behind a `dyn`, since nothing shows its type, and
+//! the few types that neither serialise nor show all that they hold (`SocketAddrV6`).
 //!
 //! The hash of the text becomes a part of the entry's fingerprint, but not of its key, because
 //! writes and manual operations know only the key. So two such arguments replace each other's
@@ -25,6 +29,7 @@ mod facts;
 mod hash;
 mod judge;
 mod record;
+mod unordered;
 mod walk;
 
 use std::fmt;
@@ -38,6 +43,7 @@ use self::debug_text::Shown;
 use self::hash::hash64;
 use self::judge::{Judge, Reason};
 use self::record::Node;
+use self::unordered::Unordered;
 
 /// An argument of a call, with the information that its type provides besides `Serialize`.
 pub struct Argument<'a, T: ?Sized> {
@@ -59,8 +65,8 @@ impl<T: ?Sized> fmt::Debug for Argument<'_, T> {
 /// The start of a chain of methods named `known`. The compiler chooses one by the traits of
 /// `value`: `Debug`, else `Hash`, else neither. The elements of a list are examined one by one,
 /// because serde hands out references to them, which have another size.
-pub fn argument<T: ?Sized>(value: &T) -> ByText<'_, T> {
-    ByText(ByHashes(ByHash(Plains(Plain(value)))))
+pub fn argument<T: ?Sized>(value: &T) -> ByBoth<'_, T> {
+    ByBoth(ByText(ByHashes(ByHash(Plains(Plain(value))))))
 }
 
 macro_rules! links {
@@ -80,6 +86,7 @@ macro_rules! links {
 }
 
 links! {
+    ByBoth => ByText;
     ByText => ByHashes;
     ByHashes => ByHash;
     ByHash => Plains;
@@ -89,6 +96,18 @@ links! {
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Plain<'a, T: ?Sized>(&'a T);
+
+impl<'a, T: fmt::Debug + Hash + ?Sized> ByBoth<'a, T> {
+    /// With the text of `Debug` and the hash by `Hash`.
+    #[must_use]
+    pub fn known(&self) -> Argument<'a, T> {
+        Argument {
+            text: Some(<T as fmt::Debug>::fmt),
+            hash: Some(|value, hasher| value.hash(hasher)),
+            ..Plain::known(self)
+        }
+    }
+}
 
 impl<'a, T: fmt::Debug + ?Sized> ByText<'a, T> {
     /// With the text of `Debug`.
@@ -220,6 +239,19 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
                 Text::TooLong => Finding::Unknown(not_looked_at::<T>(TOO_LONG)),
             };
         };
+        if let Some(reason) = node
+            .blind()
+            .filter(|_| !crate::base::mutation::is_active("blind-types-trusted"))
+        {
+            let text = match &text {
+                Text::Of(text) => hash64(text.as_bytes()),
+                Text::None | Text::TooLong => 0,
+            };
+            return match self.hashed().filter(|_| reason.is_hashed()) {
+                Some(hash) => Finding::Apart(hash ^ text, reason.told()),
+                None => Finding::Unknown(reason.unknown()),
+            };
+        }
         let mut judge = Judge::new(self.text.is_some());
         let text = match text {
             Text::Of(text) => Some(text),
@@ -236,12 +268,8 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
             let Some(reason) = judge.reason else {
                 return Finding::Whole;
             };
-            return match self.hash {
-                Some(hash) => {
-                    let mut hasher = SipHasher13::new();
-                    hash(self.value, &mut hasher);
-                    Finding::Apart(hasher.finish128().as_u128() as u64, reason.told())
-                }
+            return match self.hashed() {
+                Some(hash) => Finding::Apart(hash, reason.told()),
                 None => Finding::Unknown(reason.unknown()),
             };
         };
@@ -261,8 +289,18 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         }
         match is_whole {
             true => Finding::Whole,
-            false => Finding::Apart(shown.hash(), judge.reason.and_then(|reason| reason.told())),
+            false => Finding::Apart(
+                Unordered::of(&node, &shown).hash(&shown),
+                judge.reason.and_then(|reason| reason.told()),
+            ),
         }
+    }
+
+    /// The hash by `Hash`.
+    fn hashed(&self) -> Option<u64> {
+        let mut hasher = SipHasher13::new();
+        (self.hash?)(self.value, &mut hasher);
+        Some(hasher.finish128().as_u128() as u64)
     }
 
     /// The text of `Debug`.
@@ -331,7 +369,8 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -
     };
     let mut sizes = Judge::of_a_hint();
     sizes.by_size(&node);
-    let by_size = sizes.reason.is_some_and(|reason| reason.is_of_a_struct());
+    let is_blind = node.blind().is_some();
+    let by_size = is_blind || sizes.reason.is_some_and(|reason| reason.is_of_a_struct());
     let by_text = || {
         let text = text.filter(|text| text.len() <= LONGEST_TEXT)?;
         let mut shown = Judge::of_a_hint();
@@ -341,9 +380,19 @@ pub(crate) fn leaves_out<T: Serialize + ?Sized>(value: &T, text: Option<&str>) -
     by_size || matches!(by_text(), Some(Reason::Field { .. }))
 }
 
-/// A hash of a `Debug` text that ignores the order of sets and maps.
+/// A hash of a `Debug` text that ignores the order of all sets and maps.
 pub(crate) fn text_hash(text: &str) -> u64 {
-    Shown::parse(text).hash()
+    Unordered::All.hash(&Shown::parse(text))
+}
+
+/// A hash of a value's `Debug` text that ignores the order of the sets and maps that have none.
+pub(crate) fn hash_of_shown<T: Serialize + ?Sized>(value: &T, text: &str) -> u64 {
+    let shown = Shown::parse(text);
+    let unordered = match record::record(value) {
+        Some(node) => Unordered::of_value(&node, &shown),
+        None => Unordered::All,
+    };
+    unordered.hash(&shown)
 }
 
 #[cfg(test)]

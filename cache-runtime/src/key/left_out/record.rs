@@ -3,6 +3,7 @@
 use serde::ser::{self, Serialize, Serializer};
 
 use super::facts::Subject;
+use crate::key::error::Order;
 
 /// One value, as it was serialised.
 #[derive(Debug)]
@@ -41,12 +42,20 @@ pub(super) enum Data {
     Struct(&'static str, Fields),
     TupleStruct(&'static str, usize, Vec<Node>),
     /// A list, set, array or tuple.
-    Items(Vec<Node>),
-    Map(Vec<(Node, Node)>),
-    UnitVariant(&'static str),
-    NewtypeVariant(&'static str, Box<Node>),
-    TupleVariant(&'static str, usize, Vec<Node>),
-    StructVariant(&'static str, Fields),
+    Items(Vec<Node>, Order),
+    /// `None`: it is written by hand, and nobody sees what its order is worth.
+    Map(Vec<(Node, Node)>, Option<Order>),
+    UnitVariant(Variant),
+    NewtypeVariant(Variant, Box<Node>),
+    TupleVariant(Variant, usize, Vec<Node>),
+    StructVariant(Variant, Fields),
+}
+
+/// A variant of an enum. Two of them may have one name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variant {
+    pub(super) index: u32,
+    pub(super) name: &'static str,
 }
 
 /// The fields of a struct.
@@ -110,6 +119,7 @@ impl Recorder {
             name,
             said: len,
             len,
+            order: None,
             items: Vec::new(),
             fields: Vec::new(),
             key: None,
@@ -189,10 +199,10 @@ impl Serializer for Recorder {
     fn serialize_unit_variant(
         self,
         _: &'static str,
-        _: u32,
-        variant: &'static str,
+        index: u32,
+        name: &'static str,
     ) -> Result<Data, Failed> {
-        Ok(Data::UnitVariant(variant))
+        Ok(Data::UnitVariant(Variant { index, name }))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -206,12 +216,38 @@ impl Serializer for Recorder {
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
         _: &'static str,
-        _: u32,
-        variant: &'static str,
+        index: u32,
+        name: &'static str,
         value: &T,
     ) -> Result<Data, Failed> {
         let inner = Box::new(node(value, self.depth)?);
-        Ok(Data::NewtypeVariant(variant, inner))
+        Ok(Data::NewtypeVariant(Variant { index, name }, inner))
+    }
+
+    fn collect_seq<I>(self, items: I) -> Result<Data, Failed>
+    where
+        I: IntoIterator<Item: Serialize>,
+    {
+        let mut many = self.many(Name::Items, 0);
+        many.order = Some(Order::of::<I>());
+        for item in items {
+            ser::SerializeSeq::serialize_element(&mut many, &item)?;
+        }
+        many.done()
+    }
+
+    fn collect_map<K, V, I>(self, entries: I) -> Result<Data, Failed>
+    where
+        K: Serialize,
+        V: Serialize,
+        I: IntoIterator<Item = (K, V)>,
+    {
+        let mut many = self.many(Name::Map, 0);
+        many.order = Some(Order::of::<I>());
+        for (key, value) in entries {
+            ser::SerializeMap::serialize_entry(&mut many, &key, &value)?;
+        }
+        many.done()
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Many, Failed> {
@@ -229,11 +265,11 @@ impl Serializer for Recorder {
     fn serialize_tuple_variant(
         self,
         _: &'static str,
-        _: u32,
-        variant: &'static str,
+        index: u32,
+        name: &'static str,
         len: usize,
     ) -> Result<Many, Failed> {
-        Ok(self.many(Name::TupleVariant(variant), len))
+        Ok(self.many(Name::TupleVariant(Variant { index, name }), len))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Many, Failed> {
@@ -247,11 +283,11 @@ impl Serializer for Recorder {
     fn serialize_struct_variant(
         self,
         _: &'static str,
-        _: u32,
-        variant: &'static str,
+        index: u32,
+        name: &'static str,
         len: usize,
     ) -> Result<Many, Failed> {
-        Ok(self.many(Name::StructVariant(variant), len))
+        Ok(self.many(Name::StructVariant(Variant { index, name }), len))
     }
 }
 
@@ -260,8 +296,8 @@ enum Name {
     Map,
     Struct(&'static str),
     TupleStruct(&'static str),
-    TupleVariant(&'static str),
-    StructVariant(&'static str),
+    TupleVariant(Variant),
+    StructVariant(Variant),
 }
 
 struct Many {
@@ -269,6 +305,8 @@ struct Many {
     name: Name,
     said: usize,
     len: usize,
+    /// What the order of the elements is worth; `None` if nobody sees it.
+    order: Option<Order>,
     items: Vec<Node>,
     fields: Vec<(&'static str, Option<Node>)>,
     key: Option<Node>,
@@ -283,8 +321,8 @@ impl Many {
             all: self.fields,
         };
         Ok(match self.name {
-            Name::Items => Data::Items(self.items),
-            Name::Map => Data::Map(self.entries),
+            Name::Items => Data::Items(self.items, self.order.unwrap_or(Order::Kept)),
+            Name::Map => Data::Map(self.entries, self.order),
             Name::Struct(name) => Data::Struct(name, fields),
             Name::StructVariant(name) => Data::StructVariant(name, fields),
             Name::TupleStruct(name) => Data::TupleStruct(name, self.said, self.items),

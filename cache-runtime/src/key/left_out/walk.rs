@@ -2,8 +2,7 @@
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::facts::{Fact, Kind, Subject, fact};
-use super::hash::hash64;
+use super::facts::{Fact, Kind, Subject, fact, of_variant};
 
 /// Whether it is known that the value's `Serialize` leaves out nothing.
 #[inline]
@@ -34,8 +33,6 @@ enum Stop {
     Whole,
     /// It has to be looked at closely.
     Unknown,
-    /// The same, of a text with this hash.
-    Text(u64),
 }
 
 impl std::fmt::Display for Stop {
@@ -62,16 +59,10 @@ impl Walk {
     fn enter(self, kind: Kind, name: &'static str, len: usize) -> Result<Inside, Stop> {
         match fact(self.of.kind(kind, name, len)) {
             Some(Fact::All) => Err(Stop::Whole),
-            Some(Fact::Itself) => Ok(self.inside(None)),
+            Some(Fact::Itself) => Ok(Inside {
+                has_text: self.has_text,
+            }),
             None => Err(Stop::Unknown),
-        }
-    }
-
-    fn inside(self, tagged: Option<usize>) -> Inside {
-        Inside {
-            of: self.of,
-            has_text: self.has_text,
-            tagged,
         }
     }
 
@@ -79,9 +70,10 @@ impl Walk {
         self,
         kind: Kind,
         name: &'static str,
+        len: usize,
         value: &T,
     ) -> Result<(), Stop> {
-        match fact(self.of.kind(kind, name, 1)) {
+        match fact(self.of.kind(kind, name, len)) {
             Some(Fact::All) => Ok(()),
             Some(Fact::Itself) => step(value, self.has_text),
             None => Err(Stop::Unknown),
@@ -126,12 +118,8 @@ impl Serializer for Walk {
         serialize_char(char);
     }
 
-    fn serialize_str(self, text: &str) -> Result<(), Stop> {
-        let known = self.enter(Kind::Leaf, "", 0).map(drop);
-        known.map_err(|stop| match stop {
-            Stop::Unknown => Stop::Text(hash64(text.as_bytes())),
-            stop => stop,
-        })
+    fn serialize_str(self, _: &str) -> Result<(), Stop> {
+        self.enter(Kind::Leaf, "", 0).map(drop)
     }
 
     fn serialize_bytes(self, _: &[u8]) -> Result<(), Stop> {
@@ -152,7 +140,7 @@ impl Serializer for Walk {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Stop> {
-        self.around(Kind::Some, "", value)
+        self.around(Kind::Some, "", 1, value)
     }
 
     fn serialize_unit(self) -> Result<(), Stop> {
@@ -166,11 +154,12 @@ impl Serializer for Walk {
     fn serialize_unit_variant(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
     ) -> Result<(), Stop> {
         // The variant is in the key. What it holds may be left out.
-        self.enter(Kind::UnitVariant, variant, 0).map(drop)
+        let len = of_variant(index, 0);
+        self.enter(Kind::UnitVariant, variant, len).map(drop)
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -178,17 +167,17 @@ impl Serializer for Walk {
         name: &'static str,
         value: &T,
     ) -> Result<(), Stop> {
-        self.around(Kind::Newtype, name, value)
+        self.around(Kind::Newtype, name, 1, value)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         value: &T,
     ) -> Result<(), Stop> {
-        self.around(Kind::NewtypeVariant, variant, value)
+        self.around(Kind::NewtypeVariant, variant, of_variant(index, 1), value)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Inside, Stop> {
@@ -206,11 +195,11 @@ impl Serializer for Walk {
     fn serialize_tuple_variant(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         len: usize,
     ) -> Result<Inside, Stop> {
-        self.enter(Kind::TupleVariant, variant, len)
+        self.enter(Kind::TupleVariant, variant, of_variant(index, len))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Inside, Stop> {
@@ -218,57 +207,22 @@ impl Serializer for Walk {
     }
 
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Inside, Stop> {
-        match self.enter(Kind::Struct, name, len) {
-            // Its first field may be the tag of a variant that is known.
-            Err(Stop::Unknown) => Ok(self.inside(Some(len))),
-            known => known,
-        }
+        self.enter(Kind::Struct, name, len)
     }
 
     fn serialize_struct_variant(
         self,
         _: &'static str,
-        _: u32,
+        index: u32,
         variant: &'static str,
         len: usize,
     ) -> Result<Inside, Stop> {
-        self.enter(Kind::StructVariant, variant, len)
+        self.enter(Kind::StructVariant, variant, of_variant(index, len))
     }
 }
 
 struct Inside {
-    of: Subject,
     has_text: bool,
-    /// How many fields there are, if the first has to be a tag.
-    tagged: Option<usize>,
-}
-
-impl Inside {
-    fn tag<T: Serialize + ?Sized>(&mut self, value: &T, len: usize) -> Result<(), Stop> {
-        if typeid::of::<T>() != typeid::of::<str>() {
-            return Err(Stop::Unknown);
-        }
-        let of = self.of;
-        let has_text = self.has_text;
-        let Err(Stop::Text(tag)) = value.serialize(Walk { of, has_text }) else {
-            return Err(Stop::Unknown);
-        };
-        match fact(of.tagged(tag, len)) {
-            Some(Fact::All) => Err(Stop::Whole),
-            Some(Fact::Itself) => {
-                self.tagged = None;
-                Ok(())
-            }
-            None => Err(Stop::Unknown),
-        }
-    }
-
-    fn end(self) -> Result<(), Stop> {
-        match self.tagged {
-            None => Ok(()),
-            Some(_) => Err(Stop::Unknown),
-        }
-    }
 }
 
 macro_rules! items {
@@ -306,10 +260,7 @@ macro_rules! fields {
                 _: &'static str,
                 value: &T,
             ) -> Result<(), Stop> {
-                match self.tagged {
-                    Some(len) => self.tag(value, len),
-                    None => step(value, self.has_text),
-                }
+                step(value, self.has_text)
             }
 
             /// Whether this value has to be told apart depends on the field that it leaves out.
@@ -318,7 +269,7 @@ macro_rules! fields {
             }
 
             fn end(self) -> Result<(), Stop> {
-                self.end()
+                Ok(())
             }
         }
     )*};
