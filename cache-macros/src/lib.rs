@@ -569,8 +569,15 @@ use crate::item::Item;
 /// values, which does not show everything. These changes need a `version`:
 ///
 /// - of optional fields in what is flattened and in untagged enums, and of fields in internally tagged enums;
+/// - of the order of an untagged enum's variants, in which they are tried;
+/// - of a name for `Serialize` alone (`rename(serialize = "..")`): `Deserialize` asks for the same as before;
 /// - of what a `with = ..`, `try_from` or hand-written `Deserialize` makes of the same text or number;
-/// - of what stands behind the first part of a tuple that accepts no made-up value, such as a checksum.
+/// - of what stands behind the first part of a tuple that accepts no made-up value, such as a checksum,
+///   or deeper than 40 types inside each other or 160 steps.
+///
+/// A type that asks itself for the same value without end (an untagged enum with a variant
+/// `B(Box<Self>)` in front of others) has no shape, and its values are not stored: to decode one could
+/// exhaust the stack.
 ///
 /// ```
 /// # use cache_runtime::cached;

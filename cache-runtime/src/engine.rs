@@ -50,8 +50,6 @@ pub(crate) struct Engine {
     pub(crate) delivery: Delivery,
     pub(crate) maintenance: Maintenance,
     pub(crate) background: Background,
-    /// Whether each stored value is decoded again at once, as in tests.
-    pub(crate) verifies_all: bool,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) auditor: Auditor,
     #[cfg(feature = "metrics")]
@@ -93,20 +91,12 @@ impl Engine {
             delivery,
             maintenance,
             background,
-            verifies_all: false,
             telemetry,
             auditor,
             #[cfg(feature = "metrics")]
             published: Default::default(),
             closed: AtomicBool::new(false),
         }
-    }
-
-    /// Decodes each stored value again at once.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn verifying_all(mut self) -> Self {
-        self.verifies_all = true;
-        self
     }
 
     /// Sets the local tier.

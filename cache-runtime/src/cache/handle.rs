@@ -94,7 +94,7 @@ impl Cache {
             Ok(_) => Background::here(),
             Err(_) => Background::start().expect("a thread for the cache"),
         };
-        Self::around(Engine::new(config, store, background).verifying_all())
+        Self::around(Engine::new(config, store, background))
     }
 
     fn over(config: CacheConfig, store: Arc<dyn Store>, background: Background) -> Self {

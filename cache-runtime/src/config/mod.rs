@@ -237,6 +237,7 @@ pub struct CacheConfig {
     pub(crate) compress_over: Option<usize>,
     pub(crate) pending_limit: usize,
     pub(crate) advice: bool,
+    pub(crate) verifies_all: bool,
     /// See [`threshold`](crate::telemetry::audit::threshold).
     pub(crate) audit: u32,
     pub(crate) audit_limit: u32,
@@ -306,6 +307,7 @@ impl Default for CacheConfig {
             compress_over: None,
             pending_limit: 10_000,
             advice: true,
+            verifies_all: cfg!(any(test, feature = "testing")),
             audit: 0,
             audit_limit: 100,
             audit_confirm_after: Duration::from_secs(2),
@@ -617,6 +619,18 @@ impl CacheConfig {
     #[must_use]
     pub fn advice(mut self, wanted: bool) -> Self {
         self.advice = wanted;
+        self
+    }
+
+    /// Whether each value is decoded again when it is stored, and compared with the original. That
+    /// costs as much as a hit. Otherwise it is done for the first values of each function, for those
+    /// that use a new part of their type, and for one in sixteen of the others. Each value of a type
+    /// with `flatten` or an untagged enum is compared in any case.
+    ///
+    /// On by default if the feature `testing` is on, and off otherwise.
+    #[must_use]
+    pub fn verify_all(mut self, wanted: bool) -> Self {
+        self.verifies_all = wanted;
         self
     }
 

@@ -45,9 +45,19 @@ pub trait Cacheable: Clone + Send + Sync + 'static {
     fn leaves_out(&self, _text: Option<&str>) -> bool {
         false
     }
+    /// A hash of the value's `Debug` text, in which only an order that counts does.
+    #[doc(hidden)]
+    fn hash_of_shown(&self, text: &str) -> u64 {
+        key::text_hash(text)
+    }
     /// A hash of the value's contents.
     #[doc(hidden)]
     fn digest(&self, codec: CodecId) -> Option<u64>;
+    /// The same, in which the order of lists counts.
+    #[doc(hidden)]
+    fn ordered_digest(&self, codec: CodecId) -> Option<u64> {
+        self.digest(codec)
+    }
     /// The path at which the value differs from another one.
     #[doc(hidden)]
     fn difference(&self, codec: CodecId, other: &Self) -> Option<String>;
@@ -63,6 +73,10 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 
     fn leaves_out(&self, text: Option<&str>) -> bool {
         key::leaves_out(self, text)
+    }
+
+    fn hash_of_shown(&self, text: &str) -> u64 {
+        key::hash_of_shown(self, text)
     }
 
     fn measure(&self, codec: CodecId) -> Result<(usize, Footprint), Refusal> {
@@ -82,7 +96,11 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
     }
 
     fn digest(&self, codec: CodecId) -> Option<u64> {
-        codec::digest(codec, self)
+        codec::digest(codec, self, false)
+    }
+
+    fn ordered_digest(&self, codec: CodecId) -> Option<u64> {
+        codec::digest(codec, self, true)
     }
 
     fn difference(&self, codec: CodecId, other: &Self) -> Option<String> {

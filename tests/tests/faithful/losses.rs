@@ -298,11 +298,42 @@ async fn an_encoder_refuses_at_every_fill() {
         for id in 0..17 {
             assert_eq!(status(scored(id, 1.0, &cache)).await.0, STORED, "{tier}");
         }
-        // No fill of this number is decoded again.
+        // With `verify_all(false)`, no fill of this number would be decoded again.
         let infinite = status(scored(17, f64::INFINITY, &cache)).await.0;
         assert_eq!(infinite, NOT_STORED, "{tier}");
         assert_eq!(status(scored(18, 1.0, &cache)).await.0, STORED, "{tier}");
     }
+}
+
+/// Read without its fraction, which no part of the type shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Whole(f64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        f64::deserialize(from).map(|number| Self(number.trunc()))
+    }
+}
+
+#[cached(resource = "whole", cache = cache, skip(cache))]
+async fn whole(id: u64, number: f64, cache: &Cache) -> Whole {
+    Whole(number)
+}
+
+/// With the feature `testing`, and unless it is switched off.
+#[tokio::test]
+async fn each_fill_of_each_cache_is_decoded_again() {
+    async fn last(cache: &Cache) -> cache_runtime::Status {
+        for id in 0..17 {
+            assert_eq!(status(whole(id, 1.0, cache)).await.0, STORED);
+        }
+        status(whole(17, 1.5, cache)).await.0
+    }
+    for (tier, cache) in Tiers::new().await.all() {
+        assert_eq!(last(&cache).await, NOT_STORED, "{tier}");
+    }
+    let config = CacheConfig::default().local_mb(4).verify_all(false);
+    assert_eq!(last(&Cache::new(config).await).await, STORED);
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
     reason = "the cache of a function stands in its attribute, and not in its body"
 )]
 
+mod coarse;
 mod codecs;
 mod losses;
 mod shapes;

@@ -125,3 +125,41 @@ async fn the_same_type_is_read_by_hand_and_by_function() {
         assert_eq!(cache.get("rows:1").await, Some(Row { id: 1 }), "{tier}");
     }
 }
+
+/// For a value that is no list, `One` asks for the same value again, without end: to decode it would
+/// exhaust the stack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Tree {
+    List(Vec<Tree>),
+    One(Box<Tree>),
+    Named { of: Option<Box<Tree>> },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Listed(Option<Box<Listed>>, u8);
+
+#[tokio::test]
+async fn what_reads_itself_without_end_is_not_stored() {
+    #[cached(resource = "trees", cache = cache, skip(cache))]
+    async fn tree(id: u8, cache: &Cache) -> Option<Tree> {
+        let leaf = || Box::new(Tree::List(Vec::new()));
+        Some(match id {
+            0 => Tree::List(vec![Tree::One(leaf())]),
+            1 => Tree::One(leaf()),
+            _ => Tree::Named { of: Some(leaf()) },
+        })
+    }
+    #[cached(resource = "listed", cache = cache, skip(cache))]
+    async fn listed(cache: &Cache) -> Listed {
+        Listed(Some(Box::new(Listed(None, 2))), 1)
+    }
+    for (tier, cache) in Tiers::new().await.all() {
+        for id in 0..3 {
+            let (kept, value) = status(tree(id, &cache)).await;
+            assert_eq!((kept, value.is_some()), (crate::NOT_STORED, true), "{tier}");
+        }
+        assert_eq!(status(listed(&cache)).await.0, crate::STORED, "{tier}");
+        assert!(crate::is_hit(status(listed(&cache)).await.0), "{tier}");
+    }
+}

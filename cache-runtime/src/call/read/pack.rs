@@ -97,6 +97,9 @@ impl Call {
             true => Form::Decoded,
             false => self.cache.store.form(),
         };
+        if V::schema().is_endless && !V::is_verbatim() {
+            return Err(self.loses::<V>(endless()));
+        }
         let plain = self.codec.plain();
         let (codec, payload, size) = match form {
             Form::Encoded => {
@@ -157,14 +160,14 @@ impl Call {
             .resource
             .trust(self.site, TypeId::of::<V>(), self.codec.plain());
         let is_wanted = trust.wants(footprint);
-        if !is_wanted && !self.cache.verifies_all && !V::schema().guesses {
+        if !is_wanted && !self.cache.config.verifies_all && !V::schema().guesses {
             return Ok(());
         }
         let is_news = trust.is_news(footprint);
         let verified =
             encode().and_then(|bytes| codec::verify::<V, C>(self.codec.plain(), value, &bytes));
         match verified
-            .and_then(|()| is_comparable::<V, C>(value, is_news || self.cache.verifies_all))
+            .and_then(|()| is_comparable::<V, C>(value, is_news || self.cache.config.verifies_all))
         {
             Ok(()) => {
                 trust.keeps(footprint);
@@ -188,17 +191,28 @@ impl Call {
     }
 }
 
+/// To decode such a type exhausts the stack, for some values. So none is ever decoded.
+fn endless() -> Refusal {
+    Refusal::new(
+        String::new(),
+        "is of a type that asks itself for the same value without end: an untagged enum with a \
+         variant that holds the enum alone",
+        "make that variant a struct with a field, or tag the enum",
+    )
+}
+
 /// Encoding a value again can't show what was left out of both. So a value with a field that is not
-/// serialised, and whose type has neither `PartialEq` nor `Debug`, is not known to come back.
+/// serialised, and whose type has no `Debug`, is not known to come back.
 fn is_comparable<V: Cacheable, C: Compare<V>>(value: &V, is_asked: bool) -> Result<(), Refusal> {
-    let is_blind = || C::equal(value, value).is_none() && C::text(value).is_none();
+    // A `PartialEq` may compare the id alone.
+    let is_blind = || C::text(value).is_none();
     if !is_asked || !is_blind() || !value.leaves_out(None) {
         return Ok(());
     }
     Err(Refusal::new(
         String::new(),
-        "has a field that is not serialised, and its type has neither `PartialEq` nor `Debug`, so \
-         nobody can see whether that is lost",
-        "derive one of them",
+        "has a field that is not serialised, and its type has no `Debug`, so nobody can see whether \
+         that is lost",
+        "derive `Debug`",
     ))
 }

@@ -22,6 +22,7 @@ use serde::ser::{self, Serializer};
 use super::footprint::Footprint;
 use super::place::{Place, Step, hash_of, mix};
 use super::refusal::{Refusal, name};
+use crate::key::Order;
 use crate::protocol::codec_id::CodecId;
 
 const FLOAT_REMEDY: &str = "use an `Option` or an enum for such numbers, or `codec = \"msgpack\"`";
@@ -36,9 +37,11 @@ pub(super) struct Check {
     /// Why it failed, if the check refused the value.
     refusal: RefCell<Option<Refusal>>,
     failed: RefCell<Option<String>>,
-    /// A hash of all scalars with their places. Order does not count, since maps and sets have
-    /// none.
+    /// A hash of all scalars with their places.
     digest: Option<Cell<u64>>,
+    /// Whether order counts in it where it may be a part of the value: in lists, tuples and ordered
+    /// maps.
+    is_ordered: bool,
     /// The scalars themselves, with their paths.
     leaves: Option<RefCell<Vec<(String, String)>>>,
 }
@@ -51,13 +54,15 @@ impl Check {
             refusal: RefCell::default(),
             failed: RefCell::default(),
             digest: None,
+            is_ordered: false,
             leaves: None,
         }
     }
 
-    pub(super) fn with_digest(codec: CodecId) -> Self {
+    pub(super) fn with_digest(codec: CodecId, is_ordered: bool) -> Self {
         Self {
             digest: Some(Cell::new(0)),
+            is_ordered,
             ..Self::new(codec)
         }
     }
@@ -111,7 +116,7 @@ impl Check {
     fn leaf<L: Hash + ToString + ?Sized>(&self, place: &Place<'_>, kind: u64, value: &L) {
         self.note(place, kind);
         if let Some(digest) = &self.digest {
-            let leaf = mix(place.hash, hash_of(&(kind, value)));
+            let leaf = mix(place.exact, hash_of(&(kind, value)));
             digest.set(digest.get().wrapping_add(leaf));
         }
         if let Some(leaves) = &self.leaves {
@@ -184,6 +189,8 @@ impl<'e, S> Checked<'e, S> {
             place: self.place,
             check: self.check,
             at: 0,
+            is_ordered: false,
+            key: 0,
         }
     }
 
@@ -364,8 +371,36 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         Ok(compound.around(self.inner.serialize_seq(len)?))
     }
 
+    fn collect_seq<I>(self, elements: I) -> Result<S::Ok, S::Error>
+    where
+        I: IntoIterator<Item: Serialize>,
+    {
+        let elements = elements.into_iter();
+        let mut list = self.serialize_seq(length_of(&elements))?;
+        list.is_ordered = is_ordered::<I>();
+        for element in elements {
+            ser::SerializeSeq::serialize_element(&mut list, &element)?;
+        }
+        ser::SerializeSeq::end(list)
+    }
+
+    fn collect_map<K, V, I>(self, entries: I) -> Result<S::Ok, S::Error>
+    where
+        K: Serialize,
+        V: Serialize,
+        I: IntoIterator<Item = (K, V)>,
+    {
+        let entries = entries.into_iter();
+        let mut map = self.serialize_map(length_of(&entries))?;
+        map.is_ordered = is_ordered::<I>();
+        for (key, value) in entries {
+            ser::SerializeMap::serialize_entry(&mut map, &key, &value)?;
+        }
+        ser::SerializeMap::end(map)
+    }
+
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
-        let compound = self.compound(());
+        let compound = self.compound(()).ordered();
         Ok(compound.around(self.inner.serialize_tuple(len)?))
     }
 
@@ -374,7 +409,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
-        let compound = self.compound(());
+        let compound = self.compound(()).ordered();
         Ok(compound.around(self.inner.serialize_tuple_struct(name, len)?))
     }
 
@@ -387,7 +422,7 @@ impl<'e, S: Serializer> Serializer for Checked<'e, S> {
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
         let kind = mix(kind::VARIANT, index.into());
         self.check.leaf(&self.place, kind, variant);
-        let compound = self.compound(());
+        let compound = self.compound(()).ordered();
         let inner = self.inner;
         Ok(compound.around(inner.serialize_tuple_variant(name, index, variant, len)?))
     }
@@ -433,6 +468,32 @@ struct Compound<'e, C> {
     check: &'e Check,
     /// How many parts have been written.
     at: usize,
+    /// Whether their order counts.
+    is_ordered: bool,
+    /// A hash of the key whose value comes next, if a digest is made.
+    key: u64,
+}
+
+/// Whether the order of a collection counts when two values are compared. That of an unknown type
+/// may be arbitrary.
+fn is_ordered<I>() -> bool {
+    let name = std::any::type_name::<I>();
+    let name = name.trim_start_matches('&');
+    let is_list = name.starts_with('[')
+        || [
+            "alloc::vec::Vec<",
+            "alloc::collections::",
+            "core::slice::",
+            "indexmap::",
+        ]
+        .iter()
+        .any(|path| name.starts_with(path));
+    is_list && Order::of::<I>() != Order::None
+}
+
+fn length_of(elements: &impl Iterator) -> Option<usize> {
+    let (least, most) = elements.size_hint();
+    most.filter(|most| *most == least)
 }
 
 impl<'e, C> Compound<'e, C> {
@@ -442,7 +503,33 @@ impl<'e, C> Compound<'e, C> {
             place: self.place,
             check: self.check,
             at: 0,
+            is_ordered: self.is_ordered,
+            key: 0,
         }
+    }
+
+    fn ordered(self) -> Self {
+        Self {
+            is_ordered: true,
+            ..self
+        }
+    }
+
+    /// What tells this part from its neighbours.
+    fn exactly(&self) -> u64 {
+        let counts = self.is_ordered && self.check.is_ordered;
+        mix(self.key, if counts { self.at as u64 } else { 0 })
+    }
+
+    /// Notes the key that is written meanwhile.
+    fn note_key<E>(
+        &mut self,
+        write: impl FnOnce(&mut C, Place<'_>, &Check) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (outer, before) = (self.place, self.check.digest());
+        write(&mut self.inner, outer.step(Step::Key), self.check)?;
+        self.key = self.check.digest().wrapping_sub(before);
+        Ok(())
     }
 
     /// Writes the next part of a value whose parts have no names.
@@ -451,9 +538,9 @@ impl<'e, C> Compound<'e, C> {
         write: impl FnOnce(&mut C, Place<'_>, &Check) -> Result<(), E>,
     ) -> Result<(), E> {
         let place = self.place;
-        let index = self.at;
+        let place = place.step(Step::Index(self.at)).at(self.exactly());
         self.at += 1;
-        write(&mut self.inner, place.step(Step::Index(index)), self.check)
+        write(&mut self.inner, place, self.check)
     }
 
     /// Notes a field that this value leaves out, though others of its type have it.
@@ -530,22 +617,21 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
     type Error = C::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
-        let place = self.place;
-        let place = place.step(Step::Key);
-        let check = self.check;
-        self.inner.serialize_key(&Part {
-            value,
-            place,
-            check,
+        self.note_key(|inner, place, check| {
+            inner.serialize_key(&Part {
+                value,
+                place,
+                check,
+            })
         })
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
-        let at = self.at;
+        let (at, exactly) = (self.at, self.exactly());
         self.at += 1;
         let (outer, check) = (self.place, self.check);
         let key = || at.to_string();
-        let place = outer.step(Step::Entry(&key));
+        let place = outer.step(Step::Entry(&key)).at(exactly);
         self.inner.serialize_value(&Part {
             value,
             place,
@@ -558,6 +644,11 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
         key: &K,
         value: &V,
     ) -> Result<(), C::Error> {
+        if self.check.digest.is_some() {
+            // The value's place depends on its key, so the key comes first.
+            self.serialize_key(key)?;
+            return self.serialize_value(value);
+        }
         self.at += 1;
         let (outer, check) = (self.place, self.check);
         let text = || serde_json::to_string(key).unwrap_or_else(|_| "..".to_owned());

@@ -86,10 +86,10 @@ fn write_checked<V: Serialize>(
     }
 }
 
-/// A hash of a value's contents, independent of the order of its maps and sets; `None` if the value
-/// can't be encoded.
-pub(crate) fn digest<V: Serialize>(codec: CodecId, value: &V) -> Option<u64> {
-    let check = Check::with_digest(codec);
+/// A hash of a value's contents, independent of the order of its maps and sets, and of its lists
+/// unless `is_ordered`; `None` if the value can't be encoded.
+pub(crate) fn digest<V: Serialize>(codec: CodecId, value: &V, is_ordered: bool) -> Option<u64> {
+    let check = Check::with_digest(codec, is_ordered);
     write(codec, &check.whole(value), &mut io::sink()).ok()?;
     Some(check.digest())
 }

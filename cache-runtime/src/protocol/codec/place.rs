@@ -23,6 +23,8 @@ pub(super) struct Place<'a> {
     step: Step<'a>,
     /// A hash of the path. All elements of a list, and all entries of a map, have the same one.
     pub(super) hash: u64,
+    /// The same, with the positions in lists and the keys of entries.
+    pub(super) exact: u64,
     pub(super) depth: u32,
     /// Whether the part is what a `Some` holds, with nothing written in between.
     pub(super) is_in_some: bool,
@@ -33,6 +35,7 @@ impl<'a> Place<'a> {
         parent: None,
         step: Step::Root,
         hash: 0x9e37_79b9_7f4a_7c15,
+        exact: 0x9e37_79b9_7f4a_7c15,
         depth: 0,
         is_in_some: false,
     };
@@ -50,14 +53,24 @@ impl<'a> Place<'a> {
             parent: Some(self),
             step,
             hash: mix(self.hash, salt),
+            exact: mix(self.exact, salt),
             depth: self.depth + 1,
             is_in_some: false,
+        }
+    }
+
+    /// The same place, told from others of its kind by a position or a key.
+    pub(super) fn at(self, exactly: u64) -> Self {
+        Self {
+            exact: mix(self.exact, exactly),
+            ..self
         }
     }
 
     pub(super) fn in_some(&self) -> Place<'a> {
         Place {
             hash: mix(self.hash, 7),
+            exact: mix(self.exact, 7),
             is_in_some: true,
             ..*self
         }

@@ -5,6 +5,8 @@ use std::fmt::{self, Display};
 
 use serde::de::{self, Expected, Unexpected};
 
+use super::endless;
+
 thread_local! {
     /// Serde drops the errors of an untagged enum's variants, but they are part of the shape too.
     /// So each is noted here as well.
@@ -26,6 +28,7 @@ pub(super) fn heard() -> Vec<Complaint> {
 }
 
 fn hear(complaint: Complaint) {
+    endless::failed();
     // A limit, for a type that complains without end.
     HEARD.with_borrow_mut(|heard| {
         if heard.len() < 1_000 {
@@ -49,6 +52,7 @@ impl std::error::Error for Stop {}
 impl de::Error for Stop {
     // The text of a custom error may differ each time, so it is ignored.
     fn custom<T: Display>(_: T) -> Self {
+        endless::failed();
         Self
     }
 
@@ -83,6 +87,7 @@ impl de::Error for Stop {
     }
 
     fn duplicate_field(_: &'static str) -> Self {
+        endless::failed();
         Self
     }
 }

@@ -9,6 +9,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
+use super::endless;
 use super::error::{Complaint, Stop, heard};
 
 /// More steps than any hand-written type needs. A type that needs more has a partial shape.
@@ -17,6 +18,8 @@ const STEPS: usize = 200_000;
 const STEPS_OF_ONE: usize = 20_000;
 /// Deeper, the stack might overflow in the type's own functions.
 const DEPTH: usize = 40;
+/// The same in steps. A list of newtypes contains itself and never reads a part as another type.
+const STEPS_DOWN: usize = 4 * DEPTH;
 /// The most names learnt at one place.
 const LEARNT: usize = 64;
 
@@ -48,6 +51,7 @@ enum Variant {
 pub(super) struct Plan {
     facts: BTreeSet<u64>,
     pub(super) guesses: bool,
+    pub(super) is_endless: bool,
     nodes: BTreeMap<Place, Node>,
     /// Variants that do not contain their own enum, by the enum's name.
     ends: BTreeMap<&'static str, usize>,
@@ -108,10 +112,11 @@ impl Plan {
     }
 
     /// Notes what the type asks for. An error ends the reading.
-    pub(super) fn note(&mut self, place: Place, what: &str) -> Result<(), Stop> {
+    pub(super) fn note(&mut self, place: Place, depth: usize, what: &str) -> Result<(), Stop> {
+        endless::asked();
         self.steps += 1;
         self.steps_of_one += 1;
-        if self.steps_of_one > STEPS_OF_ONE || self.active.len() > DEPTH {
+        if self.steps_of_one > STEPS_OF_ONE || self.active.len() > DEPTH || depth > STEPS_DOWN {
             return Err(Stop);
         }
         self.fact(place, what);

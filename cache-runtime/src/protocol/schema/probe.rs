@@ -9,6 +9,7 @@ use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, VariantAccess, Visitor};
 
 use super::access::{Entries, List, OneVariant, Part};
+use super::endless::{GivenUp, on_own_stack};
 use super::error::Stop;
 use super::plan::{Place, Plan, step};
 use super::shape::Schema;
@@ -16,7 +17,11 @@ use super::text::{ANY, BYTES, TEXTS};
 
 /// Reads `T` until a reading finds nothing new, first as from a text format, then as from a binary
 /// one: many types have two forms.
-pub(super) fn run<T: DeserializeOwned>() -> Schema {
+pub(super) fn run<T: DeserializeOwned + 'static>() -> Schema {
+    on_own_stack(readings::<T>)
+}
+
+fn readings<T: DeserializeOwned>() -> Schema {
     let plan = RefCell::new(Plan::default());
     for is_readable in [true, false] {
         loop {
@@ -25,6 +30,7 @@ pub(super) fn run<T: DeserializeOwned>() -> Schema {
             let probe = Probe {
                 plan: &plan,
                 place: step(0, if is_readable { "text" } else { "binary" }),
+                depth: 0,
                 ty: type_name::<T>(),
                 is_readable,
             };
@@ -33,6 +39,11 @@ pub(super) fn run<T: DeserializeOwned>() -> Schema {
                 let place = probe.place;
                 probe.attempt(place, |probe| T::deserialize(probe)).is_ok()
             }));
+            if let Err(thrown) = &read {
+                let given_up = GivenUp::of(&**thrown);
+                let is_endless = given_up.is_some_and(|it| it.is_endless);
+                plan.borrow_mut().is_endless |= is_endless;
+            }
             // A panic gives no reason, so there is nothing else to offer.
             if read.is_err() || !plan.borrow().goes_on(before) {
                 break;
@@ -43,6 +54,7 @@ pub(super) fn run<T: DeserializeOwned>() -> Schema {
     Schema {
         hash: plan.hash(),
         guesses: plan.guesses,
+        is_endless: plan.is_endless,
     }
 }
 
@@ -51,6 +63,8 @@ pub(super) fn run<T: DeserializeOwned>() -> Schema {
 pub(super) struct Probe<'p> {
     pub(super) plan: &'p RefCell<Plan>,
     pub(super) place: Place,
+    /// How many steps this is from the type as a whole.
+    pub(super) depth: usize,
     /// The name of the type that is read here.
     pub(super) ty: &'static str,
     pub(super) is_readable: bool,
@@ -60,7 +74,7 @@ impl Part for Probe<'_> {
     fn at(self, name: &str) -> Self {
         Self {
             place: step(self.place, name),
-            ..self
+            ..self.deeper()
         }
     }
 
@@ -92,7 +106,14 @@ impl<'p> Probe<'p> {
     }
 
     fn note(self, what: &str) -> Result<(), Stop> {
-        self.plan.borrow_mut().note(self.place, what)
+        self.plan.borrow_mut().note(self.place, self.depth, what)
+    }
+
+    fn deeper(self) -> Self {
+        Self {
+            depth: self.depth + 1,
+            ..self
+        }
     }
 
     fn note_names(self, names: &[&'static str]) {
@@ -241,7 +262,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     ) -> Result<V::Value, Stop> {
         self.note("newtype struct")?;
         self.note(name)?;
-        visitor.visit_newtype_struct(self)
+        visitor.visit_newtype_struct(self.deeper())
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
@@ -353,16 +374,16 @@ impl<'de> VariantAccess<'de> for Probe<'_> {
     type Error = Stop;
 
     fn unit_variant(self) -> Result<(), Stop> {
-        self.plan.borrow_mut().note(self.place, "unit")
+        self.note("unit")
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Stop> {
-        self.plan.borrow_mut().note(self.place, "newtype")?;
+        self.note("newtype")?;
         Part::at(self, "0").read(seed)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
-        self.plan.borrow_mut().note(self.place, "tuple")?;
+        self.note("tuple")?;
         visitor.visit_seq(List::new(self, len))
     }
 

@@ -8,4 +8,21 @@ pub struct Schema {
     /// Whether the type accepts any value and then decides what it is (untagged enums, `flatten`,
     /// values of any type). It may take one thing for another.
     pub(crate) guesses: bool,
+    /// Whether its `Deserialize` asks for itself without end, for some values: to decode one of them
+    /// would exhaust the stack. So no value of the type is stored.
+    pub(crate) is_endless: bool,
+}
+
+impl Schema {
+    /// That of a type which could not be probed.
+    pub(super) const NONE: Self = Self {
+        hash: 0,
+        guesses: true,
+        is_endless: false,
+    };
+    #[cfg(not(panic = "unwind"))]
+    pub(super) const ENDLESS: Self = Self {
+        is_endless: true,
+        ..Self::NONE
+    };
 }

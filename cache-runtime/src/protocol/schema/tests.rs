@@ -140,6 +140,102 @@ fn what_panics_has_a_shape_all_the_same() {
     assert_eq!(hash::<Panics>(), probe::run::<Panics>().hash);
 }
 
+/// Types that contain themselves in ways that a probe does not see as such.
+#[allow(dead_code, reason = "only their shape matters")]
+mod endless {
+    use super::*;
+
+    /// For a value that is no list, serde asks `B` for the same value without end.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum Tree {
+        A(Vec<Tree>),
+        B(Box<Tree>),
+        C { x: Option<Box<Tree>> },
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum Left {
+        A(Vec<Right>),
+        B(Box<Right>),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    pub(super) enum Right {
+        A(u8),
+        B(Box<Left>),
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Newtype(Option<Box<Newtype>>);
+
+    #[derive(Deserialize)]
+    pub(super) struct Alone(Box<Alone>);
+
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    pub(super) struct Thin {
+        of: Option<Box<Thin>>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Pair(Option<Box<Pair>>, Option<Box<Pair>>);
+
+    #[derive(Deserialize)]
+    pub(super) struct Wide {
+        a: Vec<Tree>,
+        b: Newtype,
+        c: Option<Box<Wide>>,
+        d: Left,
+    }
+
+    /// Reads itself without asking for anything.
+    pub(super) struct Itself;
+
+    impl<'de> Deserialize<'de> for Itself {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let value = serde_json::Value::deserialize(from)?;
+            inside(&value).map_err(serde::de::Error::custom)
+        }
+    }
+
+    fn inside(value: &serde_json::Value) -> Result<Itself, serde_json::Error> {
+        match u8::deserialize(value) {
+            Ok(_) => Ok(Itself),
+            Err(error) if value.is_null() => Err(error),
+            Err(_) => inside(&serde_json::Value::Null),
+        }
+    }
+}
+
+#[test]
+fn what_contains_itself_has_a_shape_and_ends() {
+    use endless::*;
+
+    macro_rules! ends {
+        ($($type:ty)*) => {$(
+            assert_eq!(hash::<$type>(), probe::run::<$type>().hash, stringify!($type));
+        )*};
+    }
+    ends!(Newtype Alone Thin Pair Itself);
+}
+
+#[test]
+fn what_serde_would_ask_without_end_is_given_up() {
+    use endless::*;
+
+    macro_rules! ends {
+        ($($type:ty)*) => {$(
+            assert_eq!(hash::<$type>(), probe::run::<$type>().hash, stringify!($type));
+        )*};
+    }
+    ends!(Tree Left Right Vec<Tree> Wide);
+    // The thread that asks is not the one that is given up.
+    assert!(of::<Vec<Tree>>().guesses);
+}
+
 #[test]
 fn golden() {
     // Every process and build finds the same shape. A change here makes all entries misses once.
