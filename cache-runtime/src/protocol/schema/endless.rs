@@ -1,9 +1,9 @@
 //! Ends the probe of a type that reads itself without end.
 //!
 //! An untagged enum with a variant `B(Box<Self>)` asks that variant for the value that it was given
-//! itself. If no variant before it fits, this never ends, and exhausts the stack. The deserializer is
-//! not asked meanwhile, since serde has buffered the value. But serde makes an error for each variant
-//! that does not fit, so errors are counted between two requests.
+//! itself. If no variant before it fits, this never ends, and exhausts the stack. The deserializer
+//! is not asked meanwhile, since serde has buffered the value. But serde makes an error for each
+//! variant that does not fit, so errors are counted between two requests.
 //!
 //! The probe runs on a thread of its own, whose stack holds more calls than it may count. There it
 //! unwinds; where panics abort, the thread waits for ever and only what it has found is lost.

@@ -10,8 +10,8 @@
 //!
 //! Some things stay hidden, because the type reads them without a request to the deserializer:
 //! names that a hand-written `Deserialize` compares, optional fields behind `flatten` and in
-//! untagged enums, fields of internally tagged enums, the order in which the variants of an untagged
-//! enum are tried. What only `Serialize` does is hidden too. For changes there, the attribute has
+//! untagged enums, fields of internally tagged enums, the order in which the variants of an
+//! untagged enum are tried. What only `Serialize` does is hidden too. For changes there, the attribute has
 //! `version`.
 //!
 //! A type that contains itself is read to a limited depth, and one that would never end is given up
