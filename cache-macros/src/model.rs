@@ -3,6 +3,7 @@
 //! Its values can't contradict each other, so `expand` has no errors to report.
 
 use proc_macro2::Span;
+use quote::{ToTokens as _, quote};
 use syn::{Attribute, Expr, Ident, LitStr, Path, Token, Type};
 
 use crate::args::{Codec, Name, Tag, Ttl};
@@ -41,7 +42,6 @@ pub(crate) struct CachedFn {
 }
 
 /// What may be a connection under an unknown name. The compiler is asked for its type.
-#[derive(PartialEq)]
 pub(crate) struct Asked {
     /// The conditions of the parameter.
     pub(crate) cfg: Vec<Attribute>,
@@ -49,10 +49,25 @@ pub(crate) struct Asked {
 }
 
 /// How the compiler is asked: by a value if its type can't be written.
-#[derive(PartialEq)]
 pub(crate) enum AskedOf {
     Value(Expr),
     Type(Type),
+}
+
+impl Asked {
+    /// Whether another one asks the same, by its words: without a further feature of `syn`, types
+    /// can't be compared.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let conditions = |asked: &Self| {
+            let cfg = &asked.cfg;
+            quote!(#(#cfg)*).to_string()
+        };
+        let words = |asked: &Self| match &asked.what {
+            AskedOf::Value(value) => value.to_token_stream().to_string(),
+            AskedOf::Type(ty) => ty.to_token_stream().to_string(),
+        };
+        words(self) == words(other) && conditions(self) == conditions(other)
+    }
 }
 
 /// A further dependency of a value.

@@ -172,7 +172,7 @@ fn of_parameters(
             let mut add = |what| {
                 let cfg = when.iter().map(|attr| (*attr).clone()).collect();
                 let new = Asked { cfg, what };
-                if !asked.contains(&new) {
+                if !asked.iter().any(|known| known.is_like(&new)) {
                     asked.push(new);
                 }
             };
