@@ -330,6 +330,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_log_line_for_each_resource_and_minute() {
+        let auditor = Auditor::new(10);
+        assert!(auditor.may_log("users"));
+        assert!(!auditor.may_log("users"));
+        assert!(auditor.may_log("teams"), "another resource");
+        tokio::time::advance(LOG_INTERVAL - Duration::from_millis(1)).await;
+        assert!(!auditor.may_log("users"), "the minute is not over");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(auditor.may_log("users"));
+        assert!(!auditor.may_log("users"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn no_more_than_so_many_a_second() {
         let auditor = Auditor::new(3);
         let count = || {

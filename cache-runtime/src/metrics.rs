@@ -29,31 +29,55 @@
 //! | `resource` | the resource |
 //! | `op` | the attribute's `op`, or the function's name |
 //! | `outcome` | `hit`, `stale`, `miss`, `joined`, `bypass` |
-//! | `tier` | `local`, `redis`; empty where none has answered |
+//! | `tier` | `local`, `redis`, `memcached`; of calls also `request`; empty where none has answered |
 //! | `reason` | why it was a bypass or stale, as in `Cache-Status`; else empty |
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{Key, Label, Level, Metadata, Recorder, SharedString, Unit, with_recorder};
 
-use crate::base::counters::CounterSnapshot;
+use crate::base::counters::{Counter, CounterSnapshot};
+use crate::base::mutation::is_active;
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::engine::Engine;
 use crate::stats::OutboxStats;
 use crate::store::Circuit;
 use crate::telemetry::audit;
 use crate::telemetry::function::FunctionStats;
-use crate::telemetry::histogram::Histogram;
-use crate::telemetry::published::{Baseline, RECORDERS};
+use crate::telemetry::histogram::{Histogram, HistogramSnapshot};
+use crate::telemetry::published::{Baseline, RECORDERS, RESTARTS};
 
 /// How often a cache publishes by itself.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Upper bounds of buckets that suit the durations here, in seconds: 50 µs to 30 s.
-pub const DURATION_BUCKETS: [f64; 18] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5, 5.0, 10.0, 30.0,
+/// Upper bounds of buckets that suit the durations here, in seconds: 100 ns to 30 s.
+pub const DURATION_BUCKETS: [f64; 24] = [
+    0.000_000_1,
+    0.000_000_25,
+    0.000_000_5,
+    0.000_001,
+    0.000_005,
+    0.000_01,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
 ];
 
 /// Upper bounds of buckets that suit the sizes here, in bytes: 64 B to 4 MiB.
@@ -123,7 +147,7 @@ metrics! {
     FAILED_LOADS = "cache_failed_loads_total", Counter, "", ["resource", "op"],
         "Bodies of cached functions that returned an error.";
     LOOKUP_DURATION = "cache_lookup_duration_seconds", Histogram, "seconds", ["resource", "op", "tier"],
-        "How long the store takes to answer a look; hits on local entries are not timed.";
+        "How long the store takes to answer a look. Of the lookups that find an entry in this process, one in 64 is timed.";
     LOAD_DURATION = "cache_load_duration_seconds", Histogram, "seconds", ["resource", "op"],
         "How long bodies of cached functions take.";
     FILL_DURATION = "cache_fill_duration_seconds", Histogram, "seconds", ["resource", "op", "tier"],
@@ -270,7 +294,28 @@ pub(crate) fn publish(engine: &Engine) {
             cache: SharedString::from_owned(namespace.to_owned()),
         };
         publication.all(engine);
+        restarts(recorder, address);
     });
+}
+
+/// The restarts are those of the process, so whichever of its caches publishes first adds the new
+/// ones, to a series without a namespace. Each cache with a series of its own would add up to a
+/// multiple of them.
+fn restarts(recorder: &dyn Recorder, address: usize) {
+    let now = crate::base::background::restarts();
+    let mut told = RESTARTS.lock();
+    let known = told.iter().position(|(known, _)| *known == address);
+    let at = known.unwrap_or_else(|| {
+        if told.len() >= RECORDERS {
+            told.remove(0);
+        }
+        told.push((address, 0));
+        told.len() - 1
+    });
+    let before = std::mem::replace(&mut told[at].1, now);
+    let key = Key::from_parts(TASK_RESTARTS, vec![Label::new("cache", "")]);
+    let counter = recorder.register_counter(&key, &METADATA);
+    counter.increment(now.saturating_sub(before));
 }
 
 static METADATA: Metadata<'static> =
@@ -320,13 +365,17 @@ impl Publication<'_> {
         &mut self,
         name: &'static str,
         labels: Labels<'_>,
-        values: &Histogram,
+        now: HistogramSnapshot,
         scale: f64,
     ) {
         let key = self.key(name, labels);
-        let histogram = self.recorder.register_histogram(&key, &METADATA);
-        let now = values.snapshot();
-        let before = self.baseline.histograms.entry(key).or_default();
+        self.histogram_under(&key, key.clone(), now, scale);
+    }
+
+    /// What was published last is remembered under a key of its own.
+    fn histogram_under(&mut self, key: &Key, baseline: Key, now: HistogramSnapshot, scale: f64) {
+        let histogram = self.recorder.register_histogram(key, &METADATA);
+        let before = self.baseline.histograms.entry(baseline).or_default();
         for (value, count) in now.since(before) {
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             histogram.record_many(value as f64 * scale, count);
@@ -338,11 +387,11 @@ impl Publication<'_> {
         let tier = engine.store.name();
         for resource in engine.registry.all() {
             let (mut calls, mut hits, mut checked, mut stale) = (0, 0, 0, 0);
-            for function in resource.functions() {
+            for function in by_op(resource.functions()) {
                 calls += self.function(&resource.name, &function, tier);
-                hits += function.hits.get() + function.local_hits.get() + function.recalled.get();
-                checked += function.audit.checked.get();
-                stale += function.audit.stale_hits.get() + function.audit.open();
+                hits += function.sum(|it| it.hits.get() + it.local_hits.get() + it.recalled.get());
+                checked += function.count(|it| &it.audit.checked);
+                stale += function.sum(|it| it.audit.stale_hits.get() + it.audit.open());
             }
             let sum = resource.snapshot();
             self.resource(&resource.name, &sum);
@@ -361,8 +410,8 @@ impl Publication<'_> {
     }
 
     /// Returns how many calls there were.
-    fn function(&mut self, resource: &str, stats: &FunctionStats, tier: &'static str) -> u64 {
-        let of = [("resource", resource), ("op", &*stats.op)];
+    fn function(&mut self, resource: &str, stats: &SameOp, tier: &'static str) -> u64 {
+        let of = [("resource", resource), ("op", stats.op())];
         let mut all = 0;
         let mut calls = |this: &mut Self, outcome, tier, reason, count| {
             let how = [("outcome", outcome), ("tier", tier), ("reason", reason)];
@@ -377,12 +426,12 @@ impl Publication<'_> {
         };
         let stale: Vec<_> = StaleReason::ALL
             .into_iter()
-            .map(|reason| (reason, stats.stale[reason as usize].get()))
+            .map(|reason| (reason, stats.count(|it| &it.stale[reason as usize])))
             .collect();
         // A stale hit is a hit to the figures by resource; here each call has one outcome.
         let stale_hits: u64 = stale.iter().map(|(_, count)| count).sum();
-        let store_hits = stats.hits.get().saturating_sub(stale_hits);
-        let local_hits = stats.local_hits.get();
+        let store_hits = stats.sum(|it| it.hits.get()).saturating_sub(stale_hits);
+        let local_hits = stats.sum(|it| it.local_hits.get());
         match tier {
             // The store in memory is the local tier.
             "local" => calls(self, "hit", "local", "", store_hits + local_hits),
@@ -391,39 +440,75 @@ impl Publication<'_> {
                 calls(self, "hit", "local", "", local_hits);
             }
         }
-        // `counter_if_any`, since few functions have a memo.
-        if stats.recalled.get() > 0 {
-            calls(self, "hit", "request", "", stats.recalled.get());
+        // Left out if there are none, since few functions have a memo.
+        let recalled = stats.count(|it| &it.recalled);
+        if recalled > 0 {
+            calls(self, "hit", "request", "", recalled);
         }
         for (reason, count) in stale {
             calls(self, "stale", tier, reason.as_str(), count);
         }
-        let misses = stats.stored.get() + stats.not_stored.get();
+        let misses = stats.sum(|it| it.stored.get() + it.not_stored.get());
         calls(self, "miss", "", "", misses);
-        calls(self, "joined", "", "", stats.joined.get());
+        calls(self, "joined", "", "", stats.count(|it| &it.joined));
         for reason in BypassReason::ALL {
-            let count = stats.bypasses[reason as usize].get();
+            let count = stats.count(|it| &it.bypasses[reason as usize]);
             calls(self, "bypass", "", reason.as_str(), count);
         }
+        self.audits(of, stats);
+        self.counter(FAILED_LOADS, &of, stats.count(|it| &it.failed_loads));
+        self.gauge(
+            LOADS_IN_FLIGHT,
+            &of,
+            stats.sum(|it| it.loading.now()) as f64,
+        );
+        self.gauge(
+            CALLERS_WAITING,
+            &of,
+            stats.sum(|it| it.waiting.now()) as f64,
+        );
+        let at = [of[0], of[1], ("tier", tier)];
+        let local = stats.histogram(|it| &it.local_lookup);
+        self.local_lookups(of, local);
+        let lookup = stats.histogram(|it| &it.lookup);
+        self.histogram(LOOKUP_DURATION, &at, lookup, MICROSECOND);
+        self.histogram(
+            LOAD_DURATION,
+            &of,
+            stats.histogram(|it| &it.load),
+            MICROSECOND,
+        );
+        self.histogram(
+            FILL_DURATION,
+            &at,
+            stats.histogram(|it| &it.fill),
+            MICROSECOND,
+        );
+        self.histogram(PAYLOAD_SIZE, &of, stats.histogram(|it| &it.sizes), 1.0);
+        all
+    }
+
+    /// In nanoseconds, and beside the lookups of a store in memory, which may have the same series.
+    fn local_lookups(&mut self, of: [(&'static str, &str); 2], now: HistogramSnapshot) {
+        if now.count() == 0 {
+            return;
+        }
+        let key = self.key(LOOKUP_DURATION, &[of[0], of[1], ("tier", "local")]);
+        let baseline = key.with_extra_labels(vec![Label::new("drawn", "")]);
+        self.histogram_under(&key, baseline, now, NANOSECOND);
+    }
+
+    fn audits(&mut self, of: [(&'static str, &str); 2], stats: &SameOp) {
         let audits = [
-            ("checked", &stats.audit.checked),
-            ("stale", &stats.audit.stale),
-            ("changed", &stats.audit.changed),
-            ("unstable", &stats.audit.unstable),
-            ("suspected", &stats.audit.suspected),
+            ("checked", stats.count(|it| &it.audit.checked)),
+            ("stale", stats.count(|it| &it.audit.stale)),
+            ("changed", stats.count(|it| &it.audit.changed)),
+            ("unstable", stats.count(|it| &it.audit.unstable)),
+            ("suspected", stats.count(|it| &it.audit.suspected)),
         ];
         for (verdict, count) in audits {
-            self.counter(AUDITS, &[of[0], of[1], ("verdict", verdict)], count.get());
+            self.counter(AUDITS, &[of[0], of[1], ("verdict", verdict)], count);
         }
-        self.counter(FAILED_LOADS, &of, stats.failed_loads.get());
-        self.gauge(LOADS_IN_FLIGHT, &of, stats.loading.now() as f64);
-        self.gauge(CALLERS_WAITING, &of, stats.waiting.now() as f64);
-        let at = [of[0], of[1], ("tier", tier)];
-        self.histogram(LOOKUP_DURATION, &at, &stats.lookup, MICROSECOND);
-        self.histogram(LOAD_DURATION, &of, &stats.load, MICROSECOND);
-        self.histogram(FILL_DURATION, &at, &stats.fill, MICROSECOND);
-        self.histogram(PAYLOAD_SIZE, &of, &stats.sizes, 1.0);
-        all
     }
 
     fn resource(&mut self, resource: &str, sum: &CounterSnapshot) {
@@ -438,7 +523,8 @@ impl Publication<'_> {
 
     fn invalidations(&mut self, engine: &Engine, tier: &'static str) {
         let stats = &engine.telemetry.invalidations;
-        let delivered = stats.acknowledged.snapshot().count();
+        let acknowledged = stats.acknowledged.snapshot();
+        let delivered = acknowledged.count();
         let outcomes = [
             ("delivered", delivered),
             ("pending", stats.pending.get()),
@@ -448,12 +534,12 @@ impl Publication<'_> {
             self.counter(INVALIDATION_OUTCOMES, &[("outcome", outcome)], count);
         }
         let at = [("tier", tier)];
-        self.histogram(INVALIDATION_DURATION, &at, &stats.acknowledged, MICROSECOND);
+        self.histogram(INVALIDATION_DURATION, &at, acknowledged, MICROSECOND);
         self.gauge(PENDING_INVALIDATIONS, &[], engine.delivery.pending() as f64);
         let oldest = engine.delivery.oldest_pending().unwrap_or_default();
         self.gauge(OLDEST_PENDING, &[], oldest.as_secs_f64());
         self.counter(SWEPT, &[], stats.swept.get());
-        self.histogram(SWEEP_DURATION, &[], &stats.sweeps, MICROSECOND);
+        self.histogram(SWEEP_DURATION, &[], stats.sweeps.snapshot(), MICROSECOND);
     }
 
     fn state(&mut self, engine: &Engine, tier: &'static str) {
@@ -497,7 +583,6 @@ impl Publication<'_> {
             &[("scope", "everywhere")],
             everywhere.len() as f64,
         );
-        self.counter(TASK_RESTARTS, &[], crate::base::background::restarts());
     }
 }
 
@@ -528,3 +613,42 @@ impl Publication<'_> {
 }
 
 const MICROSECOND: f64 = 1e-6;
+const NANOSECOND: f64 = 1e-9;
+
+/// The functions of one resource and `op`: one series, since a function is no label.
+struct SameOp(Vec<Arc<FunctionStats>>);
+
+/// Functions that share an `op`, and those that were refused since another one has it, are added
+/// up. One series for each of them would take the figures of one for a growth of the other's.
+fn by_op(functions: Vec<Arc<FunctionStats>>) -> Vec<SameOp> {
+    if is_active("metrics-by-function") {
+        return functions.into_iter().map(|it| SameOp(vec![it])).collect();
+    }
+    let mut by_op: BTreeMap<Box<str>, Vec<_>> = BTreeMap::new();
+    for function in functions {
+        by_op.entry(function.op.clone()).or_default().push(function);
+    }
+    by_op.into_values().map(SameOp).collect()
+}
+
+impl SameOp {
+    fn op(&self) -> &str {
+        self.0.first().map_or("", |function| &function.op)
+    }
+
+    fn sum(&self, of: impl Fn(&FunctionStats) -> u64) -> u64 {
+        self.0.iter().map(|function| of(function)).sum()
+    }
+
+    fn count(&self, of: impl Fn(&FunctionStats) -> &Counter) -> u64 {
+        self.sum(|function| of(function).get())
+    }
+
+    fn histogram(&self, of: impl Fn(&FunctionStats) -> &Histogram) -> HistogramSnapshot {
+        let mut sum = HistogramSnapshot::default();
+        for function in &self.0 {
+            sum.add(&of(function).snapshot());
+        }
+        sum
+    }
+}

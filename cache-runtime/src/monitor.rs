@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::base::background::{Background, supervised};
 use crate::local::Local;
 use crate::store::{Circuit, Store};
@@ -36,9 +38,34 @@ pub(crate) fn start(
     if store.connection().is_some() {
         let (store, telemetry) = (Arc::clone(store), Arc::clone(telemetry));
         let local = local.cloned();
+        // Now, and not when the task runs for the first time: a change in between would be lost.
+        let last = Arc::new(Mutex::new(Last::of(&*store, local.as_deref())));
         background.spawn(supervised("monitor", move || {
-            watch(Arc::clone(&store), local.clone(), Arc::clone(&telemetry))
+            let last = Arc::clone(&last);
+            watch(
+                Arc::clone(&store),
+                local.clone(),
+                Arc::clone(&telemetry),
+                last,
+            )
         }));
+    }
+}
+
+/// What was seen last.
+struct Last {
+    circuit: Circuit,
+    openings: u64,
+    flushes: u64,
+}
+
+impl Last {
+    fn of(store: &dyn Store, local: Option<&Local>) -> Self {
+        Self {
+            circuit: store.circuit(),
+            openings: store.openings(),
+            flushes: local.map_or(0, Local::flushes),
+        }
     }
 }
 
@@ -57,41 +84,45 @@ pub(crate) fn report_switch(telemetry: &Telemetry, target: &str, enabled: bool, 
     });
 }
 
-async fn watch(store: Arc<dyn Store>, local: Option<Arc<Local>>, telemetry: Arc<Telemetry>) {
+async fn watch(
+    store: Arc<dyn Store>,
+    local: Option<Arc<Local>>,
+    telemetry: Arc<Telemetry>,
+    last: Arc<Mutex<Last>>,
+) {
     let Some(connection) = store.connection() else {
         return;
     };
     let mut changes = connection.subscribe();
-    let mut circuit = store.circuit();
-    let mut openings = store.openings();
-    let mut flushes = local.as_ref().map_or(0, |local| local.flushes());
     loop {
+        look(&*store, local.as_deref(), &telemetry, &mut last.lock());
         tokio::select! {
             _ = changes.changed() => {}
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let (now, opened) = (store.circuit(), store.openings());
-        telemetry
-            .circuit_opened
-            .add(opened.saturating_sub(openings));
-        // The circuit breaker has opened and closed since the last look.
-        if opened > openings && circuit == Circuit::Closed && now == Circuit::Closed {
-            publish_change(&telemetry, circuit, Circuit::Open, store.reason());
-            circuit = Circuit::Open;
-        }
-        openings = opened;
-        if now != circuit {
-            publish_change(&telemetry, circuit, now, store.reason());
-            circuit = now;
-        }
-        let flushed = local.as_ref().map_or(0, |local| local.flushes());
-        if flushed != flushes {
-            flushes = flushed;
-            telemetry
-                .events
-                .publish(|| EventKind::LocalFlushed { flushes });
-        }
     }
+}
+
+/// Publishes what has changed.
+fn look(store: &dyn Store, local: Option<&Local>, telemetry: &Telemetry, last: &mut Last) {
+    let now = Last::of(store, local);
+    let opened = now.openings.saturating_sub(last.openings);
+    telemetry.circuit_opened.add(opened);
+    // The circuit breaker has opened and closed since the last look.
+    if opened > 0 && last.circuit == Circuit::Closed && now.circuit == Circuit::Closed {
+        publish_change(telemetry, last.circuit, Circuit::Open, store.reason());
+        last.circuit = Circuit::Open;
+    }
+    if now.circuit != last.circuit {
+        publish_change(telemetry, last.circuit, now.circuit, store.reason());
+    }
+    if now.flushes != last.flushes {
+        let flushes = now.flushes;
+        telemetry
+            .events
+            .publish(|| EventKind::LocalFlushed { flushes });
+    }
+    *last = now;
 }
 
 fn publish_change(telemetry: &Telemetry, from: Circuit, to: Circuit, reason: Option<String>) {

@@ -15,7 +15,12 @@ pub enum CacheAccess {
     /// Anyone: only this machine reaches the server, and there is no token.
     Anyone,
     /// Those that send `Authorization: Bearer` and this token.
-    Holders(Token),
+    Holders {
+        /// The token.
+        token: Token,
+        /// Whether only this machine reaches the server.
+        is_local: bool,
+    },
     /// Nobody: other machines reach the server, and there is no token.
     Nobody,
 }
@@ -36,10 +41,23 @@ impl CacheAccess {
     /// loopback, where a proxy for other machines may be the client.
     #[must_use]
     pub fn new(address: IpAddr, token: Option<Token>) -> Self {
+        let is_local = is_this_machine(address);
         match token {
-            Some(token) => Self::Holders(token),
-            None if is_this_machine(address) => Self::Anyone,
+            Some(token) => Self::Holders { token, is_local },
+            None if is_local => Self::Anyone,
             None => Self::Nobody,
+        }
+    }
+
+    /// Whether the request has been sent to a server of this machine alone, and does not come from
+    /// it: a page of another site, whose name resolves to loopback (DNS rebinding), or a proxy. What
+    /// it asks for should not be shown without a right, with or without a token in the settings.
+    #[must_use]
+    pub fn is_strange(&self, headers: &HeaderMap) -> bool {
+        match self {
+            Self::Anyone | Self::Holders { is_local: true, .. } => is_from_elsewhere(headers),
+            // Everybody may read there.
+            Self::Holders { .. } | Self::Nobody => false,
         }
     }
 
@@ -53,8 +71,8 @@ impl CacheAccess {
         match (self, token) {
             (Self::Anyone, _) if is_from_elsewhere(headers) => Err(Denied::Forwarded),
             (Self::Anyone, _) => Ok(()),
-            (Self::Holders(right), Some(token)) if right.is(token) => Ok(()),
-            (Self::Holders(_), _) => Err(Denied::WrongToken),
+            (Self::Holders { token: right, .. }, Some(token)) if right.is(token) => Ok(()),
+            (Self::Holders { .. }, _) => Err(Denied::WrongToken),
             (Self::Nobody, _) => Err(Denied::Always),
         }
     }
@@ -87,7 +105,7 @@ impl fmt::Display for CacheAccess {
                 "DELETE /cache is open, as are the buttons of /cache/ui, since only this machine \
                  reaches this address and CACHE_ADMIN_TOKEN is unset"
             }
-            Self::Holders(_) => {
+            Self::Holders { .. } => {
                 "DELETE /cache needs the header `Authorization: Bearer` with CACHE_ADMIN_TOKEN, and \
                  /cache/ui asks for it before it changes anything"
             }
@@ -201,6 +219,18 @@ mod tests {
                 assert_eq!(denied, Err(Denied::WrongToken), "{wrong:?}");
             }
             assert!(!format!("{access:?} {access}").contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn a_token_does_not_make_another_site_s_request_a_familiar_one() {
+        let strange = headers("host", "evil.example");
+        let usual = headers("host", "localhost:8000");
+        for token in [None, Some("s3cret")] {
+            let local = access("127.0.0.1", token);
+            assert!(local.is_strange(&strange) && !local.is_strange(&usual));
+            // Its own name is not known there.
+            assert!(!access("0.0.0.0", token).is_strange(&strange));
         }
     }
 

@@ -1,13 +1,16 @@
 //! Log lines of single calls, and spans as they arrive in OpenTelemetry.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, invalidates};
 use cache_tests::{RedisServer, eventually};
 use opentelemetry::trace::{SpanId, SpanKind, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use tokio::sync::Semaphore;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Instrument as _, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -134,6 +137,65 @@ async fn each_call_is_one_event_with_fields() {
         }
     }
     assert!(calls[1].contains_key("lookup_us") && !calls[1].contains_key("load_us"));
+}
+
+/// A price that is loaded through a gate, and whose source may fail.
+struct Prices {
+    cache: Cache,
+    gate: Semaphore,
+    fails: AtomicBool,
+}
+
+impl Prices {
+    #[cached(resource = "prices", ttl = 10, stale_if_error = 1000, cache = self.cache)]
+    async fn get(&self, id: u32) -> Result<u32, String> {
+        self.gate.acquire().await.expect("open").forget();
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err("the source is away".into()),
+            false => Ok(id),
+        }
+    }
+}
+
+#[tokio::test]
+async fn joined_calls_and_expired_entries_are_events_too() {
+    let _alone = ALONE.lock().await;
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let cache = TestCache::new();
+    let prices = Prices {
+        cache: cache.clone(),
+        gate: Semaphore::new(0),
+        fails: AtomicBool::new(false),
+    };
+    let let_through = async {
+        let waiting = async || cache.functions().iter().any(|it| it.waiting == 1);
+        eventually(Duration::from_secs(30), waiting).await;
+        prices.gate.add_permits(1);
+    };
+    let (one, other, ()) = tokio::join!(prices.get(1), prices.get(1), let_through);
+    assert_eq!((one, other), (Ok(1), Ok(1)));
+    cache.advance(Duration::from_secs(16));
+    prices.fails.store(true, Ordering::SeqCst);
+    prices.gate.add_permits(1);
+    assert_eq!(prices.get(1).await, Ok(1));
+
+    let calls = lines.of("cache_runtime::call");
+    let mut told: Vec<_> = calls
+        .iter()
+        .map(|line| ["key", "op", "outcome", "why"].map(|it| line.get(it).map_or("-", |it| it)))
+        .collect();
+    told[..2].sort_unstable();
+    let of = |outcome, why| ["prices:1", "get", outcome, why];
+    assert_eq!(
+        told,
+        [
+            of("joined", "-"),
+            of("miss", "stored"),
+            of("stale", "load-failed")
+        ]
+    );
 }
 
 /// The whole program's, since invalidations are delivered on a thread of the cache's own.

@@ -39,6 +39,14 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Runs it, and returns how long that took in nanoseconds, by the system's clock.
+pub(crate) fn timed<T>(run: impl FnOnce() -> T) -> (T, u64) {
+    let began = std::time::Instant::now();
+    let done = run();
+    let took = began.elapsed().as_nanos();
+    (done, u64::try_from(took).unwrap_or(u64::MAX))
+}
+
 /// Returns at that time; never for `None`.
 pub(crate) async fn sleep_until(at: Option<Instant>) {
     match at {

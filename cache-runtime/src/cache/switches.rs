@@ -134,7 +134,7 @@ impl Cache {
     }
 
     /// All resources, and all functions as `resource:op`.
-    fn switchable(&self) -> Vec<String> {
+    pub(crate) fn switchable(&self) -> Vec<String> {
         let mut known = std::collections::BTreeSet::new();
         for function in self.functions() {
             known.insert(format!("{}:{}", function.resource, function.op));
@@ -241,5 +241,95 @@ fn is_target(target: &str) -> bool {
     match target.split_once(':') {
         Some((resource, op)) => is_resource(resource) && is_op(op),
         None => target == ALL || is_resource(target),
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use ::metrics::{
+        Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+        with_local_recorder,
+    };
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::base::background::{restarts, supervised};
+    use crate::config::CacheConfig;
+    use crate::metrics::TASK_RESTARTS;
+
+    /// Keeps the counter of restarts, by its labels.
+    #[derive(Default)]
+    struct Restarts(Mutex<BTreeMap<String, Arc<Sum>>>);
+
+    #[derive(Default)]
+    struct Sum(AtomicU64);
+
+    impl CounterFn for Sum {
+        fn increment(&self, value: u64) {
+            self.0.fetch_add(value, Ordering::SeqCst);
+        }
+
+        fn absolute(&self, value: u64) {
+            self.0.store(value, Ordering::SeqCst);
+        }
+    }
+
+    impl Recorder for Restarts {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            if key.name() != TASK_RESTARTS {
+                return Counter::noop();
+            }
+            let mut sums = self.0.lock();
+            let sum = sums.entry(key.to_string()).or_default();
+            Counter::from_arc(Arc::clone(sum))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    /// The restarts are of the process: two caches do not count them twice.
+    #[tokio::test]
+    async fn a_restart_is_counted_once_however_many_caches_publish_it() {
+        let panicked = Arc::new(AtomicU64::new(0));
+        supervised("test", move || {
+            let is_first = panicked.fetch_add(1, Ordering::SeqCst) == 0;
+            async move { assert!(!is_first, "it panics once") }
+        })
+        .await;
+        let config = |namespace: &str| CacheConfig::default().local_mb(1).namespace(namespace);
+        let caches = [
+            Cache::new(config("one")).await,
+            Cache::new(config("two")).await,
+        ];
+        let recorder = Restarts::default();
+        // Other tests of this process may let tasks panic meanwhile.
+        let before = restarts();
+        with_local_recorder(&recorder, || {
+            for _ in 0..2 {
+                caches.iter().for_each(Cache::publish_metrics);
+            }
+        });
+        let after = restarts();
+        let sums = recorder.0.lock();
+        let sum: u64 = sums.values().map(|sum| sum.0.load(Ordering::SeqCst)).sum();
+        assert!(
+            (before..=after).contains(&sum),
+            "{before} to {after}: {sum}"
+        );
+        assert!(before > 0 && sums.len() == 1);
     }
 }

@@ -8,11 +8,14 @@ use super::acknowledgement::Acknowledgement;
 use super::batch::Order;
 use super::queue::{Delivery, Lost};
 use super::shared::Shared;
+use crate::base::clock::{self, Instant};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::{Telemetry, micros};
 
 /// How many names one event or log line holds.
 const NAMED: usize = 64;
+/// How often the number of those that wait is an event.
+const PENDING_INTERVAL: Duration = Duration::from_secs(1);
 /// How many writes one span is linked to.
 const LINKS: usize = 64;
 
@@ -64,7 +67,7 @@ pub(super) fn delivery_span(delivery: &Delivery) -> Span {
         "cache.invalidate",
         otel.kind = "client",
         cache.keys = ?names(&invalidation.kills),
-        cache.dependencies = ?names(&dependencies(delivery)),
+        cache.dependencies = ?dependencies(delivery),
         cache.everything = delivery.whole_namespace,
     );
     for write in delivery.spans.iter().take(LINKS) {
@@ -83,7 +86,7 @@ pub(super) fn delivered(telemetry: &Telemetry, delivery: &Delivery, took: Durati
         tracing::debug!(
             target: "cache_runtime::invalidation",
             keys = ?names(kills),
-            dependencies = ?names(&dependencies(delivery)),
+            dependencies = ?dependencies(delivery),
             everything = delivery.whole_namespace,
             took_us = micros(took),
             "invalidated"
@@ -91,25 +94,44 @@ pub(super) fn delivered(telemetry: &Telemetry, delivery: &Delivery, took: Durati
     }
     telemetry.events.publish(|| EventKind::Invalidated {
         keys: names(kills).to_vec(),
-        dependencies: names(&dependencies(delivery)).to_vec(),
+        dependencies: dependencies(delivery),
         everything: delivery.whole_namespace,
         took_us: micros(took),
     });
 }
 
-/// What waits can't be delivered now.
-pub(super) fn pending(shared: &Shared) {
-    shared
-        .telemetry
-        .events
-        .publish(|| EventKind::InvalidationPending {
-            waiting: shared.queue.lock().len() as u64,
-        });
+/// Reports that invalidations wait: when that begins, and at most once a second if their number has
+/// changed. The worker wakes with each write of an outage.
+#[derive(Debug, Default)]
+pub(super) struct PendingReport {
+    /// When there was an event last, and the number in it.
+    told: Option<(Instant, u64)>,
 }
 
-/// The dependencies by the names that stand behind `@gen:` in their keys.
+impl PendingReport {
+    /// What waits can't be delivered now.
+    pub(super) fn pending(&mut self, shared: &Shared) {
+        let now = clock::now();
+        let waiting = shared.queue.lock().len() as u64;
+        let is_news = self.told.is_none_or(|(told, number)| {
+            number != waiting && now.saturating_duration_since(told) >= PENDING_INTERVAL
+        });
+        if is_news || crate::base::mutation::is_active("pending-told-at-each-wake") {
+            self.told = Some((now, waiting));
+            let pending = || EventKind::InvalidationPending { waiting };
+            shared.telemetry.events.publish(pending);
+        }
+    }
+
+    /// Nothing waits any more.
+    pub(super) fn is_over(&mut self) {
+        self.told = None;
+    }
+}
+
+/// The first dependencies by the names that stand behind `@gen:` in their keys.
 fn dependencies(delivery: &Delivery) -> Vec<String> {
-    let deps = delivery.invalidation.bumps.iter();
+    let deps = delivery.invalidation.bumps.iter().take(NAMED);
     deps.map(|dep| dep.name().to_owned()).collect()
 }
 

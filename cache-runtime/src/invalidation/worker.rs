@@ -66,6 +66,7 @@ impl Worker {
         let mut connection = self.connection.as_ref().map(ConnectionWatch::subscribe);
         // One warning per name in an outage, not one per write.
         let mut warned = HashSet::new();
+        let mut reported = report::PendingReport::default();
         loop {
             let due = self.shared.queue.lock().next_due();
             let wake = [due, retry.map(|wait| clock::now() + wait), kept_until]
@@ -84,6 +85,7 @@ impl Worker {
             kept_until = stopped.as_ref().and_then(|stopped| stopped.until);
             retry = match stopped {
                 None => {
+                    reported.is_over();
                     if retry.is_some() && !warned.is_empty() {
                         tracing::info!("the invalidations that waited have been delivered");
                         warned.clear();
@@ -91,7 +93,7 @@ impl Worker {
                     None
                 }
                 Some(Stopped { error, until: None }) => {
-                    report::pending(&self.shared);
+                    reported.pending(&self.shared);
                     for name in self.shared.queue.lock().waiting_of() {
                         if !warned.contains(&name) {
                             tracing::warn!(

@@ -76,6 +76,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// created, so that the stamp is always complete. Entry and generations come from one server.
     async fn look(&self, probe: &Probe) -> Result<Look, Error>;
 
+    /// Reads as [`look`](Store::look) does, for somebody who only wants to see what there is: it
+    /// creates nothing. A missing generation is one that no entry has, so the stamp matches none.
+    ///
+    /// The default looks, and so may create generations.
+    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
+        self.look(probe).await
+    }
+
     /// Reads many entries and the generations that they depend on, which are the same for all of
     /// them, as if each were [looked](Store::look) up, in fewer round trips.
     async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {

@@ -255,6 +255,21 @@ impl MemoryStore {
         StampBase::of(self.server, nonces).stamp(&probe.key)
     }
 
+    fn look_under(&self, probe: &Probe, stamp: Stamp) -> Look {
+        let found = match self.get(&probe.key) {
+            Some(slot) => Found::Entry(slot.header, slot.payload.clone()),
+            None => Found::Nothing,
+        };
+        Look {
+            found,
+            stamp,
+            // After the generations, because an announcement adds the intent before it replaces
+            // them.
+            intended: self.intended(probe_keys(probe)),
+            now: self.now(),
+        }
+    }
+
     /// The generations that belong to this stamp, if they are current.
     fn under(&self, probe: &Probe, stamp: Stamp) -> Option<Arc<Under>> {
         let generations = self.generations.read();
@@ -402,19 +417,18 @@ impl Store for MemoryStore {
     }
 
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {
-        let stamp = self.stamp(probe);
-        let found = match self.get(&probe.key) {
-            Some(slot) => Found::Entry(slot.header, slot.payload.clone()),
-            None => Found::Nothing,
+        Ok(self.look_under(probe, self.stamp(probe)))
+    }
+
+    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
+        let nonces: Vec<_> = {
+            let generations = self.generations.read();
+            let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
+            last.map(|last| last.map_or_else(Nonce::fresh, |last| last.0.nonce))
+                .collect()
         };
-        Ok(Look {
-            found,
-            stamp,
-            // After the generations, because an announcement adds the intent before it replaces
-            // them.
-            intended: self.intended(probe_keys(probe)),
-            now: self.now(),
-        })
+        let stamp = StampBase::of(self.server, nonces).stamp(&probe.key);
+        Ok(self.look_under(probe, stamp))
     }
 
     async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {

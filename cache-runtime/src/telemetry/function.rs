@@ -41,6 +41,8 @@ pub(crate) struct FunctionStats {
     /// Callers that wait for another caller's load.
     pub(crate) waiting: Gauge,
     pub(crate) lookup: Histogram,
+    /// Lookups of entries in this process that found one, a part of them, in nanoseconds.
+    pub(crate) local_lookup: Histogram,
     pub(crate) load: Histogram,
     pub(crate) fill: Histogram,
     /// Sizes of the values that were stored, in bytes.
@@ -65,6 +67,7 @@ impl FunctionStats {
             loading: Gauge::default(),
             waiting: Gauge::default(),
             lookup: Histogram::default(),
+            local_lookup: Histogram::default(),
             load: Histogram::default(),
             fill: Histogram::default(),
             sizes: Histogram::default(),

@@ -85,6 +85,15 @@ impl HistogramSnapshot {
         0
     }
 
+    /// Adds the values of another one.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+        self.sum += other.sum;
+    }
+
     /// What came since `earlier`: values that stand for their buckets, and how many of each.
     #[cfg(feature = "metrics")]
     pub(crate) fn since(&self, earlier: &Self) -> impl Iterator<Item = (u64, u64)> {

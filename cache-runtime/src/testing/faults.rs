@@ -144,6 +144,7 @@ macro_rules! verbs {
 // `true` marks the requests that add something to the store.
 verbs! {
     false look(probe: &Probe) -> Look;
+    false examine(probe: &Probe) -> Look;
     true lease(probe: &Probe, request: &LeaseRequest) -> LeaseReply;
     true renew(key: &str, token: Nonce, length: Duration) -> bool;
     false release(key: &str, token: Nonce) -> ();

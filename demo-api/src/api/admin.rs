@@ -7,13 +7,19 @@ use crate::access::{CacheAccess, Denied};
 
 /// The page, for `/cache/ui`.
 pub(super) fn page(access: CacheAccess) -> impl Endpoint<Output = Response> {
-    let admin = Admin::new(&cache_runtime::cache());
+    let admin = Admin::new(&cache_runtime::cache()).advise(
+        "Changes need CACHE_ADMIN_TOKEN, or a request from this machine to a loopback address.",
+    );
     admin.into_poem(
         move |request| match access.check(token_of(request), request.headers()) {
             Ok(()) => Rights::Change,
+            // A page of another site may have sent it (DNS rebinding): it learns no key and no
+            // value, also where there is a token.
+            Err(Denied::WrongToken) if access.is_strange(request.headers()) => {
+                Rights::FiguresUntilToken
+            }
             Err(Denied::WrongToken) => Rights::ReadUntilToken,
             Err(Denied::Always) => Rights::Read,
-            // A page of another site may have sent it (DNS rebinding): it learns no key and no value.
             Err(Denied::Forwarded) => Rights::Figures,
         },
     )

@@ -204,6 +204,64 @@ async fn what_is_off_stays_off_when_redis_loses_it() {
     assert_eq!(server.cli(&["EXISTS", "@off"]), "1");
 }
 
+/// Each process reads the list with its health check, so the next one is enough. It comes about once
+/// a second; how soon exactly is the machine's.
+#[tokio::test]
+async fn a_process_learns_of_a_switch_with_its_next_health_check() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let table = Table::new(&cache);
+    assert_eq!(table.get(1).await, 0);
+    // Nobody tells this process, and nobody else sends `GET`.
+    for (list, enabled) in [("rows", false), ("", true), ("rows", false)] {
+        let mut events = cache.events();
+        server.cli(&["SET", "@off", list]);
+        let before = server.calls("get");
+        let event = events.next_within(SOON).await.expect("it hears of it");
+        let switched = EventKind::Switched {
+            target: "rows".into(),
+            enabled,
+            everywhere: true,
+        };
+        assert_eq!(event.kind, switched);
+        // One is enough. Others come while this test asks for their number.
+        let reads = server.calls("get") - before;
+        assert!(reads <= 4, "{reads} reads of the list");
+    }
+    let before = server.calls("get");
+    eventually(SOON, async || server.calls("get") >= before + 5).await;
+}
+
+/// A list that no process would read is not written, and the caller is told.
+#[tokio::test]
+async fn a_list_of_switches_that_is_too_long_is_refused() {
+    let server = RedisServer::start();
+    let cache = Cache::new(over(&server)).await;
+    let table = Table::new(&cache);
+    let name = |number: u32| format!("r{number}:{}", "x".repeat(150));
+    let mut list = String::new();
+    for number in 0.. {
+        let more = name(number);
+        if list.len() + more.len() + 1 > 65_536 {
+            break;
+        }
+        if number > 0 {
+            list.push('\n');
+        }
+        list.push_str(&more);
+    }
+    server.cli(&["SET", "@off", &list]);
+    let refused = cache.disable_everywhere(&name(9_999)).await;
+    let error = refused.expect_err("nobody would read it").to_string();
+    assert!(error.contains("65536 bytes"), "{error}");
+    assert_eq!(server.cli(&["STRLEN", "@off"]), list.len().to_string());
+    assert!(!matches!(table.status().await, OFF));
+    // One fewer makes room again.
+    cache.enable_everywhere(&name(0)).await.expect("switched");
+    cache.disable_everywhere("rows").await.expect("switched");
+    assert_eq!(table.status().await, OFF);
+}
+
 #[tokio::test]
 async fn a_store_of_one_process_can_not_be_switched_for_all() {
     let cache = Cache::new(patient().local_mb(1)).await;

@@ -5,10 +5,16 @@
     reason = "one test shows the answers of Prometheus"
 )]
 
+mod access;
 mod audit;
+mod browser;
 mod dashboard;
+mod events;
 mod metrics;
 mod page;
+mod page_by_hand;
+mod recorder;
+mod switches;
 
 use std::time::Duration;
 

@@ -1,9 +1,13 @@
-//! Metrics, as the demo serves them.
+//! Metrics: as the demo serves them, and each of them after calls that are known.
 
-use cache_runtime::metrics::{ALL, MetricKind};
+use std::time::Duration;
+
+use cache_runtime::metrics::{self, ALL, MetricKind};
+use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, invalidates};
 use cache_tests::{Demo, Postgres, RedisServer, eventually};
 
 use crate::SOON;
+use crate::recorder::Figures;
 
 fn demo(server: &RedisServer) -> Demo {
     let port = server.port().to_string();
@@ -72,4 +76,194 @@ async fn each_metric_is_served_with_its_labels_and_figures() {
     .await;
     let closed = r#"cache_circuit_state{cache="",state="closed"}"#;
     assert_eq!(value(page, closed), Some(1.0), "{page}");
+}
+
+/// Functions of one resource: two that share an `op`, and one that is refused since they have it.
+struct Rates {
+    cache: Cache,
+}
+
+impl Rates {
+    #[cached(resource = "rates", op = "of", shared, audit = 1.0, cache = self.cache)]
+    async fn first(&self, id: u32) -> u32 {
+        id * 2
+    }
+
+    #[cached(resource = "rates", op = "of", shared, audit = 1.0, cache = self.cache)]
+    async fn second(&self, id: u32) -> u32 {
+        id * 2
+    }
+
+    #[cached(resource = "rates", op = "of", cache = self.cache)]
+    async fn refused(&self, id: u32) -> u32 {
+        id * 2
+    }
+}
+
+/// One series holds all functions of a resource and `op`. It grows with calls, and only with them.
+#[tokio::test]
+async fn functions_that_share_an_op_are_added_up() {
+    let server = RedisServer::start();
+    let redis = RedisConfig::at("127.0.0.1", server.port());
+    let cache = Cache::new(CacheConfig::default().redis(redis)).await;
+    let rates = Rates {
+        cache: cache.clone(),
+    };
+    for _ in 0..3 {
+        rates.first(1).await;
+    }
+    rates.second(1).await;
+    rates.refused(1).await;
+    let figures = Figures::default();
+    for round in 0..3 {
+        figures.publish(&cache);
+        let of = ("op", "of");
+        let calls = |outcome| figures.sum(metrics::CALLS, &[of, ("outcome", outcome)]);
+        assert_eq!(
+            (calls("miss"), calls("hit"), calls("bypass")),
+            (1.0, 3.0, 1.0),
+            "round {round}"
+        );
+        // The first miss, the body of the refused one, and one for each hit that is audited.
+        let loads = cache
+            .functions()
+            .iter()
+            .map(|it| it.load.count)
+            .sum::<u64>();
+        assert_eq!(figures.sum(metrics::LOAD_DURATION, &[of]), loads as f64);
+        let checked = [of, ("verdict", "checked")];
+        assert_eq!(figures.sum(metrics::AUDITS, &checked), 3.0);
+    }
+}
+
+/// Rows of 10 kB and more.
+struct Rows {
+    cache: Cache,
+}
+
+impl Rows {
+    #[cached(resource = "rows", ttl = 300, cache = self.cache)]
+    async fn get(&self, id: u32) -> Result<String, String> {
+        match id {
+            0 => Err("there is none".into()),
+            id => Ok(id.to_string().repeat(10_000)),
+        }
+    }
+
+    #[invalidates("rows", id = id, cache = self.cache)]
+    async fn set(&self, id: u32) {
+        let _ = id;
+    }
+}
+
+/// Without Redis, local hits are timed like those beside it.
+#[tokio::test]
+async fn hits_in_memory_are_timed_too() {
+    let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    let rows = Rows {
+        cache: cache.clone(),
+    };
+    let figures = Figures::default();
+    rows.get(1).await.expect("a row");
+    figures.publish(&cache);
+    let lookups = || figures.sum(metrics::LOOKUP_DURATION, &[("tier", "local")]);
+    let before = lookups();
+    for _ in 0..10_000 {
+        rows.get(1).await.expect("a row");
+    }
+    figures.publish(&cache);
+    assert!(lookups() > before, "{} as before", before);
+}
+
+/// One call of each kind, and the metrics that tell of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_family_counts_what_has_happened() {
+    let mut server = RedisServer::start();
+    let config = CacheConfig::default()
+        .redis(RedisConfig::at("127.0.0.1", server.port()))
+        .local_mb(1)
+        .command_budget(Duration::from_secs(5));
+    let cache = Cache::new(config).await;
+    let rows = Rows {
+        cache: cache.clone(),
+    };
+    let figures = Figures::default();
+    let sum = |name, labels: &[(&str, &str)]| {
+        figures.publish(&cache);
+        figures.sum(name, labels)
+    };
+    let of = [("resource", "rows"), ("op", "get")];
+    rows.get(1).await.expect("a row");
+    rows.get(0).await.expect_err("no row");
+    assert_eq!(sum(metrics::LOAD_DURATION, &of), 2.0);
+    assert_eq!(sum(metrics::FAILED_LOADS, &of), 1.0);
+    assert_eq!(sum(metrics::FILL_DURATION, &of), 1.0);
+    assert_eq!(sum(metrics::PAYLOAD_SIZE, &of), 1.0);
+    assert_eq!(sum(metrics::FILLS, &[of[0], ("result", "stored")]), 1.0);
+    assert!(sum(metrics::LOOKUP_DURATION, &of) >= 2.0);
+
+    // A read of Redis leaves a local entry. More of them than there is room for make others go.
+    for _ in 0..3 {
+        for id in 1..300 {
+            rows.get(id).await.expect("a row");
+        }
+    }
+    assert!(sum(metrics::LOCAL_INSERTIONS, &[]) > 0.0);
+    assert!(sum(metrics::EVICTIONS, &[("tier", "local")]) > 0.0);
+    assert!(sum(metrics::ENTRIES, &[("tier", "local")]) > 0.0);
+    assert!(sum(metrics::BYTES, &[("tier", "local")]) > 100_000.0);
+
+    // One local lookup in 64 is timed, and the thread does not look up all of its hits.
+    let hits = 10_000;
+    let local = [("resource", "rows"), ("tier", "local")];
+    for _ in 0..hits {
+        rows.get(1).await.expect("a row");
+    }
+    let timed = sum(metrics::LOOKUP_DURATION, &local);
+    assert!(
+        (1.0..=f64::from(hits) / 64.0 + 20.0).contains(&timed),
+        "{timed}"
+    );
+    assert_eq!(
+        sum(metrics::LOOKUP_DURATION, &local),
+        timed,
+        "nothing is told twice"
+    );
+
+    // One write: it is asked for, acknowledged, pushed, and swept.
+    rows.set(1).await;
+    assert_eq!(sum(metrics::INVALIDATIONS, &[of[0]]), 1.0);
+    let delivered = [("outcome", "delivered")];
+    assert_eq!(sum(metrics::INVALIDATION_OUTCOMES, &delivered), 1.0);
+    assert_eq!(
+        sum(metrics::INVALIDATION_DURATION, &[("tier", "redis")]),
+        1.0
+    );
+    rows.get(2).await.expect("a row");
+    server.cli(&["SET", "rows:2", "something else"]);
+    eventually(SOON, async || sum(metrics::LOCAL_PUSHES, &[]) > 0.0).await;
+    let _ = cache.invalidate_all("rows").await;
+    eventually(SOON, async || sum(metrics::SWEPT, &[]) > 0.0).await;
+    assert!(sum(metrics::SWEEP_DURATION, &[]) > 0.0);
+
+    // Without Redis a write waits, the longer the older it is.
+    assert_eq!(sum(metrics::PENDING_INVALIDATIONS, &[]), 0.0);
+    server.stop();
+    rows.set(3).await;
+    assert!(sum(metrics::PENDING_INVALIDATIONS, &[]) >= 1.0);
+    let age = sum(metrics::OLDEST_PENDING, &[]);
+    assert!(age > 0.0);
+    eventually(SOON, async || sum(metrics::OLDEST_PENDING, &[]) > age + 0.1).await;
+    assert_eq!(sum(metrics::HEARTBEAT_AGE, &[]), f64::INFINITY);
+    assert_eq!(sum(metrics::CIRCUIT_STATE, &[("state", "closed")]), 0.0);
+    assert!(sum(metrics::LOCAL_FLUSHES, &[]) >= 1.0);
+    server.restart();
+    eventually(SOON, async || {
+        sum(metrics::PENDING_INVALIDATIONS, &[]) == 0.0
+    })
+    .await;
+    assert_eq!(sum(metrics::OLDEST_PENDING, &[]), 0.0);
+    let pending = [("outcome", "pending")];
+    assert_eq!(sum(metrics::INVALIDATION_OUTCOMES, &pending), 1.0);
+    assert!(sum(metrics::CIRCUIT_OPENED, &[]) >= 1.0);
 }

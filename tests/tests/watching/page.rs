@@ -1,146 +1,16 @@
 //! The admin page in a real browser: seen, used by keyboard, and acted on.
 
-use std::process::Command;
 use std::time::Duration;
 
 use cache_runtime::admin::{Admin, Rights};
 use cache_runtime::{Cache, CacheConfig, Key as CacheKey, RedisConfig};
-use cache_tests::{Demo, Process, RedisServer, eventually, free_port};
+use cache_tests::{RedisServer, eventually};
+use fantoccini::Locator;
 use fantoccini::key::Key;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::SOON;
-
-/// A Chromium of this width, driven by its own chromedriver.
-struct Browser {
-    client: Client,
-    _driver: Process,
-    _directory: tempfile::TempDir,
-}
-
-const WIDE: (u32, u32) = (1280, 900);
-const NARROW: (u32, u32) = (375, 812);
-
-impl Browser {
-    async fn start((width, height): (u32, u32)) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let port = free_port();
-        let mut command = Command::new("chromedriver");
-        command.arg(format!("--port={port}"));
-        command.env("TMPDIR", directory.path());
-        let driver = Process::start(&mut command, Signal::KILL, Some(directory.path()))
-            .expect("install Debian's packages `chromium` and `chromium-driver`");
-        let profile = format!(
-            "--user-data-dir={}",
-            directory.path().join("profile").display()
-        );
-        let arguments = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--hide-scrollbars",
-            "--no-proxy-server",
-            &profile,
-        ];
-        // A window is never as narrow as a telephone.
-        let screen = json!({"width": width, "height": height, "pixelRatio": 1.0});
-        let options = json!({
-            "args": arguments,
-            "mobileEmulation": {"deviceMetrics": screen},
-        });
-        let Value::Object(capabilities) = json!({"goog:chromeOptions": options}) else {
-            unreachable!("an object");
-        };
-        let url = format!("http://127.0.0.1:{port}");
-        let mut client = None;
-        for _ in 0..100 {
-            let mut builder = ClientBuilder::new(HttpConnector::new());
-            match builder
-                .capabilities(capabilities.clone())
-                .connect(&url)
-                .await
-            {
-                Ok(connected) => {
-                    client = Some(connected);
-                    break;
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
-        Self {
-            client: client.unwrap_or_else(|| panic!("no browser: {:?}", driver.stderr().lines())),
-            _driver: driver,
-            _directory: directory,
-        }
-    }
-
-    async fn text(&self, css: &str) -> String {
-        let found = self.client.find(Locator::Css(css)).await;
-        let element = found.unwrap_or_else(|error| panic!("{css}: {error}"));
-        element.text().await.expect("text")
-    }
-
-    async fn eventually_says(&self, css: &str, text: &str) {
-        eventually(SOON, async || {
-            let found = self.client.find(Locator::Css(css)).await;
-            match found {
-                Ok(element) => element.text().await.is_ok_and(|seen| seen.contains(text)),
-                Err(_) => false,
-            }
-        })
-        .await;
-    }
-
-    async fn click(&self, css: &str) {
-        let element = self.client.find(Locator::Css(css)).await.expect(css);
-        element.click().await.expect(css);
-    }
-
-    async fn js(&self, script: &str) -> Value {
-        self.client.execute(script, Vec::new()).await.expect(script)
-    }
-
-    /// Keeps a picture where `CACHE_SCREENSHOTS` says, for the book.
-    async fn picture(&self, name: &str) {
-        if let Some(directory) = std::env::var_os("CACHE_SCREENSHOTS") {
-            let picture = self.client.screenshot().await.expect("a picture");
-            let file = std::path::Path::new(&directory).join(format!("{name}.png"));
-            std::fs::write(file, picture).expect("kept");
-        }
-    }
-
-    /// Whether something sticks out to the right.
-    async fn is_wider_than_the_screen(&self) -> bool {
-        let script = "return document.documentElement.scrollWidth > innerWidth";
-        self.js(script).await == json!(true)
-    }
-}
-
-fn demo(server: &RedisServer, more: &[(&str, &str)]) -> Demo {
-    let port = server.port().to_string();
-    let usual = [
-        ("REDIS_ENABLED", "True"),
-        ("REDIS_HOST", "127.0.0.1"),
-        ("REDIS_PORT", port.as_str()),
-        ("CACHE_TIMEOUT_MS", "5000"),
-        ("CACHE_AUDIT", "0.3"),
-    ];
-    Demo::start(usual.into_iter().chain(more.iter().copied()))
-}
-
-async fn traffic(demo: &Demo) {
-    for id in 1..8 {
-        for _ in 0..4 {
-            demo.get(&format!("/users/{id}")).await;
-            demo.get(&format!("/products/{id}")).await;
-        }
-        demo.get(&format!("/users?skip={id}&limit=5")).await;
-    }
-}
+use crate::browser::{Browser, NARROW, WIDE, demo, traffic};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_seen_and_acted_on() {
@@ -269,19 +139,36 @@ async fn looking_at_entries_writes_nothing() {
     let server = RedisServer::start();
     let demo = demo(&server, &[]);
     assert_eq!(demo.get("/users/1").await.status, 200);
-    let before = server.cli(&["DBSIZE"]);
-    for key in [
-        "users:1",
-        "users:77",
-        "users:list:abc",
-        "nothing:1",
-        "zz1:1",
-        "@gen:users",
+    // As after a flush of part of the keys: the entries are there, and what they depend on is not.
+    for generation in ["@gen:users", "@gen:users~derived", "@gen:users~op:list"] {
+        server.cli(&["UNLINK", generation]);
+    }
+    assert_eq!(demo.get("/users?limit=5").await.status, 200);
+    let list = server.cli(&["--scan", "--pattern", "users:list:*"]);
+    server.cli(&["UNLINK", "@gen:users", "@gen:users~derived"]);
+    let before = server.cli(&["--scan"]);
+    for (key, alive) in [
+        ("users:1", false),
+        (list.as_str(), false),
+        ("users:77", false),
+        ("users:list:abc", false),
+        ("nothing:1", false),
+        ("zz1:1", false),
+        ("@gen:users", false),
     ] {
         let path = format!("/cache/ui/api/entry?key={key}");
-        assert_eq!(demo.get(&path).await.status, 200, "{key}");
+        let answer = demo.get(&path).await;
+        assert_eq!(answer.status, 200, "{key}");
+        assert_eq!(answer.json()["alive"], alive, "{key}: {answer:?}");
     }
-    assert_eq!(server.cli(&["DBSIZE"]), before);
+    let sorted = |keys: &str| {
+        // Heartbeats come and go.
+        let keys = keys.lines().filter(|key| !key.starts_with("@beat:"));
+        let mut keys: Vec<_> = keys.map(str::to_owned).collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(sorted(&server.cli(&["--scan"])), sorted(&before));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -190,6 +190,32 @@ impl Call {
         }
     }
 
+    /// Looks at the entry for somebody who only wants to see it: creates no generation, and prunes
+    /// no intent.
+    #[cfg(feature = "admin")]
+    pub(crate) async fn examine(&self) -> Result<Look, Error> {
+        if crate::base::mutation::is_active("looking-at-an-entry-writes") {
+            return self.look_at_all().await;
+        }
+        let knew = self.has_learnt();
+        let mut look = self.examine_once().await?;
+        if self.has_learnt() != knew {
+            look = self.examine_once().await?;
+        }
+        // Their writers are gone. The next reader prunes them.
+        if look.has_expired_intents(self.cache.config.longest_intent()) {
+            look.intended = None;
+        }
+        Ok(look)
+    }
+
+    #[cfg(feature = "admin")]
+    async fn examine_once(&self) -> Result<Look, Error> {
+        let mut look = self.cache.store.examine(self.probe()).await?;
+        self.reads_list(&mut look);
+        Ok(look)
+    }
+
     /// Returns the value of an entry, and reports and counts the hit. `None` if it does not decode.
     pub(super) fn serve<R: Returns<S>, S>(&self, hit: &Hit, reason: StaleReason) -> Option<R> {
         let value = restore(hit.content, hit.codec, &hit.payload)?;

@@ -14,8 +14,9 @@ use super::hit::Hit;
 use super::known::extended;
 use super::local_options::Copies;
 use super::prepared::PreparedCall;
-use super::{Call, ReadPlan, all_deps};
+use super::{Call, ReadPlan, all_deps, timing};
 use crate::auditor::Draw;
+use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::marks::Marks;
 use crate::base::policy::Grace;
@@ -251,8 +252,27 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// Does not depend on the return type, so it is compiled once.
+    #[inline]
     fn answer(&self, wanted: &Wanted) -> Option<Option<Shared>> {
+        match timing::is_drawn() {
+            false => self.answer_now(wanted),
+            true => self.answer_timed(wanted),
+        }
+    }
+
+    #[cold]
+    fn answer_timed(&self, wanted: &Wanted) -> Option<Option<Shared>> {
+        let (answer, nanos) = clock::timed(|| self.answer_now(wanted));
+        if answer.is_some()
+            && let Some(function) = self.asking().resource.function()
+        {
+            function.local_lookup.record(nanos);
+        }
+        answer
+    }
+
+    /// Does not depend on the return type, so it is compiled once.
+    fn answer_now(&self, wanted: &Wanted) -> Option<Option<Shared>> {
         let asking = self.asking();
         match &asking.cache.local {
             Some(local) => asking.copy(local, wanted),

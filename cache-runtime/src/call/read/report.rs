@@ -1,5 +1,6 @@
 //! Reports one call: counters of its function, its log line, spans.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Span;
@@ -10,7 +11,7 @@ use crate::base::error::Error;
 use crate::call::log::{self, CallLine, Times};
 use crate::call::observe::{StaleReason, Status};
 use crate::store::Filled;
-use crate::telemetry::events::EventKind;
+use crate::telemetry::events::{STALE_INTERVAL, StaleHit};
 use crate::telemetry::micros;
 
 impl Call {
@@ -53,15 +54,21 @@ impl Call {
     }
 
     pub(super) fn served_stale(&self, past: Duration, reason: StaleReason) {
-        self.cache
-            .telemetry
-            .events
-            .publish(|| EventKind::StaleServed {
-                key: self.own.key.clone(),
-                resource: self.resource.name.to_string(),
-                past_ms: micros(past) / 1000,
-                reason: reason.as_str(),
+        let reason = (reason as usize, reason.as_str());
+        let is_held_back = self.cache.telemetry.events.served_stale(StaleHit {
+            resource: &self.resource.name,
+            key: &self.own.key,
+            past_ms: micros(past) / 1000,
+            reason,
+        });
+        if is_held_back {
+            let telemetry = Arc::clone(&self.cache.telemetry);
+            let resource = self.resource.name.clone();
+            self.cache.background.spawn(async move {
+                tokio::time::sleep(STALE_INTERVAL).await;
+                telemetry.events.tell_held_back(&resource, reason);
             });
+        }
     }
 
     /// A step of a batch has stored values of these sizes, or failed.

@@ -1,5 +1,6 @@
 //! The durations of a call's steps, and the counters of its outcome.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -29,6 +30,21 @@ impl Default for Timing {
             fill: AtomicU32::new(0),
         }
     }
+}
+
+/// Of so many lookups in this process, one is timed. Reading the clock twice takes as long as half a
+/// lookup.
+const DRAWN: u8 = 64;
+
+/// Whether this lookup in the process is to be timed.
+#[inline]
+pub(super) fn is_drawn() -> bool {
+    thread_local! {
+        static LOOKUPS: Cell<u8> = const { Cell::new(0) };
+    }
+    let lookups = LOOKUPS.get();
+    LOOKUPS.set(lookups.wrapping_add(1));
+    lookups.is_multiple_of(DRAWN)
 }
 
 pub(super) fn note(step: &AtomicU32, took: Duration) {

@@ -38,7 +38,7 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
     for extras in dependencies(&handle, resource) {
         let key = Key::rendered(resource, rest, kind, extras, 0);
         let call = Call::manual(handle.clone(), &key, None);
-        let look = match call.look_at_all().await {
+        let look = match call.examine().await {
             Ok(look) => look,
             Err(error) => return unknown(&error),
         };
@@ -61,8 +61,7 @@ pub(super) async fn inspect(cache: &Cache, key: &str) -> Value {
 
 /// The kind of the entry under the key.
 ///
-/// It reads no generations, because reading a missing generation creates it, and a page for reading
-/// must not write.
+/// It reads no generations, since they depend on the kind.
 ///
 /// # Errors
 /// The answer, if no entry of ours is stored there.
@@ -73,7 +72,7 @@ async fn stored_kind(handle: &Handle, resource: &str, rest: &str) -> Result<Entr
         deps: [].into(),
         ..call.probe().clone()
     };
-    let look = handle.store.look(&probe).await;
+    let look = handle.store.examine(&probe).await;
     match look.map_err(|error| unknown(&error))?.found {
         Found::Entry(header, _) => Ok(header.kind),
         Found::Nothing => Err(nothing(

@@ -40,24 +40,33 @@ pub use self::axum::AdminService;
 pub use self::poem::AdminEndpoint;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::mem::discriminant;
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::base::nonce::Nonce;
 use crate::cache::Cache;
 use crate::invalidation::Acknowledgement;
 use crate::telemetry::events::{Event, Events};
 
-/// How many events the page remembers.
-const REMEMBERED: usize = 500;
+/// How many events of each kind the page remembers. So no flood of one kind takes away the others.
+const REMEMBERED: usize = 100;
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page loads nothing from other hosts, and no other page may show it in a frame.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The page loads nothing from other hosts, runs only its own script, and no other page may show it
+/// in a frame.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The process. Behind a load balancer, the answers to one page come from several.
+static PROCESS: LazyLock<String> = LazyLock::new(|| {
+    let start = Nonce::fresh().to_string();
+    format!("{}-{}", std::process::id(), &start[..8])
+});
 
 /// What a user may do on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +74,12 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 pub enum Rights {
     /// Nothing: every request is refused.
     None,
-    /// Read figures, the catalog and the doctor's advice, but no entries and no events.
+    /// Read figures and the catalog, but no entries, no events and not the doctor's report, which
+    /// contain keys.
     Figures,
+    /// As [`Figures`](Self::Figures). The page asks for a token, as with
+    /// [`ReadUntilToken`](Self::ReadUntilToken).
+    FiguresUntilToken,
     /// Read everything.
     Read,
     /// Read everything. The page asks for a token (such as `CACHE_ADMIN_TOKEN`) and sends it as a
@@ -74,6 +87,18 @@ pub enum Rights {
     ReadUntilToken,
     /// Read everything, invalidate, and turn functions on and off.
     Change,
+}
+
+impl Rights {
+    /// Whether keys and values may be read.
+    fn shows_keys(self) -> bool {
+        matches!(self, Self::Read | Self::ReadUntilToken | Self::Change)
+    }
+
+    /// Whether the page asks for a token.
+    fn asks_for_token(self) -> bool {
+        matches!(self, Self::ReadUntilToken | Self::FiguresUntilToken)
+    }
 }
 
 /// A request, without the part of the path under which the page is mounted.
@@ -121,16 +146,19 @@ impl Response {
     }
 
     fn page() -> Self {
+        // The browser runs the script that has this answer's number, and no other one.
+        let number = Nonce::fresh();
+        let policy = format!("{POLICY}; script-src 'nonce-{number}'");
         Self {
             status: 200,
             headers: vec![
                 ("content-type", "text/html; charset=utf-8".into()),
                 ("cache-control", "no-cache".into()),
-                ("content-security-policy", POLICY.into()),
+                ("content-security-policy", policy),
                 ("referrer-policy", "no-referrer".into()),
                 ("x-content-type-options", "nosniff".into()),
             ],
-            body: PAGE.into(),
+            body: PAGE.replacen("<script>", &format!("<script nonce=\"{number}\">"), 1),
         }
     }
 }
@@ -142,6 +170,8 @@ pub struct Admin(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     cache: Cache,
+    /// How the application gives the right to change something.
+    advice: OnceLock<String>,
     recent: Mutex<Recent>,
 }
 
@@ -153,12 +183,28 @@ struct Recent {
     lost: u64,
 }
 
+impl Recent {
+    /// Adds an event, in place of the oldest of its kind if there are enough of these.
+    fn keep(&mut self, event: Event) {
+        let kind = discriminant(&event.kind);
+        let is_alike = |(_, it): &(u64, Event)| discriminant(&it.kind) == kind;
+        if self.events.iter().filter(|it| is_alike(it)).count() >= REMEMBERED
+            && let Some(oldest) = self.events.iter().position(is_alike)
+        {
+            self.events.remove(oldest);
+        }
+        self.events.push_back((self.next, event));
+        self.next += 1;
+    }
+}
+
 impl Admin {
-    /// Makes the page of this cache. From now on it remembers the last 500 events.
+    /// Makes the page of this cache. From now on it remembers the last 100 events of each kind.
     #[must_use]
     pub fn new(cache: &Cache) -> Self {
         let inner = Arc::new(Inner {
             cache: cache.clone(),
+            advice: OnceLock::new(),
             recent: Mutex::default(),
         });
         if let Some(handle) = cache.handle() {
@@ -166,6 +212,34 @@ impl Admin {
             handle.background.spawn(remember);
         }
         Self(inner)
+    }
+
+    /// Tells users who may not change anything how they get the right: on the page, and in the
+    /// answers that refuse it. The first text stays.
+    ///
+    /// ```
+    /// # fn example(cache: &cache_runtime::Cache) {
+    /// use cache_runtime::admin::Admin;
+    ///
+    /// let page = Admin::new(cache).advise("Changes need the group `operators`.");
+    /// # drop(page);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn advise(self, how: impl Into<String>) -> Self {
+        let _ = self.0.advice.set(how.into());
+        self
+    }
+
+    fn refused(&self, rights: Rights) -> Response {
+        let mut text = String::from("this page may only be looked at here");
+        if rights.asks_for_token() {
+            text.push_str("; a change needs the token, as `Authorization: Bearer`");
+        }
+        if let Some(advice) = self.0.advice.get() {
+            text = format!("{text}. {advice}");
+        }
+        Response::error(403, &text)
     }
 
     /// Answers a request of a user with these rights.
@@ -176,24 +250,21 @@ impl Admin {
             ("GET", "api/state") => Response::json(200, &self.state(rights).await),
             ("GET", "api/catalog") => Response::json(200, &self.catalog()),
             ("GET", "api/events") => {
-                let since = parameter(request, "since");
-                Response::json(200, &self.events(since, rights != Rights::Figures))
+                Response::json(200, &self.events(since(request), rights.shows_keys()))
             }
-            // It may name keys of other programs.
-            ("GET", "api/doctor") if rights == Rights::Figures => {
+            // It may name keys, also of other programs.
+            ("GET", "api/doctor") if !rights.shows_keys() => {
                 Response::error(403, "the doctor's advice is not shown here, only figures")
             }
             ("GET", "api/doctor") => Response::json(200, &self.doctor().await),
-            ("GET", "api/entry") if rights == Rights::Figures => {
+            ("GET", "api/entry") if !rights.shows_keys() => {
                 Response::error(403, "entries are not shown here, only figures")
             }
             ("GET", "api/entry") => match parameter(request, "key") {
                 Some(key) => Response::json(200, &entry::inspect(&self.0.cache, &key).await),
                 None => Response::error(400, "name a key, as in `api/entry?key=users:1`"),
             },
-            ("POST", "api/act") if rights != Rights::Change => {
-                Response::error(403, "this page may only be looked at here")
-            }
+            ("POST", "api/act") if rights != Rights::Change => self.refused(rights),
             // A form of another site can't send this type without a preflight request (CORS).
             ("POST", "api/act") if !request.content_type.starts_with("application/json") => {
                 Response::error(415, "send `application/json`")
@@ -217,12 +288,15 @@ impl Admin {
             .map(|cache| cache.space.namespace.clone())
             .unwrap_or_default();
         let mut audit = cache.audit();
-        if rights == Rights::Figures {
+        if !rights.shows_keys() {
             audit.stale_entries.clear();
         }
         json!({
             "rights": if rights == Rights::Change { "change" } else { "read" },
-            "token_helps": rights == Rights::ReadUntilToken,
+            "token_helps": rights.asks_for_token(),
+            "advice": self.0.advice.get(),
+            "process": *PROCESS,
+            "store": cache.handle().map(|cache| cache.store.name()),
             "namespace": namespace.trim_end_matches(':'),
             "stats": cache.get_stats().await,
             "functions": cache.functions(),
@@ -248,24 +322,23 @@ impl Admin {
     /// `missed` counts the events since the last answer that the page has already forgotten, `lost`
     /// those that it never received. Events contain keys, so without the right to see them they are
     /// only counted.
-    fn events(&self, since: Option<String>, are_shown: bool) -> Value {
-        let since = since.and_then(|since| since.parse().ok()).unwrap_or(0);
+    fn events(&self, since: u64, are_shown: bool) -> Value {
         let recent = self.0.recent.lock();
-        let first = recent
-            .events
-            .front()
-            .map_or(recent.next, |(number, _)| *number);
+        let new = || recent.events.iter().filter(|(number, _)| *number >= since);
         // A page that asks for the first time has missed nothing.
         let missed = match since {
             0 => 0,
-            since => first.saturating_sub(since),
+            since => recent.next.saturating_sub(since + new().count() as u64),
         };
-        let events = recent.events.iter().filter(|_| are_shown);
-        let new: Vec<_> = events
-            .filter(|(number, _)| *number >= since)
-            .map(|(_, event)| event)
-            .collect();
-        json!({ "next": recent.next, "lost": recent.lost, "missed": missed, "events": new })
+        let shown: Vec<_> = new().filter(|_| are_shown).map(numbered).collect();
+        json!({
+            "process": *PROCESS,
+            "shown": are_shown,
+            "next": recent.next,
+            "lost": recent.lost,
+            "missed": missed,
+            "events": shown,
+        })
     }
 
     async fn doctor(&self) -> Value {
@@ -295,7 +368,10 @@ impl Admin {
                     "" => format!("all of {resource}"),
                     id => format!("{resource}:{id} and what is computed of {resource}"),
                 };
-                said(&what, done)
+                match is_known(cache, &resource) {
+                    true => said(&what, done),
+                    false => said(&format!("{what}; but {}", cache.no_such(&resource)), done),
+                }
             }
             Action::Tag { tag } => said(&format!("tag {tag}"), cache.invalidate_tag(&tag).await),
             Action::Switch {
@@ -373,6 +449,13 @@ fn switched(target: &str, enabled: bool, scope: &str) -> Response {
     Response::json(200, &json!({ "said": said }))
 }
 
+/// Whether one of the annotated functions reads the resource. Without any it may be one that is used
+/// by hand.
+fn is_known(cache: &Cache, resource: &str) -> bool {
+    let known = cache.switchable();
+    known.is_empty() || known.iter().any(|it| it == resource)
+}
+
 /// Where reads were switched, with a hint if the program does not know the name. Another program
 /// that shares Redis may have it.
 fn scope(cache: &Cache, target: &str, scope: &str) -> String {
@@ -380,6 +463,24 @@ fn scope(cache: &Cache, target: &str, scope: &str) -> String {
         true => scope.to_owned(),
         false => format!("{scope}; but {}", cache.no_such(target)),
     }
+}
+
+/// The number of the first event that the page has not seen. A page that knows the events of
+/// another process has seen none of this one's.
+fn since(request: Request<'_>) -> u64 {
+    let process = parameter(request, "process");
+    if process.is_some_and(|process| process != *PROCESS) {
+        return 0;
+    }
+    let since = parameter(request, "since");
+    since.and_then(|since| since.parse().ok()).unwrap_or(0)
+}
+
+/// An event with its number, by which a page knows those that it has seen.
+fn numbered((number, event): &(u64, Event)) -> Value {
+    let mut value = serde_json::to_value(event).unwrap_or_default();
+    value["number"] = json!(number);
+    value
 }
 
 /// A parameter of the query, decoded.
@@ -393,12 +494,7 @@ async fn remember(mut events: Events, page: Weak<Inner>) {
     while let Some(event) = events.next().await {
         let Some(page) = page.upgrade() else { return };
         let mut recent = page.recent.lock();
-        if recent.events.len() >= REMEMBERED {
-            recent.events.pop_front();
-        }
-        let number = recent.next;
-        recent.events.push_back((number, event));
-        recent.next += 1;
+        recent.keep(event);
         recent.lost = events.lost();
     }
 }
@@ -478,8 +574,18 @@ mod tests {
             assert_eq!(shown.status, 200, "{path}");
         }
         cache.set("users:1", &7u32, 60).await.expect("stored");
-        let entry = answer(&admin, "GET", "/api/entry?key=users:1", "", Rights::Figures).await;
-        assert_eq!(entry.status, 403);
+        for rights in [Rights::Figures, Rights::FiguresUntilToken] {
+            for path in ["/api/entry?key=users:1", "/api/doctor"] {
+                let refused = answer(&admin, "GET", path, "", rights).await;
+                assert_eq!(refused.status, 403, "{path}");
+            }
+            let state = json(&answer(&admin, "GET", "/api/state", "", rights).await);
+            let asks = rights == Rights::FiguresUntilToken;
+            assert_eq!(
+                (&state["rights"], &state["token_helps"]),
+                (&json!("read"), &json!(asks))
+            );
+        }
         let _ = cache.invalidate("users", &1).await;
         let events = loop {
             let events = json(&answer(&admin, "GET", "/api/events", "", Rights::Figures).await);
@@ -489,6 +595,92 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         };
         assert_eq!(events["events"], json!([]), "they name keys");
+        assert_eq!(events["shown"], false);
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_learns_how_to_get_the_right() {
+        let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+        let admin = Admin::new(&cache).advise("Set OPS_TOKEN.");
+        let off = r#"{"action":"switch","target":"users","enabled":false}"#;
+        for (rights, names_token) in [
+            (Rights::Figures, false),
+            (Rights::Read, false),
+            (Rights::ReadUntilToken, true),
+            (Rights::FiguresUntilToken, true),
+        ] {
+            let refused = answer(&admin, "POST", "/api/act", off, rights).await;
+            let error = json(&refused)["error"].to_string();
+            assert_eq!(refused.status, 403);
+            assert!(error.contains("Set OPS_TOKEN."), "{error}");
+            assert_eq!(error.contains("Bearer"), names_token, "{error}");
+        }
+        let state = json(&answer(&admin, "GET", "/api/state", "", Rights::Read).await);
+        assert_eq!(state["advice"], "Set OPS_TOKEN.");
+    }
+
+    #[tokio::test]
+    async fn the_browser_runs_no_script_but_the_page_s_own() {
+        let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+        let admin = Admin::new(&cache);
+        let mut numbers = Vec::new();
+        for _ in 0..2 {
+            let page = answer(&admin, "GET", "/", "", Rights::Read).await;
+            let mut headers = page.headers.iter();
+            let policy = headers.find(|(name, _)| *name == "content-security-policy");
+            let (_, number) = policy
+                .and_then(|(_, policy)| policy.split_once("script-src 'nonce-"))
+                .expect("a number");
+            let number = number.trim_end_matches('\'').to_owned();
+            assert_eq!(page.body.matches("<script").count(), 1);
+            let script = format!("<script nonce=\"{number}\">");
+            assert!(page.body.contains(&script), "{script}");
+            numbers.push(number);
+        }
+        assert_ne!(numbers[0], numbers[1], "nobody knows it beforehand");
+    }
+
+    /// Hundreds of stale hits, just when an operator wants to see why.
+    #[test]
+    fn many_events_of_one_kind_leave_the_others() {
+        use crate::telemetry::events::EventKind;
+
+        let mut recent = Recent::default();
+        let mut keep = |kind| {
+            recent.keep(Event {
+                at: std::time::SystemTime::UNIX_EPOCH,
+                kind,
+            });
+        };
+        keep(EventKind::LocalFlushed { flushes: 1 });
+        for waiting in 0..600 {
+            keep(EventKind::InvalidationPending { waiting });
+        }
+        let numbers: Vec<u64> = recent.events.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers.len(), REMEMBERED + 1);
+        assert_eq!((numbers[0], numbers[1]), (0, 501), "the oldest gave way");
+    }
+
+    #[tokio::test]
+    async fn a_page_that_knows_another_process_has_seen_nothing_of_this_one() {
+        let cache = Cache::new(CacheConfig::default().local_mb(1)).await;
+        let admin = Admin::new(&cache);
+        let _ = cache.invalidate_all("users").await;
+        let ask = async |path: &str| json(&answer(&admin, "GET", path, "", Rights::Read).await);
+        let events = loop {
+            let events = ask("/api/events").await;
+            if events["next"] == 1 {
+                break events;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        };
+        assert_eq!(events["events"][0]["number"], 0);
+        assert_eq!(events["process"], *PROCESS);
+        let same = ask(&format!("/api/events?since=1&process={}", *PROCESS)).await;
+        assert_eq!(same["events"], json!([]));
+        let other = ask("/api/events?since=1&process=7-abc").await;
+        assert_eq!(other["events"], events["events"]);
+        assert_eq!(ask("/api/state").await["process"], *PROCESS);
     }
 
     #[tokio::test]

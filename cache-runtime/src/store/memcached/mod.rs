@@ -89,7 +89,13 @@ impl MemcachedStore {
         Ok(Place::of(key, item))
     }
 
-    async fn look_on(&self, on: &mut Connection, probes: &[Probe]) -> Result<Vec<Look>, Failure> {
+    /// Missing generations are made, or stand for ones that no entry has.
+    async fn look_on(
+        &self,
+        on: &mut Connection,
+        probes: &[Probe],
+        are_made: bool,
+    ) -> Result<Vec<Look>, Failure> {
         let Some(first) = probes.first() else {
             return Ok(Vec::new());
         };
@@ -103,7 +109,15 @@ impl MemcachedStore {
         let mut nonces = Vec::with_capacity(found.len());
         let mut intended = None;
         for (key, item) in generations.iter().zip(found) {
-            let generation = self.generation(on, key, item).await?;
+            let known = item.as_ref().map(|item| Generation::parse(&item.bytes));
+            let generation = match known.flatten() {
+                Some(known) => known,
+                None if are_made => self.generation(on, key, item).await?,
+                None => Generation {
+                    nonce: Nonce::fresh(),
+                    intended: None,
+                },
+            };
             nonces.push(generation.nonce);
             intended = intended.max(generation.intended);
         }
@@ -631,7 +645,17 @@ impl Store for MemcachedStore {
     async fn look(&self, probe: &Probe) -> Result<Look, Error> {
         let probes = std::slice::from_ref(probe);
         let looks = self.link.run(|mut on| async move {
-            let looks = self.look_on(&mut on, probes).await;
+            let looks = self.look_on(&mut on, probes, true).await;
+            (on, looks)
+        });
+        let look = looks.await?.pop();
+        look.ok_or_else(|| Error::new(ErrorKind::Store, "Memcached was asked for nothing"))
+    }
+
+    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
+        let probes = std::slice::from_ref(probe);
+        let looks = self.link.run(|mut on| async move {
+            let looks = self.look_on(&mut on, probes, false).await;
             (on, looks)
         });
         let look = looks.await?.pop();
@@ -642,7 +666,7 @@ impl Store for MemcachedStore {
         let mut looks = Vec::with_capacity(probes.len());
         for step in probes.chunks(STEP) {
             let found = self.link.run(|mut on| async move {
-                let looks = self.look_on(&mut on, step).await;
+                let looks = self.look_on(&mut on, step, true).await;
                 (on, looks)
             });
             looks.extend(found.await?);

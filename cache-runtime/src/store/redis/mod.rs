@@ -384,6 +384,13 @@ impl Store for RedisStore {
         }
     }
 
+    async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
+        match self.cluster() {
+            Some(cluster) => cluster.examine(probe).await,
+            None => self.examine_alone(probe).await,
+        }
+    }
+
     async fn look_many(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let mut looks = Vec::with_capacity(probes.len());
         for step in probes.chunks(STEP) {
@@ -678,6 +685,7 @@ impl Store for RedisStore {
             target.as_bytes().to_vec(),
             vec![b'0' + u8::from(enabled)],
             known,
+            switches::longest(),
         ];
         let keys = [self.switches.key()];
         let list: String = self.script(&link, &scripts::SWITCH, keys, args).await?;

@@ -10,7 +10,7 @@ use super::link::Link;
 use super::mget::mget_checked;
 use super::read_path::{DirectRead, ReadPath, read_path};
 use super::reply::{millis, miscounted};
-use super::stored::{GenerationSet, StoredValue, generation};
+use super::stored::{GenerationSet, Missing, StoredValue, generation, generations_or_unknown};
 use super::{RedisStore, scripts};
 use crate::base::clock::Instant;
 use crate::base::error::{Error, ErrorKind};
@@ -53,17 +53,31 @@ impl RedisStore {
     }
 
     async fn look_alone(&self, link: &Link, probe: &Probe) -> Result<Look, Error> {
-        let mut looks = self.look_over(link, std::slice::from_ref(probe)).await?;
+        let probes = std::slice::from_ref(probe);
+        let mut looks = self.look_over(link, probes, Missing::Created).await?;
         looks.pop().ok_or_else(miscounted)
     }
 
     /// Reads entries, and the generations that all of them depend on, with one command.
     pub(super) async fn look_at_all(&self, probes: &[Probe]) -> Result<Vec<Look>, Error> {
         let link = self.links.current()?;
-        self.look_over(&link, probes).await
+        self.look_over(&link, probes, Missing::Created).await
     }
 
-    async fn look_over(&self, link: &Link, probes: &[Probe]) -> Result<Vec<Look>, Error> {
+    /// Reads an entry, and creates nothing.
+    pub(super) async fn examine_alone(&self, probe: &Probe) -> Result<Look, Error> {
+        let link = self.links.current()?;
+        let probes = std::slice::from_ref(probe);
+        let mut looks = self.look_over(&link, probes, Missing::Unknown).await?;
+        looks.pop().ok_or_else(miscounted)
+    }
+
+    async fn look_over(
+        &self,
+        link: &Link,
+        probes: &[Probe],
+        missing: Missing,
+    ) -> Result<Vec<Look>, Error> {
         let Some(Probe { deps, .. }) = probes.first() else {
             return Ok(Vec::new());
         };
@@ -75,7 +89,10 @@ impl RedisStore {
             return Err(link.answers_amiss(miscounted()));
         }
         let generations = values.split_off(probes.len());
-        let generations = self.generations(link, deps, &generations).await?;
+        let generations = match missing {
+            Missing::Created => self.generations(link, deps, &generations).await?,
+            Missing::Unknown => generations_or_unknown(&generations),
+        };
         let standing = GenerationSet::of(link.identity(), generations);
         let now = link.clock.now();
         let looks = values.into_iter().zip(probes).map(|(value, probe)| {

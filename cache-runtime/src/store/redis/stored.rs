@@ -16,6 +16,25 @@ pub(super) fn generation(value: &Value) -> Option<Generation> {
     Generation::parse(text(value)?)
 }
 
+/// What is done about a generation that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is created.
+    Created,
+    /// A number stands for it that no entry was stored under.
+    Unknown,
+}
+
+/// The generations in these values. Those that are missing are ones that no entry has.
+pub(super) fn generations_or_unknown(values: &[Value]) -> Vec<Generation> {
+    let unknown = || Generation {
+        nonce: Nonce::fresh(),
+        intended: None,
+    };
+    let read = values.iter().map(generation);
+    read.map(|read| read.unwrap_or_else(unknown)).collect()
+}
+
 /// The generations that one or more entries depend on.
 pub(super) struct GenerationSet {
     base: StampBase,

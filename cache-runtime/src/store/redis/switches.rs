@@ -8,18 +8,31 @@
 //! remembers the list writes it back. Reads stay off until an operator switches them on.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
-/// A longer list was not written by this framework.
+/// A longer list is not read, since each process reads it each second, and not written.
 const LONGEST: usize = 1 << 16;
+
+/// The same, as an argument of the script that writes the list.
+pub(super) fn longest() -> Vec<u8> {
+    match crate::base::mutation::is_active("long-list-of-switches-written") {
+        true => usize::MAX,
+        false => LONGEST,
+    }
+    .to_string()
+    .into_bytes()
+}
 
 /// The list as it was last read.
 #[derive(Debug)]
 pub(super) struct SwitchList {
     key: String,
     off: watch::Sender<BTreeSet<String>>,
+    /// Whether the log says already that the list is too long.
+    is_long: AtomicBool,
 }
 
 impl SwitchList {
@@ -27,6 +40,7 @@ impl SwitchList {
         Self {
             key: format!("{namespace}@off"),
             off: watch::Sender::new(BTreeSet::new()),
+            is_long: AtomicBool::new(false),
         }
     }
 
@@ -71,7 +85,17 @@ impl SwitchList {
 
     /// Takes over a list.
     pub(super) fn learn(&self, list: &str) {
-        if list.len() > LONGEST {
+        let is_long = list.len() > LONGEST;
+        let is_known = self.is_long.swap(is_long, Ordering::Relaxed);
+        if is_long {
+            if !is_known {
+                let (key, bytes) = (&self.key, list.len());
+                tracing::error!(
+                    key,
+                    bytes,
+                    "the list of switched-off reads is too long, so it is not used"
+                );
+            }
             return;
         }
         let names: BTreeSet<String> = list.lines().map(str::to_owned).collect();

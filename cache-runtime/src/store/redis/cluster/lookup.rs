@@ -9,7 +9,9 @@ use super::super::link::Link;
 use super::super::reply::{self, millis};
 use super::super::scripts;
 use super::super::slots::slot_of;
-use super::super::stored::{GenerationSet, StoredValue, generation};
+use super::super::stored::{
+    GenerationSet, Missing, StoredValue, generation, generations_or_unknown,
+};
 use super::routing::{Group, Step, groups};
 use super::state::{Answers, Cluster, Fault, fault};
 use crate::base::clock;
@@ -87,9 +89,20 @@ impl Cluster {
         &self,
         probes: &[Probe],
     ) -> Result<Vec<Look>, Error> {
+        self.read_over(probes, Missing::Created).await
+    }
+
+    /// Reads an entry, and creates nothing.
+    pub(in crate::store::redis) async fn examine(&self, probe: &Probe) -> Result<Look, Error> {
+        let probes = std::slice::from_ref(probe);
+        let mut looks = self.read_over(probes, Missing::Unknown).await?;
+        looks.pop().ok_or_else(reply::miscounted)
+    }
+
+    async fn read_over(&self, probes: &[Probe], missing: Missing) -> Result<Vec<Look>, Error> {
         let deadline = clock::now() + self.budget;
         loop {
-            match self.try_look(probes).await {
+            match self.try_look(probes, missing).await {
                 Ok(looks) => return Ok(looks),
                 Err(Fault::Moved) => Box::pin(self.refreshed(deadline)).await?,
                 // The keys of a slot that is being moved are in two places. Nothing is read from
@@ -103,7 +116,7 @@ impl Cluster {
         }
     }
 
-    async fn try_look(&self, probes: &[Probe]) -> Result<Vec<Look>, Fault> {
+    async fn try_look(&self, probes: &[Probe], missing: Missing) -> Result<Vec<Look>, Fault> {
         let Some(Probe { deps, .. }) = probes.first() else {
             return Ok(Vec::new());
         };
@@ -154,6 +167,7 @@ impl Cluster {
             let read: Option<Vec<_>> = values.iter().map(generation).collect();
             let read = match read {
                 Some(read) => read,
+                None if missing == Missing::Unknown => generations_or_unknown(&values),
                 // Boxed, so that the future of a hit does not hold memory for it.
                 None => Box::pin(self.ensure(link, group)).await?,
             };

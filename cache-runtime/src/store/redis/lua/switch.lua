@@ -6,6 +6,10 @@ end
 if ARGV[2] == '0' then names[#names + 1] = ARGV[1] end
 table.sort(names)
 list = table.concat(names, '\n')
+-- Nobody would read it.
+if #list > tonumber(ARGV[4]) then
+  return redis.error_reply('ERR the list of switched-off reads would be longer than ' .. ARGV[4] .. ' bytes')
+end
 -- An empty list is kept: where there is none, it was lost, and who knows it writes it back.
 redis.call('SET', KEYS[1], list)
 return list
