@@ -8,8 +8,7 @@
 use ::sqlx::Row as _;
 
 use super::relay::{Connection, Lost, Relay};
-use super::row::{MOST_ROWS, Row, lossy};
-use super::shared::BATCH;
+use super::row::{BATCH, MOST_ROWS, Row, ids_of, lossy};
 use super::walk::MOST_TOLD;
 use crate::key::is_resource;
 
@@ -79,12 +78,6 @@ fn sql(relay: &Relay) -> String {
         FROM ({unseen}) AS new GROUP BY resource, kind ORDER BY count(*) LIMIT {MOST_GROUPS}",
         unseen = relay.unseen_sql(&columns),
     )
-}
-
-/// Reads an array of PostgreSQL.
-pub(super) fn ids_of(array: &str) -> Vec<i64> {
-    let ids = array.trim_matches(['{', '}']).split(',');
-    ids.filter_map(|id| id.parse().ok()).collect()
 }
 
 impl Bulk {

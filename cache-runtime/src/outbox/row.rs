@@ -29,6 +29,9 @@ pub(super) const LONGEST_VALUE: usize = 1 << 16;
 /// With more rows of a resource, it is invalidated as a whole.
 pub(super) const MOST_ROWS: usize = 1_000;
 
+/// The most rows that are taken at a time.
+pub(super) const BATCH: usize = 1_000;
+
 /// A row of the table.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
@@ -81,6 +84,12 @@ impl Row {
             age_ms: row.try_get(at + 4)?,
         }))
     }
+}
+
+/// Reads an array of PostgreSQL.
+pub(super) fn ids_of(array: &str) -> Vec<i64> {
+    let ids = array.trim_matches(['{', '}']).split(',');
+    ids.filter_map(|id| id.parse().ok()).collect()
 }
 
 /// The bytes of a text, in SQL.

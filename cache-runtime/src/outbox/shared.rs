@@ -22,16 +22,13 @@ use tokio::sync::watch;
 
 use super::bulk::{self, Bulk, MANY};
 use super::relay::{ACKNOWLEDGEMENT, Connection, Lost, Relay, rows, within};
-use super::row::{Row, meaning};
+use super::row::{BATCH, Row, meaning};
 use super::walk::{MOST_TOLD, SetAside, Walks};
 use crate::base::clock::{self, Instant};
 use crate::engine::Handle;
 use crate::invalidation::{Acknowledgement, Order};
 use crate::outbox::row::Meaning;
 use crate::store::{Circuit, ConnectionStatus};
-
-/// The most rows of one batch.
-pub(super) const BATCH: usize = 1_000;
 
 /// The most ids that are remembered.
 const MOST_LEFT: usize = MOST_TOLD;

@@ -11,9 +11,8 @@ use ::sqlx::postgres::{PgConnection, PgRow};
 use ::sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinSet;
 
-use super::bulk::ids_of;
 use super::relay::{Connection, Lost, NAME, Relay, TOO_OLD, relay_options, rows};
-use super::row::Row;
+use super::row::{Row, ids_of};
 use crate::base::clock::{self, Instant};
 use crate::config::outbox::{Place, quote_text};
 
