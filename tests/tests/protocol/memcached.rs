@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cache_runtime::{
     Acknowledgement, BypassReason, Cache, CacheConfig, Circuit, ErrorKind, MemcachedConfig, Status,
-    cached, observe,
+    cached, invalidates, observe,
 };
 use cache_tests::{MemcachedServer, Mode, Proxy, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -490,4 +490,212 @@ fn its_address_comes_from_the_environment() {
             .starts_with("MEMCACHED_URL is `a:1,b:2`; it may hold the address"),
         "{wrong}"
     );
+}
+
+/// Two servers that tell the same pid and start, as in containers, where each has the pid 1. Connections lead to
+/// the one and the other in turn.
+async fn alike_at_one_address(servers: [u16; 2]) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        for server in servers.into_iter().cycle() {
+            let Ok((client, _)) = listener.accept().await else {
+                return;
+            };
+            tokio::spawn(async move {
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", server)).await;
+                let (mut answers, mut requests) = server.expect("it listens").into_split();
+                let (mut from_client, mut to_client) = client.into_split();
+                let passes = async { tokio::io::copy(&mut from_client, &mut requests).await };
+                let changes = async {
+                    let mut answer = Vec::new();
+                    let mut piece = [0; 65_536];
+                    while let Ok(read @ 1..) = answers.read(&mut piece).await {
+                        answer.extend_from_slice(&piece[..read]);
+                        // `stats` comes as a whole.
+                        if answer.starts_with(b"STAT ") && !answer.ends_with(b"END\r\n") {
+                            continue;
+                        }
+                        let told = std::mem::take(&mut answer);
+                        let told = if told.starts_with(b"STAT ") {
+                            alike(&told)
+                        } else {
+                            told
+                        };
+                        if to_client.write_all(&told).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! {
+                    _ = passes => {}
+                    () = changes => {}
+                }
+            });
+        }
+    });
+    port
+}
+
+/// What `stats` says, of the process 1 that was started at the same time as all others.
+fn alike(stats: &[u8]) -> Vec<u8> {
+    let stats = String::from_utf8_lossy(stats);
+    let time = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("STAT time "));
+    let time: u64 = time.and_then(|it| it.trim().parse().ok()).expect("a time");
+    let lines = stats.lines().map(|line| match line.split(' ').nth(1) {
+        Some("pid") => "STAT pid 1\r\n".to_owned(),
+        Some("uptime") => format!("STAT uptime {}\r\n", time - 1_700_000_000),
+        _ => format!("{line}\r\n"),
+    });
+    lines.collect::<String>().into_bytes()
+}
+
+#[tokio::test]
+async fn servers_that_tell_the_same_of_themselves_are_told_apart() {
+    bounded(async {
+        let (one, other) = (MemcachedServer::start(), MemcachedServer::start());
+        let port = alike_at_one_address([one.port(), other.port()]).await;
+        let cache = Cache::new(over_memcached(port)).await;
+        eventually(PATIENCE, async || {
+            let asked = (0..8).map(|_| cache.is_available());
+            futures_util::future::join_all(asked).await;
+            let reason = cache.get_stats().await.reason.unwrap_or_default();
+            reason.contains("several servers")
+        })
+        .await;
+        // One alone is used.
+        let port = alike_at_one_address([one.port(), one.port()]).await;
+        let shop = Shop::new(&Cache::new(over_memcached(port)).await);
+        shop.name(1).await;
+        assert!(is_hit(status(shop.get(1)).await));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_lost_its_mark_is_used_on_and_cold() {
+    bounded(async {
+        let server = MemcachedServer::start();
+        let shop = shop_over(&server).await;
+        shop.name(1).await;
+        assert!(is_hit(status(shop.get(1)).await));
+        let mark = server.ask("get cache-runtime@server");
+        assert!(mark.starts_with("VALUE cache-runtime@server "), "{mark}");
+        server.ask("delete cache-runtime@server");
+        eventually(PATIENCE, async || {
+            let now = server.ask("get cache-runtime@server");
+            now.starts_with("VALUE") && now != mark
+        })
+        .await;
+        eventually(PATIENCE, async || status(shop.get(1)).await == STORED).await;
+        assert_eq!(shop.name(1).await, "user 1");
+        let stats = shop.cache.get_stats().await;
+        assert_eq!((stats.circuit, stats.reason), (Some(Circuit::Closed), None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_without_versions_is_refused() {
+    let server = MemcachedServer::start_with(&["-m", "64", "-C"]);
+    let shop = shop_over(&server).await;
+    for _ in 0..3 {
+        assert_eq!(
+            status(shop.get(1)).await,
+            Status::Bypass(BypassReason::Unavailable)
+        );
+    }
+    let reason = shop.cache.get_stats().await.reason.unwrap_or_default();
+    assert!(reason.contains("`-C`"), "{reason}");
+}
+
+struct Rows {
+    cache: Cache,
+}
+
+impl Rows {
+    #[cached(resource = "rows", batch = ids, cache = self.cache)]
+    async fn many(&self, ids: &[i64]) -> std::collections::HashMap<i64, i64> {
+        ids.iter().map(|id| (*id, *id)).collect()
+    }
+
+    #[invalidates("rows", ids = ids, cache = self.cache)]
+    async fn write(&self, ids: &[i64]) {}
+
+    #[invalidates("rows", ids = ids, crash_safe, required, cache = self.cache)]
+    async fn write_announced(&self, ids: &[i64]) -> Result<(), cache_runtime::Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn many_rows_are_changed_within_the_budget_of_a_few() {
+    bounded(async {
+        let server = MemcachedServer::start();
+        let proxy = Proxy::start(server.port());
+        let config = over_memcached(proxy.port()).command_budget(Duration::from_secs(8));
+        let rows = Rows {
+            cache: Cache::new(config).await,
+        };
+        let ids: Vec<i64> = (0..800).collect();
+        eventually(PATIENCE, async || {
+            rows.many(&ids).await;
+            let (_, outcomes) = observe(rows.many(&ids)).await;
+            is_hit(outcomes[0].status)
+        })
+        .await;
+        // One after the other, 1,600 changes take longer than the budget.
+        proxy.set(Mode::Delay(Duration::from_millis(3)));
+        let ((), outcomes) = observe(rows.write(&ids)).await;
+        assert_eq!(outcomes.invalidation(), Some(Acknowledgement::Delivered));
+        let few: Vec<i64> = (0..200).collect();
+        let (written, outcomes) = observe(rows.write_announced(&few)).await;
+        written.expect("it is announced");
+        assert_eq!(outcomes.invalidation(), Some(Acknowledgement::Delivered));
+        let stats = rows.cache.get_stats().await;
+        assert_eq!(stats.circuit, Some(Circuit::Closed));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn writes_do_not_wait_behind_reads() {
+    bounded(async {
+        let server = MemcachedServer::start();
+        let proxy = Proxy::start(server.port());
+        let shop = Shop::new(&Cache::new(over_memcached(proxy.port())).await);
+        for id in 1..=3 {
+            shop.name(id).await;
+        }
+        // 160 reads a second, so that most of these wait longer for a connection than they may.
+        proxy.set(Mode::Delay(Duration::from_millis(50)));
+        let reads = async {
+            let reads = (0..1_200).map(async |read| {
+                loop {
+                    shop.get(1 + read % 3).await.expect("read");
+                }
+            });
+            futures_util::future::join_all(reads).await;
+        };
+        let writes = async {
+            // Some reads have given up.
+            eventually(PATIENCE, async || {
+                shop.cache.get_stats().await.counters.bypasses > 0
+            })
+            .await;
+            for _ in 0..2 {
+                let done = shop.cache.invalidate("users", &9).await;
+                assert_eq!(done, Acknowledgement::Delivered);
+            }
+            assert_eq!(shop.cache.get_stats().await.counters.pending, 0);
+        };
+        tokio::select! {
+            _ = reads => panic!("they read for ever"),
+            () = writes => {}
+        }
+    })
+    .await;
 }

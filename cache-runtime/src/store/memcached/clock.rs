@@ -17,7 +17,7 @@ pub(super) struct ServerClock {
     start: Instant,
     /// The server's time at `start`, in milliseconds.
     offset: AtomicI64,
-    /// The latest time that was told: it never goes back.
+    /// The latest time that was told: it never goes back while the server is the same.
     told: AtomicU64,
 }
 
@@ -43,6 +43,12 @@ impl ServerClock {
             known => known.clamp(earliest, latest.max(earliest)),
         };
         self.offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// Another server is used from now on, whose clock may be behind. Its time would stand still
+    /// until it had caught up.
+    pub(super) fn begins_anew(&self) {
+        self.told.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -83,5 +89,8 @@ mod tests {
         let later = clock.now();
         clock.learn(1_600_000_000, at(1_300), at(1_300));
         assert!(later > first && clock.now() >= later);
+        // Another server, ten years behind.
+        clock.begins_anew();
+        assert!(clock.now() < Millis(1_600_000_002_000));
     }
 }

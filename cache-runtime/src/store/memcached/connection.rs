@@ -7,7 +7,7 @@ use std::time::Instant;
 use async_memcached::{AsciiProtocol, Client, Error, ErrorKind, MetaProtocol, MetaValue, Status};
 
 use super::clock::ServerClock;
-use super::text::{identity, number};
+use super::text::{flags, identity, number, process};
 use crate::base::error::{Error as CacheError, ErrorKind as CacheErrorKind, shortened};
 use crate::base::nonce::Nonce;
 use crate::config::MemcachedConfig;
@@ -25,6 +25,8 @@ pub(super) enum Failure {
     TooLarge,
     /// Another server than the others answers at this address.
     OtherServer,
+    /// The name leads to several servers.
+    Several,
 }
 
 impl Failure {
@@ -43,6 +45,10 @@ impl Failure {
             Self::OtherServer => {
                 CacheError::unavailable("another Memcached answers than the one in use")
             }
+            Self::Several => CacheError::unavailable(
+                "several servers answer at the addresses of this name, so that an invalidation at \
+                 one is unknown to the others; name one server",
+            ),
         }
     }
 }
@@ -118,6 +124,14 @@ pub(super) struct Connection {
     client: Client,
     /// The identity of the server, learnt before the connection is used.
     pub(super) server: Nonce,
+    /// Its process, as far as it tells.
+    pub(super) process: Nonce,
+}
+
+/// Who a server is.
+pub(super) struct Who {
+    pub(super) process: Nonce,
+    pub(super) server: Nonce,
 }
 
 /// What is under a key, with what a change of it has to name.
@@ -148,8 +162,10 @@ impl Connection {
         let mut connection = Self {
             client,
             server: Nonce::NONE,
+            process: Nonce::NONE,
         };
-        connection.server = connection.ask_who(clock).await?;
+        let who = connection.ask_who(clock).await?;
+        (connection.process, connection.server) = (who.process, who.server);
         Ok(connection)
     }
 
@@ -158,7 +174,7 @@ impl Connection {
     }
 
     /// Asks the server who it is and what time it has.
-    pub(super) async fn ask_who(&mut self, clock: &ServerClock) -> Result<Nonce, Failure> {
+    pub(super) async fn ask_who(&mut self, clock: &ServerClock) -> Result<Who, Failure> {
         let sent = Instant::now();
         let stats = self.stats().await?;
         let told = (
@@ -172,17 +188,70 @@ impl Connection {
             ));
         };
         clock.learn(time, sent, Instant::now());
-        Ok(identity(pid, time.saturating_sub(uptime)))
+        let process = process(pid, time.saturating_sub(uptime));
+        let mark = self.mark().await?;
+        Ok(Who {
+            process,
+            server: identity(process, &mark),
+        })
+    }
+
+    /// The random number that the server holds. If it has lost it, it gets another one. Each process
+    /// reads it every second, so it is the last to be evicted.
+    async fn mark(&mut self) -> Result<Vec<u8>, Failure> {
+        const ATTEMPTS: usize = 3;
+        let key = "cache-runtime@server".to_owned();
+        for _ in 0..ATTEMPTS {
+            if let Some(item) = self.get(&key).await? {
+                return Ok(item.bytes);
+            }
+            let fresh = Nonce::fresh().to_string();
+            let put = self.put(&key, fresh.as_bytes(), flags::OWN, "T0", Over::Nothing);
+            match put.await {
+                // Another process may have been faster.
+                Ok(_) => {}
+                // It is full, and may not evict. What it holds can be read and invalidated.
+                Err(Failure::Refused(_)) => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(Vec::new())
     }
 
     pub(super) async fn stats(&mut self) -> Result<HashMap<String, String>, Failure> {
         Ok(self.client.stats().await?.into_iter().collect())
     }
 
-    /// Whether the server knows the commands that the cache uses.
-    pub(super) async fn try_commands(&mut self) -> Result<(), Failure> {
+    /// Whether the server answers.
+    pub(super) async fn ping(&mut self) -> Result<(), Failure> {
         let key = "cache-runtime@probe";
         self.get_many(&[key.to_owned()]).await.map(drop)
+    }
+
+    /// Whether the server knows the commands that the cache uses, and compares versions.
+    pub(super) async fn try_commands(&mut self) -> Result<(), Failure> {
+        let key = format!("cache-runtime@probe:{}", Nonce::fresh());
+        let put = self.put(&key, b"1", flags::OWN, "T10", Over::Nothing);
+        match put.await {
+            Ok(_) => {}
+            // A full one can still be read and invalidated.
+            Err(Failure::Refused(_)) => return self.ping().await,
+            Err(failure) => return Err(failure),
+        }
+        let Some(item) = self.get(&key).await? else {
+            return Ok(());
+        };
+        let over = Over::Version(item.version);
+        let is_replaced = self.put(&key, b"2", flags::OWN, "T10", over).await?;
+        let is_replaced_again = self.put(&key, b"3", flags::OWN, "T10", over).await?;
+        self.delete_any(&key).await?;
+        match is_replaced && !is_replaced_again {
+            true => Ok(()),
+            false => Err(Failure::Refused(
+                "it does not compare versions, which the cache relies on; start it without `-C`"
+                    .into(),
+            )),
+        }
     }
 
     /// Reads many keys in one round trip: `None` for those that hold nothing.

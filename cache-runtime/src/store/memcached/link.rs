@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{AcquireError, Notify, Semaphore, SemaphorePermit, watch};
 
 use super::clock::ServerClock;
 use super::connection::{Connection, Failure, Target, targets};
@@ -23,6 +23,8 @@ use crate::store::{Circuit, ConnectionWatch};
 
 /// The most connections at a time; further operations wait for one.
 const CONNECTIONS: usize = 16;
+/// Further ones for writes alone: invalidations and announcements don't wait behind reads.
+const FOR_WRITES: usize = 4;
 /// So many operations in a row without an answer open the circuit.
 const FAILURES: u32 = 5;
 /// How often the server is asked who it is while all is well.
@@ -40,6 +42,7 @@ pub(super) struct Link {
     pub(super) clock: ServerClock,
     runtime: Handle,
     permits: Semaphore,
+    for_writes: Semaphore,
     state: Mutex<State>,
     failures: AtomicU32,
     /// Wakes the watching task: the server may be away.
@@ -53,8 +56,8 @@ struct State {
     reason: Option<String>,
     /// The server in use.
     server: Option<(Target, Nonce)>,
-    /// Other addresses of the same name.
-    others: usize,
+    /// The process of the last server.
+    process: Nonce,
     idle: Vec<Connection>,
 }
 
@@ -81,11 +84,12 @@ impl Link {
             clock: ServerClock::default(),
             runtime: runtime.clone(),
             permits: Semaphore::new(CONNECTIONS),
+            for_writes: Semaphore::new(FOR_WRITES),
             state: Mutex::new(State {
                 circuit: Circuit::HalfOpen,
                 reason: None,
                 server: None,
-                others: 0,
+                process: Nonce::NONE,
                 idle: Vec::new(),
             }),
             failures: AtomicU32::new(0),
@@ -119,16 +123,41 @@ impl Link {
         }
     }
 
-    /// The server in use, and how many other addresses its name has.
-    pub(super) fn server(&self) -> (Option<Target>, usize) {
-        let state = self.state.lock();
-        let target = state.server.as_ref().map(|(target, _)| target.clone());
-        (target, state.others)
-    }
-
     /// Runs an operation on a connection, within the command budget. An operation may run twice: a
     /// connection that had been idle may have been closed by the server long ago.
     pub(super) async fn run<T, F>(&self, operation: impl Fn(Connection) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = (Connection, Result<T, Failure>)>,
+    {
+        self.run_with(self.permits.acquire(), operation).await
+    }
+
+    /// Does the same for a write, which does not wait behind reads.
+    pub(super) async fn run_write<T, F>(
+        &self,
+        operation: impl Fn(Connection) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = (Connection, Result<T, Failure>)>,
+    {
+        if crate::base::mutation::is_active("memcached-writes-wait-behind-reads") {
+            return self.run(operation).await;
+        }
+        let permit = async {
+            tokio::select! {
+                biased;
+                permit = self.for_writes.acquire() => permit,
+                permit = self.permits.acquire() => permit,
+            }
+        };
+        self.run_with(permit, operation).await
+    }
+
+    async fn run_with<'p, T, F>(
+        &'p self,
+        permit: impl Future<Output = Result<SemaphorePermit<'p>, AcquireError>>,
+        operation: impl Fn(Connection) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = (Connection, Result<T, Failure>)>,
     {
@@ -138,7 +167,7 @@ impl Link {
         let _held = Held::for_at_most(self.budget);
         let end = tokio::time::Instant::now() + self.budget;
         // To wait for a connection says nothing of the server.
-        let Ok(_permit) = tokio::time::timeout_at(end, self.permits.acquire()).await else {
+        let Ok(_permit) = tokio::time::timeout_at(end, permit).await else {
             return Err(Error::unavailable("all connections to Memcached are busy"));
         };
         match tokio::time::timeout_at(end, self.attempt(operation)).await {
@@ -153,7 +182,7 @@ impl Link {
                     Failure::Lost(text) => self.open(text),
                     Failure::OtherServer => self.doubt.notify_one(),
                     Failure::NoAnswer(_) => self.unanswered(),
-                    Failure::Refused(_) | Failure::TooLarge => {}
+                    Failure::Refused(_) | Failure::TooLarge | Failure::Several => {}
                 }
                 Err(failure.described())
             }
@@ -289,36 +318,35 @@ impl Link {
         }
     }
 
-    /// Connects to the first address that answers, and closes the circuit.
+    /// Connects, and closes the circuit. If the name has several addresses, all of them have to lead
+    /// to one server: else each process might use another one.
     async fn find_server(&self) -> Result<Connection, Failure> {
         self.state.lock().circuit = Circuit::HalfOpen;
         let found = tokio::time::timeout(self.budget.max(CHECK), targets(&self.config)).await;
         let late = || Failure::Lost("its name was not resolved in time".into());
         let targets = found.map_err(|_| late())??;
-        let mut failure = late();
-        for target in &targets {
-            let tried = async {
-                let mut connection = self.dial(target).await?;
-                let tried = tokio::time::timeout(self.budget, connection.try_commands()).await;
-                tried.map_err(|_| Failure::Lost(self.late()))??;
-                Ok(connection)
-            };
-            match tried.await {
-                Ok(connection) => {
-                    let mut state = self.state.lock();
-                    state.idle.clear();
-                    state.server = Some((target.clone(), connection.server));
-                    state.others = targets.len() - 1;
-                    state.circuit = Circuit::Closed;
-                    state.reason = None;
-                    self.failures.store(0, Ordering::Relaxed);
-                    tracing::info!(server = %self.config, "✓ Memcached connected");
-                    return Ok(connection);
-                }
-                Err(error) => failure = error,
-            }
+        let tried = targets.into_iter().map(|target| self.try_target(target));
+        let tried = futures_util::future::join_all(tried).await;
+        let (target, connection) = the_only_one(tried, |(_, it)| it.server)?;
+        let mut state = self.state.lock();
+        if state.process != connection.process {
+            self.clock.begins_anew();
         }
-        Err(failure)
+        state.process = connection.process;
+        state.idle.clear();
+        state.server = Some((target, connection.server));
+        state.circuit = Circuit::Closed;
+        state.reason = None;
+        self.failures.store(0, Ordering::Relaxed);
+        tracing::info!(server = %self.config, "✓ Memcached connected");
+        Ok(connection)
+    }
+
+    async fn try_target(&self, target: Target) -> Result<(Target, Connection), Failure> {
+        let mut connection = self.dial(&target).await?;
+        let tried = tokio::time::timeout(self.budget, connection.try_commands()).await;
+        tried.map_err(|_| Failure::Lost(self.late()))??;
+        Ok((target, connection))
     }
 
     /// Asks the server who it is, from time to time and when there is a doubt. Returns when it is
@@ -333,19 +361,36 @@ impl Link {
             }
             let asked = connection.ask_who(&self.clock);
             let reason = match tokio::time::timeout(self.budget.max(CHECK), asked).await {
-                Ok(Ok(id)) if id == connection.server => match is_doubted && !self.is_alone().await
+                Ok(Ok(who)) if who.server == connection.server => match is_doubted
+                    && !self.is_alone().await
                 {
                     false => continue,
                     true => "several servers answer at this address, so that an invalidation at \
                               one is unknown to the others; name one server"
                         .to_owned(),
                 },
+                // On this connection nobody else can answer: it has lost its mark, by `flush_all`
+                // or by eviction.
+                Ok(Ok(who)) if who.process == connection.process => {
+                    connection.server = who.server;
+                    self.has_new_mark(who.server);
+                    continue;
+                }
                 Ok(Ok(_)) => "another server answers than before".to_owned(),
                 Ok(Err(failure)) => failure.described().to_string(),
                 Err(_) => self.late(),
             };
             self.open(&reason);
             return;
+        }
+    }
+
+    /// The server in use is known by another mark: what was stored under the old one is cold.
+    fn has_new_mark(&self, server: Nonce) {
+        let mut state = self.state.lock();
+        state.idle.clear();
+        if let Some((_, known)) = &mut state.server {
+            *known = server;
         }
     }
 
@@ -361,6 +406,36 @@ impl Link {
         state.server = None;
         state.circuit = Circuit::Open;
         state.reason = Some("the cache was shut down".into());
+    }
+}
+
+/// The server to use, if all addresses lead to it.
+fn the_only_one<T>(
+    tried: Vec<Result<T, Failure>>,
+    identity: impl Fn(&T) -> Nonce,
+) -> Result<T, Failure> {
+    let several = tried.len() > 1;
+    let mut found: Option<T> = None;
+    let mut failed = None;
+    for tried in tried {
+        match (tried, &found) {
+            (Ok(other), Some(one)) if identity(&other) != identity(one) => {
+                return Err(Failure::Several);
+            }
+            (Ok(one), _) => found = Some(one),
+            (Err(failure), _) => failed = Some(failure),
+        }
+    }
+    match (found, failed) {
+        (Some(one), None) => Ok(one),
+        // Another process may reach that one alone.
+        (Some(_), Some(failure)) if several => Err(Failure::Lost(format!(
+            "one of the addresses of its name does not answer ({}), so it may be another server; \
+             name one address",
+            failure.described()
+        ))),
+        (_, Some(failure)) => Err(failure),
+        (None, None) => Err(Failure::Lost("its name has no address".into())),
     }
 }
 
@@ -383,5 +458,33 @@ impl<F: Future> Future for Entered<F> {
         let this = self.project();
         let _entered = this.runtime.enter();
         this.future.poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_one_server() {
+        let found = |tried: &[Option<u128>]| {
+            let tried = tried.iter().map(|id| match id {
+                Some(id) => Ok(Nonce(*id)),
+                None => Err(Failure::Lost("it does not answer".into())),
+            });
+            let found = the_only_one(tried.collect(), |id| *id);
+            found.map_err(|failure| failure.described().to_string())
+        };
+        assert_eq!(found(&[Some(1)]), Ok(Nonce(1)));
+        assert_eq!(found(&[Some(1), Some(1)]), Ok(Nonce(1)));
+        for tried in [[Some(1), Some(2)], [Some(2), Some(1)]] {
+            let refused = found(&tried).expect_err("two servers");
+            assert!(refused.contains("several servers"), "{refused}");
+        }
+        for tried in [[Some(1), None], [None, Some(1)]] {
+            let refused = found(&tried).expect_err("it may be another one");
+            assert!(refused.contains("name one address"), "{refused}");
+        }
+        assert!(found(&[None]).is_err() && found(&[]).is_err());
     }
 }

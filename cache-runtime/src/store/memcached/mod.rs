@@ -23,15 +23,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _};
 use tokio::runtime::Handle;
 
-use self::connection::{Connection, Failure, Item, Over, Target};
+use self::connection::{Connection, Failure, Item, Over};
 use self::link::Link;
 use self::text::{Intents, Value, flags};
 use super::{
     Circuit, ConnectionWatch, Dep, Fill, Filled, Form, Found, Header, Inquiry, Intended, Intent,
-    Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce, Probe,
-    Seen, ServerFacts, StampBase, Store, Survey,
+    IntentRow, Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching, Millis, Nonce,
+    Probe, Seen, ServerFacts, StampBase, Store, Survey,
 };
 use crate::base::error::{Error, ErrorKind};
 use crate::config::{CacheConfig, MemcachedConfig};
@@ -41,6 +43,11 @@ use crate::protocol::messages::Payload;
 
 /// How many keys go with one round trip.
 const STEP: usize = 256;
+/// How many keys one operation changes. A change is a round trip for each key, and all of them have
+/// one command budget.
+const CHANGES: usize = 8;
+/// How many such operations run at a time.
+const AT_A_TIME: usize = 8;
 /// How long a generation lives that no fill has extended.
 const GENERATION_TTL: Duration = Duration::from_secs(24 * 3_600);
 /// How far two processes may differ about the server's time, which it tells in seconds. An intent
@@ -295,23 +302,84 @@ impl MemcachedStore {
         Ok(Filled::Stored)
     }
 
-    async fn announce_on(
-        &self,
-        on: &mut Connection,
-        intent: &Intent,
+    /// Announces a write; whether it stands at whole resources in place of rows.
+    async fn announce(&self, intent: &Intent, renews: bool) -> Result<bool, Error> {
+        let rows = intent.rows.chunks(steps_of(CHANGES));
+        let rows = rows.map(|rows| self.announce_rows(intent, rows, renews));
+        let wholes = in_steps(rows.collect()).await?.concat();
+        for deps in intent
+            .deps
+            .chunk_by(|dep, next| dep.is_of_row() && next.is_of_row())
+        {
+            let deps = deps.chunks(steps_of(CHANGES));
+            let deps = deps.map(|deps| self.announce_deps(intent, deps, renews));
+            in_steps(deps.collect()).await?;
+        }
+        Ok(!wholes.is_empty())
+    }
+
+    /// Announces a write at rows. Returns the generations of those resources at which it stands
+    /// instead, since a foreign value is under a row's key.
+    fn announce_rows<'a>(
+        &'a self,
+        intent: &'a Intent,
+        rows: &'a [IntentRow],
         renews: bool,
-    ) -> Result<bool, Failure> {
-        let mut on_whole = false;
-        for row in &intent.rows {
-            if !self.announce_row(on, intent, &row.key, renews).await? {
-                self.announce_dep(on, intent, &row.whole, renews).await?;
-                on_whole = true;
+    ) -> BoxFuture<'a, Result<Vec<Arc<Dep>>, Error>> {
+        Box::pin(self.link.run_write(move |mut on| async move {
+            let mut wholes = Vec::new();
+            for row in rows {
+                match self.announce_row(&mut on, intent, &row.key, renews).await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(failure) => return (on, Err(failure)),
+                }
+                let whole = self.announce_dep(&mut on, intent, &row.whole, renews);
+                if let Err(failure) = whole.await {
+                    return (on, Err(failure));
+                }
+                wholes.push(Arc::clone(&row.whole));
             }
-        }
-        for dep in &intent.deps {
-            self.announce_dep(on, intent, dep, renews).await?;
-        }
-        Ok(on_whole)
+            (on, Ok(wholes))
+        }))
+    }
+
+    fn announce_deps<'a>(
+        &'a self,
+        intent: &'a Intent,
+        deps: &'a [Arc<Dep>],
+        renews: bool,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.link.run_write(move |mut on| async move {
+            for dep in deps {
+                if let Err(failure) = self.announce_dep(&mut on, intent, dep, renews).await {
+                    return (on, Err(failure));
+                }
+            }
+            (on, Ok(()))
+        }))
+    }
+
+    fn kill<'a>(
+        &'a self,
+        keys: &'a [String],
+        ended: &'a HashSet<Nonce>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(self.link.run_write(move |mut on| async move {
+            let killed = self.kill_on(&mut on, keys, ended).await;
+            (on, killed)
+        }))
+    }
+
+    fn bump<'a>(
+        &'a self,
+        deps: &'a [Arc<Dep>],
+        ended: &'a HashSet<Nonce>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.link.run_write(move |mut on| async move {
+            let bumped = self.bump_on(&mut on, deps, ended).await;
+            (on, bumped)
+        }))
     }
 
     /// Announces a write at a row; `false` if a foreign value is there.
@@ -524,14 +592,10 @@ impl MemcachedStore {
         let stays = |token, deadline| {
             !ended.contains(&token) && !text::has_ended((token, deadline), self.now())
         };
-        // In their order, and each is read only once those before it are replaced: a load that
-        // names a row when it ends relies on it (`call/read/learnt.rs`).
-        for deps in deps.chunk_by(|dep, next| dep.is_of_row() && next.is_of_row()) {
-            let keys: Vec<_> = deps.iter().map(|dep| text::key(dep.key())).collect();
-            let items = on.get_many(&keys).await?;
-            for (key, item) in keys.iter().zip(items) {
-                self.replace(on, key, item, stays).await?;
-            }
+        let keys: Vec<_> = deps.iter().map(|dep| text::key(dep.key())).collect();
+        let items = on.get_many(&keys).await?;
+        for (key, item) in keys.iter().zip(items) {
+            self.replace(on, key, item, stays).await?;
         }
         Ok(())
     }
@@ -704,18 +768,26 @@ impl Store for MemcachedStore {
                 }
                 false => vec![false; step.len()],
             };
-            for ((probe, request), is_taken) in step.iter().zip(taken) {
-                replies.push(match is_taken {
-                    true => LeaseReply::Granted,
-                    false => self.lease(probe, request).await?,
-                });
-            }
+            let others = step.iter().zip(&taken).filter(|(_, is_taken)| !**is_taken);
+            let others = others.map(|((probe, request), _)| self.lease(probe, request));
+            let mut others = in_steps(others.collect()).await?.into_iter();
+            replies.extend(taken.into_iter().map_while(|is_taken| match is_taken {
+                true => Some(LeaseReply::Granted),
+                false => others.next(),
+            }));
         }
         Ok(replies)
     }
 
+    async fn renew_many(&self, leases: &[(String, Nonce)], length: Duration) -> Result<(), Error> {
+        let renewals = leases
+            .iter()
+            .map(|(key, token)| self.renew(key, *token, length));
+        in_steps(renewals.collect()).await.map(drop)
+    }
+
     async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
-        let renewed = self.link.run(|mut on| async move {
+        let renewed = self.link.run_write(|mut on| async move {
             let renewed = self.change_on(&mut on, key, token, Some(length)).await;
             (on, renewed)
         });
@@ -739,12 +811,18 @@ impl Store for MemcachedStore {
         filled.await
     }
 
-    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
-        let announced = self.link.run(|mut on| async move {
-            let on_whole = self.announce_on(&mut on, intent, false).await;
-            (on, on_whole)
+    async fn fill_many(&self, fills: Vec<(&Probe, Fill)>) -> Result<Vec<Filled>, Error> {
+        let fills = fills.into_iter().map(|(probe, fill)| async move {
+            match self.fill(probe, fill).await {
+                Err(error) if error.kind() == ErrorKind::Unstorable => Ok(Filled::Refused),
+                answer => answer,
+            }
         });
-        let on_whole = announced.await?;
+        in_steps(fills.map(|it| Box::pin(it) as BoxFuture<'_, _>).collect()).await
+    }
+
+    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+        let on_whole = self.announce(intent, false).await?;
         Ok(Intended {
             at: self.now(),
             on_whole,
@@ -752,11 +830,7 @@ impl Store for MemcachedStore {
     }
 
     async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
-        let announced = self.link.run(|mut on| async move {
-            let on_whole = self.announce_on(&mut on, intent, true).await;
-            (on, on_whole)
-        });
-        let on_whole = announced.await?;
+        let on_whole = self.announce(intent, true).await?;
         Ok(Intended {
             at: self.now(),
             on_whole,
@@ -773,21 +847,16 @@ impl Store for MemcachedStore {
 
     async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
         let ended: HashSet<_> = invalidation.withdraws.iter().copied().collect();
-        let ended = &ended;
-        let mut removed = 0;
-        for keys in invalidation.kills.chunks(STEP) {
-            let killed = self.link.run(|mut on| async move {
-                let killed = self.kill_on(&mut on, keys, ended).await;
-                (on, killed)
-            });
-            removed += killed.await?;
-        }
-        for deps in invalidation.bumps.chunks(STEP) {
-            let bumped = self.link.run(|mut on| async move {
-                let bumped = self.bump_on(&mut on, deps, ended).await;
-                (on, bumped)
-            });
-            bumped.await?;
+        let kills = invalidation.kills.chunks(steps_of(CHANGES));
+        let kills = kills.map(|keys| self.kill(keys, &ended));
+        let removed = in_steps(kills.collect()).await?.into_iter().sum();
+        // In their order, and each is read only once those before it are replaced: a load that
+        // names a row when it ends relies on it (`call/read/learnt.rs`).
+        let bumps = invalidation.bumps.as_slice();
+        for deps in bumps.chunk_by(|dep, next| dep.is_of_row() && next.is_of_row()) {
+            let deps = deps.chunks(steps_of(CHANGES));
+            let deps = deps.map(|deps| self.bump(deps, &ended));
+            in_steps(deps.collect()).await?;
         }
         Ok(Invalidated {
             at: self.now(),
@@ -805,7 +874,7 @@ impl Store for MemcachedStore {
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
         let epoch = &text::epoch(namespace);
-        let replaced = self.link.run(|mut on| async move {
+        let replaced = self.link.run_write(|mut on| async move {
             let replaced = on.delete_any(epoch).await;
             (on, replaced)
         });
@@ -815,7 +884,7 @@ impl Store for MemcachedStore {
 
     async fn ping(&self) -> Result<(), Error> {
         let answered = self.link.run(|mut on| async move {
-            let answered = on.try_commands().await;
+            let answered = on.ping().await;
             (on, answered)
         });
         answered.await
@@ -844,18 +913,12 @@ impl Store for MemcachedStore {
             (on, stats)
         });
         let stats = stats.await?;
-        let (target, others) = self.link.server();
-        let mut survey = Survey {
+        Ok(Survey {
             version: stats.get("version").cloned(),
             memory_limit: text::number(stats.get("limit_maxbytes")),
             missing: MISSING.iter().map(|line| (*line).to_owned()).collect(),
             ..Survey::default()
-        };
-        if let (Some(Target::Tcp(address)), 1..) = (target, others) {
-            survey.address = Some(address.to_string());
-            survey.other_servers = vec![format!("{others} more")];
-        }
-        Ok(survey)
+        })
     }
 
     async fn switch(&self, target: &str, enabled: bool) -> Result<(), Error> {
@@ -871,13 +934,36 @@ impl Store for MemcachedStore {
     }
 }
 
+/// Runs operations, some at a time. All of them end, and their results have their order; the first
+/// error counts.
+async fn in_steps<T>(operations: Vec<BoxFuture<'_, Result<T, Error>>>) -> Result<Vec<T>, Error> {
+    let at_a_time = match is_one_by_one() {
+        true => 1,
+        false => AT_A_TIME,
+    };
+    let results: Vec<_> = stream::iter(operations).buffered(at_a_time).collect().await;
+    results.into_iter().collect()
+}
+
+/// How many keys one operation changes.
+fn steps_of(keys: usize) -> usize {
+    match is_one_by_one() {
+        true => STEP,
+        false => keys,
+    }
+}
+
+fn is_one_by_one() -> bool {
+    crate::base::mutation::is_active("memcached-changes-one-by-one")
+}
+
 /// What the cache does without over Memcached, for the doctor.
 const MISSING: [&str; 4] = [
-    "memory that is not evicted: under memory pressure the announcement of a `crash_safe` write may \
-     be lost before its time; give it enough memory",
+    "memory that is not evicted: under memory pressure the announcement of a `crash_safe` write, or \
+     of one whose caller hung up, may be lost before its time; give it enough memory",
     "a list of its keys: `invalidate_pattern` invalidates the whole resource, and dead entries stay \
      until they expire",
     "pushes: there is no local tier beside it, and a reader that waits for another process looks \
      again from time to time",
-    "scripts: a change of several keys takes a round trip for each",
+    "scripts: a change of several keys takes a round trip for each, some at a time",
 ];

@@ -25,6 +25,8 @@ pub(super) mod flags {
     pub(in super::super) const LEASE: u32 = 0x4352_0002;
     pub(in super::super) const INTENTS: u32 = 0x4352_0003;
     pub(in super::super) const GENERATION: u32 = 0x4352_0004;
+    /// What is no data: the server's mark, and what it is tried with.
+    pub(in super::super) const OWN: u32 = 0x4352_0005;
 }
 
 /// The key as Memcached takes it: the same text, if that has at most 250 bytes of visible ASCII;
@@ -174,8 +176,7 @@ impl Intents {
     }
 }
 
-/// Whether an intent has ended: its time is over, or its deadline is further ahead than its length,
-/// so it was set before the server's clock was set back.
+/// Whether an intent has ended: its time is over.
 pub(super) fn has_ended(intent: (Nonce, Millis), now: Millis) -> bool {
     intent.1 <= now
 }
@@ -196,10 +197,20 @@ pub(super) fn number(text: Option<&String>) -> Option<u64> {
     text?.parse().ok()
 }
 
-/// Who a server is: its process, and when it was started. A server that was started again is
-/// another one, also if it has kept its entries (`-e`).
-pub(super) fn identity(pid: u64, started: u64) -> Nonce {
+/// Which process a server is. One that was started again is another one, also if it has kept its
+/// entries (`-e`).
+pub(super) fn process(pid: u64, started: u64) -> Nonce {
     Nonce(hash128(&[0; 16], format!("{pid} {started}").as_bytes()).max(1))
+}
+
+/// Who a server is: its process, and the random number that it holds. In containers each server has
+/// the pid 1, and the replicas of one deployment may start in the same second.
+pub(super) fn identity(process: Nonce, mark: &[u8]) -> Nonce {
+    if crate::base::mutation::is_active("memcached-known-by-its-pid") {
+        return process;
+    }
+    let both = [process.to_string().as_bytes(), b" ", mark].concat();
+    Nonce(hash128(&[0; 16], &both).max(1))
 }
 
 #[cfg(test)]
