@@ -63,6 +63,10 @@ pub(crate) fn cached(args: CachedArgs, item: Item, errors: &mut Errors) -> Optio
     let key = key(&args, &item, errors);
     let types = key.as_ref().map(|key| types::types(key, &args, &item));
     let detached = detached::detached(&args, &item, errors);
+    if args.strict.value() == Some(&true) && args.memo.value() == Some(&true) {
+        let message = "`memo` has no place beside `strict`, which asks each time; keep one of them";
+        errors.on(args.memo.key(), message);
+    }
     let in_process = args.in_process.value() == Some(&true);
     if in_process {
         kept_here_only(&args, errors);

@@ -152,6 +152,8 @@ pub use crate::integrations::admin;
 pub use crate::integrations::encoded::Encoded;
 #[cfg(feature = "poem")]
 pub use crate::integrations::poem;
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
+pub use crate::integrations::request_parts::RequestParts;
 #[cfg(feature = "sqlx")]
 pub use crate::integrations::sqlx;
 #[cfg(feature = "tower")]

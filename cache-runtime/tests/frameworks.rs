@@ -16,11 +16,12 @@ mod poem_app;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cache_runtime::Cache;
 use cache_runtime::testing::{Fault, TestCache};
 use cache_runtime::tower::CacheLayer;
+use cache_runtime::{Cache, CacheConfig, RequestParts, cached, invalidates};
 
 /// A response: its status, its headers with names in lower case, its body.
 struct Answer {
@@ -104,10 +105,12 @@ async fn checks(at: SocketAddr, cache: &TestCache) {
     assert!(status.starts_with("cache-runtime; hit; ttl="), "{status}");
 
     let etag = first.etag();
-    let marked = format!("{}-gzip\"", etag.trim_end_matches('"'));
+    // A layer that compresses the body need not change it.
+    let strong = etag.strip_prefix("W/").expect("it is weak").to_owned();
+    let marked = format!("{}-gzip\"", strong.trim_end_matches('"'));
     for known in [
         etag.clone(),
-        format!("W/{etag}"),
+        strong,
         format!("\"other\", {etag}"),
         format!("\"other\"\r\nIf-None-Match: {etag}"),
         marked,
@@ -238,4 +241,187 @@ async fn poem() {
         at
     })
     .await;
+}
+
+/// How often the functions have run: each load has a number of its own.
+static LOADS: AtomicU32 = AtomicU32::new(0);
+
+#[cached(resource = "orders")]
+async fn newest(limit: u32) -> u32 {
+    let _ = limit;
+    LOADS.fetch_add(1, Ordering::SeqCst)
+}
+
+#[cached(resource = "parts", id = id)]
+async fn part(id: u32) -> u32 {
+    id
+}
+
+#[invalidates("orders")]
+async fn change() {}
+
+/// Many hits of one request.
+async fn parts() {
+    for _ in 0..100 {
+        part(1).await;
+    }
+}
+
+/// A write that fails, which may have committed all the same.
+const FAILED: u16 = 409;
+
+/// The tenant that an outer layer has found out, else the one that the header names.
+fn tenant(request: &RequestParts<'_>) -> Option<String> {
+    assert_eq!(request.host(), Some("localhost"));
+    match request.path() {
+        "/none" => None,
+        _ => request.header("x-tenant").map(str::to_owned),
+    }
+}
+
+fn tenants() -> TestCache {
+    TestCache::with(CacheConfig::default().resource("orders").context("tenant"))
+}
+
+async fn checks_of_tenants(at: SocketAddr) {
+    let get = async |path: &str, tenant: &str| {
+        let header = match tenant {
+            "" => String::new(),
+            tenant => format!("X-Tenant: {tenant}\r\n"),
+        };
+        let answer = send(at, "GET", path, &header, "").await;
+        let status = answer.header("cache-status").map(str::to_owned);
+        (answer.body, status.expect("it was cached"))
+    };
+    let (seven, status) = get("/newest", "7").await;
+    assert!(status.contains("orders:@7@newest:"), "{status}");
+    let (eight, status) = get("/newest", "8").await;
+    assert!(status.contains("fwd=miss; stored"), "{status}");
+    assert_ne!(seven, eight);
+    let (again, status) = get("/newest", "7").await;
+    assert!(status.contains("; hit;"), "{status}");
+    assert_eq!(again, seven);
+    for (path, tenant) in [("/newest", ""), ("/none", "7")] {
+        let (other, status) = get(path, tenant).await;
+        assert!(status.contains("detail=no-context"), "{status}");
+        assert!(other != seven && other != eight);
+    }
+
+    let failed = send(at, "GET", "/fail", "X-Tenant: 7\r\n", "").await;
+    assert_eq!(failed.status, FAILED);
+    assert_eq!(failed.header("cache-invalidation"), Some("delivered"));
+
+    let many = send(at, "GET", "/parts", "", "").await;
+    let lines: Vec<_> = many
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "cache-status")
+        .collect();
+    assert_eq!(lines.len(), 17);
+    assert_eq!(lines[16].1, "cache-runtime; detail=\"84 more\"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn axum_takes_a_tenant_from_the_request() {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+
+    let cache = tenants();
+    let layer = CacheLayer::new()
+        .cache(Cache::clone(&cache))
+        .with_key("tenant", tenant);
+    let app = Router::new()
+        .route("/newest", get(async || newest(1).await.to_string()))
+        .route("/none", get(async || newest(1).await.to_string()))
+        .route("/parts", get(parts))
+        .route(
+            "/fail",
+            get(async || {
+                change().await;
+                StatusCode::from_u16(FAILED).expect("a status")
+            }),
+        )
+        .layer(layer);
+    let listener = tokio::net::TcpListener::from_std(port()).expect("a listener");
+    let at = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    checks_of_tenants(at).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actix_takes_a_tenant_from_the_request() {
+    use actix_web::{App, HttpResponse, HttpServer, web};
+    use cache_runtime::actix::CacheMiddleware;
+
+    async fn list() -> String {
+        newest(1).await.to_string()
+    }
+    async fn all() -> HttpResponse {
+        parts().await;
+        HttpResponse::Ok().finish()
+    }
+    async fn fail() -> Result<String, actix_web::Error> {
+        change().await;
+        Err(actix_web::error::ErrorConflict("failed"))
+    }
+
+    let cache = Cache::clone(&tenants());
+    let listener = port();
+    let at = listener.local_addr().expect("an address");
+    let serve = async move {
+        let app = move || {
+            let middleware = CacheMiddleware::new()
+                .cache(cache.clone())
+                .with_key("tenant", tenant);
+            App::new()
+                .wrap(middleware)
+                .route("/newest", web::get().to(list))
+                .route("/none", web::get().to(list))
+                .route("/parts", web::get().to(all))
+                .route("/fail", web::get().to(fail))
+        };
+        let server = HttpServer::new(app).workers(1).disable_signals();
+        server.listen(listener).expect("it listens").run().await
+    };
+    std::thread::spawn(move || actix_web::rt::System::new().block_on(serve));
+    checks_of_tenants(at).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poem_takes_a_tenant_from_the_request() {
+    use cache_runtime::poem::CacheMiddleware;
+    use poem::listener::TcpAcceptor;
+    use poem::{EndpointExt, Route, Server, get, handler};
+
+    #[handler]
+    async fn list() -> String {
+        newest(1).await.to_string()
+    }
+    #[handler]
+    async fn all() {
+        parts().await;
+    }
+    #[handler]
+    async fn fail() -> poem::Result<String> {
+        change().await;
+        let conflict = std::io::Error::other("failed");
+        Err(poem::error::Conflict(conflict))
+    }
+
+    let cache = tenants();
+    let middleware = CacheMiddleware::new()
+        .cache(Cache::clone(&cache))
+        .with_key("tenant", tenant);
+    let app = Route::new()
+        .at("/newest", get(list))
+        .at("/none", get(list))
+        .at("/parts", get(all))
+        .at("/fail", get(fail))
+        .with(middleware);
+    let listener = port();
+    let at = listener.local_addr().expect("an address");
+    let acceptor = TcpAcceptor::from_std(listener).expect("a listener");
+    tokio::spawn(async move { Server::new_with_acceptor(acceptor).run(app).await });
+    checks_of_tenants(at).await;
 }

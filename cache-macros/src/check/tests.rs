@@ -912,6 +912,18 @@ fn what_waits_for_redis_is_async() {
 }
 
 #[test]
+fn what_asks_each_time_remembers_nothing() {
+    let item = "async fn get(id: i64) -> User { load(id) }";
+    assert_mistakes(
+        &cached_mistakes("resource = \"users\", strict, memo", item),
+        &[(
+            "memo",
+            "`memo` has no place beside `strict`, which asks each time; keep one of them",
+        )],
+    );
+}
+
+#[test]
 fn what_is_kept_here_only_has_no_options_of_redis() {
     let item = "async fn get(id: i64) -> User { load(id) }";
     assert_mistakes(

@@ -18,6 +18,7 @@ thread_local! {
 pub(crate) struct Marks(u8);
 
 impl Marks {
+    pub(crate) const NONE: Self = Self(0);
     /// `bypass` or `refresh`.
     pub(crate) const MODE: Self = Self(1);
     /// `strict`.

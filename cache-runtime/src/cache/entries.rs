@@ -9,9 +9,9 @@ use crate::base::policy::IntoTtl;
 use crate::call::observe::BypassReason;
 use crate::call::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
 use crate::call::returns::{Fallible, Owned};
-use crate::call::{enclosing, memo, transaction};
+use crate::call::{enclosing, memo, observe, transaction};
 use crate::coalesce::single_flight::LoadResult;
-use crate::invalidation::{ACK_TIMEOUT, Order};
+use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, Order};
 use crate::key::{EntryKind, IntoKey};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
@@ -125,7 +125,7 @@ impl Cache {
         let Some(handle) = self.handle() else {
             return Ok(());
         };
-        memo::forget();
+        let _writing = memo::writing();
         let call = Call::manual(handle, &key, ttl.into_ttl());
         let ttl = call
             .ttl
@@ -211,7 +211,7 @@ impl Cache {
         let Some(handle) = self.handle() else {
             return Ok(false);
         };
-        memo::forget();
+        let _writing = memo::writing();
         let call = Call::manual(handle, &key, None);
         if let Some(problem @ (BypassReason::NoContext | BypassReason::Unkeyable)) = call.problem {
             let text = format!(
@@ -251,10 +251,11 @@ impl Cache {
         match removed.await {
             Ok(done) => {
                 owed.settle();
+                observe::record_invalidation(Acknowledgement::Delivered);
                 Ok(done.removed > 0)
             }
             Err(error) => {
-                let _ = owed.acknowledged(ACK_TIMEOUT).await;
+                observe::record_invalidation(owed.acknowledged(ACK_TIMEOUT).await);
                 Err(error)
             }
         }

@@ -1,10 +1,12 @@
 //! Manual invalidations, transactions and strict reads.
 
+use std::borrow::Cow;
+
 use super::Cache;
 use crate::base::error::{Error, ErrorKind, shortened};
 use crate::call::transaction::{self, DeferredWrite, Ending, InDoubt};
 use crate::call::write::{Planned, WritePlan};
-use crate::call::{memo, observe, scope};
+use crate::call::{ambient, memo, observe, scope};
 use crate::engine::Handle;
 use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, Order};
 use crate::key::{KeyPart, is_resource};
@@ -207,6 +209,10 @@ impl Cache {
     /// of all keys. To invalidate a resource, use [`invalidate_all`](Self::invalidate_all), whose
     /// cost does not depend on the number of entries.
     ///
+    /// If the keys of the resource contain a value that is set around the calls, such as a tenant, a
+    /// pattern without it (`orders:list:*`) matches the entries of the tenant that is set around
+    /// this call, and those of all tenants if none is set.
+    ///
     /// A store that can't list its keys (Memcached) invalidates the whole resource that the pattern
     /// begins with, or everything, and the result is 0.
     ///
@@ -226,14 +232,21 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
-        memo::forget();
+        let _writing = memo::writing();
         cache.registry.others.invalidations.add_one();
         if !cache.store.lists_keys() {
             return invalidate_around(&cache, pattern).await;
         }
-        let matching = Matching::all(&cache.space.namespace, pattern);
+        let pattern = within_context(&cache, pattern);
+        let matching = Matching::all(&cache.space.namespace, &pattern);
         let walk = || cache.store.remove_matching(&matching);
-        cache.delivery.persist(walk).await
+        let removed = cache.delivery.persist(walk).await;
+        observe::record_invalidation(match &removed {
+            Ok(_) => Acknowledgement::Delivered,
+            // Nobody tries again.
+            Err(_) => Acknowledgement::Lost,
+        });
+        removed
     }
 
     /// Invalidates everything in the namespace and removes its entries. Returns how many there
@@ -256,7 +269,7 @@ impl Cache {
         let Some(cache) = self.handle() else {
             return Ok(0);
         };
-        memo::forget();
+        let _writing = memo::writing();
         cache.registry.others.invalidations.add_one();
         // Repeated when an open transaction ends: until then other callers may load the old rows
         // again.
@@ -267,7 +280,9 @@ impl Cache {
         let walk = cache.delivery.join_walk();
         // Invalidated first, because removing the entries takes time in proportion to the keys in
         // the store.
-        match owed.acknowledged(ACK_TIMEOUT).await {
+        let acknowledged = owed.acknowledged(ACK_TIMEOUT).await;
+        observe::record_invalidation(acknowledged);
+        match acknowledged {
             Acknowledgement::Delivered => cache.delivery.walked(walk).await,
             Acknowledgement::Lost => Err(Error::unavailable(
                 "the cache was shut down before the store had the invalidation",
@@ -277,6 +292,25 @@ impl Cache {
             )),
         }
     }
+}
+
+/// The pattern with the values that the resource's keys contain, such as the tenant: those that are
+/// set around the call, or any. `orders:list:*` becomes `orders:@7@list:*`.
+fn within_context<'p>(cache: &Handle, pattern: &'p str) -> Cow<'p, str> {
+    let Some((name, rest)) = pattern
+        .split_once(':')
+        .filter(|(name, _)| is_resource(name))
+    else {
+        return Cow::Borrowed(pattern);
+    };
+    let resource = cache.visitor(name);
+    // It may name the values itself.
+    if resource.contexts.is_empty() || rest.starts_with(['@', '?', '[', '\\']) {
+        return Cow::Borrowed(pattern);
+    }
+    let front = ambient::front(&resource.contexts);
+    let front = front.unwrap_or_else(|_| "@*@".to_owned());
+    Cow::Owned(format!("{name}:{front}{rest}"))
 }
 
 /// Invalidates at least what a pattern matches, where no entries can be found by it.
@@ -295,6 +329,7 @@ async fn invalidate_around(cache: &Handle, pattern: &str) -> Result<u64, Error> 
             owed.acknowledged(ACK_TIMEOUT).await
         }
     };
+    observe::record_invalidation(acknowledged);
     match acknowledged {
         Acknowledgement::Delivered => Ok(0),
         _ => Err(Error::unavailable(
@@ -305,7 +340,7 @@ async fn invalidate_around(cache: &Handle, pattern: &str) -> Result<u64, Error> 
 
 /// Enqueues a manual invalidation, or hands it to the transaction that is open around the call.
 async fn acknowledged(cache: &Handle, planned: Planned) -> Acknowledgement {
-    memo::forget();
+    let _writing = memo::writing();
     let handover = DeferredWrite {
         write: Some(planned),
         doubt: InDoubt::None,

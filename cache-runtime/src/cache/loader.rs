@@ -1,14 +1,20 @@
 //! A data loader: single loads of one moment become one batch.
 //!
-//! The idea is that of Facebook's DataLoader. A caller that finds no batch begins one, and lets all
-//! that is ready run before it closes the batch and loads it, in its own task. Whoever calls
-//! meanwhile joins. A batch that was closed takes nobody in: so a load that begins after an
+//! The idea is that of Facebook's DataLoader. A caller that finds no batch begins one. All that is
+//! ready runs and may join, and whoever first sees that nobody comes any more closes the batch and
+//! loads it, in its own future. Nobody relies on another caller's future being polled: a batch is
+//! closed by any of its callers, and one whose loader stands still is left. A batch that was closed takes nobody in: so a load that begins after an
 //! invalidation is never answered by one that began before it. Nothing is remembered here.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -20,6 +26,11 @@ use crate::call::{ambient, memo};
 /// How many ids one batch has at most, unless [`Loader::max_batch`] says otherwise: as many as the
 /// cache reads with one command.
 const MAX_BATCH: usize = 256;
+
+/// For so long a caller waits until it looks whether the load goes on.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A future that is woken is polled within this time, if it is polled at all.
+const POLLED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Collects the single loads of one moment, and loads them together: `N+1` queries become two.
 ///
@@ -116,6 +127,8 @@ struct Batch<K, V, E> {
     state: Mutex<State<K, V, E>>,
     /// Somebody is to look at the state again.
     changed: Notify,
+    /// How often the load was polled.
+    polls: AtomicUsize,
 }
 
 struct State<K, V, E> {
@@ -125,6 +138,8 @@ struct State<K, V, E> {
     order: Vec<K>,
     /// Whether one of the callers has taken the loading on.
     is_led: bool,
+    /// Wakes the caller that loads.
+    waker: Option<Waker>,
     /// What was loaded.
     loaded: Option<Loaded<K, V, E>>,
 }
@@ -164,7 +179,8 @@ where
     ///
     /// # Cancel safety
     /// If it is dropped before the batch is loaded, its id is not asked for. If it is dropped while
-    /// it loads the batch, another caller of the batch loads it.
+    /// it loads the batch, another caller of the batch loads it. If it is neither dropped nor polled
+    /// any more, as with `select!` over a borrowed future, the others load by themselves after 2 s.
     pub async fn load(&self, id: K) -> Result<Option<V>, Arc<E>> {
         let Some(context) = Context::now() else {
             let found = (self.load_many)(vec![id.clone()]).await;
@@ -211,9 +227,11 @@ where
                     wanted: HashMap::new(),
                     order: Vec::new(),
                     is_led: false,
+                    waker: None,
                     loaded: None,
                 }),
                 changed: Notify::new(),
+                polls: AtomicUsize::new(0),
             }));
             open.len() - 1
         });
@@ -286,6 +304,7 @@ where
     Loads: Future<Output = Result<HashMap<K, V>, E>>,
 {
     async fn value(mut self) -> Result<Option<V>, Arc<E>> {
+        self.gather().await;
         loop {
             let changed = self.batch.changed.notified();
             {
@@ -303,23 +322,79 @@ where
                 self.lead().await;
                 continue;
             }
-            changed.await;
+            if !self.has_changed(changed).await {
+                // Boxed, since it is rare and holds another call of the function.
+                return Box::pin(self.alone()).await;
+            }
         }
     }
 
-    async fn lead(&mut self) {
-        // All that is ready runs first, and joins: until nobody has come for two turns.
+    /// All that is ready runs first, and joins: until nobody has come for two turns. Each caller
+    /// counts for itself, since the first one may not be polled any more.
+    async fn gather(&self) {
         let mut known = 0;
         let mut quiet = 0;
         while quiet < 2 {
             tokio::task::yield_now().await;
-            let wanted = self.batch.state.lock().wanted.len();
+            let state = self.batch.state.lock();
+            if state.is_led {
+                return;
+            }
+            let wanted = state.wanted.len();
             quiet = if wanted == known { quiet + 1 } else { 0 };
             known = wanted;
         }
+    }
+
+    /// Waits for a change; `false` if the caller that loads is not polled any more.
+    async fn has_changed(&self, changed: impl Future<Output = ()>) -> bool {
+        let mut changed = pin!(changed);
+        loop {
+            let waited = tokio::time::timeout(PATIENCE, changed.as_mut());
+            if waited.await.is_ok() || crate::base::mutation::is_active("loader-waits-for-ever") {
+                return true;
+            }
+            // A load that waits for the database is polled when it is woken.
+            let before = self.batch.polls.load(Ordering::Relaxed);
+            let waker = self.batch.state.lock().waker.clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            if tokio::time::timeout(POLLED_WITHIN, changed.as_mut())
+                .await
+                .is_ok()
+            {
+                return true;
+            }
+            if self.batch.polls.load(Ordering::Relaxed) == before {
+                return false;
+            }
+        }
+    }
+
+    async fn alone(self) -> Result<Option<V>, Arc<E>> {
+        let (loader, id) = (self.loader, self.id.clone());
+        // Whoever loads this batch does not load the id any more, if it has not begun.
+        drop(self);
+        let found = (loader.load_many)(vec![id.clone()]).await;
+        found.map(|mut found| found.remove(&id)).map_err(Arc::new)
+    }
+
+    async fn lead(&mut self) {
         self.loader.close(&self.batch);
         let ids = self.batch.state.lock().order.clone();
-        let loaded = (self.loader.load_many)(ids).await;
+        let mut load = pin!((self.loader.load_many)(ids));
+        let loaded = poll_fn(|context| {
+            self.batch.polls.fetch_add(1, Ordering::Relaxed);
+            let waker = context.waker();
+            let mut state = self.batch.state.lock();
+            if !state.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+                state.waker = Some(waker.clone());
+            }
+            drop(state);
+            load.as_mut().poll(context)
+        })
+        .await;
         self.batch.state.lock().loaded = Some(loaded.map_err(Arc::new));
         self.leads = false;
         self.batch.changed.notify_waiters();

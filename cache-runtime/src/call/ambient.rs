@@ -7,6 +7,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
+use futures_util::future::Either;
+
 use crate::base::mutation;
 use crate::key::{KeyPart, KeyWriter};
 
@@ -38,6 +41,24 @@ pub(crate) fn current() -> Option<AmbientId> {
     INNERMOST.try_with(Arc::clone).ok().map(AmbientId)
 }
 
+/// Whether the value of a name is the same one here and in `around`: it was not set in between.
+pub(crate) fn is_that_of(name: &str, around: Option<&AmbientId>) -> bool {
+    let Some(around) = around else {
+        return false;
+    };
+    let here = INNERMOST.try_with(Arc::clone).ok();
+    let there = innermost(Some(&*around.0), name);
+    match (innermost(here.as_deref(), name), there) {
+        (Some(here), Some(there)) => std::ptr::eq(here, there),
+        _ => false,
+    }
+}
+
+fn innermost<'a>(all: Option<&'a Ambient>, name: &str) -> Option<&'a Ambient> {
+    let mut all = std::iter::successors(all, |it| it.outer.as_deref());
+    all.find(|it| it.name == name)
+}
+
 /// The value of a name, as a call sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -53,8 +74,7 @@ pub(crate) fn find(name: &str) -> Found {
     let Ok(innermost) = INNERMOST.try_with(Arc::clone) else {
         return Found::Absent;
     };
-    let mut all = std::iter::successors(Some(&*innermost), |it| it.outer.as_deref());
-    match all.find(|it| it.name == name) {
+    match self::innermost(Some(&*innermost), name) {
         Some(Ambient { text, .. }) => text.clone().map_or(Found::Unkeyable, Found::Text),
         None => Found::Absent,
     }
@@ -80,6 +100,46 @@ pub(crate) fn front(names: &[Box<str>]) -> Result<String, (&str, Found)> {
     Ok(front)
 }
 
+/// These values, and all that is set around the current task.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
+pub(crate) fn with_all(
+    values: impl IntoIterator<Item = (String, String)>,
+    hash_key: &[u8; 16],
+) -> Option<AmbientId> {
+    let outer = INNERMOST.try_with(Arc::clone).ok();
+    let innermost = values.into_iter().fold(outer, |outer, (name, value)| {
+        let text = written(&value, hash_key);
+        Some(Arc::new(Ambient { name, text, outer }))
+    });
+    innermost.map(AmbientId)
+}
+
+/// Runs `future` with these values set around it.
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
+pub(crate) fn around<F: Future>(
+    values: Option<AmbientId>,
+    future: F,
+) -> impl Future<Output = F::Output> {
+    match values {
+        Some(AmbientId(values)) => Either::Left(INNERMOST.scope(values, future)),
+        None => Either::Right(future),
+    }
+}
+
+/// Does the same for code that is not awaited.
+#[cfg(any(feature = "actix", feature = "tower"))]
+pub(crate) fn around_now<T>(values: Option<&AmbientId>, call: impl FnOnce() -> T) -> T {
+    match values {
+        Some(AmbientId(values)) => INNERMOST.sync_scope(Arc::clone(values), call),
+        None => call(),
+    }
+}
+
+fn written<K: KeyPart>(value: &K, hash_key: &[u8; 16]) -> Option<String> {
+    let mut key = KeyWriter::default();
+    key.id(value, hash_key).ok().map(|_| key.take())
+}
+
 /// Runs `future` with this value set around it.
 pub(crate) fn with<K: KeyPart, F: Future>(
     name: String,
@@ -87,8 +147,7 @@ pub(crate) fn with<K: KeyPart, F: Future>(
     hash_key: &[u8; 16],
     future: F,
 ) -> impl Future<Output = F::Output> + use<K, F> {
-    let mut key = KeyWriter::default();
-    let text = key.id(value, hash_key).ok().map(|_| key.take());
+    let text = written(value, hash_key);
     let ambient = Ambient {
         name,
         text,

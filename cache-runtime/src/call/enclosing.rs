@@ -17,14 +17,17 @@
 //! spawns are not part of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::base::marks::{self, Marks};
+use crate::base::mutation;
 use crate::base::nonce::Nonce;
+use crate::call::ambient::{self, AmbientId};
 use crate::call::observe::BypassReason;
 use crate::coalesce::waits::Wait;
 use crate::engine::Engine;
 use crate::protocol::generation::Dep;
+use crate::registry::CallSite;
 use crate::store::Probe;
 
 tokio::task_local! {
@@ -40,26 +43,39 @@ pub(crate) struct Frame {
     /// Whether what a load makes may hold what a write around it has not committed: it read past the
     /// cache for that reason, or learnt that it depends on what the write invalidates.
     has_seen_own_write: AtomicBool,
+    /// Whether what a load makes depends on a value that is set around it, such as the tenant, and
+    /// that its key lacks.
+    lacks_context: AtomicBool,
+    /// The function whose place of `max_loads` the load holds; 0 for none.
+    place: AtomicUsize,
     outer: Option<Arc<Self>>,
+}
+
+/// The entries that a load makes.
+#[derive(Debug, Default)]
+pub(crate) struct Loads {
+    pub(crate) keys: Box<[String]>,
+    /// The leases under which they are stored, if there are any.
+    pub(crate) leases: Box<[Nonce]>,
+    /// The names of the values that are set around the load and are in its keys.
+    pub(crate) contexts: Box<[Box<str>]>,
+    /// All that is set around the load.
+    pub(crate) ambient: Option<AmbientId>,
+    pub(crate) site: Option<&'static CallSite>,
 }
 
 #[derive(Debug)]
 enum Body {
-    /// Loads the entries with these keys, under these leases.
-    Load(Box<[String]>, Box<[Nonce]>),
+    /// Loads these entries.
+    Load(Loads),
     /// Invalidates these entries, and everything that depends on these generations.
     Write(Box<[String]>, Box<[Arc<Dep>]>),
 }
 
 impl Frame {
-    /// Creates the frame of a load of these keys under these leases, if it has any, inside the body
-    /// that is running now, if any.
-    pub(crate) fn load(
-        cache: &Engine,
-        keys: impl Into<Box<[String]>>,
-        leases: impl Into<Box<[Nonce]>>,
-    ) -> Arc<Self> {
-        Self::inside(cache, Body::Load(keys.into(), leases.into()))
+    /// Creates the frame of a load, inside the body that is running now, if any.
+    pub(crate) fn load(cache: &Engine, loads: Loads) -> Arc<Self> {
+        Self::inside(cache, Body::Load(loads))
     }
 
     /// Creates the frame of a write that invalidates these keys and dependencies, inside the body
@@ -77,6 +93,8 @@ impl Frame {
             cache: cache.id,
             body,
             has_seen_own_write: AtomicBool::new(false),
+            lacks_context: AtomicBool::new(false),
+            place: AtomicUsize::new(0),
             outer: INNERMOST.try_with(Arc::clone).ok(),
         })
     }
@@ -86,10 +104,37 @@ impl Frame {
         marks::under(Marks::BODY, || INNERMOST.sync_scope(Arc::clone(self), poll))
     }
 
-    /// Whether its value must not be kept for others; see the field.
-    pub(crate) fn has_seen_own_write(&self) -> bool {
-        self.has_seen_own_write.load(Ordering::Relaxed)
-            && !crate::base::mutation::is_active("own-write-stored-by-a-load-around")
+    /// Whether its value must not be kept for others; see the fields.
+    pub(crate) fn is_private(&self) -> bool {
+        let has_seen_own_write = self.has_seen_own_write.load(Ordering::Relaxed)
+            && !mutation::is_active("own-write-stored-by-a-load-around");
+        has_seen_own_write || self.lacks_context.load(Ordering::Relaxed)
+    }
+
+    /// The load holds a place of this function.
+    pub(crate) fn holds_place(&self, function: usize) {
+        self.place.store(function, Ordering::Relaxed);
+    }
+
+    /// A call inside uses a value that is set around it. If that is set around this load as well,
+    /// and is not in its key, what the load makes is only for callers with the same value.
+    fn sees_context(&self, name: &str) {
+        let Body::Load(load) = &self.body else {
+            return;
+        };
+        let is_in_key = load.contexts.iter().any(|it| **it == *name);
+        if is_in_key
+            || !ambient::is_that_of(name, load.ambient.as_ref())
+            || mutation::is_active("context-lost-in-a-load-around")
+        {
+            return;
+        }
+        self.lacks_context.store(true, Ordering::Relaxed);
+        if let Some(site) = load.site {
+            site.report(|| {
+                format!("what {site} loads depends on `{name}`, which is set around it and is not in its key, so it is not kept; add `include_context(\"{name}\")`, or declare it for its resource with `CacheConfig::resource(..).context(\"{name}\")`")
+            });
+        }
     }
 
     /// Marks the loads from `inner` to this write, which they run inside of.
@@ -102,7 +147,10 @@ impl Frame {
 
     fn bars(&self, probe: &Probe) -> Option<BypassReason> {
         match &self.body {
-            Body::Load(keys, _) => keys.contains(&probe.key).then_some(BypassReason::OwnLoad),
+            Body::Load(load) => {
+                let is_own = load.keys.contains(&probe.key);
+                is_own.then_some(BypassReason::OwnLoad)
+            }
             Body::Write(keys, deps) => {
                 let concerns =
                     keys.contains(&probe.key) || probe.deps.iter().any(|dep| deps.contains(dep));
@@ -120,15 +168,11 @@ pub(crate) fn bars(cache: &Engine, probe: &Probe) -> Option<BypassReason> {
     let mut barred = None;
     for frame in frames.filter(|frame| frame.cache == cache.id) {
         match frame.bars(probe) {
-            Some(BypassReason::OwnWrite)
-                if !crate::base::mutation::is_active("own-write-not-bypassed") =>
-            {
+            Some(BypassReason::OwnWrite) if !mutation::is_active("own-write-not-bypassed") => {
                 frame.is_seen_by(&around);
                 return Some(BypassReason::OwnWrite);
             }
-            Some(BypassReason::OwnLoad)
-                if !crate::base::mutation::is_active("own-load-waited-for") =>
-            {
+            Some(BypassReason::OwnLoad) if !mutation::is_active("own-load-waited-for") => {
                 barred = Some(BypassReason::OwnLoad);
             }
             _ => {}
@@ -169,10 +213,50 @@ pub(crate) fn leases(cache: &Engine) -> Vec<Nonce> {
     };
     let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
     let leases = frames.filter_map(|frame| match &frame.body {
-        Body::Load(_, leases) if frame.cache == cache.id => Some(leases),
+        Body::Load(load) if frame.cache == cache.id => Some(&load.leases),
         _ => None,
     });
     leases.flatten().copied().collect()
+}
+
+/// The keys of the loads of this cache that are running around this call.
+pub(crate) fn keys(cache: &Engine) -> Vec<String> {
+    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
+        return Vec::new();
+    };
+    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+    let loads = frames.filter_map(|frame| match &frame.body {
+        Body::Load(load) if frame.cache == cache.id => Some(&load.keys),
+        _ => None,
+    });
+    loads.flatten().cloned().collect()
+}
+
+/// Whether a load around this call holds a place of this function.
+pub(crate) fn holds_place(cache: &Engine, function: usize) -> bool {
+    if !is_inside() {
+        return false;
+    }
+    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
+        return false;
+    };
+    let mut frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+    frames.any(|frame| frame.cache == cache.id && frame.place.load(Ordering::Relaxed) == function)
+}
+
+/// A call has these values in its key. The loads around it, of any cache, have to have them in
+/// theirs.
+pub(crate) fn uses_contexts<'n>(names: impl IntoIterator<Item = &'n str>) {
+    if !is_inside() {
+        return;
+    }
+    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
+        return;
+    };
+    for name in names {
+        let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
+        frames.for_each(|frame| frame.sees_context(name));
+    }
 }
 
 /// Returns true if the call runs inside any body. Costs almost nothing.
@@ -183,13 +267,5 @@ pub(crate) fn is_inside() -> bool {
 
 /// Must be called before the current task waits for the load of `key`.
 pub(crate) fn wait(cache: &Engine, key: &str) -> Wait {
-    let Ok(around) = INNERMOST.try_with(Arc::clone) else {
-        return Wait::Fine(None);
-    };
-    let frames = std::iter::successors(Some(&*around), |frame| frame.outer.as_deref());
-    let loads = frames.filter_map(|frame| match &frame.body {
-        Body::Load(keys, _) if frame.cache == cache.id => Some(keys),
-        _ => None,
-    });
-    cache.waits.wait(loads.flatten().cloned().collect(), key)
+    cache.waits.wait(keys(cache), key)
 }

@@ -74,11 +74,16 @@ pub(crate) struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Whether the body may have read what a write around it has not committed.
-    pub(crate) fn has_seen_own_write(&self) -> bool {
-        self.frame
-            .as_ref()
-            .is_some_and(|frame| frame.has_seen_own_write())
+    /// Whether what the body makes must not be kept for others.
+    pub(crate) fn is_private(&self) -> bool {
+        self.frame.as_ref().is_some_and(|frame| frame.is_private())
+    }
+
+    /// The body runs in a place of this function.
+    pub(crate) fn holds_place(&self, function: usize) {
+        if let Some(frame) = &self.frame {
+            frame.holds_place(function);
+        }
     }
 
     pub(crate) fn new(frame: Arc<Frame>, renewal: Option<Renewal>) -> Self {

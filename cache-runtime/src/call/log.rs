@@ -5,6 +5,8 @@
 //! and times in microseconds. Loads, lookups in the store and writes are spans; see the book's page
 //! on logs and traces. If this level is off, a call pays one comparison.
 
+use std::time::Duration;
+
 use tracing::Span;
 use tracing::level_filters::LevelFilter;
 
@@ -40,7 +42,7 @@ pub(crate) struct Times {
 pub(crate) fn call(line: &CallLine<'_>, status: Status, times: Times) {
     let (outcome, why) = words(status);
     let ttl_ms = match status {
-        Status::Hit { ttl } => Some(micros(ttl) / 1000),
+        Status::Hit { ttl } if ttl < Duration::MAX => Some(micros(ttl) / 1000),
         _ => None,
     };
     tracing::debug!(

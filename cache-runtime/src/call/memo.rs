@@ -2,7 +2,8 @@
 //!
 //! It does not see the writes of other requests, so a request sees one state of the data that it
 //! has read. It does see its own writes: after each of them, everything from before is forgotten,
-//! and a read that was under way is not remembered.
+//! and a read that was under way is not remembered. A write lasts until its invalidation is
+//! acknowledged: a read may find the old entry until then.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -34,6 +35,9 @@ impl PartialEq for RequestId {
 pub(crate) fn current() -> Option<RequestId> {
     REQUEST.try_with(Arc::clone).ok().map(RequestId)
 }
+
+/// How many results a request remembers. Past it, all are forgotten.
+const MOST: usize = 4_096;
 
 /// The identity of a call: the engine, the key, the type and its version.
 type CallId = (u64, String, TypeId, u32);
@@ -69,8 +73,8 @@ pub(crate) struct Slot {
 pub(crate) enum Recalled {
     /// There is no request, or it does not remember such calls.
     Nothing,
-    /// The remembered result; `None` is an absence.
-    Answer(Option<Shared>),
+    /// The remembered result; `None` is an absence. And the slot for a newer one.
+    Answer(Option<Shared>, Slot),
     /// The request wants to remember the result.
     Slot(Slot),
 }
@@ -96,18 +100,18 @@ fn recall_from_request(is_memo: bool, id: impl FnOnce() -> CallId) -> Recalled {
         return Recalled::Nothing;
     }
     let id = id();
-    let known = request.known.lock();
-    let writes = known.writes;
-    match known.answers.get(&id) {
-        Some(answer) => Recalled::Answer(answer.clone()),
-        None => {
-            drop(known);
-            Recalled::Slot(Slot {
-                request,
-                id,
-                writes,
-            })
-        }
+    let (writes, answer) = {
+        let known = request.known.lock();
+        (known.writes, known.answers.get(&id).cloned())
+    };
+    let slot = Slot {
+        request,
+        id,
+        writes,
+    };
+    match answer {
+        Some(answer) => Recalled::Answer(answer, slot),
+        None => Recalled::Slot(slot),
     }
 }
 
@@ -128,23 +132,52 @@ impl Slot {
     /// Remembers the result, unless there was a write since the call began.
     pub(crate) fn remember(&self, answer: Option<Shared>) {
         let mut known = self.request.known.lock();
-        if known.writes == self.writes {
-            known.answers.insert(self.id.clone(), answer);
+        if known.writes != self.writes {
+            return;
+        }
+        if known.answers.len() >= MOST {
+            // An import in one request may read millions of rows.
+            known.answers.clear();
+        }
+        known.answers.insert(self.id.clone(), answer);
+    }
+}
+
+/// A write of the requests around the current task: they forget everything from before it.
+///
+/// Held until the invalidation is acknowledged, or nobody waits for it any more. Until then a read
+/// beside it may find the old entry, so they forget once more when it is dropped. After that, a
+/// read finds the entry invalidated, or this process bypasses it.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Writing(Option<Arc<Request>>);
+
+/// Begins a write: its body has ended.
+pub(crate) fn writing() -> Writing {
+    // Also while a future is dropped, when there are no marks.
+    let writing = Writing(REQUEST.try_with(Arc::clone).ok());
+    writing.forget();
+    writing
+}
+
+impl Writing {
+    fn forget(&self) {
+        if mutation::is_active("memo-kept-after-writes") {
+            return;
+        }
+        for request in std::iter::successors(self.0.as_ref(), |it| it.outer.as_ref()) {
+            let mut known = request.known.lock();
+            known.writes += 1;
+            known.answers.clear();
         }
     }
 }
 
-/// Tells the requests around the current task of a write: they forget everything from before.
-pub(crate) fn forget() {
-    // Also while a future is dropped, when there are no marks.
-    if !mutation::is_active("memo-kept-after-writes") {
-        let _ = REQUEST.try_with(|request| {
-            for request in std::iter::successors(Some(request), |it| it.outer.as_ref()) {
-                let mut known = request.known.lock();
-                known.writes += 1;
-                known.answers.clear();
-            }
-        });
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !mutation::is_active("memo-forgets-only-before") {
+            self.forget();
+        }
     }
 }
 
@@ -178,11 +211,43 @@ mod tests {
                 panic!("nothing is known yet");
             };
             slot.remember(None);
-            assert!(matches!(recall(true, id), Recalled::Answer(None)));
+            assert!(matches!(recall(true, id), Recalled::Answer(None, _)));
             // A request that remembers more is a request of its own.
-            request(true, async { forget() }).await;
+            request(true, async { drop(writing()) }).await;
             assert!(matches!(recall(true, id), Recalled::Slot(_)));
         });
         outer.await;
+    }
+
+    #[tokio::test]
+    async fn what_is_read_during_a_write_is_not_remembered() {
+        let id = || (1, "users:1".to_owned(), TypeId::of::<u8>(), 0);
+        let reads = || match recall(true, id) {
+            Recalled::Slot(slot) => slot.remember(None),
+            _ => panic!("nothing is known yet"),
+        };
+        let asks = request(true, async {
+            let writing = writing();
+            reads();
+            drop(writing);
+            reads();
+        });
+        asks.await;
+    }
+
+    #[tokio::test]
+    async fn a_request_remembers_so_many_results() {
+        let asks = request(true, async {
+            for row in 0..MOST * 2 + 1 {
+                let id = || (1, format!("users:{row}"), TypeId::of::<u8>(), 0);
+                let Recalled::Slot(slot) = recall(true, id) else {
+                    panic!("it was not asked for before");
+                };
+                slot.remember(None);
+                let known = slot.request.known.lock().answers.len();
+                assert_eq!(known, row % MOST + 1);
+            }
+        });
+        asks.await;
     }
 }

@@ -9,10 +9,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::marks::{self, Marks};
+use crate::base::mutation;
 use crate::invalidation::Acknowledgement;
 
 tokio::task_local! {
-    static OBSERVER: Arc<Mutex<Outcomes>>;
+    static OBSERVER: Arc<Observer>;
+}
+
+/// Who sees what the cache does.
+#[derive(Debug)]
+struct Observer {
+    /// How many outcomes are kept; of further ones the number.
+    most: usize,
+    seen: Mutex<Outcomes>,
 }
 
 /// Why a cached function ran without the cache.
@@ -163,7 +172,8 @@ impl StaleReason {
 pub enum Status {
     /// From the cache.
     Hit {
-        /// How long the entry will still be served.
+        /// How long the entry will still be served. `Duration::MAX` if that is not known, for
+        /// instance because the request remembered the result.
         ttl: Duration,
     },
     /// From the cache, with an entry that has expired but was not invalidated.
@@ -208,6 +218,7 @@ impl Outcome {
         let mut item = String::with_capacity(64 + self.key.len());
         item.push_str("cache-runtime");
         match self.status {
+            Status::Hit { ttl: Duration::MAX } => item.push_str("; hit"),
             Status::Hit { ttl } => {
                 let _ = write!(item, "; hit; ttl={}", ttl.as_secs());
             }
@@ -257,6 +268,8 @@ impl Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcomes {
     calls: Vec<Outcome>,
+    /// The number of further calls, of which nothing else is kept.
+    more: usize,
     invalidation: Option<Acknowledgement>,
 }
 
@@ -266,6 +279,12 @@ impl Outcomes {
     #[must_use]
     pub fn invalidation(&self) -> Option<Acknowledgement> {
         self.invalidation
+    }
+
+    /// The number of further calls, whose outcomes are not kept.
+    #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
+    pub(crate) fn more(&self) -> usize {
+        self.more
     }
 
     /// The same as the value of a `Cache-Invalidation` header: `delivered`, `pending` or `lost`.
@@ -304,12 +323,32 @@ impl IntoIterator for Outcomes {
 ///
 /// # Cancel safety
 /// As cancel safe as `future` is.
-pub async fn observe<F: Future>(future: F) -> (F::Output, Outcomes) {
-    let seen = Arc::<Mutex<Outcomes>>::default();
-    let future = OBSERVER.scope(Arc::clone(&seen), future);
-    let output = marks::marked(Marks::OBSERVED, future).await;
-    let outcomes = std::mem::take(&mut *seen.lock());
-    (output, outcomes)
+pub fn observe<F: Future>(future: F) -> impl Future<Output = (F::Output, Outcomes)> {
+    observe_first(usize::MAX, future)
+}
+
+/// Does the same, and keeps so many outcomes at most: one request may make a million calls. With
+/// none, the calls are not even looked at.
+// Not an `async fn`, which would hold the future once more.
+pub(crate) fn observe_first<F: Future>(
+    most: usize,
+    future: F,
+) -> impl Future<Output = (F::Output, Outcomes)> {
+    let observer = Arc::new(Observer {
+        most,
+        seen: Mutex::default(),
+    });
+    let mark = match most {
+        0 => Marks::NONE,
+        _ => Marks::OBSERVED,
+    };
+    let future = OBSERVER.scope(Arc::clone(&observer), future);
+    let future = marks::marked(mark, future);
+    async move {
+        let output = future.await;
+        let outcomes = std::mem::take(&mut *observer.seen.lock());
+        (output, outcomes)
+    }
 }
 
 /// Hands an outcome to the observer around the current task, if there is one.
@@ -333,8 +372,8 @@ pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
         }
     }
     // Also while a future is dropped, when there are no marks.
-    let _ = OBSERVER.try_with(|seen| {
-        let known = &mut seen.lock().invalidation;
+    let _ = OBSERVER.try_with(|observer| {
+        let known = &mut observer.seen.lock().invalidation;
         let is_worse = known.is_none_or(|known| rank(known) < rank(acknowledgement));
         if is_worse {
             *known = Some(acknowledgement);
@@ -346,10 +385,18 @@ pub(crate) fn record_invalidation(acknowledgement: Acknowledgement) {
 #[inline(never)]
 fn defer(outcome: impl FnOnce() -> Outcome) {
     // An error means that there is no observer.
-    if OBSERVER.try_with(|_| ()).is_ok() {
-        let outcome = outcome();
-        let _ = OBSERVER.try_with(|seen| seen.lock().calls.push(outcome));
+    let Ok(observer) = OBSERVER.try_with(Arc::clone) else {
+        return;
+    };
+    {
+        let mut seen = observer.seen.lock();
+        if seen.calls.len() >= observer.most && !mutation::is_active("outcomes-unbounded") {
+            seen.more += 1;
+            return;
+        }
     }
+    let outcome = outcome();
+    observer.seen.lock().calls.push(outcome);
 }
 
 /// Records a call whose cache is off.
@@ -386,6 +433,10 @@ mod tests {
             r#"cache-runtime; hit; ttl=295; key="users:1"; detail=redis"#
         );
         assert_eq!(
+            item(Status::Hit { ttl: Duration::MAX }),
+            r#"cache-runtime; hit; key="users:1"; detail=redis"#
+        );
+        assert_eq!(
             item(Status::Miss {
                 stored: true,
                 joined: false
@@ -410,6 +461,34 @@ mod tests {
             item(Status::Bypass(BypassReason::OtherType)),
             r#"cache-runtime; fwd=bypass; key="users:1"; detail=other-type"#
         );
+    }
+
+    #[tokio::test]
+    async fn so_many_outcomes_are_kept_and_the_others_counted() {
+        let calls = |count| async move {
+            for _ in 0..count {
+                record(|| outcome(Status::Bypass(BypassReason::Asked)));
+            }
+            record_invalidation(Acknowledgement::Delivered);
+        };
+        let ((), outcomes) = observe_first(16, calls(100_000)).await;
+        assert_eq!((outcomes.len(), outcomes.more()), (16, 99_984));
+        assert!(outcomes.calls.capacity() <= 16);
+        let ((), outcomes) = observe(calls(100)).await;
+        assert_eq!((outcomes.len(), outcomes.more()), (100, 0));
+        // Nobody looks, so nothing is made for it; also inside of another observer.
+        let unseen = async {
+            let ((), outcomes) = observe_first(0, async {
+                record(|| panic!("nobody looks"));
+                record_invalidation(Acknowledgement::Delivered);
+            })
+            .await;
+            assert_eq!(outcomes.cache_invalidation(), Some("delivered"));
+            assert!(outcomes.is_empty());
+        };
+        unseen.await;
+        let unseen = observe_first(0, async { record(|| panic!("nobody looks")) });
+        observe(unseen).await;
     }
 
     #[test]

@@ -281,7 +281,7 @@ pub(crate) async fn run<T>(cache: Handle, block: impl Future<Output = (T, Ending
         let collected = opened.collected.lock();
         collected.everything || !(collected.orders.is_empty() && collected.writes.is_empty())
     };
-    memo::forget();
+    let _writing = memo::writing();
     let receipts = open.ended(ending);
     drop(running);
     let budget = opened.cache.config.command_budget;
@@ -351,7 +351,7 @@ impl Drop for Open {
         if self.has_ended {
             return;
         }
-        memo::forget();
+        let _writing = memo::writing();
         // Nobody knows whether the commit was sent, or whether it will arrive.
         let cache = &self.block.cache;
         let mut collected = self.block.take();

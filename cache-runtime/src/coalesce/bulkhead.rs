@@ -61,6 +61,11 @@ impl Place {
     pub(crate) fn name(&self) -> String {
         self.bulkhead.name()
     }
+
+    /// The function's address.
+    pub(crate) fn function(&self) -> usize {
+        self.bulkhead.function
+    }
 }
 
 impl Drop for Place {

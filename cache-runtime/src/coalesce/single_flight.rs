@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -41,8 +42,32 @@ impl fmt::Debug for LoadResult {
     }
 }
 
-/// Receives the result of a load.
-type Completion = watch::Receiver<Option<LoadResult>>;
+/// Whether a load waits for a permit of `max_loads`.
+#[derive(Debug, Clone, Copy, Default)]
+enum Turn {
+    /// It needs none, or has not asked for one.
+    #[default]
+    Unknown,
+    Queued,
+    /// It has got one, at this time.
+    Since(Instant),
+}
+
+/// How far a load has come.
+#[derive(Debug, Default)]
+struct Progress {
+    turn: Turn,
+    load_result: Option<LoadResult>,
+}
+
+impl Progress {
+    fn has_ended(&self) -> bool {
+        self.load_result.is_some()
+    }
+}
+
+/// Receives the progress of a load.
+type Completion = watch::Receiver<Progress>;
 
 /// A load that may be joined.
 #[derive(Debug, Clone)]
@@ -101,12 +126,12 @@ impl SingleFlight {
     }
 
     fn leader(self: &Arc<Self>, token: Nonce) -> (Leader, Completion) {
-        let (load_result, completion) = watch::channel(None);
+        let (progress, completion) = watch::channel(Progress::default());
         let single_flight = Arc::clone(self);
         let leader = Leader {
             single_flight,
             token,
-            load_result,
+            progress,
         };
         (leader, completion)
     }
@@ -152,7 +177,7 @@ pub(crate) enum FlightRole {
 pub(crate) struct Leader {
     single_flight: Arc<SingleFlight>,
     token: Nonce,
-    load_result: watch::Sender<Option<LoadResult>>,
+    progress: watch::Sender<Progress>,
 }
 
 impl Leader {
@@ -168,16 +193,31 @@ impl Leader {
         }
     }
 
+    /// The load waits for a permit, or has got one. Waiters that would have to wait for a permit
+    /// themselves don't give up meanwhile.
+    pub(crate) fn queues(&self, is_queued: bool) {
+        self.progress.send_if_modified(|progress| {
+            progress.turn = match is_queued {
+                true => Turn::Queued,
+                false => Turn::Since(clock::now()),
+            };
+            // They look at it when their time is over.
+            false
+        });
+    }
+
     /// Whether there are waiters.
     pub(crate) fn is_awaited(&self) -> bool {
         // One receiver belongs to the map.
-        self.load_result.receiver_count() > 1
+        self.progress.receiver_count() > 1
     }
 
     /// Hands the value to all waiters. `value` is called only if there are any.
     pub(crate) fn complete(&self, value: impl FnOnce() -> Option<LoadResult>) {
         if self.is_awaited() {
-            self.load_result.send_replace(value());
+            let load_result = value();
+            self.progress
+                .send_modify(|progress| progress.load_result = load_result);
         }
     }
 }
@@ -204,7 +244,11 @@ pub(crate) enum WaitResult {
 }
 
 impl Waiter {
-    pub(crate) async fn wait(mut self, deadline: Instant) -> WaitResult {
+    /// Waits until the deadline. With `in_turn`, for a caller that would wait for a permit of
+    /// `max_loads` itself: while the leader waits for its permit the deadline does not count, and
+    /// from then on it is so far ahead.
+    pub(crate) async fn wait(mut self, deadline: Instant, in_turn: Option<Duration>) -> WaitResult {
+        let mut deadline = deadline;
         let completion = &mut self.flight.completion;
         if self.flight.is_closed {
             let end = async { while completion.changed().await.is_ok() {} };
@@ -213,20 +257,32 @@ impl Waiter {
                 Err(_) => WaitResult::TimedOut,
             };
         }
-        match time::timeout_at(deadline, completion.wait_for(Option::is_some)).await {
-            Ok(Ok(load_result)) => load_result
-                .clone()
-                .map_or(WaitResult::Gone, WaitResult::LoadResult),
-            Ok(Err(_)) => WaitResult::Gone,
-            Err(_) => WaitResult::TimedOut,
+        loop {
+            let ended = completion.wait_for(Progress::has_ended);
+            match time::timeout_at(deadline, ended).await {
+                Ok(Ok(progress)) => {
+                    let load_result = progress.load_result.clone();
+                    return load_result.map_or(WaitResult::Gone, WaitResult::LoadResult);
+                }
+                Ok(Err(_)) => return WaitResult::Gone,
+                Err(_) => {}
+            }
+            let turn = completion.borrow().turn;
+            let next = in_turn.and_then(|in_turn| match turn {
+                Turn::Unknown => None,
+                Turn::Queued => Some(clock::now() + in_turn),
+                Turn::Since(since) => Some(since + in_turn),
+            });
+            match next {
+                Some(next) if next > clock::now() => deadline = next,
+                _ => return WaitResult::TimedOut,
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn soon() -> Instant {
@@ -241,7 +297,8 @@ mod tests {
         let waiter = single_flight.join(token).expect("under way");
         leader.complete(|| Some(LoadResult::Value(Arc::new(7u8))));
         drop(leader);
-        let WaitResult::LoadResult(LoadResult::Value(value)) = waiter.wait(soon()).await else {
+        let WaitResult::LoadResult(LoadResult::Value(value)) = waiter.wait(soon(), None).await
+        else {
             panic!("no value")
         };
         assert_eq!(value.downcast_ref(), Some(&7u8));
@@ -261,10 +318,10 @@ mod tests {
         };
         leader.complete(|| Some(LoadResult::Absence));
         assert!(matches!(
-            early.wait(soon()).await,
+            early.wait(soon(), None).await,
             WaitResult::LoadResult(_)
         ));
-        let waits = [late, later].map(|waiter| tokio::spawn(waiter.wait(soon())));
+        let waits = [late, later].map(|waiter| tokio::spawn(waiter.wait(soon(), None)));
         tokio::task::yield_now().await;
         assert!(waits.iter().all(|waits| !waits.is_finished()));
         drop(leader);
@@ -280,7 +337,7 @@ mod tests {
         let leader = single_flight.start(token);
         let waiter = single_flight.join(token).expect("under way");
         drop(leader);
-        assert!(matches!(waiter.wait(soon()).await, WaitResult::Gone));
+        assert!(matches!(waiter.wait(soon(), None).await, WaitResult::Gone));
         assert!(single_flight.join(token).is_none());
     }
 
@@ -290,7 +347,42 @@ mod tests {
         let token = Nonce::fresh();
         let _leader = single_flight.start(token);
         let waiter = single_flight.join(token).expect("under way");
-        assert!(matches!(waiter.wait(soon()).await, WaitResult::TimedOut));
+        assert!(matches!(
+            waiter.wait(soon(), None).await,
+            WaitResult::TimedOut
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_the_queue_does_not_count() {
+        let single_flight = Arc::new(SingleFlight::default());
+        let token = Nonce::fresh();
+        let leader = single_flight.start(token);
+        leader.queues(true);
+        let join = || single_flight.join(token).expect("under way");
+        let in_turn = Some(Duration::from_secs(2));
+        let impatient = tokio::spawn(join().wait(soon(), None));
+        let patient = tokio::spawn(join().wait(soon(), in_turn));
+        time::sleep(Duration::from_secs(60)).await;
+        assert!(matches!(impatient.await, Ok(WaitResult::TimedOut)));
+        leader.queues(false);
+        time::sleep(Duration::from_secs(1)).await;
+        assert!(!patient.is_finished());
+        assert!(
+            matches!(patient.await, Ok(WaitResult::TimedOut)),
+            "it runs for too long"
+        );
+        let patient = tokio::spawn(join().wait(soon(), in_turn));
+        time::sleep(Duration::from_millis(500)).await;
+        leader.complete(|| Some(LoadResult::Absence));
+        assert!(matches!(patient.await, Ok(WaitResult::LoadResult(_))));
+        leader.queues(true);
+        let patient = tokio::spawn(join().wait(soon(), in_turn));
+        drop(leader);
+        assert!(matches!(
+            patient.await,
+            Ok(WaitResult::LoadResult(_) | WaitResult::Gone)
+        ));
     }
 
     #[tokio::test(start_paused = true)]

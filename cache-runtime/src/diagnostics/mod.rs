@@ -50,6 +50,7 @@ pub(crate) async fn checkup(
         rules::outbox(&mut checkup, outbox);
     }
     program.ttls(&mut checkup, config);
+    program.ops(&mut checkup);
     checkup.advice.sort_by_key(|advice| advice.kind);
     checkup
 }

@@ -21,6 +21,8 @@ impl<'a> Program<'a> {
         false
     }
 
+    pub(super) fn ops(&self, _: &mut Checkup) {}
+
     pub(super) fn ttls(&self, checkup: &mut Checkup, _: &CacheConfig) {
         let functions = "the annotated functions, because the feature `map` is off";
         checkup.not_checked.push(functions.into());

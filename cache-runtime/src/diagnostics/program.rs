@@ -61,6 +61,13 @@ impl<'a> Program<'a> {
             .push(format!("{functions} annotated functions"));
     }
 
+    /// Reports writes that invalidate an `op` which no function has: they invalidate nothing by it.
+    pub(super) fn ops(&self, checkup: &mut Checkup) {
+        for finding in self.0.ops_never_cached() {
+            checkup.advise(AdviceKind::NoSuchOp, finding.to_string());
+        }
+    }
+
     /// An unresolved constant may name any resource, so it counts as invalidating.
     fn may_be_invalidated(&self, reader: &Reader) -> bool {
         let mut targets = self.0.writers().iter().flat_map(|writer| &writer.targets);

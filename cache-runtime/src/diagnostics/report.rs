@@ -49,6 +49,8 @@ pub enum AdviceKind {
     StoreLimit,
     /// A value is kept for a day or longer, and no function invalidates it.
     LongTtl,
+    /// A function invalidates an `op` of a resource, and no function has it.
+    NoSuchOp,
 }
 
 impl AdviceKind {
@@ -69,6 +71,7 @@ impl AdviceKind {
             Self::NoEviction => "no_eviction",
             Self::StoreLimit => "store_limit",
             Self::LongTtl => "long_ttl",
+            Self::NoSuchOp => "no_such_op",
         }
     }
 

@@ -12,11 +12,11 @@ use actix_web::http::header::{
 };
 use actix_web::{HttpRequest, HttpResponse, Responder};
 
-use crate::call::memo;
-use crate::call::observe::observe;
+use crate::call::ambient;
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
 use crate::integrations::layer_options::{LayerOptions, option_methods};
+use crate::integrations::request_parts::RequestParts;
 
 /// The stored JSON with its `ETag` and `Cache-Control: no-cache`: clients must revalidate before
 /// they reuse it.
@@ -27,7 +27,7 @@ impl<T> Responder for Encoded<T> {
         HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, JSON))
             .insert_header((CACHE_CONTROL, REVALIDATE))
-            .insert_header((ETAG, self.etag()))
+            .insert_header((ETAG, self.etag_of_response()))
             .body(self.into_bytes())
     }
 }
@@ -107,15 +107,20 @@ where
             false => Vec::new(),
         };
         let options = self.options.clone();
+        let values = options.values(&RequestParts::of_actix(&request));
         let answer: Pin<Box<dyn Future<Output = _>>> = match &options.cache {
             Some(cache) => {
-                let answer = cache.scope_now(|| self.inner.call(request));
+                let call = || cache.scope_now(|| self.inner.call(request));
+                let answer = ambient::around_now(values.as_ref(), call);
                 Box::pin(cache.scope(answer))
             }
-            None => Box::pin(self.inner.call(request)),
+            None => {
+                let call = || self.inner.call(request);
+                Box::pin(ambient::around_now(values.as_ref(), call))
+            }
         };
         Box::pin(async move {
-            let (response, outcomes) = observe(memo::request(false, answer)).await;
+            let (response, outcomes) = options.answered(values, answer).await;
             let mut response = response?;
             for (name, value) in http::headers(&outcomes) {
                 if options.writes(name)

@@ -12,7 +12,7 @@ use crate::integrations::http::{JSON, REVALIDATE};
 /// they reuse it.
 impl<T> IntoResponse for Encoded<T> {
     fn into_response(self) -> Response {
-        let etag = HeaderValue::try_from(self.etag());
+        let etag = HeaderValue::try_from(self.etag_of_response());
         let mut response = Response::new(Body::from(self.into_bytes()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));

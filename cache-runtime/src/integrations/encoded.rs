@@ -39,9 +39,9 @@ use crate::protocol::schema::{self, Schema};
 /// # Ok(()) }
 /// ```
 ///
-/// It is cheap to clone. With the feature `poem` it is a response with an `ETag` and
-/// `Cache-Control: no-cache`, which makes browsers revalidate before reuse;
-/// `cache_runtime::poem::NotModified` answers `If-None-Match`.
+/// It is cheap to clone. With the features `axum`, `actix` and `poem` it is a response of these
+/// frameworks with a weak `ETag` and `Cache-Control: no-cache`, which makes browsers revalidate
+/// before reuse; their cache layers answer `If-None-Match`.
 ///
 /// It is always JSON: with another `codec` in the attribute it is not stored. Stored bytes are not
 /// parsed. That they are the JSON of a `T` is ensured by the fingerprint of the type and its shape,
@@ -115,6 +115,14 @@ impl<T> Encoded<T> {
         self.shared
             .etag
             .get_or_init(|| format!("\"{:016x}\"", hash128(&[0; 16], &self.shared.json) as u64))
+    }
+
+    /// The tag as responses have it: weak, since a layer may compress the body and leave the tag
+    /// alone. RFC 9110 (8.8.3.3) wants a strong tag to differ then, and `If-None-Match` compares
+    /// weakly.
+    #[cfg(any(feature = "actix", feature = "axum", feature = "poem"))]
+    pub(crate) fn etag_of_response(&self) -> String {
+        format!("W/{}", self.etag())
     }
 
     /// Returns true if a client that sends this `If-None-Match` has the value already.

@@ -40,7 +40,7 @@ pub(crate) fn goes_with_not_modified(name: &str) -> bool {
 /// How many calls get a `Cache-Status` line of their own. Proxies accept a few KiB of headers, and
 /// clients a hundred lines.
 #[cfg(any(feature = "actix", feature = "poem", feature = "tower", test))]
-const SHOWN: usize = 16;
+pub(crate) const SHOWN: usize = 16;
 
 /// The headers that say what the cache did for a request: `Cache-Status` for each of the first
 /// cached calls and the number of further ones, and `Cache-Invalidation` for a write.
@@ -48,7 +48,7 @@ const SHOWN: usize = 16;
 pub(crate) fn headers(outcomes: &Outcomes) -> impl Iterator<Item = (&'static str, String)> {
     let calls = outcomes.iter().take(SHOWN);
     let calls = calls.map(|outcome| (CACHE_STATUS, outcome.cache_status()));
-    let more = outcomes.iter().count().saturating_sub(SHOWN);
+    let more = outcomes.len().saturating_sub(SHOWN) + outcomes.more();
     let more = (more > 0).then(|| {
         (
             CACHE_STATUS,

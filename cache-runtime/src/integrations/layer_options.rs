@@ -1,7 +1,15 @@
 //! The options that the layers of all frameworks share.
 
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
 use crate::cache::Cache;
-use crate::integrations::http::CACHE_STATUS;
+use crate::call::ambient::{self, AmbientId};
+use crate::call::memo;
+use crate::call::observe::{Outcomes, observe_first};
+use crate::integrations::http::{CACHE_STATUS, SHOWN};
+use crate::integrations::request_parts::RequestParts;
 
 /// What a layer does for each request.
 #[derive(Debug, Clone)]
@@ -12,6 +20,23 @@ pub(crate) struct LayerOptions {
     pub(crate) conditional: bool,
     /// Used instead of the process-wide cache.
     pub(crate) cache: Option<Cache>,
+    /// The values that are taken from each request and set around its calls.
+    keys: Vec<RequestKey>,
+}
+
+/// A value that is taken from each request.
+#[derive(Clone)]
+struct RequestKey {
+    name: String,
+    value: Arc<Value>,
+}
+
+type Value = dyn Fn(&RequestParts<'_>) -> Option<String> + Send + Sync;
+
+impl fmt::Debug for RequestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RequestKey").field(&self.name).finish()
+    }
 }
 
 impl Default for LayerOptions {
@@ -20,6 +45,7 @@ impl Default for LayerOptions {
             status: true,
             conditional: true,
             cache: None,
+            keys: Vec::new(),
         }
     }
 }
@@ -28,6 +54,44 @@ impl LayerOptions {
     /// Whether this header is written.
     pub(crate) fn writes(&self, name: &str) -> bool {
         self.status || name != CACHE_STATUS
+    }
+
+    pub(crate) fn add_key<V: ToString>(
+        &mut self,
+        name: String,
+        value: impl Fn(&RequestParts<'_>) -> Option<V> + Send + Sync + 'static,
+    ) {
+        let value = move |request: &RequestParts<'_>| value(request).map(|it| it.to_string());
+        let value = Arc::new(value);
+        self.keys.push(RequestKey { name, value });
+    }
+
+    /// The values of a request, and all that is set around it already.
+    pub(crate) fn values(&self, request: &RequestParts<'_>) -> Option<AmbientId> {
+        let known = self.keys.iter().filter_map(|key| {
+            let value = (key.value)(request)?;
+            Some((key.name.clone(), value))
+        });
+        let known: Vec<_> = known.collect();
+        if known.is_empty() {
+            return ambient::current();
+        }
+        let hash_key = match &self.cache {
+            Some(cache) => cache.hash_key(),
+            None => crate::cache::cache().hash_key(),
+        };
+        ambient::with_all(known, &hash_key)
+    }
+
+    /// Runs what answers a request, with its values around it.
+    pub(crate) fn answered<F: Future>(
+        &self,
+        values: Option<AmbientId>,
+        answer: F,
+    ) -> impl Future<Output = (F::Output, Outcomes)> + use<F> {
+        let shown = if self.status { SHOWN } else { 0 };
+        let answer = ambient::around(values, memo::request(false, answer));
+        observe_first(shown, answer)
     }
 }
 
@@ -52,6 +116,27 @@ macro_rules! option_methods {
             #[must_use]
             pub fn conditional(mut self, is_answered: bool) -> Self {
                 self.options.conditional = is_answered;
+                self
+            }
+
+            /// Sets a value that is taken from each request around its calls, for the keys that
+            /// contain it: a tenant, a locale. It is [`Cache::with_key`](crate::Cache::with_key) for
+            /// a whole service. `None` sets nothing: then functions whose keys need the value run
+            /// without the cache.
+            ///
+            /// Take the value only from what was authenticated. A client that may choose its tenant
+            /// reads the data of all.
+            ///
+            /// ```ignore
+            /// layer.with_key("tenant", |request| request.extension::<User>().map(|it| it.tenant))
+            /// ```
+            #[must_use]
+            pub fn with_key<V: ToString>(
+                mut self,
+                name: impl Into<String>,
+                value: impl Fn(&crate::RequestParts<'_>) -> Option<V> + Send + Sync + 'static,
+            ) -> Self {
+                self.options.add_key(name.into(), value);
                 self
             }
 

@@ -21,6 +21,8 @@ mod http;
 mod layer_options;
 #[cfg(feature = "poem")]
 pub mod poem;
+#[cfg(any(feature = "actix", feature = "poem", feature = "tower"))]
+pub(crate) mod request_parts;
 pub(crate) mod settled;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;

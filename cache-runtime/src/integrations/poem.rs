@@ -8,11 +8,10 @@ use poem::http::header::{
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 
-use crate::call::memo;
-use crate::call::observe::observe;
 use crate::integrations::encoded::Encoded;
 use crate::integrations::http::{self, JSON, REVALIDATE};
 use crate::integrations::layer_options::{LayerOptions, option_methods};
+use crate::integrations::request_parts::RequestParts;
 
 /// The stored JSON with its `ETag` and `Cache-Control: no-cache`: clients must revalidate before
 /// they reuse it, because an invalidation does not reach a browser.
@@ -21,7 +20,7 @@ impl<T> IntoResponse for Encoded<T> {
         Response::builder()
             .header(CONTENT_TYPE, HeaderValue::from_static(JSON))
             .header(CACHE_CONTROL, HeaderValue::from_static(REVALIDATE))
-            .header(ETAG, self.etag())
+            .header(ETAG, self.etag_of_response())
             .body(self.into_bytes())
     }
 }
@@ -118,8 +117,18 @@ fn unless_known(method: &Method, known: &[HeaderValue], response: Response) -> R
     instead
 }
 
+fn with_headers(mut response: Response, headers: Vec<(HeaderName, HeaderValue)>) -> Response {
+    for (name, value) in headers {
+        response.headers_mut().append(name, value);
+    }
+    response
+}
+
 /// Writes into each response what the cache did for it, and answers conditional requests. The
 /// headers are those of `cache_runtime::tower::CacheLayer`.
+///
+/// An error of the endpoint gets the headers too: it becomes the response that it stands for. So
+/// `catch_error` for an error's type belongs inside of this middleware.
 ///
 /// ```
 /// use cache_runtime::Encoded;
@@ -164,25 +173,32 @@ impl<E: Endpoint> Endpoint for CacheEndpoint<E> {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let (method, known) = (request.method().clone(), known_tags(&request));
-        let answer = async {
-            self.endpoint
-                .call(request)
-                .await
-                .map(IntoResponse::into_response)
-        };
+        let values = self.options.values(&RequestParts::of_poem(&request));
+        // Boxed, because each layer around it would hold a copy of what may be large.
+        let answer = Box::pin(async {
+            let answer = self.endpoint.call(request).await;
+            answer.map(IntoResponse::into_response)
+        });
         let (response, outcomes) = match &self.options.cache {
-            Some(cache) => observe(cache.scope(memo::request(false, answer))).await,
-            None => observe(memo::request(false, answer)).await,
+            Some(cache) => self.options.answered(values, cache.scope(answer)).await,
+            None => self.options.answered(values, answer).await,
         };
-        let mut response = response?;
-        for (name, value) in http::headers(&outcomes) {
-            if self.options.writes(name)
-                && let Ok(value) = HeaderValue::try_from(value)
-            {
-                let name = HeaderName::from_static(name);
-                response.headers_mut().append(name, value);
+        let headers: Vec<_> = http::headers(&outcomes)
+            .filter(|(name, _)| self.options.writes(name))
+            .filter_map(|(name, value)| {
+                let value = HeaderValue::try_from(value).ok()?;
+                Some((HeaderName::from_static(name), value))
+            })
+            .collect();
+        let response = match response {
+            Ok(response) => with_headers(response, headers),
+            // It stays an error, for the middleware around this one.
+            Err(error) if !headers.is_empty() => {
+                let response = with_headers(error.into_response(), headers);
+                return Err(poem::Error::from_response(response));
             }
-        }
+            Err(error) => return Err(error),
+        };
         Ok(match self.options.conditional {
             true => unless_known(&method, &known, response),
             false => response,

@@ -8,10 +8,10 @@ use ::http::{HeaderName, Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::call::memo;
-use crate::call::observe::observe;
+use crate::call::ambient;
 use crate::integrations::http;
 use crate::integrations::layer_options::{LayerOptions, option_methods};
+use crate::integrations::request_parts::RequestParts;
 
 /// Writes into each response what the cache did for it, and answers conditional requests.
 ///
@@ -89,16 +89,21 @@ where
             false => Vec::new(),
         };
         let options = self.options.clone();
+        let values = options.values(&RequestParts::of_tower(&request));
         // A handler may do work when it is called, before its future is polled.
         let answer: Pin<Box<dyn Future<Output = _> + Send>> = match &options.cache {
             Some(cache) => {
-                let answer = cache.scope_now(|| self.inner.call(request));
+                let call = || cache.scope_now(|| self.inner.call(request));
+                let answer = ambient::around_now(values.as_ref(), call);
                 Box::pin(cache.scope(answer))
             }
-            None => Box::pin(self.inner.call(request)),
+            None => {
+                let call = || self.inner.call(request);
+                Box::pin(ambient::around_now(values.as_ref(), call))
+            }
         };
         Box::pin(async move {
-            let (response, outcomes) = observe(memo::request(false, answer)).await;
+            let (response, outcomes) = options.answered(values, answer).await;
             let mut response = response?;
             for (name, value) in http::headers(&outcomes) {
                 if options.writes(name)

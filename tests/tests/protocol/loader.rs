@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cache_runtime::{Acknowledgement, Loader, bypass};
-use futures_util::poll;
+use cache_runtime::testing::TestCache;
+use cache_runtime::{Acknowledgement, CacheConfig, Loader, bypass};
+use futures_util::stream::{self, StreamExt as _};
+use futures_util::{future, poll};
 
 use crate::shop::{DbError, Fault, Gate, Shop, User};
-use crate::{Pair, over_each_store};
+use crate::{Pair, bounded, over_each_store};
 
 over_each_store! {
     loads_of_one_moment_are_one_batch;
@@ -234,7 +237,7 @@ async fn a_batch_is_bounded(pair: Pair) {
     let shop = Shop::new(&pair.a);
     let loader = loader!(shop).max_batch(2);
     let ids = [1, 2, 3, 11, 12];
-    let loads = async { futures_util::future::join_all(ids.map(|id| loader.load(id))).await };
+    let loads = async { future::join_all(ids.map(|id| loader.load(id))).await };
     let loaded = pair.a.request(loads).await;
     let there: Vec<_> = loaded
         .into_iter()
@@ -247,4 +250,82 @@ async fn a_batch_is_bounded(pair: Pair) {
         sizes.len() == 3 && sizes.iter().all(|size| *size <= 2),
         "{sizes:?}"
     );
+}
+
+/// A load that was begun and is kept, but not polled: by `select!`.
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_is_not_polled_holds_up_nobody() {
+    let shop = Shop::new(&TestCache::decoded(CacheConfig::default()));
+    let loader = loader!(shop);
+    let request = async {
+        let mut first = Box::pin(loader.load(1));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("it waits for others"),
+            () = future::ready(()) => {}
+        }
+        assert_eq!(name(&loader.load(2).await), "user 2");
+        assert_eq!(name(&first.await), "user 1");
+    };
+    bounded(Box::pin(shop.cache.request(request))).await;
+}
+
+/// The same by a stream whose consumer calls the loader itself.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_not_polled_holds_up_nobody() {
+    let shop = Shop::new(&TestCache::decoded(CacheConfig::default()));
+    let loader = loader!(shop);
+    let request = async {
+        let loads = stream::iter([1, 2]).map(|id| loader.load(id));
+        let mut loads = Box::pin(loads.buffer_unordered(2));
+        assert!(poll!(loads.next()).is_pending());
+        assert_eq!(name(&loader.load(3).await), "user 3");
+        while loads.next().await.is_some() {}
+    };
+    bounded(Box::pin(shop.cache.request(request))).await;
+}
+
+/// Its load has begun, and is not polled any more.
+#[tokio::test(start_paused = true)]
+async fn a_load_that_stands_still_is_left() {
+    let shop = Shop::new(&TestCache::decoded(CacheConfig::default()));
+    let gate = Gate::new();
+    let slow = shop.with_read_gate(&gate);
+    let loader = loader!(slow);
+    let request = async {
+        let mut first = Box::pin(loader.load(1));
+        let mut second = Box::pin(loader.load(2));
+        assert!(poll!(&mut first).is_pending());
+        assert!(poll!(&mut second).is_pending());
+        tokio::select! {
+            _ = &mut first => panic!("the gate is closed"),
+            () = gate.arrival() => {}
+        }
+        // One for the load that stands still, which has come first.
+        gate.open();
+        gate.open();
+        assert_eq!(name(&second.await), "user 2");
+        assert_eq!(name(&first.await), "user 1");
+        assert_eq!(batches(&shop), [vec![1, 2], vec![2]]);
+    };
+    bounded(Box::pin(shop.cache.request(request))).await;
+}
+
+/// A load that takes long is not left: nothing is loaded twice.
+#[tokio::test(start_paused = true)]
+async fn a_slow_load_is_waited_for() {
+    let shop = Shop::new(&TestCache::decoded(CacheConfig::default()));
+    let loader = Loader::new(|ids: Vec<i64>| {
+        let shop = &shop;
+        async move {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            shop.get_many(&ids).await as Rows
+        }
+    });
+    let request = async {
+        let (one, two) = tokio::join!(loader.load(1), loader.load(2));
+        assert_eq!((name(&one), name(&two)), ("user 1", "user 2"));
+        assert_eq!(batches(&shop), [[1, 2]]);
+    };
+    bounded(Box::pin(shop.cache.request(request))).await;
 }

@@ -19,11 +19,14 @@ mod outage;
 mod oversized;
 mod parts;
 mod paused;
+mod places;
 mod reconnect;
 mod redis;
+mod requests;
 mod restless;
 mod shop;
 mod switches;
+mod tenants;
 mod transactions;
 mod writes;
 

@@ -40,8 +40,7 @@ impl Call {
                     Some(value) => Ok(value),
                     None => {
                         // Boxed, so that a call that waits for a load does not hold memory for it.
-                        Box::pin(load.enter()).await;
-                        Err(load)
+                        Box::pin(load.enter()).await.ok_or(load)
                     }
                 },
             };
@@ -136,6 +135,10 @@ impl Call {
             },
             Queued::Alone => LoadRole::Alone,
         };
-        Answer::Run(Load::new(Arc::clone(&self), part, fallback))
+        let load = Load::new(Arc::clone(&self), part, fallback);
+        Answer::Run(match bypass {
+            BypassReason::WaitLimit => load.looks_again(),
+            _ => load,
+        })
     }
 }

@@ -39,8 +39,9 @@ use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::returns::{Gathered, Kind};
 use crate::call::scope::{self, Mode};
 use crate::call::transaction;
-use crate::coalesce::bulkhead::Place;
+use crate::coalesce::bulkhead::{Bulkhead, Place};
 use crate::coalesce::single_flight::LoadResult;
+use crate::coalesce::waits::{Noted, Wait};
 use crate::engine::Handle;
 use crate::key::KeyPart;
 use crate::local::ReadToken;
@@ -193,7 +194,7 @@ where
     let mut checks: Checks<'_, K, R::Value> = Vec::new();
     for (answered @ (id, call), answer) in calls.iter().zip(answers) {
         match answer {
-            Answer::Found(value, _) => {
+            Answer::Found(value, ..) => {
                 match call.draw() {
                     Some(draw) => checks.push((answered, value, draw)),
                     None => found.extend(value.map(|value| (id.clone(), value))),
@@ -226,12 +227,19 @@ where
         let mut keep_alive = calls.first().map_or_else(KeepAlive::default, |(_, first)| {
             let keys: Vec<_> = calls.iter().map(|(_, call)| call.own.key.clone()).collect();
             let leases: Vec<_> = permits.iter().map(Permit::token).collect();
-            KeepAlive::new(Frame::load(&first.cache, keys, leases), None).within(load_span(first))
+            let frame = Frame::load(&first.cache, first.loads(keys, leases));
+            KeepAlive::new(frame, None).within(load_span(first))
         });
-        let _place = match (place, bulkhead) {
-            (None, Some(bulkhead)) => Some(bulkhead.enter().await),
+        let place = match (place, bulkhead) {
+            (None, Some(bulkhead)) => {
+                Some(Box::pin(wait_for_place(calls, &permits, bulkhead)).await)
+            }
             (place, _) => place,
         };
+        if let Some(place) = &place {
+            keep_alive.holds_place(place.function());
+        }
+        let _noted = place.as_ref().map(|place| noted(calls, place));
         if let (Some(_), Some((_, first))) = (permits.first(), calls.first())
             && let Some(window) = first.open_window().await
         {
@@ -252,7 +260,7 @@ where
         };
         let mut returned = kept_alive.await;
         drop(loading);
-        let is_private = keep_alive.has_seen_own_write();
+        let is_private = keep_alive.is_private();
         if let Some((_, first)) = calls.first() {
             first.loaded_for(began.elapsed(), returned.has_failed());
         }
@@ -292,6 +300,40 @@ where
     returned
 }
 
+/// Waits for a permit of `max_loads`, unless a load that holds one waits for this one.
+async fn wait_for_place<K>(
+    calls: &[(K, Call)],
+    permits: &[Permit],
+    bulkhead: Arc<Bulkhead>,
+) -> Place {
+    let _noted = match calls.first() {
+        Some((_, first)) => {
+            let mut loads = enclosing::keys(&first.cache);
+            loads.extend(calls.iter().map(|(_, call)| call.own.key.clone()));
+            match first.cache.waits.wait(loads, &bulkhead.name()) {
+                Wait::Fine(noted) => noted,
+                Wait::Circular => return bulkhead.beyond(),
+            }
+        }
+        None => None,
+    };
+    permits.iter().for_each(|it| it.leader.queues(true));
+    let place = bulkhead.enter().await;
+    permits.iter().for_each(|it| it.leader.queues(false));
+    place
+}
+
+/// Loads that wait for the permit wait for these loads.
+fn noted<K>(calls: &[(K, Call)], place: &Place) -> Vec<Noted> {
+    let waits = calls.iter().filter_map(|(_, call)| {
+        match call.cache.waits.wait(vec![place.name()], &call.own.key) {
+            Wait::Fine(noted) => noted,
+            Wait::Circular => None,
+        }
+    });
+    waits.collect()
+}
+
 /// Hits that are to be checked; `None` is an absence.
 type Checks<'c, K, V> = Vec<(&'c (K, Call), Option<Arc<V>>, Draw)>;
 
@@ -322,7 +364,7 @@ fn many_keys() -> Error {
 /// What to do about one id of a batch.
 enum Answer<V> {
     /// A value, or an absence.
-    Found(Option<Arc<V>>, Tier),
+    Found(Option<Arc<V>>, Tier, Duration),
     /// Load the value, and store it under this lease.
     Load(Permit),
     /// Load the value, and store nothing.
@@ -340,16 +382,14 @@ enum Tier {
 impl<V> Answer<V> {
     fn tier(&self) -> Tier {
         match self {
-            Self::Found(_, tier) => *tier,
+            Self::Found(_, tier, _) => *tier,
             Self::Load(_) | Self::Bypass(_) => Tier::Store,
         }
     }
 
     fn status(&self) -> Status {
         match self {
-            Self::Found(..) => Status::Hit {
-                ttl: Duration::ZERO,
-            },
+            Self::Found(_, _, ttl) => Status::Hit { ttl: *ttl },
             // Updated once it is known whether the value was stored.
             Self::Load(_) => Status::Miss {
                 stored: false,
@@ -478,7 +518,7 @@ async fn first_look<V: crate::Cacheable, K>(
     // Local entries first: only the other ids are read from the store.
     let copies = calls.iter().map(|(_, call)| call.find::<V>());
     let mut answers: Vec<Option<Answer<V>>> = copies
-        .map(|copy| copy.map(|(value, _)| Answer::Found(value, Tier::Local)))
+        .map(|copy| copy.map(|(value, ttl)| Answer::Found(value, Tier::Local, ttl)))
         .collect();
     let places = answers.iter().zip(calls);
     let asked = places.filter_map(|(answer, (_, call))| answer.is_none().then_some(call));
@@ -635,11 +675,11 @@ fn judged<V: crate::Cacheable>(
             match (hit.content, value_of::<V>(hit.codec, &hit.payload)) {
                 (Content::Absence, _) => {
                     call.keep::<V>(&hit, None, read_token);
-                    Ok(Some(Answer::Found(None, Tier::Store)))
+                    Ok(Some(Answer::Found(None, Tier::Store, hit.ttl)))
                 }
                 (_, Some(value)) => {
                     call.keep(&hit, Some(&value), read_token);
-                    Ok(Some(Answer::Found(Some(value), Tier::Store)))
+                    Ok(Some(Answer::Found(Some(value), Tier::Store, hit.ttl)))
                 }
                 (_, None) => {
                     reader.reject(hit.header);
@@ -735,19 +775,19 @@ async fn action<V: crate::Cacheable>(reader: &mut Reader<'_>) -> Answer<V> {
         match reader.next_action().await {
             Action::Hit(hit) if hit.content == Content::Absence => {
                 reader.found(&hit, || Some(LoadResult::Absence));
-                break Answer::Found(None, Tier::Store);
+                break Answer::Found(None, Tier::Store, hit.ttl);
             }
             Action::Hit(hit) => match value_of::<V>(hit.codec, &hit.payload) {
                 Some(value) => {
                     if tells {
                         reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
                     }
-                    break Answer::Found(Some(value), Tier::Store);
+                    break Answer::Found(Some(value), Tier::Store, hit.ttl);
                 }
                 None => reader.reject(hit.header),
             },
             Action::Stale(hit, _) => match value_of::<V>(hit.codec, &hit.payload) {
-                Some(value) => break Answer::Found(Some(value), Tier::Store),
+                Some(value) => break Answer::Found(Some(value), Tier::Store, hit.ttl),
                 None => reader.reject(hit.header),
             },
             other => break settled(other),
@@ -763,9 +803,9 @@ fn settled<V: crate::Cacheable>(action: Action) -> Answer<V> {
     match action {
         Action::Lead(permit) => Answer::Load(permit),
         Action::Bypass(reason) => Answer::Bypass(reason),
-        Action::Joined(LoadResult::Absence) => Answer::Found(None, Tier::Store),
+        Action::Joined(LoadResult::Absence) => Answer::Found(None, Tier::Store, Duration::MAX),
         Action::Joined(LoadResult::Value(value)) => match value.downcast() {
-            Ok(value) => Answer::Found(Some(value), Tier::Store),
+            Ok(value) => Answer::Found(Some(value), Tier::Store, Duration::MAX),
             Err(_) => Answer::Bypass(BypassReason::OtherType),
         },
         Action::Joined(LoadResult::Failure) => Answer::Bypass(BypassReason::LoadFailed),
@@ -860,6 +900,18 @@ fn report<K>(calls: &[(K, Call)], statuses: &[(Status, Tier)]) {
         .or_else(|| statuses.iter().find(|status| !is_hit(status)))
         .or_else(|| statuses.iter().find(|(_, tier)| *tier == Tier::Store))
         .unwrap_or(best);
+    let status = match status {
+        // All are hits: as long as the first of them lasts.
+        Status::Hit { .. } => {
+            let ttls = statuses.iter().filter_map(|(status, _)| match status {
+                Status::Hit { ttl } => Some(*ttl),
+                _ => None,
+            });
+            let ttl = ttls.min().unwrap_or(Duration::MAX);
+            &Status::Hit { ttl }
+        }
+        other => other,
+    };
     let key = || {
         let keys: Vec<&str> = calls
             .iter()

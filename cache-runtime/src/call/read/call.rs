@@ -16,7 +16,9 @@ use super::known::{Known, Window};
 use super::local_options::Copies;
 use super::timing::{self, Timing};
 use crate::base::error::Error;
+use crate::base::nonce::Nonce;
 use crate::base::policy::{Grace, TtlRequest};
+use crate::call::enclosing::{self, Loads};
 use crate::call::log;
 use crate::call::observe::{self, BypassReason, Outcome, StaleReason, Status};
 use crate::call::returns::{Loaded, Returns};
@@ -52,6 +54,9 @@ pub(crate) struct Call {
     pub(super) copies: Copies,
     pub(super) context: Option<LoadContext>,
     pub(super) extras: Vec<Dependency>,
+    /// The names of the values that are set around the call and that the function adds to its key,
+    /// besides those of its resource.
+    pub(super) included: Box<[Box<str>]>,
     pub(super) codec: CodecId,
     pub(super) version: u32,
     /// The limit on loads of the function that run at a time; 0 for none.
@@ -107,6 +112,7 @@ impl Call {
             copies: Copies::default(),
             context: None,
             extras: key.extras().to_vec(),
+            included: Box::default(),
             codec: CodecId::default(),
             version: key.type_version() ^ by_hand,
             max_loads: 0,
@@ -115,6 +121,30 @@ impl Call {
             timing: Timing::default(),
             audit: None,
             audited: None,
+        }
+    }
+
+    /// What a load makes that makes these entries, among them this call's.
+    pub(super) fn loads(
+        &self,
+        keys: impl Into<Box<[String]>>,
+        leases: impl Into<Box<[Nonce]>>,
+    ) -> Loads {
+        let ambient = ambient::current();
+        // If nothing is set around the call, nothing can be missing in its key.
+        let contexts = match ambient {
+            Some(_) => {
+                let of_resource = self.resource.contexts.iter();
+                of_resource.chain(&self.included).cloned().collect()
+            }
+            None => Box::default(),
+        };
+        Loads {
+            keys: keys.into(),
+            leases: leases.into(),
+            contexts,
+            ambient,
+            site: self.site,
         }
     }
 
@@ -296,6 +326,7 @@ fn add_contexts(key: &mut String, resource: &Resource) -> Option<BypassReason> {
     }
     match ambient::front(&resource.contexts) {
         Ok(front) => {
+            enclosing::uses_contexts(resource.contexts.iter().map(|name| &**name));
             key.insert_str(start.min(key.len()), &front);
             None
         }

@@ -20,7 +20,9 @@ where
     R: Returns<S>,
     U: Unless<R::Value>,
 {
-    load.enter().await;
+    if let Some(value) = load.enter().await {
+        return (value, None);
+    }
     let watched = KeptAlive {
         body: pin!(body),
         keep_alive: load.keep_alive(),

@@ -116,7 +116,11 @@ impl Call {
 
     fn run_alone<R>(self: Arc<Self>, reason: BypassReason) -> Answer<R> {
         self.answered(Status::Bypass(reason));
-        Answer::Run(Load::new(self, LoadRole::Alone, None))
+        let load = Load::new(self, LoadRole::Alone, None);
+        Answer::Run(match reason {
+            BypassReason::WaitLimit => load.looks_again(),
+            _ => load,
+        })
     }
 
     fn barred_here(&self) -> Option<BypassReason> {

@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use super::audit::{Compared, answer, compare};
 use super::audited::Audited;
-use super::call::load_result;
-use super::hit::Fallback;
+use super::call::{load_result, restore};
+use super::hit::{Fallback, Hit};
 use super::learnt::NamedLoad;
 use super::new_entry::NewEntry;
 use super::permit::Permit;
 use super::report::load_span;
 use super::{Call, Unless};
+use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant};
 use crate::base::mutation;
+use crate::base::nonce::Nonce;
 use crate::call::enclosing::{self, Frame};
 use crate::call::keep_alive::{KeepAlive, KeptAlive, Step};
 use crate::call::observe::{StaleReason, Status};
@@ -56,6 +58,10 @@ pub(super) struct Load {
     keep_alive: KeepAlive,
     /// The permit of `max_loads`, and its node in the wait-for graph.
     place: Option<(Place, Option<Noted>)>,
+    /// Its node in the wait-for graph, if that is not its key.
+    node: Option<String>,
+    /// Whether another caller may have stored the value while this one waits for a permit.
+    looks_again: bool,
     began: Instant,
     /// Counted once the body may run.
     counted: Option<Loading>,
@@ -80,13 +86,24 @@ impl Load {
             LoadRole::Runner(_) | LoadRole::InProcess(_) | LoadRole::Alone => None,
         };
         let leases: Vec<_> = lease.into_iter().collect();
-        let frame = Frame::load(&call.cache, [call.own.key.clone()], leases);
+        let mut keys = vec![call.own.key.clone()];
+        // Nobody waits for a load that is shared with nobody. So it is no part of what its key
+        // stands for in the wait-for graph, and another load of the key may hold a permit.
+        let is_alone = matches!(part, LoadRole::Alone) && call.max_loads > 0;
+        if is_alone {
+            keys.push(format!(" load {}", Nonce::fresh()));
+        }
+        let node = keys.last().filter(|_| is_alone).cloned();
+        let loads = call.loads(keys, leases);
+        let frame = Frame::load(&call.cache, loads);
         Box::new(Self {
             call,
             part,
             fallback,
             keep_alive: KeepAlive::new(frame, renewal).within(span),
             place: None,
+            node,
+            looks_again: false,
             began: clock::now(),
             counted: None,
             audited: None,
@@ -111,12 +128,25 @@ impl Load {
         self.call.fall_back(*fallback, StaleReason::LoadsBusy)
     }
 
-    /// Waits until the body may run.
-    pub(super) async fn enter(&mut self) {
+    /// Another caller was loading the entry for longer than the wait limit. If this one has to wait
+    /// for a permit as well, the value may be there by then.
+    pub(super) fn looks_again(mut self: Box<Self>) -> Box<Self> {
+        self.looks_again = true;
+        self
+    }
+
+    /// Waits until the body may run. Returns the value instead, if it has been stored meanwhile.
+    pub(super) async fn enter<R: Returns<S>, S>(&mut self) -> Option<R> {
         if self.place.is_none()
             && let Some(bulkhead) = self.call.bulkhead()
         {
             let place = self.wait_for_place(bulkhead).await;
+            if self.looks_again
+                && !mutation::is_active("waiters-for-a-place-load-anew")
+                && let Some(value) = self.call.stored_meanwhile().await
+            {
+                return Some(value);
+            }
             self.has(place);
         }
         // The time in the queue does not count as load time.
@@ -128,31 +158,46 @@ impl Load {
             }
         }
         self.counted = Some(Loading::new(self.call.resource.function()));
+        None
     }
 
     /// Waits for a permit, unless the load that holds it waits for this load.
     async fn wait_for_place(&mut self, bulkhead: Arc<Bulkhead>) -> Place {
-        let waits = &self.call.cache.waits;
-        let key = self.call.own.key.clone();
-        match waits.wait(vec![key], &bulkhead.name()) {
-            Wait::Fine(_noted) => {
-                let waiting = KeptAlive {
-                    body: std::pin::pin!(bulkhead.enter()),
-                    keep_alive: &mut self.keep_alive,
-                };
-                waiting.await
-            }
-            Wait::Circular => bulkhead.beyond(),
+        let cache = &self.call.cache;
+        let mut loads = enclosing::keys(cache);
+        loads.push(self.node().to_owned());
+        let Wait::Fine(_noted) = cache.waits.wait(loads, &bulkhead.name()) else {
+            return bulkhead.beyond();
+        };
+        self.queues(true);
+        let waiting = KeptAlive {
+            body: std::pin::pin!(bulkhead.enter()),
+            keep_alive: &mut self.keep_alive,
+        };
+        let place = waiting.await;
+        self.queues(false);
+        place
+    }
+
+    fn node(&self) -> &str {
+        self.node.as_ref().unwrap_or(&self.call.own.key)
+    }
+
+    /// Tells those who wait for this load whether it waits for a permit.
+    fn queues(&self, is_queued: bool) {
+        if let LoadRole::Leader(permit) = &self.part {
+            permit.leader.queues(is_queued);
         }
     }
 
     /// Takes a permit: loads that wait for it wait for this load.
     fn has(&mut self, place: Place) {
         let waits = &self.call.cache.waits;
-        let noted = match waits.wait(vec![place.name()], &self.call.own.key) {
+        let noted = match waits.wait(vec![place.name()], self.node()) {
             Wait::Fine(noted) => noted,
             Wait::Circular => None,
         };
+        self.keep_alive.holds_place(place.function());
         self.place = Some((place, noted));
     }
 
@@ -199,11 +244,12 @@ impl Load {
         load.place = None;
         let (mut is_kept, mut named) = (None, None);
         let call = Arc::clone(&load.call);
-        let is_private = load.keep_alive.has_seen_own_write();
+        let is_private = load.keep_alive.is_private();
         let audited = load.audited.take();
         let compared = audited.map(|it| compare::<R, S>(it, &call, returned));
         let new_entry = match std::mem::replace(&mut load.part, LoadRole::Alone) {
-            // It may be of what is never committed: those who wait load by themselves.
+            // It may be of what is never committed, or another tenant's: those who wait load by
+            // themselves.
             LoadRole::Leader(permit) if is_private => {
                 permit.leader.complete(|| Some(LoadResult::Failure));
                 load.part = LoadRole::Leader(permit);
@@ -242,7 +288,9 @@ impl Load {
         };
         let has_failed = matches!(returned.loaded(), Loaded::Failed);
         call.loaded_for(load.began.elapsed(), has_failed);
-        call.remember(returned);
+        if !is_private {
+            call.remember(returned);
+        }
         Completion {
             load,
             new_entry,
@@ -255,18 +303,43 @@ impl Load {
 }
 
 impl Call {
-    /// The bulkhead of the function, if it has one. A call inside another load does not wait for
-    /// it, since that load may hold one of its permits.
+    /// The bulkhead of the function, if it has one. A call inside a load that holds one of its
+    /// permits does not wait for another.
     pub(super) fn bulkhead(&self) -> Option<Arc<Bulkhead>> {
         let site = self.site.filter(|_| self.max_loads > 0)?;
         if mutation::is_active("loads-without-places") {
             return None;
         }
-        if enclosing::is_in_load(&self.cache) {
+        let function = std::ptr::from_ref(site).addr();
+        if enclosing::holds_place(&self.cache, function)
+            || (enclosing::is_in_load(&self.cache) && mutation::is_active("no-places-inside-loads"))
+        {
             return None;
         }
-        let function = std::ptr::from_ref(site).addr();
         Some(self.cache.bulkheads.of(function, self.max_loads))
+    }
+
+    /// The value, if it is there by now.
+    async fn stored_meanwhile<R: Returns<S>, S>(&self) -> Option<R> {
+        if self.is_kept_here_only() {
+            return match self.find::<R::Value>()? {
+                (Some(value), _) => Some(R::from_value(value)),
+                (None, _) => R::from_absence(),
+            };
+        }
+        let cache = &self.cache;
+        let is_pending = || cache.delivery.is_pending(self.probe());
+        if cache.is_closed() || self.is_behind().is_some() || is_pending() {
+            return None;
+        }
+        let mut budget = CallBudget::new(cache.config.command_budget);
+        let look = budget.spend(self.look_at_all()).await.ok()?;
+        // The entry may have listed further dependencies.
+        if is_pending() || enclosing::bars(cache, self.probe()).is_some() {
+            return None;
+        }
+        let hit = Hit::of(look, self.fingerprint::<R::Value>())?;
+        restore(hit.content, hit.codec, &hit.payload)
     }
 
     /// Keeps the loaded value in this process; returns whether it is kept.

@@ -19,6 +19,7 @@ use crate::auditor::Draw;
 use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::marks::Marks;
+use crate::base::mutation;
 use crate::base::policy::Grace;
 use crate::call::log;
 use crate::call::memo::{self, Recalled};
@@ -191,15 +192,18 @@ impl<'a> Begun<'a> {
         let Self::PreparedCall(cache, start) = self else {
             return None;
         };
+        let options = &start.options;
         // Inside a body only Redis may answer: its result may be stored for others, and a write
         // sees its own changes. Data that is read in an open transaction may never be committed.
-        let is_usual = start.options.problem.is_none()
-            && scope::mode() == Mode::Usual
-            && !scope::is_strict()
+        // What is `strict` is asked for each time.
+        let is_remembered = options.problem.is_none()
+            && (!options.copies.strict || mutation::is_active("strict-from-the-memo"))
+            && scope::mode() != Mode::Bypass
             && !enclosing::is_inside()
             && !transaction::is_open(cache);
+        let is_usual = is_remembered && scope::mode() == Mode::Usual && !scope::is_strict();
         match recalled {
-            Recalled::Answer(answer) if is_usual => {
+            Recalled::Answer(answer, _) if is_usual => {
                 let value = match answer {
                     Some(value) => value.downcast().ok().map(R::from_value)?,
                     None => R::from_absence()?,
@@ -209,10 +213,12 @@ impl<'a> Begun<'a> {
                     Some(function) => function.recalled.add_one(),
                     None => asking.resource.counters.hits.add_one(),
                 }
-                asking.record("request", Duration::ZERO);
+                asking.record("request", Duration::MAX);
                 Some(value)
             }
-            Recalled::Slot(slot) if is_usual => {
+            // A caller that asks anew gets a newer result, which replaces what is remembered: a
+            // request never goes back in time.
+            Recalled::Slot(slot) | Recalled::Answer(_, slot) if is_remembered => {
                 start.recalled = Recalled::Slot(slot);
                 None
             }

@@ -11,7 +11,7 @@ use super::{Call, all_deps};
 use crate::base::nonce::hash128;
 use crate::base::policy::{IntoTtl, MAX_TTL};
 use crate::call::observe::BypassReason;
-use crate::call::{ambient, tag};
+use crate::call::{ambient, enclosing, tag};
 use crate::engine::{Engine, Handle};
 use crate::key::{
     Argument, Dependency, EntryKind, Finding, IdForm, KeyPart, KeyWriter, RowOf, is_resource,
@@ -250,7 +250,12 @@ impl ReadPlan {
     /// Adds the value that is set around the call under this name to the key.
     pub fn include_context(&mut self, name: &str) -> &mut Self {
         let start = &mut *self.0;
-        match ambient::find(name) {
+        let found = ambient::find(name);
+        if matches!(found, ambient::Found::Text(_)) {
+            start.included.push(name.into());
+            enclosing::uses_contexts([name]);
+        }
+        match found {
             // Behind the id, where nothing else can be.
             ambient::Found::Text(text) if start.options.has_id => start.key.behind(&text),
             ambient::Found::Text(text) => {
@@ -434,6 +439,7 @@ impl ReadPlan {
                 copies: options.copies,
                 context: None,
                 extras: start.extras.clone(),
+                included: Box::default(),
                 codec: options.codec,
                 version,
                 max_loads: options.max_loads,

@@ -13,9 +13,9 @@ use super::{Call, all_deps};
 use crate::base::marks::Marks;
 use crate::base::nonce::hash128;
 use crate::base::policy::{Grace, TtlRequest};
-use crate::call::ambient;
 use crate::call::memo::Recalled;
 use crate::call::observe::BypassReason;
+use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
 use crate::key::{Dependency, EntryKind, Finding, IdForm, KeyError, KeyWriter};
 use crate::local::Found;
@@ -33,6 +33,8 @@ pub(super) struct PreparedCall {
     pub(super) key: KeyWriter,
     pub(super) options: ReadOptions,
     pub(super) extras: Vec<Dependency>,
+    /// The names of the values around the call that the function adds to its key.
+    pub(super) included: Vec<Box<str>>,
     /// The parts that are left out of the ids of a batch, by position.
     pub(super) left_out_of: Vec<(usize, Finding)>,
     /// What the request around the call remembers.
@@ -167,6 +169,7 @@ impl PreparedCall {
                 key: KeyWriter::default(),
                 options: ReadOptions::default(),
                 extras: Vec::new(),
+                included: Vec::new(),
                 left_out_of: Vec::new(),
                 recalled: Recalled::Nothing,
                 id: None,
@@ -225,6 +228,7 @@ impl PreparedCall {
     #[inline]
     pub(super) fn leave(mut self: Box<Self>) {
         self.extras.clear();
+        self.included.clear();
         if !matches!(self.recalled, Recalled::Nothing) {
             self.recalled = Recalled::Nothing;
         }
@@ -368,7 +372,10 @@ impl PreparedCall {
     #[cold]
     fn add_contexts(&mut self) {
         match ambient::front(&self.resource.contexts) {
-            Ok(front) => self.key.front(&front),
+            Ok(front) => {
+                enclosing::uses_contexts(self.resource.contexts.iter().map(|name| &**name));
+                self.key.front(&front);
+            }
             Err((name, found)) => {
                 let name = name.to_owned();
                 self.refuse_context(&name, found);
@@ -463,7 +470,7 @@ impl PreparedCall {
         drop(own);
         let memo = match std::mem::replace(&mut self.recalled, Recalled::Nothing) {
             Recalled::Slot(slot) => Some(Box::new(slot)),
-            Recalled::Nothing | Recalled::Answer(_) => None,
+            Recalled::Nothing | Recalled::Answer(..) => None,
         };
         if options.copies.in_process
             && options.kind() == EntryKind::Entity
@@ -492,6 +499,7 @@ impl PreparedCall {
             copies: options.copies,
             context: None,
             extras: std::mem::take(&mut self.extras),
+            included: std::mem::take(&mut self.included).into(),
             codec: options.codec,
             version: options.version,
             max_loads: options.max_loads,

@@ -10,6 +10,7 @@ use super::{Call, Permit};
 use crate::base::call_budget::CallBudget;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
+use crate::base::mutation;
 use crate::base::nonce::Nonce;
 use crate::call::observe::{BypassReason, StaleReason};
 use crate::call::scope::{self, Mode};
@@ -165,7 +166,7 @@ impl<'a> Reader<'a> {
     pub(crate) async fn next(&mut self) -> Action {
         // Data that is read in an open transaction may never be committed.
         if transaction::is_open(&self.call.cache)
-            && !crate::base::mutation::is_active("reads-cached-in-transactions")
+            && !mutation::is_active("reads-cached-in-transactions")
         {
             return Action::Bypass(BypassReason::Transaction);
         }
@@ -216,7 +217,7 @@ impl<'a> Reader<'a> {
                 }
                 continue;
             }
-            if crate::base::mutation::is_active("marked-after-the-read") {
+            if mutation::is_active("marked-after-the-read") {
                 self.read_token = call.read_token();
             }
             let step = match self.decide(look) {
@@ -318,7 +319,7 @@ impl<'a> Reader<'a> {
     /// Returns what a lookup means for this reader.
     pub(crate) fn classify(&mut self, look: Look) -> EntryState {
         self.fallback = None;
-        if look.intended.is_some() && !crate::base::mutation::is_active("intents-not-seen") {
+        if look.intended.is_some() && !mutation::is_active("intents-not-seen") {
             return EntryState::Bypass(BypassReason::Intended);
         }
         let (header, payload) = match look.found {
@@ -433,17 +434,17 @@ impl<'a> Reader<'a> {
     /// Returns true if the entry was not invalidated, is of the right type and did decode.
     fn is_live(&self, header: &Header, stamp: Stamp) -> bool {
         let (mut stamp, mut fingerprint) = (stamp, self.fingerprint);
-        if crate::base::mutation::is_active("stamp-not-compared") {
+        if mutation::is_active("stamp-not-compared") {
             stamp = header.stamp;
         }
-        if crate::base::mutation::is_active("type-not-compared") {
+        if mutation::is_active("type-not-compared") {
             fingerprint = header.fingerprint;
         }
         header.stays_under(stamp, fingerprint) && self.rejected.as_deref() != Some(header)
     }
 
     fn on_lease(&mut self, lease: Header, stamp: Stamp, now: Millis) -> LeaseDecision {
-        if lease.stamp != stamp && !crate::base::mutation::is_active("joined-by-key") {
+        if lease.stamp != stamp && !mutation::is_active("joined-by-key") {
             // The lease is dead, unless it was taken between the reads of the generations and of
             // the entry.
             if self.suspect == Some(lease.token) {
@@ -512,7 +513,7 @@ impl<'a> Reader<'a> {
         enclosing::is_inside()
             && enclosing::is_in_load(&self.call.cache)
             && self.asked_of != end_of(lease)
-            && !crate::base::mutation::is_active("circles-over-processes-waited-for")
+            && !mutation::is_active("circles-over-processes-waited-for")
     }
 
     /// Waits for the load under a lease, unless it waits for a load that this call is part of,
@@ -550,7 +551,11 @@ impl<'a> Reader<'a> {
     ) -> impl Future<Output = Option<Action>> + use<> {
         self.call_budget.renew();
         let counted = Waiting::new(self.call.resource.function());
-        waiter.wait(self.deadline()).map(move |waited| {
+        // A caller that has nothing else to serve would have to wait for a permit itself.
+        let in_turn = (self.call.max_loads > 0 && self.fallback.is_none())
+            .then_some(self.call.cache.config.wait)
+            .filter(|_| !mutation::is_active("waiters-for-a-place-load-anew"));
+        waiter.wait(self.deadline(), in_turn).map(move |waited| {
             drop((noted, counted));
             match waited {
                 // Errors are not shared: the waiters load themselves.
@@ -619,7 +624,7 @@ impl<'a> Reader<'a> {
     /// Enters the load gate, for callers that load without a lease.
     pub(crate) async fn queue(&mut self, reason: BypassReason) -> Queued {
         // The readers that wait for this one should enter the gate too.
-        if !crate::base::mutation::is_active("poller-keeps-who-waits-in-an-outage") {
+        if !mutation::is_active("poller-keeps-who-waits-in-an-outage") {
             self.stops_polling();
         }
         let mut limit = match reason {

@@ -129,7 +129,7 @@ impl Writing {
             },
             announced: guard.announced().zip(guard.withdrawal()),
         };
-        memo::forget();
+        let _writing = memo::writing();
         // Not earlier: if the author's code panics, the guard must still act.
         guard.state = State::Over;
         let cache = &guard.cache;
@@ -319,7 +319,7 @@ impl Drop for Guard {
                 }
             }
             State::Running => {
-                memo::forget();
+                let _writing = memo::writing();
                 let token = self
                     .announced
                     .map_or_else(Nonce::fresh, |announced| announced.token);

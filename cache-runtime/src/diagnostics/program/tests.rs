@@ -22,6 +22,24 @@ fn writes(words: &'static str) -> Site {
 }
 
 #[test]
+fn an_op_that_no_function_has_is_named() {
+    let sites = [
+        reads("rates:list"),
+        writes("rates, op list"),
+        writes("rates, op lits"),
+        writes("others, op list"),
+    ];
+    let config = CacheConfig::default().map(test_map(&sites));
+    let mut checkup = Checkup::default();
+    Program::of(&config).ops(&mut checkup);
+    let [advice] = &checkup.advice[..] else {
+        panic!("{checkup:?}")
+    };
+    assert_eq!(advice.kind, AdviceKind::NoSuchOp);
+    assert!(advice.text.ends_with("did you mean `list`?"), "{advice}");
+}
+
+#[test]
 fn what_is_kept_for_a_day_and_never_invalidated_is_named_with_its_setting() {
     let day = || CacheConfig::default().default_ttl(DAY);
     let short = CacheConfig::default;

@@ -25,7 +25,7 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// A function invalidates a resource or a tag that no cached function has.
+    /// A function invalidates a resource, an `op` or a tag that no cached function has.
     NeverCached,
     /// A function caches a resource for more than an hour, and nothing invalidates it.
     NeverInvalidated,
@@ -70,12 +70,48 @@ impl CacheMap {
     #[must_use]
     pub fn check(&self) -> Vec<Finding> {
         let mut findings = self.never_cached();
+        findings.extend(self.ops_never_cached());
         findings.extend(self.never_invalidated());
         findings.extend(self.two_claimants());
         findings.extend(self.id_types());
         findings.extend(self.not_stored());
         findings.extend(self.not_in_key());
         findings.sort_by(|a, b| (&a.place, a.kind).cmp(&(&b.place, b.kind)));
+        findings
+    }
+
+    /// The `ops(..)` of writers that no reader of the resource has. Where the program has no reader
+    /// of the resource at all, its ops are those of another program.
+    pub(crate) fn ops_never_cached(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for writer in &self.writers {
+            for target in writer
+                .targets
+                .iter()
+                .filter(|target| !target.ops.is_empty())
+            {
+                let name = &target.resource;
+                let readers = || self.readers.iter().filter(|it| it.resource == *name);
+                let ops: BTreeSet<&str> = readers().filter_map(Reader::op).collect();
+                if is_constant(name) || readers().next().is_none() {
+                    continue;
+                }
+                for op in target.ops.iter().filter(|op| !ops.contains(op.as_str())) {
+                    let fix = nearest(op, ops.iter().copied()).map_or_else(
+                        || "name one that is, or leave it out".to_owned(),
+                        |meant| format!("did you mean `{meant}`?"),
+                    );
+                    findings.push(Finding {
+                        kind: FindingKind::NeverCached,
+                        text: format!(
+                            "`{}` invalidates `op = \"{op}\"` of `{name}`, and no function caches that; {fix}",
+                            writer.function
+                        ),
+                        place: writer.place.clone(),
+                    });
+                }
+            }
+        }
         findings
     }
 
@@ -378,6 +414,32 @@ mod tests {
                 "`audit` invalidates `log`, and no function caches that; name one that is, or leave it out",
                 "`rename` invalidates `usres`, and no function caches that; did you mean `users`?",
                 "`rename` invalidates the tag `taem:{id}`, and no function caches that; did you mean `team:{}`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_slip_in_an_op_is_found() {
+        let found = found(&[
+            reads("get", "users:{id: i64}"),
+            reads("list", "users:list"),
+            reads("avatar", "users:avatar:{id: i64}"),
+            reads("pages", "users:filter:paginated"),
+            reads("row", "{R::RESOURCE}:all"),
+            writes(
+                "good",
+                "users:{id: i64}, op list, op avatar, op filter:paginated",
+            ),
+            writes("slip", "users, op lits"),
+            writes("part", "users, op filter"),
+            writes("generic", "{R::RESOURCE}, op anything"),
+        ]);
+        let texts: Vec<&str> = found.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "`part` invalidates `op = \"filter\"` of `users`, and no function caches that; name one that is, or leave it out",
+                "`slip` invalidates `op = \"lits\"` of `users`, and no function caches that; did you mean `list`?",
             ]
         );
     }

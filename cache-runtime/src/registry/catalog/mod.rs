@@ -283,6 +283,13 @@ impl Reader {
         self.key.starts_with('{') && !self.key.contains("}:")
     }
 
+    /// The name of its `op`; `None` for rows under their primary id.
+    pub(crate) fn op(&self) -> Option<&str> {
+        let end = self.key.find(":{").unwrap_or(self.key.len());
+        let op = self.key.get(..end).unwrap_or_default();
+        (!op.starts_with('{')).then_some(op)
+    }
+
     /// The name of its keys, without the parts that are known only at run time.
     fn claim(&self) -> String {
         format!("{}:{}", self.resource, blanked(&self.key))

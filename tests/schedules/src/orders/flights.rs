@@ -72,7 +72,7 @@ impl World {
                 }
                 (token, false) => match self.single_flight.join(token) {
                     None => yield_now().await,
-                    Some(waiter) => match waiter.wait(Instant::NEVER).await {
+                    Some(waiter) => match waiter.wait(Instant::NEVER, None).await {
                         WaitResult::LoadResult(LoadResult::Value(version)) => {
                             break *version.downcast_ref().expect("a version");
                         }

@@ -1,0 +1,322 @@
+//! What a request remembers beside a write of its own, and beside callers who ask anew.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cache_runtime::store::{
+    Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
+    Look, Matching, MemoryStore, Millis, Nonce, Probe, ServerFacts, Store,
+};
+use cache_runtime::testing::{Fault, TestCache};
+use cache_runtime::{Cache, Error, Status, cached, invalidates, observe, refresh};
+use futures_util::future::join;
+
+use crate::shop::Gate;
+use crate::{Pair, bounded, over_each_store, patient};
+
+over_each_store! {
+    what_is_strict_is_asked_for_each_time;
+    a_request_does_not_go_back_in_time;
+}
+
+struct Accounts {
+    cache: Cache,
+    loads: Arc<AtomicU32>,
+}
+
+impl Accounts {
+    fn new(cache: &Cache) -> Self {
+        Self {
+            cache: cache.clone(),
+            loads: Arc::default(),
+        }
+    }
+
+    fn load(&self) -> u32 {
+        self.loads.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    #[cached(resource = "accounts", cache = self.cache)]
+    async fn get(&self, id: i64) -> u32 {
+        let _ = id;
+        self.load()
+    }
+
+    #[cached(resource = "accounts", op = "balance", strict, cache = self.cache)]
+    async fn balance(&self, id: i64) -> u32 {
+        let _ = id;
+        self.load()
+    }
+
+    #[invalidates("accounts", id = id, cache = self.cache)]
+    async fn write(&self, id: i64) {
+        let _ = id;
+    }
+
+    /// Written by somebody else, of whom the request knows nothing.
+    async fn written_elsewhere(&self, cache: &Cache) {
+        let cache = cache.clone();
+        let write = async move { cache.invalidate_all("accounts").await };
+        let _ = tokio::spawn(write).await.expect("written");
+    }
+}
+
+async fn what_is_strict_is_asked_for_each_time(pair: Pair) {
+    let accounts = Accounts::new(&pair.a);
+    let request = async {
+        let first = accounts.balance(1).await;
+        assert_eq!(accounts.balance(1).await, first);
+        accounts.written_elsewhere(&pair.b).await;
+        assert_ne!(accounts.balance(1).await, first);
+    };
+    let ((), outcomes) = observe(pair.a.request(request)).await;
+    assert!(
+        outcomes.iter().all(|it| it.store != "request"),
+        "{outcomes:?}"
+    );
+}
+
+async fn a_request_does_not_go_back_in_time(pair: Pair) {
+    let accounts = Accounts::new(&pair.a);
+    let request = async {
+        let first = accounts.get(1).await;
+        let second = refresh(accounts.get(1)).await;
+        assert_ne!(first, second);
+        assert_eq!(accounts.get(1).await, second, "it has seen this already");
+        accounts.written_elsewhere(&pair.b).await;
+        assert_eq!(accounts.get(1).await, second, "it is remembered");
+        let third = pair.a.strict(accounts.get(1)).await;
+        assert_ne!(second, third);
+        let (last, outcomes) = observe(accounts.get(1)).await;
+        assert_eq!(last, third);
+        assert_eq!(outcomes[0].store, "request");
+        assert!(
+            outcomes[0]
+                .cache_status()
+                .starts_with("cache-runtime; hit; key="),
+            "no time is known: {outcomes:?}"
+        );
+    };
+    pair.a.request(request).await;
+}
+
+/// A store that holds invalidations at a gate.
+struct Held {
+    store: MemoryStore,
+    gate: Arc<Gate>,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+#[async_trait]
+impl Store for Held {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn form(&self) -> Form {
+        self.store.form()
+    }
+
+    async fn look(&self, probe: &Probe) -> Result<Look, Error> {
+        self.store.look(probe).await
+    }
+
+    async fn lease(&self, probe: &Probe, request: &LeaseRequest) -> Result<LeaseReply, Error> {
+        self.store.lease(probe, request).await
+    }
+
+    async fn renew(&self, key: &str, token: Nonce, length: Duration) -> Result<bool, Error> {
+        self.store.renew(key, token, length).await
+    }
+
+    async fn release(&self, key: &str, token: Nonce) -> Result<(), Error> {
+        self.store.release(key, token).await
+    }
+
+    async fn fill(&self, probe: &Probe, fill: Fill) -> Result<Filled, Error> {
+        self.store.fill(probe, fill).await
+    }
+
+    async fn intend(&self, intent: &Intent) -> Result<Intended, Error> {
+        self.store.intend(intent).await
+    }
+
+    async fn renew_intent(&self, intent: &Intent) -> Result<Intended, Error> {
+        self.store.renew_intent(intent).await
+    }
+
+    async fn prune(&self, probe: &Probe) -> Result<(), Error> {
+        self.store.prune(probe).await
+    }
+
+    async fn invalidate(&self, invalidation: &Invalidation) -> Result<Invalidated, Error> {
+        self.gate.pass().await;
+        self.store.invalidate(invalidation).await
+    }
+
+    async fn remove_matching(&self, matching: &Matching) -> Result<u64, Error> {
+        self.gate.pass().await;
+        self.store.remove_matching(matching).await
+    }
+
+    async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
+        self.gate.pass().await;
+        self.store.invalidate_namespace(namespace).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.store.ping().await
+    }
+
+    async fn facts(&self) -> Result<ServerFacts, Error> {
+        self.store.facts().await
+    }
+}
+
+/// A write of a request, and a read of it that finds the old entry, since the write is not
+/// acknowledged yet.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Function,
+    Transaction,
+    ByHand,
+    Delete,
+    Pattern,
+    Everything,
+}
+
+#[tokio::test]
+async fn what_is_read_before_a_write_is_acknowledged_is_not_remembered() {
+    for way in [
+        Way::Function,
+        Way::Transaction,
+        Way::ByHand,
+        Way::Delete,
+        Way::Pattern,
+        Way::Everything,
+    ] {
+        bounded(read_beside(way)).await;
+    }
+}
+
+async fn read_beside(way: Way) {
+    let gate = Gate::new();
+    let store = Held {
+        store: MemoryStore::new(16 << 20),
+        gate: Arc::clone(&gate),
+    };
+    let cache = Cache::with_store(patient(), Arc::new(store)).expect("a thread");
+    let accounts = Accounts::new(&cache);
+    let first = accounts.get(1).await;
+    let write = async {
+        match way {
+            Way::Function => accounts.write(1).await,
+            Way::Transaction => {
+                let block = async {
+                    accounts.write(1).await;
+                    Ok::<_, ()>(())
+                };
+                cache.after_commit(block).await.expect("committed");
+            }
+            Way::ByHand => drop(cache.invalidate("accounts", &1).await),
+            Way::Delete => drop(cache.delete("accounts:1").await),
+            Way::Pattern => drop(cache.invalidate_pattern("accounts:*").await),
+            Way::Everything => drop(cache.clear_all().await),
+        }
+    };
+    let read = async {
+        gate.arrival().await;
+        let old = accounts.get(1).await;
+        // Everything takes two steps.
+        gate.open();
+        gate.open();
+        old
+    };
+    let request = async {
+        let ((), old) = join(write, read).await;
+        assert_eq!(old, first, "{way:?}: the entry is still there");
+        assert_ne!(accounts.get(1).await, old, "{way:?}");
+    };
+    cache.request(request).await;
+}
+
+#[tokio::test]
+async fn what_is_read_before_a_write_is_dropped_is_not_remembered() {
+    bounded(async {
+        let gate = Gate::new();
+        let store = Held {
+            store: MemoryStore::new(16 << 20),
+            gate: Arc::clone(&gate),
+        };
+        let cache = Cache::with_store(patient(), Arc::new(store)).expect("a thread");
+        let accounts = Accounts::new(&cache);
+        let first = accounts.get(1).await;
+        let request = async {
+            let read = async {
+                gate.arrival().await;
+                accounts.get(1).await
+            };
+            let old = tokio::select! {
+                () = accounts.write(1) => panic!("the gate is closed"),
+                old = read => old,
+            };
+            assert_eq!(old, first, "the entry is still there");
+            assert_ne!(accounts.get(1).await, old);
+        };
+        cache.request(request).await;
+        gate.open();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_invalidation_says_what_became_of_it() {
+    let cache = TestCache::new();
+    let accounts = Accounts::new(&cache);
+    accounts.get(1).await;
+    for (fault, word) in [(None, "delivered"), (Some(Fault::Away), "pending")] {
+        if let Some(fault) = fault {
+            cache.fail(fault);
+        }
+        let said = |outcomes: cache_runtime::Outcomes| outcomes.cache_invalidation();
+        let (_, outcomes) = observe(cache.delete("accounts:1")).await;
+        assert_eq!(said(outcomes), Some(word));
+        let (_, outcomes) = observe(cache.clear_all()).await;
+        assert_eq!(said(outcomes), Some(word));
+        let (done, outcomes) = observe(cache.invalidate_pattern("accounts:*")).await;
+        // It is not kept for later.
+        let word = if done.is_ok() { "delivered" } else { "lost" };
+        assert_eq!(said(outcomes), Some(word));
+        assert_eq!(done.is_err(), fault.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_hits_says_how_long_they_last() {
+    struct Rows {
+        cache: Cache,
+    }
+    impl Rows {
+        #[cached(resource = "rows", batch = ids, ttl = 300, cache = self.cache)]
+        async fn many(&self, ids: &[i64]) -> std::collections::HashMap<i64, i64> {
+            ids.iter().map(|id| (*id, *id)).collect()
+        }
+    }
+    let pair = Pair::memory().await;
+    let rows = Rows { cache: pair.a };
+    rows.many(&[1, 2]).await;
+    let (_, outcomes) = observe(rows.many(&[1, 2])).await;
+    let Status::Hit { ttl } = outcomes[0].status else {
+        panic!("{outcomes:?}")
+    };
+    let limit = Duration::from_secs(200)..Duration::from_secs(301);
+    assert!(limit.contains(&ttl), "{ttl:?}");
+}
