@@ -4,6 +4,7 @@
     missing_docs,
     unreachable_pub,
     dead_code,
+    clippy::duplicate_mod,
     reason = "each example is a program of its own, whose `main` does not run here"
 )]
 
