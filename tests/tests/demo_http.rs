@@ -566,18 +566,13 @@ async fn a_list_that_the_client_has_is_not_sent_again(demo: &Demo) {
 async fn a_client_names_what_it_has_as_rfc_9110_lets_it(demo: &Demo) {
     let list = demo.get("/users?limit=5").await;
     let etag = list.headers["etag"].to_str().expect("text").to_owned();
-    let weak = format!("W/{etag}");
+    let strong = etag.strip_prefix("W/").expect("it is weak");
     let among = format!("\"a,b\", W/\"c\" , {etag}");
-    for known in [
-        &[weak.as_str()][..],
-        &[&among],
-        &["\"other\"", &etag],
-        &["*"],
-    ] {
+    for known in [&[strong][..], &[&among], &["\"other\"", &etag], &["*"]] {
         let answer = ask_again(demo, Method::GET, known).await;
         assert_eq!(answer.status(), 304, "{known:?}");
     }
-    let unquoted = etag.trim_matches('"');
+    let unquoted = strong.trim_matches('"');
     for unknown in ["\"other\"", "W/\"other\"", unquoted, "\"*\"", ""] {
         let answer = ask_again(demo, Method::GET, &[unknown]).await;
         assert_eq!(answer.status(), 200, "{unknown:?}");
