@@ -146,7 +146,7 @@ impl RedisCluster {
         let seeds = self
             .nodes
             .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port()));
+            .map(|node| format!("127.0.0.1:{}", node.service_port()));
         seeds.collect::<Vec<_>>().join(",")
     }
 

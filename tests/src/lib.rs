@@ -20,6 +20,7 @@ mod process;
 mod proxy;
 mod redis;
 mod sentinel;
+mod tls;
 mod wait;
 
 pub use cluster::RedisCluster;
@@ -31,4 +32,5 @@ pub use process::{Output, Process};
 pub use proxy::{Mode, Proxy};
 pub use redis::{RedisOptions, RedisServer};
 pub use sentinel::Sentinels;
+pub use tls::Certificate;
 pub use wait::{eventually, free_port};

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::process::{Output, Process, find_program};
+use crate::tls::Certificate;
 use crate::wait::{free_port, poll};
 
 const START: Duration = Duration::from_secs(20);
@@ -23,6 +24,7 @@ pub struct RedisOptions {
     password: Option<String>,
     config: Vec<String>,
     is_sentinel: bool,
+    tls: Option<Certificate>,
 }
 
 impl RedisOptions {
@@ -42,6 +44,17 @@ impl RedisOptions {
     pub fn config(mut self, line: &str) -> Self {
         self.config.push(line.to_owned());
         self
+    }
+
+    /// Listens for TLS as well, on a [port](RedisServer::service_port) of its own.
+    pub fn tls(mut self, certificate: &Certificate) -> Self {
+        self.tls = Some(certificate.clone());
+        self
+    }
+
+    /// What it shows to clients over TLS.
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
+        self.tls.as_ref()
     }
 
     /// Its password.
@@ -70,6 +83,7 @@ impl RedisOptions {
 pub struct RedisServer {
     process: Option<Process>,
     port: u16,
+    tls_port: Option<u16>,
     options: RedisOptions,
     directory: TempDir,
 }
@@ -94,6 +108,7 @@ impl RedisServer {
         let mut server = Self {
             process: None,
             port: 0,
+            tls_port: None,
             options,
             directory,
         };
@@ -105,6 +120,7 @@ impl RedisServer {
         let mut refusal = String::new();
         for _ in 0..attempts {
             server.port = server.options.port.unwrap_or_else(free_port);
+            server.tls_port = server.options.certificate().map(|_| free_port());
             match server.launch() {
                 Ok(()) => return server,
                 Err(lines) => refusal = lines,
@@ -116,6 +132,11 @@ impl RedisServer {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port for clients and other servers: that for TLS where it has one.
+    pub fn service_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     /// `redis://127.0.0.1:PORT/0`, with the password if there is one.
@@ -296,6 +317,9 @@ impl RedisServer {
                 .iter()
                 .map(|password| format!("requirepass {password}")),
         );
+        if let (Some(certificate), Some(port)) = (self.options.certificate(), self.tls_port) {
+            lines.extend(certificate.configuration(port));
+        }
         lines.extend(self.options.config.iter().cloned());
         lines.join("\n") + "\n"
     }

@@ -36,18 +36,21 @@ impl Sentinels {
         let replica = options
             .clone()
             .config("repl-diskless-sync-delay 0")
-            .config(&format!("replicaof 127.0.0.1 {}", primary.port()))
+            .config(&format!("replicaof 127.0.0.1 {}", primary.service_port()))
             .start();
         let name = Self::NAME;
         let sentinels = (0..3).map(|_| {
             let mut sentinel = RedisOptions::default()
                 .config(&format!(
                     "sentinel monitor {name} 127.0.0.1 {} 2",
-                    primary.port()
+                    primary.service_port()
                 ))
                 .config(&format!("sentinel down-after-milliseconds {name} 1000"))
                 .config(&format!("sentinel failover-timeout {name} 5000"))
                 .sentinel();
+            if let Some(certificate) = options.certificate() {
+                sentinel = sentinel.tls(certificate);
+            }
             if let Some(password) = options.password_of() {
                 sentinel = sentinel.config(&format!("sentinel auth-pass {name} {password}"));
             }
@@ -105,7 +108,7 @@ impl Sentinels {
         let addresses = self
             .sentinels
             .iter()
-            .map(|it| format!("127.0.0.1:{}", it.port()));
+            .map(|it| format!("127.0.0.1:{}", it.service_port()));
         addresses.collect::<Vec<_>>().join(",")
     }
 

@@ -51,7 +51,7 @@ pub(super) fn certificate_hint(text: &str) -> &'static str {
         "; if it is self-signed, name the server's own certificate in SSL_CERT_FILE, else that of the authority that has signed it"
     } else if text.contains("UnknownIssuer") {
         "; name the certificate of the authority that has signed it in SSL_CERT_FILE"
-    } else if text.contains("NotValidForName") {
+    } else if text.contains("NotValidForName") || text.contains("not valid for name") {
         "; connect by a name that is in the certificate, or make one with this name"
     } else {
         ""

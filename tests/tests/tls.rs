@@ -1,0 +1,158 @@
+//! TLS: to one server, a cluster and Sentinels, each with a certificate of its own authority.
+//!
+//! The trusted certificates are named by `SSL_CERT_FILE`, so each client is a process of its own: this
+//! executable, with one test.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use cache_runtime::{Cache, CacheConfig, Status, cached, invalidates, observe};
+use cache_tests::{Certificate, RedisCluster, RedisOptions, RedisServer, Sentinels};
+
+/// What the reason of a refusal has to contain; empty if the server has to be used.
+const REFUSED_FOR: &str = "CACHE_TEST_REFUSED_FOR";
+
+struct Shop {
+    cache: Cache,
+}
+
+impl Shop {
+    #[cached(resource = "users", ttl = 60, cache = self.cache)]
+    async fn user(&self, id: i64) -> i64 {
+        id
+    }
+
+    #[invalidates("users", id = id, cache = self.cache)]
+    async fn rename(&self, id: i64) {
+        let _ = id;
+    }
+
+    async fn is_hit(&self, id: i64) -> bool {
+        matches!(observe(self.user(id)).await.1[0].status, Status::Hit { .. })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the other tests run it, in processes of their own"]
+async fn client() {
+    let config = CacheConfig::from_env().expect("the variables are right");
+    let shop = Shop {
+        cache: Cache::new(config.command_budget(Duration::from_secs(5))).await,
+    };
+    let refused_for = std::env::var(REFUSED_FOR).expect("it is set");
+    if !refused_for.is_empty() {
+        shop.user(1).await;
+        assert!(!shop.is_hit(1).await, "it is used");
+        let reason = shop.cache.get_stats().await.reason.expect("not used");
+        for part in refused_for.split('|') {
+            assert!(reason.contains(part), "{part:?} is missing in: {reason}");
+        }
+        return;
+    }
+    for id in 0..20 {
+        shop.user(id).await;
+        let reason = shop.cache.get_stats().await.reason;
+        assert!(shop.is_hit(id).await, "{id} is not used: {reason:?}");
+        shop.rename(id).await;
+        assert!(!shop.is_hit(id).await);
+    }
+    shop.cache.clear_all().await.expect("all servers answer");
+}
+
+/// Runs [`client`] where only this certificate is trusted.
+fn run(trusted: &Path, variables: &[(&str, &str)], refused_for: &str) {
+    let program = std::env::current_exe().expect("this program");
+    let ran = Command::new(program)
+        .args(["--exact", "client", "--ignored", "--nocapture"])
+        .env("SSL_CERT_FILE", trusted)
+        .env(REFUSED_FOR, refused_for)
+        .env("REDIS_ENABLED", "True")
+        .envs(variables.iter().copied())
+        .output();
+    let ran = ran.expect("it runs");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && said.contains("1 passed"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+/// Runs it over one server that shows this certificate.
+fn run_over(certificate: &Certificate, trusted: &Path, refused_for: &str) {
+    let server = RedisServer::options().tls(certificate).start();
+    let url = format!("rediss://127.0.0.1:{}", server.service_port());
+    run(trusted, &[("REDIS_URL", &url)], refused_for);
+    // Nothing has been sent past TLS.
+    let commands = server.calls("set") + server.calls("evalsha");
+    assert_eq!(commands == 0, !refused_for.is_empty());
+}
+
+#[test]
+fn a_server_whose_authority_is_trusted_is_used() {
+    let certificate = Certificate::signed();
+    run_over(&certificate, &certificate.trusted(), "");
+}
+
+#[test]
+fn a_server_whose_authority_is_unknown_is_refused_with_what_to_do() {
+    let other = Certificate::self_signed(true);
+    run_over(
+        &Certificate::signed(),
+        &other.trusted(),
+        "UnknownIssuer|name the certificate of the authority that has signed it in SSL_CERT_FILE",
+    );
+}
+
+#[test]
+fn a_server_of_another_name_is_refused_with_what_to_do() {
+    let certificate = Certificate::signed_for("subjectAltName=DNS:elsewhere.test");
+    run_over(
+        &certificate,
+        &certificate.trusted(),
+        "not valid for name|connect by a name that is in the certificate",
+    );
+}
+
+#[test]
+fn a_certificate_that_signed_itself_is_trusted_if_it_is_no_authoritys() {
+    let certificate = Certificate::self_signed(false);
+    run_over(&certificate, &certificate.trusted(), "");
+    let authority = Certificate::self_signed(true);
+    run_over(
+        &authority,
+        &authority.trusted(),
+        "CaUsedAsEndEntity|sign one for the server with it",
+    );
+}
+
+#[test]
+fn a_cluster_is_used_at_all_its_nodes() {
+    let certificate = Certificate::signed();
+    let cluster = RedisCluster::start_with(3, 0, RedisOptions::default().tls(&certificate));
+    let seeds = cluster.seeds();
+    let variables = [("REDIS_CLUSTER", seeds.as_str()), ("REDIS_TLS", "True")];
+    run(&certificate.trusted(), &variables, "");
+    for node in 0..3 {
+        assert!(cluster.node(node).calls("evalsha") > 0, "{node}");
+    }
+    let other = Certificate::signed();
+    run(&other.trusted(), &variables, "invalid peer certificate");
+}
+
+#[test]
+fn sentinels_and_their_servers_are_used() {
+    let certificate = Certificate::signed();
+    let sentinels = Sentinels::start_with(&RedisOptions::default().tls(&certificate), None);
+    let url = format!(
+        "rediss-sentinel://{}/{}/0",
+        sentinels.addresses(),
+        Sentinels::NAME
+    );
+    run(&certificate.trusted(), &[("REDIS_URL", &url)], "");
+    assert!(sentinels.server(0).calls("evalsha") > 0);
+    let other = Certificate::signed();
+    let variables = [("REDIS_URL", url.as_str())];
+    run(&other.trusted(), &variables, "invalid peer certificate");
+}
