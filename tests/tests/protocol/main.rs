@@ -31,7 +31,9 @@ mod transactions;
 mod writes;
 
 use cache_runtime::{Cache, CacheConfig, MemcachedConfig, RedisConfig};
-use cache_tests::{MemcachedServer, RedisServer};
+use cache_tests::{MemcachedServer, RedisCluster, RedisServer};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Commands get longer than in production: the machine that runs the tests may be slow, and that is not what
@@ -93,6 +95,26 @@ impl Pair {
         }
     }
 
+    /// Two caches over three primaries, which the tests share; each has a namespace of its own.
+    async fn cluster() -> Self {
+        static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let cluster = CLUSTER.get_or_init(|| RedisCluster::start(3, 0));
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let over = || {
+            let seeds = [("127.0.0.1", cluster.node(0).port())];
+            let config = patient().redis(RedisConfig::cluster(seeds));
+            config.namespace(&format!("test{number}"))
+        };
+        let (a, b) = (Cache::new(over()).await, Cache::new(over()).await);
+        Self {
+            a,
+            b,
+            _server: None,
+            memcached: None,
+        }
+    }
+
     async fn memcached() -> Self {
         let server = MemcachedServer::start();
         let over = || over_memcached(server.port());
@@ -137,6 +159,14 @@ macro_rules! over_each_store {
             #[tokio::test]
             async fn $test() {
                 crate::bounded(super::$test(crate::Pair::memcached().await)).await;
+            })*
+        }
+        mod cluster {
+            $($(#[$meta])*
+            #[tokio::test]
+            #[ignore = "`scripts/test --all` runs it, where it applies"]
+            async fn $test() {
+                crate::bounded(super::$test(crate::Pair::cluster().await)).await;
             })*
         }
         mod both {
