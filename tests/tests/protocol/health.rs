@@ -9,6 +9,8 @@ use crate::shop::{DbError, Shop};
 use crate::{bounded, over};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// After a demotion.
+const GIVEN_UP_WITHIN: Duration = Duration::from_millis(1500);
 
 async fn is_hit(shop: &Shop) -> bool {
     matches!(observe(shop.get(1)).await.1[0].status, Status::Hit { .. })
@@ -174,13 +176,22 @@ async fn a_demoted_primary_that_takes_writes_is_given_up_by_one_that_only_reads(
         let (shop, reader) = nodes(&server).await;
         server.cli(&["CONFIG", "SET", "replica-read-only", "no"]);
         server.cli(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]);
-        server.cli(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
-        for node in [&shop, &reader] {
-            eventually(PATIENCE, async || is_bypassed(node).await).await;
-        }
-        server.cli(&["REPLICAOF", "NO", "ONE"]);
-        for node in [&shop, &reader] {
-            eventually(PATIENCE, async || is_hit(node).await).await;
+        // Where the machine is slow, once in time has to do.
+        for round in 1.. {
+            server.cli(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+            let demoted = Instant::now();
+            for node in [&shop, &reader] {
+                eventually(PATIENCE, async || is_bypassed(node).await).await;
+            }
+            let took = demoted.elapsed();
+            server.cli(&["REPLICAOF", "NO", "ONE"]);
+            for node in [&shop, &reader] {
+                eventually(PATIENCE, async || is_hit(node).await).await;
+            }
+            if took < GIVEN_UP_WITHIN {
+                break;
+            }
+            assert!(round < 5, "given up after {took:?} at best");
         }
     })
     .await;

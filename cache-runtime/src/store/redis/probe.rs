@@ -100,6 +100,16 @@ pub(super) async fn examine(
     Capabilities { scripts, missing }
 }
 
+/// The line for a server that refuses to track reads.
+pub(super) fn no_tracking(started: &Result<(), RedisError>) -> Option<String> {
+    let error = started.as_ref().err()?;
+    let is_refused = is_unknown_command(error) || error.code() == Some("NOPERM");
+    is_refused.then(|| {
+        "CLIENT TRACKING, so nothing is kept in the process; permit it (+client|tracking)"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -461,11 +461,14 @@ async fn open_at(address: SocketAddr, keeper: &Keeper) -> Result<Link, Error> {
         }
         Err(Ailment::Unusable(reason)) => return Err(Error::new(ErrorKind::Store, reason)),
     }
-    let capabilities = probe::examine(&mut connection, scripts, is_resp3).await;
+    let mut capabilities = probe::examine(&mut connection, scripts, is_resp3).await;
     // Before anything is read over the connection.
     health.learn(&mut connection).await;
     match &state.tracker {
-        Some(tracker) if is_resp3 => tracker.start(&mut connection).await,
+        Some(tracker) if is_resp3 => {
+            let started = tracker.start(&mut connection).await;
+            capabilities.missing.extend(probe::no_tracking(&started));
+        }
         Some(tracker) => tracker.refuse("it does not speak RESP3"),
         None if is_resp3 => state.listeners.start(&mut connection).await,
         None => {}

@@ -125,11 +125,16 @@ impl Tracker {
 
     /// Asks the server to track reads. If it refuses, every read is sent to it, as without a local
     /// tier.
-    pub(super) async fn start(&self, connection: &mut MultiplexedConnection) {
-        match track(connection).await {
+    pub(super) async fn start(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), RedisError> {
+        let started = track(connection).await;
+        match &started {
             Ok(()) => self.is_on.store(true, Ordering::Release),
             Err(error) => self.local().warn(error),
         }
+        started
     }
 
     /// Reports that the server can't track reads.
