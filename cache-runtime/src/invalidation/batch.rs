@@ -1,6 +1,6 @@
 //! Invalidations as they are enqueued, and batches of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Acknowledgement;
-use crate::base::clock::Instant;
+use crate::base::clock::{Instant, Millis};
 use crate::base::counters::Counters;
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
-use crate::store::{Intent, IntentRow, Invalidation, Probe};
+use crate::store::{Intent, IntentRow, Invalidation, Parts, Probe};
 
 /// The most rows, and the most dependencies, in one intent that is sent to the store.
 const STEP: usize = 256;
@@ -165,6 +165,11 @@ impl Waiter {
         }
     }
 
+    /// The invalidation of the whole namespace stands for what it waits for.
+    fn wait_for_everything(&mut self) {
+        self.waits_for = None;
+    }
+
     pub(super) fn tell(self, acknowledgement: Acknowledgement) {
         // The receiver may be gone.
         let _ = self.receipt.send(acknowledgement);
@@ -176,6 +181,36 @@ impl Waiter {
             !it.kills.iter().any(|key| undone.kills.contains(key))
                 && !it.bumps.iter().any(|dep| undone.bumps.contains(dep))
         })
+    }
+}
+
+/// An invalidation of the whole namespace, or what the store has left of one.
+#[derive(Debug, Clone)]
+pub(super) struct Everything {
+    pub(super) parts: Parts,
+    /// When it began, in the store's time, if a part is done.
+    began: Option<Millis>,
+}
+
+impl Everything {
+    fn all() -> Self {
+        Self {
+            parts: Parts::All,
+            began: None,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self.parts, other.parts) {
+            (Parts::Only(mut parts), Parts::Only(others)) => {
+                parts.extend(others);
+                Self {
+                    parts: Parts::Only(parts),
+                    began: self.began.into_iter().chain(other.began).min(),
+                }
+            }
+            _ => Self::all(),
+        }
     }
 }
 
@@ -195,7 +230,7 @@ pub(super) struct Batch {
     pub(super) intents: Vec<Intent>,
     /// For each resource, whether the sweep removes only derived entries.
     pub(super) sweeps: HashMap<Box<str>, bool>,
-    pub(super) whole_namespace: bool,
+    pub(super) everything: Option<Everything>,
     /// When its oldest part was enqueued or became due.
     pub(super) since: Option<Instant>,
     pub(super) receipts: Receipts,
@@ -219,7 +254,7 @@ impl Batch {
             + self.withdraws.len()
             + self.unsent.len()
             + self.intents.iter().map(keys_of).sum::<usize>()
-            + usize::from(self.whole_namespace)
+            + usize::from(self.everything.is_some())
     }
 
     /// The generations to replace. Those of tags and of rows last: a load that names one of them goes
@@ -233,7 +268,7 @@ impl Batch {
 
     /// Returns true if it contains more than intents.
     pub(super) fn invalidates(&self) -> bool {
-        self.whole_namespace || !(self.kills.is_empty() && self.bumps.is_empty())
+        self.everything.is_some() || !(self.kills.is_empty() && self.bumps.is_empty())
     }
 
     /// Takes out everything but the intents.
@@ -257,13 +292,41 @@ impl Batch {
             return std::mem::take(&mut self.receipts);
         }
         self.kills = undone.kills.iter().cloned().collect();
+        // Those of rows too: their kills may be done, so now they are counted.
         self.bumps = undone.bumps.iter().cloned().collect();
+        self.rows = HashSet::new();
+        if self.kills.is_empty() && self.bumps.is_empty() {
+            self.withdraws = HashMap::new();
+        }
         let receipts = std::mem::take(&mut self.receipts);
         let (done, rest) = receipts
             .into_iter()
             .partition(|waiter| waiter.is_done_without(undone));
         self.receipts = rest;
         done
+    }
+
+    /// Keeps only the parts of the namespace that the store has not done. Returns when the first
+    /// was, in the store's time.
+    pub(super) fn keep_parts(&mut self, undone: Parts, began: Option<Millis>) -> Option<Millis> {
+        let undone = match crate::base::mutation::is_active("namespace-remainder-dropped") {
+            true => Parts::Only(BTreeSet::new()),
+            false => undone,
+        };
+        let everything = self.everything.as_mut()?;
+        everything.began = everything.began.or(began);
+        if !crate::base::mutation::is_active("namespace-undone-as-a-whole") {
+            everything.parts = undone;
+        }
+        everything.began
+    }
+
+    /// Returns true if an invalidation of the whole namespace stands for all smaller ones. What is
+    /// left of one does not, since they may lie in the parts that are done.
+    fn is_of_everything(&self) -> bool {
+        self.everything.as_ref().is_some_and(|it| {
+            it.parts == Parts::All || crate::base::mutation::is_active("remainder-stands-for-all")
+        })
     }
 
     /// Creates a batch of one order, or of the whole namespace for `None`. The intents that the
@@ -277,7 +340,7 @@ impl Batch {
     /// Adds an order; see [`of`](Self::of).
     pub(super) fn add(&mut self, order: Option<Order>, end: Instant) {
         let Some(order) = order else {
-            self.whole_namespace = true;
+            self.everything = Some(Everything::all());
             return self.absorb();
         };
         self.spans.extend(order.spans);
@@ -307,7 +370,10 @@ impl Batch {
         self.spans.extend(other.spans);
         self.last = self.last.max(other.last);
         self.last_announcing = self.last_announcing.max(other.last_announcing);
-        self.whole_namespace |= other.whole_namespace;
+        self.everything = match (self.everything.take(), other.everything) {
+            (Some(it), Some(other)) => Some(it.and(other)),
+            (it, other) => it.or(other),
+        };
         self.since = self.since.into_iter().chain(other.since).min();
         unite(&mut self.kills, other.kills);
         unite(&mut self.bumps, other.bumps);
@@ -325,7 +391,7 @@ impl Batch {
     /// While intents are to be withdrawn, kills and bumps stay too, because a withdrawal needs the
     /// keys that hold the intent.
     fn absorb(&mut self) {
-        if !self.whole_namespace {
+        if !self.is_of_everything() {
             return;
         }
         if self.withdraws.is_empty() {
@@ -350,7 +416,7 @@ impl Batch {
         self.withdraws = HashMap::new();
         self.seal();
         let intents = std::mem::take(&mut self.intents);
-        self.whole_namespace = true;
+        self.everything = Some(Everything::all());
         self.absorb();
         intents.iter().map(|intent| intent.length).max()
     }
@@ -359,6 +425,10 @@ impl Batch {
     pub(super) fn seal(&mut self) {
         let unsent = std::mem::take(&mut self.unsent);
         self.intents.extend(unsent.into_intents());
+        if self.is_of_everything() {
+            let waiters = self.receipts.iter_mut().chain(&mut self.announcers);
+            waiters.for_each(Waiter::wait_for_everything);
+        }
     }
 
     /// Returns the names for a log message: dependencies, and keys for the case that there are no
@@ -385,8 +455,14 @@ impl Batch {
         receipts
     }
 
-    pub(super) fn concerns(&self, probe: &Probe) -> bool {
-        self.whole_namespace
+    /// Returns true if it concerns this entry. `part_of` is the part of the store that holds a
+    /// generation.
+    pub(super) fn concerns(&self, probe: &Probe, part_of: impl Fn(&Dep) -> u16) -> bool {
+        let is_left = |everything: &Everything| match &everything.parts {
+            Parts::All => true,
+            parts => probe.deps.iter().any(|dep| parts.has(part_of(dep))),
+        };
+        self.everything.as_ref().is_some_and(is_left)
             || self.kills.contains(probe.key.as_str())
             || probe
                 .deps

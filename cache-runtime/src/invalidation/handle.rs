@@ -158,8 +158,13 @@ impl Delivery {
     /// yet.
     pub(crate) fn is_pending(&self, probe: &Probe) -> bool {
         self.is_degraded()
-            && self.shared.queue.lock().concerns(probe)
+            && self.concerns(probe)
             && !crate::base::mutation::is_active("pending-not-bypassed")
+    }
+
+    fn concerns(&self, probe: &Probe) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.concerns(probe, |dep| self.store.part_of(dep))
     }
 
     /// How many invalidations the store has not acknowledged, including lost ones.

@@ -1,6 +1,6 @@
 //! The state of the queue, as plain data without I/O.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 use super::Acknowledgement;
 use super::batch::{Batch, Order, Receipts, Waiter};
 use super::reconnect::ReconnectWait;
-use crate::base::clock::{self, Instant};
+use crate::base::clock::{self, Instant, Millis};
 use crate::base::nonce::Nonce;
 use crate::protocol::generation::Dep;
-use crate::store::{ConnectionStatus, Intent, Invalidation, Probe};
+use crate::store::{ConnectionStatus, Intent, Invalidation, Parts, Probe};
 
 /// Due times are rounded up to this step, and batches that are due together are merged. That bounds
 /// their number.
@@ -55,6 +55,8 @@ pub(super) struct Delivery {
     /// Whether there is more than intents.
     pub(super) invalidates: bool,
     pub(super) whole_namespace: bool,
+    /// The parts of the store in which the whole namespace has to be invalidated.
+    pub(super) parts: Parts,
     pub(super) invalidation: Invalidation,
     pub(super) intents: Vec<Intent>,
     /// The spans of the writes that wait for it.
@@ -341,11 +343,13 @@ impl Queue {
         };
         let intents = batch.intents.clone();
         let spans = batch.spans.clone();
-        let (invalidates, whole_namespace) = (batch.invalidates(), batch.whole_namespace);
+        let invalidates = batch.invalidates();
+        let parts = batch.everything.as_ref().map(|it| it.parts.clone());
         self.in_flight = Some(batch);
         Some(Delivery {
             invalidates,
-            whole_namespace,
+            whole_namespace: parts.is_some(),
+            parts: parts.unwrap_or_else(|| Parts::Only(BTreeSet::new())),
             invalidation,
             intents,
             spans,
@@ -372,11 +376,20 @@ impl Queue {
         let Some(batch) = &mut self.in_flight else {
             return;
         };
-        // An invalidation of the whole namespace is never done in part.
-        if !batch.whole_namespace {
-            let mut done = batch.keep(undone);
-            tell_delivered(&mut done);
-        }
+        let mut done = batch.keep(undone);
+        tell_delivered(&mut done);
+    }
+
+    /// Handles a partial acknowledgement of an invalidation of the whole namespace: these parts of
+    /// the store keep waiting, so that the others are not invalidated again with each attempt.
+    /// Returns when the first part was done, in the store's time.
+    pub(super) fn acknowledge_parts(
+        &mut self,
+        undone: Parts,
+        began: Option<Millis>,
+    ) -> Option<Millis> {
+        let batch = self.in_flight.as_mut()?;
+        batch.keep_parts(undone, began)
     }
 
     /// Handles the acknowledgement of one intent.
@@ -467,7 +480,7 @@ impl Queue {
     fn lose(&mut self, batch: Batch) -> Lost {
         let count = batch.len();
         self.lost += count;
-        if batch.whole_namespace {
+        if batch.everything.is_some() {
             return Lost {
                 names: vec!["the whole namespace".into()],
                 count,
@@ -492,18 +505,19 @@ impl Queue {
         self.is_degraded
     }
 
-    /// Returns true if an unacknowledged invalidation concerns this entry.
-    pub(super) fn concerns(&self, probe: &Probe) -> bool {
-        self.ready.concerns(probe)
+    /// Returns true if an unacknowledged invalidation concerns this entry. `part_of` is the part of
+    /// the store that holds a generation.
+    pub(super) fn concerns(&self, probe: &Probe, part_of: impl Fn(&Dep) -> u16) -> bool {
+        self.ready.concerns(probe, &part_of)
             || self
                 .in_flight
                 .as_ref()
-                .is_some_and(|batch| batch.concerns(probe))
+                .is_some_and(|batch| batch.concerns(probe, &part_of))
     }
 
     /// Returns names for a log message: the resources whose invalidations are waiting.
     pub(super) fn waiting_of(&self) -> Vec<String> {
-        if self.ready.whole_namespace {
+        if self.ready.everything.is_some() {
             return vec!["everything".to_owned()];
         }
         let resources = self.ready.sweeps.keys();

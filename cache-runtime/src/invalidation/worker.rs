@@ -1,6 +1,6 @@
 //! The worker: delivers the invalidations in the queue and retries them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use super::shared::Shared;
 use super::sweep::Sweeper;
 use crate::base::clock::{self, Instant, Millis};
 use crate::base::error::Error;
-use crate::store::{Circuit, ConnectionWatch, PartlyInvalidated, Store};
+use crate::store::{
+    Circuit, ConnectionWatch, Invalidation, NamespaceInvalidated, PartlyInvalidated, Parts, Store,
+};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
@@ -162,7 +164,7 @@ impl Worker {
                     report::delivered(&self.shared.telemetry, delivery, began.elapsed());
                     let batch = self.shared.change(Queue::acknowledge);
                     // A scan with waiting callers replaces the sweep.
-                    let is_swept = batch.whole_namespace && !self.clearing.begin();
+                    let is_swept = batch.everything.is_some() && !self.clearing.begin();
                     let namespace = is_swept.then_some((None, false));
                     let resources = batch
                         .sweeps
@@ -193,23 +195,68 @@ impl Worker {
     }
 
     async fn invalidate(&self, delivery: &queue::Delivery) -> Result<Millis, Error> {
-        let invalidation = &delivery.invalidation;
-        let mut at = Millis(0);
-        if delivery.whole_namespace {
-            at = self.store.invalidate_namespace(&self.namespace).await?;
-        }
-        if !(invalidation.kills.is_empty() && invalidation.bumps.is_empty()) {
-            let PartlyInvalidated { done, undone } =
-                self.store.invalidate_partly(invalidation).await;
-            if let Some((undone, error)) = undone {
-                if self.store.is_split() {
-                    self.shared.change(|queue| queue.acknowledge_but(&undone));
-                }
-                return Err(error);
+        let (everything, each) = match self.store.is_split() {
+            // A part that does not answer must not delay what lies elsewhere.
+            true => {
+                let (everything, each) = tokio::join!(
+                    self.invalidate_everything(delivery),
+                    self.invalidate_each(delivery)
+                );
+                (everything?, each?)
             }
-            at = done.at;
+            false => (
+                self.invalidate_everything(delivery).await?,
+                self.invalidate_each(delivery).await?,
+            ),
+        };
+        Ok(everything.or(each).unwrap_or(Millis(0)))
+    }
+
+    /// Invalidates the whole namespace, or what is left of that. Returns when it began, in the
+    /// store's time.
+    async fn invalidate_everything(
+        &self,
+        delivery: &queue::Delivery,
+    ) -> Result<Option<Millis>, Error> {
+        if !delivery.whole_namespace {
+            return Ok(None);
         }
-        Ok(at)
+        let NamespaceInvalidated { at, undone } = match delivery.parts.is_empty() {
+            true => NamespaceInvalidated {
+                at: None,
+                undone: None,
+            },
+            false => {
+                let (store, parts) = (&self.store, &delivery.parts);
+                let done = store.invalidate_namespace_partly(&self.namespace, parts);
+                done.await
+            }
+        };
+        let (parts, error) = match undone {
+            None => (Parts::Only(BTreeSet::new()), None),
+            Some((parts, error)) => (parts, Some(error)),
+        };
+        let began = self
+            .shared
+            .change(|queue| queue.acknowledge_parts(parts, at));
+        error.map_or(Ok(began), Err)
+    }
+
+    /// Invalidates the entries and generations. Returns when, in the store's time.
+    async fn invalidate_each(&self, delivery: &queue::Delivery) -> Result<Option<Millis>, Error> {
+        let invalidation = &delivery.invalidation;
+        if invalidation.kills.is_empty() && invalidation.bumps.is_empty() {
+            return Ok(None);
+        }
+        let PartlyInvalidated { done, undone } = self.store.invalidate_partly(invalidation).await;
+        let (undone, error) = match undone {
+            None => (Invalidation::default(), None),
+            Some((undone, error)) => (undone, Some(error)),
+        };
+        if self.store.is_split() && (error.is_some() || delivery.whole_namespace) {
+            self.shared.change(|queue| queue.acknowledge_but(&undone));
+        }
+        error.map_or(Ok(Some(done.at)), Err)
     }
 
     async fn last_attempt(&self) {

@@ -1,6 +1,7 @@
 //! The requests that callers send to stores, and the answers, as plain data.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -318,6 +319,43 @@ impl PartlyInvalidated {
             undone: Some((undone, error)),
         }
     }
+}
+
+/// Parts of a store of several servers, by the numbers of
+/// [`Store::part_of`](crate::store::Store::part_of).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parts {
+    /// The whole store.
+    All,
+    /// These.
+    Only(BTreeSet<u16>),
+}
+
+impl Parts {
+    /// Whether this part is among them.
+    #[must_use]
+    pub fn has(&self, part: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(parts) => parts.contains(&part),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Only(parts) if parts.is_empty())
+    }
+}
+
+/// The progress of an invalidation of the whole namespace in a store of several servers, some of
+/// which may be away.
+#[derive(Debug)]
+pub struct NamespaceInvalidated {
+    /// When its first step took effect, in the store's time; `None` if none did.
+    pub at: Option<Millis>,
+    /// The parts that were not done and have to be repeated, with the error.
+    pub undone: Option<(Parts, Error)>,
 }
 
 /// The filter of [`Store::remove_matching`]. It never removes values of other programs.

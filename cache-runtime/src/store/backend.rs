@@ -18,7 +18,8 @@ use crate::protocol::circuit::Circuit;
 use crate::protocol::generation::Dep;
 use crate::protocol::messages::{
     Fill, Filled, Form, Intended, Intent, Invalidated, Invalidation, LeaseReply, LeaseRequest,
-    Look, Matching, PartlyInvalidated, Probe, See, ServerFacts, StoreUsage,
+    Look, Matching, NamespaceInvalidated, PartlyInvalidated, Parts, Probe, See, ServerFacts,
+    StoreUsage,
 };
 
 /// A store of entries and generations.
@@ -211,6 +212,31 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Replaces every generation of the namespace, which makes all entries in it dead. Returns
     /// when, in the store's time.
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error>;
+
+    /// The same in these parts of the store only, of which some may fail. The undone parts are
+    /// requested again later. A store that is not [split](Store::is_split) does all or nothing.
+    async fn invalidate_namespace_partly(
+        &self,
+        namespace: &str,
+        parts: &Parts,
+    ) -> NamespaceInvalidated {
+        match self.invalidate_namespace(namespace).await {
+            Ok(at) => NamespaceInvalidated {
+                at: Some(at),
+                undone: None,
+            },
+            Err(error) => NamespaceInvalidated {
+                at: None,
+                undone: Some((parts.clone(), error)),
+            },
+        }
+    }
+
+    /// The number of the part that holds a generation, if the store is [split](Store::is_split).
+    fn part_of(&self, dep: &Dep) -> u16 {
+        let _ = dep;
+        0
+    }
 
     /// Checks whether reads and writes would be answered now.
     async fn ping(&self) -> Result<(), Error>;

@@ -36,6 +36,6 @@ pub use crate::protocol::generation::{Dep, Generation, StampBase};
 pub(crate) use crate::protocol::glob::literal as glob_literal;
 pub use crate::protocol::messages::{
     Fill, Filled, Form, Found, Intended, Intent, IntentRow, Invalidated, Invalidation, LeaseReply,
-    LeaseRequest, Look, Matching, NodeFacts, PartlyInvalidated, Payload, Probe, See, Seen,
-    ServerFacts, StoreUsage,
+    LeaseRequest, Look, Matching, NamespaceInvalidated, NodeFacts, PartlyInvalidated, Parts,
+    Payload, Probe, See, Seen, ServerFacts, StoreUsage,
 };

@@ -432,6 +432,39 @@ async fn lossy_failover(of_entry: bool) {
     becomes_a_hit(&shop, id, row).await;
 }
 
+/// An entry and its generations are asked for at the same time, each at its node, by one command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hit_costs_one_round_trip() {
+    const HITS: u64 = 100;
+    let mut cluster = RedisCluster::start(2, 0);
+    let shop = Shop::over(settings(&cluster)).await;
+    let generations = cluster.owner(cluster.slot("@gen:{users}"));
+    let entries = 1 - generations;
+    let id = (0..100).find(|id| cluster.is_owner(entries, &format!("users:{id}")));
+    let id = id.expect("a row of that node");
+    eventually(PATIENCE, async || is_hit(&shop, id).await).await;
+    let read = |cluster: &RedisCluster| [0, 1].map(|node| cluster.node(node).calls("mget"));
+    let before = read(&cluster);
+    for _ in 0..HITS {
+        assert!(is_hit(&shop, id).await);
+    }
+    assert_eq!(read(&cluster), before.map(|calls| calls + HITS));
+    for silent in [generations, entries] {
+        eventually(PATIENCE, async || is_hit(&shop, id).await).await;
+        let answering = 1 - silent;
+        let before = read(&cluster)[answering];
+        cluster.node_mut(silent).pause();
+        let reader = shop.clone();
+        let reader = tokio::spawn(async move { reader.user(id).await });
+        eventually(PATIENCE, async || {
+            cluster.node(answering).calls("mget") > before
+        })
+        .await;
+        cluster.node_mut(silent).resume();
+        assert_eq!(reader.await.expect("no panic"), 1);
+    }
+}
+
 /// One shard is gone, for good: what lies on the others goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_shard_holds_up_only_its_own() {
@@ -474,12 +507,63 @@ async fn a_dead_shard_holds_up_only_its_own() {
     assert_eq!(shop.user(here).await, row);
     assert!(is_hit(&shop, here).await);
     assert_eq!(shop.cache.get_stats().await.counters.pending, 1);
+    // Neither does it hold up that everything is invalidated.
+    let nonce = || cluster.node(generations).cli(&["GET", "@gen:{users}"]);
+    let before = nonce();
+    let row = shop.commit();
+    assert!(shop.cache.clear_all().await.is_err(), "one shard has not");
+    let after = nonce();
+    assert_ne!(before, after);
+    assert_eq!(shop.user(here).await, row);
+    assert!(is_hit(&shop, here).await);
+    // What is left is tried again with each of these, and only there.
+    for _ in 0..3 {
+        let row = shop.rename(here).await;
+        assert_eq!(shop.user(here).await, row);
+        let acknowledged = shop.cache.invalidate("users", &here).await;
+        assert_eq!(acknowledged, Acknowledgement::Delivered);
+    }
+    assert_eq!(nonce(), after, "invalidated again");
+    assert_eq!(shop.cache.get_stats().await.counters.pending, 1);
     cluster.node_mut(away).restart();
     eventually(PATIENCE, async || {
         shop.cache.get_stats().await.counters.pending == 0
     })
     .await;
     eventually(PATIENCE, async || is_hit(&shop, there).await).await;
+}
+
+/// The shard was silent and has lost nothing, so what was left has to reach it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_invalidated_at_a_shard_that_was_silent_once_it_answers() {
+    let mut cluster = RedisCluster::start_with(
+        3,
+        0,
+        RedisOptions::default().config("cluster-require-full-coverage no"),
+    );
+    let config = settings(&cluster).command_budget(Duration::from_millis(500));
+    let shop = Shop::over(config.clone()).await;
+    // Everything of an order is at one node, and that of users is not.
+    let away = cluster.owner(cluster.slot("@gen:{orders}"));
+    assert!(!cluster.is_owner(away, "@gen:{users}"));
+    let id = (0..100).find(|id| cluster.is_owner(away, &format!("orders:{id}")));
+    let id = id.expect("an order of that node");
+    let is_served = async |shop: &Shop| {
+        let outcomes = observe(shop.order(id)).await.1;
+        matches!(outcomes[0].status, Status::Hit { .. })
+    };
+    eventually(PATIENCE, async || is_served(&shop).await).await;
+    cluster.node_mut(away).pause();
+    let row = shop.commit();
+    assert!(shop.cache.clear_all().await.is_err(), "one shard has not");
+    assert_eq!(shop.order(id).await, row);
+    assert!(!is_served(&shop).await, "it waits");
+    cluster.node_mut(away).resume();
+    eventually(PATIENCE, async || {
+        assert_eq!(shop.order(id).await, row);
+        shop.cache.get_stats().await.counters.pending == 0 && is_served(&shop).await
+    })
+    .await;
 }
 
 /// The primary is stopped, its replica takes over, and it resumes: it answers for a moment what it knows.

@@ -116,12 +116,15 @@ fn what_was_refused_concerns_its_readers_until_it_is_delivered() {
     queue.send(clock::now());
     assert_eq!(queue.take_back().len(), 1);
     assert!(receipt.try_recv().is_err(), "its owner is told later");
-    assert!(queue.is_degraded() && queue.concerns(&probe("users:1")));
-    assert!(!queue.concerns(&probe("users:2")));
+    assert!(queue.is_degraded() && queue.concerns(&probe("users:1"), |_| 0));
+    assert!(!queue.concerns(&probe("users:2"), |_| 0));
     queue.send(clock::now());
-    assert!(queue.concerns(&probe("users:1")), "on its way is not there");
+    assert!(
+        queue.concerns(&probe("users:1"), |_| 0),
+        "on its way is not there"
+    );
     queue.acknowledge();
-    assert!(!queue.is_degraded() && !queue.concerns(&probe("users:1")));
+    assert!(!queue.is_degraded() && !queue.concerns(&probe("users:1"), |_| 0));
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn an_order_of_one_who_lost_patience_outlives_an_earlier_one_of_the_same_name() 
     let number = queue.enter(Some(kill("users:1")), sender).expect("open");
     assert_eq!(queue.lose_patience(number), Acknowledgement::Pending);
     queue.acknowledge();
-    assert!(queue.is_degraded() && queue.concerns(&probe("users:1")));
+    assert!(queue.is_degraded() && queue.concerns(&probe("users:1"), |_| 0));
     queue.send(clock::now());
     queue.acknowledge();
     assert!(!queue.is_degraded());
@@ -162,7 +165,7 @@ fn past_the_limit_everything_is_invalidated_now_and_whenever_it_is_due() {
     for id in 0..9 {
         drop(enter(&mut queue, kill(&format!("users:{id}"))));
     }
-    assert!(queue.concerns(&probe("teams:1")));
+    assert!(queue.concerns(&probe("teams:1"), |_| 0));
     for now in [clock::now(), soon + DUE_STEP, later + DUE_STEP] {
         let sent = queue.send(now).expect("something to send");
         assert!(sent.whole_namespace && sent.invalidation.kills.is_empty());
@@ -333,8 +336,8 @@ fn each_part_is_done_with_when_it_is_delivered() {
     queue.acknowledge_intent(sent.intents[1].token);
     assert!(other.try_recv().is_err(), "nobody knows which it was");
     assert_eq!(queue.take_back().len(), 1);
-    assert!(queue.concerns(&probe("users:2")));
-    assert!(!queue.concerns(&probe("users:1")) && !queue.concerns(&probe("teams:1")));
+    assert!(queue.concerns(&probe("users:2"), |_| 0));
+    assert!(!queue.concerns(&probe("users:1"), |_| 0) && !queue.concerns(&probe("teams:1"), |_| 0));
 
     let sent = queue.send(clock::now()).expect("the one that is left");
     assert!(!sent.invalidates && sent.intents.len() == 1);
@@ -367,7 +370,7 @@ fn announcements_that_were_not_sent_become_one_that_nobody_can_withdraw() {
         }
         drop(enter(&mut queue, order));
     }
-    assert!(queue.concerns(&probe("users:600")));
+    assert!(queue.concerns(&probe("users:600"), |_| 0));
     let sent = queue.send(clock::now()).expect("something to send");
     assert_eq!(sent.intents[0].token, name, "it may have arrived");
     let together = &sent.intents[1..];
@@ -425,4 +428,51 @@ async fn the_oldest_that_waits_is_known() {
     tokio::time::advance(11 * SECOND).await;
     assert!(queue.send(clock::now()).is_some());
     assert!(queue.oldest() >= Some(due), "{:?}", queue.oldest());
+}
+
+#[test]
+fn of_everything_only_the_undone_parts_are_sent_again() {
+    let some = |parts: &[u16]| Parts::Only(parts.iter().copied().collect());
+    let mut queue = queue(10);
+    queue.set_split(true);
+    let mut absorbed = enter(&mut queue, kill("users:1"));
+    let (sender, mut everything) = oneshot::channel();
+    queue.enter(None, sender).expect("open");
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!((sent.parts, sent.invalidation.kills.len()), (Parts::All, 0));
+    let began = queue.acknowledge_parts(some(&[3]), Some(Millis(7)));
+    assert_eq!(began, Some(Millis(7)));
+    queue.acknowledge_but(&Invalidation::default());
+    assert!(absorbed.try_recv().is_err() && everything.try_recv().is_err());
+    drop(queue.take_back());
+    assert!(queue.concerns(&probe("users:1"), |_| 3));
+    assert!(!queue.concerns(&probe("users:1"), |_| 4));
+
+    // What comes later may lie in the parts that are done.
+    let mut later = enter(&mut queue, kill("users:2"));
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!((sent.parts, sent.invalidation.kills.len()), (some(&[3]), 1));
+    let began = queue.acknowledge_parts(some(&[3]), Some(Millis(9)));
+    assert_eq!(
+        began,
+        Some(Millis(7)),
+        "what is swept was stored before that"
+    );
+    queue.acknowledge_but(&Invalidation::default());
+    assert_eq!(later.try_recv(), Ok(Acknowledgement::Delivered));
+    drop(queue.take_back());
+
+    // Again everything: all parts.
+    enter_namespace(&mut queue);
+    let sent = queue.send(clock::now()).expect("something to send");
+    assert_eq!(sent.parts, Parts::All);
+    // It is done, and something else is not: it is not sent again, and its scan follows.
+    queue.acknowledge_parts(some(&[]), Some(Millis(11)));
+    drop(queue.take_back());
+    let sent = queue
+        .send(clock::now())
+        .expect("it is not acknowledged yet");
+    assert!(sent.whole_namespace && sent.parts.is_empty());
+    assert!(queue.acknowledge().everything.is_some());
+    assert!(queue.send(clock::now()).is_none() && !queue.is_degraded());
 }

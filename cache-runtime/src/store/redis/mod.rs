@@ -45,7 +45,7 @@ use tokio::sync::watch;
 
 #[cfg(feature = "testing")]
 pub(crate) use self::address::given;
-use self::cluster::Cluster;
+use self::cluster::{Cluster, routed};
 use self::health::Health;
 use self::limits::{REMOVE_STEP, STEP, STRETCH, TRACKED_REMOVE_STEP};
 use self::link::Link;
@@ -59,8 +59,8 @@ use self::tracking::{Tracker, Tracking};
 use self::walk::{Walk, db_size, facts_of, scan};
 use super::{
     Circuit, ConnectionWatch, Fill, Filled, Form, Inquiry, Intended, Intent, IntentRow,
-    Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching, PartlyInvalidated, Probe,
-    ServerFacts, Store, Survey, Word,
+    Invalidated, Invalidation, LeaseReply, LeaseRequest, Look, Matching, NamespaceInvalidated,
+    PartlyInvalidated, Parts, Probe, ServerFacts, Store, Survey, Word,
 };
 use crate::base::background::supervised;
 use crate::base::clock::{self, Millis};
@@ -630,7 +630,11 @@ impl Store for RedisStore {
 
     async fn invalidate_namespace(&self, namespace: &str) -> Result<Millis, Error> {
         if let Some(cluster) = self.cluster() {
-            return cluster.invalidate_namespace(namespace).await;
+            let done = cluster.invalidate_namespace(namespace, &Parts::All).await;
+            return match done.undone {
+                None => Ok(done.at.unwrap_or(Millis(0))),
+                Some((_, error)) => Err(error),
+            };
         }
         // First, so that a task that repeats recent invalidations at the next primary includes this
         // one.
@@ -649,6 +653,33 @@ impl Store for RedisStore {
         }
         self.confirmed(&link).await?;
         Ok(done)
+    }
+
+    async fn invalidate_namespace_partly(
+        &self,
+        namespace: &str,
+        parts: &Parts,
+    ) -> NamespaceInvalidated {
+        if let Some(cluster) = self.cluster() {
+            return cluster.invalidate_namespace(namespace, parts).await;
+        }
+        match self.invalidate_namespace(namespace).await {
+            Ok(at) => NamespaceInvalidated {
+                at: Some(at),
+                undone: None,
+            },
+            Err(error) => NamespaceInvalidated {
+                at: None,
+                undone: Some((parts.clone(), error)),
+            },
+        }
+    }
+
+    fn part_of(&self, dep: &Dep) -> u16 {
+        match self.is_split() {
+            true => routed(dep).1,
+            false => 0,
+        }
     }
 
     /// Checks by writing, since the caller is about to invalidate.

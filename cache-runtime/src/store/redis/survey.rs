@@ -48,7 +48,10 @@ impl RedisStore {
                 .map_err(|error| self.links.failure().map_or(error, Error::unavailable))?,
         };
         let mut survey = Survey {
-            missing: link.capabilities.missing.clone(),
+            missing: match self.cluster() {
+                Some(cluster) => cluster.missing(),
+                None => link.capabilities.missing.clone(),
+            },
             ..Survey::default()
         };
         // If INFO is not permitted, the operator has vouched for the answer.

@@ -145,6 +145,13 @@ impl Cluster {
         let mut found: Vec<Option<Vec<Value>>> = groups.iter().map(|_| None).collect();
         let answers = match &requests[..] {
             [request] => vec![self.ask(request).await],
+            requests if crate::base::mutation::is_active("cluster-reads-in-turn") => {
+                let mut answers = Vec::new();
+                for request in requests {
+                    answers.push(self.ask(request).await);
+                }
+                answers
+            }
             requests => join_all(requests.iter().map(|request| self.ask(request))).await,
         };
         for (request, answers) in requests.iter().zip(answers) {

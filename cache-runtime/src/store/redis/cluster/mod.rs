@@ -13,11 +13,13 @@
 mod batches;
 mod changes;
 mod lookup;
+mod namespace;
 mod node;
 mod routing;
 mod state;
 mod topology;
 mod walks;
 
+pub(super) use self::routing::routed;
 pub(super) use self::state::Cluster;
 pub(super) use self::topology::{Plan, run};

@@ -77,8 +77,13 @@ impl SlotMap {
     }
 
     pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
-        let owner = self.owners.get(usize::from(slot))?;
-        self.nodes.get(usize::from(*owner))
+        self.nodes.get(self.place_of(slot)?)
+    }
+
+    /// The index of the owner of a slot among the nodes.
+    pub(super) fn place_of(&self, slot: u16) -> Option<usize> {
+        let place = usize::from(*self.owners.get(usize::from(slot))?);
+        (place < self.nodes.len()).then_some(place)
     }
 
     /// The connection to the owner of a slot.

@@ -7,7 +7,7 @@ use super::super::slots::{slot_of, tagged};
 use crate::protocol::generation::Dep;
 
 /// The key of a generation in the cluster, and its slot.
-pub(super) fn routed(dep: &Dep) -> (&str, u16) {
+pub(in crate::store::redis) fn routed(dep: &Dep) -> (&str, u16) {
     let (key, slot) = dep.routed(|key| {
         let key = tagged(key);
         let slot = slot_of(&key);

@@ -31,6 +31,7 @@ use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::RedisConfig;
 use crate::key::KeySpace;
+use crate::store::Parts;
 
 /// The pause between two rounds. Together with the time of an answer it is a second.
 const INTERVAL: Duration = Duration::from_millis(750);
@@ -414,11 +415,17 @@ impl Topology {
 /// Repeats recent invalidations: slots have new owners, and a former owner may have acknowledged
 /// them.
 async fn do_again(cluster: Arc<Cluster>, namespace: String) {
+    let mut parts = Parts::All;
     for _ in 0..AGAIN {
         let is_done = match cluster.recent.again() {
             Again::Nothing => true,
             Again::These(these) => cluster.invalidate_again(&these).await.undone.is_none(),
-            Again::Everything => cluster.invalidate_all_again(&namespace).await.is_ok(),
+            Again::Everything => {
+                let undone = cluster.invalidate_namespace_again(&namespace, &parts).await;
+                let is_done = undone.is_none();
+                parts = undone.unwrap_or(Parts::All);
+                is_done
+            }
         };
         if is_done {
             return;

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::limits::{REMOVE_STEP, STEP, TRACKED_REMOVE_STEP};
+use super::super::limits::{REMOVE_STEP, TRACKED_REMOVE_STEP};
 use super::super::link::Link;
-use super::super::reply::millis;
 use super::super::scripts;
 use super::super::scripts::Lua;
 use super::super::slots::slot_of;
@@ -14,10 +13,8 @@ use super::changes::OnItsWay;
 use super::node::Node;
 use super::routing::Step;
 use super::state::Cluster;
-use crate::base::clock::{self, Millis};
+use crate::base::clock;
 use crate::base::error::Error;
-use crate::base::nonce::Nonce;
-use crate::protocol::glob;
 use crate::store::{Matching, NodeFacts, ServerFacts};
 
 /// How often a walk starts again because slots have moved meanwhile.
@@ -54,7 +51,8 @@ impl Cluster {
             }
         }
         let mut removed = 0;
-        // Again if slots have moved meanwhile, since keys may have been missed.
+        // Again if slots have moved meanwhile, since keys may have been missed. What is missed in
+        // the last attempt is dead at its new node, whose identity is another one.
         for _ in 0..ATTEMPTS {
             let before = self.map.load_full();
             for (_, link) in self.links()? {
@@ -106,56 +104,6 @@ impl Cluster {
         Ok(removed)
     }
 
-    pub(in crate::store::redis) async fn invalidate_namespace(
-        &self,
-        namespace: &str,
-    ) -> Result<Millis, Error> {
-        // First, so that a task that repeats recent invalidations at a new owner includes this one.
-        self.recent.remember_everything();
-        self.invalidate_all_again(namespace).await
-    }
-
-    pub(super) async fn invalidate_all_again(&self, namespace: &str) -> Result<Millis, Error> {
-        let pattern = format!("{}@gen:*", glob::literal(namespace));
-        let began = self.any_link()?.clock.now();
-        let mut slots = Vec::new();
-        for _ in 0..ATTEMPTS {
-            let before = self.map.load_full();
-            for (_, link) in self.links()? {
-                let mut walk = Walk::new(pattern.clone(), false);
-                while let Some(keys) = scan(&link, self.budget, &mut walk).await? {
-                    for keys in keys.chunks(STEP) {
-                        slots.extend(keys.iter().map(|key| slot_of(key)));
-                        self.rotate(keys).await?;
-                    }
-                }
-            }
-            if Arc::ptr_eq(&before, &self.map.load_full()) {
-                break;
-            }
-        }
-        self.fences.passed(&slots).await;
-        Ok(began)
-    }
-
-    /// Replaces generations, each with a nonce of its own.
-    async fn rotate(&self, keys: &[String]) -> Result<(), Error> {
-        let ttl = millis(self.default_generation_ttl);
-        let mut steps = Vec::with_capacity(keys.len());
-        for key in keys {
-            let nonce = Nonce::fresh().to_string().into_bytes();
-            steps.push(Step {
-                slot: slot_of(key),
-                script: &scripts::INVALIDATE,
-                keys: vec![key],
-                args: vec![b"0".into(), ttl.clone(), Vec::new(), nonce],
-            });
-        }
-        let done = self.run(&steps, OnItsWay::Follow).await;
-        self.changed(&steps);
-        done.into_iter().try_for_each(|done| done.map(drop))
-    }
-
     /// The sums, and the facts of each node.
     pub(in crate::store::redis) async fn facts(&self) -> Result<ServerFacts, Error> {
         let map = self.map.load_full();
@@ -204,13 +152,28 @@ impl Cluster {
         }
     }
 
+    /// What any of the primaries lacks.
+    pub(in crate::store::redis) fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        let map = self.map.load();
+        for link in map.nodes().iter().filter_map(|it| it.links.current().ok()) {
+            for lack in &link.capabilities.missing {
+                if !missing.contains(lack) {
+                    missing.push(lack.clone());
+                }
+            }
+        }
+        missing
+    }
+
     /// The connection to any primary, for facts that are the same on all of them.
     pub(in crate::store::redis) fn any_link(&self) -> Result<Arc<Link>, Error> {
-        let mut links = self.links()?;
-        links
-            .pop()
-            .map(|(_, link)| link)
-            .ok_or_else(|| self.unknown())
+        let map = self.map.load();
+        let mut links = map.nodes().iter().map(|node| node.links.current());
+        match links.clone().find_map(Result::ok) {
+            Some(link) => Ok(link),
+            None => links.next().unwrap_or_else(|| Err(self.unknown())),
+        }
     }
 }
 
