@@ -153,8 +153,9 @@ impl Node {
     }
 }
 
-/// An id whose text in keys is another one than in the database.
-#[derive(Clone, Copy)]
+/// An id whose text in keys is another one than in the database. Without `Debug` or `Hash` nothing
+/// would tell whether that text leaves something out, and calls would bypass the cache.
+#[derive(Debug, Clone, Copy)]
 struct BadgeId(i64);
 
 impl Serialize for BadgeId {

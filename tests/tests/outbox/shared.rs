@@ -443,7 +443,7 @@ async fn a_relay_that_does_not_know_the_ids_invalidates_the_resource() {
             _ => text.expect("read"),
         }
     };
-    eventually(PATIENCE, async || read().await == "old").await;
+    assert_eq!(read().await, "old");
     postgres.psql(&url, "UPDATE badges SET text = 'new'");
     eventually(PATIENCE, async || read().await == "new").await;
     // One that does knows that this row is no badge of its own.
