@@ -114,6 +114,12 @@ impl Drop for Restore {
     }
 }
 
+/// Whether the caller only wants the key.
+#[inline]
+pub(crate) fn is_asked_for_key() -> bool {
+    ASKED_FOR_KEY.get()
+}
+
 /// Returns true if the caller only wants the key. In that case it stores `key` for the caller.
 #[inline]
 pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {

@@ -6,6 +6,7 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::KeyError;
 use super::apart::Apart;
+use super::draft::Draft;
 use super::error::Order;
 
 /// The types that an id is made of, in order. All variants of an enum have one form, and so have
@@ -82,22 +83,76 @@ pub(crate) fn render<T: Serialize + ?Sized>(id: &T, key: &mut String) -> Result<
         form: &mut form,
         apart: &mut apart,
         nested: false,
-        mixed: is_any_value::<T>(),
+        mixed: is_any_value(std::any::type_name::<T>()),
     })?;
     form.apart = apart;
     Ok(form)
 }
 
-/// Whether `byte` is punctuation of keys, patterns or ids, or invisible.
-fn needs_escape(byte: u8) -> bool {
-    byte <= b' ' || byte == 0x7f || b"%{}:*?[],@~()'\"\\".contains(&byte)
+/// Appends an id that was noted as a [`Draft`]. `text` is its text, and `type_name` the name of its
+/// type. The result is that of [`render`] for the id itself.
+pub(super) fn render_draft(draft: Draft, text: &str, type_name: &str, key: &mut String) -> IdForm {
+    // Such an id shows all of itself.
+    let (mut form, mut apart) = (IdForm::default(), Apart::default());
+    let renderer = Renderer {
+        out: key,
+        form: &mut form,
+        apart: &mut apart,
+        nested: false,
+        mixed: is_any_value(type_name),
+    };
+    match draft {
+        Draft::Natural(n) => renderer.digits(n),
+        Draft::Negative(n) => renderer.digits(n),
+        Draft::Text => renderer.plain_text(text),
+        Draft::None => {}
+    }
+    form
 }
+
+/// Whether `byte` is punctuation of keys, patterns or ids, or invisible.
+const fn needs_escape(byte: u8) -> bool {
+    byte <= b' '
+        || matches!(
+            byte,
+            0x7f | b'%'
+                | b'{'
+                | b'}'
+                | b':'
+                | b'*'
+                | b'?'
+                | b'['
+                | b']'
+                | b','
+                | b'@'
+                | b'~'
+                | b'('
+                | b')'
+                | b'\''
+                | b'"'
+                | b'\\'
+        )
+}
+
+/// The bytes of texts that are written as they are, without looking at whole characters.
+const IS_PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        plain[byte as usize] = !needs_escape(byte);
+        byte += 1;
+    }
+    plain
+};
 
 pub(super) fn escape(text: &str, out: &mut String) {
     if text.is_empty() {
         // Otherwise `("", "")` and `("",)` could look alike, and so could an empty string and an
         // empty list.
         out.push('%');
+    }
+    if text.bytes().all(|byte| IS_PLAIN[usize::from(byte)]) {
+        return out.push_str(text);
     }
     for c in text.chars() {
         match u8::try_from(c) {
@@ -138,19 +193,24 @@ struct Renderer<'a> {
 
 impl<'a> Renderer<'a> {
     #[inline]
-    fn natural(self, n: u64) -> Result<(), KeyError> {
+    fn digits<T: itoa::Integer>(self, n: T) {
         self.form.add(b'i');
         self.out.push_str(itoa::Buffer::new().format(n));
-        Ok(())
     }
 
-    fn integer<T: fmt::Display + TryInto<u64> + Copy>(self, n: T) -> Result<(), KeyError> {
-        if let Ok(n) = n.try_into() {
-            return self.natural(n);
+    #[inline]
+    fn integer<T: itoa::Integer + TryInto<u64> + Copy>(self, n: T) {
+        // Most are natural numbers of 64 bits, and share the code.
+        match n.try_into() {
+            Ok(n) => self.digits(n),
+            Err(_) => self.digits(n),
         }
-        self.form.add(b'i');
-        write_to(self.out, format_args!("{n}"));
-        Ok(())
+    }
+
+    #[inline]
+    fn plain_text(self, text: &str) {
+        self.form.add(b's');
+        self.text(text);
     }
 
     fn text(self, text: &str) {
@@ -194,7 +254,8 @@ impl<'a> Renderer<'a> {
 macro_rules! integers {
     ($($method:ident($int:ty);)*) => {$(
         fn $method(self, n: $int) -> Result<(), KeyError> {
-            self.integer(n)
+            self.integer(n);
+            Ok(())
         }
     )*};
 }
@@ -248,8 +309,7 @@ impl<'a> Serializer for Renderer<'a> {
     }
 
     fn serialize_str(self, v: &str) -> Result<(), KeyError> {
-        self.form.add(b's');
-        self.text(v);
+        self.plain_text(v);
         Ok(())
     }
 
@@ -393,13 +453,13 @@ impl<'a> Serializer for Renderer<'a> {
     }
 }
 
-/// The parts of a composite id, joined by commas.
-/// Whether the values of a type, such as `serde_json::Value`, are numbers as well as texts.
-fn is_any_value<T: ?Sized>() -> bool {
-    let name = std::any::type_name::<T>();
+/// Whether the values of a type of this name, such as `serde_json::Value`, are numbers as well as
+/// texts.
+fn is_any_value(name: &str) -> bool {
     name.trim_end_matches('>').ends_with("::Value")
 }
 
+/// The parts of a composite id, joined by commas.
 struct Parts<'a> {
     out: &'a mut String,
     form: Option<&'a mut IdForm>,
@@ -420,7 +480,7 @@ impl Parts<'_> {
             form: &mut part,
             apart: &mut *self.apart,
             nested: true,
-            mixed: self.mixed || is_any_value::<T>(),
+            mixed: self.mixed || is_any_value(std::any::type_name::<T>()),
         })?;
         if let Some(form) = &mut self.form {
             form.add_part(self.number, part);

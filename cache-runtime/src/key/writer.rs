@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::apart::Apart;
 use super::bound::{self, ARGUMENT_LIMIT, LONGEST_ID, push_hash};
 use super::canonical;
+use super::draft::Draft;
 use super::error::KeyError;
 use super::id::{self, IdForm};
 use super::space::KeySpace;
@@ -18,6 +19,34 @@ pub(crate) struct KeyWriter {
     pub(crate) args: Vec<u8>,
     /// What these don't show.
     apart: Apart,
+    /// The id, if it is not written yet.
+    draft: Draft,
+    /// The draft's text.
+    noted: String,
+    /// Whether the text is written as the key grows, and not from a draft.
+    at_once: bool,
+}
+
+/// What tells calls of one function apart. Calls for which it is equal have equal keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) kind: GivenKind,
+    /// A number, or a part of `bytes` that may be compared first.
+    pub(crate) number: u64,
+    /// Empty for a number.
+    pub(crate) bytes: &'a [u8],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GivenKind {
+    Natural,
+    Negative,
+    /// The text of an id as it was given.
+    Text,
+    /// The canonical bytes of the arguments.
+    Arguments,
+    /// The whole key. The number identifies the form of the id.
+    Key,
 }
 
 impl KeyWriter {
@@ -27,21 +56,76 @@ impl KeyWriter {
         key
     }
 
-    /// Starts a new key in the memory of the last one. `prefix` is the [beginning of all
-    /// keys](KeySpace::prefix) of the resource.
+    /// Forgets the last key, and keeps its memory.
     #[inline]
-    pub(crate) fn begin(&mut self, prefix: &str) {
+    pub(crate) fn clear(&mut self) {
         self.args.clear();
         self.apart = Apart::default();
+        self.noted.clear();
+        self.draft = Draft::None;
+        self.at_once = false;
+    }
+
+    /// From here on, the text is written as the key grows.
+    pub(crate) fn begin_at_once(&mut self, prefix: &str) {
+        self.at_once = true;
+        self.begin(prefix);
+    }
+
+    /// Begins the text. `prefix` is the [beginning of all keys](KeySpace::prefix) of the resource.
+    pub(crate) fn begin(&mut self, prefix: &str) {
         self.text.clear();
         self.text.reserve(prefix.len() + 48);
         self.text.push_str(prefix);
+    }
+
+    /// Whether the text is written as the key grows.
+    #[inline]
+    pub(crate) fn is_at_once(&self) -> bool {
+        self.at_once
     }
 
     #[inline]
     pub(crate) fn op(&mut self, op: &str) {
         self.text.push_str(op);
         self.text.push(':');
+    }
+
+    /// Notes the id, to be written later. Returns false if it has to be written at once.
+    #[inline]
+    pub(crate) fn notes_id<T: Serialize + ?Sized>(&mut self, id: &T) -> bool {
+        self.draft = Draft::of(id, &mut self.noted);
+        self.draft != Draft::None
+    }
+
+    /// What tells this call apart from others of its function. `form` is that of a written id.
+    #[inline]
+    pub(crate) fn given(&self, form: impl FnOnce() -> u64) -> Given<'_> {
+        let (kind, number, bytes) = match self.draft {
+            Draft::Natural(n) => (GivenKind::Natural, n, &[][..]),
+            Draft::Negative(n) => (GivenKind::Negative, n.cast_unsigned(), &[][..]),
+            Draft::Text => (GivenKind::Text, 0, self.noted.as_bytes()),
+            Draft::None if self.at_once => (GivenKind::Key, form(), self.text.as_bytes()),
+            Draft::None => (GivenKind::Arguments, 0, &*self.args),
+        };
+        Given {
+            kind,
+            number,
+            bytes,
+        }
+    }
+
+    /// Writes the noted id, whose type has this name.
+    pub(crate) fn noted_id(&mut self, type_name: &str, hash_key: &[u8; 16]) -> IdForm {
+        let start = self.text.len();
+        let form = id::render_draft(self.draft, &self.noted, type_name, &mut self.text);
+        bound::bound(&mut self.text, start, hash_key);
+        form
+    }
+
+    /// The id is written, and what tells the call apart is the text from here on.
+    pub(crate) fn forget_note(&mut self) {
+        self.draft = Draft::None;
     }
 
     /// Writes the id; a long one as its beginning and a hash.
@@ -108,7 +192,7 @@ impl KeyWriter {
     /// Whether the writer's memory is worth keeping.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {
-        self.text.capacity() + self.args.capacity() <= SPARE_LIMIT
+        self.text.capacity() + self.args.capacity() + self.noted.capacity() <= SPARE_LIMIT
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::tick::{Moment, Tick};
+use super::tick::Moment;
 use crate::base::clock::TICK;
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
@@ -96,11 +96,17 @@ impl Cover {
     /// Returns the age of the last heartbeat, or `None` if nothing may be served now.
     #[inline]
     pub(crate) fn age(&self, now: Moment) -> Option<Duration> {
+        self.age_nanos(now).map(Duration::from_nanos)
+    }
+
+    /// The same in nanoseconds.
+    #[inline]
+    pub(crate) fn age_nanos(&self, now: Moment) -> Option<u64> {
         let until = self.until.load(Ordering::Acquire);
         let is_covered = now.tick.0 < until && now.wall.0 < self.wall_until.load(Ordering::Relaxed);
         let is_covered =
             is_covered || (until > 0 && crate::base::mutation::is_active("heartbeat-not-needed"));
-        is_covered.then(|| now.tick.since(Tick(self.sent.load(Ordering::Relaxed))))
+        is_covered.then(|| now.tick.0.saturating_sub(self.sent.load(Ordering::Relaxed)))
     }
 
     /// Registers a connection that is being made.
@@ -231,6 +237,7 @@ impl Cover {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tick::Tick;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -1,7 +1,6 @@
 //! Statistics of the local tier.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -11,6 +10,8 @@ use crate::base::counters::Counter;
 const SAMPLE: u64 = 64;
 /// Ages are counted in buckets: one per power of two, in milliseconds.
 const BUCKETS: usize = 24;
+/// A millisecond in nanoseconds.
+const MILLI: u64 = 1_000_000;
 
 /// In cache lines of its own. Otherwise each write here would evict what hits read.
 #[derive(Debug, Default)]
@@ -29,22 +30,21 @@ pub(super) struct Figures {
 struct Oldest(AtomicU64);
 
 impl Figures {
-    /// Records a hit, the `n`th of the counter that the caller uses.
+    /// Records a hit, the `n`th of the counter that the caller uses. Its age is in nanoseconds.
     #[inline]
-    pub(super) fn hit(&self, n: u64, age: Duration) {
-        let millis = age.as_millis() as u64;
+    pub(super) fn hit(&self, n: u64, age: u64) {
         if n.is_multiple_of(SAMPLE) {
-            let bucket = (u64::BITS - millis.leading_zeros()) as usize;
+            let bucket = (u64::BITS - (age / MILLI).leading_zeros()) as usize;
             self.ages[bucket.min(BUCKETS - 1)].add_one();
         }
-        if millis > self.oldest.0.load(Ordering::Relaxed) {
-            self.oldest.0.fetch_max(millis, Ordering::Relaxed);
+        if age > self.oldest.0.load(Ordering::Relaxed) {
+            self.oldest.0.fetch_max(age, Ordering::Relaxed);
         }
     }
 
     pub(super) fn snapshot(&self) -> LocalFigures {
         let ages: Vec<u64> = self.ages.iter().map(Counter::get).collect();
-        let oldest = self.oldest.0.load(Ordering::Relaxed);
+        let oldest = self.oldest.0.load(Ordering::Relaxed) / MILLI;
         LocalFigures {
             kept: self.kept.get(),
             poisoned: self.poisoned.get(),
@@ -117,10 +117,7 @@ mod tests {
     fn ages_by_quantile() {
         let figures = Figures::default();
         for n in 0..100 * SAMPLE {
-            figures.hit(
-                n,
-                Duration::from_millis(if n < 98 * SAMPLE { 3 } else { 200 }),
-            );
+            figures.hit(n, MILLI * if n < 98 * SAMPLE { 3 } else { 200 });
         }
         let snapshot = figures.snapshot();
         assert_eq!((snapshot.age_p50_ms, snapshot.age_max_ms), (3, 200));

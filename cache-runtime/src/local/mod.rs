@@ -20,7 +20,7 @@ pub(crate) use self::cover::Beat;
 pub(crate) use self::cover::Cover;
 #[cfg(any(feature = "redis", feature = "outbox-postgres"))]
 pub(crate) use self::cover::Session;
-pub(crate) use self::entry::{Asked, Copy, Found, KeptEntry, Shared};
+pub(crate) use self::entry::{Again, Asked, Copy, KeptEntry, Shared};
 pub use self::figures::LocalFigures;
 pub(crate) use self::read_token::ReadToken;
 pub(crate) use self::tick::Moment;

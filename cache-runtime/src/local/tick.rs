@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::clock;
 
 /// A point in time on a clock of this process. Other processes can't compare it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Tick(pub(crate) u64);
 
 impl Tick {
@@ -30,7 +30,7 @@ impl Tick {
 /// The first clock stands still while the machine sleeps, and the second can be set back.
 /// `CLOCK_BOOTTIME` does neither, but it has no coarse form: it takes 21 ns, these take 3 ns each.
 /// The difference is a fifth of a hit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Moment {
     pub(crate) tick: Tick,
     pub(crate) wall: Tick,
@@ -43,6 +43,22 @@ impl Moment {
             tick: Tick::now(),
             wall: Tick(clock::coarse_wall_nanos()),
         }
+    }
+
+    /// Becomes the current time. The second clock is read only if the first one has moved: the
+    /// kernel writes both at each tick, and when it wakes up or its time is set. So what is read
+    /// here is late by a tick at most, as the freshness bound allows, and 3 ns are saved.
+    #[inline]
+    pub(crate) fn go_on(&mut self) {
+        self.go_on_to(Tick::now(), || Tick(clock::coarse_wall_nanos()));
+    }
+
+    #[inline]
+    fn go_on_to(&mut self, tick: Tick, wall: impl FnOnce() -> Tick) {
+        if tick != self.tick {
+            self.wall = wall();
+        }
+        self.tick = tick;
     }
 }
 
@@ -65,4 +81,39 @@ pub(super) fn told_by_a_task(now: Moment) -> Moment {
         });
         now
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_clock_is_read_whenever_the_first_has_moved() {
+        let mut now = Moment::default();
+        for (tick, wall, read) in [
+            (1, 10, 10),
+            (1, 11, 10),
+            (2, 12, 12),
+            (2, 99, 12),
+            (3, 9, 9),
+        ] {
+            now.go_on_to(Tick(tick), || Tick(wall));
+            assert_eq!((now.tick, now.wall), (Tick(tick), Tick(read)));
+        }
+    }
+
+    #[test]
+    fn time_goes_on_as_if_it_was_read_anew() {
+        let mut now = Moment::default();
+        for _ in 0..3 {
+            let before = Moment::now();
+            now.go_on();
+            let after = Moment::now();
+            assert!(before.tick <= now.tick && now.tick <= after.tick);
+            // An hour, in case somebody sets the clock meanwhile.
+            assert!(
+                now.wall.since(after.wall) + after.wall.since(now.wall) < Duration::from_hours(1)
+            );
+        }
+    }
 }

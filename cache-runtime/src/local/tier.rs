@@ -1,6 +1,5 @@
 //! The local tier of one cache.
 
-use std::any::TypeId;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
@@ -9,13 +8,12 @@ use std::time::Duration;
 
 use super::cells::Cells;
 use super::cover::{Beat, Cover, NO_EPOCH, Session};
-use super::entry::{Asked, Copy, Entry, Found, KeptEntry};
+use super::entry::{Again, Asked, Copy, Entry, Found, KeptEntry};
 use super::figures::{Figures, LocalFigures};
 use super::read_token::ReadToken;
 use super::tick::{Moment, Tick};
 use crate::base::entry_map::{self, Table};
 use crate::base::nonce::{Nonce, hash128};
-use crate::key::Dependency;
 use crate::protocol::entry::Stamp;
 use crate::store::Probe;
 
@@ -73,7 +71,7 @@ impl Local {
         #[cfg(cache_mutations)]
         let now = super::tick::told_by_a_task(now);
         // Checked first: without a connection there is no need for a lookup.
-        let age = self.cover.age(now)?;
+        let age = self.cover.age_nanos(now)?;
         let (is_dead, ttl, value) = (Cell::new(false), Cell::new(None), OnceCell::new());
         self.entries.look(key.as_bytes(), |entry| {
             if !self.is_alive(entry) {
@@ -94,32 +92,41 @@ impl Local {
     }
 
     /// Returns an entry that was found before, if it may be served now. The rules are those of
-    /// [`find`](Self::find), without a lookup in the table.
+    /// [`find`](Self::find), without a lookup in the table. `now` is the time that the thread has
+    /// read last.
     #[inline]
-    pub(crate) fn again(
-        &self,
-        kept: &KeptEntry,
-        type_id: TypeId,
-        extras: &[Dependency],
-    ) -> Option<Found> {
-        let now = Moment::now();
+    pub(crate) fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>> {
+        now.go_on();
+        let now = *now;
         #[cfg(cache_mutations)]
         let now = super::tick::told_by_a_task(now);
-        let age = self.cover.age(now)?;
-        let entry = &*kept.entry;
-        let is_alive =
-            self.is_alive(entry) || crate::base::mutation::is_active("front-not-checked");
-        (is_alive && entry.is_for(type_id, extras, now.tick)).then(|| Found {
-            ttl: entry.ttl(now.tick),
-            value: entry.value.clone(),
-            age,
-        })
+        let age = self.cover.age_nanos(now)?;
+        let is_alive = kept.is_alive(self.cover.epoch());
+        if !is_alive && !crate::base::mutation::is_active("front-not-checked") {
+            return None;
+        }
+        kept.again(now.tick, age)
     }
 
-    /// Returns the entry under a key, for a thread to keep beside the table; `None` if it is large.
-    pub(crate) fn kept(&self, key: &str) -> Option<KeptEntry> {
+    /// Returns the entry under a key, for a thread to keep beside the table together with so many
+    /// other bytes; `None` if it is large, or not the one that was asked for any more.
+    pub(crate) fn kept(&self, key: &str, asked: &Asked<'_>, beside: u64) -> Option<KeptEntry> {
         let entry = self.entries.get(key)?;
-        (entry_map::Entry::weight(&*entry) <= MOST_KEPT).then(|| KeptEntry::new(entry, &self.kept))
+        match entry_map::Entry::weight(&*entry) <= MOST_KEPT && entry.is_for(asked) {
+            true => KeptEntry::new(entry, beside, &self.kept),
+            false => None,
+        }
+    }
+
+    /// Whether the table has this very entry. If so, the table counts it as used.
+    #[inline(never)]
+    pub(crate) fn is_current(&self, kept: &KeptEntry) -> bool {
+        let key = entry_map::Entry::key(&*kept.entry);
+        let is_it = Cell::new(false);
+        self.entries.look(key.as_bytes(), |entry| {
+            is_it.set(Arc::ptr_eq(entry, &kept.entry));
+        });
+        is_it.get()
     }
 
     /// Returns true if the entry was read in the current epoch and none of its keys has changed
@@ -129,9 +136,9 @@ impl Local {
         entry.epoch == self.cover.epoch() && entry.is_quiet()
     }
 
-    /// Records the age of the last heartbeat at the `n`th hit.
+    /// Records the age of the last heartbeat at the `n`th hit, in nanoseconds.
     #[inline]
-    pub(crate) fn note(&self, n: u64, age: Duration) {
+    pub(crate) fn note(&self, n: u64, age: u64) {
         self.figures.hit(n, age);
     }
 
@@ -175,7 +182,7 @@ impl Local {
         Some(Found {
             ttl: ttl.get()?,
             value: value.into_inner().flatten(),
-            age: Duration::ZERO,
+            age: 0,
         })
     }
 

@@ -106,6 +106,15 @@ impl ResourceRef {
         }
     }
 
+    /// The same, if the function remembers the resource.
+    #[inline]
+    pub(crate) fn local_hits_of_known(&self) -> Option<&'static Striped> {
+        match self {
+            Self::Known(known) => Some(&known.function.local_hits),
+            Self::Own(..) => None,
+        }
+    }
+
     /// Distinguishes the entries of this instance of the function from those of other instances.
     /// `types` is a hash of the names of the types that are already part of the key.
     #[inline]

@@ -3,6 +3,7 @@
 //! A test is one thread, so what it has read twice is what it holds. A function remembers four
 //! caches, and only entries that it was given there are held: so there are no more caches here.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use cache_runtime::{CacheConfig, cached, invalidates};
@@ -117,4 +118,244 @@ async fn what_a_thread_holds_is_bounded_and_counted() {
         most = rows.front_bytes().await.max(most);
     }
     assert!((2 << 20..=4 << 20).contains(&most), "{most}");
+}
+
+/// Calls of each form: a number or a text that is compared as it was given, a text of the key, and
+/// hashed arguments.
+struct Forms(Node);
+
+impl Forms {
+    #[cached(resource = "numbers", cache = self.0.cache)]
+    async fn number(&self, id: i64) -> String {
+        format!("{id}")
+    }
+
+    #[cached(resource = "texts", cache = self.0.cache)]
+    async fn text(&self, id: &str) -> String {
+        id.to_owned()
+    }
+
+    #[cached(resource = "pairs", id = (a, b), cache = self.0.cache)]
+    async fn pair(&self, a: i64, b: bool) -> String {
+        format!("{a} {b}")
+    }
+
+    #[cached(resource = "pages", cache = self.0.cache)]
+    async fn page(&self, skip: i64, word: &str) -> String {
+        format!("{skip} {word}")
+    }
+
+    /// Asks for the same of all, and checks each answer.
+    async fn ask(&self, n: i64) {
+        let text = format!("row:{n}");
+        assert_eq!(self.number(n).await, format!("{n}"));
+        assert_eq!(self.text(&text).await, text);
+        assert_eq!(self.pair(n, true).await, format!("{n} true"));
+        assert_eq!(self.page(n, "of").await, format!("{n} of"));
+    }
+}
+
+/// Far fewer calls than there are slots, but of each form some that get the same one.
+#[tokio::test]
+async fn each_call_is_served_its_own_entry() {
+    let server = RedisServer::start();
+    let forms = Forms(Node::new(over(server.port())).await);
+    for n in -200..200 {
+        for _ in 0..4 {
+            forms.ask(n).await;
+        }
+    }
+    assert!(forms.0.figures().await.front_bytes > 0, "nothing is held");
+    for n in -200..200 {
+        forms.ask(n).await;
+    }
+}
+
+trait Kind: Send + Sync {
+    const NAME: &'static str;
+}
+
+struct Red;
+
+impl Kind for Red {
+    const NAME: &'static str = "red";
+}
+
+struct Blue;
+
+impl Kind for Blue {
+    const NAME: &'static str = "blue";
+}
+
+/// A function of two types.
+struct Of<K>(Node, PhantomData<K>);
+
+impl<K: Kind> Of<K> {
+    #[cached(resource = "kinds", cache = self.0.cache)]
+    async fn get(&self, id: i64) -> String {
+        format!("{} {id}", K::NAME)
+    }
+
+    /// Reads until this thread holds the entry.
+    async fn hold(&self, id: i64) {
+        eventually(PATIENCE, async || {
+            let tiers = [tier(self.get(id)).await, tier(self.get(id)).await];
+            tiers == ["local"; 2] && self.0.figures().await.front_bytes > 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn each_instance_of_a_function_is_served_its_own_entry() {
+    let server = RedisServer::start();
+    let node = Node::new(over(server.port())).await;
+    let (red, blue) = (
+        Of::<Red>(node.clone(), PhantomData),
+        Of::<Blue>(node, PhantomData),
+    );
+    for _ in 0..3 {
+        red.hold(1).await;
+        assert_eq!(blue.get(1).await, "blue 1");
+        blue.hold(1).await;
+        assert_eq!(red.get(1).await, "red 1");
+    }
+}
+
+/// What is set around a call is a part of its key, and not of what it was given.
+struct Around(Node);
+
+impl Around {
+    #[cached(resource = "orders", id = id, skip(tenant), cache = self.0.cache)]
+    async fn order(&self, id: i64, tenant: i64) -> String {
+        format!("{id} of {tenant}")
+    }
+}
+
+#[tokio::test]
+async fn each_tenant_is_served_its_own_entry() {
+    let server = RedisServer::start();
+    let config = over(server.port()).resource("orders").context("tenant");
+    let around = Around(Node::new(config).await);
+    for tenant in [7, 8, 7, 8] {
+        let cache = &around.0.cache;
+        for _ in 0..5 {
+            let order = cache
+                .with_key("tenant", tenant, around.order(1, tenant))
+                .await;
+            assert_eq!(order, format!("1 of {tenant}"));
+        }
+    }
+    assert!(around.0.figures().await.front_bytes > 0, "nothing is held");
+    let tenant = around.0.cache.with_key("tenant", 9, around.order(1, 9));
+    assert_eq!(tenant.await, "1 of 9");
+    assert_eq!(around.order(1, 10).await, "1 of 10", "no tenant at all");
+}
+
+/// Two variants of one name.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+enum Alike {
+    #[serde(rename = "a")]
+    First,
+    #[serde(rename = "a")]
+    Second,
+}
+
+/// A flattened map, whose order is not seen to be worth nothing.
+#[derive(Debug, Clone, serde::Serialize)]
+struct Flat {
+    #[serde(flatten)]
+    by: Order,
+}
+
+/// A map that keeps its order.
+#[derive(Debug, Clone)]
+struct Order(Vec<&'static str>);
+
+impl serde::Serialize for Order {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serde::Serializer::serialize_map(serializer, None)?;
+        for name in &self.0 {
+            serde::ser::SerializeMap::serialize_entry(&mut map, name, &1)?;
+        }
+        serde::ser::SerializeMap::end(map)
+    }
+}
+
+/// A part of it is in no key.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[serde(transparent)]
+struct Traced {
+    id: u64,
+    #[serde(skip)]
+    #[expect(dead_code, reason = "`Debug` shows it")]
+    trace: u8,
+}
+
+/// Calls that differ in what their keys don't show.
+struct Differ(Node);
+
+impl Differ {
+    #[cached(resource = "floats", cache = self.0.cache)]
+    async fn float(&self, id: f64) -> String {
+        format!("{id:?}")
+    }
+
+    #[cached(resource = "float-lists", cache = self.0.cache)]
+    async fn floats(&self, argument: f64) -> String {
+        format!("{argument:?}")
+    }
+
+    #[cached(resource = "alike", cache = self.0.cache)]
+    async fn alike(&self, id: Alike) -> String {
+        format!("{id:?}")
+    }
+
+    #[cached(resource = "alike-lists", cache = self.0.cache)]
+    async fn alikes(&self, argument: Alike) -> String {
+        format!("{argument:?}")
+    }
+
+    #[cached(resource = "traced", cache = self.0.cache)]
+    async fn traced(&self, id: Traced) -> String {
+        format!("{id:?}")
+    }
+
+    #[cached(resource = "traced-lists", cache = self.0.cache)]
+    async fn traces(&self, argument: Traced) -> String {
+        format!("{argument:?}")
+    }
+
+    #[cached(resource = "flat-lists", cache = self.0.cache)]
+    async fn flats(&self, argument: Flat) -> String {
+        format!("{argument:?}")
+    }
+}
+
+#[tokio::test]
+async fn what_a_key_does_not_show_tells_calls_apart() {
+    /// Each in turn, as often as this thread needs to hold it.
+    async fn each<T: Clone + std::fmt::Debug>(values: [T; 2], call: impl AsyncFn(T) -> String) {
+        for _ in 0..3 {
+            for value in &values {
+                for _ in 0..5 {
+                    assert_eq!(call(value.clone()).await, format!("{value:?}"));
+                }
+            }
+        }
+    }
+
+    let server = RedisServer::start();
+    let calls = &Differ(Node::new(over(server.port())).await);
+    each([0.0, -0.0], async |it| calls.float(it).await).await;
+    each([0.0, -0.0], async |it| calls.floats(it).await).await;
+    let alike = [Alike::First, Alike::Second];
+    each(alike, async |it| calls.alike(it).await).await;
+    each(alike, async |it| calls.alikes(it).await).await;
+    let traced = [1, 2].map(|trace| Traced { id: 7, trace });
+    each(traced, async |it| calls.traced(it).await).await;
+    each(traced, async |it| calls.traces(it).await).await;
+    let flat = [vec!["a", "b"], vec!["b", "a"]].map(|by| Flat { by: Order(by) });
+    each(flat, async |it| calls.flats(it).await).await;
+    assert!(calls.0.figures().await.front_bytes > 0, "nothing is held");
 }

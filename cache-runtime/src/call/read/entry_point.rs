@@ -1,5 +1,6 @@
 //! The entry point of generated code: a call before its body runs.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::context::LoadContext;
 use super::detached;
 use super::local_lookup::Begun;
 use super::plan::ReadPlan;
+use super::prepared::PreparedCall;
 use super::store_filter::{AllButOnce, Everything, Unless};
 use crate::base::error::{Error, ErrorKind};
 use crate::call::keep_alive::KeptAlive;
@@ -41,15 +43,12 @@ impl<R: Returns<S>, S> Read<R, S> {
         resource: &'static str,
         plan: impl FnOnce(&mut ReadPlan) -> &mut ReadPlan,
     ) -> Self {
-        let planned = match cache {
-            Some(cache) => Begun::planned(cache, site, resource, plan),
-            None => None,
-        };
-        let (is_off, opening) = match planned {
-            Some(call) => (false, Opening::of(call)),
-            None => (!scope::takes_key(no_key), None),
-        };
-        Self::opened(is_off, opening)
+        if let Some(cache) = cache
+            && let Some(call) = PreparedCall::planned(&cache, site, resource, plan)
+        {
+            return Self::opened(false, Opening::of(cache, call));
+        }
+        Self::opened(!scope::takes_key(no_key), None)
     }
 
     #[inline]
@@ -208,13 +207,31 @@ enum Opening<R> {
 
 impl<R> Opening<R> {
     /// Returns `None` if only the key was wanted.
-    // Compiled once for each return type, not in each function.
+    // Compiled once for each return type, not in each function. The call is not moved, but its
+    // pointer is: to read as a whole what was written in parts took 8 ns.
     #[inline(never)]
-    fn of<S>(mut call: Begun<'_>) -> Option<Self>
+    fn of<S>(cache: EngineRef<'_>, mut call: Box<PreparedCall>) -> Option<Self>
+    where
+        R: Returns<S>,
+    {
+        if scope::is_asked_for_key() {
+            return Self::of_begun(Begun::PreparedCall(cache, call));
+        }
+        if let Some(value) = call.answer_again(&cache) {
+            call.leave();
+            return Some(Self::Found(value));
+        }
+        Some(Self::ask(Begun::PreparedCall(cache, call)))
+    }
+
+    /// The same for a call that the thread's own memory does not answer.
+    #[inline(never)]
+    fn of_begun<S>(mut call: Begun<'_>) -> Option<Self>
     where
         R: Returns<S>,
     {
         let takes_key = scope::takes_key(|| {
+            call.write_key();
             call.check();
             call.key()
         });
@@ -222,39 +239,45 @@ impl<R> Opening<R> {
             call.leave();
             return None;
         }
-        if let Some(value) = call.find_again() {
-            call.leave();
-            return Some(Self::Found(value));
-        }
+        Some(Self::ask(call))
+    }
+
+    /// Answers a call that the thread's own memory does not answer.
+    #[inline(never)]
+    fn ask<S>(mut call: Begun<'_>) -> Self
+    where
+        R: Returns<S>,
+    {
+        call.write_key();
         call.check();
         if let Some(value) = call.recall() {
             // Not audited: a request may miss the writes of others.
             call.leave();
-            return Some(Self::Found(value));
+            return Self::Found(value);
         }
         let found: Option<R> = call.find();
         if let Some(value) = &found {
             call.remember(value);
         }
         let Some(value) = found else {
-            return Some(Self::Ask(call.into_call()));
+            return Self::Ask(call.into_call());
         };
         if let Some(draw) = call.draw() {
-            return Some(match audited(&value, draw) {
+            return match audited(&value, draw) {
                 Some(hit) => Self::Ask(call.into_audited(hit)),
                 None => Self::Found(value),
-            });
+            };
         }
-        call.note_found();
+        call.note_found(TypeId::of::<R::Value>());
         call.leave();
-        Some(Self::Found(value))
+        Self::Found(value)
     }
 }
 
 impl Call {
     /// Turns a manual operation into the call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
-        Read::opened(false, Opening::of(Begun::Call(Arc::new(self))))
+        Read::opened(false, Opening::of_begun(Begun::Call(Arc::new(self))))
     }
 }
 

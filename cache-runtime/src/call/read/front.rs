@@ -1,125 +1,294 @@
 //! The entries that a thread was last served, in memory of its own: the *front*.
 //!
-//! A lookup in the table costs a hash of the key and two writes to a lock that all threads share,
-//! and before that the checks that the function may use the key. If the same function gets the same
-//! entry again, none of this is needed. Whether the entry may be served is not decided here:
-//! [`Local::again`] applies the rules of the table to the entry itself.
+//! A lookup in the table needs the text of the key, a hash of it, and two writes to a lock that all
+//! threads share, and before that the checks that the function may use the key. If the same
+//! function gets an equal call again, none of this is needed: an entry is found by what the call
+//! was given, as it was given, and all of it is compared. Whether the entry may be served is not
+//! decided here: [`Local::again`] applies the rules of the table to the entry itself.
 //!
 //! A front is direct-mapped: each slot holds the last entry that was found twice in a row there. So
 //! a program that reads far more entries than there are slots rarely writes to it.
+//!
+//! Among a thousand rows, most of the time goes into cache lines that were used too long ago. So a
+//! hit reads four of them: a slot, what the front holds, a flag, and the value.
 
 use std::any::TypeId;
+use std::ops::Range;
 
-use crate::local::{KeptEntry, Local};
+use super::prepared::ReadOptions;
+use crate::base::mutation;
+use crate::key::{Dependency, Given, GivenKind};
+use crate::local::{Again, Asked, KeptEntry, Local, Moment};
 use crate::registry::Known;
 
 /// A power of two. The slots themselves take 64 kB per thread that has hits.
-const PLACES: usize = 4096;
+const SLOTS: usize = 4096;
+/// The functions that a front knows. A power of two; they take up to 25 kB.
+const CALLERS: usize = 256;
+/// The places where a function may be, one after the other.
+const PROBES: usize = 4;
 /// The most bytes of entries that one front holds, as the local tier weighs them. Beyond that, it
 /// starts empty again.
 const MOST_BYTES: u64 = 4 << 20;
-/// One hit in this many goes to the table, which would otherwise evict the entry as unused.
-const TO_THE_TABLE: u32 = 32;
+/// One hit in this many is shown to the table, which would otherwise evict the entry as unused.
+const TO_THE_TABLE: u8 = 32;
 
 /// The entries that a thread was last served.
 #[derive(Debug, Default)]
 pub(super) struct Front {
     /// Empty before the first hit.
-    places: Vec<Place>,
+    slots: Vec<Option<Box<Held>>>,
+    callers: Vec<Option<Caller>>,
+    /// The calls that were last looked up in the table, by slot.
+    last: Vec<Place>,
+    /// How many callers there were so far.
+    numbers: u16,
     bytes: u64,
+    /// The time of the last hit.
+    now: Moment,
 }
 
-#[derive(Debug, Default)]
-struct Place {
-    /// The hash of the last key that was looked up in the table from this slot.
-    last: u64,
-    held: Option<Box<Held>>,
-}
-
-/// An entry, and the calls that may be served it.
+/// An entry, and the call that may be served it.
+// In this order, and aligned, so that a hit reads one cache line of it.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Held {
-    caller: Caller,
+    number: u64,
+    /// The version as the plan says it: the attribute's, with what the key does not show.
+    version: u32,
+    caller: u16,
+    sort: Sort,
+    uses: u8,
     entry: KeptEntry,
-    uses: u32,
+    bytes: Box<[u8]>,
 }
 
-/// The identity of a call besides its key.
+/// All that tells calls of one function from those of others, with the same type parameters.
 #[derive(Debug)]
-pub(super) struct Caller {
+struct Caller {
+    /// No other caller of this front has, or ever had, this number.
+    number: u16,
     /// The address of the data about the function in one cache, for one resource.
-    pub(super) known: usize,
-    pub(super) instance: Option<TypeId>,
+    known: usize,
+    instance: Option<TypeId>,
+    /// The type of its values.
+    type_id: TypeId,
+    op: Option<&'static str>,
     /// A hash of the types that tell instances of the function apart.
-    pub(super) types: u64,
-    /// The attribute's version.
+    types: u64,
+}
+
+impl Caller {
+    // Field by field. Building a `Caller` and comparing it as a whole took 17 ns, since the
+    // processor waits when it reads as a whole what was written in parts.
+    #[inline]
+    fn is(&self, wanted: &Wanted<'_>) -> bool {
+        if mutation::is_active("front-callers-alike") {
+            return true;
+        }
+        let options = wanted.options;
+        self.known == std::ptr::from_ref(wanted.known).addr()
+            && self.types == options.types
+            && self.instance == options.instance.map(|instance| instance.id)
+            && self.type_id == wanted.type_id
+            && same(self.op, options.op)
+    }
+}
+
+/// Whether two ops are the same text at the same place. Another place is another function's.
+#[inline]
+fn same(a: Option<&'static str>, b: Option<&'static str>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// The form of what a call was given, and whether it has tags or other dependencies. One byte, so
+/// that both are compared at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sort(u8);
+
+impl Sort {
+    const EXTRAS: u8 = 1 << 7;
+
+    #[inline]
+    fn of(kind: GivenKind, extras: &[Dependency]) -> Self {
+        Self(kind as u8 | if extras.is_empty() { 0 } else { Self::EXTRAS })
+    }
+
+    /// Whether it is a number alone.
+    #[inline]
+    fn is_number(self) -> bool {
+        self.0 == GivenKind::Natural as u8 || self.0 == GivenKind::Negative as u8
+    }
+}
+
+impl Held {
+    /// Whether the call was given the same id or arguments, and has the same dependencies.
+    #[inline]
+    fn is_given(&self, wanted: &Wanted<'_>) -> bool {
+        let given = &wanted.given;
+        let is_it = self.number == given.number
+            && (self.version == wanted.version || mutation::is_active("front-without-version"))
+            && self.sort == Sort::of(given.kind, wanted.extras)
+            && (self.sort.is_number()
+                || (*self.bytes == *given.bytes && self.entry.extras() == wanted.extras));
+        is_it || mutation::is_active("front-by-hash-alone")
+    }
+}
+
+/// A call, as far as a front needs it.
+pub(super) struct Wanted<'a> {
+    pub(super) known: &'static Known,
+    pub(super) given: Given<'a>,
+    /// The version as the plan says it.
     pub(super) version: u32,
-    /// Identifies the form of the id.
-    pub(super) form: u64,
+    /// The type of the function's values.
+    pub(super) type_id: TypeId,
+    pub(super) options: &'a ReadOptions,
+    pub(super) extras: &'a [Dependency],
 }
 
 impl Front {
-    /// The entry under a key that this thread was served before, for the same function.
+    /// The entry that this thread was served for this call before, if it may be served now.
     #[inline]
-    pub(super) fn find(
-        &mut self,
-        known: &Known,
-        key: &str,
-        is_it: impl FnOnce(&Caller) -> bool,
-    ) -> Option<&KeptEntry> {
-        let place = self.places.get_mut(index(hash(known, key)))?;
-        let held = place.held.as_mut()?;
-        if !is_it(&held.caller) || held.entry.key() != key {
+    pub(super) fn find(&mut self, local: &Local, wanted: &Wanted<'_>) -> Option<Again<'_>> {
+        let mut callers = self.callers.get(callers_of(wanted.known))?.iter().flatten();
+        let caller = callers.find(|it| it.is(wanted))?;
+        let place = Place::of(wanted.known, &wanted.given);
+        let slot = self.slots.get_mut(place.slot())?;
+        let held = slot.as_mut()?;
+        if held.caller != caller.number || !held.is_given(wanted) {
             return None;
         }
         held.uses = held.uses.wrapping_add(1);
-        (!held.uses.is_multiple_of(TO_THE_TABLE)).then_some(&held.entry)
+        if held.uses.is_multiple_of(TO_THE_TABLE) && !local.is_current(&held.entry) {
+            // The table has another entry, or none any more.
+            self.bytes -= held.entry.weight();
+            *slot = None;
+            return None;
+        }
+        let held = slot.as_ref()?;
+        local.again(&held.entry, &mut self.now)
     }
 
-    /// Notes that the table has an entry under this key. The entry is kept the second time.
-    pub(super) fn note(&mut self, local: &Local, known: &Known, caller: Caller, key: &str) {
-        let hash = hash(known, key);
-        if self.places.is_empty() {
-            self.places.resize_with(PLACES, Place::default);
+    /// Notes that the table has an entry for this call under this key. The entry is kept the second
+    /// time. `asked` is what the entry has to be.
+    pub(super) fn note(
+        &mut self,
+        local: &Local,
+        wanted: &Wanted<'_>,
+        (key, asked): (&str, &Asked<'_>),
+    ) {
+        if self.slots.is_empty() {
+            self.slots.resize_with(SLOTS, || None);
+            self.callers.resize_with(CALLERS + PROBES, || None);
+            self.last.resize(SLOTS, Place::default());
         }
-        let Some(place) = self.places.get_mut(index(hash)) else {
+        let place = Place::of(wanted.known, &wanted.given);
+        let last = self.last.get_mut(place.slot());
+        if last.is_none_or(|last| std::mem::replace(last, place) != place) {
+            return;
+        }
+        let Given {
+            kind,
+            number,
+            bytes,
+        } = wanted.given;
+        let beside = (size_of::<Held>() + bytes.len()) as u64;
+        let Some(entry) = local.kept(key, asked, beside) else {
             return;
         };
-        if std::mem::replace(&mut place.last, hash) != hash {
-            return;
-        }
-        let Some(entry) = local.kept(key) else {
+        let Some(caller) = self.caller(wanted) else {
+            *self = Self::default();
             return;
         };
-        let freed = place.held.as_ref().map_or(0, |held| held.entry.weight());
+        let Some(slot) = self.slots.get_mut(place.slot()) else {
+            return;
+        };
+        let freed = slot.as_ref().map_or(0, |held| held.entry.weight());
         self.bytes = self.bytes + entry.weight() - freed;
-        place.held = Some(Box::new(Held {
+        *slot = Some(Box::new(Held {
+            number,
+            version: wanted.version,
             caller,
-            entry,
+            sort: Sort::of(kind, wanted.extras),
             uses: 0,
+            entry,
+            bytes: bytes.into(),
         }));
         if self.bytes > MOST_BYTES {
             *self = Self::default();
         }
     }
+
+    /// The number of a call's function. `None` once there are no numbers any more.
+    fn caller(&mut self, wanted: &Wanted<'_>) -> Option<u16> {
+        let places = self.callers.get_mut(callers_of(wanted.known))?;
+        let mut known = places.iter().flatten();
+        let known = known.find(|it| it.is(wanted));
+        if let Some(caller) = known {
+            return Some(caller.number);
+        }
+        self.numbers = self.numbers.checked_add(1)?;
+        let free = places.iter().position(Option::is_none);
+        // The entries of a function that is replaced are not found any more.
+        let place = free.unwrap_or(usize::from(self.numbers) % PROBES);
+        *places.get_mut(place)? = Some(Caller {
+            number: self.numbers,
+            known: std::ptr::from_ref(wanted.known).addr(),
+            instance: wanted.options.instance.map(|instance| instance.id),
+            type_id: wanted.type_id,
+            op: wanted.options.op,
+            types: wanted.options.types,
+        });
+        Some(self.numbers)
+    }
 }
 
-/// Ids, and hashes of arguments, are at the end of a key.
+/// The golden ratio, by which the highest bits depend on all others (Knuth, TAOCP 6.4).
+const RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+
 #[inline]
-fn hash(known: &Known, key: &str) -> u64 {
-    let bytes = key.as_bytes();
-    let end = match bytes.last_chunk::<8>() {
-        Some(end) => u64::from_le_bytes(*end),
-        None => bytes
-            .iter()
-            .fold(0, |end, byte| (end << 8) | u64::from(*byte)),
-    };
-    // The golden ratio, by which the highest bits depend on all others (Knuth, TAOCP 6.4).
-    (end ^ std::ptr::from_ref(known).addr() as u64 ^ bytes.len() as u64)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+fn callers_of(known: &Known) -> Range<usize> {
+    let hash = (std::ptr::from_ref(known).addr() as u64).wrapping_mul(RATIO);
+    let first = (hash >> (u64::BITS - CALLERS.trailing_zeros())) as usize;
+    first..first + PROBES
+}
+
+/// Where the entry for a call is, by a hash of what it was given. The hash needs no secret: calls
+/// that collide are compared, and only replace each other here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Place(u64);
+
+impl Place {
+    #[inline]
+    fn of(known: &Known, given: &Given<'_>) -> Self {
+        let start = std::ptr::from_ref(known).addr() as u64 ^ given.number;
+        let hash = match given.kind {
+            GivenKind::Natural | GivenKind::Negative => start,
+            _ => hash(start, given.bytes),
+        };
+        Self(hash.wrapping_mul(RATIO))
+    }
+
+    #[inline]
+    fn slot(self) -> usize {
+        (self.0 >> (u64::BITS - SLOTS.trailing_zeros())) as usize
+    }
 }
 
 #[inline]
-fn index(hash: u64) -> usize {
-    (hash >> (u64::BITS - PLACES.trailing_zeros())) as usize
+fn hash(start: u64, bytes: &[u8]) -> u64 {
+    let mut hash = start;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for chunk in chunks {
+        hash = (hash.wrapping_mul(RATIO) ^ u64::from_le_bytes(*chunk)).rotate_left(29);
+    }
+    for byte in rest {
+        hash = hash.rotate_left(8) ^ u64::from(*byte);
+    }
+    hash
 }

@@ -45,49 +45,80 @@ pub(super) enum Begun<'a> {
     Call(Arc<Call>),
 }
 
-impl<'a> Begun<'a> {
+impl PreparedCall {
     /// Prepares a call of an annotated function. Returns `None` if the resource's name is invalid.
     // Not inlined: with the cache off, a call should do almost nothing.
     #[inline(never)]
     pub(super) fn planned<P: FnOnce(&mut ReadPlan) -> &mut ReadPlan>(
-        cache: EngineRef<'a>,
+        cache: &Engine,
         site: &'static Site,
         resource: &'static str,
         plan: P,
-    ) -> Option<Self> {
-        let mut planned = ReadPlan::new(&cache, site, resource)?;
+    ) -> Option<Box<Self>> {
+        let mut planned = ReadPlan::new(cache, site, resource)?;
         planned.instance(Instance::of_closure::<P>());
         let held_back = scope::hold_key_back();
         plan(&mut planned);
         drop(held_back);
-        Some(Self::PreparedCall(cache, planned.finish(&cache)))
+        Some(planned.finish())
     }
 
     /// Answers from the entry that this thread was last served, if it may be served again. Counts
     /// and records the hit.
     #[inline]
-    pub(super) fn find_again<R: Returns<S>, S>(&mut self) -> Option<R> {
-        let Self::PreparedCall(cache, start) = self else {
-            return None;
-        };
-        let found = start.find_again(cache, TypeId::of::<R::Value>())?;
-        let value = match found.value {
+    pub(super) fn answer_again<R: Returns<S>, S>(&mut self, cache: &Engine) -> Option<R> {
+        let hits = self.resource.local_hits_of_known()?;
+        let found = self.find_again(cache, TypeId::of::<R::Value>())?;
+        let value = match found.value() {
             Some(value) => value.downcast().ok().map(R::from_value)?,
             None => R::from_absence()?,
         };
         if let Some(local) = &cache.local {
-            local.note(start.resource.local_hits().count(), found.age);
+            local.note(hits.count(), found.age);
         }
         if log::is_on() || Marks::now().has(Marks::OBSERVED) {
-            self.asking().record("local", found.ttl);
+            let ttl = found.ttl();
+            self.record_again(cache, ttl);
         }
         Some(value)
     }
 
-    /// Notes that there was an entry in the process.
-    pub(super) fn note_found(&mut self) {
+    #[cold]
+    fn record_again(&mut self, cache: &Engine, ttl: Duration) {
+        self.write_key(cache);
+        self.asking(cache).record("local", ttl);
+    }
+
+    fn asking<'c>(&'c self, cache: &'c Engine) -> Asking<'c> {
+        let options = &self.options;
+        Asking {
+            cache,
+            resource: &self.resource,
+            key: self.key.text(),
+            kind: options.kind(),
+            op: options.op,
+            deps: None,
+            problem: options.problem,
+            grace: &options.grace,
+            copies: &options.copies,
+            extras: &self.extras,
+            version: options.version,
+        }
+    }
+}
+
+impl Begun<'_> {
+    /// Writes the text of the key, which all other ways to answer need.
+    pub(super) fn write_key(&mut self) {
         if let Self::PreparedCall(cache, start) = self {
-            start.note_found(cache);
+            start.write_key(cache);
+        }
+    }
+
+    /// Notes that there was an entry in the process.
+    pub(super) fn note_found(&mut self, type_id: TypeId) {
+        if let Self::PreparedCall(cache, start) = self {
+            start.note_found(cache, type_id);
         }
     }
 
@@ -150,22 +181,7 @@ impl<'a> Begun<'a> {
     #[inline]
     fn asking(&self) -> Asking<'_> {
         match self {
-            Self::PreparedCall(cache, start) => {
-                let options = &start.options;
-                Asking {
-                    cache,
-                    resource: &start.resource,
-                    key: start.key.text(),
-                    kind: options.kind(),
-                    op: options.op,
-                    deps: None,
-                    problem: options.problem,
-                    grace: &options.grace,
-                    copies: &options.copies,
-                    extras: &start.extras,
-                    version: options.version,
-                }
-            }
+            Self::PreparedCall(cache, start) => start.asking(cache),
             Self::Call(call) => call.asking(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::call::remembered;
-use super::prepared::{PreparedCall, ReadOptions, version_apart};
+use super::prepared::{IdType, PreparedCall, ReadOptions, version_apart};
 use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::nonce::hash128;
@@ -80,16 +80,27 @@ impl ReadPlan {
     pub fn id<T: KeyPart + ?Sized>(&mut self, id: &T) -> &mut Self {
         let start = &mut *self.0;
         start.options.has_id = true;
+        start.id_type = Some(IdType::of::<T>());
+        if start.key.is_at_once() || !start.key.notes_id(id) {
+            self.id_at_once(id);
+        }
+        self
+    }
+
+    /// Writes an id that can't be noted.
+    #[inline(never)]
+    fn id_at_once<T: KeyPart + ?Sized>(&mut self, id: &T) {
+        let start = &mut *self.0;
+        start.begin_at_once();
         match start.key.id(id, &start.resource.hash_key) {
             // Only entities share their keys with writers that name an id. Those are checked once
             // the key is whole.
             Ok(form) => {
                 start.options.version ^= form.version();
-                start.id = Some((form, typeid::of::<T>()));
+                start.form = Some(form);
             }
             Err(error) => start.refuse_key(&error),
         }
-        self
     }
 
     /// Adds one argument, hashed.
@@ -188,6 +199,7 @@ impl ReadPlan {
         self.untyped::<T>()
     }
 
+    #[inline]
     fn default_op(&mut self) {
         if self.0.options.op.is_none() {
             self.op(self.0.site.function());
@@ -257,7 +269,7 @@ impl ReadPlan {
         }
         match found {
             // Behind the id, where nothing else can be.
-            ambient::Found::Text(text) if start.options.has_id => start.key.behind(&text),
+            ambient::Found::Text(text) if start.options.has_id => start.behind(&text),
             ambient::Found::Text(text) => {
                 self.arg(name).arg(&text);
             }
@@ -455,10 +467,14 @@ impl ReadPlan {
         calls
     }
 
-    /// Ends the key. The call still has to be [checked](PreparedCall::check).
+    /// The call, whose key still has to be [written](PreparedCall::write_key), and which has to be
+    /// [checked](PreparedCall::check).
     #[inline]
-    pub(super) fn finish(mut self, cache: &Engine) -> Box<PreparedCall> {
-        self.0.end_key(cache);
+    pub(super) fn finish(mut self) -> Box<PreparedCall> {
+        if !self.0.options.has_id {
+            self.default_op();
+            self.0.options.version ^= self.0.key.version();
+        }
         self.0
     }
 }

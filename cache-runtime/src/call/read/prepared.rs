@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::call::remembered;
-use super::front::{Caller, Front};
+use super::front::{Front, Wanted};
 use super::local_options::Copies;
 use super::timing::Timing;
 use super::{Call, all_deps};
@@ -18,7 +18,7 @@ use crate::call::observe::BypassReason;
 use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
 use crate::key::{Dependency, EntryKind, Finding, IdForm, KeyError, KeyWriter};
-use crate::local::Found;
+use crate::local::{Again, Asked};
 use crate::protocol::codec_id::CodecId;
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::{Instance, Known, ResourceRef, Site};
@@ -39,8 +39,10 @@ pub(super) struct PreparedCall {
     pub(super) left_out_of: Vec<(usize, Finding)>,
     /// What the request around the call remembers.
     pub(super) recalled: Recalled,
-    /// The form and type of a row's id, until it is checked.
-    pub(super) id: Option<(IdForm, TypeId)>,
+    /// The type of the id.
+    pub(super) id_type: Option<IdType>,
+    /// The form of the id, once it is written.
+    pub(super) form: Option<IdForm>,
     /// The attribute's version, before the function's instance became part of it.
     declared: u32,
     /// The entries that this thread was last served.
@@ -118,6 +120,23 @@ impl ReadOptions {
     }
 }
 
+/// The type of an id. Only calls that are not answered at once ask for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IdType {
+    id: fn() -> TypeId,
+    name: fn() -> &'static str,
+}
+
+impl IdType {
+    #[inline]
+    pub(super) fn of<T: ?Sized>() -> Self {
+        Self {
+            id: typeid::of::<T>,
+            name: std::any::type_name::<T>,
+        }
+    }
+}
+
 /// The version of calls whose key leaves this out, and whether nothing tells them apart.
 #[cold]
 pub(super) fn version_apart(
@@ -172,7 +191,8 @@ impl PreparedCall {
                 included: Vec::new(),
                 left_out_of: Vec::new(),
                 recalled: Recalled::Nothing,
-                id: None,
+                id_type: None,
+                form: None,
                 declared: 0,
                 front: Front::default(),
             }),
@@ -211,10 +231,67 @@ impl PreparedCall {
     #[inline]
     fn reset(&mut self, name: &'static str) {
         self.name = name;
-        self.id = None;
-        self.key.begin(&self.resource.prefix);
+        self.id_type = None;
+        self.form = None;
+        self.key.clear();
+        if !self.resource.contexts.is_empty()
+            && !crate::base::mutation::is_active("front-without-context")
+        {
+            // What is set around the call may differ from one call to the next.
+            self.begin_at_once();
+        }
+    }
+
+    /// From here on, the text of the key is written as the key grows.
+    pub(super) fn begin_at_once(&mut self) {
+        if !self.key.is_at_once() {
+            self.key.begin_at_once(&self.resource.prefix);
+            self.begin_text();
+        }
+    }
+
+    /// Writes what precedes the id or the arguments.
+    fn begin_text(&mut self) {
         if !self.resource.contexts.is_empty() {
             self.add_contexts();
+        }
+        if let Some(op) = self.options.op {
+            self.key.op(op);
+        }
+    }
+
+    /// Writes the noted id.
+    fn write_noted_id(&mut self) {
+        if let Some(of) = self.id_type {
+            let form = self.key.noted_id((of.name)(), &self.resource.hash_key);
+            self.form = Some(form);
+        }
+    }
+
+    /// Adds a value that is set around the call, behind the id.
+    #[cold]
+    pub(super) fn behind(&mut self, text: &str) {
+        if !self.key.is_at_once() {
+            self.begin_at_once();
+            self.write_noted_id();
+            self.key.forget_note();
+        }
+        self.key.behind(text);
+    }
+
+    /// Writes the text of the key, as far as it is not written yet. Called once, before anything
+    /// but the front is asked.
+    #[inline(never)]
+    pub(super) fn write_key(&mut self, cache: &Engine) {
+        if !self.key.is_at_once() {
+            self.key.begin(&self.resource.prefix);
+            self.begin_text();
+            if self.options.has_id {
+                self.write_noted_id();
+            }
+        }
+        if !self.options.has_id {
+            self.key.end_hashed(&cache.space);
         }
     }
 
@@ -227,8 +304,12 @@ impl PreparedCall {
     /// Leaves the memory for the next call.
     #[inline]
     pub(super) fn leave(mut self: Box<Self>) {
-        self.extras.clear();
-        self.included.clear();
+        if !self.extras.is_empty() {
+            self.extras.clear();
+        }
+        if !self.included.is_empty() {
+            self.included.clear();
+        }
         if !matches!(self.recalled, Recalled::Nothing) {
             self.recalled = Recalled::Nothing;
         }
@@ -240,29 +321,20 @@ impl PreparedCall {
         let _ = SPARE.try_with(|spare| spare.set(Some(self)));
     }
 
-    /// Ends the key.
-    #[inline]
-    pub(super) fn end_key(&mut self, cache: &Engine) {
-        if !self.options.has_id {
-            if self.options.op.is_none() {
-                self.op(self.site.function());
-            }
-            self.key.end_hashed(&cache.space);
-            self.options.version ^= self.key.version();
-        }
-    }
-
     /// Names the operation.
     #[inline]
     pub(super) fn op(&mut self, op: &'static str) {
         self.options.op = Some(op);
-        self.key.op(op);
+        if self.key.is_at_once() {
+            self.key.op(op);
+        }
     }
 
-    /// Answers from the entry that this thread was last served under the same key by the same
-    /// function. So all that [`check`](Self::check) finds out is known; the rest is checked here.
+    /// Answers from the entry that this thread was last served for an equal call of the same
+    /// function. So the key, and all that [`check`](Self::check) finds out, is known; the rest is
+    /// checked here.
     #[inline]
-    pub(super) fn find_again(&mut self, cache: &Engine, type_id: TypeId) -> Option<Found> {
+    pub(super) fn find_again(&mut self, cache: &Engine, type_id: TypeId) -> Option<Again<'_>> {
         /// Scopes in which a call needs more than its entry.
         const AROUND: Marks = Marks::MODE
             .and(Marks::STRICT)
@@ -273,52 +345,56 @@ impl PreparedCall {
             return None;
         };
         let options = &self.options;
+        let marks = Marks::now();
         let is_usual = options.problem.is_none()
             && !options.copies.strict
             && options.copies.kept
             && options.audit == 0
-            && !Marks::now().has(AROUND)
-            && !(options.memo && Marks::now().has(Marks::REQUEST))
+            && !marks.has(AROUND)
+            && !(options.memo && marks.has(Marks::REQUEST))
             && !cache.delivery.is_degraded()
             && !cache.telemetry.switches.is_any_off();
         if !is_usual {
             return None;
         }
-        let form = IdForm::mark(self.id.as_ref().map(|(form, _)| form));
-        // Field by field. Building a `Caller` and comparing it as a whole took 17 ns, since the
-        // processor waits when it reads as a whole what was written in parts.
-        let is_it = |caller: &Caller| {
-            caller.known == std::ptr::from_ref(*known).addr()
-                && caller.types == options.types
-                && caller.version == options.version
-                && caller.form == form
-                && caller.instance == options.instance.map(|instance| instance.id)
+        let wanted = Wanted {
+            known,
+            given: self.key.given(|| IdForm::mark(self.form.as_ref())),
+            version: options.version,
+            type_id,
+            options,
+            extras: &self.extras,
         };
-        let key = self.key.text();
-        let entry = self.front.find(known, key, is_it)?;
-        local.again(entry, type_id, &self.extras)
+        self.front.find(local, &wanted)
     }
 
     /// Notes that the table had an entry for this call.
-    pub(super) fn note_found(&mut self, cache: &Engine) {
+    pub(super) fn note_found(&mut self, cache: &Engine, type_id: TypeId) {
         let (Some(local), ResourceRef::Known(known)) = (&cache.local, &self.resource) else {
             return;
         };
-        let caller = Caller {
-            known: std::ptr::from_ref(*known).addr(),
-            instance: self.options.instance.map(|instance| instance.id),
-            types: self.options.types,
+        let wanted = Wanted {
+            known,
+            given: self.key.given(|| IdForm::mark(self.form.as_ref())),
             version: self.declared,
-            form: IdForm::mark(self.id.as_ref().map(|(form, _)| form)),
+            type_id,
+            options: &self.options,
+            extras: &self.extras,
         };
-        self.front.note(local, known, caller, self.key.text());
+        let asked = Asked {
+            type_id,
+            version: self.options.version,
+            extras: &self.extras,
+        };
+        let entry = (self.key.text(), &asked);
+        self.front.note(local, &wanted, entry);
     }
 
     /// Checks that the function may use this key, and that it is not switched off.
     pub(super) fn check(&mut self, cache: &Engine) {
-        if let Some((form, of)) = self.id
+        if let (Some(form), Some(of)) = (self.form, self.id_type)
             && self.options.op.is_none()
-            && !self.resource.fits(form, of, Some(self.site))
+            && !self.resource.fits(form, (of.id)(), Some(self.site))
         {
             self.refuse(BypassReason::Claimed);
         }

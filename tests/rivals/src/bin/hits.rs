@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, observe};
 use cache_tests::RedisServer;
+use cached::macros::concurrent_cached;
 use futures_util::FutureExt;
 use serde::Serialize;
 
@@ -73,6 +74,12 @@ async fn filter(filter: Filter) -> Arc<u64> {
 #[cached(resource = "rows", op = "traced", ttl = 3600)]
 async fn traced(page: Traced) -> Arc<u64> {
     Arc::new(page.skip + u64::from(page.limit) + page.trace)
+}
+
+/// The same by the crate `cached`, whose store is sharded.
+#[concurrent_cached(max_size = 100_000, ttl_secs = 3600)]
+async fn cached_row(id: u64) -> Arc<u64> {
+    Arc::new(id)
 }
 
 async fn bare(id: u64) -> Arc<u64> {
@@ -223,6 +230,7 @@ async fn main() {
     (0..ROWS).for_each(|n| quick.insert(n, Arc::new(n)));
     let mut all = vec![
         ("a bare function".to_owned(), hits(bare)),
+        ("cached, sharded".to_owned(), hits(cached_row)),
         (
             "a bare quick_cache".to_owned(),
             Arc::new(move |calls: Range<u64>| {
