@@ -15,7 +15,7 @@
 use std::any::TypeId;
 use std::ops::Range;
 
-use super::prepared::ReadOptions;
+use super::read_options::ReadOptions;
 use crate::base::mutation;
 use crate::key::{Dependency, Given, GivenKind};
 use crate::local::{Again, Asked, KeptEntry, Local, Moment};

@@ -29,6 +29,7 @@ mod pack;
 mod permit;
 mod plan;
 mod prepared;
+mod read_options;
 mod reader;
 mod report;
 mod steps;

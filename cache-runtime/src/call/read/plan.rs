@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::call::remembered;
-use super::prepared::{IdType, PreparedCall, ReadOptions, version_apart};
+use super::prepared::{IdType, PreparedCall, version_apart};
+use super::read_options::ReadOptions;
 use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::nonce::hash128;

@@ -3,25 +3,22 @@
 use std::any::TypeId;
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use super::call::remembered;
 use super::front::{Front, Wanted};
-use super::local_options::Copies;
+use super::read_options::ReadOptions;
 use super::timing::Timing;
 use super::{Call, all_deps};
 use crate::base::marks::Marks;
 use crate::base::nonce::hash128;
-use crate::base::policy::{Grace, TtlRequest};
 use crate::call::memo::Recalled;
 use crate::call::observe::BypassReason;
 use crate::call::{ambient, enclosing};
 use crate::engine::{Engine, Handle};
 use crate::key::{Dependency, EntryKind, Finding, IdForm, KeyError, KeyWriter};
 use crate::local::{Again, Asked};
-use crate::protocol::codec_id::CodecId;
 use crate::protocol::fingerprint::Fingerprint;
-use crate::registry::{Instance, Known, ResourceRef, Site};
+use crate::registry::{Known, ResourceRef, Site};
 use crate::store::Probe;
 
 /// A call of an annotated function with its key.
@@ -47,77 +44,6 @@ pub(super) struct PreparedCall {
     declared: u32,
     /// The entries that this thread was last served.
     front: Front,
-}
-
-/// The options of a function's attribute, and what follows from them.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct ReadOptions {
-    pub(super) op: Option<&'static str>,
-    pub(super) has_id: bool,
-    pub(super) shared: bool,
-    pub(super) problem: Option<BypassReason>,
-    pub(super) ttl: TtlRequest,
-    pub(super) grace: Grace,
-    pub(super) copies: Copies,
-    /// The share of hits that is audited.
-    pub(super) audit: u32,
-    pub(super) codec: CodecId,
-    pub(super) version: u32,
-    /// The limit on loads at a time; 0 for none.
-    pub(super) max_loads: usize,
-    /// Whether a request remembers the result.
-    pub(super) memo: bool,
-    /// A hash of the types that tell calls of this function apart.
-    pub(super) types: u64,
-    /// Identifies the instance of the function, among those for different type parameters, of the
-    /// function or its `impl`, and different types of `self`. `None` for manual operations.
-    pub(super) instance: Option<Instance>,
-}
-
-impl ReadOptions {
-    /// Resets all options to the configured defaults. Resets fields in place; assigning a fresh
-    /// struct would copy it on every hit.
-    #[inline]
-    pub(super) fn nothing(&mut self, usual: &Grace, audit: u32) {
-        self.op = None;
-        self.has_id = false;
-        self.shared = false;
-        self.problem = None;
-        self.ttl = TtlRequest::default();
-        // These two need a body that can outlive its caller. Only the attribute can ask for that.
-        self.grace.swr = Duration::ZERO;
-        self.grace.timeout = None;
-        self.grace.stale_if_error = usual.stale_if_error;
-        self.grace.early = usual.early;
-        self.grace.jitter = usual.jitter;
-        self.copies = Copies::default();
-        self.audit = audit;
-        self.codec = CodecId::default();
-        self.version = 0;
-        self.max_loads = 0;
-        self.memo = false;
-        self.types = 0;
-        self.instance = None;
-    }
-
-    /// Resets the options that a plan adds to or may leave alone. The next plan of the same
-    /// function sets the others again.
-    #[inline]
-    fn again(&mut self) {
-        self.op = None;
-        self.has_id = false;
-        self.problem = None;
-        self.version = 0;
-        self.types = 0;
-    }
-
-    #[inline]
-    pub(super) fn kind(&self) -> EntryKind {
-        match self.has_id && self.op.is_none() {
-            true => EntryKind::Entity,
-            false => EntryKind::Derived,
-        }
-    }
 }
 
 /// The type of an id. Only calls that are not answered at once ask for it.
