@@ -11,7 +11,7 @@
 //! of this process, the second of another, which may be killed. At most one eviction, of an entry, of a lease or of
 //! a generation without intents (or one copy of an entry over another), and at most one message that the network holds back. [`Scenario`] says which of
 //! these a check uses; [`checks`] has them. All of them at once, six to eight million states each, take some minutes
-//! and are left to `cargo test -p cache-tests --test model -- --ignored`.
+//! and are left to `cargo test -p cache-model -- --ignored`.
 //!
 //! # What is not modelled
 //!
