@@ -1,5 +1,6 @@
 //! The parts of a cache while it is on.
 
+use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use crate::local::{Cover, Local};
 use crate::monitor;
 use crate::registry::learnt::Learnt;
 use crate::registry::{Registry, Resource};
-use crate::store::Store;
+use crate::store::{InMemory, MemoryStore, Store};
 use crate::telemetry::Telemetry;
 
 /// The parts that reads and writes need.
@@ -30,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) config: CacheConfig,
     pub(crate) space: KeySpace,
     pub(crate) store: Arc<dyn Store>,
+    /// The same, if it is the store in memory.
+    memory: Option<Arc<MemoryStore>>,
     /// Local entries in front of the store.
     pub(crate) local: Option<Arc<Local>>,
     /// The time until which entries may be served. Set if the store belongs to this process alone
@@ -73,11 +76,13 @@ impl Engine {
             &background,
         );
         let maintenance = Maintenance::start(Arc::clone(&store), &background);
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(&store) as _;
         Self {
             id: ENGINES.fetch_add(1, Ordering::Relaxed),
             config,
             space,
             store,
+            memory: any.downcast().ok(),
             local: None,
             freshness: None,
             #[cfg(feature = "outbox-postgres")]
@@ -118,6 +123,20 @@ impl Engine {
             }
         }
         self
+    }
+
+    /// The store in memory, as threads that keep its entries see it.
+    #[inline]
+    pub(crate) fn in_memory(&self) -> Option<InMemory<'_>> {
+        let store = self.memory.as_deref()?;
+        Some(InMemory::new(store, self.freshness.as_deref()))
+    }
+
+    /// The weight of the entries that threads hold in memory of their own.
+    pub(crate) fn front_bytes(&self) -> u64 {
+        let local = self.local.as_ref().map(|local| local.front_bytes());
+        let memory = self.memory.as_ref().map(|memory| memory.front_bytes());
+        local.or(memory).unwrap_or(0)
     }
 
     /// The state of the relay of the database's outbox; `None` unless one is configured.

@@ -49,6 +49,9 @@ pub struct Stats {
     pub restarts: u64,
     /// The cache's own tasks that are alive: a few, whatever the load; none after a shutdown.
     pub tasks: u64,
+    /// The weight of the entries of this process that threads hold in memory of their own, to find
+    /// them again without a table. At most 4 MiB for each thread.
+    pub front_bytes: u64,
     /// The local tier in front of Redis; `None` unless both tiers are on.
     pub local: Option<LocalFigures>,
     /// The relay of the database's outbox; `None` unless one is configured.

@@ -33,6 +33,8 @@ impl Marks {
     pub(crate) const REQUEST: Self = Self(1 << 5);
     /// A request whose memo is of all functions, and not only of those that ask for it.
     pub(crate) const MEMO_OF_ALL: Self = Self(1 << 6);
+    /// The next annotated function only leaves its key. It is set during one poll, by hand.
+    pub(crate) const KEY: Self = Self(1 << 7);
 
     /// The scopes around the current task.
     #[inline]
@@ -43,6 +45,17 @@ impl Marks {
     #[inline]
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Sets or clears one mark; returns whether it was set.
+    #[inline]
+    pub(crate) fn set(mark: Self, is_set: bool) -> bool {
+        let Self(now) = Self::now();
+        MARKS.set(Self(match is_set {
+            true => now | mark.0,
+            false => now & !mark.0,
+        }));
+        now & mark.0 != 0
     }
 
     /// Whether the two sets have a scope in common.
@@ -57,7 +70,10 @@ struct Restore(Marks);
 
 impl Drop for Restore {
     fn drop(&mut self) {
+        // Whether a key is asked for is no scope: it may have been left meanwhile.
+        let is_asked = Marks::now().has(Marks::KEY);
         MARKS.set(self.0);
+        Marks::set(Marks::KEY, is_asked);
     }
 }
 
@@ -149,6 +165,15 @@ mod tests {
         drop(waits);
         assert_eq!(seen.get(), Some(Marks::TRANSACTION));
         assert_eq!(Marks::now(), Marks(0));
+    }
+
+    #[test]
+    fn what_is_set_by_hand_is_no_scope() {
+        assert!(!Marks::set(Marks::KEY, true));
+        under(Marks::STRICT, || {
+            assert!(Marks::set(Marks::KEY, false));
+        });
+        assert_eq!(Marks::now(), Marks(0), "it is not set again");
     }
 
     #[test]

@@ -207,6 +207,7 @@ impl Cache {
             tasks: engine
                 .as_ref()
                 .map_or(0, |engine| engine.background.tasks()),
+            front_bytes: engine.as_ref().map_or(0, |engine| engine.front_bytes()),
             local,
             outbox: engine.as_ref().and_then(|engine| engine.outbox_stats()),
             nodes: facts.nodes,

@@ -14,11 +14,7 @@ use crate::base::marks::{self, Marks};
 use crate::key::Key;
 
 thread_local! {
-    /// Whether the annotated function that is polled now should only leave its key. Set during one
-    /// poll only.
-    // Separate from `KEY`, which has a destructor: every call reads this, and it must cost nothing.
-    static ASKED_FOR_KEY: Cell<bool> = const { Cell::new(false) };
-    /// The key that the function has left.
+    /// The key that the function has left. [`Marks::KEY`] says whether it is asked for.
     static KEY: Cell<Option<Result<Key, Error>>> = const { Cell::new(None) };
 }
 
@@ -92,7 +88,7 @@ pub(crate) fn strictly<T>(call: impl FnOnce() -> T) -> T {
 /// other future runs up to its first suspension.
 pub fn key_of<F: Future>(call: F) -> Result<Key, Error> {
     let found = {
-        let _restore = Restore(ASKED_FOR_KEY.replace(true), KEY.take());
+        let _restore = Restore(Marks::set(Marks::KEY, true), KEY.take());
         let _ = pin!(call)
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
@@ -109,7 +105,7 @@ struct Restore(bool, Option<Result<Key, Error>>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ASKED_FOR_KEY.set(self.0);
+        Marks::set(Marks::KEY, self.0);
         KEY.set(self.1.take());
     }
 }
@@ -117,15 +113,15 @@ impl Drop for Restore {
 /// Whether the caller only wants the key.
 #[inline]
 pub(crate) fn is_asked_for_key() -> bool {
-    ASKED_FOR_KEY.get()
+    Marks::now().has(Marks::KEY)
 }
 
 /// Returns true if the caller only wants the key. In that case it stores `key` for the caller.
 #[inline]
 pub(crate) fn takes_key(key: impl FnOnce() -> Result<Key, Error>) -> bool {
-    let is_asked = ASKED_FOR_KEY.get();
+    let is_asked = is_asked_for_key();
     if is_asked {
-        ASKED_FOR_KEY.set(false);
+        Marks::set(Marks::KEY, false);
         KEY.set(Some(key()));
     }
     is_asked
@@ -140,9 +136,9 @@ pub(crate) struct KeyHeldBack(bool);
 /// Sets the request for a key aside.
 #[inline]
 pub(crate) fn hold_key_back() -> KeyHeldBack {
-    let is_asked = ASKED_FOR_KEY.get();
+    let is_asked = is_asked_for_key();
     if is_asked {
-        ASKED_FOR_KEY.set(false);
+        Marks::set(Marks::KEY, false);
     }
     KeyHeldBack(is_asked)
 }
@@ -151,7 +147,7 @@ impl Drop for KeyHeldBack {
     #[inline]
     fn drop(&mut self) {
         if self.0 {
-            ASKED_FOR_KEY.set(true);
+            Marks::set(Marks::KEY, true);
         }
     }
 }

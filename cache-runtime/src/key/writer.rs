@@ -99,7 +99,7 @@ impl KeyWriter {
     }
 
     /// What tells this call apart from others of its function. `form` is that of a written id.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn given(&self, form: impl FnOnce() -> u64) -> Given<'_> {
         let (kind, number, bytes) = match self.draft {
             Draft::Natural(n) => (GivenKind::Natural, n, &[][..]),
@@ -187,6 +187,12 @@ impl KeyWriter {
     /// Hands over the key with its memory.
     pub(crate) fn take(&mut self) -> String {
         std::mem::take(&mut self.text)
+    }
+
+    /// Whether there is only a number so far, which takes no memory.
+    #[inline]
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self.draft, Draft::Natural(_) | Draft::Negative(_))
     }
 
     /// Whether the writer's memory is worth keeping.

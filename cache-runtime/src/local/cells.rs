@@ -27,11 +27,11 @@ pub(crate) struct Cell {
 impl Cell {
     /// Returns true while the key has not changed.
     #[inline]
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         !self.ended.load(Ordering::Acquire)
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         // Pairs with the fence in `ended`: either this sees the waiter, or the waiter sees the
         // flag.
@@ -80,7 +80,7 @@ struct Shard {
 }
 
 /// The flags of all keys that are being read or belong to a local entry.
-pub(super) struct Cells {
+pub(crate) struct Cells {
     shards: [Mutex<Shard>; SHARDS],
 }
 
@@ -98,7 +98,7 @@ impl Cells {
     }
 
     /// Returns the key's flag. Must be called before the read of the key is sent.
-    pub(super) fn take(&self, hash: u128) -> Arc<Cell> {
+    pub(crate) fn take(&self, hash: u128) -> Arc<Cell> {
         let mut shard = self.shard(hash).lock();
         if shard.cells.len() >= shard.limit.max(FEW) {
             // A flag that only this map holds belongs to no read and no entry.
@@ -112,7 +112,7 @@ impl Cells {
     }
 
     /// Sets the flag of a key that has changed. Returns whether anybody held the flag.
-    pub(super) fn end(&self, hash: u128) -> bool {
+    pub(crate) fn end(&self, hash: u128) -> bool {
         let Some(cell) = self.shard(hash).lock().cells.remove(&hash) else {
             return false;
         };

@@ -1,9 +1,7 @@
 //! One local entry: the value, how long it may be served, and to which callers.
 
 use std::any::{Any, TypeId};
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::ReadToken;
@@ -61,13 +59,13 @@ pub(super) struct Entry {
     type_id: TypeId,
     version: u32,
     extras: Box<[Dependency]>,
-    cells: Box<[Arc<Cell>]>,
+    pub(super) cells: Box<[Arc<Cell>]>,
     stamp: Option<Stamp>,
     pub(super) epoch: u64,
     /// When it may no longer be served.
-    until: Tick,
+    pub(super) until: Tick,
     /// When the value stops being fresh.
-    fresh: Tick,
+    pub(super) fresh: Tick,
     weight: u64,
 }
 
@@ -125,113 +123,6 @@ impl Entry {
     #[inline]
     pub(super) fn ttl(&self, now: Tick) -> Duration {
         self.fresh.since(now)
-    }
-}
-
-/// An entry that a thread keeps beside the table, where its weight is counted.
-///
-/// What a hit reads of the entry is copied here, and comes first, so that it is in one cache line
-/// with what the thread keeps beside it.
-#[repr(C)]
-pub(crate) struct KeptEntry {
-    value: Option<Shared>,
-    until: Tick,
-    epoch: u64,
-    /// The flags of its key and of its resource; `more` has the others.
-    first: [Arc<Cell>; 2],
-    more: Option<Box<[Arc<Cell>]>>,
-    pub(super) entry: Arc<Entry>,
-    /// With all that the thread keeps with it.
-    weight: u64,
-    /// The total weight of all entries that are kept in this way.
-    kept: Arc<AtomicU64>,
-}
-
-/// An entry that a thread has kept, and that may be served again.
-pub(crate) struct Again<'a> {
-    kept: &'a KeptEntry,
-    now: Tick,
-    /// Age of the last heartbeat, in nanoseconds.
-    pub(crate) age: u64,
-}
-
-impl Again<'_> {
-    /// `None` caches the absence of a value.
-    #[inline]
-    pub(crate) fn value(&self) -> Option<Shared> {
-        self.kept.value.clone()
-    }
-
-    /// How long the value stays fresh.
-    pub(crate) fn ttl(&self) -> Duration {
-        self.kept.entry.ttl(self.now)
-    }
-}
-
-impl KeptEntry {
-    /// `beside` is what the thread keeps with the entry, in bytes. `None` for an entry without
-    /// flags, which there is not.
-    pub(super) fn new(entry: Arc<Entry>, beside: u64, kept: &Arc<AtomicU64>) -> Option<Self> {
-        let (first, more) = match &*entry.cells {
-            [first, second, more @ ..] => ([first, second], more),
-            [only] => ([only; 2], &[][..]),
-            [] => return None,
-        };
-        let weight = entry.weight + beside;
-        kept.fetch_add(weight, Ordering::Relaxed);
-        Some(Self {
-            value: entry.value.clone(),
-            until: entry.until,
-            epoch: entry.epoch,
-            first: first.map(Arc::clone),
-            more: (!more.is_empty()).then(|| more.into()),
-            entry,
-            weight,
-            kept: Arc::clone(kept),
-        })
-    }
-
-    /// In bytes.
-    pub(crate) fn weight(&self) -> u64 {
-        self.weight
-    }
-
-    pub(crate) fn extras(&self) -> &[Dependency] {
-        &self.entry.extras
-    }
-
-    /// Whether none of its keys has changed since the read was sent, as [`Entry::is_quiet`], and it
-    /// is of this epoch.
-    #[inline]
-    pub(super) fn is_alive(&self, epoch: u64) -> bool {
-        let [key, resource] = &self.first;
-        let more = self.more.iter().flatten();
-        self.epoch == epoch
-            && key.is_quiet()
-            && resource.is_quiet()
-            && more.into_iter().all(|cell| cell.is_quiet())
-    }
-
-    /// Shows the entry as one that may be served, unless it has expired.
-    #[inline]
-    pub(super) fn again(&self, now: Tick, age: u64) -> Option<Again<'_>> {
-        (now < self.until).then_some(Again {
-            kept: self,
-            now,
-            age,
-        })
-    }
-}
-
-impl Drop for KeptEntry {
-    fn drop(&mut self) {
-        self.kept.fetch_sub(self.weight, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for KeptEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeptEntry").field(&self.entry.key).finish()
     }
 }
 

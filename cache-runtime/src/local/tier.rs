@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use super::cells::Cells;
 use super::cover::{Beat, Cover, NO_EPOCH, Session};
-use super::entry::{Again, Asked, Copy, Entry, Found, KeptEntry};
+use super::entry::{Asked, Copy, Entry, Found};
 use super::figures::{Figures, LocalFigures};
+use super::kept::{Again, Keeper, KeptEntry, Serves};
 use super::read_token::ReadToken;
 use super::tick::{Moment, Tick};
-use crate::base::entry_map::{self, Table};
+use crate::base::entry_map::Table;
 use crate::base::nonce::{Nonce, hash128};
 use crate::protocol::entry::Stamp;
 use crate::store::Probe;
-
-/// The heaviest entry that a thread may keep beside the table, in bytes.
-const MOST_KEPT: u64 = 8 << 10;
 
 /// The local tier of one cache.
 pub(crate) struct Local {
@@ -91,42 +89,21 @@ impl Local {
         })
     }
 
-    /// Returns an entry that was found before, if it may be served now. The rules are those of
-    /// [`find`](Self::find), without a lookup in the table. `now` is the time that the thread has
-    /// read last.
-    #[inline]
-    pub(crate) fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>> {
-        now.go_on();
-        let now = *now;
-        #[cfg(cache_mutations)]
-        let now = super::tick::told_by_a_task(now);
-        let age = self.cover.age_nanos(now)?;
-        let is_alive = kept.is_alive(self.cover.epoch());
-        if !is_alive && !crate::base::mutation::is_active("front-not-checked") {
-            return None;
-        }
-        kept.again(now.tick, age)
-    }
-
     /// Returns the entry under a key, for a thread to keep beside the table together with so many
     /// other bytes; `None` if it is large, or not the one that was asked for any more.
     pub(crate) fn kept(&self, key: &str, asked: &Asked<'_>, beside: u64) -> Option<KeptEntry> {
         let entry = self.entries.get(key)?;
-        match entry_map::Entry::weight(&*entry) <= MOST_KEPT && entry.is_for(asked) {
-            true => KeptEntry::new(entry, beside, &self.kept),
-            false => None,
+        if !entry.is_for(asked) {
+            return None;
         }
-    }
-
-    /// Whether the table has this very entry. If so, the table counts it as used.
-    #[inline(never)]
-    pub(crate) fn is_current(&self, kept: &KeptEntry) -> bool {
-        let key = entry_map::Entry::key(&*kept.entry);
-        let is_it = Cell::new(false);
-        self.entries.look(key.as_bytes(), |entry| {
-            is_it.set(Arc::ptr_eq(entry, &kept.entry));
-        });
-        is_it.get()
+        let serves = Serves {
+            value: entry.value.clone(),
+            until: entry.until,
+            fresh: entry.fresh,
+            epoch: entry.epoch,
+        };
+        let flags = Arc::clone(&entry);
+        KeptEntry::new(entry, &flags.cells, serves, beside, &self.kept)
     }
 
     /// Returns true if the entry was read in the current epoch and none of its keys has changed
@@ -304,6 +281,11 @@ impl Local {
         self.cover.epochs()
     }
 
+    /// The weight of the entries that threads keep beside the table.
+    pub(crate) fn front_bytes(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
     /// The statistics without the hits, which are counted per resource.
     pub(crate) fn figures(&self) -> LocalFigures {
         let age = self.cover.age(Moment::now());
@@ -313,9 +295,34 @@ impl Local {
             evictions: self.entries.evictions(),
             entries: self.entries.len() as u64,
             bytes: self.entries.weight(),
-            front_bytes: self.kept.load(Ordering::Relaxed),
+            front_bytes: self.front_bytes(),
             epochs: self.cover.epochs(),
             ..self.figures.snapshot()
         }
+    }
+}
+
+impl Keeper for Local {
+    #[inline]
+    fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>> {
+        now.go_on();
+        let now = *now;
+        #[cfg(cache_mutations)]
+        let now = super::tick::told_by_a_task(now);
+        let age = self.cover.age_nanos(now)?;
+        let is_alive = kept.is_alive(self.cover.epoch());
+        if !is_alive && !crate::base::mutation::is_active("front-not-checked") {
+            return None;
+        }
+        kept.again(now.tick, age)
+    }
+
+    #[inline(never)]
+    fn is_current(&self, kept: &KeptEntry) -> bool {
+        let is_it = Cell::new(false);
+        self.entries.look(kept.key().as_bytes(), |entry| {
+            is_it.set(kept.is_of(entry));
+        });
+        is_it.get()
     }
 }

@@ -106,15 +106,6 @@ impl ResourceRef {
         }
     }
 
-    /// The same, if the function remembers the resource.
-    #[inline]
-    pub(crate) fn local_hits_of_known(&self) -> Option<&'static Striped> {
-        match self {
-            Self::Known(known) => Some(&known.function.local_hits),
-            Self::Own(..) => None,
-        }
-    }
-
     /// Distinguishes the entries of this instance of the function from those of other instances.
     /// `types` is a hash of the names of the types that are already part of the key.
     #[inline]
@@ -169,6 +160,12 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// The counters of the function.
+    #[inline]
+    pub(crate) fn function(&self) -> &FunctionStats {
+        &self.function
+    }
+
     #[inline]
     pub(super) fn is(&self, engine: u64, name: &str) -> bool {
         // Compares pointers first: both are usually the same literal.

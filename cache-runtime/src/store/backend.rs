@@ -1,5 +1,6 @@
 //! The trait that every backend implements.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::protocol::messages::{
 /// The store limits the time of all operations. They may be dropped at any point; a request that
 /// was sent may still take effect.
 #[async_trait]
-pub trait Store: fmt::Debug + Send + Sync + 'static {
+pub trait Store: Any + fmt::Debug + Send + Sync {
     /// The store's name in logs, metrics and `Cache-Status`.
     fn name(&self) -> &'static str;
 

@@ -3,10 +3,12 @@
 //! The protocol is the same as over Redis. Entries are bounded and may be evicted at any time.
 //! Generations are not evicted: that would cause a miss for all entries that depend on one.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,9 +23,12 @@ use crate::base::entry_map::{self, Table};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::nonce::{Nonce, hash128};
 use crate::key::EntryKind;
+use crate::local::{Cell, Cells};
 use crate::protocol::entry::{Content, Header, Stamp};
 use crate::protocol::generation::{Dep, StampBase};
 use crate::protocol::glob;
+
+pub(crate) use self::kept::InMemory;
 
 /// The memory of an entry besides its key and value: header, reference counts and its share of the
 /// table.
@@ -55,35 +60,41 @@ struct Slot {
     under: Option<Arc<Under>>,
 }
 
-/// The dependencies of an entry, and their generations.
+/// The dependencies of an entry, and the flags of their generations.
 struct Under {
     deps: Arc<[Arc<Dep>]>,
-    generations: Box<[Arc<Generation>]>,
+    flags: Box<[Arc<Cell>]>,
 }
 
-/// A generation that an entry can check for having been replaced.
-struct Generation {
-    nonce: Nonce,
-    is_over: AtomicBool,
+impl Under {
+    /// Whether none of the generations has been replaced.
+    fn is_current(&self) -> bool {
+        self.flags.iter().all(|flag| flag.is_quiet())
+    }
 }
 
 /// The current generation of a dependency. It ends when it is removed from the table, by whatever
 /// operation.
-struct Last(Arc<Generation>);
+struct Last {
+    nonce: Nonce,
+    /// Shared with the entries that depend on it.
+    flag: Arc<Cell>,
+}
 
 impl Last {
     fn fresh() -> Self {
-        Self(Arc::new(Generation {
+        Self {
             nonce: Nonce::fresh(),
-            is_over: AtomicBool::new(false),
-        }))
+            flag: Arc::default(),
+        }
     }
 }
 
 impl Drop for Last {
     fn drop(&mut self) {
-        let is_said = !crate::base::mutation::is_active("generation-over-unseen");
-        self.0.is_over.store(is_said, Ordering::Release);
+        if !crate::base::mutation::is_active("generation-over-unseen") {
+            self.flag.end();
+        }
     }
 }
 
@@ -92,11 +103,7 @@ impl Slot {
     fn is_under(&self, deps: &[Arc<Dep>]) -> bool {
         self.under.as_ref().is_some_and(|under| {
             // All readers of a resource without tags share one list.
-            (std::ptr::eq(&*under.deps, deps) || *under.deps == *deps)
-                && !under
-                    .generations
-                    .iter()
-                    .any(|generation| generation.is_over.load(Ordering::Acquire))
+            (std::ptr::eq(&*under.deps, deps) || *under.deps == *deps) && under.is_current()
         })
     }
 
@@ -130,6 +137,13 @@ pub struct MemoryStore {
     /// The number of keys at which expired intents are searched for.
     sweep_at: AtomicUsize,
     hash_key: [u8; 16],
+    /// The flags of the entries that threads keep beside the table. An entry may have been evicted
+    /// when it is invalidated, so the table alone can't end it.
+    cells: Cells,
+    /// The weights of these entries.
+    kept: Arc<AtomicU64>,
+    /// All of them end when it changes.
+    epoch: AtomicU64,
     server: Nonce,
     started: Millis,
     /// By how many milliseconds a test has moved this store's clock.
@@ -158,6 +172,9 @@ impl MemoryStore {
             intents: RwLock::default(),
             sweep_at: AtomicUsize::new(FIRST_SWEEP),
             hash_key: Nonce::fresh().0.to_le_bytes(),
+            cells: Cells::default(),
+            kept: Arc::default(),
+            epoch: AtomicU64::new(0),
             server: Nonce::fresh(),
             started: clock::wall(),
             ahead: Arc::default(),
@@ -188,9 +205,12 @@ impl MemoryStore {
         Millis(clock::wall_or_later().0 + self.ahead.load(Ordering::Relaxed))
     }
 
+    fn hash(&self, key: &str) -> u128 {
+        hash128(&self.hash_key, key.as_bytes())
+    }
+
     fn lock(&self, key: &str) -> MutexGuard<'_, ()> {
-        let hash = hash128(&self.hash_key, key.as_bytes());
-        self.locks[hash as usize % LOCKS].lock()
+        self.locks[self.hash(key) as usize % LOCKS].lock()
     }
 
     /// The entry under a key, unless it has expired. An expired one stays until it is replaced or
@@ -217,6 +237,7 @@ impl MemoryStore {
             weight,
             under,
         }));
+        self.end_kept(key);
     }
 
     /// The same entry under another header.
@@ -228,6 +249,7 @@ impl MemoryStore {
             weight: slot.weight,
             under: slot.under.clone(),
         }));
+        self.end_kept(&slot.key);
     }
 
     fn stamp(&self, probe: &Probe) -> Stamp {
@@ -238,7 +260,7 @@ impl MemoryStore {
                 probe
                     .deps
                     .iter()
-                    .map_while(|dep| generations.get(dep.key()).map(|last| last.0.nonce)),
+                    .map_while(|dep| generations.get(dep.key()).map(|last| last.nonce)),
             );
         }
         if nonces.len() < probe.deps.len() {
@@ -249,7 +271,7 @@ impl MemoryStore {
             nonces.clear();
             nonces.extend(probe.deps.iter().map(|dep| {
                 let last = generations.entry(dep.key().into());
-                last.or_insert_with(Last::fresh).0.nonce
+                last.or_insert_with(Last::fresh).nonce
             }));
         }
         StampBase::of(self.server, nonces).stamp(&probe.key)
@@ -274,14 +296,12 @@ impl MemoryStore {
     fn under(&self, probe: &Probe, stamp: Stamp) -> Option<Arc<Under>> {
         let generations = self.generations.read();
         let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
-        let generations: Box<[_]> = last
-            .map(|last| last.map(|last| Arc::clone(&last.0)))
-            .collect::<Option<_>>()?;
-        let nonces = generations.iter().map(|generation| generation.nonce);
+        let last: Vec<_> = last.collect::<Option<_>>()?;
+        let nonces = last.iter().map(|last| last.nonce);
         (Stamp::of(self.server, &probe.key, nonces) == stamp).then(|| {
             Arc::new(Under {
                 deps: Arc::clone(&probe.deps),
-                generations,
+                flags: last.iter().map(|last| Arc::clone(&last.flag)).collect(),
             })
         })
     }
@@ -370,6 +390,7 @@ impl MemoryStore {
         let removed = self
             .entries
             .remove_if(key.as_bytes(), |slot| slot.fits(matching));
+        self.end_kept(key);
         held && removed
     }
 
@@ -377,6 +398,7 @@ impl MemoryStore {
     fn remove(&self, key: &str) -> bool {
         let held = self.holds_content(key);
         self.entries.remove_if(key.as_bytes(), |_| true);
+        self.end_kept(key);
         held
     }
 
@@ -424,7 +446,7 @@ impl Store for MemoryStore {
         let nonces: Vec<_> = {
             let generations = self.generations.read();
             let last = probe.deps.iter().map(|dep| generations.get(dep.key()));
-            last.map(|last| last.map_or_else(Nonce::fresh, |last| last.0.nonce))
+            last.map(|last| last.map_or_else(Nonce::fresh, |last| last.nonce))
                 .collect()
         };
         let stamp = StampBase::of(self.server, nonces).stamp(&probe.key);
@@ -603,6 +625,7 @@ impl Store for MemoryStore {
                 .filter(|slot| self.remove_if(&slot.key, matching))
                 .count() as u64;
             if step.len() < STEP {
+                self.end_all_kept(matching);
                 return Ok(removed);
             }
             // Other tasks have waited: on the cache's own thread these are the invalidations.

@@ -19,6 +19,7 @@ pub(crate) use self::connection::ConnectionStatus;
 pub use self::connection::ConnectionWatch;
 #[cfg(feature = "memcached")]
 pub use self::memcached::MemcachedStore;
+pub(crate) use self::memory::InMemory;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;

@@ -1,5 +1,7 @@
 //! The entries that a thread holds in memory of its own: the rules of the table hold for them too.
 //!
+//! Compiled twice: as `front` over both tiers, and as `front_in_memory` without Redis.
+//!
 //! A test is one thread, so what it has read twice is what it holds. A function remembers four
 //! caches, and only entries that it was given there are held: so there are no more caches here.
 
@@ -10,6 +12,28 @@ use cache_runtime::{CacheConfig, cached, invalidates};
 use cache_tests::{RedisServer, eventually};
 
 use super::{Node, PATIENCE, impatient, over, tier};
+
+/// What the caches of one test are made over: Redis, or nothing.
+struct Tiers(Option<RedisServer>);
+
+impl Tiers {
+    fn start() -> Self {
+        let is_in_memory = module_path!().ends_with("_in_memory");
+        Self((!is_in_memory).then(RedisServer::start))
+    }
+
+    fn config(&self) -> CacheConfig {
+        match &self.0 {
+            Some(server) => over(server.port()),
+            None => CacheConfig::default().local_mb(16).advice(false),
+        }
+    }
+}
+
+/// What the threads of this process hold.
+async fn front_bytes(node: &Node) -> u64 {
+    node.cache.get_stats().await.front_bytes
+}
 
 /// With functions of its own.
 struct Rows(Node);
@@ -36,7 +60,7 @@ impl Rows {
     }
 
     async fn front_bytes(&self) -> u64 {
-        self.0.figures().await.front_bytes
+        front_bytes(&self.0).await
     }
 
     /// Reads a row until this thread holds it, and nothing else.
@@ -52,9 +76,12 @@ impl Rows {
 
 #[tokio::test]
 async fn what_a_thread_holds_ends_with_the_rest() {
-    let mut server = RedisServer::start();
-    let rows = Rows(Node::new(impatient(server.port())).await);
-    let other = Rows(rows.0.beside(over(server.port())).await);
+    let mut tiers = Tiers::start();
+    let config = match &tiers.0 {
+        Some(server) => impatient(server.port()),
+        None => tiers.config(),
+    };
+    let rows = Rows(Node::new(config).await);
     rows.0.commit(1, "old");
     rows.hold(1).await;
 
@@ -69,20 +96,32 @@ async fn what_a_thread_holds_ends_with_the_rest() {
     assert_eq!(rows.name(1).await, "all");
     rows.hold(1).await;
 
-    // A write of another process.
-    other.rename(1, "another's").await;
-    eventually(PATIENCE, async || rows.name(1).await == "another's").await;
+    // Operations by hand.
+    rows.0.commit(1, "by hand");
+    let key = cache_runtime::key_of(rows.get(1)).expect("a key");
+    rows.0.cache.delete(key).await.expect("no error");
+    assert_eq!(rows.name(1).await, "by hand");
+    rows.hold(1).await;
+    rows.0.commit(1, "by pattern");
+    let removed = rows.0.cache.invalidate_pattern("rows:*").await;
+    assert_eq!(removed.expect("no error"), 1);
+    assert_eq!(rows.name(1).await, "by pattern");
+    rows.hold(1).await;
+    rows.0.commit(1, "all by hand");
+    rows.0.cache.clear_all().await.expect("no error");
+    assert_eq!(rows.name(1).await, "all by hand");
     rows.hold(1).await;
 
-    // A flushed database.
-    rows.0.commit(1, "flushed");
-    server.cli(&["flushall"]);
-    eventually(PATIENCE, async || rows.name(1).await == "flushed").await;
+    // A newer value, which nobody asked for by a write.
+    rows.0.commit(1, "refreshed");
+    cache_runtime::refresh(rows.get(1)).await;
+    eventually(PATIENCE, async || rows.name(1).await == "refreshed").await;
     rows.hold(1).await;
 
     // A scope and a switch.
     let strict = rows.0.cache.strict(rows.get(1));
-    assert_eq!(tier(strict).await, "redis");
+    let store = if tiers.0.is_some() { "redis" } else { "local" };
+    assert_eq!(tier(strict).await, store);
     assert_eq!(tier(cache_runtime::bypass(rows.get(1))).await, "");
     rows.0.cache.disable("rows");
     assert_eq!(tier(rows.get(1)).await, "");
@@ -94,8 +133,25 @@ async fn what_a_thread_holds_ends_with_the_rest() {
     memory.0.commit(1, "another cache's");
     for _ in 0..3 {
         assert_eq!(memory.name(1).await, "another cache's");
-        assert_eq!(rows.name(1).await, "flushed");
+        assert_eq!(rows.name(1).await, "refreshed");
     }
+    if let Some(server) = &mut tiers.0 {
+        what_a_thread_holds_ends_with_the_server(&rows, server).await;
+    }
+}
+
+async fn what_a_thread_holds_ends_with_the_server(rows: &Rows, server: &mut RedisServer) {
+    // A write of another process.
+    let other = Rows(rows.0.beside(over(server.port())).await);
+    other.rename(1, "another's").await;
+    eventually(PATIENCE, async || rows.name(1).await == "another's").await;
+    rows.hold(1).await;
+
+    // A flushed database.
+    rows.0.commit(1, "flushed");
+    server.cli(&["flushall"]);
+    eventually(PATIENCE, async || rows.name(1).await == "flushed").await;
+    rows.hold(1).await;
 
     // A server that says nothing any more.
     rows.0.commit(1, "silent");
@@ -104,11 +160,40 @@ async fn what_a_thread_holds_ends_with_the_rest() {
     server.resume();
 }
 
+/// A value that lives shortly.
+struct Brief(Node);
+
+impl Brief {
+    #[cached(resource = "briefs", ttl = "1s", cache = self.0.cache)]
+    async fn get(&self, id: i64) -> Option<Arc<String>> {
+        self.0.load(id)
+    }
+}
+
+#[tokio::test]
+async fn what_a_thread_holds_ends_with_its_time() {
+    let tiers = Tiers::start();
+    let brief = Brief(Node::new(tiers.config()).await);
+    brief.0.commit(1, "old");
+    eventually(PATIENCE, async || {
+        let tiers = [tier(brief.get(1)).await, tier(brief.get(1)).await];
+        tiers == ["local"; 2] && front_bytes(&brief.0).await > 0
+    })
+    .await;
+    let held = std::time::Instant::now();
+    brief.0.commit(1, "new");
+    eventually(PATIENCE, async || {
+        brief.get(1).await.is_some_and(|name| *name == "new")
+    })
+    .await;
+    assert!(held.elapsed() < std::time::Duration::from_secs(10));
+}
+
 #[tokio::test]
 async fn what_a_thread_holds_is_bounded_and_counted() {
     const ROWS: i64 = 700;
-    let server = RedisServer::start();
-    let rows = Rows(Node::new(over(server.port())).await);
+    let tiers = Tiers::start();
+    let rows = Rows(Node::new(tiers.config()).await);
     let name = "n".repeat(7500);
     let mut most = 0;
     for id in 0..ROWS {
@@ -158,14 +243,14 @@ impl Forms {
 /// Far fewer calls than there are slots, but of each form some that get the same one.
 #[tokio::test]
 async fn each_call_is_served_its_own_entry() {
-    let server = RedisServer::start();
-    let forms = Forms(Node::new(over(server.port())).await);
+    let tiers = Tiers::start();
+    let forms = Forms(Node::new(tiers.config()).await);
     for n in -200..200 {
         for _ in 0..4 {
             forms.ask(n).await;
         }
     }
-    assert!(forms.0.figures().await.front_bytes > 0, "nothing is held");
+    assert!(front_bytes(&forms.0).await > 0, "nothing is held");
     for n in -200..200 {
         forms.ask(n).await;
     }
@@ -200,7 +285,7 @@ impl<K: Kind> Of<K> {
     async fn hold(&self, id: i64) {
         eventually(PATIENCE, async || {
             let tiers = [tier(self.get(id)).await, tier(self.get(id)).await];
-            tiers == ["local"; 2] && self.0.figures().await.front_bytes > 0
+            tiers == ["local"; 2] && front_bytes(&self.0).await > 0
         })
         .await;
     }
@@ -208,8 +293,8 @@ impl<K: Kind> Of<K> {
 
 #[tokio::test]
 async fn each_instance_of_a_function_is_served_its_own_entry() {
-    let server = RedisServer::start();
-    let node = Node::new(over(server.port())).await;
+    let tiers = Tiers::start();
+    let node = Node::new(tiers.config()).await;
     let (red, blue) = (
         Of::<Red>(node.clone(), PhantomData),
         Of::<Blue>(node, PhantomData),
@@ -234,8 +319,8 @@ impl Around {
 
 #[tokio::test]
 async fn each_tenant_is_served_its_own_entry() {
-    let server = RedisServer::start();
-    let config = over(server.port()).resource("orders").context("tenant");
+    let tiers = Tiers::start();
+    let config = tiers.config().resource("orders").context("tenant");
     let around = Around(Node::new(config).await);
     for tenant in [7, 8, 7, 8] {
         let cache = &around.0.cache;
@@ -246,7 +331,7 @@ async fn each_tenant_is_served_its_own_entry() {
             assert_eq!(order, format!("1 of {tenant}"));
         }
     }
-    assert!(around.0.figures().await.front_bytes > 0, "nothing is held");
+    assert!(front_bytes(&around.0).await > 0, "nothing is held");
     let tenant = around.0.cache.with_key("tenant", 9, around.order(1, 9));
     assert_eq!(tenant.await, "1 of 9");
     assert_eq!(around.order(1, 10).await, "1 of 10", "no tenant at all");
@@ -345,8 +430,8 @@ async fn what_a_key_does_not_show_tells_calls_apart() {
         }
     }
 
-    let server = RedisServer::start();
-    let calls = &Differ(Node::new(over(server.port())).await);
+    let tiers = Tiers::start();
+    let calls = &Differ(Node::new(tiers.config()).await);
     each([0.0, -0.0], async |it| calls.float(it).await).await;
     each([0.0, -0.0], async |it| calls.floats(it).await).await;
     let alike = [Alike::First, Alike::Second];
@@ -357,5 +442,5 @@ async fn what_a_key_does_not_show_tells_calls_apart() {
     each(traced, async |it| calls.traces(it).await).await;
     let flat = [vec!["a", "b"], vec!["b", "a"]].map(|by| Flat { by: Order(by) });
     each(flat, async |it| calls.flats(it).await).await;
-    assert!(calls.0.figures().await.front_bytes > 0, "nothing is held");
+    assert!(front_bytes(&calls.0).await > 0, "nothing is held");
 }

@@ -2,6 +2,12 @@
 
 mod faults;
 mod front;
+#[expect(
+    clippy::duplicate_mod,
+    reason = "the same promises, and functions of its own"
+)]
+#[path = "front.rs"]
+mod front_in_memory;
 mod in_process;
 mod options;
 mod pauses;

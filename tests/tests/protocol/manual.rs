@@ -338,6 +338,7 @@ async fn figures_are_counted_per_resource(pair: Pair) {
         "resources",
         "circuit",
         "tasks",
+        "front_bytes",
     ];
     let places: Vec<_> = order
         .iter()

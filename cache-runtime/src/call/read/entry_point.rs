@@ -1,7 +1,7 @@
 //! The entry point of generated code: a call before its body runs.
 
-use std::any::TypeId;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -76,6 +76,20 @@ impl<R: Returns<S>, S> Read<R, S> {
 }
 
 impl<R, S, U> Read<R, S, U> {
+    /// Takes it apart. If the cache is off, there is no opening: the compiler would copy memory that
+    /// was never written, which takes as long as all the rest. That there is nothing to drop then has
+    /// to be said, or each hit would look for it (15 instructions).
+    #[inline]
+    fn parts(self) -> (bool, Option<Opening<R>>, U) {
+        let opening = if self.is_off {
+            let _nothing = ManuallyDrop::new(self.opening);
+            None
+        } else {
+            self.opening
+        };
+        (self.is_off, opening, self.unless)
+    }
+
     /// Lets the body decide how long its value is cached.
     pub fn context(mut self, context: &LoadContext) -> Self {
         if let Some(Opening::Ask(call)) = &mut self.opening
@@ -94,9 +108,6 @@ impl<R, S, U> Read<R, S, U> {
     // Not an `async fn`, which would move the call into the future, though most calls are answered
     // before there is one. This body is compiled once for each annotated function, so the steps are
     // elsewhere.
-    //
-    // Checks whether the cache is off before it touches the prepared call. Otherwise the compiler
-    // copies memory that was never written, which takes as long as everything else.
     #[inline]
     pub fn run<F>(self, body: impl FnOnce(Kind<R, S>) -> F) -> impl Future<Output = R>
     where
@@ -106,8 +117,7 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value>,
         F: Future<Output = R>,
     {
-        let (is_off, unless) = (self.is_off, self.unless);
-        let opening = if is_off { None } else { self.opening };
+        let (is_off, opening, unless) = self.parts();
         async move {
             if is_off {
                 observe::record_disabled();
@@ -142,8 +152,7 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
-        let (is_off, unless) = (self.is_off, self.unless);
-        let opening = if is_off { None } else { self.opening };
+        let (is_off, opening, unless) = self.parts();
         async move {
             if is_off {
                 observe::record_disabled();
@@ -218,7 +227,7 @@ impl<R> Opening<R> {
             return Self::of_begun(Begun::PreparedCall(cache, call));
         }
         if let Some(value) = call.answer_again(&cache) {
-            call.leave();
+            call.leave_planned();
             return Some(Self::Found(value));
         }
         Some(Self::ask(Begun::PreparedCall(cache, call)))
@@ -268,7 +277,7 @@ impl<R> Opening<R> {
                 None => Self::Found(value),
             };
         }
-        call.note_found(TypeId::of::<R::Value>());
+        call.note_found::<R::Value>();
         call.leave();
         Self::Found(value)
     }

@@ -4,7 +4,8 @@
 //! threads share, and before that the checks that the function may use the key. If the same
 //! function gets an equal call again, none of this is needed: an entry is found by what the call
 //! was given, as it was given, and all of it is compared. Whether the entry may be served is not
-//! decided here: [`Local::again`] applies the rules of the table to the entry itself.
+//! decided here: [`Keeper::again`] applies the rules of the table to the entry itself. The table is
+//! that of the local tier, or that of the store in memory.
 //!
 //! A front is direct-mapped: each slot holds the last entry that was found twice in a row there. So
 //! a program that reads far more entries than there are slots rarely writes to it.
@@ -18,7 +19,7 @@ use std::ops::Range;
 use super::read_options::ReadOptions;
 use crate::base::mutation;
 use crate::key::{Dependency, Given, GivenKind};
-use crate::local::{Again, Asked, KeptEntry, Local, Moment};
+use crate::local::{Again, Keeper, KeptEntry, Moment};
 use crate::registry::Known;
 
 /// A power of two. The slots themselves take 64 kB per thread that has hits.
@@ -61,6 +62,7 @@ struct Held {
     uses: u8,
     entry: KeptEntry,
     bytes: Box<[u8]>,
+    extras: Box<[Dependency]>,
 }
 
 /// All that tells calls of one function from those of others, with the same type parameters.
@@ -112,10 +114,35 @@ struct Sort(u8);
 
 impl Sort {
     const EXTRAS: u8 = 1 << 7;
+    /// Of an entry that has more flags than those in its first cache line.
+    const MORE_FLAGS: u8 = 1 << 6;
 
     #[inline]
     fn of(kind: GivenKind, extras: &[Dependency]) -> Self {
         Self(kind as u8 | if extras.is_empty() { 0 } else { Self::EXTRAS })
+    }
+
+    /// The sort of an entry, which was kept for a call of this one.
+    fn with(self, entry: &KeptEntry) -> Self {
+        Self(
+            self.0
+                | if entry.has_more() {
+                    Self::MORE_FLAGS
+                } else {
+                    0
+                },
+        )
+    }
+
+    /// The sort of the call that an entry was kept for.
+    #[inline]
+    fn of_call(self) -> Self {
+        Self(self.0 & !Self::MORE_FLAGS)
+    }
+
+    #[inline]
+    fn has_more_flags(self) -> bool {
+        self.0 & Self::MORE_FLAGS != 0
     }
 
     /// Whether it is a number alone.
@@ -130,11 +157,12 @@ impl Held {
     #[inline]
     fn is_given(&self, wanted: &Wanted<'_>) -> bool {
         let given = &wanted.given;
+        let sort = Sort::of(given.kind, wanted.extras);
         let is_it = self.number == given.number
             && (self.version == wanted.version || mutation::is_active("front-without-version"))
-            && self.sort == Sort::of(given.kind, wanted.extras)
-            && (self.sort.is_number()
-                || (*self.bytes == *given.bytes && self.entry.extras() == wanted.extras));
+            && self.sort.of_call() == sort
+            && (sort.is_number()
+                || (*self.bytes == *given.bytes && *self.extras == *wanted.extras));
         is_it || mutation::is_active("front-by-hash-alone")
     }
 }
@@ -153,9 +181,11 @@ pub(super) struct Wanted<'a> {
 
 impl Front {
     /// The entry that this thread was served for this call before, if it may be served now.
-    #[inline]
-    pub(super) fn find(&mut self, local: &Local, wanted: &Wanted<'_>) -> Option<Again<'_>> {
-        let mut callers = self.callers.get(callers_of(wanted.known))?.iter().flatten();
+    // Inlined, with what it calls: as functions these took a sixth of a hit's instructions.
+    #[inline(always)]
+    pub(super) fn find(&mut self, keeper: &impl Keeper, wanted: &Wanted<'_>) -> Option<Again<'_>> {
+        let callers = self.callers.get(callers_of(wanted.known))?;
+        let mut callers = callers.iter().flatten();
         let caller = callers.find(|it| it.is(wanted))?;
         let place = Place::of(wanted.known, &wanted.given);
         let slot = self.slots.get_mut(place.slot())?;
@@ -164,23 +194,28 @@ impl Front {
             return None;
         }
         held.uses = held.uses.wrapping_add(1);
-        if held.uses.is_multiple_of(TO_THE_TABLE) && !local.is_current(&held.entry) {
+        if held.uses.is_multiple_of(TO_THE_TABLE) && !keeper.is_current(&held.entry) {
             // The table has another entry, or none any more.
             self.bytes -= held.entry.weight();
             *slot = None;
             return None;
         }
         let held = slot.as_ref()?;
-        local.again(&held.entry, &mut self.now)
+        if held.sort.has_more_flags()
+            && !held.entry.is_rest_alive()
+            && !mutation::is_active("front-not-checked")
+        {
+            return None;
+        }
+        keeper.again(&held.entry, &mut self.now)
     }
 
-    /// Notes that the table has an entry for this call under this key. The entry is kept the second
-    /// time. `asked` is what the entry has to be.
+    /// Notes that the table has an entry for this call. The entry is kept the second time: `kept`
+    /// returns it, and is told how many bytes are kept beside it.
     pub(super) fn note(
         &mut self,
-        local: &Local,
         wanted: &Wanted<'_>,
-        (key, asked): (&str, &Asked<'_>),
+        kept: impl FnOnce(u64) -> Option<KeptEntry>,
     ) {
         if self.slots.is_empty() {
             self.slots.resize_with(SLOTS, || None);
@@ -197,8 +232,8 @@ impl Front {
             number,
             bytes,
         } = wanted.given;
-        let beside = (size_of::<Held>() + bytes.len()) as u64;
-        let Some(entry) = local.kept(key, asked, beside) else {
+        let beside = size_of::<Held>() + bytes.len() + size_of_val(wanted.extras);
+        let Some(entry) = kept(beside as u64) else {
             return;
         };
         let Some(caller) = self.caller(wanted) else {
@@ -214,10 +249,11 @@ impl Front {
             number,
             version: wanted.version,
             caller,
-            sort: Sort::of(kind, wanted.extras),
+            sort: Sort::of(kind, wanted.extras).with(&entry),
             uses: 0,
             entry,
             bytes: bytes.into(),
+            extras: wanted.extras.into(),
         }));
         if self.bytes > MOST_BYTES {
             *self = Self::default();

@@ -16,9 +16,8 @@ use super::local_options::Copies;
 use super::prepared::PreparedCall;
 use super::{Call, ReadPlan, all_deps, timing};
 use crate::auditor::Draw;
-use crate::base::clock;
+use crate::base::clock::{self, Millis};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::marks::Marks;
 use crate::base::mutation;
 use crate::base::policy::Grace;
 use crate::call::log;
@@ -63,33 +62,7 @@ impl PreparedCall {
         Some(planned.finish())
     }
 
-    /// Answers from the entry that this thread was last served, if it may be served again. Counts
-    /// and records the hit.
-    #[inline]
-    pub(super) fn answer_again<R: Returns<S>, S>(&mut self, cache: &Engine) -> Option<R> {
-        let hits = self.resource.local_hits_of_known()?;
-        let found = self.find_again(cache, TypeId::of::<R::Value>())?;
-        let value = match found.value() {
-            Some(value) => value.downcast().ok().map(R::from_value)?,
-            None => R::from_absence()?,
-        };
-        if let Some(local) = &cache.local {
-            local.note(hits.count(), found.age);
-        }
-        if log::is_on() || Marks::now().has(Marks::OBSERVED) {
-            let ttl = found.ttl();
-            self.record_again(cache, ttl);
-        }
-        Some(value)
-    }
-
-    #[cold]
-    fn record_again(&mut self, cache: &Engine, ttl: Duration) {
-        self.write_key(cache);
-        self.asking(cache).record("local", ttl);
-    }
-
-    fn asking<'c>(&'c self, cache: &'c Engine) -> Asking<'c> {
+    pub(super) fn asking<'c>(&'c self, cache: &'c Engine) -> Asking<'c> {
         let options = &self.options;
         Asking {
             cache,
@@ -116,9 +89,9 @@ impl Begun<'_> {
     }
 
     /// Notes that there was an entry in the process.
-    pub(super) fn note_found(&mut self, type_id: TypeId) {
+    pub(super) fn note_found<V: Cacheable>(&mut self) {
         if let Self::PreparedCall(cache, start) = self {
-            start.note_found(cache, type_id);
+            start.note_found(cache, TypeId::of::<V>(), Fingerprint::of::<V>);
         }
     }
 
@@ -338,7 +311,7 @@ impl Wanted {
 }
 
 /// The parts of a call that a lookup in the process needs.
-struct Asking<'a> {
+pub(super) struct Asking<'a> {
     cache: &'a Engine,
     resource: &'a ResourceRef,
     key: &'a str,
@@ -379,39 +352,35 @@ impl Asking<'_> {
         let fingerprint = fingerprint();
         let (seen, found) = (Cell::new(None), Cell::new(None));
         let see = |header: &Header, payload: &Payload, now| {
-            let value = match (header.content, payload) {
-                (Content::Value, Payload::Decoded(value)) => Some(value),
-                (Content::Absence, _) => None,
-                // Decoding would take too long here.
-                _ => return,
-            };
-            // Near its end, one of many callers loads a new value. That is decided in the lookup
-            // loop.
-            let ttl = header.left(now);
-            let is_usual = ttl > self.grace.last_time(header.took());
-            if is_usual && header.fingerprint == fingerprint && wanted.is(value) {
-                seen.set(Some(ttl));
-                found.set(value.cloned());
+            if let Some(shown) = shown(header, payload, now, self.grace)
+                && header.fingerprint == fingerprint
+                && wanted.is(shown.value)
+            {
+                seen.set(Some(shown.fresh));
+                found.set(shown.value.cloned());
             }
         };
         let store = &self.cache.store;
-        if let Some(deps) = self.deps {
-            store.glance(self.key, deps, &see);
-        } else {
-            let own = self.resource.deps(self.kind, self.op);
-            let list = self.cache.learnt.list(self.key);
-            if self.extras.is_empty() && list.is_none() {
-                store.glance(self.key, &own, &see);
-            } else {
-                let all = all_deps(self.cache, &own, self.extras);
-                let all = extended(&all, list.as_deref().unwrap_or_default());
-                store.glance(self.key, &all, &see);
-            }
-        }
+        self.with_deps(|deps| store.glance(self.key, deps, &see));
         let ttl = seen.get()?;
         self.resource.hits().add_one();
         self.record(store.name(), ttl);
         Some(found.take())
+    }
+
+    /// Calls `use_them` with the dependencies of the entry, as far as they are known.
+    #[inline]
+    pub(super) fn with_deps<T>(&self, use_them: impl FnOnce(&[Arc<Dep>]) -> T) -> T {
+        if let Some(deps) = self.deps {
+            return use_them(deps);
+        }
+        let own = self.resource.deps(self.kind, self.op);
+        let list = self.cache.learnt.list(self.key);
+        if self.extras.is_empty() && list.is_none() {
+            return use_them(&own);
+        }
+        let all = all_deps(self.cache, &own, self.extras);
+        use_them(&extended(&all, list.as_deref().unwrap_or_default()))
     }
 
     /// Answers from a local entry, if there is one. Counts and records the hit.
@@ -442,7 +411,7 @@ impl Asking<'_> {
     }
 
     #[inline]
-    fn record(&self, store: &'static str, ttl: Duration) {
+    pub(super) fn record(&self, store: &'static str, ttl: Duration) {
         if log::is_on() {
             self.log(store, ttl);
         }
@@ -475,6 +444,40 @@ impl Asking<'_> {
         let version = self.version ^ self.resource.version_by_hand(op);
         Key::rendered(name, rest, self.kind, extras, version)
     }
+}
+
+/// An entry of the store in memory that may be served.
+pub(super) struct Shown<'a> {
+    /// `None` is an absence.
+    pub(super) value: Option<&'a Shared>,
+    /// How long it may be served without asking further.
+    pub(super) lasts: Duration,
+    /// How long it is fresh.
+    pub(super) fresh: Duration,
+}
+
+/// Returns the content of an entry that is not near its end.
+#[inline]
+pub(super) fn shown<'a>(
+    header: &Header,
+    payload: &'a Payload,
+    now: Millis,
+    grace: &Grace,
+) -> Option<Shown<'a>> {
+    let value = match (header.content, payload) {
+        (Content::Value, Payload::Decoded(value)) => Some(value),
+        (Content::Absence, _) => None,
+        // Decoding would take too long here.
+        _ => return None,
+    };
+    // Near its end, one of many callers loads a new value. That is decided in the lookup loop.
+    let fresh = header.left(now);
+    let lasts = fresh.saturating_sub(grace.last_time(header.took()));
+    (!lasts.is_zero()).then_some(Shown {
+        value,
+        lasts,
+        fresh,
+    })
 }
 
 /// Returns why entries of this process must not be served to a call, if they follow the database's

@@ -1,10 +1,11 @@
 //! One cached call: `Key → Lookup → Action → Loaded → Outcome`.
 //!
 //! Read from the top down: generated code starts a [`Read`] (`entry_point.rs`). `plan.rs` makes its
-//! key. `local_lookup.rs` answers from the process. `answer.rs` asks the store, as `reader.rs`
+//! key. `again.rs` and `local_lookup.rs` answer from the process. `answer.rs` asks the store, as `reader.rs`
 //! decides step by step. `load.rs` runs the body and stores its result (`pack.rs`, `permit.rs`).
 //! `batch.rs` does the same for many ids.
 
+mod again;
 mod answer;
 mod audit;
 mod audit_report;

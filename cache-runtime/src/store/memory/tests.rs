@@ -3,6 +3,7 @@ use std::pin::pin;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::local::{Keeper as _, Moment};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::store::{Dep, IntentRow};
 
@@ -53,6 +54,73 @@ async fn intents_on_what_nobody_reads_do_not_stay() {
     let intents = store.intents.read();
     assert!(intents.len() <= FIRST_SWEEP, "{}", intents.len());
     assert!(intents.contains_key("users:0"), "it stands");
+}
+
+/// The table may have evicted what a thread keeps.
+#[tokio::test]
+async fn what_is_kept_ends_without_its_place_in_the_table() {
+    let everything = Matching::all("", "*");
+    for by_walk in [false, true] {
+        let store = MemoryStore::new(64 << 10);
+        let stored = |key: &str| {
+            let key = key.to_owned();
+            async {
+                let probe = Probe {
+                    key,
+                    kind: EntryKind::Entity,
+                    deps: [Dep::new("@gen:users".into())].into(),
+                };
+                let look = store.look(&probe).await.expect("it can't fail");
+                let request = LeaseRequest {
+                    seen: Seen::Nothing,
+                    token: Nonce::fresh(),
+                    stamp: look.stamp,
+                    fingerprint: Fingerprint::of::<u32>(0),
+                    length: Duration::from_secs(60),
+                };
+                let leased = store.lease(&probe, &request).await.expect("it can't fail");
+                assert_eq!(leased, LeaseReply::Granted);
+                let now = store.now();
+                let header = Header {
+                    content: Content::Value,
+                    token: Nonce::NONE,
+                    deadline: Millis(0),
+                    fresh: now.after(Duration::from_secs(60)),
+                    stale: now.after(Duration::from_secs(60)),
+                    ..request.header(EntryKind::Entity, now)
+                };
+                let under = store.under(&probe, look.stamp);
+                let value = Payload::Decoded(Arc::new(7_u32));
+                store.put(&probe.key, header, (value, 100), under);
+                probe
+            }
+        };
+        let probe = stored("users:1").await;
+        let memory = InMemory::new(&store, None);
+        let minute = Duration::from_secs(60);
+        let kept = || {
+            memory.kept(&probe.key, &probe.deps, 0, |_, _, _| {
+                Some((None, [minute; 2]))
+            })
+        };
+        let kept = kept().expect("it is there");
+        let is_served = || memory.again(&kept, &mut Moment::now()).is_some();
+        assert!(is_served() && store.front_bytes() > 0);
+        // Who asks for it meanwhile keeps it there.
+        for n in 2..5_000 {
+            stored(&format!("users:{n}")).await;
+        }
+        assert!(store.entries.get("users:1").is_none() && is_served());
+        if by_walk {
+            store
+                .remove_matching(&everything)
+                .await
+                .expect("it can't fail");
+        } else {
+            store.kill("users:1");
+        }
+        assert!(!is_served(), "by a walk: {by_walk}");
+    }
 }
 
 #[test]
