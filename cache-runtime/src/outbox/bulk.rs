@@ -16,7 +16,7 @@ use crate::key::is_resource;
 pub(super) const MANY: usize = 2 * BATCH;
 
 /// So many kinds of rows are told apart. With more, the rows are taken one after another.
-const MOST_GROUPS: usize = 1_000;
+pub(super) const MOST_GROUPS: usize = 1_000;
 
 /// New rows, divided.
 #[derive(Debug, Default)]
@@ -82,24 +82,15 @@ fn sql(relay: &Relay) -> String {
 
 impl Bulk {
     fn add(&mut self, group: Group) {
-        let is_known = match (group.kind.as_str(), &group.resource) {
-            ("row" | "all", Some(resource)) => is_resource(resource),
-            ("all", None) => true,
-            _ => false,
-        };
         self.has_more |= group.count > group.ids.len();
-        if !is_known || group.count <= MOST_ROWS {
-            self.others.extend(group.ids);
-            return;
+        let whole = all_in_place_of(&group.kind, group.resource, group.age_ms);
+        match whole.filter(|_| group.count > MOST_ROWS) {
+            Some(whole) => {
+                self.whole.push(whole);
+                self.covered.extend(group.ids);
+            }
+            None => self.others.extend(group.ids),
         }
-        self.whole.push(Row {
-            id: 0,
-            resource: group.resource,
-            kind: "all".to_owned(),
-            value: None,
-            age_ms: group.age_ms,
-        });
-        self.covered.extend(group.ids);
     }
 
     /// What is left out here is found by the next walk.
@@ -109,6 +100,22 @@ impl Bulk {
             ids.truncate(MOST_TOLD);
         }
     }
+}
+
+/// What may be said in place of many rows of a kind; `None` where that may be anything.
+pub(super) fn all_in_place_of(kind: &str, resource: Option<String>, age_ms: i64) -> Option<Row> {
+    let is_known = match (kind, &resource) {
+        ("row" | "all", Some(resource)) => is_resource(resource),
+        ("all", None) => true,
+        _ => false,
+    };
+    is_known.then(|| Row {
+        id: 0,
+        resource,
+        kind: "all".to_owned(),
+        value: None,
+        age_ms,
+    })
 }
 
 #[cfg(test)]

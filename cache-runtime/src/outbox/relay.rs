@@ -79,12 +79,23 @@ pub(super) enum Lost {
 impl From<::sqlx::Error> for Lost {
     fn from(error: ::sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|it| it.code());
-        // Canceled by a limit, a lock that is not available, and the class of conflicts between transactions.
-        let is_busy = code.is_some_and(|it| it == "57014" || it == "55P03" || it.starts_with("40"));
+        let is_busy = code.is_some_and(|it| is_busy(&it));
         match is_busy && !crate::base::mutation::is_active("outbox-slow-is-lost") {
             true => Self::Busy(error),
             false => Self::Database(error),
         }
+    }
+}
+
+/// Whether a statement may succeed when it is tried again. In PostgreSQL it was canceled by a limit, met a lock, or is of the class of
+/// conflicts between transactions, by five characters; in SQLite the file was locked (5 and 6, in the last byte of a number).
+fn is_busy(code: &str) -> bool {
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => {
+            matches!(number & 0xff, 5 | 6)
+                && !crate::base::mutation::is_active("outbox-sqlite-waits-for-writers")
+        }
+        _ => code == "57014" || code == "55P03" || code.starts_with("40"),
     }
 }
 
@@ -158,7 +169,16 @@ pub(super) fn relay_options(
         ("enable_seqscan", "off"),
         // It would take a statement of such a plan for an expensive one, and compile it.
         ("jit", "off"),
+        // A policy that hides rows of the outbox is an error, and not an outbox without rows.
+        ("row_security", row_security()),
     ])
+}
+
+fn row_security() -> &'static str {
+    match crate::base::mutation::is_active("outbox-rows-hidden") {
+        true => "on",
+        false => "off",
+    }
 }
 
 impl Relay {
@@ -252,6 +272,9 @@ impl Relay {
             return Err(Lost::Unusable(text));
         }
         self.claim(connection).await?;
+        // Who may not read the rows has no use for the connection.
+        let sql = format!("SELECT 1 FROM {outbox} LIMIT 0");
+        connection.rows(&sql, &[]).await?;
         let read = connection
             .rows(&format!("SELECT version, relay FROM {state}"), &[])
             .await?;

@@ -16,21 +16,26 @@ use std::convert::Infallible;
 use ::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use ::sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
+use super::bulk::{MOST_GROUPS, all_in_place_of};
 use super::followed::{Horizons, MOST_READ, start_cold};
 use super::install::Status;
 use super::relay::{CONNECT, Lost, MOST_SET_ASIDE, Relay, within};
-use super::row::{BATCH, LONGEST_VALUE, Row, lossy, meaning};
+use super::row::{BATCH, LONGEST_VALUE, MOST_ROWS, Row, lossy, meaning};
 use super::shared::{changed, deliver, lag_of};
 use super::triggers::Triggers;
 use super::walk::SURVEY;
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
 use crate::config::outbox::{OutboxConfig, OutboxTable, quote_text};
+use crate::engine::Handle;
 use crate::local::{Cover, Moment, Session};
 use crate::store::Circuit;
 
 /// The version of the tables that this crate reads and writes.
 pub const VERSION: i64 = 1;
+
+/// Rows that say nothing more once their resource has been invalidated. The others are to be set aside.
+const READABLE: &str = "(r.kind = 'all' OR json_valid(r.value))";
 
 /// Milliseconds since 1970.
 pub(super) const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
@@ -314,12 +319,13 @@ impl Reader<'_> {
                 "there is no table {outbox}; the migration of the outbox creates it"
             )));
         }
-        let told = format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL");
-        self.rows(told, &self.relay.mine()?).await?;
-        let read = format!("SELECT version, relay FROM {state} WHERE $1 = ''");
-        let read = self.rows(read, "").await?;
-        let read = read.first().ok_or(Lost::Closed)?;
-        let (version, relay): (i64, Option<String>) = (read.try_get(0)?, read.try_get(1)?);
+        let (version, mut relay) = self.state().await?;
+        // Only if nobody has said so: an UPDATE that changes nothing waits for the file's lock, too.
+        if relay.is_none() || crate::base::mutation::is_active("outbox-sqlite-waits-for-writers") {
+            let told = format!("UPDATE {state} SET relay = $1 WHERE relay IS NULL");
+            self.rows(told, &self.relay.mine()?).await?;
+            (_, relay) = self.state().await?;
+        }
         if version != VERSION {
             return Err(Lost::Unusable(format!(
                 "the table {outbox} is of version {version}, and this program reads version {VERSION}; run the migration of the outbox"
@@ -329,14 +335,13 @@ impl Reader<'_> {
         self.relay.is_shared_alike(relay.as_deref())
     }
 
-    /// Whether others share the rows in the same way still.
-    async fn is_shared_alike(&mut self) -> Result<(), Lost> {
+    /// The version of the tables, and how the rows are shared.
+    async fn state(&mut self) -> Result<(i64, Option<String>), Lost> {
         let (_, _, state) = names(&self.relay.config.table);
-        let read = format!("SELECT relay FROM {state} WHERE $1 = ''");
+        let read = format!("SELECT version, relay FROM {state} WHERE $1 = ''");
         let read = self.rows(read, "").await?;
         let read = read.first().ok_or(Lost::Closed)?;
-        let theirs: Option<String> = read.try_get(0)?;
-        self.relay.is_shared_alike(theirs.as_deref())
+        Ok((read.try_get(0)?, read.try_get(1)?))
     }
 
     /// With Redis.
@@ -345,13 +350,9 @@ impl Reader<'_> {
         let mut surveyed = None;
         let mut store = relay.cache()?.store.connection().map(|it| it.subscribe());
         loop {
-            let done = relay.link.take_done();
-            self.delete(&done).await?;
-            self.is_shared_alike().await?;
-            // A full batch may not have been all.
-            while self.take().await? {}
-            relay.link.read();
-            self.survey(&mut surveyed).await?;
+            // What could not be deleted is delivered once more, which is harmless.
+            let done = self.turn(&mut surveyed).await;
+            relay.unless_busy(done)?;
             tokio::select! {
                 () = tokio::time::sleep(relay.poll) => {}
                 () = relay.link.woken() => {}
@@ -361,6 +362,26 @@ impl Reader<'_> {
         }
     }
 
+    async fn turn(&mut self, surveyed: &mut Option<Instant>) -> Result<(), Lost> {
+        let done = self.relay.link.take_done();
+        self.delete(&done).await?;
+        let (_, theirs) = self.state().await?;
+        self.relay.is_shared_alike(theirs.as_deref())?;
+        // A full batch may not have been all.
+        while self.take().await? {}
+        self.relay.link.read();
+        self.survey(surveyed).await
+    }
+
+    /// The rows that can be taken. A time that is further away than any writer asks for is a clock's, or somebody's mistake.
+    fn due_sql(&self) -> String {
+        let (outbox, _, state) = names(&self.relay.config.table);
+        format!(
+            "{outbox} AS r WHERE due NOT BETWEEN {NOW} + 1 AND {NOW} + 5000
+                AND (SELECT relay FROM {state}) = $1"
+        )
+    }
+
     /// Delivers a batch; returns whether there may be more to take at once.
     async fn take(&mut self) -> Result<bool, Lost> {
         let cache = self.relay.cache()?;
@@ -368,12 +389,10 @@ impl Reader<'_> {
             // The rows wait in the table.
             return Ok(false);
         }
-        let (outbox, _, state) = names(&self.relay.config.table);
-        // A time that is further away than any writer asks for is a clock's, or somebody's mistake.
         let sql = format!(
-            "SELECT {} FROM {outbox} AS r WHERE due NOT BETWEEN {NOW} + 1 AND {NOW} + 5000
-                AND (SELECT relay FROM {state}) = $1 ORDER BY id LIMIT {BATCH}",
-            columns()
+            "SELECT {} FROM {} ORDER BY id LIMIT {BATCH}",
+            columns(),
+            self.due_sql()
         );
         let read = self.rows(sql, &self.relay.mine()?).await?;
         let batch = read.iter().map(|row| row_at(row, 0));
@@ -382,6 +401,9 @@ impl Reader<'_> {
             .collect::<Result<_, _>>()?;
         if batch.is_empty() {
             return Ok(false);
+        }
+        if batch.len() == BATCH && self.take_bulk(&cache).await? {
+            return Ok(true);
         }
         let (ids, lag): (Vec<i64>, _) = (batch.iter().map(|row| row.id).collect(), lag_of(&batch));
         let mut meaning = meaning(&cache, batch);
@@ -393,6 +415,49 @@ impl Reader<'_> {
         self.delete(&ids).await?;
         self.relay.link.delivered(ids.len(), lag);
         Ok(ids.len() == BATCH)
+    }
+
+    /// Invalidates resources with very many rows as a whole, and deletes these rows, which say nothing more then; returns whether
+    /// there were any. One after another they would hold up all rows behind them.
+    async fn take_bulk(&mut self, cache: &Handle) -> Result<bool, Lost> {
+        if crate::base::mutation::is_active("outbox-bulk-in-order") {
+            return Ok(false);
+        }
+        let sql = format!(
+            "SELECT substr(CAST(r.resource AS BLOB), 1, 200), substr(CAST(r.kind AS BLOB), 1, 20), count(*), max(id),
+                {NOW} - min(CAST(r.created AS INTEGER))
+                FROM {} AND {READABLE} GROUP BY 1, 2 HAVING count(*) > {MOST_ROWS} LIMIT {MOST_GROUPS}",
+            self.due_sql()
+        );
+        let (mut whole, mut covered, mut number) = (Vec::new(), Vec::new(), 0);
+        for row in self.rows(sql, &self.relay.mine()?).await? {
+            let resource = row.try_get::<Option<Vec<u8>>, _>(0)?.map(lossy);
+            let kind = lossy(row.try_get(1)?);
+            let Some(row_of_all) = all_in_place_of(&kind, resource, row.try_get(4)?) else {
+                continue;
+            };
+            covered.push(covered_sql(
+                &kind,
+                row_of_all.resource.as_deref(),
+                row.try_get(3)?,
+            ));
+            number += usize::try_from(row.try_get::<i64, _>(2)?).unwrap_or(0);
+            whole.push(row_of_all);
+        }
+        let lag = lag_of(&whole);
+        if whole.is_empty() || !deliver(cache, meaning(cache, whole)).await {
+            return Ok(false);
+        }
+        let (outbox, ..) = names(&self.relay.config.table);
+        let ids = format!(
+            "SELECT r.id FROM {} AND ({})",
+            self.due_sql(),
+            covered.join(" OR ")
+        );
+        let deleted = format!("DELETE FROM {outbox} WHERE id IN ({ids})");
+        self.rows(deleted, &self.relay.mine()?).await?;
+        self.relay.link.delivered(number, lag);
+        Ok(true)
     }
 
     async fn delete(&mut self, ids: &[i64]) -> Result<(), Lost> {
@@ -408,21 +473,36 @@ impl Reader<'_> {
     /// Without Redis.
     async fn follow(&mut self, freshness: &Cover, session: Session) -> Result<Infallible, Lost> {
         let relay = self.relay;
-        let (mut position, mut horizons, mut surveyed) = (None, Horizons::default(), None);
+        let mut known = Known::default();
         loop {
-            let beat = freshness.beat(session, Moment::now());
-            let read = self.read(position).await?;
-            position = Some(read);
-            relay.link.read();
-            if let Some(beat) = beat {
-                freshness.returned(session, beat);
-            }
-            if let Some(old) = horizons.note(read.to_string(), relay.config.retention) {
-                self.delete_old(&old).await?;
-            }
-            self.survey(&mut surveyed).await?;
+            // While somebody holds the file's lock nothing is told to be fresh, and nothing is forgotten.
+            let done = self.follow_on(freshness, session, &mut known).await;
+            relay.unless_busy(done)?;
             tokio::time::sleep(relay.poll).await;
         }
+    }
+
+    async fn follow_on(
+        &mut self,
+        freshness: &Cover,
+        session: Session,
+        known: &mut Known,
+    ) -> Result<(), Lost> {
+        let relay = self.relay;
+        let beat = freshness.beat(session, Moment::now());
+        let read = self.read(known.position).await?;
+        known.position = Some(read);
+        relay.link.read();
+        if let Some(beat) = beat {
+            freshness.returned(session, beat);
+        }
+        if let Some(old) = known
+            .horizons
+            .note(read.to_string(), relay.config.retention)
+        {
+            self.delete_old(&old).await?;
+        }
+        self.survey(&mut known.surveyed).await
     }
 
     /// Applies the rows that were committed after the last position; returns the new position.
@@ -552,6 +632,23 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// What a process that reads for itself knows over one connection.
+#[derive(Default)]
+struct Known {
+    position: Option<i64>,
+    horizons: Horizons,
+    surveyed: Option<Instant>,
+}
+
+/// Which rows are deleted once everything of their resource has been invalidated. Both texts are known, and need no quotes of their own.
+fn covered_sql(kind: &str, resource: Option<&str>, until: i64) -> String {
+    let resource = resource.map_or_else(|| "NULL".to_owned(), quote_text);
+    format!(
+        "r.id <= {until} AND CAST(r.kind AS TEXT) = {} AND CAST(r.resource AS TEXT) IS {resource}",
+        quote_text(kind)
+    )
 }
 
 /// The columns that [`row_at`] needs, of the row `r`: as bytes, since a text may not be UTF-8.

@@ -15,6 +15,7 @@ mod shared;
 mod slow;
 mod sqlite;
 mod triggers;
+mod writers;
 
 use std::time::Duration;
 

@@ -470,6 +470,61 @@ async fn the_triggers_of_another_outbox_are_left_alone() {
     assert!(rows > 0);
 }
 
+/// Somebody reads for long, so nobody can write. A process that comes meanwhile delivers what was written before.
+#[tokio::test]
+async fn a_relay_needs_no_lock_to_deliver() {
+    let redis = RedisServer::start();
+    let config = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    let file = File::with_journal("DELETE").await;
+    let before = Node::new(config.clone(), &file).await;
+    assert_eq!(before.warm(1).await.as_deref(), Some("old"));
+    drop(before);
+    file.run("UPDATE guests SET name = 'new' WHERE id = 1")
+        .await;
+    let mut reader = SqliteConnection::connect(&file.url())
+        .await
+        .expect("connects");
+    for statement in ["BEGIN", "SELECT count(*) FROM guests"] {
+        let done = sqlx::query(statement).execute(&mut reader).await;
+        done.expect("done");
+    }
+    let node = Node::new(config, &file).await;
+    node.shows(1, Some("new")).await;
+    // It goes on over the same connection until it can delete the row.
+    eventually(PATIENCE, async || node.stats().await.slow > 0).await;
+    let done = sqlx::query("COMMIT").execute(&mut reader).await;
+    done.expect("done");
+    eventually(PATIENCE, async || file.rows().await == 0).await;
+    assert_eq!(node.stats().await.connections, 1);
+}
+
+/// Very many rows of one resource are said with one.
+#[tokio::test]
+async fn a_bulk_write_holds_nobody_up() {
+    let redis = RedisServer::start();
+    let config = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
+    let file = File::new().await;
+    let node = Node::new(config, &file).await;
+    assert_eq!(node.warm(1).await.as_deref(), Some("old"));
+    assert_eq!(node.room(1).await.expect("read"), 2);
+    let sets = || redis.calls("set") + redis.calls("setex") + redis.calls("psetex");
+    let before = sets();
+    file.run(
+        "BEGIN;
+        INSERT INTO cache_outbox (kind, resource, value)
+            WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many WHERE n < 50000)
+            SELECT 'row', 'rooms', n FROM many;
+        UPDATE guests SET name = 'new', room = 2 WHERE id = 1;
+        COMMIT",
+    )
+    .await;
+    node.shows(1, Some("new")).await;
+    eventually(PATIENCE, async || node.room(1).await.expect("read") == 1).await;
+    eventually(PATIENCE, async || file.rows().await == 0).await;
+    let set = sets() - before;
+    assert!(set < 1_000, "{set} generations were replaced");
+}
+
 /// As the type of the crate of that name looks in a signature.
 #[derive(Debug, Clone, serde::Serialize)]
 struct Uuid(String);

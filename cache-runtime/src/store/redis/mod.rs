@@ -707,6 +707,10 @@ impl Store for RedisStore {
     }
 
     async fn switch(&self, target: &str, enabled: bool) -> Result<(), Error> {
+        let link = match self.cluster() {
+            Some(cluster) => cluster.link_of(self.switches.key())?,
+            None => self.links.current()?,
+        };
         let known = self.switches.known().into_bytes();
         let args = [
             target.as_bytes().to_vec(),
@@ -714,14 +718,8 @@ impl Store for RedisStore {
             known,
             switches::longest(),
         ];
-        let key = self.switches.key();
-        let list: String = match self.cluster() {
-            Some(cluster) => cluster.switch(key, args).await?,
-            None => {
-                let link = self.links.current()?;
-                self.script(&link, &scripts::SWITCH, [key], args).await?
-            }
-        };
+        let keys = [self.switches.key()];
+        let list: String = self.script(&link, &scripts::SWITCH, keys, args).await?;
         self.switches.learn(&list);
         Ok(())
     }
