@@ -3,6 +3,5 @@
 mod capabilities;
 mod cluster;
 mod cluster_copies;
-mod cluster_operators;
 mod sentinel;
 mod shop;

@@ -7,7 +7,6 @@
 
 mod access;
 mod audit;
-mod audited;
 mod browser;
 mod dashboard;
 mod events;
