@@ -53,7 +53,7 @@ impl Moment {
         self.go_on_to(Tick::now(), || Tick(clock::coarse_wall_nanos()));
     }
 
-    #[inline]
+    #[inline(always)]
     fn go_on_to(&mut self, tick: Tick, wall: impl FnOnce() -> Tick) {
         if tick != self.tick {
             self.wall = wall();

@@ -303,7 +303,7 @@ impl Local {
 }
 
 impl Keeper for Local {
-    #[inline]
+    #[inline(always)]
     fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>> {
         now.go_on();
         let now = *now;

@@ -1,11 +1,11 @@
 //! The entry point of generated code: a call before its body runs.
 
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::pin::pin;
 use std::sync::Arc;
 
 use super::answer::Answer;
+use super::answering::Answering;
 use super::audit::audited;
 use super::blocking;
 use super::call::Call;
@@ -26,9 +26,7 @@ use crate::registry::Site;
 /// A call of a cached function, before its body runs.
 #[derive(Debug)]
 pub struct Read<R, S, U = Everything> {
-    is_off: bool,
-    /// `None` if the cache is off, or if only the key was wanted and has been left for the caller.
-    opening: Option<Opening<R>>,
+    opening: Opening<R>,
     unless: U,
     kind: PhantomData<fn() -> (R, S)>,
 }
@@ -46,15 +44,17 @@ impl<R: Returns<S>, S> Read<R, S> {
         if let Some(cache) = cache
             && let Some(call) = PreparedCall::planned(&cache, site, resource, plan)
         {
-            return Self::opened(false, Opening::of(cache, call));
+            return Self::opened(Opening::of(cache, call));
         }
-        Self::opened(!scope::takes_key(no_key), None)
+        Self::opened(match scope::takes_key(no_key) {
+            true => Opening::KeyTaken,
+            false => Opening::Off,
+        })
     }
 
     #[inline]
-    fn opened(is_off: bool, opening: Option<Opening<R>>) -> Self {
+    fn opened(opening: Opening<R>) -> Self {
         Self {
-            is_off,
             opening,
             unless: Everything,
             kind: PhantomData,
@@ -67,7 +67,6 @@ impl<R: Returns<S>, S> Read<R, S> {
         refuses: F,
     ) -> Read<R, S, AllButOnce<F, R::Value>> {
         Read {
-            is_off: self.is_off,
             opening: self.opening,
             unless: AllButOnce::once(refuses),
             kind: PhantomData,
@@ -76,23 +75,9 @@ impl<R: Returns<S>, S> Read<R, S> {
 }
 
 impl<R, S, U> Read<R, S, U> {
-    /// Takes it apart. If the cache is off, there is no opening: the compiler would copy memory that
-    /// was never written, which takes as long as all the rest. That there is nothing to drop then has
-    /// to be said, or each hit would look for it (15 instructions).
-    #[inline]
-    fn parts(self) -> (bool, Option<Opening<R>>, U) {
-        let opening = if self.is_off {
-            let _nothing = ManuallyDrop::new(self.opening);
-            None
-        } else {
-            self.opening
-        };
-        (self.is_off, opening, self.unless)
-    }
-
     /// Lets the body decide how long its value is cached.
     pub fn context(mut self, context: &LoadContext) -> Self {
-        if let Some(Opening::Ask(call)) = &mut self.opening
+        if let Opening::Ask(call) = &mut self.opening
             && let Some(call) = Arc::get_mut(call)
         {
             context.begin(&call.cache, call.site);
@@ -117,26 +102,25 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value>,
         F: Future<Output = R>,
     {
-        let (is_off, opening, unless) = self.parts();
-        async move {
-            if is_off {
-                observe::record_disabled();
-                return body(Kind::OF).await;
-            }
-            let mut load = match opening {
-                Some(Opening::Found(value)) => return value,
-                Some(Opening::Ask(call)) => match call.answer_or_load().await {
-                    Ok(value) => return value,
-                    Err(load) => load,
+        let unless = self.unless;
+        match self.opening {
+            Opening::Found(value) => Answering::Found { value: Some(value) },
+            Opening::Off => Answering::off(body),
+            Opening::KeyTaken => Answering::Found { value: None },
+            Opening::Ask(call) => Answering::Asking {
+                asking: async move {
+                    let mut load = match call.answer_or_load().await {
+                        Ok(value) => return value,
+                        Err(load) => load,
+                    };
+                    let watched = KeptAlive {
+                        body: pin!(body(Kind::OF)),
+                        keep_alive: load.keep_alive(),
+                    };
+                    let returned = watched.await;
+                    load.over(returned, unless).await
                 },
-                None => return std::future::pending().await,
-            };
-            let watched = KeptAlive {
-                body: pin!(body(Kind::OF)),
-                keep_alive: load.keep_alive(),
-            };
-            let returned = watched.await;
-            load.over(returned, unless).await
+            },
         }
     }
 
@@ -152,30 +136,28 @@ impl<R, S, U> Read<R, S, U> {
         U: Unless<R::Value> + Send + 'static,
         F: Future<Output = R> + Send + 'static,
     {
-        let (is_off, opening, unless) = self.parts();
-        async move {
-            if is_off {
-                observe::record_disabled();
-                return body(Kind::OF).await;
-            }
-            let call = match opening {
-                Some(Opening::Found(value)) => return value,
-                Some(Opening::Ask(call)) => call,
-                None => return std::future::pending().await,
-            };
-            let value = match Arc::clone(&call).answer().await {
-                Answer::Found(value) => value,
-                Answer::Revalidate(value, load) => {
-                    tokio::spawn(detached::load(load, body(Kind::OF), unless));
+        let unless = self.unless;
+        match self.opening {
+            Opening::Found(value) => Answering::Found { value: Some(value) },
+            Opening::Off => Answering::off(body),
+            Opening::KeyTaken => Answering::Found { value: None },
+            Opening::Ask(call) => Answering::Asking {
+                asking: async move {
+                    let value = match Arc::clone(&call).answer().await {
+                        Answer::Found(value) => value,
+                        Answer::Revalidate(value, load) => {
+                            tokio::spawn(detached::load(load, body(Kind::OF), unless));
+                            value
+                        }
+                        Answer::Run(mut load) => match load.instead_of_waiting() {
+                            Some(value) => value,
+                            None => detached::race(load, body(Kind::OF), unless).await,
+                        },
+                    };
+                    call.remember(&value);
                     value
-                }
-                Answer::Run(mut load) => match load.instead_of_waiting() {
-                    Some(value) => value,
-                    None => detached::race(load, body(Kind::OF), unless).await,
                 },
-            };
-            call.remember(&value);
-            value
+            },
         }
     }
 
@@ -186,15 +168,15 @@ impl<R, S, U> Read<R, S, U> {
         R: Returns<S>,
         U: Unless<R::Value>,
     {
-        if self.is_off {
-            observe::record_disabled();
-            return body(Kind::OF);
-        }
         let call = match self.opening {
-            Some(Opening::Found(value)) => return value,
-            Some(Opening::Ask(call)) => call,
+            Opening::Found(value) => return value,
+            Opening::Ask(call) => call,
+            Opening::Off => {
+                observe::record_disabled();
+                return body(Kind::OF);
+            }
             // Nobody awaits the key of this call.
-            None => return body(Kind::OF),
+            Opening::KeyTaken => return body(Kind::OF),
         };
         let mut load = match blocking::begin(call) {
             Ok(value) => return value,
@@ -208,6 +190,10 @@ impl<R, S, U> Read<R, S, U> {
 /// The state of a call before anything is awaited.
 #[derive(Debug)]
 enum Opening<R> {
+    /// The cache is off.
+    Off,
+    /// Only the key was wanted, and has been left for the caller.
+    KeyTaken,
     /// Return this value.
     Found(R),
     /// Ask the store.
@@ -215,11 +201,10 @@ enum Opening<R> {
 }
 
 impl<R> Opening<R> {
-    /// Returns `None` if only the key was wanted.
     // Compiled once for each return type, not in each function. The call is not moved, but its
     // pointer is: to read as a whole what was written in parts took 8 ns.
     #[inline(never)]
-    fn of<S>(cache: EngineRef<'_>, mut call: Box<PreparedCall>) -> Option<Self>
+    fn of<S>(cache: EngineRef<'_>, mut call: Box<PreparedCall>) -> Self
     where
         R: Returns<S>,
     {
@@ -228,14 +213,14 @@ impl<R> Opening<R> {
         }
         if let Some(value) = call.answer_again(&cache) {
             call.leave_planned();
-            return Some(Self::Found(value));
+            return Self::Found(value);
         }
-        Some(Self::ask(Begun::PreparedCall(cache, call)))
+        Self::ask(Begun::PreparedCall(cache, call))
     }
 
     /// The same for a call that the thread's own memory does not answer.
     #[inline(never)]
-    fn of_begun<S>(mut call: Begun<'_>) -> Option<Self>
+    fn of_begun<S>(mut call: Begun<'_>) -> Self
     where
         R: Returns<S>,
     {
@@ -246,9 +231,9 @@ impl<R> Opening<R> {
         });
         if takes_key {
             call.leave();
-            return None;
+            return Self::KeyTaken;
         }
-        Some(Self::ask(call))
+        Self::ask(call)
     }
 
     /// Answers a call that the thread's own memory does not answer.
@@ -286,7 +271,7 @@ impl<R> Opening<R> {
 impl Call {
     /// Turns a manual operation into the call of an annotated function.
     pub(crate) fn into_read<R: Returns<S>, S>(self) -> Read<R, S> {
-        Read::opened(false, Opening::of_begun(Begun::Call(Arc::new(self))))
+        Read::opened(Opening::of_begun(Begun::Call(Arc::new(self))))
     }
 }
 

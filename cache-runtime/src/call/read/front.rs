@@ -83,7 +83,7 @@ struct Caller {
 impl Caller {
     // Field by field. Building a `Caller` and comparing it as a whole took 17 ns, since the
     // processor waits when it reads as a whole what was written in parts.
-    #[inline]
+    #[inline(always)]
     fn is(&self, wanted: &Wanted<'_>) -> bool {
         if mutation::is_active("front-callers-alike") {
             return true;
@@ -154,7 +154,7 @@ impl Sort {
 
 impl Held {
     /// Whether the call was given the same id or arguments, and has the same dependencies.
-    #[inline]
+    #[inline(always)]
     fn is_given(&self, wanted: &Wanted<'_>) -> bool {
         let given = &wanted.given;
         let sort = Sort::of(given.kind, wanted.extras);
@@ -184,13 +184,11 @@ impl Front {
     // Inlined, with what it calls: as functions these took a sixth of a hit's instructions.
     #[inline(always)]
     pub(super) fn find(&mut self, keeper: &impl Keeper, wanted: &Wanted<'_>) -> Option<Again<'_>> {
-        let callers = self.callers.get(callers_of(wanted.known))?;
-        let mut callers = callers.iter().flatten();
-        let caller = callers.find(|it| it.is(wanted))?;
+        let caller = self.number_of(wanted)?;
         let place = Place::of(wanted.known, &wanted.given);
         let slot = self.slots.get_mut(place.slot())?;
         let held = slot.as_mut()?;
-        if held.caller != caller.number || !held.is_given(wanted) {
+        if held.caller != caller || !held.is_given(wanted) {
             return None;
         }
         held.uses = held.uses.wrapping_add(1);
@@ -208,6 +206,21 @@ impl Front {
             return None;
         }
         keeper.again(&held.entry, &mut self.now)
+    }
+
+    /// The number of a call's function, if this front has it.
+    // A loop, since the compiler makes a function of the iterators that say the same, and passes
+    // all that is compared through memory.
+    #[inline(always)]
+    fn number_of(&self, wanted: &Wanted<'_>) -> Option<u16> {
+        for caller in self.callers.get(callers_of(wanted.known))? {
+            if let Some(caller) = caller
+                && caller.is(wanted)
+            {
+                return Some(caller.number);
+            }
+        }
+        None
     }
 
     /// Notes that the table has an entry for this call. The entry is kept the second time: `kept`
@@ -262,12 +275,10 @@ impl Front {
 
     /// The number of a call's function. `None` once there are no numbers any more.
     fn caller(&mut self, wanted: &Wanted<'_>) -> Option<u16> {
-        let places = self.callers.get_mut(callers_of(wanted.known))?;
-        let mut known = places.iter().flatten();
-        let known = known.find(|it| it.is(wanted));
-        if let Some(caller) = known {
-            return Some(caller.number);
+        if let Some(number) = self.number_of(wanted) {
+            return Some(number);
         }
+        let places = self.callers.get_mut(callers_of(wanted.known))?;
         self.numbers = self.numbers.checked_add(1)?;
         let free = places.iter().position(Option::is_none);
         // The entries of a function that is replaced are not found any more.

@@ -7,6 +7,7 @@
 
 mod again;
 mod answer;
+mod answering;
 mod audit;
 mod audit_report;
 mod audited;

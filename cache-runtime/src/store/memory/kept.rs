@@ -98,7 +98,7 @@ impl<'a> InMemory<'a> {
 }
 
 impl Keeper for InMemory<'_> {
-    #[inline]
+    #[inline(always)]
     fn again<'k>(&self, kept: &'k KeptEntry, now: &mut Moment) -> Option<Again<'k>> {
         now.go_on();
         if let Some(freshness) = self.freshness {

@@ -1,0 +1,54 @@
+//! The future of a call.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::call::observe;
+use crate::call::returns::Kind;
+
+pin_project_lite::pin_project! {
+    /// The future of a call. It is one of three, so that a call that was answered before there was a
+    /// future, and one whose cache is off, pay for none of the steps of the third.
+    #[project = AnsweringProjected]
+    pub(super) enum Answering<R, F, A> {
+        /// The answer is there. Without a value, the call never ends: nobody awaits it.
+        Found { value: Option<R> },
+        /// The cache is off: the function's body.
+        Off {
+            #[pin]
+            body: F,
+        },
+        /// The store is asked.
+        Asking {
+            #[pin]
+            asking: A,
+        },
+    }
+}
+
+impl<R, F, A> Answering<R, F, A> {
+    #[inline]
+    pub(super) fn off<S>(body: impl FnOnce(Kind<R, S>) -> F) -> Self {
+        observe::record_disabled();
+        Self::Off {
+            body: body(Kind::OF),
+        }
+    }
+}
+
+impl<R, F: Future<Output = R>, A: Future<Output = R>> Future for Answering<R, F, A> {
+    type Output = R;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
+        match self.project() {
+            AnsweringProjected::Found { value } => match value.take() {
+                Some(value) => Poll::Ready(value),
+                None => Poll::Pending,
+            },
+            AnsweringProjected::Off { body } => body.poll(context),
+            AnsweringProjected::Asking { asking } => asking.poll(context),
+        }
+    }
+}
