@@ -1,17 +1,19 @@
 //! Log lines of single calls, and spans as they arrive in OpenTelemetry.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_runtime::testing::TestCache;
-use cache_runtime::{Cache, CacheConfig, RedisConfig, cached, invalidates};
+use cache_runtime::{Cache, CacheConfig, Lookup, RedisConfig, cached, invalidates};
 use cache_tests::{RedisServer, eventually};
 use opentelemetry::trace::{SpanId, SpanKind, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use tokio::sync::Semaphore;
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Instrument as _, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
@@ -137,6 +139,136 @@ async fn each_call_is_one_event_with_fields() {
         }
     }
     assert!(calls[1].contains_key("lookup_us") && !calls[1].contains_key("load_us"));
+}
+
+#[tokio::test]
+async fn each_manual_operation_is_one_event_too() {
+    let _alone = ALONE.lock().await;
+    let server = RedisServer::start();
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let cache = Cache::new(config(&server)).await;
+    let get = async || cache.get::<u32>("rates:1").await;
+    assert_eq!(get().await, None);
+    cache.set("rates:1", &7u32, 60).await.expect("stored");
+    assert_eq!(get().await, Some(7));
+    let refused = cache.set("rates:1", &7u32, Duration::ZERO).await;
+    assert!(refused.is_err());
+    for key in ["rates:1", "rates:2"] {
+        match cache.lookup::<u32>(key).await.expect("a key") {
+            Lookup::Hit(rate) => assert_eq!(rate, 7),
+            Lookup::Miss(lease) => assert!(lease.fill(&8).await),
+        }
+    }
+    let loaded = cache.get_or_load("rates:3", 60, async || Ok::<u32, ()>(9));
+    assert_eq!(loaded.await, Ok(9));
+    assert_eq!(cache.delete("rates:1").await.ok(), Some(true));
+    assert_eq!(cache.delete("rates:1").await.ok(), Some(false));
+    cache.invalidate_pattern("rates:*").await.expect("removed");
+    cache.disable("rates");
+    assert_eq!(get().await, None);
+    let missed = cache.lookup::<u32>("rates:1").await.expect("a key");
+    assert!(matches!(missed, Lookup::Miss(_)));
+
+    let told = lines.of("cache_runtime::call");
+    let told: Vec<_> = told
+        .iter()
+        .map(|line| {
+            ["key", "by_hand", "outcome", "why"].map(|it| line.get(it).map_or("-", |it| it))
+        })
+        .collect();
+    let of = |operation, outcome, why| ["rates:1", operation, outcome, why];
+    assert_eq!(
+        told,
+        [
+            of("get", "miss", "not-stored"),
+            of("set", "stored", "-"),
+            of("get", "hit", "-"),
+            of("set", "refused", "unstorable"),
+            of("lookup", "hit", "-"),
+            ["rates:2", "lookup", "miss", "not-stored"],
+            ["rates:2", "fill", "stored", "-"],
+            ["rates:3", "get_or_load", "miss", "stored"],
+            of("delete", "removed", "-"),
+            of("delete", "absent", "-"),
+            of("get", "bypass", "switched-off"),
+            of("lookup", "bypass", "switched-off"),
+        ]
+    );
+    let calls = lines.of("cache_runtime::call");
+    for line in &calls {
+        assert_eq!(
+            (line["resource"].as_str(), line["tier"].as_str()),
+            ("rates", "redis")
+        );
+        assert!(
+            line.contains_key("total_us") && !line.contains_key("op"),
+            "{line:?}"
+        );
+    }
+    assert!(calls[2].contains_key("ttl_ms") && calls[2].contains_key("lookup_us"));
+    let invalidated = lines.of("cache_runtime::invalidation");
+    let keys: Vec<_> = invalidated
+        .iter()
+        .map(|line| line["keys"].as_str())
+        .collect();
+    assert_eq!(keys, [r#"["rates:1"]"#, r#"["rates:1"]"#, r#"["rates:*"]"#]);
+}
+
+/// A subscriber that wants events of `INFO` and above, and counts what it is asked and given.
+#[derive(Clone, Default)]
+struct Busy(Arc<AtomicUsize>);
+
+impl Subscriber for Busy {
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::INFO)
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Nothing is made for a log that nobody reads: no event, and no span.
+#[tokio::test]
+async fn a_log_that_is_off_is_given_nothing() {
+    let _alone = ALONE.lock().await;
+    let busy = Busy::default();
+    let _guard = tracing::subscriber::set_default(busy.clone());
+    let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    let users = Users {
+        cache: cache.clone(),
+    };
+    let before = busy.0.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        users.get(1).await.expect("loaded");
+        users.many(&[1, 2]).await;
+        users.list(3).await;
+        users.rename(1).await;
+        cache.set("users:9", &9u32, 60).await.expect("stored");
+        cache.delete("users:9").await.expect("removed");
+    }
+    assert_eq!(busy.0.load(Ordering::SeqCst), before);
 }
 
 /// A price that is loaded through a gate, and whose source may fail.

@@ -2,11 +2,15 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Cache;
+use crate::base::clock;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::mutation;
 use crate::base::policy::IntoTtl;
-use crate::call::observe::BypassReason;
+use crate::call::log;
+use crate::call::observe::{BypassReason, Status};
 use crate::call::read::{Action, Call, Hit, Permit, Read, Reader, value_of};
 use crate::call::returns::{Fallible, Owned};
 use crate::call::{enclosing, memo, observe, transaction};
@@ -16,6 +20,16 @@ use crate::key::{EntryKind, IntoKey};
 use crate::protocol::cacheable::Cacheable;
 use crate::protocol::codec::AsEncoded;
 use crate::store::{Filled, Invalidation, LeaseReply, Seen};
+
+/// How a manual read is logged that has found nothing.
+const NOT_THERE: Status = Status::Miss {
+    stored: false,
+    joined: false,
+};
+const JOINED: Status = Status::Miss {
+    stored: false,
+    joined: true,
+};
 
 /// The result of [`Cache::lookup`].
 #[derive(Debug)]
@@ -49,11 +63,72 @@ impl<T: Cacheable> Lease<T> {
         let ttl = call
             .ttl
             .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
-        match call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl) {
-            Ok(package) => permit.fill(&call, package).await == Some(Filled::Stored),
-            Err(_) => false,
-        }
+        let package = call.pack_value::<T, AsEncoded>(value, || Some(Arc::new(value.clone())), ttl);
+        let filled = match package {
+            Ok(package) => filled(permit.fill(&call, package).await),
+            Err(error) => Err(error),
+        };
+        log_stored("fill", &call, &filled);
+        filled.is_ok()
     }
+}
+
+/// Why a manual read must not be answered from the cache.
+fn barred(call: &Call) -> Option<BypassReason> {
+    let is_pending = || call.cache.delivery.is_pending(call.probe());
+    call.problem
+        .or_else(|| call.is_behind())
+        .or_else(|| is_pending().then_some(BypassReason::Pending))
+        .or_else(|| barred_from_filling(call))
+}
+
+/// Why a manual operation must neither read nor fill the entry now.
+fn barred_from_filling(call: &Call) -> Option<BypassReason> {
+    if call.is_switched_off() {
+        return Some(BypassReason::SwitchedOff);
+    }
+    if transaction::is_open(&call.cache) {
+        return Some(BypassReason::Transaction);
+    }
+    enclosing::bars(&call.cache, call.probe())
+}
+
+/// The result of a fill for whoever has asked for it by hand.
+fn filled(filled: Option<Filled>) -> Result<(), Error> {
+    match filled {
+        Some(Filled::Stored) => Ok(()),
+        Some(Filled::Refused) => Err(Error::new(
+            ErrorKind::Superseded,
+            "the entry was invalidated meanwhile",
+        )),
+        None => Err(Error::unavailable("the store did not take the value")),
+    }
+}
+
+#[inline]
+fn log_read(operation: &'static str, call: &Call, status: impl FnOnce() -> Status) {
+    if log::is_on() && !mutation::is_active("manual-operations-not-logged") {
+        call.log_read(operation, status());
+    }
+}
+
+#[inline]
+fn log_changed(
+    operation: &'static str,
+    call: &Call,
+    outcome: impl FnOnce() -> (&'static str, Option<&'static str>),
+) {
+    if log::is_on() && !mutation::is_active("manual-operations-not-logged") {
+        let (outcome, why) = outcome();
+        call.log_change(operation, outcome, why);
+    }
+}
+
+fn log_stored(operation: &'static str, call: &Call, stored: &Result<(), Error>) {
+    log_changed(operation, call, || match stored {
+        Ok(()) => ("stored", None),
+        Err(error) => ("refused", Some(error.kind().as_str())),
+    });
 }
 
 impl Cache {
@@ -67,37 +142,39 @@ impl Cache {
     /// Safe: dropping the future changes nothing.
     pub async fn get<T: Cacheable>(&self, key: impl IntoKey) -> Option<T> {
         let call = Call::manual(self.handle()?, &key.into_key().ok()?, None);
-        let value = self.look::<T>(&call).await;
+        let looked = Self::look::<T>(&call).await;
         let counters = &call.resource.counters;
-        match value {
-            Some(_) => counters.hits.add_one(),
-            None => counters.misses.add_one(),
+        match looked {
+            Ok(Some(_)) => counters.hits.add_one(),
+            Ok(None) | Err(_) => counters.misses.add_one(),
         }
-        value.map(Arc::unwrap_or_clone)
+        log_read("get", &call, || match &looked {
+            Ok(Some((_, ttl))) => Status::Hit { ttl: *ttl },
+            Ok(None) => NOT_THERE,
+            Err(reason) => Status::Bypass(*reason),
+        });
+        let (value, _) = looked.ok().flatten()?;
+        Some(Arc::unwrap_or_clone(value))
     }
 
-    async fn look<T: Cacheable>(&self, call: &Call) -> Option<Arc<T>> {
+    /// The value that is stored, and how long it is fresh.
+    async fn look<T: Cacheable>(call: &Call) -> Result<Option<(Arc<T>, Duration)>, BypassReason> {
         let look = loop {
-            if Self::is_barred(call) {
-                return None;
+            if let Some(reason) = barred(call) {
+                return Err(reason);
             }
             let knew = call.has_learnt();
-            let look = call.look().await.ok()?;
+            let look = call.look().await;
+            let look = look.map_err(|_| BypassReason::Unavailable)?;
             if call.has_learnt() == knew {
                 break look;
             }
         };
-        let hit = Hit::of(look, call.fingerprint::<T>())?;
-        value_of::<T>(hit.codec, &hit.payload)
-    }
-
-    fn is_barred(call: &Call) -> bool {
-        call.problem.is_some()
-            || call.is_behind().is_some()
-            || call.is_switched_off()
-            || call.cache.delivery.is_pending(call.probe())
-            || transaction::is_open(&call.cache)
-            || enclosing::bars(&call.cache, call.probe()).is_some()
+        let found = Hit::of(look, call.fingerprint::<T>()).and_then(|hit| {
+            let value = value_of::<T>(hit.codec, &hit.payload)?;
+            Some((value, hit.ttl))
+        });
+        Ok(found)
     }
 
     /// Stores a value. The caller is responsible for the value being newer than any value loaded
@@ -127,6 +204,12 @@ impl Cache {
         };
         let _writing = memo::writing();
         let call = Call::manual(handle, &key, ttl.into_ttl());
+        let stored = Self::store(&call, value).await;
+        log_stored("set", &call, &stored);
+        stored
+    }
+
+    async fn store<T: Cacheable>(call: &Call, value: &T) -> Result<(), Error> {
         let ttl = call
             .ttl
             .of_value(call.resource.operator_ttl, call.cache.config.default_ttl);
@@ -164,16 +247,9 @@ impl Cache {
                 "a write that concerns this entry is in progress; call `set` again when it has ended",
             ));
         }
-        let permit = Permit::new(&call, look.stamp, call.fingerprint::<T>());
-        match permit.take(&call, Seen::Anything).await? {
-            LeaseReply::Granted => match permit.fill(&call, package).await {
-                Some(Filled::Stored) => Ok(()),
-                Some(Filled::Refused) => Err(Error::new(
-                    ErrorKind::Superseded,
-                    "the entry was invalidated meanwhile",
-                )),
-                None => Err(Error::unavailable("the store did not take the value")),
-            },
+        let permit = Permit::new(call, look.stamp, call.fingerprint::<T>());
+        match permit.take(call, Seen::Anything).await? {
+            LeaseReply::Granted => filled(permit.fill(call, package).await),
             LeaseReply::Foreign => {
                 permit.forget();
                 Err(Error::new(
@@ -242,20 +318,29 @@ impl Cache {
         // In a transaction another caller may load the old row again before the commit. So the
         // entry is removed once more when the transaction ends.
         transaction::hand_over_order(&call.cache, &order);
-        let owed = call.cache.delivery.owe(order);
+        let delivery = &call.cache.delivery;
+        let owed = delivery.owe(order);
         let store = &call.cache.store;
-        let removed = call
-            .cache
-            .delivery
-            .persist(|| store.invalidate(&invalidation));
+        let began = clock::now();
+        let removed = delivery.persist(|| store.invalidate(&invalidation));
         match removed.await {
             Ok(done) => {
                 owed.settle();
                 observe::record_invalidation(Acknowledgement::Delivered);
-                Ok(done.removed > 0)
+                delivery.done_directly(&call.resource.name, &invalidation, began.elapsed());
+                let was_there = done.removed > 0;
+                log_changed("delete", &call, || match was_there {
+                    true => ("removed", None),
+                    false => ("absent", None),
+                });
+                Ok(was_there)
             }
             Err(error) => {
-                observe::record_invalidation(owed.acknowledged(ACK_TIMEOUT).await);
+                let acknowledged = owed.acknowledged(ACK_TIMEOUT).await;
+                observe::record_invalidation(acknowledged);
+                log_changed("delete", &call, || {
+                    (acknowledged.as_str(), Some(error.kind().as_str()))
+                });
                 Err(error)
             }
         }
@@ -304,8 +389,8 @@ impl Cache {
             return miss(None);
         };
         let call = Call::manual(handle, &key, None);
-        let is_barred = enclosing::bars(&call.cache, call.probe()).is_some();
-        if is_barred || call.is_switched_off() || transaction::is_open(&call.cache) {
+        if let Some(reason) = barred_from_filling(&call) {
+            log_read("lookup", &call, || Status::Bypass(reason));
             return miss(None);
         }
         let mut reader = Reader::new(&call, call.fingerprint::<T>());
@@ -314,23 +399,37 @@ impl Cache {
                 Action::Hit(hit) => match value_of::<T>(hit.codec, &hit.payload) {
                     Some(value) => {
                         reader.found(&hit, || Some(LoadResult::Value(Arc::clone(&value) as _)));
+                        log_read("lookup", &call, || Status::Hit { ttl: hit.ttl });
                         return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
                     }
                     None => reader.reject(hit.header),
                 },
-                Action::Stale(hit, _) => match value_of::<T>(hit.codec, &hit.payload) {
-                    Some(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
+                Action::Stale(hit, reason) => match value_of::<T>(hit.codec, &hit.payload) {
+                    Some(value) => {
+                        let past = hit.past;
+                        log_read("lookup", &call, || Status::Stale { past, reason });
+                        return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
+                    }
                     None => reader.reject(hit.header),
                 },
                 Action::Joined(LoadResult::Value(value)) => match value.downcast::<T>() {
-                    Ok(value) => return Ok(Lookup::Hit(Arc::unwrap_or_clone(value))),
-                    Err(_) => break None,
+                    Ok(value) => {
+                        log_read("lookup", &call, || JOINED);
+                        return Ok(Lookup::Hit(Arc::unwrap_or_clone(value)));
+                    }
+                    Err(_) => break Err(BypassReason::OtherType),
                 },
-                Action::Joined(_) | Action::Bypass(_) => break None,
-                Action::Lead(permit) => break Some(permit),
-                Action::Revalidate(both) => break Some(both.1),
+                Action::Joined(_) => break Err(BypassReason::OtherType),
+                Action::Bypass(reason) => break Err(reason),
+                Action::Lead(permit) => break Ok(permit),
+                Action::Revalidate(both) => break Ok(both.1),
             }
         };
+        log_read("lookup", &call, || match &permit {
+            Ok(_) => NOT_THERE,
+            Err(reason) => Status::Bypass(*reason),
+        });
+        let permit = permit.ok();
         miss(Some(Box::new((call, permit))))
     }
 

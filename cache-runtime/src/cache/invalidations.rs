@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Cache;
+use crate::base::clock;
 use crate::base::error::{Error, ErrorKind, shortened};
 use crate::call::transaction::{self, DeferredWrite, Ending, InDoubt};
 use crate::call::write::{Planned, WritePlan};
@@ -10,7 +11,7 @@ use crate::call::{ambient, memo, observe, scope};
 use crate::engine::Handle;
 use crate::invalidation::{ACK_TIMEOUT, Acknowledgement, Order};
 use crate::key::{KeyPart, is_resource};
-use crate::store::Matching;
+use crate::store::{Invalidation, Matching};
 
 impl Cache {
     /// Invalidates one row, and everything derived from its resource. An invalid resource name
@@ -240,7 +241,18 @@ impl Cache {
         let pattern = within_context(&cache, pattern);
         let matching = Matching::all(&cache.space.namespace, &pattern);
         let walk = || cache.store.remove_matching(&matching);
+        let began = clock::now();
         let removed = cache.delivery.persist(walk).await;
+        if removed.is_ok() {
+            let resource = pattern.split(':').next().unwrap_or_default();
+            let done = Invalidation {
+                kills: vec![format!("{}{pattern}", cache.space.namespace)],
+                ..Invalidation::default()
+            };
+            cache
+                .delivery
+                .done_directly(resource, &done, began.elapsed());
+        }
         observe::record_invalidation(match &removed {
             Ok(_) => Acknowledgement::Delivered,
             // Nobody tries again.

@@ -2,7 +2,7 @@
 //!
 //! Each call is one event of the target `cache_runtime::call` with the fields `key`, `resource`,
 //! `op`, `outcome` (`hit`, `stale`, `miss`, `joined`, `bypass`), `tier` (`local`, `redis`), `why`,
-//! and times in microseconds. Loads, lookups in the store and writes are spans; see the book's page
+//! and times in microseconds. A manual operation is one too, with `by_hand`. Loads, lookups in the store and writes are spans; see the book's page
 //! on logs and traces. If this level is off, a call pays one comparison.
 
 use std::time::Duration;
@@ -25,8 +25,16 @@ pub(crate) fn is_on() -> bool {
 pub(crate) struct CallLine<'a> {
     pub(crate) key: &'a str,
     pub(crate) resource: &'a str,
-    pub(crate) op: &'a str,
+    /// Who asks: an annotated function by its `op`, or the name of a manual operation.
+    pub(crate) asker: Asker<'a>,
     pub(crate) tier: &'static str,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asker<'a> {
+    Function(&'a str),
+    ByHand(&'static str),
 }
 
 /// The durations of a call's steps, in microseconds; `None` for steps that did not take place.
@@ -40,20 +48,34 @@ pub(crate) struct Times {
 
 /// Logs one call.
 pub(crate) fn call(line: &CallLine<'_>, status: Status, times: Times) {
-    let (outcome, why) = words(status);
-    let ttl_ms = match status {
-        Status::Hit { ttl } if ttl < Duration::MAX => Some(micros(ttl) / 1000),
+    let ttl = match status {
+        Status::Hit { ttl } if ttl < Duration::MAX => Some(ttl),
         _ => None,
+    };
+    event(line, words(status), ttl, times);
+}
+
+/// Logs one call whose outcome is given in words, with its reason.
+pub(crate) fn event(
+    line: &CallLine<'_>,
+    (outcome, why): (&'static str, Option<&'static str>),
+    ttl: Option<Duration>,
+    times: Times,
+) {
+    let (op, by_hand) = match line.asker {
+        Asker::Function(op) => (Some(op), None),
+        Asker::ByHand(operation) => (None, Some(operation)),
     };
     tracing::debug!(
         target: "cache_runtime::call",
         key = line.key,
         resource = line.resource,
-        op = line.op,
+        op,
+        by_hand,
         outcome,
         tier = line.tier,
         why,
-        ttl_ms,
+        ttl_ms = ttl.map(|ttl| micros(ttl) / 1000),
         lookup_us = times.lookup_us,
         load_us = times.load_us,
         fill_us = times.fill_us,

@@ -23,3 +23,16 @@ pub enum Acknowledgement {
     /// lost invalidation.
     Lost,
 }
+
+impl Acknowledgement {
+    /// As it is named in logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Pending => "pending",
+            Self::Deferred => "deferred",
+            Self::Disabled => "disabled",
+            Self::Lost => "lost",
+        }
+    }
+}

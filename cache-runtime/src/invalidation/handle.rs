@@ -19,7 +19,7 @@ use super::worker::{CLOSING_BUDGET, Worker};
 use crate::base::background::{Background, supervised};
 use crate::base::clock::{self, Instant};
 use crate::base::error::Error;
-use crate::store::{ConnectionWatch, Probe, Store};
+use crate::store::{ConnectionWatch, Invalidation, Probe, Store};
 use crate::telemetry::Telemetry;
 
 /// How long a manual invalidation waits for its acknowledgement. The store may take many slow
@@ -95,6 +95,14 @@ impl Delivery {
             counters.invalidations.add_one();
         }
         self.enter(Some(order))
+    }
+
+    /// Reports that the store has taken an invalidation of this resource from a caller who did not
+    /// use the queue. Its `kills` may be a pattern.
+    pub(crate) fn done_directly(&self, resource: &str, done: &Invalidation, took: Duration) {
+        let telemetry = &self.shared.telemetry;
+        telemetry.invalidating([resource]);
+        report::done_directly(telemetry, done, took);
     }
 
     /// Invalidates everything in the namespace.

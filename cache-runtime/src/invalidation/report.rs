@@ -9,6 +9,7 @@ use super::batch::Order;
 use super::queue::{Delivery, Lost};
 use super::shared::Shared;
 use crate::base::clock::{self, Instant};
+use crate::store::Invalidation;
 use crate::telemetry::events::EventKind;
 use crate::telemetry::{Telemetry, micros};
 
@@ -67,7 +68,7 @@ pub(super) fn delivery_span(delivery: &Delivery) -> Span {
         "cache.invalidate",
         otel.kind = "client",
         cache.keys = ?names(&invalidation.kills),
-        cache.dependencies = ?dependencies(delivery),
+        cache.dependencies = ?dependencies(invalidation),
         cache.everything = delivery.whole_namespace,
     );
     for write in delivery.spans.iter().take(LINKS) {
@@ -78,25 +79,41 @@ pub(super) fn delivery_span(delivery: &Delivery) -> Span {
 
 /// The store has taken all of it.
 pub(super) fn delivered(telemetry: &Telemetry, delivery: &Delivery, took: Duration) {
-    if !delivery.invalidates {
-        return;
+    if delivery.invalidates {
+        invalidated(
+            telemetry,
+            &delivery.invalidation,
+            delivery.whole_namespace,
+            took,
+        );
     }
-    let kills = &delivery.invalidation.kills;
+}
+
+/// The store has taken an invalidation from a caller who did not use the queue.
+pub(super) fn done_directly(telemetry: &Telemetry, done: &Invalidation, took: Duration) {
+    if !crate::base::mutation::is_active("removals-by-hand-not-told") {
+        acknowledged(telemetry, Acknowledgement::Delivered, took);
+        invalidated(telemetry, done, false, took);
+    }
+}
+
+fn invalidated(telemetry: &Telemetry, done: &Invalidation, everything: bool, took: Duration) {
+    let took_us = micros(took);
     if is_on() {
         tracing::debug!(
             target: "cache_runtime::invalidation",
-            keys = ?names(kills),
-            dependencies = ?dependencies(delivery),
-            everything = delivery.whole_namespace,
-            took_us = micros(took),
+            keys = ?names(&done.kills),
+            dependencies = ?dependencies(done),
+            everything,
+            took_us,
             "invalidated"
         );
     }
     telemetry.events.publish(|| EventKind::Invalidated {
-        keys: names(kills).to_vec(),
-        dependencies: dependencies(delivery),
-        everything: delivery.whole_namespace,
-        took_us: micros(took),
+        keys: names(&done.kills).to_vec(),
+        dependencies: dependencies(done),
+        everything,
+        took_us,
     });
 }
 
@@ -130,8 +147,8 @@ impl PendingReport {
 }
 
 /// The first dependencies by the names that stand behind `@gen:` in their keys.
-fn dependencies(delivery: &Delivery) -> Vec<String> {
-    let deps = delivery.invalidation.bumps.iter().take(NAMED);
+fn dependencies(invalidation: &Invalidation) -> Vec<String> {
+    let deps = invalidation.bumps.iter().take(NAMED);
     deps.map(|dep| dep.name().to_owned()).collect()
 }
 

@@ -45,7 +45,7 @@ pub enum EventKind {
     /// The store has acknowledged an invalidation of this process. Several that waited together
     /// are one event.
     Invalidated {
-        /// Keys of the rows that were invalidated.
+        /// Keys of the rows that were invalidated, or the pattern of `invalidate_pattern`.
         keys: Vec<String>,
         /// The other generations that were replaced: `users` for a whole resource, `users~derived`
         /// for its derived entries, and tags, by their names in keys.

@@ -3,5 +3,6 @@
 mod capabilities;
 mod cluster;
 mod cluster_copies;
+mod cluster_operators;
 mod sentinel;
 mod shop;

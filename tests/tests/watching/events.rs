@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cache_runtime::metrics;
 use cache_runtime::testing::TestCache;
 use cache_runtime::{Cache, CacheConfig, Circuit, EventKind, Events, RedisConfig, cached};
 use cache_tests::RedisServer;
 use serde_json::{Value, json};
 
 use crate::SOON;
+use crate::recorder::Figures;
 
 fn config(server: &RedisServer) -> CacheConfig {
     CacheConfig::default()
@@ -107,6 +109,34 @@ async fn an_outage_is_told_from_its_beginning_to_its_end() {
         _ => None,
     });
     assert!(waiting.is_some_and(|waiting| waiting >= 1));
+}
+
+/// What is removed by its key or a pattern does not wait in the queue, and is told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn removals_by_hand_are_told_and_counted() {
+    let server = RedisServer::start();
+    let cache = Cache::new(config(&server).namespace("shop")).await;
+    let figures = Figures::default();
+    let told = |labels: &[_]| {
+        figures.publish(&cache);
+        figures.sum(metrics::INVALIDATION_OUTCOMES, labels)
+    };
+    cache.set("rows:1", &1u32, 60).await.expect("stored");
+    let mut events = cache.events();
+    let mut seen = Vec::new();
+    assert!(cache.delete("rows:1").await.expect("removed"));
+    cache.invalidate_pattern("rows:list:*").await.expect("done");
+    until(&mut events, &mut seen, |seen| seen.len() == 2).await;
+    let told_of = |kind: &EventKind| match kind {
+        EventKind::Invalidated {
+            keys, everything, ..
+        } => (keys.clone(), *everything),
+        other => panic!("{other:?}"),
+    };
+    let told_of: Vec<_> = seen.iter().map(told_of).collect();
+    let one = |key: &str| (vec![key.to_owned()], false);
+    assert_eq!(told_of, [one("shop:rows:1"), one("shop:rows:list:*")]);
+    assert_eq!(told(&[("outcome", "delivered")]), 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 
 mod access;
 mod audit;
+mod audited;
 mod browser;
 mod dashboard;
 mod events;

@@ -1,5 +1,7 @@
 //! Metrics: as the demo serves them, and each of them after calls that are known.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cache_runtime::metrics::{self, ALL, MetricKind};
@@ -29,6 +31,29 @@ fn value(page: &str, series: &str) -> Option<f64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
+/// Whether a line of the page is a series of this metric.
+fn is_of(line: &str, name: &str) -> bool {
+    let rest = line.strip_prefix(name).unwrap_or_default();
+    ["{", "_bucket{", "_sum{", "_count{"]
+        .iter()
+        .any(|end| rest.starts_with(end))
+}
+
+/// The names of a series' labels, but for those that Prometheus adds.
+fn labels_of(series: &str) -> Vec<String> {
+    let labels = series
+        .split_once('{')
+        .and_then(|(_, rest)| rest.rsplit_once('}'));
+    let labels = labels.map_or("", |(labels, _)| labels);
+    let names = labels
+        .split("\",")
+        .filter_map(|label| label.split_once('='));
+    let names = names.map(|(name, _)| name.trim_start_matches(',').to_owned());
+    names
+        .filter(|name| name != "le" && name != "quantile")
+        .collect()
+}
+
 #[tokio::test]
 async fn each_metric_is_served_with_its_labels_and_figures() {
     let server = RedisServer::start();
@@ -49,6 +74,27 @@ async fn each_metric_is_served_with_its_labels_and_figures() {
         };
         let line = format!("# TYPE {} {declared}", metric.name);
         assert!(page.contains(&line), "{line} is missing in\n{page}");
+        let series = page.lines().filter(|line| is_of(line, metric.name));
+        let labels: BTreeSet<String> = series.flat_map(labels_of).collect();
+        let own = metric.labels.iter().chain(&["cache"]);
+        let own: BTreeSet<String> = own.map(|label| (*label).to_owned()).collect();
+        assert_eq!(labels, own, "{}", metric.name);
+    }
+    // Each of them is in the book, with its labels.
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/metrics.md");
+    let book = std::fs::read_to_string(book).expect("the page of the book");
+    for metric in ALL {
+        let name = format!("`{}`", metric.name);
+        let row = book
+            .lines()
+            .find(|line| line.starts_with('|') && line.contains(&name));
+        let row = row.unwrap_or_else(|| panic!("{name} is not in the book"));
+        for label in metric.labels {
+            assert!(
+                row.contains(&format!("`{label}`")),
+                "{label} of {name}: {row}"
+            );
+        }
     }
     let of = r#"cache="",resource="users",op="get""#;
     let calls = |outcome| {
@@ -173,6 +219,96 @@ async fn hits_in_memory_are_timed_too() {
     }
     figures.publish(&cache);
     assert!(lookups() > before, "{} as before", before);
+}
+
+/// Rows so small that a thread keeps them by itself.
+struct Small {
+    cache: Cache,
+}
+
+impl Small {
+    #[cached(resource = "small", ttl = 300, cache = self.cache)]
+    async fn get(&self, id: u32) -> Arc<u32> {
+        Arc::new(id)
+    }
+
+    #[cached(resource = "small", batch = ids, ttl = 300, cache = self.cache)]
+    async fn many(&self, ids: &[u32]) -> BTreeMap<u32, u32> {
+        ids.iter().map(|id| (*id, *id)).collect()
+    }
+}
+
+/// Beside Redis most local hits are those that a thread finds among what it was last served. One in
+/// 64 of these is timed as well, and so is one in 64 ids of a batch.
+#[tokio::test]
+async fn local_hits_are_timed_wherever_they_are_found() {
+    const TIMED: u32 = 100;
+    let server = RedisServer::start();
+    let config = CacheConfig::default()
+        .redis(RedisConfig::at("127.0.0.1", server.port()))
+        .local_mb(4)
+        .local_max_staleness(SOON)
+        .command_budget(SOON);
+    let cache = Cache::new(config).await;
+    let small = Small {
+        cache: cache.clone(),
+    };
+    let local_hits = |op| {
+        let functions = cache.functions();
+        let of = functions.iter().filter(|it| it.op == op);
+        of.map(|it| it.local_hits).sum::<u64>()
+    };
+    eventually(SOON, async || {
+        small.get(1).await;
+        small.many(&[1, 2]).await;
+        local_hits("get") > 2 && local_hits("many") > 2
+    })
+    .await;
+    let figures = Figures::default();
+    let timed = |op| {
+        figures.publish(&cache);
+        let of = [("resource", "small"), ("op", op), ("tier", "local")];
+        figures.sum(metrics::LOOKUP_DURATION, &of)
+    };
+    for op in ["get", "many"] {
+        let before = (timed(op), local_hits(op));
+        for _ in 0..TIMED * 64 {
+            match op {
+                "get" => drop(small.get(1).await),
+                _ => drop(small.many(&[1]).await),
+            }
+        }
+        assert_eq!(local_hits(op) - before.1, u64::from(TIMED * 64), "{op}");
+        let timed = timed(op) - before.0;
+        let expected = f64::from(TIMED - 2)..=f64::from(TIMED + 2);
+        assert!(expected.contains(&timed), "{timed} of {op}");
+    }
+}
+
+/// Names that come from outside make no series: who invents them can't fill the memory of whoever
+/// collects the metrics.
+#[tokio::test]
+async fn names_from_outside_make_no_series() {
+    let cache = Cache::new(CacheConfig::default().local_mb(4)).await;
+    let rows = Rows {
+        cache: cache.clone(),
+    };
+    rows.get(1).await.expect("a row");
+    let figures = Figures::default();
+    figures.publish(&cache);
+    let before = figures.series();
+    for number in 0..500 {
+        let name = format!("outside{number}");
+        let key = format!("{name}:1");
+        cache.set(&key, &1u32, 60).await.expect("stored");
+        assert_eq!(cache.get::<u32>(&key).await, Some(1));
+        let _ = cache.delete(&key).await;
+        let _ = cache.invalidate(&name, &1).await;
+        let _ = cache.invalidate_tag(&name).await;
+        cache.disable(&name);
+    }
+    figures.publish(&cache);
+    assert_eq!(figures.series(), before);
 }
 
 /// One call of each kind, and the metrics that tell of it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_runtime::admin::{Admin, Rights};
-use cache_runtime::{Cache, CacheConfig, Key as CacheKey, RedisConfig};
+use cache_runtime::{Cache, CacheConfig, Key as CacheKey, RedisConfig, cached};
 use cache_tests::{RedisServer, eventually};
 use fantoccini::Locator;
 use fantoccini::key::Key;
@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 
 use crate::SOON;
 use crate::browser::{Browser, NARROW, WIDE, demo, traffic};
+
+/// What the page stands on in each theme.
+const LIGHT: &str = "rgb(251, 251, 250)";
+const DARK: &str = "rgb(22, 24, 28)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_seen_and_acted_on() {
@@ -225,6 +229,93 @@ async fn axum_service(cache: &Cache) -> (String, tokio::task::JoinHandle<()>) {
         axum::serve(listener, routes).await.expect("it serves");
     });
     (url, served)
+}
+
+/// A price that depends on a tag, which its caller names and its key does not show.
+struct Tagged {
+    cache: Cache,
+}
+
+impl Tagged {
+    #[cached(resource = "tagged", tags("team:{team}"), ttl = 300, cache = self.cache, skip(team))]
+    async fn price(&self, id: u32, team: u32) -> u32 {
+        id * team
+    }
+}
+
+/// Whether such an entry is alive, nobody can tell from its key: the page says so, and neither that
+/// it is alive nor that it is dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_told_is_said_to_be_unknown() {
+    let server = RedisServer::start();
+    let config = CacheConfig::default()
+        .redis(RedisConfig::at("127.0.0.1", server.port()))
+        .command_budget(Duration::from_secs(5));
+    let cache = Cache::new(config).await;
+    let tagged = Tagged {
+        cache: cache.clone(),
+    };
+    assert_eq!(tagged.price(7, 3).await, 21);
+    let (url, served) = axum_service(&cache).await;
+    let browser = Browser::start(WIDE).await;
+    let page = format!("{url}#entry");
+    browser.client.goto(&page).await.expect("the page");
+    browser.eventually_says("#circuit", "circuit closed").await;
+    browser.fill("#look input", "tagged:7").await;
+    browser.click("#look button").await;
+    browser
+        .eventually_says("#verdict", "can\u{2019}t be told")
+        .await;
+    let seen = browser.text("#seen").await;
+    for words in [
+        "whether the entry is alive can't be told here",
+        "Fresh for",
+        "21",
+    ] {
+        assert!(seen.contains(words), "{words} in {seen}");
+    }
+    let colour = "return document.querySelector('#verdict').className";
+    assert_eq!(browser.js(colour).await, json!("warn"));
+    // Once it is gone, that can be told.
+    server.cli(&["UNLINK", "tagged:7"]);
+    browser.click("#look button").await;
+    browser.eventually_says("#verdict", "nothing").await;
+    browser.client.clone().close().await.expect("closed");
+    served.abort();
+}
+
+/// The page follows the system until its user chooses a theme, and keeps what was chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_theme_is_chosen_whatever_the_system_says() {
+    const GROUND: &str = "return getComputedStyle(document.body).backgroundColor";
+    let server = RedisServer::start();
+    let demo = demo(&server, &[]);
+    traffic(&demo).await;
+    let mut systems = Vec::new();
+    for system in ["preferredColorScheme=0", "preferredColorScheme=1"] {
+        let system = format!("--blink-settings={system}");
+        let browser = Browser::start_with(WIDE, &[&system]).await;
+        let open = async || {
+            let url = demo.url("/cache/ui");
+            browser.client.goto(&url).await.expect("the page");
+            browser.eventually_says("#resources tbody", "users").await;
+            browser.js(GROUND).await
+        };
+        systems.push(open().await);
+        let mut chosen = Vec::new();
+        for theme in ["light", "dark"] {
+            browser.click("#theme").await;
+            browser.eventually_says("#theme", theme).await;
+            chosen.push(browser.js(GROUND).await);
+            assert_eq!(open().await, chosen[chosen.len() - 1], "{theme} is kept");
+            browser.eventually_says("#theme", theme).await;
+        }
+        assert_eq!(chosen, [LIGHT, DARK], "{system}");
+        browser.click("#theme").await;
+        browser.eventually_says("#theme", "system").await;
+        browser.client.clone().close().await.expect("closed");
+    }
+    assert_eq!(systems, [DARK, LIGHT]);
 }
 
 /// In axum the page is what it is in Poem: read-only unless the application says otherwise.

@@ -32,6 +32,11 @@ impl Figures {
         series.map(|(_, value)| *value).sum()
     }
 
+    /// How many series there are.
+    pub(crate) fn series(&self) -> usize {
+        self.0.lock().expect("whole").len()
+    }
+
     fn cell(&self, key: &Key) -> Arc<Cell> {
         let mut figures = self.0.lock().expect("whole");
         figures.entry(key.clone()).or_default();

@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::front::Wanted;
 use super::local_lookup::shown;
 use super::prepared::PreparedCall;
+use super::timing;
+use crate::base::clock;
 use crate::base::marks::Marks;
+use crate::base::mutation;
 use crate::call::log;
 use crate::call::returns::Returns;
 use crate::engine::Engine;
@@ -14,6 +17,7 @@ use crate::key::IdForm;
 use crate::local::{Again, Asked};
 use crate::protocol::fingerprint::Fingerprint;
 use crate::registry::ResourceRef;
+use crate::telemetry::function::FunctionStats;
 
 impl PreparedCall {
     /// Answers from the entry that this thread was last served, if it may be served again. Counts
@@ -23,7 +27,11 @@ impl PreparedCall {
         let ResourceRef::Known(known) = self.resource else {
             return None;
         };
-        let found = self.find_again(cache, TypeId::of::<R::Value>())?;
+        let type_id = TypeId::of::<R::Value>();
+        let found = match timing::is_drawn_in_front() {
+            false => self.find_again(cache, type_id),
+            true => self.find_again_timed(cache, type_id, known.function()),
+        }?;
         let value = match found.value() {
             Some(value) => value.downcast().ok().map(R::from_value)?,
             None => R::from_absence()?,
@@ -37,6 +45,21 @@ impl PreparedCall {
             self.record_again(cache, ttl);
         }
         Some(value)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_again_timed(
+        &mut self,
+        cache: &Engine,
+        type_id: TypeId,
+        function: &FunctionStats,
+    ) -> Option<Again<'_>> {
+        let (found, nanos) = clock::timed(move || self.find_again(cache, type_id));
+        if found.is_some() {
+            function.local_lookup.record(nanos);
+        }
+        found
     }
 
     #[cold]
@@ -64,7 +87,7 @@ impl PreparedCall {
         let is_usual = options.problem.is_none()
             && !options.copies.strict
             && options.copies.kept
-            && options.audit == 0
+            && (options.audit == 0 || mutation::is_active("front-not-audited"))
             && !marks.has(AROUND)
             && !(options.memo && marks.has(Marks::REQUEST))
             && !cache.delivery.is_degraded()

@@ -20,7 +20,7 @@ use crate::base::clock::{self, Millis};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::mutation;
 use crate::base::policy::Grace;
-use crate::call::log;
+use crate::call::log::{self, Asker};
 use crate::call::memo::{self, Recalled};
 use crate::call::observe::{self, BypassReason, Outcome, Status};
 use crate::call::returns::Returns;
@@ -428,7 +428,10 @@ impl Asking<'_> {
         let call = log::CallLine {
             key: self.key,
             resource: &self.resource.name,
-            op: self.resource.function().map_or("", |function| &function.op),
+            asker: match self.resource.function() {
+                Some(function) => Asker::Function(&function.op),
+                None => Asker::ByHand("get_or_load"),
+            },
             tier,
         };
         log::call(&call, Status::Hit { ttl }, log::Times::default());
@@ -523,11 +526,29 @@ impl Call {
             fingerprint: Fingerprint::of::<V>,
             absence: true,
         };
-        let (value, ttl) = self.asking().find(self.cache.local.as_ref()?, &wanted)?;
+        let (value, ttl) = match timing::is_drawn() {
+            false => self.find_now(&wanted),
+            true => self.find_timed(&wanted),
+        }?;
         match value {
             Some(value) => Some((Some(value.downcast().ok()?), ttl)),
             None => Some((None, ttl)),
         }
+    }
+
+    fn find_now(&self, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
+        self.asking().find(self.cache.local.as_ref()?, wanted)
+    }
+
+    #[cold]
+    fn find_timed(&self, wanted: &Wanted) -> Option<(Option<Shared>, Duration)> {
+        let (found, nanos) = clock::timed(|| self.find_now(wanted));
+        if found.is_some()
+            && let Some(function) = self.resource.function()
+        {
+            function.local_lookup.record(nanos);
+        }
+        found
     }
 
     /// Returns the flags to take before the store is asked, if the answer may become a local entry.

@@ -8,7 +8,7 @@ use tracing::Span;
 use super::call::Call;
 use super::timing::{note, noted};
 use crate::base::error::Error;
-use crate::call::log::{self, CallLine, Times};
+use crate::call::log::{self, Asker, CallLine, Times};
 use crate::call::observe::{StaleReason, Status};
 use crate::store::Filled;
 use crate::telemetry::events::{STALE_INTERVAL, StaleHit};
@@ -88,19 +88,54 @@ impl Call {
     /// The same for a batch: the first call stands for all.
     #[cold]
     pub(super) fn log_as(&self, key: &str, tier: &'static str, status: Status) {
+        let asker = match self.resource.function() {
+            Some(function) => Asker::Function(&function.op),
+            // The only manual operation that is a whole call.
+            None => Asker::ByHand("get_or_load"),
+        };
         let line = CallLine {
             key,
             resource: &self.resource.name,
-            op: self.resource.function().map_or("", |function| &function.op),
+            asker,
             tier,
         };
-        let times = Times {
+        log::call(&line, status, self.times());
+    }
+
+    /// Logs a manual read.
+    #[cold]
+    pub(crate) fn log_read(&self, operation: &'static str, status: Status) {
+        log::call(&self.line_by_hand(operation), status, self.times());
+    }
+
+    /// Logs a manual operation that changes something.
+    #[cold]
+    pub(crate) fn log_change(
+        &self,
+        operation: &'static str,
+        outcome: &'static str,
+        why: Option<&'static str>,
+    ) {
+        let line = self.line_by_hand(operation);
+        log::event(&line, (outcome, why), None, self.times());
+    }
+
+    fn line_by_hand(&self, operation: &'static str) -> CallLine<'_> {
+        CallLine {
+            key: &self.own.key,
+            resource: &self.resource.name,
+            asker: Asker::ByHand(operation),
+            tier: self.cache.store.name(),
+        }
+    }
+
+    fn times(&self) -> Times {
+        Times {
             lookup_us: noted(&self.timing.lookup),
             load_us: noted(&self.timing.load),
             fill_us: noted(&self.timing.fill),
             total_us: Some(micros(self.timing.began.elapsed())),
-        };
-        log::call(&line, status, times);
+        }
     }
 
     /// The span of one lookup in the store.

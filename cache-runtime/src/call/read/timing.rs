@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::base::clock::{self, Instant};
+use crate::base::mutation;
 use crate::call::observe::Status;
 use crate::telemetry::function::FunctionStats;
 use crate::telemetry::micros;
@@ -36,15 +37,27 @@ impl Default for Timing {
 /// lookup.
 const DRAWN: u8 = 64;
 
+thread_local! {
+    static LOOKUPS: Cell<u8> = const { Cell::new(0) };
+    /// Those among the entries that the thread was last served. They are counted apart: a call that
+    /// looks there and then in the table would always draw the same of the two.
+    static LOOKUPS_IN_FRONT: Cell<u8> = const { Cell::new(0) };
+}
+
 /// Whether this lookup in the process is to be timed.
 #[inline]
 pub(super) fn is_drawn() -> bool {
-    thread_local! {
-        static LOOKUPS: Cell<u8> = const { Cell::new(0) };
-    }
     let lookups = LOOKUPS.get();
     LOOKUPS.set(lookups.wrapping_add(1));
     lookups.is_multiple_of(DRAWN)
+}
+
+/// The same for a lookup among the entries that the thread was last served.
+#[inline]
+pub(super) fn is_drawn_in_front() -> bool {
+    let lookups = LOOKUPS_IN_FRONT.get();
+    LOOKUPS_IN_FRONT.set(lookups.wrapping_add(1));
+    lookups.is_multiple_of(DRAWN) && !mutation::is_active("front-not-timed")
 }
 
 pub(super) fn note(step: &AtomicU32, took: Duration) {

@@ -707,10 +707,6 @@ impl Store for RedisStore {
     }
 
     async fn switch(&self, target: &str, enabled: bool) -> Result<(), Error> {
-        let link = match self.cluster() {
-            Some(cluster) => cluster.link_of(self.switches.key())?,
-            None => self.links.current()?,
-        };
         let known = self.switches.known().into_bytes();
         let args = [
             target.as_bytes().to_vec(),
@@ -718,8 +714,14 @@ impl Store for RedisStore {
             known,
             switches::longest(),
         ];
-        let keys = [self.switches.key()];
-        let list: String = self.script(&link, &scripts::SWITCH, keys, args).await?;
+        let key = self.switches.key();
+        let list: String = match self.cluster() {
+            Some(cluster) => cluster.switch(key, args).await?,
+            None => {
+                let link = self.links.current()?;
+                self.script(&link, &scripts::SWITCH, [key], args).await?
+            }
+        };
         self.switches.learn(&list);
         Ok(())
     }

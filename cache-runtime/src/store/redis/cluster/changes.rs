@@ -285,6 +285,18 @@ impl Cluster {
         (moved, asked)
     }
 
+    /// Changes the list of switches at the node that has its slot, and returns it.
+    pub(in crate::store::redis) async fn switch(
+        &self,
+        key: &str,
+        args: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<String, Error> {
+        let steps = [step(&scripts::SWITCH, key, args)];
+        let done = self.run(&steps, OnItsWay::Fail).await.pop();
+        let (list, _) = typed(done.ok_or_else(miscounted)?)?;
+        Ok(list)
+    }
+
     pub(in crate::store::redis) async fn lease_many(
         &self,
         requests: &[(&Probe, LeaseRequest)],
