@@ -48,7 +48,7 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
     let words = words::cached(&function);
     let plan = plan(&function);
     let CachedFn {
-        item,
+        mut item,
         env,
         resource,
         key,
@@ -96,6 +96,9 @@ pub(crate) fn cached(function: CachedFn) -> TokenStream {
         None if item.form().is_none() => blocking(&item),
         None => inline(&item, run, arguments),
     };
+    if let Some(detached) = &detached {
+        detached.without_mut(&mut item);
+    }
     function_around(&item, &env, "cached", &words, Some(before), call, run)
 }
 

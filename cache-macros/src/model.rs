@@ -117,8 +117,17 @@ pub(crate) struct Grace {
 pub(crate) struct Detached {
     /// `self` as it was written, and its type in the body, if it is borrowed and the body uses it.
     pub(crate) this: Option<(Token![self], Type)>,
-    /// The parameters that are borrowed, with the type each has in the body.
-    pub(crate) borrowed: Vec<(Ident, Type)>,
+    /// The parameters that are borrowed.
+    pub(crate) borrowed: Vec<Borrowed>,
+}
+
+/// A parameter that is borrowed, and owned by a body that may outlive its caller.
+pub(crate) struct Borrowed {
+    pub(crate) name: Ident,
+    /// Whether the body may assign another borrow to it.
+    pub(crate) mutability: Option<Token![mut]>,
+    /// Its type in the body.
+    pub(crate) ty: Type,
 }
 
 /// A function under `#[invalidates]`.

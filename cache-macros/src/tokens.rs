@@ -1,6 +1,6 @@
 //! Helpers for tokens: printing them as a person writes them, and searching for a name.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::Ident;
 use syn::ext::IdentExt as _;
@@ -17,10 +17,10 @@ fn push(out: &mut String, tokens: TokenStream) {
         match token {
             TokenTree::Group(group) => {
                 let (open, close) = match group.delimiter() {
-                    proc_macro2::Delimiter::Parenthesis => ("(", ")"),
-                    proc_macro2::Delimiter::Brace => ("{", "}"),
-                    proc_macro2::Delimiter::Bracket => ("[", "]"),
-                    proc_macro2::Delimiter::None => ("", ""),
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
                 };
                 out.push_str(open);
                 push(out, group.stream());
@@ -81,5 +81,30 @@ pub(crate) fn holds(tokens: TokenStream, word: &str) -> bool {
         TokenTree::Ident(ident) => ident == word,
         TokenTree::Group(group) => holds(group.stream(), word),
         _ => false,
+    })
+}
+
+/// Tokens of a body, each with whether it belongs to the body itself, and not to an item inside it
+/// (`impl`, `trait`, `fn`), where `self` is another one.
+pub(crate) fn outside_of_items(tokens: TokenStream) -> impl Iterator<Item = (TokenTree, bool)> {
+    let mut tokens = tokens.into_iter().peekable();
+    let mut is_inside = false;
+    std::iter::from_fn(move || {
+        let token = tokens.next()?;
+        let has_name = matches!(tokens.peek(), Some(TokenTree::Ident(_)));
+        match &token {
+            TokenTree::Ident(word) if word == "impl" || word == "trait" => is_inside = true,
+            // `fn(u8)` is a type.
+            TokenTree::Ident(word) if word == "fn" => is_inside |= has_name,
+            _ => {}
+        }
+        let is_outside = !is_inside;
+        let ends = match &token {
+            TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+            TokenTree::Punct(punct) => punct.as_char() == ';',
+            _ => false,
+        };
+        is_inside &= !ends;
+        Some((token, is_outside))
     })
 }

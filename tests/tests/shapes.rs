@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cache_runtime::{Cache, Status, cached, invalidates};
+use cache_runtime::{Acknowledgement, Cache, Status, cached, invalidates};
 use futures_util::future::{BoxFuture, FutureExt as _, LocalBoxFuture};
 use poem::http::{Method, StatusCode};
 use poem::web::{Data, Path};
@@ -815,4 +815,52 @@ async fn many_ids_are_read_at_once_under_async_trait() {
         service.owned(vec![2, 3]).await.map(|named| named.len()),
         Ok(2)
     );
+}
+
+#[derive(Clone, Debug)]
+struct Shop {
+    cache: Cache,
+    name: String,
+}
+
+impl Shop {
+    /// The body has items with a `self` of their own, and assigns to what it borrows.
+    #[cached(resource = "titles", swr, key(title), tags("kind:{type}"), cache = self.cache)]
+    async fn title(&self, mut title: &str, r#type: u8) -> String {
+        struct Upper(String);
+
+        impl Upper {
+            fn into(self) -> String {
+                self.0
+            }
+        }
+
+        let call: fn(Upper) -> String = Upper::into;
+        if title.is_empty() {
+            title = "none";
+        }
+        call(Upper(format!("{} {title} {type}", self.name)))
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_owns_self_has_items_and_assigns_to_what_it_borrows() {
+    let cache = cache().await;
+    let shop = Shop {
+        cache: cache.clone(),
+        name: "Corner".to_owned(),
+    };
+    for title in ["a", ""] {
+        let expected = format!("Corner {} 7", if title.is_empty() { "none" } else { title });
+        for _ in 0..2 {
+            assert_eq!(shop.title(title, 7).await, expected);
+        }
+    }
+    assert_eq!(cache.get_stats().await.counters.hits, 2);
+    assert_eq!(
+        cache.invalidate_tag("kind:7").await,
+        Acknowledgement::Delivered
+    );
+    shop.title("a", 7).await;
+    assert_eq!(cache.get_stats().await.counters.hits, 2);
 }

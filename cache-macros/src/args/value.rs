@@ -2,6 +2,7 @@
 
 use proc_macro2::Literal;
 use syn::ext::IdentExt as _;
+use syn::parse::ParseStream;
 use syn::spanned::Spanned as _;
 use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, UnOp};
 
@@ -380,6 +381,7 @@ impl Tag {
             let inner = LitStr::new(&braced[1..end], text.span());
             let value = inner
                 .parse::<Expr>()
+                .or_else(|_| inner.parse_with(raw_name))
                 .map_err(|_| wrong(&format!("`{}` is no expression", inner.value())))?;
             format.push_str("{}");
             values.push(value);
@@ -388,6 +390,19 @@ impl Tag {
         format.push_str(rest);
         Ok(Self::Format(LitStr::new(&format, text.span()), values))
     }
+}
+
+/// A keyword alone is the parameter of that name, as in a format string: `"{type}"` is `r#type`.
+fn raw_name(input: ParseStream<'_>) -> syn::Result<Expr> {
+    let word = input.call(Ident::parse_any)?;
+    if ["self", "Self", "super", "crate"]
+        .iter()
+        .any(|it| word == it)
+    {
+        return Err(syn::Error::new(word.span(), "no name"));
+    }
+    let name = Ident::new_raw(&word.to_string(), word.span());
+    Ok(syn::parse_quote!(#name))
 }
 
 /// The two kinds of things that have names in a key.

@@ -1,15 +1,15 @@
 //! Checks that a body can own all that it needs, so that it may go on after its caller has the
 //! answer.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{FnArg, Ident, Pat, ReceiverKind, Type, TypeReference};
+use syn::{FnArg, Pat, PatIdent, ReceiverKind, Type, TypeReference};
 
 use crate::args::CachedArgs;
 use crate::diag::Errors;
 use crate::item::{Form, Item};
-use crate::model::Detached;
-use crate::tokens::mention;
+use crate::model::{Borrowed, Detached};
+use crate::tokens::{mention, outside_of_items};
 
 /// The values that the body has to own, if an option needs that.
 pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> Option<Detached> {
@@ -60,13 +60,17 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
                     errors.on(receiver.self_token, message);
                 } else if mention(item.body.stream(), "self").is_some() {
                     detached.this = Some((receiver.self_token, ty));
+                    if let Some(text) = in_a_text(item.body.stream()) {
+                        let message = format!(
+                            "with `{option}` the load may outlive its caller, and `self` inside a text can't be replaced by what it keeps; pass it behind the text, as in `\"{{}}\", self`"
+                        );
+                        errors.at(text, message);
+                    }
                 }
             }
             FnArg::Typed(parameter) => match (&*parameter.pat, &*parameter.ty) {
                 (Pat::Ident(name), Type::Reference(ty)) => {
-                    detached
-                        .borrowed
-                        .extend(kept(option, &name.ident, ty, errors));
+                    detached.borrowed.extend(kept(option, name, ty, errors));
                 }
                 (_, ty) => {
                     if let Some(borrow) = borrow(ty) {
@@ -80,12 +84,8 @@ pub(super) fn detached(args: &CachedArgs, item: &Item, errors: &mut Errors) -> O
 }
 
 /// A borrowed parameter whose value can be owned.
-fn kept(
-    option: &str,
-    name: &Ident,
-    ty: &TypeReference,
-    errors: &mut Errors,
-) -> Option<(Ident, Type)> {
+fn kept(option: &str, pat: &PatIdent, ty: &TypeReference, errors: &mut Errors) -> Option<Borrowed> {
+    let name = &pat.ident;
     if ty
         .lifetime
         .as_ref()
@@ -111,7 +111,23 @@ fn kept(
         errors.on(borrow, not_owned(option));
         return None;
     }
-    Some((name.clone(), without_lifetime(ty)))
+    Some(Borrowed {
+        name: name.clone(),
+        mutability: pat.mutability,
+        ty: without_lifetime(ty),
+    })
+}
+
+/// The first text that reads `self`, as in `format!("{self:?}")`.
+fn in_a_text(body: TokenStream) -> Option<Span> {
+    outside_of_items(body).find_map(|(token, is_outside)| match token {
+        TokenTree::Literal(literal) => {
+            let text = literal.to_string();
+            (text.contains("{self}") || text.contains("{self:")).then(|| literal.span())
+        }
+        TokenTree::Group(group) if is_outside => in_a_text(group.stream()),
+        _ => None,
+    })
 }
 
 fn without_lifetime(ty: &TypeReference) -> Type {

@@ -614,6 +614,12 @@ fn transactions_connections_and_executors_are_known_by_type_and_bound() {
         ),
         ("", "c: &mut rusqlite::Connection", "", "Connection"),
         ("", "c: &mut DbConn", "", "DbConn"),
+        ("", "c: &Connection", "", "Connection"),
+        ("", "c: &rusqlite::Connection", "", "Connection"),
+        ("", "c: libsql::Connection", "", "Connection"),
+        ("", "s: &Savepoint<'_>", "", "Savepoint"),
+        ("", "tx: &Link<'_>", "", "tx"),
+        ("", "db_txn: Link", "", "db_txn"),
         (
             "",
             "c: &tokio::sync::Mutex<PgConnection>",
@@ -720,6 +726,9 @@ fn pools_and_data_are_no_transactions() {
         ("", "paid: &mut Vec<BankTransaction>"),
         ("", "paid: Page<Transaction>"),
         ("", "connection: &ConnectionInfo"),
+        ("", "broker: &lapin::Connection"),
+        ("", "tx: &UnboundedSender<Event>"),
+        ("", "tx: u64"),
         ("<T: Serialize>", "value: T"),
         ("", "by: impl AsRef<str>"),
     ] {
@@ -953,4 +962,23 @@ fn what_is_kept_here_only_has_no_options_of_redis() {
             "the writers of a row have to know this, too; declare it for the resource, with `CacheConfig::resource`, or give the function an `op`",
         )],
     );
+}
+
+#[test]
+fn self_in_a_text_is_not_taken_along() {
+    let mistake = "with `swr` the load may outlive its caller, and `self` inside a text can't be replaced by what it keeps; \
+                   pass it behind the text, as in `\"{}\", self`";
+    let item = |body: &str| format!("async fn get(&self, id: i64) -> String {{ {body} }}");
+    for body in ["format!(\"{self:?}\")", "if x { log(format!(\"{self}\")) }"] {
+        let found = cached_mistakes(&format!("{USERS}, swr"), &item(body));
+        assert!(
+            matches!(&found[..], [(_, message)] if message == mistake),
+            "{found:?}"
+        );
+        assert_mistakes(&cached_mistakes(USERS, &item(body)), &[]);
+    }
+    let own = "impl fmt::Display for X { fn fmt(&self) { write!(\"{self:?}\") } } self.load(id)";
+    cached("swr", &item(own), &[]);
+    let owned = "async fn get(self: Arc<Self>, id: i64) -> String { format!(\"{self:?}\") }";
+    cached("swr", owned, &[]);
 }

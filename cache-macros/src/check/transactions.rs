@@ -4,7 +4,8 @@
 //! A macro sees only names. Types and trait bounds are recognised by name: those of the database
 //! libraries, and common aliases. Under `#[cached]` any `&mut` that is left out of the key is
 //! refused too, since a function that only reads has no other reason to borrow mutably than a
-//! connection. A pool is none of these: each of its statements commits by itself.
+//! connection. A parameter named `tx`, of a type with an unknown name, is taken for a transaction. A
+//! pool is none of these: each of its statements commits by itself.
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
@@ -56,7 +57,12 @@ pub(super) fn parts(
             is_exclusive: false,
             is_data: name.is_some_and(&is_in_key),
         };
-        if !is_permitted && let Some((place, what)) = found(&parameter.ty, at, item) {
+        let by_name = || name.filter(|name| !at.is_data && is_like_a_transaction(name));
+        let found = found(&parameter.ty, at, item).or_else(|| {
+            let alias = by_name().filter(|_| is_unknown(&parameter.ty, item))?;
+            Some((alias.span(), TRANSACTION))
+        });
+        if !is_permitted && let Some((place, what)) = found {
             parts.push(Part {
                 parameter: name.cloned(),
                 place,
@@ -65,6 +71,26 @@ pub(super) fn parts(
         }
     }
     parts
+}
+
+/// Whether a parameter is named as one that holds a transaction. Its type may be an alias.
+fn is_like_a_transaction(name: &Ident) -> bool {
+    let name = name.unraw().to_string();
+    let last = name.rsplit('_').next();
+    last.is_some_and(|last| ["tx", "txn", "trx"].contains(&last))
+}
+
+/// Whether a type may be an alias of a transaction: not the end of a channel, nor data by its name.
+fn is_unknown(ty: &Type, item: &Item) -> bool {
+    match ungrouped(ty) {
+        Type::Reference(reference) => is_unknown(&reference.elem, item),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| {
+            let name = last.ident.to_string();
+            let others = ["Sender", "Receiver", "Client", "Pool", "Id", "Hash", "Tx"];
+            is_alias(ty, item) && !others.iter().any(|ending| name.ends_with(ending))
+        }),
+        _ => false,
+    }
 }
 
 /// `#[cached]`: data that is read inside a transaction must not be cached for others.
@@ -550,11 +576,24 @@ fn found(ty: &Type, at: Place, item: &Item) -> Option<(Span, &'static str)> {
             if let Some(what) = of_type(last, at) {
                 return Some((last.ident.span(), what));
             }
+            if !at.is_data && may_be_begun_on(path) {
+                return Some((last.ident.span(), CONNECTION));
+            }
             let (at, mut types) = inside(last, at)?;
             types.find_map(|ty| found(ty, at, item))
         }
         _ => None,
     }
+}
+
+/// Whether it is a connection that begins a transaction through `&self`, and that a transaction
+/// dereferences to. Other crates have connections to brokers.
+fn may_be_begun_on(path: &TypePath) -> bool {
+    const CRATES: [&str; 5] = ["duckdb", "libsql", "limbo", "rusqlite", "turso"];
+    let segments = &path.path.segments;
+    let is_connection = segments.last().is_some_and(|it| it.ident == "Connection");
+    let first = segments.first().filter(|_| segments.len() > 1);
+    is_connection && first.is_none_or(|first| CRATES.iter().any(|it| first.ident == it))
 }
 
 /// The types inside a type that may give access to its content, and what is known of their place.
@@ -596,6 +635,9 @@ fn of_type(segment: &PathSegment, at: Place) -> Option<&'static str> {
     let borrows = matches!(&segment.arguments, PathArguments::AngleBracketed(arguments)
         if arguments.args.iter().any(|argument| matches!(argument, GenericArgument::Lifetime(_))));
     let is_exclusive = at.is_exclusive;
+    if name == "Savepoint" && (is_exclusive || borrows) {
+        return Some(TRANSACTION);
+    }
     if let Some(of) = name.strip_suffix("Transaction")
         && (!at.is_data || is_exclusive || borrows || of == "Database" || DRIVERS.contains(&of))
     {
@@ -611,7 +653,7 @@ fn of_type(segment: &PathSegment, at: Place) -> Option<&'static str> {
     {
         return Some(TRANSACTION);
     }
-    // SeaORM's `DatabaseConnection` is a pool, and a shared connection can't begin a transaction.
+    // SeaORM's `DatabaseConnection` is a pool, and few shared connections can begin a transaction.
     let pooled = ["Pool", "Pooled"];
     let is_known = name
         .strip_suffix("Connection")

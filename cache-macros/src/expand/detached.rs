@@ -3,10 +3,12 @@
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt as _;
+use syn::{FnArg, Pat};
 
 use super::{body, mixed};
 use crate::item::Item;
-use crate::model::Detached;
+use crate::model::{Borrowed, Detached};
+use crate::tokens::outside_of_items;
 
 impl Detached {
     // With `swr` or `timeout` the body owns what the function borrows:
@@ -28,10 +30,15 @@ impl Detached {
         let receiver = self
             .this
             .as_ref()
-            .map(|(own, ty)| (quote!(#own), this.clone(), this.clone(), ty));
-        let borrowed = self.borrowed.iter().map(|(name, ty)| {
+            .map(|(own, ty)| (quote!(#own), this.clone(), quote!(#this), ty));
+        let borrowed = self.borrowed.iter().map(|borrowed| {
+            let Borrowed {
+                name,
+                mutability,
+                ty,
+            } = borrowed;
             let keeps = format_ident!("__{}", name.unraw(), span = mixed());
-            (quote!(#name), keeps, name.clone(), ty)
+            (quote!(#name), keeps, quote!(#mutability #name), ty)
         });
         let kept: Vec<_> = receiver.into_iter().chain(borrowed).collect();
         let given = kept.iter().map(|(given, ..)| given);
@@ -57,9 +64,24 @@ impl Detached {
     }
 }
 
+impl Detached {
+    /// What the body may assign to is the variable of its own, and not the function's parameter.
+    pub(super) fn without_mut(&self, item: &mut Item) {
+        for input in &mut item.sig.inputs {
+            if let FnArg::Typed(parameter) = input
+                && let Pat::Ident(pat) = &mut *parameter.pat
+                && self.borrowed.iter().any(|it| it.name == pat.ident)
+            {
+                pat.mutability = None;
+            }
+        }
+    }
+}
+
 /// The same tokens with another name for `self`.
 fn with_this(tokens: TokenStream, this: &syn::Ident) -> TokenStream {
-    let renamed = tokens.into_iter().map(|token| match token {
+    let renamed = outside_of_items(tokens).map(|(token, is_outside)| match token {
+        token if !is_outside => token,
         TokenTree::Ident(name) if name == "self" => {
             let mut this = this.clone();
             this.set_span(mixed().located_at(name.span()));

@@ -495,6 +495,40 @@ mod silent {
         pub(super) limit: u64,
     }
 
+    /// Skips more than one value.
+    #[derive(Serialize, Clone)]
+    pub(super) struct Small {
+        pub(super) id: u8,
+        #[serde(skip_serializing_if = "is_small")]
+        pub(super) rank: u8,
+    }
+
+    fn is_small(rank: &u8) -> bool {
+        *rank < 10
+    }
+
+    /// Always skips it.
+    #[derive(Serialize, Clone)]
+    pub(super) struct Never {
+        pub(super) id: u8,
+        #[serde(skip_serializing_if = "is_anything")]
+        pub(super) rank: Option<u8>,
+    }
+
+    fn is_anything<T>(_: &T) -> bool {
+        true
+    }
+
+    #[derive(Serialize, Clone)]
+    pub(super) struct Usual {
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub(super) name: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub(super) ids: Vec<u8>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        pub(super) is_all: bool,
+    }
+
     #[derive(Serialize, Clone)]
     pub(super) struct Empty {
         pub(super) id: u64,
@@ -503,7 +537,24 @@ mod silent {
     }
 }
 
+fn usual(name: &str, ids: &[u8], is_all: bool) -> silent::Usual {
+    silent::Usual {
+        name: name.into(),
+        ids: ids.into(),
+        is_all,
+    }
+}
+
 alike! {
+    a_number_that_is_skipped_if_small: silent::Small, |it| it.rank.to_string(), [
+        silent::Small { id: 1, rank: 20 }, silent::Small { id: 1, rank: 3 }, silent::Small { id: 1, rank: 4 },
+    ] bypassed as id;
+    a_part_that_is_always_skipped: silent::Never, |it| shown(&it.rank), [
+        silent::Never { id: 1, rank: Some(1) }, silent::Never { id: 1, rank: None },
+    ] bypassed as id;
+    parts_that_are_skipped_if_empty: silent::Usual, |it| format!("{} {:?} {}", it.name, it.ids, it.is_all), [
+        usual("a", &[1], true), usual("", &[1], true), usual("a", &[], true), usual("a", &[1], false),
+    ] kept;
     variants_renamed_alike: Twins, shown, [
         Twins::One, Twins::Two, Twins::Of(1), Twins::At(1),
         Twins::From { id: 1 }, Twins::To { id: 1 }, Twins::Left(1, 2), Twins::Right(1, 2),
@@ -731,7 +782,54 @@ fn mail() -> AnyBy {
     Box::new(Mail("x".into()))
 }
 
+/// A `dyn` that neither serde nor `Debug` shows.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Ranked {
+    by: Box<dyn Rank>,
+}
+
+trait Rank {
+    fn rank(&self) -> u8;
+    fn of(&self) -> &'static str;
+}
+
+impl Rank for u8 {
+    fn rank(&self) -> u8 {
+        *self
+    }
+
+    fn of(&self) -> &'static str {
+        "u8"
+    }
+}
+
+impl Rank for u16 {
+    fn rank(&self) -> u8 {
+        self.to_le_bytes()[0]
+    }
+
+    fn of(&self) -> &'static str {
+        "u16"
+    }
+}
+
+impl Serialize for dyn Rank {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.rank())
+    }
+}
+
+impl std::fmt::Debug for Ranked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.by.rank())
+    }
+}
+
 alike! {
+    a_trait_that_is_shown_as_a_number: Ranked, |it| it.by.of().into(), [
+        Ranked { by: Box::new(1_u8) }, Ranked { by: Box::new(1_u16) },
+    ] bypassed as id;
     a_boxed_trait: AnyBy, |it| it.column().into(), [name(), mail()] bypassed as id;
     a_shared_trait: Option<SharedBy>, |it| it.as_ref().map_or("", |it| it.column()).into(), [
         Some(name().into()), Some(mail().into()),

@@ -36,6 +36,8 @@ pub(super) enum Kind {
     Some,
     /// A number, flag or text; with its size in bytes (0: a text).
     Leaf,
+    /// A field that tells what its type leaves out when it is skipped; with its position.
+    Skippable,
 }
 
 impl Subject {

@@ -1,7 +1,7 @@
 //! Compares what was serialised of a value with its `Debug` text, or with its size.
 
 use super::debug_text::{Form, Shown};
-use super::facts::{Fact, Kind, Subject, keep, of_variant};
+use super::facts::{Fact, Kind, Subject, fact, keep, of_variant};
 use super::record::{Data, Fields, Node};
 
 /// What is left out.
@@ -19,6 +19,8 @@ pub(super) enum Reason {
     Larger { ty: String, bytes: usize },
     /// The size is not known, or is that of another variant, or the value has its own form.
     Hidden { ty: String },
+    /// A field is skipped, and no value has shown it yet.
+    Skipped { ty: String, field: &'static str },
     /// It is behind a `dyn`, and nothing shows its type.
     Type { ty: String },
     /// The type neither serialises all that it holds nor shows it.
@@ -47,6 +49,7 @@ impl Reason {
             | Self::Otherwise { .. }
             | Self::Larger { .. }
             | Self::Hidden { .. }
+            | Self::Skipped { .. }
             | Self::Type { .. }
             | Self::Blind { .. } => None,
         }
@@ -63,6 +66,10 @@ impl Reason {
                 "whether `{ty}` is serialised as a whole can't be seen without its `Debug`, and \
                  calls that differ in what is not would share a key; derive `Debug` for it"
             ),
+            Self::Skipped { ty, field } => format!(
+                "the field `{field}` of `{ty}` may be left out for more than one value, and calls \
+                 that differ in it alone would share a key; derive `Debug` for it"
+            ),
             Self::Type { ty } => format!(
                 "the type of the value behind `{ty}` is not in the key, and values of two types may \
                  look alike; take an enum or a type parameter in its place"
@@ -76,6 +83,11 @@ impl Reason {
                  a key"
             ),
         }
+    }
+
+    /// Whether a value has more bytes than the number that it is written as.
+    pub(super) fn is_beside_a_number(&self) -> bool {
+        matches!(self, Self::Larger { .. })
     }
 
     /// Whether it was found by the size of a struct, which can't be mistaken for a variant of an
@@ -152,7 +164,10 @@ impl Judge {
     }
 
     fn refuse(&mut self, reason: Reason) -> Verdict {
-        self.reason.get_or_insert(reason);
+        // As a hint it says nothing, and must not hide another reason.
+        if self.keeps || !matches!(reason, Reason::Hidden { .. }) {
+            self.reason.get_or_insert(reason);
+        }
         Verdict::No
     }
 
@@ -496,6 +511,14 @@ impl Judge {
             let ty = node.ty.to_owned();
             return self.refuse(Reason::Room { ty, bytes });
         }
+        if let Some(bytes) = node.beside_its_number() {
+            let ty = node.ty.to_owned();
+            return self.refuse(Reason::Larger { ty, bytes });
+        }
+        if let Some(field) = self.skips_any_value(node) {
+            let ty = node.ty.to_owned();
+            return self.refuse(Reason::Skipped { ty, field });
+        }
         if node.may_hide() {
             let ty = node.ty.to_owned();
             return self.refuse(Reason::Hidden { ty });
@@ -585,6 +608,28 @@ impl Judge {
                 }
             }
         }
+    }
+
+    /// A field that a struct without a `Debug` leaves out, and whose value is not known.
+    ///
+    /// `skip_serializing_if` may be true for several values. A field that another value showed as
+    /// `Some`, as a text, list or map, or as a flag, is taken to be `None`, empty or the other flag
+    /// where it is skipped. A number may be any.
+    fn skips_any_value(&self, node: &Node) -> Option<&'static str> {
+        let (Data::Struct(_, fields), true) = (&node.data, self.keeps) else {
+            return None;
+        };
+        let [of, _] = node.subjects;
+        let mut skipped = None;
+        for (at, (name, field)) in fields.all.iter().enumerate() {
+            let of_field = of.kind(Kind::Skippable, name, at);
+            match field {
+                Some(field) if field.has_usual_absence() => keep(of_field, Fact::Itself),
+                None if fact(of_field).is_none() => skipped = skipped.or(Some(*name)),
+                _ => {}
+            }
+        }
+        skipped.filter(|_| !crate::base::mutation::is_active("skipped-values-trusted"))
     }
 
     fn sizes<'n>(&mut self, nodes: impl IntoIterator<Item = &'n Node>) -> Verdict {
@@ -876,6 +921,28 @@ impl Node {
             && first == self.start
             && used.next_multiple_of(self.align.max(1)) == self.start + self.size;
         (!is_explained).then(|| self.size.saturating_sub(gaps.used))
+    }
+
+    /// How many bytes a type of its own has besides the number that it is written as: it may hold a
+    /// `dyn`, or what it rounds off.
+    fn beside_its_number(&self) -> Option<usize> {
+        let Data::Leaf { size, .. } = self.data else {
+            return None;
+        };
+        let is_larger = size > 0 && self.size > size && !self.is_of_std() && !self.is_wrapper();
+        is_larger.then(|| self.size - size)
+    }
+
+    /// Whether a type has one value that is usually left out, such as `None`.
+    fn has_usual_absence(&self) -> bool {
+        match &self.data {
+            Data::Some(_) => true,
+            Data::Items(all, _) => !all.is_empty(),
+            Data::Map(all, _) => !all.is_empty(),
+            Data::Leaf { text, size: 0 } => text != "\"\"",
+            Data::Leaf { text, .. } => text == "true" || text == "false",
+            _ => false,
+        }
     }
 
     /// Whether a value without a `Debug` may have parts that its size does not show: a type behind

@@ -283,8 +283,14 @@ impl<T: Serialize + ?Sized> Argument<'_, T> {
         if !shows_more {
             let mut sizes = Judge::of_a_hint();
             sizes.by_size(&node);
-            if let Some(reason) = sizes.reason.filter(Reason::is_of_a_struct) {
-                return Finding::Unknown(reason.unknown());
+            let hides = |reason: &Reason| {
+                reason.is_of_a_struct() || is_whole && reason.is_beside_a_number()
+            };
+            if let Some(reason) = sizes.reason.filter(hides) {
+                return match self.hashed().filter(|_| reason.is_beside_a_number()) {
+                    Some(hash) => Finding::Apart(hash ^ hash64(text.as_bytes()), None),
+                    None => Finding::Unknown(reason.unknown()),
+                };
             }
         }
         match is_whole {
