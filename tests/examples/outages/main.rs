@@ -1,10 +1,11 @@
 //! The demo under steady load while Redis is killed, hung and restarted: writes docs/outages.svg, and the figures into
-//! docs/outages.md.
+//! docs/outages.md. With `cluster`, a Redis Cluster whose primaries fail and whose slots move: docs/outages-cluster.svg.
 //!
-//!     cargo run --release -p cache-tests --example outages
+//!     cargo run --release -p cache-tests --example outages [cluster]
 
 #![allow(clippy::print_stdout, reason = "it prints its figures")]
 
+mod cluster;
 mod figures;
 mod load;
 mod plot;
@@ -28,8 +29,31 @@ const OUTAGES: [(&str, u64, u64); 4] = [
     ("restarted, with its data", 60, 60),
 ];
 
+/// What is written where.
+struct Page {
+    title: &'static str,
+    svg: &'static str,
+    section: &'static str,
+    lasts: Duration,
+}
+
+const ONE: Page = Page {
+    title: "Latency and hit rate of the demo while Redis is killed, hung and restarted",
+    svg: "outages.svg",
+    section: "the demo in outages",
+    lasts: LASTS,
+};
+
 #[tokio::main]
 async fn main() {
+    match std::env::args().nth(1).as_deref() {
+        None => over_one_server().await,
+        Some("cluster") => cluster::run().await,
+        Some(other) => panic!("`cluster` or nothing, not `{other}`"),
+    }
+}
+
+async fn over_one_server() {
     let server = RedisServer::start();
     let port = server.port().to_string();
     let demo = Demo::start([
@@ -44,15 +68,19 @@ async fn main() {
     let outages = tokio::task::spawn_blocking(move || cause(server, start));
     let samples = load::run(&demo, &rows, start, LASTS).await;
     let spans = outages.await.expect("the outages took place");
+    write(&ONE, &samples, &spans);
+}
 
-    let svg = plot::svg(&buckets(&samples, LASTS), &spans, LASTS.as_secs_f64());
-    std::fs::write(documents().join("outages.svg"), svg).expect("docs can be written");
-    let text = report(&samples, &spans);
-    write_section(
-        &documents().join("outages.md"),
-        "the demo in outages",
-        &text,
+fn write(page: &Page, samples: &[Sample], spans: &[Span]) {
+    let svg = plot::svg(
+        page.title,
+        &buckets(samples, page.lasts),
+        spans,
+        page.lasts.as_secs_f64(),
     );
+    std::fs::write(documents().join(page.svg), svg).expect("docs can be written");
+    let text = report(page, samples, spans);
+    write_section(&documents().join("outages.md"), page.section, &text);
     println!("{text}");
     // What went wrong, if anything did.
     for sample in samples
@@ -101,16 +129,17 @@ fn cause(mut server: RedisServer, start: Instant) -> Vec<Span> {
     spans.into()
 }
 
-fn report(samples: &[Sample], spans: &[Span]) -> String {
+fn report(page: &Page, samples: &[Sample], spans: &[Span]) -> String {
     let seconds = Duration::from_secs_f64;
     let errors = samples
         .iter()
         .filter(|sample| sample.error.is_some())
         .count();
     let mut out = format!(
-        "![Latency and hit rate over time](outages.svg)\n\n{} requests, {} per second; **{errors} errors**.\n\n\
+        "![Latency and hit rate over time]({})\n\n{} requests, {} per second; **{errors} errors**.\n\n\
          | Redis is | requests | errors | p50 | p99 | max | hits before | hits meanwhile | first hit after | hit rate back after |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
+        page.svg,
         samples.len(),
         load::RATE,
     );
@@ -157,7 +186,7 @@ fn report(samples: &[Sample], spans: &[Span]) -> String {
                     samples,
                     seconds(*end),
                     before.unwrap_or(1.0),
-                    LASTS,
+                    page.lasts,
                 )),
             ],
         );

@@ -22,7 +22,7 @@ pub(crate) struct Span {
     pub(crate) end: f64,
 }
 
-pub(crate) fn svg(buckets: &[Bucket], spans: &[Span], lasts: f64) -> String {
+pub(crate) fn svg(title: &str, buckets: &[Bucket], spans: &[Span], lasts: f64) -> String {
     let x = |seconds: f64| LEFT + seconds / lasts * (WIDTH - LEFT - RIGHT);
     let y = |ms: f64| {
         let share = (ms.clamp(SCALE.0, SCALE.1) / SCALE.0).log10() / (SCALE.1 / SCALE.0).log10();
@@ -31,7 +31,7 @@ pub(crate) fn svg(buckets: &[Bucket], spans: &[Span], lasts: f64) -> String {
     let hits = |share: f64| HITS.1 - share * (HITS.1 - HITS.0);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <title>Latency and hit rate of the demo while Redis is killed, hung and restarted</title>\n\
+         <title>{title}</title>\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n"
     );
     for Span { name, begin, end } in spans {

@@ -201,17 +201,17 @@ async fn a_writer_with_policies_and_few_rights_is_followed() {
 #[tokio::test]
 async fn a_relay_that_may_not_see_the_rows_serves_nothing() {
     let (postgres, redis) = (Postgres::shared(), RedisServer::start());
-    postgres.psql(&postgres.url(), "CREATE ROLE outbox_relay LOGIN");
+    postgres.psql(&postgres.url(), "CREATE ROLE blind_relay LOGIN");
     let shared = CacheConfig::default().redis(RedisConfig::at("127.0.0.1", redis.port()));
     for (is_shared, config) in [(false, CacheConfig::default().local_mb(4)), (true, shared)] {
         let url = database(postgres, [users()]).await;
         postgres.psql(
             &url,
-            "GRANT SELECT ON users TO outbox_relay; GRANT SELECT, UPDATE, DELETE ON cache_outbox TO outbox_relay;
-             GRANT SELECT, UPDATE ON cache_outbox_state TO outbox_relay;
-             GRANT SELECT, INSERT, DELETE ON cache_outbox_set_aside TO outbox_relay",
+            "GRANT SELECT ON users TO blind_relay; GRANT SELECT, UPDATE, DELETE ON cache_outbox TO blind_relay;
+             GRANT SELECT, UPDATE ON cache_outbox_state TO blind_relay;
+             GRANT SELECT, INSERT, DELETE ON cache_outbox_set_aside TO blind_relay",
         );
-        let node = Node::new(config, &url.replace("postgres@", "outbox_relay@")).await;
+        let node = Node::new(config, &url.replace("postgres@", "blind_relay@")).await;
         assert_eq!(node.warm(1).await, "old");
         // The rights of the book are enough.
         postgres.psql(&url, "UPDATE users SET name = 'new' WHERE id = 1");

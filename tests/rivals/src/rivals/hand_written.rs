@@ -1,7 +1,7 @@
 //! Cache-aside as everybody writes it: `GET` and decode; else load and `SET .. EX`; after a write, `DEL`.
 
 use redis::AsyncCommands;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -10,9 +10,24 @@ use crate::data::{self, User};
 
 /// A connection, and nothing else.
 #[derive(Clone, Debug)]
-pub struct HandWritten(pub MultiplexedConnection);
+pub struct HandWritten<C = MultiplexedConnection>(pub C);
 
-impl HandWritten {
+impl<C: ConnectionLike + Clone + Send + Sync> HandWritten<C> {
+    /// A row.
+    pub async fn row(&self, id: i64) -> Result<User, Failure> {
+        self.get_or(format!("hand:users:{id}"), data::load(id))
+            .await
+    }
+
+    /// Writes a row.
+    pub async fn write_row(&self, id: i64) -> Result<u64, Failure> {
+        let version = data::source().commit(id).await;
+        let mut connection = self.0.clone();
+        let key = format!("hand:users:{id}");
+        let () = connection.del(key).await.map_err(Failure::new)?;
+        Ok(version)
+    }
+
     async fn get_or<T: Serialize + DeserializeOwned>(
         &self,
         key: String,
@@ -53,8 +68,7 @@ impl Rival for HandWritten {
     }
 
     async fn user(&self, id: i64) -> Result<User, Failure> {
-        self.get_or(format!("hand:users:{id}"), data::load(id))
-            .await
+        self.row(id).await
     }
 
     async fn page(&self, number: i64) -> Result<Vec<User>, Failure> {
@@ -68,10 +82,6 @@ impl Rival for HandWritten {
     }
 
     async fn write(&self, id: i64) -> Result<u64, Failure> {
-        let version = data::source().commit(id).await;
-        let mut connection = self.0.clone();
-        let key = format!("hand:users:{id}");
-        let () = connection.del(key).await.map_err(Failure::new)?;
-        Ok(version)
+        self.write_row(id).await
     }
 }

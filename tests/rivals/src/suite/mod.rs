@@ -11,6 +11,7 @@ use crate::figures::Findings;
 use crate::measure::Drive;
 use crate::progress::Step;
 
+mod cluster;
 mod compile_time;
 mod course;
 mod demo;
@@ -80,7 +81,7 @@ macro_rules! part {
 }
 
 /// All of them, in the order of the page.
-pub const PARTS: [Part; 10] = [
+pub const PARTS: [Part; 12] = [
     part!(
         "redis-hits",
         "Redis hits, one caller",
@@ -98,6 +99,18 @@ pub const PARTS: [Part; 10] = [
         "Local hits, and the cache off",
         None,
         local_hits::run
+    ),
+    part!(
+        "cluster-hits",
+        "A cluster, one caller",
+        Some(1),
+        cluster::alone
+    ),
+    part!(
+        "cluster-load",
+        "A cluster, many callers, slots that move, a failover",
+        None,
+        cluster::load
     ),
     part!(
         "invalidation",

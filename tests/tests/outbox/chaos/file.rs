@@ -154,8 +154,14 @@ async fn connect(url: &str) -> SqliteConnection {
 }
 
 async fn run_sql(connection: &mut SqliteConnection, sql: &str) {
-    let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
-    done.execute(connection).await.expect("done");
+    // One at a time writes to the file; beside much else, the lock may be held for longer than SQLite waits.
+    loop {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        match done.execute(&mut *connection).await {
+            Err(error) if error.to_string().contains("database is locked") => {}
+            done => return drop(done.expect("done")),
+        }
+    }
 }
 
 async fn run(with_redis: bool) {
