@@ -159,7 +159,10 @@ async fn run_sql(connection: &mut SqliteConnection, sql: &str) {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         match done.execute(&mut *connection).await {
             Err(error) if error.to_string().contains("database is locked") => {}
-            done => return drop(done.expect("done")),
+            done => {
+                done.expect("done");
+                return;
+            }
         }
     }
 }
