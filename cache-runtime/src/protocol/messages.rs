@@ -319,6 +319,21 @@ impl PartlyInvalidated {
             undone: Some((undone, error)),
         }
     }
+
+    /// The result of a store that does all of it or nothing.
+    #[must_use]
+    pub fn all_or_nothing(result: Result<Invalidated, Error>, invalidation: &Invalidation) -> Self {
+        match result {
+            Ok(done) => Self::whole(done),
+            Err(error) => {
+                let none = Invalidated {
+                    at: Millis(0),
+                    removed: 0,
+                };
+                Self::partly(none, invalidation.clone(), error)
+            }
+        }
+    }
 }
 
 /// Parts of a store of several servers, by the numbers of
@@ -356,6 +371,23 @@ pub struct NamespaceInvalidated {
     pub at: Option<Millis>,
     /// The parts that were not done and have to be repeated, with the error.
     pub undone: Option<(Parts, Error)>,
+}
+
+impl NamespaceInvalidated {
+    /// The result of a store that does all `parts` or none.
+    #[must_use]
+    pub fn all_or_nothing(result: Result<Millis, Error>, parts: &Parts) -> Self {
+        match result {
+            Ok(at) => Self {
+                at: Some(at),
+                undone: None,
+            },
+            Err(error) => Self {
+                at: None,
+                undone: Some((parts.clone(), error)),
+            },
+        }
+    }
 }
 
 /// The filter of [`Store::remove_matching`]. It never removes values of other programs.

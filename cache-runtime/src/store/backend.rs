@@ -183,16 +183,8 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// The same, but a part of it may fail: for stores of several servers, one of which may be
     /// away. The undone part is requested again later.
     async fn invalidate_partly(&self, invalidation: &Invalidation) -> PartlyInvalidated {
-        match self.invalidate(invalidation).await {
-            Ok(done) => PartlyInvalidated::whole(done),
-            Err(error) => {
-                let done = Invalidated {
-                    at: Millis(0),
-                    removed: 0,
-                };
-                PartlyInvalidated::partly(done, invalidation.clone(), error)
-            }
-        }
+        let result = self.invalidate(invalidation).await;
+        PartlyInvalidated::all_or_nothing(result, invalidation)
     }
 
     /// Whether a part of an invalidation may be done while another is not.
@@ -221,16 +213,8 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
         namespace: &str,
         parts: &Parts,
     ) -> NamespaceInvalidated {
-        match self.invalidate_namespace(namespace).await {
-            Ok(at) => NamespaceInvalidated {
-                at: Some(at),
-                undone: None,
-            },
-            Err(error) => NamespaceInvalidated {
-                at: None,
-                undone: Some((parts.clone(), error)),
-            },
-        }
+        let result = self.invalidate_namespace(namespace).await;
+        NamespaceInvalidated::all_or_nothing(result, parts)
     }
 
     /// The number of the part that holds a generation, if the store is [split](Store::is_split).

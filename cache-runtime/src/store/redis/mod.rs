@@ -562,16 +562,8 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.invalidate(invalidation).await;
         }
-        match self.invalidate(invalidation).await {
-            Ok(done) => PartlyInvalidated::whole(done),
-            Err(error) => {
-                let none = Invalidated {
-                    at: Millis(0),
-                    removed: 0,
-                };
-                PartlyInvalidated::partly(none, invalidation.clone(), error)
-            }
-        }
+        let result = self.invalidate(invalidation).await;
+        PartlyInvalidated::all_or_nothing(result, invalidation)
     }
 
     fn is_split(&self) -> bool {
@@ -663,16 +655,8 @@ impl Store for RedisStore {
         if let Some(cluster) = self.cluster() {
             return cluster.invalidate_namespace(namespace, parts).await;
         }
-        match self.invalidate_namespace(namespace).await {
-            Ok(at) => NamespaceInvalidated {
-                at: Some(at),
-                undone: None,
-            },
-            Err(error) => NamespaceInvalidated {
-                at: None,
-                undone: Some((parts.clone(), error)),
-            },
-        }
+        let result = self.invalidate_namespace(namespace).await;
+        NamespaceInvalidated::all_or_nothing(result, parts)
     }
 
     fn part_of(&self, dep: &Dep) -> u16 {
