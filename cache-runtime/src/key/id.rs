@@ -442,14 +442,12 @@ impl<'a> Serializer for Renderer<'a> {
 
     fn serialize_struct_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         index: u32,
         variant: &'static str,
-        _: usize,
+        len: usize,
     ) -> Result<Parts<'a>, KeyError> {
-        self.apart.variant(index);
-        escape(variant, self.out);
-        Ok(self.varying_parts(b'v'))
+        self.serialize_tuple_variant(name, index, variant, len)
     }
 }
 

@@ -1,0 +1,269 @@
+//! Lookups, leases and fills, each over one connection.
+
+use std::time::Duration;
+
+use super::MemcachedStore;
+use super::connection::{Connection, Failure, Item, Over};
+use super::place::Place;
+use super::text::{self, Value, flags};
+use crate::protocol::entry::Content;
+use crate::protocol::generation::Generation;
+use crate::protocol::messages::Payload;
+use crate::store::{
+    Fill, Filled, Found, Header, LeaseReply, LeaseRequest, Look, Millis, Nonce, Probe, Seen,
+    StampBase,
+};
+
+/// How long a generation lives that no fill has extended.
+pub(super) const GENERATION_TTL: Duration = Duration::from_secs(24 * 3_600);
+
+impl MemcachedStore {
+    /// What lies under an entry's key, unless its time is over.
+    pub(super) async fn entry(&self, on: &mut Connection, key: &str) -> Result<Place, Failure> {
+        let key = text::key(key);
+        let item = on.get(&key).await?;
+        Ok(Place::of(key, item))
+    }
+
+    /// Missing generations are made, or stand for ones that no entry has.
+    pub(super) async fn look_on(
+        &self,
+        on: &mut Connection,
+        probes: &[Probe],
+        are_made: bool,
+    ) -> Result<Vec<Look>, Failure> {
+        let Some(first) = probes.first() else {
+            return Ok(Vec::new());
+        };
+        let mut keys: Vec<_> = probes.iter().map(|probe| text::key(&probe.key)).collect();
+        let epoch = text::epoch_of(&first.deps);
+        let deps = first.deps.iter().map(|dep| text::key(dep.key()));
+        let generations: Vec<_> = epoch.into_iter().chain(deps).collect();
+        keys.extend(generations.iter().cloned());
+        let mut items = on.get_many(&keys).await?;
+        let found = items.split_off(probes.len());
+        let mut nonces = Vec::with_capacity(found.len());
+        let mut intended = None;
+        for (key, item) in generations.iter().zip(found) {
+            let known = item.as_ref().map(|item| Generation::parse(&item.bytes));
+            let generation = match known.flatten() {
+                Some(known) => known,
+                None if are_made => self.generation(on, key, item).await?,
+                None => Generation {
+                    nonce: Nonce::fresh(),
+                    intended: None,
+                },
+            };
+            nonces.push(generation.nonce);
+            intended = intended.max(generation.intended);
+        }
+        let base = StampBase::of(on.server, nonces);
+        let now = self.now();
+        let looks = probes.iter().zip(items).map(|(probe, item)| {
+            let value = item.map(|item| Value::of(item.bytes));
+            let (found, own) = value.map_or((Found::Nothing, None), |it| it.found(now));
+            Look {
+                found,
+                stamp: base.stamp(&probe.key),
+                intended: intended.max(own),
+                now,
+            }
+        });
+        Ok(looks.collect())
+    }
+
+    /// The generation, which is made if there is none.
+    pub(super) async fn generation(
+        &self,
+        on: &mut Connection,
+        key: &String,
+        mut item: Option<Item>,
+    ) -> Result<Generation, Failure> {
+        loop {
+            let over = match &item {
+                None => Over::Nothing,
+                Some(item) => match Generation::parse(&item.bytes) {
+                    Some(generation) => return Ok(generation),
+                    // Nothing depends on it.
+                    None => Over::Version(item.version),
+                },
+            };
+            let nonce = match crate::base::mutation::is_active("memcached-generation-as-before") {
+                true => Nonce(1),
+                false => Nonce::fresh(),
+            };
+            let value = nonce.to_string();
+            let now = self.now();
+            let ttl = text::ttl(now.after(GENERATION_TTL), now);
+            let is_made = on.put(key, value.as_bytes(), flags::GENERATION, &ttl, over);
+            if is_made.await? {
+                return Ok(Generation {
+                    nonce,
+                    intended: None,
+                });
+            }
+            item = on.get(key).await?;
+        }
+    }
+
+    /// Replaces an entry, or puts one where there is none.
+    pub(super) async fn put(
+        &self,
+        on: &mut Connection,
+        place: &Place,
+        header: &Header,
+        payload: &[u8],
+    ) -> Result<bool, Failure> {
+        let ttl = text::ttl(header.deadline.max(header.stale), self.now());
+        let bytes = text::entry(header, payload);
+        let flags = text::flags_of(header);
+        on.put(&place.key, &bytes, flags, &ttl, place.over()).await
+    }
+
+    pub(super) async fn lease_on(
+        &self,
+        on: &mut Connection,
+        probe: &Probe,
+        request: &LeaseRequest,
+    ) -> Result<LeaseReply, Failure> {
+        loop {
+            let place = self.entry(on, &probe.key).await?;
+            let now = self.now();
+            match &place.value {
+                Some(Value::Foreign) => return Ok(LeaseReply::Foreign),
+                Some(Value::Intents(_)) => return Ok(LeaseReply::Intended),
+                Some(Value::Entry(there, payload)) if !text::is_over(there, now) => {
+                    if there.token == request.token {
+                        // An earlier attempt has got it, and its answer was lost.
+                        return Ok(LeaseReply::Granted);
+                    }
+                    if !gives_way(there, &request.seen, now) {
+                        return Ok(LeaseReply::Taken(*there));
+                    }
+                    let keeps = matches!(request.seen, Seen::Past(_) | Seen::Leased)
+                        && there.stays_under(request.stamp, request.fingerprint);
+                    if keeps {
+                        let header = Header {
+                            token: request.token,
+                            deadline: now.after(request.length),
+                            ..*there
+                        };
+                        if self.put(on, &place, &header, payload).await? {
+                            return Ok(LeaseReply::Granted);
+                        }
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            let header = request.header(probe.kind, now);
+            if self.put(on, &place, &header, &[]).await? {
+                return Ok(LeaseReply::Granted);
+            }
+        }
+    }
+
+    /// Changes the header under a lease; `false` if the lease is gone.
+    pub(super) async fn change_on(
+        &self,
+        on: &mut Connection,
+        key: &str,
+        token: Nonce,
+        length: Option<Duration>,
+    ) -> Result<bool, Failure> {
+        loop {
+            let place = self.entry(on, key).await?;
+            let Some((there, payload)) = place.leased(token, self.now()) else {
+                return Ok(false);
+            };
+            let header = match length {
+                Some(length) => Header {
+                    deadline: self.now().after(length),
+                    ..*there
+                },
+                None => Header {
+                    token: Nonce::NONE,
+                    deadline: Millis(0),
+                    ..*there
+                },
+            };
+            let is_done = match (place.over(), header.content) {
+                (Over::Version(version), Content::Nothing) if length.is_none() => {
+                    on.delete(&place.key, version).await?
+                }
+                _ => self.put(on, &place, &header, payload).await?,
+            };
+            if is_done {
+                return Ok(true);
+            }
+        }
+    }
+
+    pub(super) async fn fill_on(
+        &self,
+        on: &mut Connection,
+        probe: &Probe,
+        fill: &Fill,
+    ) -> Result<Filled, Failure> {
+        loop {
+            let place = self.entry(on, &probe.key).await?;
+            if place.leased(fill.token, self.now()).is_none()
+                && !crate::base::mutation::is_active("memcached-fill-without-lease")
+            {
+                return Ok(Filled::Refused);
+            }
+            let header = fill.header(probe.kind, self.now());
+            let payload = match &fill.payload {
+                Payload::Encoded(bytes) => bytes.as_ref(),
+                Payload::Empty | Payload::Decoded(_) => &[],
+            };
+            if self.put(on, &place, &header, payload).await? {
+                break;
+            }
+        }
+        let epoch = text::epoch_of(&probe.deps);
+        let deps = probe.deps.iter().map(|dep| text::key(dep.key()));
+        let keys: Vec<_> = epoch.into_iter().chain(deps).collect();
+        let now = self.now();
+        let lives = fill.generation_ttl.max(GENERATION_TTL);
+        // A generation that ends sooner is a miss, and no error of this fill.
+        let _ = on.touch(&keys, &text::ttl(now.after(lives), now)).await;
+        Ok(Filled::Stored)
+    }
+
+    /// Takes the places where nothing is, in one round trip; says for each whether it was taken.
+    pub(super) async fn lease_free_on(
+        &self,
+        on: &mut Connection,
+        requests: &[(&Probe, LeaseRequest)],
+        length: Duration,
+    ) -> Result<Vec<bool>, Failure> {
+        let now = self.now();
+        let items: Vec<_> = requests
+            .iter()
+            .map(|(probe, request)| {
+                let header = request.header(probe.kind, now);
+                (text::key(&probe.key), text::entry(&header, &[]))
+            })
+            .collect();
+        let ttl = text::ttl(now.after(length), now);
+        on.add_many(&items, flags::LEASE, &ttl).await
+    }
+}
+
+/// Whether what is there may be replaced by one who has seen `seen`.
+fn gives_way(there: &Header, seen: &Seen, now: Millis) -> bool {
+    let is_over = there.is_leased() && there.deadline < now;
+    is_over
+        || match seen {
+            Seen::Anything => true,
+            // Whoever holds the lease may have renewed it since.
+            Seen::Entry(seen) | Seen::Past(seen) => {
+                Header {
+                    deadline: there.deadline,
+                    ..*seen
+                } == *there
+            }
+            Seen::Nothing | Seen::Leased => false,
+        }
+}
