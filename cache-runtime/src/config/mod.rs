@@ -6,6 +6,7 @@ mod error;
 mod memcached;
 #[cfg(feature = "outbox-postgres")]
 pub(crate) mod outbox;
+mod redis;
 mod slips;
 mod url;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use self::bounds::LONGEST;
 pub use self::error::ConfigError;
 pub use self::memcached::MemcachedConfig;
+pub use self::redis::{RedisConfig, SentinelConfig};
 use crate::base::error::shortened;
 use crate::base::nonce::hash128;
 pub(crate) use crate::base::policy::MOST_VALUE_BYTES;
@@ -30,175 +32,6 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const SHORTEST_LEASE: Duration = Duration::from_millis(10);
 /// With a shorter time, heartbeats would take most of the process's work.
 pub(crate) const SHORTEST_STALENESS: Duration = Duration::from_millis(50);
-
-/// The address of Redis or Valkey, and the login.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RedisConfig {
-    /// Host name or address. `REDIS_HOST`, default `localhost`.
-    pub host: String,
-    /// TCP port. `REDIS_PORT`, default 6379.
-    pub port: u16,
-    /// Database number. `REDIS_DB`, default 0.
-    pub db: u32,
-    /// ACL user. `REDIS_USERNAME`, default none.
-    pub username: Option<String>,
-    /// Password. `REDIS_PASSWORD`, default none. Never printed.
-    pub password: Option<String>,
-    /// Whether to use TLS. `REDIS_TLS`, default false; needs the feature `redis-tls`.
-    pub tls: bool,
-    /// Some nodes of a cluster; the cache finds the others. Replaces the host and port above.
-    /// `REDIS_CLUSTER`, default none. A server that turns out to be a node of a cluster is used as
-    /// one even without this.
-    pub cluster: Vec<(String, u16)>,
-    /// The Sentinels that name the primary; the host and port above are not used then.
-    pub sentinel: Option<SentinelConfig>,
-}
-
-/// The addresses of the Sentinels, and their name for the primary.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SentinelConfig {
-    /// Host and port of each. `REDIS_SENTINELS`.
-    pub addresses: Vec<(String, u16)>,
-    /// The primary's name. `REDIS_SENTINEL_MASTER`, default `mymaster`.
-    pub master: String,
-    /// The Sentinels' own password. `REDIS_SENTINEL_PASSWORD`, default none. Never printed.
-    pub password: Option<String>,
-}
-
-impl fmt::Debug for SentinelConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SentinelConfig")
-            .field("addresses", &self.addresses)
-            .field("master", &self.master)
-            .field("password", &self.password.as_ref().map(|_| "***"))
-            .finish()
-    }
-}
-
-impl Default for RedisConfig {
-    fn default() -> Self {
-        Self {
-            host: "localhost".into(),
-            port: 6379,
-            db: 0,
-            username: None,
-            password: None,
-            tls: false,
-            cluster: Vec::new(),
-            sentinel: None,
-        }
-    }
-}
-
-impl RedisConfig {
-    /// Redis at this host and port, database 0, without a password.
-    #[must_use]
-    pub fn at(host: impl Into<String>, port: u16) -> Self {
-        Self {
-            host: host.into(),
-            port,
-            ..Self::default()
-        }
-    }
-
-    /// A cluster with some nodes at these hosts and ports.
-    #[must_use]
-    pub fn cluster<H: Into<String>>(seeds: impl IntoIterator<Item = (H, u16)>) -> Self {
-        let seeds = seeds.into_iter().map(|(host, port)| (host.into(), port));
-        let cluster: Vec<_> = seeds.collect();
-        let (host, port) = match cluster.first() {
-            Some((host, port)) => (host.clone(), *port),
-            None => (Self::default().host, Self::default().port),
-        };
-        Self {
-            host,
-            port,
-            cluster,
-            ..Self::default()
-        }
-    }
-
-    /// The primary that the Sentinels at these hosts and ports know under this name. Name all
-    /// Sentinels: the majority has to answer.
-    #[must_use]
-    pub fn sentinels<H: Into<String>>(
-        addresses: impl IntoIterator<Item = (H, u16)>,
-        master: impl Into<String>,
-    ) -> Self {
-        let addresses = addresses
-            .into_iter()
-            .map(|(host, port)| (host.into(), port));
-        let addresses: Vec<_> = addresses.collect();
-        let mut redis = Self::default();
-        if let Some((host, port)) = addresses.first() {
-            redis.host.clone_from(host);
-            redis.port = *port;
-        }
-        redis.sentinel = Some(SentinelConfig {
-            addresses,
-            master: master.into(),
-            password: None,
-        });
-        redis
-    }
-
-    /// The password of the Sentinels, which is not that of the servers.
-    #[must_use]
-    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
-        if let Some(sentinel) = &mut self.sentinel {
-            sentinel.password = Some(password.into());
-        }
-        self
-    }
-
-    /// The same settings for a server elsewhere.
-    #[cfg(feature = "redis")]
-    pub(crate) fn settings_at(&self, host: &str, port: u16) -> Self {
-        let mut settings = self.clone();
-        host.clone_into(&mut settings.host);
-        settings.port = port;
-        settings
-    }
-
-    /// Uses another database.
-    #[must_use]
-    pub fn db(mut self, db: u32) -> Self {
-        self.db = db;
-        self
-    }
-
-    /// Logs in with a password, as this ACL user or, with `None`, as the default one.
-    #[must_use]
-    pub fn login(mut self, username: Option<&str>, password: impl Into<String>) -> Self {
-        self.username = username.map(str::to_owned);
-        self.password = Some(password.into());
-        self
-    }
-
-    /// Uses TLS.
-    #[must_use]
-    pub fn tls(mut self, tls: bool) -> Self {
-        self.tls = tls;
-        self
-    }
-}
-
-impl fmt::Debug for RedisConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConfig")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("db", &self.db)
-            .field("username", &self.username)
-            .field("password", &self.password.as_ref().map(|_| "***"))
-            .field("tls", &self.tls)
-            .field("cluster", &self.cluster)
-            .field("sentinel", &self.sentinel)
-            .finish()
-    }
-}
 
 /// The cache's configuration. [`CacheConfig::default`] has both tiers off: every call runs its
 /// function.

@@ -1,0 +1,178 @@
+//! Settings from environment variables. The error names every value that can't be used.
+
+mod parse;
+mod redis;
+#[cfg(test)]
+mod tests;
+mod vars;
+
+use self::parse::{
+    SECONDS, SECONDS_OR_0, TRUE_OR_FALSE, boolean, bytes, compressible, megabytes, milliseconds,
+    namespace, number_to, seconds, seconds_or_0, staleness,
+};
+use self::redis::redis_from_vars;
+use self::vars::Vars;
+use super::error::ConfigError;
+use super::slips::NAMES;
+use super::{CacheConfig, MemcachedConfig, normalised};
+
+impl CacheConfig {
+    /// Reads the environment: `REDIS_ENABLED`, `REDIS_HOST`, `REDIS_PORT`, `REDIS_DB`,
+    /// `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_TLS`, `REDIS_URL`, `REDIS_CLUSTER`,
+    /// `REDIS_SENTINELS`, `REDIS_SENTINEL_MASTER`, `REDIS_SENTINEL_PASSWORD`, `MEMCACHED_URL`,
+    /// `CACHE_TTL`,
+    /// `CACHE_TTL_<RESOURCE>`, `CACHE_NAMESPACE`, `CACHE_LOCAL_MB`, `CACHE_LOCAL_MAX_STALENESS`,
+    /// `CACHE_HASH_KEY`, `CACHE_TIMEOUT_MS`, `CACHE_TRUST_RESTART`, `CACHE_STALE_IF_ERROR`,
+    /// `CACHE_SWR`, `CACHE_LOAD_TIMEOUT_MS`, `CACHE_EARLY`, `CACHE_JITTER`, `CACHE_COMPRESS_OVER`,
+    /// `CACHE_VALUE_LIMIT`, `CACHE_AUDIT`. An empty variable counts as unset.
+    ///
+    /// # Errors
+    /// Lists all values that can't be used: the variable, what it held, what it may hold.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let mut unreadable = Vec::new();
+        let vars = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            match value.into_string() {
+                Ok(value) => Some((name, value)),
+                // A password in which a letter was replaced would be another password.
+                Err(_) => {
+                    unreadable.extend(NAMES.contains(&name.as_str()).then_some(name));
+                    None
+                }
+            }
+        });
+        let vars: Vec<_> = vars.collect();
+        let problem = |name: String| format!("{name} is not UTF-8; it may hold UTF-8 text");
+        let unreadable: Vec<_> = unreadable.into_iter().map(problem).collect();
+        match unreadable.is_empty() {
+            true => Self::from_vars(vars),
+            false => Err(ConfigError::of(unreadable)),
+        }
+    }
+
+    /// Like [`from_env`](Self::from_env), from these variables instead of the process's
+    /// environment.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut vars = Vars::new(vars);
+        let mut config = Self::default();
+
+        vars.warn_of_slips();
+        let enabled = vars.take("REDIS_ENABLED", TRUE_OR_FALSE, boolean);
+        // An unusable value may have been meant to turn Redis on, so problems below are not
+        // excused.
+        let is_off = enabled == Some(false) || !vars.is_set("REDIS_ENABLED");
+        let enabled = enabled.unwrap_or(false);
+        let before = vars.problems.len();
+        let redis = redis_from_vars(&mut vars);
+        if is_off {
+            vars.excuse(before, "Redis is off");
+        }
+        config.redis = enabled.then_some(redis);
+        if enabled && !cfg!(feature = "redis") {
+            vars.report(
+                "REDIS_ENABLED",
+                "true",
+                "false, because this program was built without the feature `redis`",
+            );
+        }
+
+        if let Some(memcached) = vars.take("MEMCACHED_URL", MEMCACHED, MemcachedConfig::parse) {
+            if enabled {
+                vars.report(
+                    "MEMCACHED_URL",
+                    &memcached.to_string(),
+                    "nothing while REDIS_ENABLED is true, because there is one shared tier",
+                );
+            } else if !cfg!(feature = "memcached") {
+                vars.report(
+                    "MEMCACHED_URL",
+                    &memcached.to_string(),
+                    "nothing, because this program was built without the feature `memcached`",
+                );
+            }
+            config.memcached = Some(memcached);
+        }
+        if let Some(ttl) = vars.take("CACHE_TTL", SECONDS, seconds) {
+            config.default_ttl = ttl;
+        }
+        for (variable, resource) in vars.with_prefix("CACHE_TTL_") {
+            if let Some(ttl) = vars.take(&variable, SECONDS, seconds) {
+                config.ttl_by_resource.insert(normalised(&resource), ttl);
+            }
+        }
+        if let Some(namespace) = vars.take(
+            "CACHE_NAMESPACE",
+            "letters, digits and `_-.:`, and one `{tag}` that keeps all in one slot of a cluster",
+            namespace,
+        ) {
+            config.namespace = namespace;
+        }
+        if let Some(megabytes) = vars.take(
+            "CACHE_LOCAL_MB",
+            "whole megabytes, 0 for none, up to 1048576",
+            megabytes,
+        ) {
+            config = config.local_mb(megabytes);
+        }
+        if let Some(staleness) = vars.take(
+            "CACHE_LOCAL_MAX_STALENESS",
+            "seconds, 0.05 to 3600",
+            staleness,
+        ) {
+            config = config.local_max_staleness(staleness);
+        }
+        if let Some(secret) = vars.take("CACHE_HASH_KEY", "a secret", |text| Some(text.to_owned()))
+        {
+            config = config.hash_key(&secret);
+        }
+        if let Some(budget) =
+            vars.take("CACHE_TIMEOUT_MS", "milliseconds, 1 to 60000", milliseconds)
+        {
+            config.command_budget = budget;
+        }
+        if let Some(trust) = vars.take("CACHE_TRUST_RESTART", TRUE_OR_FALSE, boolean) {
+            config.trust_restart = trust;
+        }
+        let grace = &mut config.grace;
+        if let Some(time) = vars.take("CACHE_STALE_IF_ERROR", SECONDS_OR_0, seconds_or_0) {
+            grace.stale_if_error = time;
+        }
+        if let Some(time) = vars.take("CACHE_SWR", SECONDS_OR_0, seconds_or_0) {
+            grace.swr = time;
+        }
+        if let Some(time) = vars.take(
+            "CACHE_LOAD_TIMEOUT_MS",
+            "milliseconds, 1 to 60000",
+            milliseconds,
+        ) {
+            grace.timeout = Some(time);
+        }
+        if let Some(beta) = vars.take("CACHE_EARLY", "a number, 0 to 100", number_to(100.0)) {
+            grace.early = beta;
+        }
+        if let Some(part) = vars.take("CACHE_JITTER", "a number, 0 to 1", number_to(1.0)) {
+            grace.jitter = part;
+        }
+        let size = "a size such as 16k, 512k or 1m, in a program with the feature `zstd`";
+        if let Some(bytes) = vars.take("CACHE_COMPRESS_OVER", size, compressible) {
+            config.compress_over = Some(bytes);
+        }
+        let size = "bytes, 512k or 1m, up to 8m, since a larger value is not read back";
+        if let Some(limit) = vars.take("CACHE_VALUE_LIMIT", size, |text| {
+            bytes(text).filter(|it| *it > 0)
+        }) {
+            config.value_limit = limit;
+        }
+        if let Some(part) = vars.take("CACHE_AUDIT", "a number, 0 to 1", number_to(1.0)) {
+            config = config.audit(part);
+        }
+        vars.finish(config)
+    }
+}
+
+const MEMCACHED: &str = "the address of one server: memcached://host:port or unix:///path";

@@ -1,0 +1,192 @@
+//! The settings of Redis, its cluster or its Sentinels.
+
+use super::parse::{TRUE_OR_FALSE, boolean, port};
+use super::vars::Vars;
+use crate::config::url::{MASTER, SENTINEL_PORT, addresses, from_url, host_name, service_link};
+use crate::config::{RedisConfig, SentinelConfig};
+
+pub(super) fn redis_from_vars(vars: &mut Vars) -> RedisConfig {
+    let defaults = RedisConfig::default();
+    let tls = vars.take("REDIS_TLS", TRUE_OR_FALSE, boolean);
+    let before = vars.problems.len();
+    let link = vars
+        .values
+        .get("REDIS_PORT")
+        .and_then(|text| service_link(text));
+    let address = match (
+        vars.take("REDIS_HOST", "a host name or address", host_name),
+        link,
+    ) {
+        // The link of a service named `redis`. It applies if `REDIS_HOST` is that service's name or
+        // address, and not if `REDIS_HOST` is another host.
+        (Some(host), Some((linked, port))) => match host == linked || is_redis_service(&host) {
+            true => (host, Some(port)),
+            false => {
+                tracing::warn!(
+                    port = defaults.port,
+                    "REDIS_PORT is the address of a Kubernetes service, and REDIS_HOST names \
+                     another host; the default port is used"
+                );
+                (host, None)
+            }
+        },
+        (None, Some((linked, port))) => (linked, Some(port)),
+        (host, None) => {
+            let port = vars.take("REDIS_PORT", "a port, 1 to 65535", port);
+            (host.unwrap_or(defaults.host), port)
+        }
+    };
+    // They name the servers, and leave the rest to the other variables.
+    for named in ["REDIS_CLUSTER", "REDIS_SENTINELS"] {
+        if vars.is_set(named) {
+            vars.excuse(before, &format!("{named} is set"));
+        }
+    }
+    let parts = RedisConfig {
+        host: address.0,
+        port: address.1.unwrap_or(defaults.port),
+        db: vars
+            .take("REDIS_DB", "a database number, 0 or more", |text| {
+                text.parse().ok()
+            })
+            .unwrap_or(0),
+        username: vars.values.get("REDIS_USERNAME").cloned(),
+        password: vars.values.get("REDIS_PASSWORD").cloned(),
+        tls: tls.unwrap_or(false),
+        ..RedisConfig::default()
+    };
+    if vars.is_set("REDIS_URL") {
+        vars.excuse(before, "REDIS_URL is set");
+    }
+    let redis = match vars.values.get("REDIS_URL") {
+        None => parts,
+        Some(url) => match from_url(url) {
+            Ok(mut redis) => {
+                redis.tls |= parts.tls;
+                let overridden: Vec<_> = [
+                    "REDIS_HOST",
+                    "REDIS_PORT",
+                    "REDIS_DB",
+                    "REDIS_USERNAME",
+                    "REDIS_PASSWORD",
+                ]
+                .into_iter()
+                .filter(|name| vars.is_set(name))
+                .collect();
+                if !overridden.is_empty() {
+                    tracing::warn!("REDIS_URL is set and overrides {}", overridden.join(", "));
+                }
+                redis
+            }
+            Err(reason) => {
+                // The URL may hold a password, so it is not shown.
+                vars.problems.push(format!(
+                    "REDIS_URL is not usable: {reason}; it may hold \
+                     redis://[user:password@]host[:port][/db], or \
+                     redis-sentinel://[user:password@]host[:port],host[:port]/master[/db], \
+                     and rediss:// or rediss-sentinel:// for TLS"
+                ));
+                parts
+            }
+        },
+    };
+    let redis = with_cluster(vars, redis);
+    let redis = with_sentinels(vars, redis);
+    if redis.tls && !cfg!(feature = "redis-tls") {
+        let (variable, held, may_hold) = if tls == Some(true) {
+            ("REDIS_TLS", "true", "false")
+        } else {
+            ("REDIS_URL", "rediss://…", "redis://…")
+        };
+        let why = "because this program was built without the feature `redis-tls`";
+        vars.report(variable, held, &format!("{may_hold}, {why}"));
+    }
+    redis
+}
+
+/// Whether a host is the Kubernetes service `redis`, in this namespace or by its full name.
+fn is_redis_service(host: &str) -> bool {
+    host.split('.').next() == Some("redis")
+}
+
+/// Adds the nodes that `REDIS_CLUSTER` names. Login and TLS come from the settings of one server.
+fn with_cluster(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
+    let Some(seeds) = vars.take("REDIS_CLUSTER", HOSTS_AND_PORTS, nodes) else {
+        return redis;
+    };
+    let set = ["REDIS_HOST", "REDIS_PORT"].into_iter();
+    let overridden: Vec<_> = set.filter(|name| vars.is_set(name)).collect();
+    if !overridden.is_empty() {
+        tracing::warn!(
+            "REDIS_CLUSTER is set and overrides {}",
+            overridden.join(", ")
+        );
+    }
+    if redis.db != 0 {
+        let db = redis.db.to_string();
+        vars.report(
+            "REDIS_DB",
+            &db,
+            "0 where REDIS_CLUSTER is set: a cluster has one database",
+        );
+    }
+    if let Some((host, port)) = seeds.first() {
+        redis.host.clone_from(host);
+        redis.port = *port;
+    }
+    redis.cluster = seeds;
+    redis
+}
+
+/// With the Sentinels that `REDIS_SENTINELS` or `REDIS_URL` names; login and TLS are those of one
+/// server.
+fn with_sentinels(vars: &mut Vars, mut redis: RedisConfig) -> RedisConfig {
+    let (variable, addresses) = match vars.take("REDIS_SENTINELS", HOSTS_AND_PORTS, sentinels) {
+        Some(addresses) => ("REDIS_SENTINELS", addresses),
+        None => match &redis.sentinel {
+            Some(named) => ("REDIS_URL", named.addresses.clone()),
+            None => {
+                for name in ["REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD"] {
+                    if vars.is_set(name) {
+                        tracing::warn!("{name} has no effect, because REDIS_SENTINELS is not set");
+                    }
+                }
+                return redis;
+            }
+        },
+    };
+    if !redis.cluster.is_empty() {
+        let held = format!("{} Sentinels", addresses.len());
+        vars.report(
+            variable,
+            &held,
+            "no Sentinels where REDIS_CLUSTER is set: a cluster has none",
+        );
+        return redis;
+    }
+    if let Some((host, port)) = addresses.first() {
+        redis.host.clone_from(host);
+        redis.port = *port;
+    }
+    let (master, password) = redis
+        .sentinel
+        .map_or((None, None), |named| (Some(named.master), named.password));
+    let variable = |name| vars.values.get(name).cloned();
+    let master = variable("REDIS_SENTINEL_MASTER").or(master);
+    redis.sentinel = Some(SentinelConfig {
+        addresses,
+        master: master.unwrap_or_else(|| MASTER.into()),
+        password: variable("REDIS_SENTINEL_PASSWORD").or(password),
+    });
+    redis
+}
+
+fn nodes(text: &str) -> Option<Vec<(String, u16)>> {
+    addresses(text, RedisConfig::default().port)
+}
+
+fn sentinels(text: &str) -> Option<Vec<(String, u16)>> {
+    addresses(text, SENTINEL_PORT)
+}
+
+const HOSTS_AND_PORTS: &str = "host:port,host:port,.. of some nodes";
