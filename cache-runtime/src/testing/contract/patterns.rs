@@ -1,0 +1,143 @@
+//! The contract for operations on many keys: by a pattern, and of a whole namespace.
+
+use super::*;
+
+impl Case<'_> {
+    pub(super) async fn a_sweep_takes_what_it_is_told(&self) {
+        let (entity, derived) = (
+            self.entity(),
+            self.probe("users:list:0", EntryKind::Derived),
+        );
+        let other = self.probe("teams:1", EntryKind::Entity);
+        for probe in [&entity, &derived, &other] {
+            self.stored(probe, "value").await;
+        }
+        let before = self.header(&entity).await.stored;
+        let sweep = |derived_only, stored_before| Matching {
+            pattern: format!("{}users:*", self.namespace),
+            derived_only,
+            stored_before,
+            unless_larger_than: None,
+            is_leisurely: false,
+        };
+        let run = async |matching: Matching| self.ok(self.store.remove_matching(&matching).await);
+        assert_eq!(
+            run(sweep(false, Some(before))).await,
+            0,
+            "{}: none was stored before",
+            self.name
+        );
+        assert_eq!(
+            run(Matching {
+                unless_larger_than: Some(0),
+                ..sweep(false, None)
+            })
+            .await,
+            0,
+            "{}",
+            self.name
+        );
+        assert_eq!(run(sweep(true, None)).await, 1, "{}", self.name);
+        assert!(
+            self.is_gone(&derived).await && !self.is_gone(&entity).await,
+            "{}",
+            self.name
+        );
+        assert_eq!(
+            run(sweep(false, Some(before.after(LONG)))).await,
+            1,
+            "{}",
+            self.name
+        );
+        assert!(
+            self.is_gone(&entity).await && !self.is_gone(&other).await,
+            "{}",
+            self.name
+        );
+    }
+
+    pub(super) async fn a_pattern_is_of_its_namespace(&self) {
+        let stranger = Case {
+            store: self.store,
+            name: self.name,
+            namespace: format!("x{}", self.namespace),
+        };
+        let (own, strange) = (self.entity(), stranger.entity());
+        self.stored(&own, "own").await;
+        stranger.stored(&strange, "strange").await;
+        let token = self
+            .granted(
+                &self.probe("users:9", EntryKind::Entity),
+                Seen::Nothing,
+                LONG,
+            )
+            .await;
+        let matching = Matching {
+            pattern: format!("{}users:[0-9]", self.namespace),
+            derived_only: false,
+            stored_before: None,
+            unless_larger_than: None,
+            is_leisurely: false,
+        };
+        assert_eq!(
+            self.ok(self.store.remove_matching(&matching).await),
+            1,
+            "{}",
+            self.name
+        );
+        assert!(
+            self.is_gone(&own).await && !stranger.is_gone(&strange).await,
+            "{}",
+            self.name
+        );
+        let late = self
+            .fill(
+                &self.probe("users:9", EntryKind::Entity),
+                token,
+                "late",
+                LONG,
+            )
+            .await;
+        assert_eq!(
+            late,
+            Filled::Refused,
+            "{}: a load in flight goes too",
+            self.name
+        );
+    }
+
+    pub(super) async fn a_pattern_is_refused(&self) {
+        let own = self.entity();
+        self.stored(&own, "own").await;
+        let everything = Matching::all(&self.namespace, "*");
+        let refused = self.store.remove_matching(&everything).await;
+        let kind = refused.map_err(|error| error.kind());
+        assert_eq!(kind, Err(crate::ErrorKind::Unsupported), "{}", self.name);
+        assert!(!self.is_gone(&own).await, "{}", self.name);
+    }
+
+    pub(super) async fn an_invalidation_of_a_namespace_spares_others(&self) {
+        let stranger = Case {
+            store: self.store,
+            name: self.name,
+            namespace: format!("x{}", self.namespace),
+        };
+        let (own, strange) = (self.entity(), stranger.entity());
+        self.stored(&own, "own").await;
+        stranger.stored(&strange, "strange").await;
+        let (before, strange_before) = (
+            self.look(&own).await.stamp,
+            stranger.look(&strange).await.stamp,
+        );
+        let at = self.ok(self.store.invalidate_namespace(&self.namespace).await);
+        assert!(at >= self.header(&own).await.stored, "{}", self.name);
+        assert_ne!(self.look(&own).await.stamp, before, "{}", self.name);
+        assert_eq!(
+            stranger.look(&strange).await.stamp,
+            strange_before,
+            "{}",
+            self.name
+        );
+        assert!(!stranger.is_gone(&strange).await, "{}", self.name);
+    }
+}
